@@ -1,0 +1,116 @@
+// Package nl reads the network of the calling thread's namespace by netlink.
+//
+// A dump that the kernel marks as interrupted (something changed while it was
+// walked) is read again, and a system call that a signal cut short is
+// repeated, so that what the rest of the program sees is one consistent
+// picture. Attributes that nobody here interprets are not lost: addresses,
+// routes and neighbours carry the kernel's own message.
+package nl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+
+	"github.com/vishvananda/netlink/nl"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// maxDumps bounds how often an interrupted dump is read again.
+const maxDumps = 20
+
+// Conn is a route netlink socket. It stays in the network namespace that the
+// calling thread was in when it was opened. It is not safe for concurrent use.
+type Conn struct {
+	socket *nl.SocketHandle
+}
+
+// Open opens a Conn in the network namespace of the calling thread. Close it.
+func Open() (*Conn, error) {
+	s, err := nl.GetNetlinkSocketAt(netns.None(), netns.None(), unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open route netlink socket: %w", err)
+	}
+	// The kernel's own words on why it refuses; not all kernels have them.
+	_ = s.SetExtAck(true)
+	return &Conn{socket: &nl.SocketHandle{Socket: s}}, nil
+}
+
+// Close closes the socket.
+func (c *Conn) Close() {
+	c.socket.Close()
+}
+
+// Request sends one message of type msgType (RTM_NEWLINK, …) with the flags
+// beyond NLM_F_REQUEST|NLM_F_ACK and returns the kernel's verdict as an errno,
+// wrapped in the kernel's explanation if it gave one.
+func (c *Conn) Request(msgType, flags int, data ...nl.NetlinkRequestData) error {
+	_, err := c.execute(msgType, unix.NLM_F_ACK|flags, 0, data...)
+	return err
+}
+
+// dump returns the payloads of all messages of type resType.
+func (c *Conn) dump(msgType int, resType uint16, data ...nl.NetlinkRequestData) ([][]byte, error) {
+	for i := 1; ; i++ {
+		msgs, err := c.execute(msgType, unix.NLM_F_DUMP, resType, data...)
+		if !errors.Is(err, nl.ErrDumpInterrupted) || i == maxDumps {
+			return msgs, err
+		}
+	}
+}
+
+func (c *Conn) execute(msgType, flags int, resType uint16, data ...nl.NetlinkRequestData) ([][]byte, error) {
+	req := nl.NewNetlinkRequest(msgType, flags)
+	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: c.socket}
+	for _, d := range data {
+		req.AddData(d)
+	}
+	for {
+		msgs, err := req.Execute(unix.NETLINK_ROUTE, resType)
+		if !errors.Is(err, unix.EINTR) || errors.Is(err, nl.ErrDumpInterrupted) {
+			return msgs, err
+		}
+	}
+}
+
+// Events tells that something in the network namespace changed.
+type Events struct {
+	socket *nl.NetlinkSocket
+}
+
+// Subscribe opens Events for the given multicast groups (RTNLGRP_LINK, …) in
+// the network namespace of the calling thread. Close it.
+func Subscribe(groups ...uint) (*Events, error) {
+	s, err := nl.Subscribe(unix.NETLINK_ROUTE, groups...)
+	if err != nil {
+		return nil, fmt.Errorf("subscribe to route netlink: %w", err)
+	}
+	return &Events{socket: s}, nil
+}
+
+// Wait blocks until something changed since the last Wait, or ctx ends. Which
+// change it was does not matter: the caller reads the kernel anew. After ctx
+// has ended the Events can only be closed.
+func (e *Events) Wait(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, e.socket.Close)
+	defer stop()
+	for {
+		_, _, err := e.socket.Receive()
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case err == nil, errors.Is(err, syscall.ENOBUFS): // ENOBUFS: events were lost, so there were some
+			return nil
+		case errors.Is(err, syscall.EINTR):
+		default:
+			return fmt.Errorf("receive route netlink event: %w", err)
+		}
+	}
+}
+
+// Close closes the subscription.
+func (e *Events) Close() {
+	e.socket.Close()
+}

@@ -1,0 +1,194 @@
+package discover
+
+import (
+	"encoding"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
+)
+
+// HardwareAddr is a MAC address that is text in JSON.
+type HardwareAddr net.HardwareAddr
+
+var (
+	_ encoding.TextMarshaler   = HardwareAddr(nil)
+	_ encoding.TextUnmarshaler = (*HardwareAddr)(nil)
+)
+
+// String returns the address as 02:00:00:00:00:07.
+func (a HardwareAddr) String() string { return net.HardwareAddr(a).String() }
+
+// MarshalText implements [encoding.TextMarshaler].
+func (a HardwareAddr) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
+
+// UnmarshalText implements [encoding.TextUnmarshaler]. Empty text is no address.
+func (a *HardwareAddr) UnmarshalText(b []byte) error {
+	if len(b) == 0 {
+		*a = nil
+		return nil
+	}
+	mac, err := net.ParseMAC(string(b))
+	*a = HardwareAddr(mac)
+	return err
+}
+
+// Interface is a pod interface as the CNI left it.
+type Interface struct {
+	Name  string       `json:"name"`
+	Index int          `json:"index"` // the kernel's; it stays when the link is renamed
+	Kind  string       `json:"kind"`  // veth, macvlan, …; "physical" for hardware
+	MAC   HardwareAddr `json:"mac"`   // empty if it has none
+	MTU   int          `json:"mtu"`
+
+	Up           bool   `json:"up"`
+	ARP          bool   `json:"arp"`
+	PointToPoint bool   `json:"pointToPoint,omitempty"`
+	Ethernet     bool   `json:"ethernet"`         // false: frames have no Ethernet header (netkit in L3 mode, tun, …)
+	Master       string `json:"master,omitempty"` // the bridge, bond or VRF it already belongs to
+	AddrGenMode  int    `json:"addrGenMode"`      // IFLA_INET6_ADDR_GEN_MODE; -1: the link has no IPv6
+
+	Addresses []Address  `json:"addresses,omitempty"`
+	Routes    []Route    `json:"routes,omitempty"`    // of all tables but local, in the kernel's order
+	Neighbors []Neighbor `json:"neighbors,omitempty"` // permanent ones
+}
+
+// Address is an address of a pod interface.
+type Address struct {
+	Prefix netip.Prefix `json:"prefix"`
+	Scope  Scope        `json:"scope"`
+	Flags  uint32       `json:"flags,omitempty"` // IFA_F_… (linux/if_addr.h)
+	// Message is the kernel's own ifaddrmsg with attributes, so that
+	// restoring the address loses none (label, broadcast, lifetimes, …).
+	Message []byte `json:"message"`
+}
+
+// Route is a route by a pod interface.
+type Route struct {
+	Destination netip.Prefix `json:"destination"`
+	Gateway     netip.Addr   `json:"gateway,omitzero"` // zero: the destination is on the link
+	Source      netip.Addr   `json:"source,omitzero"`  // preferred source
+	Scope       Scope        `json:"scope"`
+	OnLink      bool         `json:"onLink,omitempty"` // the gateway is reachable though no other route says so
+	Table       int          `json:"table"`            // 254: main
+	Type        uint8        `json:"type"`             // RTN_UNICAST, … (linux/rtnetlink.h)
+	Protocol    uint8        `json:"protocol"`         // RTPROT_KERNEL, RTPROT_BOOT, …
+	Metric      int          `json:"metric,omitempty"`
+	MTU         int          `json:"mtu,omitempty"` // 0: the interface's
+	// Message is the kernel's own rtmsg with attributes, as in [Address].
+	Message []byte `json:"message"`
+}
+
+// Neighbor is a permanent entry of the neighbour table.
+type Neighbor struct {
+	Address netip.Addr   `json:"address"`
+	MAC     HardwareAddr `json:"mac"`
+	// Message is the kernel's own ndmsg with attributes, as in [Address].
+	Message []byte `json:"message"`
+}
+
+// Scope is the reach of an address or a route (rt_scope_t, linux/rtnetlink.h).
+// As text it is ip(8)'s word: global, site, link, host, nowhere or a number.
+type Scope uint8
+
+var scopeNames = map[Scope]string{
+	unix.RT_SCOPE_UNIVERSE: "global",
+	unix.RT_SCOPE_SITE:     "site",
+	unix.RT_SCOPE_LINK:     "link",
+	unix.RT_SCOPE_HOST:     "host",
+	unix.RT_SCOPE_NOWHERE:  "nowhere",
+}
+
+// String returns ip(8)'s word for the scope.
+func (s Scope) String() string {
+	if name, ok := scopeNames[s]; ok {
+		return name
+	}
+	return fmt.Sprintf("%d", uint8(s))
+}
+
+// MarshalText implements [encoding.TextMarshaler].
+func (s Scope) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (s *Scope) UnmarshalText(b []byte) error {
+	for scope, name := range scopeNames {
+		if name == string(b) {
+			*s = scope
+			return nil
+		}
+	}
+	if _, err := fmt.Sscanf(string(b), "%d", (*uint8)(s)); err != nil {
+		return fmt.Errorf("parse scope %q: %w", b, err)
+	}
+	return nil
+}
+
+// Global reports whether other hosts can use the address.
+func (a Address) Global() bool {
+	return a.Scope == unix.RT_SCOPE_UNIVERSE && !a.Prefix.Addr().IsLinkLocalUnicast()
+}
+
+// HasAddress reports whether the CNI gave the interface an address to hand on:
+// a global one that is not still being checked for duplicates.
+func (i Interface) HasAddress() bool {
+	for _, a := range i.Addresses {
+		if a.Global() && a.Flags&unix.IFA_F_TENTATIVE == 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// IPv4 returns the first global IPv4 address, which is the pod's; ok is false
+// if there is none.
+func (i Interface) IPv4() (p netip.Prefix, ok bool) {
+	for _, a := range i.Addresses {
+		// 169.254.0.0/16 counts: some CNIs use nothing else for a pod.
+		if a.Prefix.Addr().Is4() && a.Scope == unix.RT_SCOPE_UNIVERSE && a.Flags&unix.IFA_F_SECONDARY == 0 {
+			return a.Prefix, true
+		}
+	}
+	return netip.Prefix{}, false
+}
+
+// newInterface collects what the kernel has of one link.
+func (k kernel) newInterface(l nl.Link) Interface {
+	in := Interface{
+		Name: l.Name, Index: l.Index, Kind: l.Kind, MAC: HardwareAddr(l.MAC), MTU: l.MTU,
+		Up: l.Up(), ARP: l.ARP(), PointToPoint: l.PointToPoint(), Ethernet: l.Type == unix.ARPHRD_ETHER,
+		AddrGenMode: l.AddrGenMode,
+	}
+	if in.Kind == "" {
+		in.Kind = "physical"
+	}
+	for _, other := range k.links {
+		if l.Master != 0 && other.Index == l.Master {
+			in.Master = other.Name
+		}
+	}
+	for _, a := range k.addresses {
+		if a.Index == l.Index {
+			in.Addresses = append(in.Addresses, Address{Prefix: a.Prefix, Scope: Scope(a.Scope), Flags: a.Flags, Message: a.Message})
+		}
+	}
+	for _, r := range k.routes {
+		// The local table is the kernel's own, made from the addresses.
+		if r.Index == l.Index && r.Table != unix.RT_TABLE_LOCAL {
+			in.Routes = append(in.Routes, Route{
+				Destination: r.Destination, Gateway: r.Gateway, Source: r.Source, Scope: Scope(r.Scope),
+				OnLink: r.OnLink, Table: r.Table, Type: r.Type, Protocol: r.Protocol, Metric: r.Metric, MTU: r.MTU,
+				Message: r.Message,
+			})
+		}
+	}
+	for _, n := range k.neighbors {
+		if n.Index == l.Index && n.State&unix.NUD_PERMANENT != 0 {
+			in.Neighbors = append(in.Neighbors, Neighbor{Address: n.Address, MAC: HardwareAddr(n.MAC), Message: n.Message})
+		}
+	}
+	return in
+}

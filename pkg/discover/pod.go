@@ -1,0 +1,249 @@
+// Package discover reads what the CNI gave this pod: interfaces, addresses,
+// routes, neighbours, DNS. It changes nothing.
+//
+// It reads the network namespace of the calling thread. A caller that wants
+// another one enters it first and stays locked to its thread, as
+// github.com/containernetworking/plugins/pkg/ns does.
+package discover
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
+)
+
+// quiet is how long the kernel must have reported no change before a pod that
+// was still without its address when we came is taken to be complete: a CNI
+// adds the address first and the routes after it.
+const quiet = 250 * time.Millisecond
+
+// Pod is the network of a pod as the CNI left it.
+type Pod struct {
+	Hostname   string      `json:"hostname"`
+	DNS        Resolver    `json:"dns"`
+	Interfaces []Interface `json:"interfaces"` // as asked for, the primary one first
+}
+
+// Options say what to look for. The zero value is a pod's usual one.
+type Options struct {
+	// Interfaces are the names of the pod interfaces, the primary one
+	// first. None: the interface of the default route, else the only one
+	// there is, else eth0.
+	Interfaces []string
+	// Recorded are pod interfaces that were rewired before, as they were
+	// then: the kernel has forgotten. They stand for the interfaces of
+	// their names, and for the names if there are none in Interfaces.
+	Recorded []Interface
+	// ResolvConf is the path of the pod's resolv.conf; empty: /etc/resolv.conf.
+	ResolvConf string
+	// Log gets what was waited for and what was left out; nil is silent.
+	Log *slog.Logger
+}
+
+// ReadPod reads the pod's network. If the primary interface is not there yet,
+// is down or has no address, it waits for the CNI until ctx ends; the error
+// then says what is missing. Further interfaces may be without an address
+// (a CNI without IPAM).
+func ReadPod(ctx context.Context, o Options) (Pod, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if len(o.Interfaces) == 0 {
+		for _, in := range o.Recorded {
+			o.Interfaces = append(o.Interfaces, in.Name)
+		}
+	}
+	interfaces, err := waitForInterfaces(ctx, o)
+	if err != nil {
+		return Pod{}, err
+	}
+	dns, err := ReadResolvConf(o.ResolvConf)
+	if err != nil && o.ResolvConf != "" {
+		return Pod{}, err
+	}
+	if err != nil { // the VM starts without DNS rather than not at all
+		dns.LeftOut = append(dns.LeftOut, err.Error())
+	}
+	for _, s := range dns.LeftOut {
+		o.Log.Warn("left out of resolv.conf", "what", s)
+	}
+	hostname, err := os.Hostname()
+	if err != nil {
+		return Pod{}, fmt.Errorf("read hostname: %w", err)
+	}
+	return Pod{Hostname: hostname, DNS: dns, Interfaces: interfaces}, nil
+}
+
+// ReadInterfaces reads all interfaces there are now, waiting for nothing.
+func ReadInterfaces() ([]Interface, error) {
+	conn, err := nl.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	k, err := read(conn)
+	if err != nil {
+		return nil, err
+	}
+	interfaces := make([]Interface, 0, len(k.links))
+	for _, l := range k.links {
+		interfaces = append(interfaces, k.newInterface(l))
+	}
+	return interfaces, nil
+}
+
+func waitForInterfaces(ctx context.Context, o Options) ([]Interface, error) {
+	events, err := nl.Subscribe(unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
+		unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE)
+	if err != nil {
+		return nil, err
+	}
+	defer events.Close()
+	conn, err := nl.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+
+	waited := false
+	for {
+		k, err := read(conn)
+		if err != nil {
+			return nil, err
+		}
+		interfaces, missing := k.interfaces(o)
+		if missing == nil {
+			if !waited || isQuiet(ctx, events) {
+				return interfaces, nil
+			}
+			continue
+		}
+		if !waited {
+			waited = true
+			o.Log.Info("waiting for the CNI", "for", missing.Error())
+		}
+		if err := events.Wait(ctx); err != nil {
+			if ctx.Err() != nil {
+				return nil, fmt.Errorf("wait for the CNI: %w: %s", missing, endOf(ctx))
+			}
+			return nil, err
+		}
+	}
+}
+
+// isQuiet waits for the next change and reports whether there was none for a
+// while. Then events is used up.
+func isQuiet(ctx context.Context, events *nl.Events) bool {
+	ctx, cancel := context.WithTimeout(ctx, quiet)
+	defer cancel()
+	return events.Wait(ctx) != nil
+}
+
+// endOf says in words why a wait ended.
+func endOf(ctx context.Context) string {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return "timed out (wait longer with --timeout, or name another --interface)"
+	}
+	return context.Cause(ctx).Error()
+}
+
+// kernel is one reading of a network namespace.
+type kernel struct {
+	links     []nl.Link
+	addresses []nl.Address
+	routes    []nl.Route
+	neighbors []nl.Neighbor
+}
+
+func read(conn *nl.Conn) (k kernel, err error) {
+	if k.links, err = conn.Links(); err != nil {
+		return k, err
+	}
+	if k.addresses, err = conn.Addresses(); err != nil {
+		return k, err
+	}
+	if k.routes, err = conn.Routes(); err != nil {
+		return k, err
+	}
+	k.neighbors, err = conn.Neighbors()
+	return k, err
+}
+
+// interfaces returns the interfaces asked for, or what is missing.
+func (k kernel) interfaces(o Options) (found []Interface, missing error) {
+	names := o.Interfaces
+	if len(names) == 0 {
+		names = []string{k.defaultName()}
+	}
+	for i, name := range names {
+		if r := slices.IndexFunc(o.Recorded, func(in Interface) bool { return in.Name == name }); r >= 0 {
+			found = append(found, o.Recorded[r])
+			continue
+		}
+		l, ok := k.link(name)
+		if !ok {
+			return nil, fmt.Errorf("no interface %s in this network namespace (there are: %s)", name, k.names())
+		}
+		in := k.newInterface(l)
+		if i == 0 && !in.Up {
+			return nil, fmt.Errorf("interface %s is down", name)
+		}
+		if i == 0 && !in.HasAddress() {
+			return nil, fmt.Errorf("interface %s has no address", name)
+		}
+		found = append(found, in)
+	}
+	return found, nil
+}
+
+func (k kernel) link(name string) (nl.Link, bool) {
+	i := slices.IndexFunc(k.links, func(l nl.Link) bool { return l.Name == name })
+	if i < 0 {
+		return nl.Link{}, false
+	}
+	return k.links[i], true
+}
+
+func (k kernel) names() string {
+	var names []string
+	for _, l := range k.links {
+		names = append(names, l.Name)
+	}
+	return strings.Join(names, ", ")
+}
+
+// defaultName picks the pod interface: that of the default route with the
+// lowest metric, else the only one there is, else eth0.
+func (k kernel) defaultName() string {
+	var best *nl.Route
+	for i, r := range k.routes {
+		if r.Table == unix.RT_TABLE_MAIN && r.Type == unix.RTN_UNICAST && r.Destination.Bits() == 0 && r.Index != 0 &&
+			(best == nil || r.Metric < best.Metric && r.Destination.Addr().Is4() == best.Destination.Addr().Is4()) {
+			best = &k.routes[i]
+		}
+	}
+	var others []string
+	for _, l := range k.links {
+		if best != nil && l.Index == best.Index {
+			return l.Name
+		}
+		// Tunnel devices that every namespace is born with (tunl0, sit0,
+		// gre0, …) are down.
+		if !l.Loopback() && l.Up() {
+			others = append(others, l.Name)
+		}
+	}
+	if len(others) == 1 {
+		return others[0]
+	}
+	return "eth0"
+}

@@ -1,0 +1,100 @@
+package discover
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"strings"
+	"unicode/utf8"
+)
+
+// maxResolvConf bounds what is read of a resolv.conf.
+const maxResolvConf = 64 << 10
+
+// Resolver is what resolv.conf(5) says.
+type Resolver struct {
+	Servers []netip.Addr `json:"servers"`
+	Search  []string     `json:"search"` // as written; whoever sends it checks it
+	// LeftOut says what was not understood, one text an item. It never
+	// costs a VM its start.
+	LeftOut []string `json:"leftOut,omitempty"`
+}
+
+// ReadResolvConf reads the file at path, or /etc/resolv.conf if path is empty.
+func ReadResolvConf(path string) (Resolver, error) {
+	if path == "" {
+		path = "/etc/resolv.conf"
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return Resolver{}, fmt.Errorf("read resolv.conf: %w", err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxResolvConf+1))
+	if err != nil {
+		return Resolver{}, fmt.Errorf("read resolv.conf: %w", err)
+	}
+	return ParseResolvConf(b), nil
+}
+
+// ParseResolvConf parses resolv.conf(5): the nameserver lines in order, and the
+// last of the domain and search lines, as the resolver library does. Whatever
+// it cannot use is told in LeftOut.
+func ParseResolvConf(b []byte) Resolver {
+	var r Resolver
+	leaveOut := func(format string, args ...any) {
+		r.LeftOut = append(r.LeftOut, fmt.Sprintf(format, args...))
+	}
+	if len(b) > maxResolvConf {
+		b = b[:maxResolvConf]
+		leaveOut("everything after the first %d bytes", maxResolvConf)
+	}
+	lines := bufio.NewScanner(strings.NewReader(string(b)))
+	lines.Buffer(nil, maxResolvConf+1)
+	for n := 1; lines.Scan(); n++ {
+		line := lines.Text()
+		if !utf8.ValidString(line) || strings.ContainsRune(line, 0) {
+			leaveOut("line %d: not text", n)
+			continue
+		}
+		if i := strings.IndexAny(line, "#;"); i >= 0 {
+			line = line[:i]
+		}
+		fields := strings.Fields(line)
+		if len(fields) == 0 {
+			continue
+		}
+		switch key, values := fields[0], fields[1:]; key {
+		case "nameserver":
+			if len(values) == 0 {
+				leaveOut("line %d: nameserver without an address", n)
+				continue
+			}
+			a, err := netip.ParseAddr(values[0])
+			if err != nil {
+				leaveOut("line %d: nameserver %q is no IP address", n, clip(values[0]))
+				continue
+			}
+			r.Servers = append(r.Servers, a)
+		case "search":
+			r.Search = values
+		case "domain":
+			r.Search = values[:min(1, len(values))]
+		case "options", "sortlist": // how a resolver asks; DHCP has no word for it
+		default:
+			leaveOut("line %d: unknown keyword %q", n, clip(key))
+		}
+	}
+	return r
+}
+
+// clip shortens what a file says for a message.
+func clip(s string) string {
+	const most = 64
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + "…"
+}

@@ -1,0 +1,238 @@
+package prepare
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+)
+
+// Network is one prepared pod interface: what the VM's NIC plugs into.
+type Network struct {
+	Name      string                `json:"name"` // the pod interface's
+	Datapath  string                `json:"datapath"`
+	Uplink    string                `json:"uplink"`
+	Bridge    string                `json:"bridge"`
+	Tap       string                `json:"tap"`
+	MAC       discover.HardwareAddr `json:"mac"` // the VM's
+	MTU       int                   `json:"mtu"`
+	Queues    int                   `json:"queues"`
+	Addresses []netip.Prefix        `json:"addresses"`
+	Guard     bool                  `json:"guard"`
+}
+
+// Network returns what the plan amounts to once it is applied.
+func (p Plan) Network() Network {
+	return Network{
+		Name: p.Interface.Name, Datapath: p.Datapath, Uplink: p.Bridge.Uplink, Bridge: p.Bridge.Name, Tap: p.Tap.Name,
+		MAC: p.MAC, MTU: p.MTU, Queues: p.Tap.Queues, Addresses: p.Addresses(), Guard: p.Guard,
+	}
+}
+
+// Apply makes the plans so, all of them or none: on error, and if ctx ends,
+// the namespace is as before. Plans are recorded in the store first. Where a
+// plan is applied already, or was in part when a process was killed, only what
+// is missing is done; a plan that differs from the recorded one is refused. A
+// nil log is silent.
+func Apply(ctx context.Context, log *slog.Logger, store *Store, plans ...Plan) error {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	before, err := readState()
+	if err != nil {
+		return err
+	}
+	recorded, err := store.load(log)
+	if err != nil {
+		return err
+	}
+	ops, records, err := planned(before, recorded, plans)
+	if err != nil {
+		return err
+	}
+	if len(ops) == 0 {
+		log.Debug("the network is prepared already")
+		return nil
+	}
+	for _, r := range records {
+		if r.Namespace, err = currentNamespace(); err != nil {
+			return err
+		}
+		if err := store.save(r); err != nil {
+			return errors.Join(err, forget(store, recorded, records))
+		}
+	}
+	k, err := newKernel(log)
+	if err != nil {
+		return err
+	}
+	defer k.conn.Close()
+	if err := k.execute(ctx, ops); err != nil {
+		return errors.Join(err, k.withdraw(store, before, recorded, records))
+	}
+	return nil
+}
+
+// planned returns everything that is to do, and the records that go with it.
+func planned(s state, recorded []record, plans []Plan) ([]op, []record, error) {
+	var records []record
+	ops := knobOps(s)
+	for i, p := range plans {
+		name := p.Interface.Name
+		r := record{Version: recordVersion, Order: i, Knobs: s.knobs, Plan: p}
+		if n := slices.IndexFunc(recorded, func(r record) bool { return r.Plan.Interface.Name == name }); n >= 0 {
+			was := recorded[n]
+			if d := differences(was.Plan, p); len(d) > 0 && len(was.Plan.restoreOps(s)) > 0 {
+				return nil, nil, fmt.Errorf("prepare %s: it is prepared with other options, and changing them would cut off its VM: %s; "+
+					"use the same options, or stop the VM and run restore first", name, strings.Join(d, ", "))
+			}
+			r.Knobs = was.Knobs
+		} else if err := p.namesFree(s); err != nil {
+			return nil, nil, fmt.Errorf("prepare %s: %w", name, err)
+		}
+		todo, err := p.applyOps(s)
+		if err != nil {
+			return nil, nil, fmt.Errorf("prepare %s: %w", name, err)
+		}
+		ops = append(ops, todo...)
+		records = append(records, r)
+	}
+	return ops, records, nil
+}
+
+// namesFree refuses to take over links that no record says are ours.
+func (p Plan) namesFree(s state) error {
+	flags := map[string]string{p.Tap.Name: "--tap-name", p.Bridge.Name: "--bridge-name", p.Bridge.Uplink: "--uplink-name"}
+	for _, name := range slices.Sorted(maps.Keys(flags)) {
+		if l := s.link(name); l != nil {
+			return fmt.Errorf("the name %s is taken by a link of kind %q that is not recorded in the state directory: "+
+				"delete it (ip link delete %s), choose another %s, or name the --state-dir that was used before", name, l.Kind, name, flags[name])
+		}
+	}
+	return nil
+}
+
+// withdraw ends a failed apply. What it had done is undone; an interface that
+// an earlier, killed apply left half done is put back too. One that was whole,
+// with perhaps a VM running, keeps what it had.
+func (k *kernel) withdraw(store *Store, before state, recorded, records []record) error {
+	var partial []record
+	for _, r := range records {
+		// The placeholder comes last.
+		if ops, err := r.Plan.placeholderOps(before); err != nil || len(ops) > 0 {
+			partial = append(partial, r)
+		}
+	}
+	if len(partial) == 0 {
+		return nil
+	}
+	if err := k.putBack(context.Background(), partial, len(partial) == len(records) && len(recorded) <= len(records)); err != nil {
+		return fmt.Errorf("restore: %w", err)
+	}
+	return forget(store, nil, partial)
+}
+
+// forget removes the records that were not there before.
+func forget(store *Store, recorded, records []record) error {
+	var errs []error
+	for _, r := range records {
+		name := r.Plan.Interface.Name
+		if !slices.ContainsFunc(recorded, func(r record) bool { return r.Plan.Interface.Name == name }) {
+			errs = append(errs, store.remove(name))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Restore puts the named pod interfaces, or all that are recorded, back as the
+// CNI left them; all of them or none. Nothing recorded is nothing to do. A nil
+// log is silent.
+func Restore(ctx context.Context, log *slog.Logger, store *Store, names ...string) error {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	recorded, err := store.load(log)
+	if err != nil {
+		return err
+	}
+	records := slices.DeleteFunc(slices.Clone(recorded), func(r record) bool {
+		return len(names) > 0 && !slices.Contains(names, r.Plan.Interface.Name)
+	})
+	if len(records) == 0 {
+		log.Info("nothing to restore: no interface is recorded as prepared", "stateDir", store.dir)
+		return nil
+	}
+	k, err := newKernel(log)
+	if err != nil {
+		return err
+	}
+	defer k.conn.Close()
+	if err := k.putBack(ctx, records, len(records) == len(recorded)); err != nil {
+		return fmt.Errorf("restore: %w", err)
+	}
+	return forget(store, nil, records)
+}
+
+// putBack restores what the records say; the namespace's switches too if no
+// other interface of the pod stays prepared.
+func (k *kernel) putBack(ctx context.Context, records []record, last bool) error {
+	s, err := readState()
+	if err != nil {
+		return err
+	}
+	var ops []op
+	for _, r := range slices.Backward(records) {
+		if s.linkByIndex(r.Plan.Interface.Index) == nil {
+			k.log.Warn("the pod interface is gone: only what was made for the VM is removed", "interface", r.Plan.Interface.Name)
+		}
+		ops = append(ops, r.Plan.restoreOps(s)...)
+	}
+	if last {
+		ops = append(ops, knobRestoreOps(s, records[0].Knobs)...)
+	}
+	return k.execute(ctx, ops)
+}
+
+func newKernel(log *slog.Logger) (*kernel, error) {
+	conn, err := nl.Open()
+	if err != nil {
+		return nil, err
+	}
+	return &kernel{conn: conn, log: log}, nil
+}
+
+// differences says in which fields, by their JSON names, two plans differ.
+func differences(was, now Plan) []string {
+	a, b := fields(was), fields(now)
+	var out []string
+	for _, key := range slices.Sorted(maps.Keys(a)) {
+		if !reflect.DeepEqual(a[key], b[key]) {
+			out = append(out, fmt.Sprintf("%s was %v, is now %v", key, a[key], b[key]))
+		}
+	}
+	return out
+}
+
+// fields returns a plan's options as JSON has them. The interface is not among
+// them: what the CNI gave does not change.
+func fields(p Plan) map[string]any {
+	b, err := json.Marshal(p)
+	var m map[string]any
+	if err == nil {
+		err = json.Unmarshal(b, &m)
+	}
+	if err != nil {
+		return map[string]any{"plan": err.Error()}
+	}
+	delete(m, "interface")
+	return m
+}

@@ -1,0 +1,226 @@
+package prepare
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+)
+
+// flagUp is IFF_UP (linux/if.h).
+const flagUp = unix.IFF_UP
+
+// applyOps returns what is still to do, in order, so that the namespace is as p
+// wants it: nothing if it is. It works from every state that an apply or a
+// restore may have been killed in. Whatever can fail for a reason of the
+// kernel's (no tun, no bridge, no nftables) comes before the pod's interface is
+// touched.
+func (p Plan) applyOps(s state) ([]op, error) {
+	tap, err := p.tapOps(s)
+	if err != nil {
+		return nil, err
+	}
+	bridge, err := p.bridgeOps(s)
+	if err != nil {
+		return nil, err
+	}
+	uplink, err := p.uplinkOps(s)
+	if err != nil {
+		return nil, err
+	}
+	placeholder, err := p.placeholderOps(s)
+	if err != nil {
+		return nil, err
+	}
+	return slices.Concat(tap, bridge, p.guardOps(s), p.tapPortOps(s), uplink, placeholder), nil
+}
+
+// knobOps keeps br_netfilter from showing the VM's frames to the pod's iptables.
+func knobOps(s state) []op {
+	var ops []op
+	for _, name := range knobNames {
+		if v, ok := s.knobs[name]; ok && v != "0" {
+			ops = append(ops, setKnob{name, v, "0"})
+		}
+	}
+	return ops
+}
+
+// tapOps makes the tap, which the bridge does not forward to yet.
+func (p Plan) tapOps(s state) ([]op, error) {
+	l := s.link(p.Tap.Name)
+	if l == nil {
+		return []op{
+			addTap{p.Tap},
+			setMAC{p.Tap.Name, nil, p.Tap.MAC},
+			setMTU{p.Tap.Name, 1500, p.MTU},
+			setAddrGenMode{p.Tap.Name, 0, addrGenModeNone},
+		}, nil
+	}
+	if err := p.Tap.matches(*l); err != nil {
+		return nil, err
+	}
+	var ops []op
+	if !bytes.Equal(l.MAC, p.Tap.MAC) {
+		ops = append(ops, setMAC{l.Name, discover.HardwareAddr(l.MAC), p.Tap.MAC})
+	}
+	if l.MTU != p.MTU {
+		ops = append(ops, setMTU{l.Name, l.MTU, p.MTU})
+	}
+	return append(ops, silence(*l)...), nil
+}
+
+// matches says how an existing link differs from the tap.
+func (t Tap) matches(l nl.Link) error {
+	kind := l.Kind
+	if kind == "" {
+		kind = "physical link"
+	}
+	owner := Owner{-1, -1}
+	if t.Owner != nil {
+		owner = *t.Owner
+	}
+	switch {
+	case l.Tun == nil || !l.Tun.Tap:
+		return fmt.Errorf("the name %s is taken by a %s: delete it or choose another --tap-name", t.Name, kind)
+	case l.Tun.MultiQueue != (t.Queues > 1) || !l.Tun.VNetHdr || !l.Tun.Persist ||
+		max(l.Tun.Owner, -1) != max(owner.UID, -1) || max(l.Tun.Group, -1) != max(owner.GID, -1):
+		return fmt.Errorf("there is a tap %s with other queues or another owner: delete it (ip link delete %s) or choose another --tap-name", t.Name, t.Name)
+	}
+	return nil
+}
+
+// tapPortOps lets the tap join the bridge.
+func (p Plan) tapPortOps(s state) []op {
+	l := s.link(p.Tap.Name)
+	if l == nil {
+		return []op{setMaster{p.Tap.Name, "", p.Bridge.Name}, setUp{p.Tap.Name, true}}
+	}
+	var ops []op
+	if m := s.master(*l); m != p.Bridge.Name {
+		ops = append(ops, setMaster{l.Name, m, p.Bridge.Name})
+	}
+	if !l.Up() {
+		ops = append(ops, setUp{l.Name, true})
+	}
+	return ops
+}
+
+// bridgeOps makes the bridge that uplink and tap are to join. It has no address
+// and is silent: it must neither answer for the VM nor emit anything.
+func (p Plan) bridgeOps(s state) ([]op, error) {
+	return silentBridge(s, p.Bridge.Name, p.Bridge.MAC, p.MTU, "--bridge-name")
+}
+
+// silentBridge makes a bridge or completes one; flag names the way out if
+// something else has the name.
+func silentBridge(s state, name string, mac discover.HardwareAddr, mtu int, flag string) ([]op, error) {
+	l := s.link(name)
+	if l == nil {
+		return []op{addBridge{name, mac, mtu}, setAddrGenMode{name, 0, addrGenModeNone}, setUp{name, true}}, nil
+	}
+	if l.Kind != "bridge" {
+		return nil, fmt.Errorf("the name %s is taken by a link of kind %q: delete it or choose another %s", name, l.Kind, flag)
+	}
+	ops := silence(*l)
+	if !l.Up() {
+		ops = append(ops, setUp{name, true})
+	}
+	return ops, nil
+}
+
+// silence keeps the kernel from giving a link an IPv6 address of its own.
+func silence(l nl.Link) []op {
+	if l.AddrGenMode == nl.AddrGenModeUnknown || l.AddrGenMode == addrGenModeNone {
+		return nil
+	}
+	return []op{setAddrGenMode{l.Name, l.AddrGenMode, addrGenModeNone}}
+}
+
+// uplinkOps turns the pod interface into a port of the bridge.
+func (p Plan) uplinkOps(s state) ([]op, error) {
+	l := s.linkByIndex(p.Interface.Index)
+	if l == nil {
+		return nil, fmt.Errorf("the pod interface %s (index %d) is gone from this network namespace", p.Interface.Name, p.Interface.Index)
+	}
+	if other := s.link(p.Bridge.Uplink); other != nil && other.Index != l.Index {
+		return nil, fmt.Errorf("the name %s is taken by another link: delete it or choose another --uplink-name", p.Bridge.Uplink)
+	}
+	name, up := l.Name, l.Up()
+	// Addresses first: once the link has another name the kernel no longer
+	// finds an IPv4 address by its label.
+	ops := stripOps(s.interfaces[l.Index])
+	if up && (name != p.Bridge.Uplink || !bytes.Equal(l.MAC, p.Bridge.UplinkMAC)) {
+		ops = append(ops, setUp{name, false})
+		up = false
+	}
+	if name != p.Bridge.Uplink {
+		ops = append(ops, rename{name, p.Bridge.Uplink})
+		name = p.Bridge.Uplink
+	}
+	if !bytes.Equal(l.MAC, p.Bridge.UplinkMAC) {
+		ops = append(ops, setMAC{name, discover.HardwareAddr(l.MAC), p.Bridge.UplinkMAC})
+	}
+	if mode := l.AddrGenMode; mode != nl.AddrGenModeUnknown && mode != addrGenModeNone {
+		ops = append(ops, setAddrGenMode{name, mode, addrGenModeNone})
+	}
+	if m := s.master(*l); m != p.Bridge.Name {
+		ops = append(ops, setMaster{name, m, p.Bridge.Name}, setLearning{name, false})
+	} else if l.Learning {
+		ops = append(ops, setLearning{name, false})
+	}
+	if !up {
+		ops = append(ops, setUp{name, true})
+	}
+	return ops, nil
+}
+
+// stripOps takes from an interface everything that in lists.
+func stripOps(in discover.Interface) []op {
+	var ops []op
+	for _, n := range in.Neighbors {
+		ops = append(ops, neighborChange(false, in.Name, n))
+	}
+	for _, r := range slices.Backward(replayOrder(in.Routes)) {
+		ops = append(ops, routeChange(false, in.Name, r))
+	}
+	for _, a := range slices.Backward(in.Addresses) {
+		ops = append(ops, addressChange(false, in.Name, a))
+	}
+	return ops
+}
+
+// placeholderOps leaves the pod's address where others look it up: on a bridge
+// without ports, which neither attracts nor answers traffic.
+func (p Plan) placeholderOps(s state) ([]op, error) {
+	name := p.Interface.Name
+	l := s.link(name)
+	if l != nil && l.Index == p.Interface.Index { // to be renamed
+		l = nil
+		s.links = slices.DeleteFunc(slices.Clone(s.links), func(l nl.Link) bool { return l.Index == p.Interface.Index })
+	}
+	ops, err := silentBridge(s, name, nil, p.MTU, "--interface")
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range p.placeholderAddresses() {
+		if l == nil || !hasAddress(s.interfaces[l.Index], a) {
+			ops = append(ops, placeAddress{name, a, true})
+		}
+	}
+	return ops, nil
+}
+
+func (p Plan) placeholderAddresses() []discover.Address {
+	return slices.DeleteFunc(slices.Clone(p.Interface.Addresses), func(a discover.Address) bool {
+		return !a.Prefix.Addr().Is4()
+	})
+}
+
+func hasAddress(in discover.Interface, a discover.Address) bool {
+	return slices.ContainsFunc(in.Addresses, func(b discover.Address) bool { return a.Prefix == b.Prefix })
+}

@@ -1,0 +1,190 @@
+package prepare
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"net/netip"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+)
+
+// restoreOps returns what is still to do, in order, so that the namespace is as
+// the CNI left it: nothing if it is. Like applyOps it works from every state in
+// between.
+func (p Plan) restoreOps(s state) []op {
+	var ops []op
+	if l := s.link(p.Interface.Name); l != nil && l.Index != p.Interface.Index {
+		ops = append(ops, p.dropPlaceholder(*l, s.interfaces[l.Index]))
+	}
+	if l := s.linkByIndex(p.Interface.Index); l != nil {
+		ops = append(ops, p.restoreUplinkOps(s, *l)...)
+	}
+	if _, ok := s.tables[p.guardTable()]; ok {
+		ops = append(ops, delGuard{p.guard()})
+	}
+	if l := s.link(p.Tap.Name); l != nil && l.Tun != nil {
+		ops = append(ops, p.dropTap(s, *l))
+	}
+	if l := s.link(p.Bridge.Name); l != nil && l.Kind == "bridge" {
+		ops = append(ops, delLink{l.Name, bridgeAsIs(*l)})
+	}
+	return ops
+}
+
+// knobRestoreOps puts back the switches that knobOps turned off.
+func knobRestoreOps(s state, were map[string]string) []op {
+	var ops []op
+	for _, name := range knobNames {
+		if was, now := were[name], s.knobs[name]; was != "" && now != "" && was != now {
+			ops = append(ops, setKnob{name, now, was})
+		}
+	}
+	return ops
+}
+
+func (p Plan) dropPlaceholder(l nl.Link, in discover.Interface) op {
+	rebuild := bridgeAsIs(l)
+	for _, a := range in.Addresses {
+		rebuild = append(rebuild, placeAddress{l.Name, a, true})
+	}
+	return delLink{l.Name, rebuild}
+}
+
+func (p Plan) dropTap(s state, l nl.Link) op {
+	rebuild := sequence{
+		addTap{p.Tap},
+		setMAC{l.Name, nil, discover.HardwareAddr(l.MAC)},
+		setMTU{l.Name, 1500, l.MTU},
+		setAddrGenMode{l.Name, 0, max(0, l.AddrGenMode)},
+	}
+	if m := s.master(l); m != "" {
+		rebuild = append(rebuild, setMaster{l.Name, "", m})
+	}
+	if l.Up() {
+		rebuild = append(rebuild, setUp{l.Name, true})
+	}
+	return delLink{l.Name, rebuild}
+}
+
+// bridgeAsIs makes a bridge again as it is now.
+func bridgeAsIs(l nl.Link) sequence {
+	seq := sequence{addBridge{l.Name, discover.HardwareAddr(l.MAC), l.MTU}, setAddrGenMode{l.Name, 0, max(0, l.AddrGenMode)}}
+	if l.Up() {
+		seq = append(seq, setUp{l.Name, true})
+	}
+	return seq
+}
+
+// restoreUplinkOps makes the uplink the pod interface again, with all it had.
+func (p Plan) restoreUplinkOps(s state, l nl.Link) []op {
+	was := p.Interface
+	name, up := l.Name, l.Up()
+	var ops []op
+	renamed, readdressed := name != was.Name, !bytes.Equal(l.MAC, was.MAC)
+	if up && (renamed || readdressed) {
+		ops = append(ops, setUp{name, false})
+		up = false
+	}
+	if m := s.master(l); m != "" && m == p.Bridge.Name {
+		if !l.Learning { // so that undoing this finds the port as it is now
+			ops = append(ops, setLearning{name, true})
+		}
+		ops = append(ops, setMaster{name, m, ""})
+	}
+	if readdressed {
+		ops = append(ops, setMAC{name, discover.HardwareAddr(l.MAC), was.MAC})
+	}
+	if renamed {
+		ops = append(ops, rename{name, was.Name})
+	}
+	if mode := l.AddrGenMode; mode != nl.AddrGenModeUnknown && was.AddrGenMode >= 0 && mode != was.AddrGenMode {
+		ops = append(ops, setAddrGenMode{was.Name, mode, was.AddrGenMode})
+	}
+	if up != was.Up {
+		ops = append(ops, setUp{was.Name, was.Up})
+	}
+	return append(ops, fillOps(was, s.interfaces[l.Index])...)
+}
+
+// fillOps gives an interface everything of was that now lacks.
+func fillOps(was, now discover.Interface) []op {
+	var ops []op
+	for _, a := range was.Addresses {
+		missing := !hasAddress(now, a)
+		if missing {
+			ops = append(ops, addressChange(true, was.Name, a))
+		}
+		// The kernel adds the route to the address's network, also where
+		// the CNI had taken it away.
+		if r, ok := networkRoute(was.Index, a); ok && !slices.ContainsFunc(was.Routes, r.same) &&
+			(missing || slices.ContainsFunc(now.Routes, r.same)) {
+			ops = append(ops, routeChange(false, was.Name, r.Route))
+		}
+	}
+	for _, r := range replayOrder(was.Routes) {
+		if !slices.ContainsFunc(now.Routes, sameRoute{r}.same) {
+			ops = append(ops, routeChange(true, was.Name, r))
+		}
+	}
+	for _, n := range was.Neighbors {
+		if !slices.ContainsFunc(now.Neighbors, func(m discover.Neighbor) bool { return m.Address == n.Address }) {
+			ops = append(ops, neighborChange(true, was.Name, n))
+		}
+	}
+	return ops
+}
+
+// sameRoute compares routes by what they do.
+type sameRoute struct{ discover.Route }
+
+func (a sameRoute) same(b discover.Route) bool {
+	return a.Destination == b.Destination && a.Table == b.Table && a.Metric == b.Metric &&
+		a.Gateway == b.Gateway && a.Source == b.Source && a.Type == b.Type && a.Protocol == b.Protocol && a.Scope == b.Scope
+}
+
+// networkRoute is the route that the kernel makes when a is added to a link
+// (fib_add_ifaddr, net/ipv4/fib_frontend.c; addrconf_prefix_route,
+// net/ipv6/addrconf.c).
+func networkRoute(index int, a discover.Address) (sameRoute, bool) {
+	addr, bits := a.Prefix.Addr(), a.Prefix.Bits()
+	if bits == addr.BitLen() || a.Flags&unix.IFA_F_NOPREFIXROUTE != 0 {
+		return sameRoute{}, false
+	}
+	r := discover.Route{
+		Destination: a.Prefix.Masked(), Table: unix.RT_TABLE_MAIN, Type: unix.RTN_UNICAST, Protocol: unix.RTPROT_KERNEL,
+		Scope: unix.RT_SCOPE_LINK, Source: addr,
+	}
+	family := byte(unix.AF_INET)
+	if addr.Is6() {
+		family, r.Scope, r.Source, r.Metric = unix.AF_INET6, unix.RT_SCOPE_UNIVERSE, netip.Addr{}, 256 // IP6_RT_PRIO_ADDRCONF
+	}
+	r.Message = routeMessage(family, r, index)
+	return sameRoute{r}, true
+}
+
+// routeMessage builds the rtmsg (linux/rtnetlink.h) of a route without a gateway.
+func routeMessage(family byte, r discover.Route, index int) []byte {
+	m := []byte{family, byte(r.Destination.Bits()), 0, 0, byte(r.Table), r.Protocol, byte(r.Scope), r.Type, 0, 0, 0, 0}
+	m = appendAttr(m, unix.RTA_DST, r.Destination.Addr().AsSlice())
+	return appendAttr(m, unix.RTA_OIF, binary.NativeEndian.AppendUint32(nil, uint32(index)))
+}
+
+// replayOrder sorts routes so that each gateway's own route comes before it:
+// the kernel lists them by destination.
+func replayOrder(routes []discover.Route) []discover.Route {
+	return slices.SortedStableFunc(slices.Values(routes), func(a, b discover.Route) int {
+		return cmp.Compare(hasGateway(a), hasGateway(b))
+	})
+}
+
+func hasGateway(r discover.Route) int {
+	if r.Gateway.IsValid() {
+		return 1
+	}
+	return 0
+}

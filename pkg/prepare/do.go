@@ -1,0 +1,269 @@
+package prepare
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"slices"
+
+	vnl "github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
+)
+
+// kernel is what ops act on: the namespace of the thread that opened it.
+type kernel struct {
+	conn *nl.Conn
+	log  *slog.Logger
+}
+
+// execute does ops in order. If one fails or ctx ends, it undoes those that are
+// done, last first, so that the namespace is as before.
+func (k *kernel) execute(ctx context.Context, ops []op) error {
+	for i, o := range ops {
+		err := context.Cause(ctx)
+		if err == nil {
+			k.log.Debug("change", "do", o.String())
+			err = o.do(k)
+		}
+		if err == nil {
+			continue
+		}
+		err = fmt.Errorf("%s: %w", headline(o), explain(err))
+		for _, done := range slices.Backward(ops[:i]) {
+			undo := done.inverse()
+			k.log.Debug("undo", "do", undo.String())
+			if e := undo.do(k); e != nil {
+				err = errors.Join(err, fmt.Errorf("undo: %s: %w", headline(undo), e))
+			}
+		}
+		return err
+	}
+	return nil
+}
+
+// headline is an op's first line.
+func headline(o op) string {
+	s := o.String()
+	for i, c := range s {
+		if c == '\n' {
+			return s[:i]
+		}
+	}
+	return s
+}
+
+// explain adds the way out to what the kernel says.
+func explain(err error) error {
+	switch {
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
+		return fmt.Errorf("%w: this needs the capability NET_ADMIN in the pod's network namespace "+
+			"(securityContext.capabilities.add: [NET_ADMIN])", err)
+	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EPROTONOSUPPORT):
+		return fmt.Errorf("%w: the node's kernel does not support this (CONFIG_BRIDGE, CONFIG_TUN, CONFIG_NF_TABLES_BRIDGE; --guard=off does without nftables)", err)
+	}
+	return err
+}
+
+func (s sequence) do(k *kernel) error {
+	return k.execute(context.Background(), s)
+}
+
+const tunDevice = "/dev/net/tun"
+
+func (o addTap) do(*kernel) error {
+	fd, err := unix.Open(tunDevice, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open %s: %w (mount it from the node: a hostPath volume of type CharDevice, or a device plugin)", tunDevice, err)
+	}
+	defer unix.Close(fd)
+	req, err := unix.NewIfreq(o.tap.Name)
+	if err != nil {
+		return err
+	}
+	flags := uint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR | unix.IFF_TUN_EXCL)
+	if o.tap.Queues > 1 {
+		flags |= unix.IFF_MULTI_QUEUE
+	}
+	req.SetUint16(flags)
+	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
+		return err
+	}
+	if o.tap.Owner != nil && o.tap.Owner.UID >= 0 {
+		if err := unix.IoctlSetInt(fd, unix.TUNSETOWNER, o.tap.Owner.UID); err != nil {
+			return fmt.Errorf("set owner: %w", err)
+		}
+	}
+	if o.tap.Owner != nil && o.tap.Owner.GID >= 0 {
+		if err := unix.IoctlSetInt(fd, unix.TUNSETGROUP, o.tap.Owner.GID); err != nil {
+			return fmt.Errorf("set group: %w", err)
+		}
+	}
+	// Last: until here the device goes away with the descriptor.
+	return unix.IoctlSetInt(fd, unix.TUNSETPERSIST, 1)
+}
+
+func (o addBridge) do(k *kernel) error {
+	info := vnl.NewIfInfomsg(unix.AF_UNSPEC)
+	info.Flags, info.Change = unix.IFF_NOARP, unix.IFF_NOARP
+	linkInfo := vnl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+	linkInfo.AddRtAttr(vnl.IFLA_INFO_KIND, []byte("bridge"))
+	data := linkInfo.AddRtAttr(vnl.IFLA_INFO_DATA, nil)
+	data.AddRtAttr(vnl.IFLA_BR_FORWARD_DELAY, vnl.Uint32Attr(0))
+	data.AddRtAttr(vnl.IFLA_BR_STP_STATE, vnl.Uint32Attr(0))
+	data.AddRtAttr(vnl.IFLA_BR_MCAST_SNOOPING, []byte{0})
+	request := []vnl.NetlinkRequestData{
+		info,
+		vnl.NewRtAttr(unix.IFLA_IFNAME, vnl.ZeroTerminated(o.name)),
+		vnl.NewRtAttr(unix.IFLA_MTU, vnl.Uint32Attr(uint32(o.mtu))),
+		linkInfo,
+	}
+	if len(o.mac) > 0 {
+		request = append(request, vnl.NewRtAttr(unix.IFLA_ADDRESS, o.mac))
+	}
+	return k.conn.Request(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, request...)
+}
+
+func (o delLink) do(k *kernel) error {
+	err := k.conn.Request(unix.RTM_DELLINK, 0, vnl.NewIfInfomsg(unix.AF_UNSPEC),
+		vnl.NewRtAttr(unix.IFLA_IFNAME, vnl.ZeroTerminated(o.name)))
+	if errors.Is(err, unix.ENODEV) {
+		return nil
+	}
+	return err
+}
+
+// setLink changes attributes of the link with that name.
+func (k *kernel) setLink(link string, attrs ...vnl.NetlinkRequestData) error {
+	index, err := k.conn.Index(link)
+	if err != nil {
+		return err
+	}
+	info := vnl.NewIfInfomsg(unix.AF_UNSPEC)
+	info.Index = int32(index)
+	return k.conn.Request(unix.RTM_SETLINK, 0, append([]vnl.NetlinkRequestData{info}, attrs...)...)
+}
+
+func (o setUp) do(k *kernel) error {
+	index, err := k.conn.Index(o.link)
+	if err != nil {
+		return err
+	}
+	info := vnl.NewIfInfomsg(unix.AF_UNSPEC)
+	info.Index, info.Change = int32(index), unix.IFF_UP
+	if o.up {
+		info.Flags = unix.IFF_UP
+	}
+	return k.conn.Request(unix.RTM_NEWLINK, 0, info)
+}
+
+func (o rename) do(k *kernel) error {
+	return k.setLink(o.from, vnl.NewRtAttr(unix.IFLA_IFNAME, vnl.ZeroTerminated(o.to)))
+}
+
+func (o setMAC) do(k *kernel) error {
+	if len(o.to) == 0 { // it was the kernel's choice, and goes away with the link
+		return nil
+	}
+	return k.setLink(o.link, vnl.NewRtAttr(unix.IFLA_ADDRESS, o.to))
+}
+
+func (o setMTU) do(k *kernel) error {
+	return k.setLink(o.link, vnl.NewRtAttr(unix.IFLA_MTU, vnl.Uint32Attr(uint32(o.to))))
+}
+
+func (o setAddrGenMode) do(k *kernel) error {
+	spec := vnl.NewRtAttr(unix.IFLA_AF_SPEC, nil)
+	spec.AddRtAttr(unix.AF_INET6, nil).AddRtAttr(unix.IFLA_INET6_ADDR_GEN_MODE, []byte{byte(o.to)})
+	err := k.setLink(o.link, spec)
+	if errors.Is(err, unix.EAFNOSUPPORT) { // a link without IPv6 makes no addresses
+		return nil
+	}
+	return err
+}
+
+func (o setMaster) do(k *kernel) error {
+	var master int
+	if o.to != "" {
+		var err error
+		if master, err = k.conn.Index(o.to); err != nil {
+			return err
+		}
+	}
+	return k.setLink(o.link, vnl.NewRtAttr(unix.IFLA_MASTER, vnl.Uint32Attr(uint32(master))))
+}
+
+func (o setLearning) do(k *kernel) error {
+	var on byte
+	if o.on {
+		on = 1
+	}
+	info := vnl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+	info.AddRtAttr(vnl.IFLA_INFO_SLAVE_KIND, []byte("bridge"))
+	info.AddRtAttr(vnl.IFLA_INFO_SLAVE_DATA, nil).AddRtAttr(vnl.IFLA_BRPORT_LEARNING, []byte{on})
+	index, err := k.conn.Index(o.port)
+	if err != nil {
+		return err
+	}
+	msg := vnl.NewIfInfomsg(unix.AF_UNSPEC)
+	msg.Index = int32(index)
+	return k.conn.Request(unix.RTM_NEWLINK, 0, msg, info)
+}
+
+func (o setKnob) do(k *kernel) error {
+	err := os.WriteFile(knobPath(o.name), []byte(o.to), 0)
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS) {
+		k.log.Warn("can't change sysctl: the pod's iptables rules may see the VM's frames", "sysctl", o.name, "wanted", o.to, "error", err)
+		return nil
+	}
+	return err
+}
+
+// raw is a message that was built before.
+type raw []byte
+
+func (r raw) Len() int          { return len(r) }
+func (r raw) Serialize() []byte { return r }
+
+func (o change) do(k *kernel) error {
+	add := map[string]int{"addr": unix.RTM_NEWADDR, "route": unix.RTM_NEWROUTE, "neigh": unix.RTM_NEWNEIGH}
+	del := map[string]int{"addr": unix.RTM_DELADDR, "route": unix.RTM_DELROUTE, "neigh": unix.RTM_DELNEIGH}
+	if o.add {
+		return ignore(k.conn.Request(add[o.kind], unix.NLM_F_CREATE|unix.NLM_F_EXCL, raw(o.message)), unix.EEXIST)
+	}
+	// What the kernel has already taken away along with something else.
+	return ignore(k.conn.Request(del[o.kind], 0, raw(o.message)), unix.ESRCH, unix.EADDRNOTAVAIL, unix.ENOENT)
+}
+
+func (o placeAddress) do(k *kernel) error {
+	index, err := k.conn.Index(o.link)
+	if err != nil {
+		return err
+	}
+	addr := o.addr.Prefix.Addr()
+	// struct ifaddrmsg, linux/if_addr.h
+	m := []byte{unix.AF_INET, byte(o.addr.Prefix.Bits()), 0, byte(o.addr.Scope)}
+	m = binary.NativeEndian.AppendUint32(m, uint32(index))
+	m = appendAttr(m, unix.IFA_LOCAL, addr.AsSlice())
+	m = appendAttr(m, unix.IFA_ADDRESS, addr.AsSlice())
+	m = appendAttr(m, unix.IFA_FLAGS, binary.NativeEndian.AppendUint32(nil, unix.IFA_F_PERMANENT|unix.IFA_F_NOPREFIXROUTE))
+	if o.add {
+		return ignore(k.conn.Request(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, raw(m)), unix.EEXIST)
+	}
+	return ignore(k.conn.Request(unix.RTM_DELADDR, 0, raw(m)), unix.EADDRNOTAVAIL)
+}
+
+// ignore turns errors that mean that nothing is left to do into success.
+func ignore(err error, done ...error) error {
+	for _, d := range done {
+		if errors.Is(err, d) {
+			return nil
+		}
+	}
+	return err
+}

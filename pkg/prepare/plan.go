@@ -1,0 +1,203 @@
+// Package prepare rewires a pod's network namespace for a VM: it plans what to
+// change (pure), makes it so, all or nothing, and can put everything back as
+// the CNI left it.
+//
+// Like pkg/discover it acts on the network namespace of the calling thread.
+package prepare
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+)
+
+// Options say how a pod interface is handed to its VM. The zero value is good.
+type Options struct {
+	MAC        net.HardwareAddr // the VM's; nil: the pod interface's
+	MTU        int              // the VM's; 0: the pod interface's
+	Queues     int              // of the tap and the NIC; 0 or 1: one
+	TapOwner   *Owner           // who may open the tap without privileges; nil: nobody
+	NoGuard    bool             // leave the port guard out
+	UplinkName string           // empty: up- and the pod interface's name
+	BridgeName string           // empty: br- and the pod interface's name
+	TapName    string           // empty: tap- and the pod interface's name
+}
+
+// Owner is a user and a group as numbers. A negative one is nobody's.
+type Owner struct {
+	UID int `json:"uid"`
+	GID int `json:"gid"`
+}
+
+// Plan says how one pod interface is rewired, and what it was before. It is
+// plain data, the same for the same interface and options.
+type Plan struct {
+	Datapath  string             `json:"datapath"`  // "bridge"
+	Interface discover.Interface `json:"interface"` // as the CNI left it
+
+	MAC   discover.HardwareAddr `json:"mac"` // the VM's
+	MTU   int                   `json:"mtu"` // the VM's, the tap's
+	Tap   Tap                   `json:"tap"`
+	Guard bool                  `json:"guard"`
+
+	Bridge Bridge `json:"bridge"`
+}
+
+// Tap is the VM's end of the network.
+type Tap struct {
+	Name   string                `json:"name"`
+	MAC    discover.HardwareAddr `json:"mac"` // of the device in the pod, not the VM's
+	Queues int                   `json:"queues"`
+	Owner  *Owner                `json:"owner,omitempty"`
+}
+
+// Bridge is what the bridge datapath needs beside the tap.
+type Bridge struct {
+	Name      string                `json:"name"`
+	MAC       discover.HardwareAddr `json:"mac"`
+	Uplink    string                `json:"uplink"` // the pod interface's name once it is a port
+	UplinkMAC discover.HardwareAddr `json:"uplinkMAC"`
+}
+
+// maxTapMTU is the most a tap takes: 65535 less the Ethernet header (drivers/net/tun.c).
+const maxTapMTU = 65535 - 14
+
+// NewPlan plans how in is handed to a VM. It refuses an interface that cannot
+// be bridged, before anything is touched, and says what can be done about it.
+func NewPlan(in discover.Interface, o Options) (Plan, error) {
+	if err := bridgeable(in); err != nil {
+		return Plan{}, fmt.Errorf("plan %s: %w", in.Name, err)
+	}
+	p := Plan{
+		Datapath: "bridge", Interface: in,
+		MAC: discover.HardwareAddr(o.MAC), MTU: o.MTU, Guard: !o.NoGuard,
+		Tap: Tap{Name: o.TapName, MAC: derivedMAC(in, "tap"), Queues: max(1, o.Queues), Owner: o.TapOwner},
+		Bridge: Bridge{
+			Name: o.BridgeName, MAC: derivedMAC(in, "bridge"),
+			Uplink: o.UplinkName, UplinkMAC: derivedMAC(in, "uplink"),
+		},
+	}
+	if len(p.MAC) == 0 {
+		p.MAC = in.MAC
+	}
+	if p.MTU == 0 {
+		p.MTU = min(in.MTU, maxTapMTU)
+	}
+	for _, n := range []struct {
+		name   *string
+		prefix string
+	}{{&p.Tap.Name, "tap-"}, {&p.Bridge.Name, "br-"}, {&p.Bridge.Uplink, "up-"}} {
+		if *n.name == "" {
+			*n.name = linkName(n.prefix, in.Name)
+		}
+	}
+	if err := p.validate(); err != nil {
+		return Plan{}, fmt.Errorf("plan %s: %w", in.Name, err)
+	}
+	return p, nil
+}
+
+// bridgeable says why an interface can't be a bridge port for the VM's MAC.
+func bridgeable(in discover.Interface) error {
+	switch {
+	case in.Name == "lo":
+		return errors.New("it is the loopback: name the pod's interface with --interface")
+	case in.Kind == "macvlan" || in.Kind == "macvtap" || in.Kind == "ipvlan" || in.Kind == "ipvtap":
+		return fmt.Errorf("it is a %s: its parent delivers only frames for its own MAC, "+
+			"so a VM behind a bridge would get none; give the pod a veth-based network (for example the bridge CNI plugin)", in.Kind)
+	case !in.Ethernet:
+		return fmt.Errorf("it is a %s without Ethernet frames: a VM needs an Ethernet link "+
+			"(with netkit devices set the CNI to veth or to netkit's L2 mode)", in.Kind)
+	case len(in.MAC) != 6:
+		return fmt.Errorf("it is a %s without a MAC address: a VM needs an Ethernet link "+
+			"(with netkit devices set the CNI to veth or to netkit's L2 mode)", in.Kind)
+	case in.PointToPoint:
+		return errors.New("it is a point-to-point link, which can't be a bridge port; use a veth-based network")
+	case !in.ARP:
+		return errors.New("it does not resolve neighbours (ARP is off), so the VM would find no gateway; " +
+			"set the CNI to veth, or netkit to L2 mode")
+	case in.Master != "":
+		return fmt.Errorf("it already belongs to %s; take it out (ip link set %s nomaster) or name another --interface", in.Master, in.Name)
+	case in.MTU < 68:
+		return fmt.Errorf("its MTU is %d, IPv4 needs 68 at least (RFC 791)", in.MTU)
+	}
+	return nil
+}
+
+func (p Plan) validate() error {
+	if len(p.MAC) != 6 || p.MAC[0]&1 != 0 {
+		return fmt.Errorf("MAC %s is no unicast Ethernet address", p.MAC)
+	}
+	if p.MTU < 68 || p.MTU > min(p.Interface.MTU, maxTapMTU) {
+		return fmt.Errorf("MTU %d is outside 68…%d, the most that %s carries", p.MTU, min(p.Interface.MTU, maxTapMTU), p.Interface.Name)
+	}
+	if p.Tap.Queues > 256 { // MAX_TAP_QUEUES, drivers/net/tun.c
+		return fmt.Errorf("%d queues: a tap has 256 at most", p.Tap.Queues)
+	}
+	seen := map[string]bool{p.Interface.Name: true}
+	for _, name := range []string{p.Tap.Name, p.Bridge.Name, p.Bridge.Uplink} {
+		if len(name) >= unix.IFNAMSIZ || strings.ContainsAny(name, "/ \t\n:") || name == "." || name == ".." {
+			return fmt.Errorf("%q is no interface name: 1 to 15 characters without space, slash or colon", name)
+		}
+		if seen[name] {
+			return fmt.Errorf("the name %s is used twice", name)
+		}
+		seen[name] = true
+	}
+	return nil
+}
+
+// Addresses returns what the VM gets: the IPv4 addresses that the CNI gave,
+// the pod's own first.
+func (p Plan) Addresses() []netip.Prefix {
+	var out []netip.Prefix
+	for _, a := range p.Interface.Addresses {
+		if a.Prefix.Addr().Is4() && a.Scope == unix.RT_SCOPE_UNIVERSE {
+			out = append(out, a.Prefix)
+		}
+	}
+	return out
+}
+
+// String returns the plan as a transcript in the language of ip(8), bridge(8)
+// and nft(8), for a pod that is as the CNI left it.
+func (p Plan) String() string {
+	var b strings.Builder
+	ops, err := p.applyOps(p.original())
+	if err != nil { // the original state never conflicts with its own plan
+		return err.Error()
+	}
+	for _, o := range ops {
+		b.WriteString(o.String())
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
+
+// linkName prefixes the pod interface's name. Where that would be longer than
+// the kernel allows, a hash of the name takes the place of its tail.
+func linkName(prefix, name string) string {
+	if len(prefix)+len(name) < unix.IFNAMSIZ {
+		return prefix + name
+	}
+	sum := sha256.Sum256([]byte(name))
+	hash := hex.EncodeToString(sum[:3])
+	return prefix + name[:unix.IFNAMSIZ-1-len(prefix)-len(hash)] + hash
+}
+
+// derivedMAC makes a locally administered unicast MAC from the pod's, so that
+// a second run plans the same one.
+func derivedMAC(in discover.Interface, role string) discover.HardwareAddr {
+	sum := sha256.Sum256(append([]byte(role+" "), in.MAC...))
+	mac := discover.HardwareAddr(sum[:6])
+	mac[0] = mac[0]&^1 | 2 // IEEE 802: not a group address, locally administered
+	return mac
+}

@@ -1,0 +1,112 @@
+package prepare
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+)
+
+// state is what a network namespace has of the things that plans are about.
+type state struct {
+	links      []nl.Link
+	interfaces map[int]discover.Interface // by index
+	tables     map[string]string          // nftables' bridge tables of ours: name to digest
+	knobs      map[string]string          // br_netfilter's switches that exist: name to value
+}
+
+// readState reads the namespace of the calling thread.
+func readState() (state, error) {
+	conn, err := nl.Open()
+	if err != nil {
+		return state{}, err
+	}
+	defer conn.Close()
+	s := state{interfaces: map[int]discover.Interface{}}
+	if s.links, err = conn.Links(); err != nil {
+		return state{}, err
+	}
+	interfaces, err := discover.ReadInterfaces()
+	if err != nil {
+		return state{}, err
+	}
+	for _, in := range interfaces {
+		s.interfaces[in.Index] = in
+	}
+	if s.tables, err = readTables(); err != nil {
+		return state{}, err
+	}
+	s.knobs, err = readKnobs()
+	return s, err
+}
+
+// original is the state that p was made for: the pod as the CNI left it.
+func (p Plan) original() state {
+	l := nl.Link{Index: p.Interface.Index, Name: p.Interface.Name, MAC: []byte(p.Interface.MAC), MTU: p.Interface.MTU, AddrGenMode: p.Interface.AddrGenMode}
+	if p.Interface.Up {
+		l.Flags = flagUp
+	}
+	return state{links: []nl.Link{l}, interfaces: map[int]discover.Interface{l.Index: p.Interface}}
+}
+
+// link returns the link of that name, or nil.
+func (s state) link(name string) *nl.Link {
+	for i := range s.links {
+		if s.links[i].Name == name {
+			return &s.links[i]
+		}
+	}
+	return nil
+}
+
+// linkByIndex returns the link of that index, or nil.
+func (s state) linkByIndex(index int) *nl.Link {
+	for i := range s.links {
+		if s.links[i].Index == index {
+			return &s.links[i]
+		}
+	}
+	return nil
+}
+
+// master returns the name of the bridge that l is a port of, or "".
+func (s state) master(l nl.Link) string {
+	if m := s.linkByIndex(l.Master); l.Master != 0 && m != nil {
+		return m.Name
+	}
+	return ""
+}
+
+// knobNames are the per-namespace switches by which br_netfilter shows bridged
+// frames to the pod's iptables (Documentation/networking/bridge.rst).
+var knobNames = []string{
+	"net.bridge.bridge-nf-call-arptables",
+	"net.bridge.bridge-nf-call-ip6tables",
+	"net.bridge.bridge-nf-call-iptables",
+}
+
+func knobPath(name string) string {
+	return filepath.Join("/proc/sys", strings.ReplaceAll(name, ".", "/"))
+}
+
+// readKnobs reads the switches. /proc/sys/net shows the namespace of the
+// thread that opens it.
+func readKnobs() (map[string]string, error) {
+	knobs := map[string]string{}
+	for _, name := range knobNames {
+		b, err := os.ReadFile(knobPath(name))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read sysctl %s: %w", name, err)
+		}
+		knobs[name] = strings.TrimSpace(string(b))
+	}
+	return knobs, nil
+}

@@ -1,0 +1,101 @@
+# Builds, tests and shows virt-launcher-net. `make` lists the targets.
+
+SHELL         := /bin/bash
+.SHELLFLAGS   := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+GO       ?= go
+FUZZTIME ?= 20s
+BENCH    ?= .
+DEMO     ?=
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+
+# With this tag libvirt is opened when a domain is first touched, and neither
+# its headers nor the library are needed to build.
+TAGS := -tags libvirt_dlopen
+TOOL := $(GO) tool -modfile=tools/go.mod
+SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
+
+# Where the tests find the binary, the CNI plugins and the guest.
+export VLN_BUILD := $(CURDIR)/build
+
+DEBIAN_PACKAGES := busybox-static ca-certificates cpio curl dnsmasq-base gcc git iproute2 \
+	iputils-arping iputils-ping isc-dhcp-client jq libc6-dev libvirt-clients libvirt-daemon \
+	libvirt-daemon-driver-qemu make nftables qemu-system-x86 tcpdump udhcpc
+CNI := github.com/containernetworking/plugins/plugins
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build build/virt-launcher-net
+	$(GO) build $(TAGS) -trimpath -ldflags '-X main.version=$(VERSION)' -o build/ ./cmd/virt-launcher-net
+
+.PHONY: demo
+demo: deps build cni guest ## boot a VM on a pod's network and show it, as root; DEMO=calico for a Calico pod
+	$(GO) build $(TAGS) -o build/ ./test/demo
+	$(SUDO) env DEMO=$(DEMO) build/demo
+
+.PHONY: test
+test: deps build cni guest ## run all tests, as root; ALLOW_SKIP=1 skips what the machine cannot do
+	$(GO) vet $(TAGS) ./...
+	$(GO) test $(TAGS) -race -count=1 -timeout 9m ./...
+
+.PHONY: test-short
+test-short: ## run the tests that need no privileges, no packages and no VM
+	ALLOW_SKIP=1 $(GO) test $(TAGS) -short ./cmd/... ./internal/... ./pkg/...
+
+.PHONY: lint
+lint: ## check style, formatting and the import table
+	$(TOOL) golangci-lint config verify
+	$(TOOL) golangci-lint run
+	CGO_ENABLED=0 $(GO) vet ./...
+
+.PHONY: fmt
+fmt: ## format the code
+	$(TOOL) golangci-lint fmt
+
+.PHONY: vuln
+vuln: ## look for known vulnerabilities in what the program calls; asks the Go vulnerability database
+	$(TOOL) govulncheck $(TAGS) ./...
+
+.PHONY: fuzz
+fuzz: ## run every fuzz target for FUZZTIME (20s)
+	@$(GO) test $(TAGS) -list '^Fuzz' ./... | awk ' \
+		/^Fuzz/ { names[n++] = $$1 } \
+		/^ok/   { for (i = 0; i < n; i++) print $$2, names[i]; found += n; n = 0 } \
+		END     { if (!found) { print "no fuzz target found" > "/dev/stderr"; exit 1 } }' | \
+	while read -r package name; do \
+		echo "$$package $$name"; \
+		$(GO) test $(TAGS) -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$package" </dev/null; \
+	done
+
+.PHONY: bench
+bench: ## run the benchmarks that match BENCH (all)
+	$(GO) test $(TAGS) -run '^$$' -bench '$(BENCH)' -benchmem ./...
+
+.PHONY: cni
+cni: ## build the CNI plugins of the demo and the tests into build/cni
+	$(GO) build -modfile=tools/go.mod -o build/cni/ $(CNI)/main/bridge $(CNI)/ipam/host-local
+
+.PHONY: guest
+guest: deps ## build the guest of the demo and the tests into build/guest
+	test/guest/build.sh build/guest
+
+.PHONY: deps
+deps: ## install the Debian packages that the demo and the tests need
+	@if ! command -v dpkg-query >/dev/null; then \
+		echo "No Debian here. Needed is what these packages hold: $(DEBIAN_PACKAGES)" >&2; \
+		exit; \
+	fi; \
+	missing=$$(comm -23 <(printf '%s\n' $(DEBIAN_PACKAGES) | sort) <(dpkg-query -W \
+		-f '$${db:Status-Status} $${Package}\n' $(DEBIAN_PACKAGES) 2>/dev/null | sed -n 's/^installed //p' | sort -u)); \
+	if [ -n "$$missing" ]; then \
+		$(SUDO) apt-get update; \
+		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $$missing; \
+	fi
+
+.PHONY: clean
+clean: ## remove build/
+	rm -rf build

@@ -45,6 +45,7 @@ type Interface struct {
 	MTU   int          `json:"mtu"`
 
 	Up           bool   `json:"up"`
+	Carrier      bool   `json:"carrier"`
 	ARP          bool   `json:"arp"`
 	PointToPoint bool   `json:"pointToPoint,omitempty"`
 	Ethernet     bool   `json:"ethernet"`         // false: frames have no Ethernet header (netkit in L3 mode, tun, …)
@@ -159,7 +160,7 @@ func (i Interface) IPv4() (p netip.Prefix, ok bool) {
 func (k kernel) newInterface(l nl.Link) Interface {
 	in := Interface{
 		Name: l.Name, Index: l.Index, Kind: l.Kind, MAC: HardwareAddr(l.MAC), MTU: l.MTU,
-		Up: l.Up(), ARP: l.ARP(), PointToPoint: l.PointToPoint(), Ethernet: l.Type == unix.ARPHRD_ETHER,
+		Up: l.Up(), Carrier: l.Carrier, ARP: l.ARP(), PointToPoint: l.PointToPoint(), Ethernet: l.Type == unix.ARPHRD_ETHER,
 		AddrGenMode: l.AddrGenMode,
 	}
 	if in.Kind == "" {

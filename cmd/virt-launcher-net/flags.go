@@ -1,0 +1,125 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
+)
+
+// value is a flag whose text is parsed into what the library takes. A
+// repeatable one is set once for each time it is given.
+type value struct {
+	kind  string
+	text  string
+	parse func(string) error
+}
+
+func (v *value) String() string { return v.text }
+func (v *value) Type() string   { return v.kind }
+
+// Set implements [pflag.Value].
+func (v *value) Set(s string) error {
+	v.text = s
+	return v.parse(s)
+}
+
+// discoverFlags are for verbs that may have to wait for the CNI.
+func (p *program) discoverFlags(flags *pflag.FlagSet) {
+	flags.DurationVar(&p.hook.Timeout, "timeout", 30*time.Second, "how long to wait for the CNI's address; 0: without end")
+	flags.StringVar(&p.hook.ResolvConf, "resolv-conf", "", "`path` of the pod's resolv.conf (default /etc/resolv.conf)")
+}
+
+// networkFlags say how the pod's interface is rewired.
+func (p *program) networkFlags(flags *pflag.FlagSet) {
+	o := &p.hook.Network
+	flags.Var(&value{kind: "mac", parse: func(s string) (err error) {
+		o.MAC, err = net.ParseMAC(s)
+		return err
+	}}, "mac", "the VM's MAC address (default: the pod interface's)")
+	flags.IntVar(&o.MTU, "mtu", 0, "the VM's MTU in bytes (default: the pod interface's)")
+	flags.IntVar(&o.Queues, "queues", 1, "queues of the tap and the NIC")
+	flags.Var(&value{kind: "uid[:gid]", parse: func(s string) (err error) {
+		o.TapOwner, err = parseOwner(s)
+		return err
+	}}, "tap-owner", "numeric user and group who may open the tap without privileges")
+	flags.Var(&value{kind: "on|off", text: "on", parse: func(s string) error {
+		if s != "on" && s != "off" {
+			return fmt.Errorf("want on or off")
+		}
+		o.NoGuard = s == "off"
+		return nil
+	}}, "guard", "keep forged addresses and DHCP from crossing between VM and pod network")
+	flags.StringVar(&o.TapName, "tap-name", "", "`name` of the tap (default tap- and the interface's name)")
+	flags.StringVar(&o.BridgeName, "bridge-name", "", "`name` of the bridge (default br- and the interface's name)")
+	flags.StringVar(&o.UplinkName, "uplink-name", "", "`name` of the pod's interface as a bridge port (default up- and its name)")
+}
+
+func parseOwner(s string) (*prepare.Owner, error) {
+	uid, gid, hasGroup := strings.Cut(s, ":")
+	owner := &prepare.Owner{GID: -1}
+	var err error
+	if owner.UID, err = parseID(uid); err != nil {
+		return nil, err
+	}
+	if hasGroup {
+		if owner.GID, err = parseID(gid); err != nil {
+			return nil, err
+		}
+	}
+	return owner, nil
+}
+
+func parseID(s string) (int, error) {
+	id, err := strconv.ParseUint(s, 10, 31)
+	if err != nil {
+		return 0, fmt.Errorf("%q is no numeric id", s)
+	}
+	return int(id), nil
+}
+
+// leaseFlags say what the VM is told besides what the CNI gave.
+func (p *program) leaseFlags(flags *pflag.FlagSet) {
+	l := &p.hook.Lease
+	flags.Var(&value{kind: "duration", text: "infinite", parse: func(s string) (err error) {
+		if s == "infinite" {
+			l.Duration = 0
+			return nil
+		}
+		l.Duration, err = time.ParseDuration(s)
+		if err == nil && l.Duration < time.Second {
+			err = fmt.Errorf("want one second or more, or infinite")
+		}
+		return err
+	}}, "lease-time", "how long the VM may use its address without asking again")
+	flags.StringVar(&l.Hostname, "hostname", "", "the VM's host `name` (default: the pod's)")
+	flags.Var(addresses(&l.DNS), "dns", "DNS server, repeatable (default: from resolv.conf)")
+	flags.StringArrayVar(&l.Search, "search", nil, "DNS search `domain`, repeatable (default: from resolv.conf)")
+	flags.Var(addresses(&l.NTP), "ntp", "time server, repeatable")
+	flags.StringVar(&l.TFTPServer, "tftp-server", "", "`host` that the firmware loads the boot file from")
+	flags.StringVar(&l.BootFile, "boot-file", "", "`name` of the file that the firmware boots")
+	flags.Var(&value{kind: "code=value", parse: func(s string) error {
+		o, err := dhcp.ParseOption(s)
+		if err == nil {
+			l.Options = append(l.Options, o)
+		}
+		return err
+	}}, "dhcp-option", "further DHCP option, repeatable: 252=http://proxy/wpad.dat, 43=0x0104")
+}
+
+func addresses(list *[]netip.Addr) *value {
+	return &value{kind: "address", parse: func(s string) error {
+		a, err := netip.ParseAddr(s)
+		if err == nil {
+			*list = append(*list, a)
+		}
+		return err
+	}}
+}

@@ -1,0 +1,369 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/netip"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
+)
+
+// view is what a verb prints: JSON by its tags, or text for people.
+type view interface {
+	writeText(w io.Writer)
+}
+
+// print prints one view in the form asked for.
+func (p *program) print(w io.Writer, v view) error {
+	if p.output == "json" {
+		b, err := json.MarshalIndent(v, "", "  ")
+		if err != nil {
+			return fmt.Errorf("write JSON: %w", err)
+		}
+		if _, err := w.Write(append(b, '\n')); err != nil {
+			return fmt.Errorf("write output: %w", err)
+		}
+		return nil
+	}
+	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	v.writeText(table)
+	if err := table.Flush(); err != nil {
+		return fmt.Errorf("write output: %w", err)
+	}
+	return nil
+}
+
+// podView is a pod as programs read it: without the kernel's own messages.
+type podView struct {
+	Hostname   string          `json:"hostname"`
+	DNS        dnsView         `json:"dns"`
+	Interfaces []interfaceView `json:"interfaces"`
+}
+
+type dnsView struct {
+	Servers []netip.Addr `json:"servers"`
+	Search  []string     `json:"search"`
+	LeftOut []string     `json:"leftOut,omitempty"`
+}
+
+type interfaceView struct {
+	Name      string                `json:"name"`
+	Index     int                   `json:"index"`
+	Kind      string                `json:"kind"`
+	MAC       discover.HardwareAddr `json:"mac"`
+	MTU       int                   `json:"mtu"`
+	Addresses []netip.Prefix        `json:"addresses"`
+	Routes    []routeView           `json:"routes"`
+	Neighbors []neighborView        `json:"neighbors"`
+}
+
+type routeView struct {
+	Destination netip.Prefix   `json:"destination"`
+	Gateway     netip.Addr     `json:"gateway,omitzero"`
+	Source      netip.Addr     `json:"source,omitzero"`
+	Scope       discover.Scope `json:"scope"`
+	OnLink      bool           `json:"onLink,omitempty"`
+	Table       int            `json:"table"`
+	Metric      int            `json:"metric,omitempty"`
+	MTU         int            `json:"mtu,omitempty"`
+}
+
+type neighborView struct {
+	Address netip.Addr            `json:"address"`
+	MAC     discover.HardwareAddr `json:"mac"`
+}
+
+func viewPod(pod discover.Pod) podView {
+	v := podView{
+		Hostname:   pod.Hostname,
+		DNS:        dnsView{Servers: orEmpty(pod.DNS.Servers), Search: orEmpty(pod.DNS.Search), LeftOut: pod.DNS.LeftOut},
+		Interfaces: []interfaceView{},
+	}
+	for _, in := range pod.Interfaces {
+		i := interfaceView{
+			Name: in.Name, Index: in.Index, Kind: in.Kind, MAC: in.MAC, MTU: in.MTU,
+			Addresses: []netip.Prefix{}, Routes: []routeView{}, Neighbors: []neighborView{},
+		}
+		for _, a := range in.Addresses {
+			i.Addresses = append(i.Addresses, a.Prefix)
+		}
+		for _, r := range in.Routes {
+			i.Routes = append(i.Routes, routeView{r.Destination, r.Gateway, r.Source, r.Scope, r.OnLink, r.Table, r.Metric, r.MTU})
+		}
+		for _, n := range in.Neighbors {
+			i.Neighbors = append(i.Neighbors, neighborView{n.Address, n.MAC})
+		}
+		v.Interfaces = append(v.Interfaces, i)
+	}
+	return v
+}
+
+func orEmpty[T any](s []T) []T {
+	if s == nil {
+		return []T{}
+	}
+	return s
+}
+
+func (v podView) writeText(w io.Writer) {
+	fmt.Fprintf(w, "hostname\t%s\n", v.Hostname)
+	fmt.Fprintf(w, "dns\t%s\n", orNone(join(v.DNS.Servers)))
+	fmt.Fprintf(w, "search\t%s\n", orNone(strings.Join(v.DNS.Search, " ")))
+	for _, i := range v.Interfaces {
+		fmt.Fprintf(w, "\ninterface\t%s\t(%s)\nmac\t%s\nmtu\t%d\n", i.Name, i.Kind, i.MAC, i.MTU)
+		for _, a := range i.Addresses {
+			fmt.Fprintf(w, "address\t%s\n", a)
+		}
+		for _, r := range i.Routes {
+			fmt.Fprintf(w, "route\t%s\n", r)
+		}
+		for _, n := range i.Neighbors {
+			fmt.Fprintf(w, "neighbor\t%s\t%s\n", n.Address, n.MAC)
+		}
+	}
+}
+
+// String is the route as ip-route(8) has it.
+func (r routeView) String() string {
+	s := r.Destination.String()
+	if r.Destination.Bits() == 0 {
+		s = "default"
+	}
+	if r.Gateway.IsValid() {
+		s += " via " + r.Gateway.String()
+	}
+	if r.Scope.String() != "global" {
+		s += " scope " + r.Scope.String()
+	}
+	if r.Source.IsValid() {
+		s += " src " + r.Source.String()
+	}
+	if r.Metric != 0 {
+		s += fmt.Sprintf(" metric %d", r.Metric)
+	}
+	if r.MTU != 0 {
+		s += fmt.Sprintf(" mtu %d", r.MTU)
+	}
+	return s
+}
+
+func join[T fmt.Stringer](list []T) string {
+	words := make([]string, len(list))
+	for i, v := range list {
+		words[i] = v.String()
+	}
+	return strings.Join(words, " ")
+}
+
+func orNone(s string) string {
+	if s == "" {
+		return "none"
+	}
+	return s
+}
+
+// plansView is what prepare would do.
+type plansView struct {
+	Interfaces []planView `json:"interfaces"`
+}
+
+type planView struct {
+	prepare.Network
+	Steps []string `json:"steps"`
+}
+
+func viewPlans(plans []prepare.Plan) plansView {
+	v := plansView{Interfaces: []planView{}}
+	for _, p := range plans {
+		v.Interfaces = append(v.Interfaces, planView{p.Network(), strings.Split(strings.TrimSpace(p.String()), "\n")})
+	}
+	return v
+}
+
+func (v plansView) writeText(w io.Writer) {
+	for _, p := range v.Interfaces {
+		for _, step := range p.Steps {
+			fmt.Fprintln(w, step)
+		}
+	}
+}
+
+// networksView are prepared interfaces.
+type networksView struct {
+	Interfaces []prepare.Network `json:"interfaces"`
+}
+
+func (v networksView) writeText(w io.Writer) {
+	fmt.Fprintln(w, "INTERFACE\tUPLINK\tBRIDGE\tTAP\tMAC\tMTU\tADDRESSES")
+	for _, n := range v.Interfaces {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%s\n", n.Name, n.Uplink, n.Bridge, n.Tap, n.MAC, n.MTU, orNone(join(n.Addresses)))
+	}
+}
+
+// domainView is a domain's XML in JSON.
+type domainView struct {
+	XML string `json:"xml"`
+}
+
+func (v domainView) writeText(w io.Writer) { fmt.Fprint(w, v.XML) }
+
+// statusView is what is.
+type statusView struct{ prestart.Status }
+
+func (v statusView) writeText(w io.Writer) {
+	if v.Server.Alive {
+		fmt.Fprintf(w, "server\tpid %d, since %s%s\n", v.Server.PID, v.Server.Since.Format(time.RFC3339), notReady(v.Server.Ready))
+	} else {
+		fmt.Fprintf(w, "server\tnone: %s\n", v.Server.Error)
+	}
+	if v.Server.Alive && v.Server.Domain != "" {
+		fmt.Fprintf(w, "domain\t%s\n", v.Server.Domain)
+	}
+	if !v.Prepared {
+		fmt.Fprintln(w, "network\tnot prepared")
+	}
+	for _, i := range v.Interfaces {
+		fmt.Fprintf(w, "\ninterface\t%s\naddresses\t%s\nmac\t%s\nmtu\t%d\n", i.Name, orNone(join(i.Addresses)), i.MAC, i.MTU)
+		for _, l := range i.Links {
+			fmt.Fprintf(w, "link\t%s\t%s\n", l.Name, linkWords(l))
+		}
+		if i.Lease != nil {
+			writeLease(w, *i.Lease)
+		}
+	}
+}
+
+func notReady(ready bool) string {
+	if ready {
+		return ""
+	}
+	return ", not ready yet"
+}
+
+func linkWords(l prestart.LinkStatus) string {
+	if !l.Exists {
+		return "missing"
+	}
+	words := []string{"down"}
+	if l.Up {
+		words[0] = "up"
+	}
+	if !l.Carrier {
+		words = append(words, "no carrier")
+	}
+	if l.Master != "" {
+		words = append(words, "port of "+l.Master)
+	}
+	return strings.Join(words, ", ")
+}
+
+func writeLease(w io.Writer, l dhcp.Status) {
+	fmt.Fprintf(w, "lease\t%s", l.State)
+	if !l.Since.IsZero() {
+		fmt.Fprintf(w, " since %s", l.Since.Format(time.RFC3339))
+	}
+	if !l.Expires.IsZero() {
+		fmt.Fprintf(w, ", until %s", l.Expires.Format(time.RFC3339))
+	}
+	fmt.Fprintln(w)
+	if l.Client != (dhcp.Client{}) {
+		fmt.Fprintf(w, "client\thostname %q, vendor class %q, id %s\n", l.Client.Hostname, l.Client.VendorClass, orNone(l.Client.ID))
+	}
+	if l.LastMessage.Type != "" {
+		fmt.Fprintf(w, "last message\t%s at %s\n", l.LastMessage.Type, l.LastMessage.At.Format(time.RFC3339))
+	}
+	if l.LastError.Error != "" {
+		fmt.Fprintf(w, "last error\t%s at %s\n", l.LastError.Error, l.LastError.At.Format(time.RFC3339))
+	}
+	for _, note := range l.Notes {
+		fmt.Fprintf(w, "left out\t%s\n", note)
+	}
+}
+
+// sessionView is what wait prints.
+type sessionView struct{ prestart.SessionStatus }
+
+func (v sessionView) writeText(w io.Writer) {
+	for _, l := range v.Leases {
+		fmt.Fprintf(w, "%s\t%s\n", l.Address, l.State)
+	}
+}
+
+// checksView are the results of check. Times are seconds since the tap was
+// opened.
+type checksView struct {
+	Interfaces []checkView `json:"interfaces"`
+}
+
+type checkView struct {
+	prestart.CheckReport
+	ForwardingAfter float64 `json:"forwardingAfterSeconds"`
+	OfferAfter      float64 `json:"offerAfterSeconds,omitempty"`
+	ResolvedAfter   float64 `json:"resolvedAfterSeconds,omitempty"`
+}
+
+func viewChecks(reports []prestart.CheckReport) checksView {
+	v := checksView{Interfaces: []checkView{}}
+	for _, r := range reports {
+		v.Interfaces = append(v.Interfaces, checkView{r, r.Forwarding.Seconds(), r.Offer.Seconds(), r.Resolved.Seconds()})
+	}
+	return v
+}
+
+func (v checksView) writeText(w io.Writer) {
+	for _, r := range v.Interfaces {
+		fmt.Fprintf(w, "%s\tforwarding after %s\n", r.Tap, r.Forwarding.Round(time.Microsecond))
+		if r.Offer > 0 {
+			fmt.Fprintf(w, "%s\toffered %s after %s\n", r.Tap, r.Address, r.Offer.Round(time.Microsecond))
+		}
+		if r.Resolved > 0 {
+			fmt.Fprintf(w, "%s\tgateway %s is at %s after %s\n", r.Tap, r.Gateway, r.GatewayMAC, r.Resolved.Round(time.Microsecond))
+		}
+		if r.Note != "" {
+			fmt.Fprintf(w, "%s\t%s\n", r.Tap, r.Note)
+		}
+	}
+}
+
+// versionView says what was built, of what.
+type versionView struct {
+	Version string `json:"version"`
+	Commit  string `json:"commit,omitempty"`
+	Go      string `json:"go"`
+	Libvirt bool   `json:"libvirt"` // run --domain is in this build
+}
+
+func currentVersion() versionView {
+	v := versionView{Version: version, Go: runtime.Version()}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		cgo, tags := false, ""
+		for _, s := range info.Settings {
+			switch s.Key {
+			case "vcs.revision":
+				v.Commit = s.Value
+			case "CGO_ENABLED":
+				cgo = s.Value == "1"
+			case "-tags":
+				tags = s.Value
+			}
+		}
+		v.Libvirt = cgo && strings.Contains(tags, "libvirt_dlopen")
+	}
+	return v
+}
+
+func (v versionView) writeText(w io.Writer) {
+	fmt.Fprintf(w, "virt-launcher-net %s (%s)\n", v.Version, v.Go)
+	if !v.Libvirt {
+		fmt.Fprintln(w, "without libvirt: run --domain is not in this build")
+	}
+}

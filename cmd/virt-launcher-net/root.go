@@ -1,0 +1,99 @@
+package main
+
+import (
+	"log/slog"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
+)
+
+// program holds what the flags say.
+type program struct {
+	hook      prestart.Hook
+	output    string
+	logFormat string
+	logLevel  slog.Level
+}
+
+func newRoot() *cobra.Command {
+	p := &program{}
+	root := &cobra.Command{
+		Use:   "virt-launcher-net",
+		Short: "Give a VM in a Kubernetes pod the pod's network",
+		Long: `virt-launcher-net hands a pod's network to the VM that runs in the pod: it reads
+what the CNI gave, puts the pod's interface and a tap for the VM on a bridge,
+serves the pod's address to the VM by DHCP, and attaches the NIC to the libvirt
+domain. It must run in the pod's network namespace, or be told it by --netns.`,
+		Example: `  virt-launcher-net plan                      # what would be done
+  virt-launcher-net run --domain vm.xml       # everything, until the VM stops
+  virt-launcher-net status                    # what is
+  virt-launcher-net restore                   # the pod as the CNI left it`,
+		Args:              cobra.NoArgs,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		PersistentPreRunE: p.setUp,
+	}
+	flags := root.PersistentFlags()
+	flags.StringArrayVarP(&p.hook.Interfaces, "interface", "i", nil, "pod `interface`, repeatable, the primary one first (default: that of the default route, else the only one, else eth0)")
+	flags.StringVar(&p.hook.Netns, "netns", "", "`path` of the pod's network namespace, such as /proc/42/ns/net (default: the current one)")
+	flags.StringVar(&p.hook.StateDir, "state-dir", prepare.DefaultStateDir, "`directory` of the records and the control socket")
+	flags.StringVarP(&p.output, "output", "o", "text", "what to print on standard output: text or json")
+	flags.StringVar(&p.logFormat, "log-format", "text", "how to log on standard error: text or json")
+	flags.TextVar(&p.logLevel, "log-level", slog.LevelInfo, "what to log: debug, info, warn or error")
+	root.AddCommand(
+		p.discoverCommand(), p.planCommand(), p.prepareCommand(), p.restoreCommand(), p.serveCommand(), p.domainCommand(),
+		p.runCommand(), p.statusCommand(), p.waitCommand(), p.checkCommand(), p.versionCommand(),
+	)
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	for _, c := range root.Commands() {
+		c.Args = usageArgs(c.Args)
+	}
+	root.Args = usageArgs(root.Args)
+	return root
+}
+
+// usageArgs makes a complaint about arguments a usage error.
+func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if check == nil {
+			return nil
+		}
+		if err := check(cmd, args); err != nil {
+			return usageError{err}
+		}
+		return nil
+	}
+}
+
+// setUp checks the common flags and makes the logger.
+func (p *program) setUp(cmd *cobra.Command, _ []string) error {
+	seen := map[string]bool{}
+	for _, name := range p.hook.Interfaces {
+		if name == "" || seen[name] {
+			return usagef("--interface %q is empty or there twice", name)
+		}
+		seen[name] = true
+	}
+	if p.output != "text" && p.output != "json" {
+		return usagef("--output %q: want text or json", p.output)
+	}
+	options := &slog.HandlerOptions{Level: p.logLevel}
+	switch p.logFormat {
+	case "text":
+		p.hook.Log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), options))
+	case "json":
+		p.hook.Log = slog.New(slog.NewJSONHandler(cmd.ErrOrStderr(), options))
+	default:
+		return usagef("--log-format %q: want text or json", p.logFormat)
+	}
+	p.hook.Version = version
+	return nil
+}
+
+// example indents a verb's examples and names the program.
+func example(lines ...string) string {
+	return "  virt-launcher-net " + strings.Join(lines, "\n  virt-launcher-net ")
+}

@@ -1,0 +1,244 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
+)
+
+func (p *program) discoverCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "discover",
+		Short: "Print what the CNI gave the pod",
+		Long: `Print what the CNI gave the pod: interfaces, addresses, routes, permanent
+neighbours and DNS. For an interface that is prepared already, what it had.
+Changes nothing.`,
+		Example: example("discover", "discover --netns /proc/42/ns/net -o json"),
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			pod, err := p.hook.Discover(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return p.print(cmd.OutOrStdout(), viewPod(pod))
+		},
+	}
+	p.discoverFlags(cmd.Flags())
+	return cmd
+}
+
+func (p *program) planCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "plan",
+		Short: "Print what prepare would do",
+		Long: `Print what prepare would do to the pod as the CNI left it, in the language of
+ip(8), bridge(8) and nft(8). Changes nothing and runs none of these.`,
+		Example: example("plan", "plan --queues 4 --guard off"),
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			plans, err := p.hook.Plan(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return p.print(cmd.OutOrStdout(), viewPlans(plans))
+		},
+	}
+	p.discoverFlags(cmd.Flags())
+	p.networkFlags(cmd.Flags())
+	return cmd
+}
+
+func (p *program) prepareCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "prepare",
+		Short: "Rewire the pod's network namespace for the VM",
+		Long: `Make the pod's interface a port of a bridge, with a tap for the VM beside it,
+and leave the pod's MAC and address free for the VM. All or nothing; done
+already, it changes nothing. Print the NICs. Needs NET_ADMIN, /dev/net/tun and
+a writable --state-dir.`,
+		Example: example("prepare", "prepare -i eth0 -i net1 --tap-owner 107:107 -o json"),
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			networks, err := p.hook.Prepare(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return p.print(cmd.OutOrStdout(), networksView{networks})
+		},
+	}
+	p.discoverFlags(cmd.Flags())
+	p.networkFlags(cmd.Flags())
+	return cmd
+}
+
+func (p *program) restoreCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "restore",
+		Short: "Put the pod back as the CNI left it",
+		Long: `Put all prepared interfaces, or those named, back as the CNI left them. All or
+nothing; nothing prepared is nothing to do. A VM on the tap loses its network.`,
+		Example: example("restore", "restore --netns /proc/42/ns/net"),
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return p.hook.Restore(cmd.Context())
+		},
+	}
+}
+
+func (p *program) serveCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Serve DHCP to the VM of a pod that is prepared already",
+		Long: `Serve DHCP to the VM of a pod that is prepared already, until SIGTERM or SIGINT.
+Needs NET_RAW, and not what prepare needs.`,
+		Example: example("serve", "serve --lease-time 1h --ntp 192.0.2.123"),
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			session, err := p.hook.Serve(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return p.stay(cmd, session)
+		},
+	}
+	p.discoverFlags(cmd.Flags())
+	p.leaseFlags(cmd.Flags())
+	return cmd
+}
+
+func (p *program) domainCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "domain FILE",
+		Short: "Put the pod's NICs into a libvirt domain's XML",
+		Long: `Read a libvirt domain's XML (- is standard input) and print it with the pod's
+NICs in it. What is there already is kept; repeating it changes nothing.`,
+		Example: example("domain vm.xml > vm-in-pod.xml", "domain --model e1000e - < vm.xml"),
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			xml, err := readDomain(cmd.InOrStdin(), args[0])
+			if err != nil {
+				return err
+			}
+			out, err := p.hook.Attach(cmd.Context(), xml)
+			if err != nil {
+				return err
+			}
+			if p.output == "json" {
+				return p.print(cmd.OutOrStdout(), domainView{XML: string(out)})
+			}
+			_, err = cmd.OutOrStdout().Write(out)
+			return err
+		},
+	}
+	p.discoverFlags(cmd.Flags())
+	p.networkFlags(cmd.Flags())
+	p.modelFlag(cmd)
+	return cmd
+}
+
+func (p *program) modelFlag(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&p.hook.Model, "model", "", "emulated NIC, such as virtio or e1000e (default virtio)")
+}
+
+// readDomain reads a domain's XML from a file or, for "-", from standard input.
+func readDomain(stdin io.Reader, path string) ([]byte, error) {
+	const most = 16 << 20
+	if path == "-" {
+		b, err := io.ReadAll(io.LimitReader(stdin, most))
+		if err != nil {
+			return nil, fmt.Errorf("read domain from standard input: %w", err)
+		}
+		return b, nil
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read domain: %w", err)
+	}
+	return b, nil
+}
+
+func (p *program) statusCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "Print what is: links, lease, server",
+		Long: `Print what is: the links of the prepared interfaces as the kernel has them, and
+what the serving process knows of the lease. Changes nothing.`,
+		Example: example("status", "status -o json"),
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			status, err := p.hook.Status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return p.print(cmd.OutOrStdout(), statusView{status})
+		},
+	}
+}
+
+func (p *program) waitCommand() *cobra.Command {
+	var condition string
+	var timeout time.Duration
+	cmd := &cobra.Command{
+		Use:   "wait --for network|lease",
+		Short: "Wait until the network is ready or the VM has its lease",
+		Long: `Wait until the network is prepared and served (--for network), or until the VM
+has its addresses (--for lease). For probes and init containers.`,
+		Example: example("wait --for network", "wait --for lease --timeout 1s"),
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if condition != prestart.ForNetwork && condition != prestart.ForLease {
+				return usagef("--for %q: want %s or %s", condition, prestart.ForNetwork, prestart.ForLease)
+			}
+			ctx := cmd.Context()
+			if timeout > 0 {
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, timeout)
+				defer cancel()
+			}
+			status, err := p.hook.Wait(ctx, condition)
+			if err != nil {
+				return err
+			}
+			return p.print(cmd.OutOrStdout(), sessionView{status})
+		},
+	}
+	cmd.Flags().StringVar(&condition, "for", "", "what to wait for: network or lease")
+	cmd.Flags().DurationVar(&timeout, "timeout", 0, "how long to wait; 0: without end")
+	return cmd
+}
+
+func (p *program) checkCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "check",
+		Short: "Look from the guest's seat: does DHCP answer, does the gateway resolve",
+		Long: `Open the tap as a guest would, ask for a lease and for the gateway's MAC, and
+let go of it again. No VM may be on the tap; somebody must serve.`,
+		Example: example("check", "check -o json"),
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			reports, err := p.hook.Check(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return p.print(cmd.OutOrStdout(), viewChecks(reports))
+		},
+	}
+}
+
+func (p *program) versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "version",
+		Short:   "Print the version",
+		Example: example("version"),
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return p.print(cmd.OutOrStdout(), currentVersion())
+		},
+	}
+}

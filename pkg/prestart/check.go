@@ -1,0 +1,233 @@
+package prestart
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"golang.org/x/sys/unix"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
+)
+
+// ErrTapInUse means that a VM, or another check, sits on the tap.
+var ErrTapInUse = errors.New("the tap is in use: a VM or another check has it open")
+
+// CheckTimeout is how long a check waits for an answer.
+const CheckTimeout = 5 * time.Second
+
+// resendAfter is how long the first answer may take before a question is
+// repeated.
+const resendAfter = 200 * time.Millisecond
+
+// CheckReport is what a guest on the tap would have seen. Durations are from
+// the moment the tap was opened.
+type CheckReport struct {
+	Interface  string                `json:"interface"`
+	Tap        string                `json:"tap"`
+	Forwarding time.Duration         `json:"-"`                // frames pass between tap and pod network
+	Offer      time.Duration         `json:"-"`                // 0: no DHCP is served here
+	Address    netip.Addr            `json:"address,omitzero"` // what was offered
+	Gateway    netip.Addr            `json:"gateway,omitzero"` // what was resolved
+	GatewayMAC discover.HardwareAddr `json:"gatewayMAC,omitempty"`
+	Resolved   time.Duration         `json:"-"`
+	Note       string                `json:"note,omitempty"` // what was not tried, and why
+}
+
+// Check looks from the guest's seat, through the tap of each prepared
+// interface: does DHCP answer, does the gateway resolve. No guest may sit there.
+func (h Hook) Check(ctx context.Context) (reports []CheckReport, err error) {
+	h = h.withDefaults()
+	err = in(h.Netns, func() error {
+		plans, err := h.prepared()
+		if err != nil {
+			return err
+		}
+		for _, p := range plans {
+			_, leased := p.Interface.IPv4()
+			report, err := checkPlan(ctx, p, leased)
+			if err != nil {
+				return fmt.Errorf("check %s: %w", p.Interface.Name, err)
+			}
+			reports = append(reports, report)
+		}
+		return nil
+	})
+	return reports, err
+}
+
+// checkPlan acts in the current network namespace. leased tells whether an
+// offer is to be had.
+func checkPlan(ctx context.Context, p prepare.Plan, leased bool) (CheckReport, error) {
+	ctx, cancel := context.WithTimeout(ctx, CheckTimeout)
+	defer cancel()
+	report := CheckReport{Interface: p.Interface.Name, Tap: p.Tap.Name}
+	start := time.Now()
+	seat, err := takeSeat(p)
+	if err != nil {
+		return report, err
+	}
+	defer seat.Close()
+	if err := p.WaitForwarding(ctx); err != nil {
+		return report, err
+	}
+	report.Forwarding = time.Since(start)
+	if !leased {
+		report.Note = "no IPv4 address, so no DHCP and no gateway to ask for"
+		return report, nil
+	}
+	offer, err := seat.discover(ctx)
+	if err != nil {
+		return report, fmt.Errorf("DHCPDISCOVER on %s got no offer: %w", p.Tap.Name, err)
+	}
+	report.Offer = time.Since(start)
+	report.Address, _ = netip.AddrFromSlice(offer.YourIPAddr.To4())
+	gateway, note := gatewayOf(p)
+	if note != "" {
+		report.Note = note
+		return report, nil
+	}
+	mac, err := seat.resolve(ctx, p, gateway)
+	if err != nil {
+		return report, fmt.Errorf("ARP for the gateway %s by %s (DHCP did answer): %w", gateway, p.Bridge.Uplink, err)
+	}
+	report.Gateway, report.GatewayMAC, report.Resolved = gateway, mac, time.Since(start)
+	return report, nil
+}
+
+// gatewayOf returns the pod's gateway, or why none is asked for.
+func gatewayOf(p prepare.Plan) (gateway netip.Addr, note string) {
+	for _, r := range p.Interface.Routes {
+		if usable(r) && r.Gateway.IsValid() && (!gateway.IsValid() || r.Destination.Bits() == 0) {
+			gateway = r.Gateway
+		}
+	}
+	if !gateway.IsValid() {
+		return gateway, "the pod has no gateway to resolve"
+	}
+	for _, n := range p.Interface.Neighbors {
+		if n.Address == gateway {
+			return gateway, fmt.Sprintf("the gateway %s is a permanent neighbour (%s) that need not answer", gateway, n.MAC)
+		}
+	}
+	return gateway, ""
+}
+
+// seat is the guest's place at the tap.
+type seat struct {
+	file *os.File
+	mac  net.HardwareAddr
+}
+
+// vnetHeader is the length of struct virtio_net_hdr in front of each frame
+// (linux/virtio_net.h); all zero: nothing is left to the other side.
+const vnetHeader = 10
+
+// takeSeat opens the tap as QEMU does.
+func takeSeat(p prepare.Plan) (*seat, error) {
+	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open /dev/net/tun: %w", err)
+	}
+	req, err := unix.NewIfreq(p.Tap.Name)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open tap %s: %w", p.Tap.Name, err), unix.Close(fd))
+	}
+	flags := uint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+	if p.Tap.Queues > 1 {
+		flags |= unix.IFF_MULTI_QUEUE
+	}
+	req.SetUint16(flags)
+	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
+		if errors.Is(err, unix.EBUSY) {
+			err = ErrTapInUse
+		}
+		return nil, errors.Join(fmt.Errorf("open tap %s: %w", p.Tap.Name, err), unix.Close(fd))
+	}
+	return &seat{file: os.NewFile(uintptr(fd), p.Tap.Name), mac: []byte(p.MAC)}, nil
+}
+
+// Close leaves the tap to the guest.
+func (s *seat) Close() error { return s.file.Close() }
+
+// discover asks for a lease.
+func (s *seat) discover(ctx context.Context) (offer *dhcpv4.DHCPv4, err error) {
+	xid := rand.Uint32()
+	err = s.ask(ctx, dhcp.DiscoverFrame(s.mac, xid), func(frame []byte) bool {
+		m, err := dhcp.ParseReplyFrame(frame)
+		if err != nil || binary.BigEndian.Uint32(m.TransactionID[:]) != xid {
+			return false
+		}
+		offer = m
+		return m.MessageType() == dhcpv4.MessageTypeOffer
+	})
+	return offer, err
+}
+
+// resolve asks for the gateway's MAC (RFC 826).
+func (s *seat) resolve(ctx context.Context, p prepare.Plan, gateway netip.Addr) (mac discover.HardwareAddr, err error) {
+	address, _ := p.Interface.IPv4()
+	err = s.ask(ctx, arpRequest(s.mac, address.Addr(), gateway), func(frame []byte) bool {
+		// Ethernet header, then hardware and protocol type, lengths,
+		// operation, sender's MAC and address, target's.
+		const arp = 14
+		if len(frame) < arp+28 || binary.BigEndian.Uint16(frame[12:]) != unix.ETH_P_ARP ||
+			binary.BigEndian.Uint16(frame[arp+6:]) != 2 || !bytes.Equal(frame[arp+14:arp+18], gateway.AsSlice()) {
+			return false
+		}
+		mac = bytes.Clone(frame[arp+8 : arp+14])
+		return true
+	})
+	return mac, err
+}
+
+func arpRequest(mac net.HardwareAddr, from, to netip.Addr) []byte {
+	frame := bytes.Repeat([]byte{0xff}, 6)
+	frame = append(frame, mac...)
+	frame = binary.BigEndian.AppendUint16(frame, unix.ETH_P_ARP)
+	frame = append(frame, 0, 1, 8, 0, 6, 4, 0, 1) // Ethernet, IPv4, request
+	frame = append(append(frame, mac...), from.AsSlice()...)
+	return append(append(frame, 0, 0, 0, 0, 0, 0), to.AsSlice()...)
+}
+
+// ask sends a frame, again and again if need be, until isAnswer says yes to one
+// that came back, or ctx ends.
+func (s *seat) ask(ctx context.Context, frame []byte, isAnswer func([]byte) bool) error {
+	stop := context.AfterFunc(ctx, func() { _ = s.file.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	question := append(make([]byte, vnetHeader), frame...)
+	buf := make([]byte, vnetHeader+1<<16)
+	for wait := resendAfter; ; wait *= 2 {
+		if _, err := s.file.Write(question); err != nil {
+			return fmt.Errorf("send: %w", err)
+		}
+		if err := s.file.SetReadDeadline(time.Now().Add(wait)); err != nil {
+			return fmt.Errorf("receive: %w", err)
+		}
+		for ctx.Err() == nil {
+			n, err := s.file.Read(buf)
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				break
+			}
+			if err != nil {
+				return fmt.Errorf("receive: %w", err)
+			}
+			if n > vnetHeader && isAnswer(buf[vnetHeader:n]) {
+				return nil
+			}
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("no answer: %w", context.Cause(ctx))
+		}
+	}
+}

@@ -1,0 +1,264 @@
+// Package prestart is the hook that runs before a VM starts: it discovers what
+// the CNI gave the pod, prepares the pod's network namespace, serves the VM's
+// DHCP, proves the path, and can start the libvirt domain. What outlives the
+// start is a Session.
+//
+// A launcher fills in a Hook and calls Run:
+//
+//	session, err := prestart.Hook{Netns: "/proc/42/ns/net", Log: log}.Run(ctx)
+//	if err != nil { … }
+//	defer session.Close(ctx)
+//	// The VM's NIC goes on session.Networks()[0].Tap.
+package prestart
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/domain"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
+)
+
+// DefaultShutdownTimeout is how long a guest may take to shut down.
+const DefaultShutdownTimeout = 30 * time.Second
+
+// Hook says how a pod's network is handed to its VM. The zero value is good for
+// the usual pod, from within it.
+type Hook struct {
+	// Netns is the path of the pod's network namespace; empty: the calling
+	// thread's.
+	Netns string
+	// StateDir is where records and the control socket are; empty:
+	// [prepare.DefaultStateDir].
+	StateDir string
+	// Interfaces and ResolvConf are as in [discover.Options].
+	Interfaces []string
+	ResolvConf string
+	// Timeout is how long to wait for the CNI, or for another process that
+	// is at work on the pod; 0: as long as the context lasts.
+	Timeout time.Duration
+	// Network says how the interfaces are rewired. Its MAC and names are for
+	// a single interface.
+	Network prepare.Options
+	// Lease is what the VM is told besides.
+	Lease LeaseSettings
+	// Model is the emulated NIC in the domain; empty: virtio.
+	Model string
+	// SkipCheck leaves out the proof, in Run, that a guest gets an answer.
+	SkipCheck bool
+	// Domain is the libvirt domain that Run starts; nil: someone else's task.
+	Domain *Domain
+	// Version is shown in the status.
+	Version string
+	// Log gets what is done and why; nil is silent.
+	Log *slog.Logger
+}
+
+// Domain is a libvirt domain to run.
+type Domain struct {
+	// XML is its definition; the pod's NICs are put in.
+	XML []byte
+	// URI is libvirt's; empty: qemu:///system.
+	URI string
+	// ShutdownTimeout is how long the guest may take to shut down before it
+	// is destroyed; 0: [DefaultShutdownTimeout].
+	ShutdownTimeout time.Duration
+}
+
+// withDefaults fills in what is empty.
+func (h Hook) withDefaults() Hook {
+	if h.StateDir == "" {
+		h.StateDir = prepare.DefaultStateDir
+	}
+	if h.Log == nil {
+		h.Log = slog.New(slog.DiscardHandler)
+	}
+	if h.Domain != nil {
+		d := *h.Domain
+		if d.URI == "" {
+			d.URI = "qemu:///system"
+		}
+		if d.ShutdownTimeout == 0 {
+			d.ShutdownTimeout = DefaultShutdownTimeout
+		}
+		h.Domain = &d
+	}
+	return h
+}
+
+// Discover reads what the CNI gave the pod; for interfaces that are prepared
+// already, what it had given. It changes nothing and waits for the CNI until
+// ctx ends.
+func (h Hook) Discover(ctx context.Context) (pod discover.Pod, err error) {
+	h = h.withDefaults()
+	err = in(h.Netns, func() error {
+		ctx, cancel := h.waiting(ctx)
+		defer cancel()
+		recorded, err := prepare.ReadPlans(h.StateDir)
+		if err != nil {
+			return err
+		}
+		pod, err = h.discover(ctx, recorded)
+		return err
+	})
+	return pod, err
+}
+
+// waiting bounds what is waited for.
+func (h Hook) waiting(ctx context.Context) (context.Context, context.CancelFunc) {
+	if h.Timeout <= 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, h.Timeout)
+}
+
+func (h Hook) discover(ctx context.Context, recorded []prepare.Plan) (discover.Pod, error) {
+	o := discover.Options{Interfaces: h.Interfaces, ResolvConf: h.ResolvConf, Log: h.Log}
+	for _, p := range recorded {
+		o.Recorded = append(o.Recorded, p.Interface)
+	}
+	return discover.ReadPod(ctx, o)
+}
+
+// Plan says what Prepare would do. It changes nothing.
+func (h Hook) Plan(ctx context.Context) ([]prepare.Plan, error) {
+	pod, err := h.Discover(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return h.plans(pod)
+}
+
+func (h Hook) plans(pod discover.Pod) ([]prepare.Plan, error) {
+	if o := h.Network; len(pod.Interfaces) > 1 && (o.MAC != nil || o.TapName != "" || o.BridgeName != "" || o.UplinkName != "") {
+		return nil, errors.New("a MAC or a name is for one interface: prepare the interfaces one by one")
+	}
+	var plans []prepare.Plan
+	for _, i := range pod.Interfaces {
+		p, err := prepare.NewPlan(i, h.Network)
+		if err != nil {
+			return nil, err
+		}
+		plans = append(plans, p)
+	}
+	return plans, nil
+}
+
+// Prepare discovers the pod and rewires it for its VM. Done already, it
+// changes nothing.
+func (h Hook) Prepare(ctx context.Context) (networks []prepare.Network, err error) {
+	h = h.withDefaults()
+	err = in(h.Netns, func() error {
+		_, plans, err := h.prepare(ctx)
+		for _, p := range plans {
+			networks = append(networks, p.Network())
+		}
+		return err
+	})
+	return networks, err
+}
+
+// prepare acts in the current network namespace.
+func (h Hook) prepare(ctx context.Context) (discover.Pod, []prepare.Plan, error) {
+	waiting, cancel := h.waiting(ctx)
+	defer cancel()
+	store, err := prepare.OpenStore(waiting, h.StateDir)
+	if err != nil {
+		return discover.Pod{}, nil, err
+	}
+	defer store.Close()
+	recorded, err := store.Plans(h.Log)
+	if err != nil {
+		return discover.Pod{}, nil, err
+	}
+	pod, err := h.discover(waiting, recorded)
+	if err != nil {
+		return discover.Pod{}, nil, err
+	}
+	plans, err := h.plans(pod)
+	if err != nil {
+		return discover.Pod{}, nil, err
+	}
+	if err := prepare.Apply(ctx, h.Log, store, plans...); err != nil {
+		return discover.Pod{}, nil, err
+	}
+	return pod, plans, nil
+}
+
+// Restore puts the interfaces, all that are prepared if none are named, back as
+// the CNI left them.
+func (h Hook) Restore(ctx context.Context) error {
+	h = h.withDefaults()
+	return in(h.Netns, func() error {
+		store, err := prepare.OpenStore(ctx, h.StateDir)
+		if err != nil {
+			return err
+		}
+		defer store.Close()
+		return prepare.Restore(ctx, h.Log, store, h.Interfaces...)
+	})
+}
+
+// Attach returns the domain's XML with the pod's NICs in it: those of the
+// prepared interfaces, or what they will be once they are prepared with the
+// same options. It changes nothing else.
+func (h Hook) Attach(ctx context.Context, xml []byte) ([]byte, error) {
+	h = h.withDefaults()
+	var plans []prepare.Plan
+	err := in(h.Netns, func() (err error) {
+		plans, err = h.prepared()
+		return err
+	})
+	if errors.Is(err, errNotPrepared) {
+		plans, err = h.Plan(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return h.attach(xml, plans)
+}
+
+// errNotPrepared is what prepared returns where there is nothing yet.
+var errNotPrepared = errors.New("the pod's network is not prepared: run prepare first, with the same --state-dir")
+
+// prepared returns the recorded plans of the named interfaces, or all.
+func (h Hook) prepared() ([]prepare.Plan, error) {
+	recorded, err := prepare.ReadPlans(h.StateDir)
+	if err != nil {
+		return nil, err
+	}
+	if len(recorded) == 0 {
+		return nil, errNotPrepared
+	}
+	if len(h.Interfaces) == 0 {
+		return recorded, nil
+	}
+	var plans []prepare.Plan
+	for _, name := range h.Interfaces {
+		i := slices.IndexFunc(recorded, func(p prepare.Plan) bool { return p.Interface.Name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("interface %s: %w", name, errNotPrepared)
+		}
+		plans = append(plans, recorded[i])
+	}
+	return plans, nil
+}
+
+func (h Hook) attach(xml []byte, plans []prepare.Plan) ([]byte, error) {
+	var nics []domain.NIC
+	for _, p := range plans {
+		nics = append(nics, domain.NIC{
+			Interface: p.Interface.Name, Tap: p.Tap.Name, MAC: []byte(p.MAC), MTU: p.MTU, Queues: p.Tap.Queues, Model: h.Model,
+		})
+	}
+	out, err := domain.Attach(xml, nics...)
+	if err != nil {
+		return nil, fmt.Errorf("attach NICs: %w", err)
+	}
+	return out, nil
+}

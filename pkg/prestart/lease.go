@@ -1,0 +1,160 @@
+package prestart
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
+)
+
+// LeaseSettings are what the VM is told beyond what the CNI gave the pod. The
+// zero value adds nothing.
+type LeaseSettings struct {
+	Duration   time.Duration // 0: infinite, so that the VM never depends on the server
+	Hostname   string        // empty: the pod's
+	DNS        []netip.Addr  // none: the pod's
+	Search     []string      // none: the pod's
+	NTP        []netip.Addr
+	TFTPServer string
+	BootFile   string
+	Options    []dhcp.Option
+}
+
+// NewLease makes the lease for one interface of the pod. Only the primary
+// interface hands out the default route: a VM with two of them would answer by
+// the wrong one. ok is false if the CNI gave the interface no IPv4 address, so
+// that there is nothing to lease.
+func NewLease(p prepare.Plan, pod discover.Pod, primary bool, s LeaseSettings) (l dhcp.Lease, ok bool) {
+	address, ok := p.Interface.IPv4()
+	if !ok {
+		return dhcp.Lease{}, false
+	}
+	routes, mtu := leaseRoutes(p, address, primary)
+	l = dhcp.Lease{
+		MAC: []byte(p.MAC), Address: guestPrefix(p.Interface, address), Routes: routes, MTU: mtu,
+		DNS: pod.DNS.Servers, Search: pod.DNS.Search, NTP: s.NTP,
+		Hostname: cmp.Or(s.Hostname, pod.Hostname), Duration: s.Duration,
+		TFTPServer: s.TFTPServer, BootFile: s.BootFile, Options: s.Options,
+	}
+	if len(s.DNS) > 0 {
+		l.DNS = s.DNS
+	}
+	if len(s.Search) > 0 {
+		l.Search = s.Search
+	}
+	for _, r := range routes {
+		if r.Destination.Bits() == 0 {
+			l.Router = r.Gateway
+		}
+	}
+	l.Server = serverIdentifier(l)
+	return l, true
+}
+
+// guestPrefix is the address with the prefix that the guest may believe to be on
+// its link: that of the address where the pod has such a route, else the
+// address alone. Point-to-point CNIs take that route away, since they reach
+// the pod's neighbours by the gateway only.
+func guestPrefix(in discover.Interface, address netip.Prefix) netip.Prefix {
+	for _, r := range in.Routes {
+		if usable(r) && !r.Gateway.IsValid() && r.Destination == address.Masked() {
+			return address
+		}
+	}
+	return netip.PrefixFrom(address.Addr(), address.Addr().BitLen())
+}
+
+// usable reports whether a route can be told by DHCP: an ordinary IPv4 one.
+func usable(r discover.Route) bool {
+	return r.Table == unix.RT_TABLE_MAIN && r.Type == unix.RTN_UNICAST && r.Destination.Addr().Is4()
+}
+
+// leaseRoutes returns the pod's routes as option 121 wants them (RFC 3442):
+// those on the link first, since a gateway must be reachable when a client
+// adds its route; then the narrower before the wider, the default route last.
+// The MTU is the interface's, or what the CNI put on the default route.
+func leaseRoutes(p prepare.Plan, address netip.Prefix, primary bool) ([]dhcp.Route, int) {
+	mtu := p.MTU
+	onLink := guestPrefix(p.Interface, address)
+	candidates := slices.SortedStableFunc(slices.Values(p.Interface.Routes), func(a, b discover.Route) int {
+		return cmp.Compare(a.Metric, b.Metric)
+	})
+	var routes []dhcp.Route
+	add := func(destination netip.Prefix, gateway netip.Addr) {
+		if !slices.ContainsFunc(routes, func(r dhcp.Route) bool { return r.Destination == destination }) {
+			routes = append(routes, dhcp.Route{Destination: destination, Gateway: gateway})
+		}
+	}
+	for _, r := range candidates {
+		// What follows from the address and its mask needs no word.
+		if !usable(r) || r.Destination == onLink.Masked() {
+			continue
+		}
+		if r.Destination.Bits() == 0 {
+			if !primary {
+				continue
+			}
+			if r.MTU != 0 {
+				mtu = min(mtu, r.MTU)
+			}
+		}
+		add(r.Destination, r.Gateway)
+	}
+	for _, r := range slices.Clone(routes) {
+		if r.Gateway.IsValid() && !reachable(r.Gateway, onLink, routes) {
+			add(netip.PrefixFrom(r.Gateway, r.Gateway.BitLen()), netip.Addr{})
+		}
+	}
+	slices.SortStableFunc(routes, func(a, b dhcp.Route) int {
+		return cmp.Or(
+			cmp.Compare(rank(a), rank(b)),
+			cmp.Compare(b.Destination.Bits(), a.Destination.Bits()),
+			a.Destination.Addr().Compare(b.Destination.Addr()))
+	})
+	return routes, mtu
+}
+
+// rank orders on-link routes before those by a gateway.
+func rank(r dhcp.Route) int {
+	if r.Gateway.IsValid() {
+		return 1
+	}
+	return 0
+}
+
+// reachable reports whether the guest sees the gateway on its link.
+func reachable(gateway netip.Addr, onLink netip.Prefix, routes []dhcp.Route) bool {
+	return onLink.Contains(gateway) || slices.ContainsFunc(routes, func(r dhcp.Route) bool {
+		return !r.Gateway.IsValid() && r.Destination.Bits() > 0 && r.Destination.Contains(gateway)
+	})
+}
+
+// serverIdentifier picks the address that the guest sends its renewals to. The
+// server hears them on the tap whatever it is, but the guest must be able to
+// send them: it resolves the router anyway. Without one any gateway will do,
+// and without that the first address of its network, so that a renewal to
+// nobody is followed by a rebinding to all (RFC 2131 section 4.4.5).
+func serverIdentifier(l dhcp.Lease) netip.Addr {
+	if l.Router.IsValid() {
+		return l.Router
+	}
+	for _, r := range l.Routes {
+		if r.Gateway.IsValid() {
+			return r.Gateway
+		}
+	}
+	if l.Address.IsSingleIP() {
+		return netip.AddrFrom4([4]byte{169, 254, 1, 1})
+	}
+	first := l.Address.Masked().Addr().Next()
+	if first == l.Address.Addr() {
+		return first.Next()
+	}
+	return first
+}

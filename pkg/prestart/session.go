@@ -1,0 +1,234 @@
+package prestart
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/domain"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
+)
+
+// Session is what lives on after the VM may start: the DHCP servers, the
+// control socket and, if the Hook has a Domain, the VM. Close it. The pod's
+// network stays prepared after that, and a VM that is not ours keeps it.
+type Session struct {
+	hook    Hook
+	plans   []prepare.Plan
+	servers map[string]*dhcp.Server // by pod interface; none where there is nothing to lease
+	vm      *domain.VM
+	control *control
+	since   time.Time
+	ready   chan struct{} // closed once a guest could boot
+	isReady atomic.Bool
+	cancel  context.CancelFunc
+	running *errgroup.Group
+	done    context.Context // ends with the first server that fails
+}
+
+// Run prepares the pod's network, serves it, proves the path from the guest's
+// seat and starts the domain if there is one. It returns when a guest could
+// boot, or does. On error nothing of it is left but the prepared network, if
+// that was reached, for the next try.
+func (h Hook) Run(ctx context.Context) (*Session, error) {
+	h = h.withDefaults()
+	since := time.Now()
+	var s *Session
+	err := in(h.Netns, func() error {
+		pod, plans, err := h.prepare(ctx)
+		if err != nil {
+			return err
+		}
+		if s, err = h.open(ctx, since, pod, plans); err != nil {
+			return err
+		}
+		if err := s.start(ctx); err != nil {
+			return errors.Join(err, s.Close(ctx))
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Serve serves DHCP in a pod that is prepared already. It returns once the
+// server listens.
+func (h Hook) Serve(ctx context.Context) (*Session, error) {
+	h = h.withDefaults()
+	h.Domain = nil
+	since := time.Now()
+	var s *Session
+	err := in(h.Netns, func() error {
+		plans, err := h.prepared()
+		if err != nil {
+			return err
+		}
+		pod, err := h.discover(ctx, plans)
+		if err != nil {
+			return err
+		}
+		if s, err = h.open(ctx, since, pod, plans); err != nil {
+			return err
+		}
+		s.becomeReady()
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// open opens the control socket and a server on each tap, in the current
+// network namespace, and sets them going.
+func (h Hook) open(ctx context.Context, since time.Time, pod discover.Pod, plans []prepare.Plan) (_ *Session, err error) {
+	s := &Session{hook: h, plans: plans, servers: map[string]*dhcp.Server{}, since: since, ready: make(chan struct{})}
+	var conns []*dhcp.Conn
+	defer func() {
+		if err != nil {
+			for _, c := range conns {
+				err = errors.Join(err, c.Close())
+			}
+		}
+	}()
+	for i, p := range plans {
+		lease, ok := NewLease(p, pod, i == 0, h.Lease)
+		if !ok {
+			h.Log.Info("no IPv4 address to lease: the VM is bridged through", "interface", p.Interface.Name)
+			continue
+		}
+		conn, err := dhcp.Listen(p.Tap.Name)
+		if err != nil {
+			return nil, err
+		}
+		conns = append(conns, conn)
+		server, err := dhcp.NewServer(conn, lease, h.Log)
+		if err != nil {
+			return nil, fmt.Errorf("serve %s: %w", p.Interface.Name, err)
+		}
+		s.servers[p.Interface.Name] = server
+	}
+	if s.control, err = listenControl(ctx, h.StateDir); err != nil {
+		return nil, err
+	}
+	s.serve(ctx, conns)
+	return s, nil
+}
+
+// serve sets everything going that runs until Close.
+func (s *Session) serve(ctx context.Context, conns []*dhcp.Conn) {
+	ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	s.running, s.done = errgroup.WithContext(ctx)
+	for _, server := range s.servers {
+		s.running.Go(func() error { return server.Serve(s.done) })
+	}
+	s.running.Go(func() error { return s.control.serve(s.done, s) })
+	s.running.Go(func() error {
+		<-s.done.Done()
+		var errs []error
+		for _, c := range conns {
+			errs = append(errs, c.Close())
+		}
+		return errors.Join(errs...)
+	})
+}
+
+// start proves the path and starts the domain, in the current network namespace.
+func (s *Session) start(ctx context.Context) error {
+	if !s.hook.SkipCheck {
+		for _, p := range s.plans {
+			report, err := s.check(ctx, p)
+			if err != nil {
+				return fmt.Errorf("check %s: %w (--no-check starts without this proof)", p.Interface.Name, err)
+			}
+			s.hook.Log.Info("a guest would get its network", "interface", p.Interface.Name, "offered", report.Address, "gateway", report.Gateway, "note", report.Note)
+		}
+	}
+	if d := s.hook.Domain; d != nil {
+		xml, err := s.hook.attach(d.XML, s.plans)
+		if err != nil {
+			return err
+		}
+		if s.vm, err = domain.Start(ctx, s.hook.Log, d.URI, xml); err != nil {
+			return err
+		}
+		s.hook.Log.Info("the VM runs", "domain", s.vm.Name(), "uuid", s.vm.UUID())
+	}
+	s.becomeReady()
+	return nil
+}
+
+// check leaves out a tap that a VM already sits on: it proves itself.
+func (s *Session) check(ctx context.Context, p prepare.Plan) (CheckReport, error) {
+	report, err := checkPlan(ctx, p, s.servers[p.Interface.Name] != nil)
+	if errors.Is(err, ErrTapInUse) && s.hook.Domain == nil {
+		s.hook.Log.Info("the tap is in use, so it is not checked", "tap", p.Tap.Name)
+		return report, nil
+	}
+	return report, err
+}
+
+func (s *Session) becomeReady() {
+	s.isReady.Store(true)
+	close(s.ready)
+	s.hook.Log.Info("ready", "took", time.Since(s.since).Round(time.Microsecond))
+}
+
+// Networks returns what the VM's NICs plug into, the primary one first.
+func (s *Session) Networks() []prepare.Network {
+	networks := make([]prepare.Network, len(s.plans))
+	for i, p := range s.plans {
+		networks[i] = p.Network()
+	}
+	return networks
+}
+
+// Wait blocks until the VM has stopped, a server has failed or ctx ends. It
+// returns nil if the guest shut down, a [*domain.StopError] if the VM ended
+// otherwise. Without a domain there is no good end but that of ctx.
+func (s *Session) Wait(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stop := context.AfterFunc(s.done, func() { cancel(context.Cause(s.done)) })
+	defer stop()
+	if s.vm != nil {
+		return s.vm.Wait(ctx)
+	}
+	<-ctx.Done()
+	return context.Cause(ctx)
+}
+
+// Close asks the VM, if there is one, to shut down, and destroys it when that
+// takes longer than the Domain's ShutdownTimeout or ctx ends. Then it ends the
+// servers and closes all sockets. The pod's network stays prepared.
+func (s *Session) Close(ctx context.Context) error {
+	var errs []error
+	if s.vm != nil {
+		ctx, cancel := context.WithTimeout(ctx, s.hook.Domain.ShutdownTimeout)
+		defer cancel()
+		errs = append(errs, s.vm.Shutdown(ctx), s.vm.Close())
+	}
+	s.cancel()
+	return errors.Join(append(errs, s.running.Wait())...)
+}
+
+// status is what only the session knows.
+func (s *Session) status() SessionStatus {
+	status := SessionStatus{PID: os.Getpid(), Version: s.hook.Version, Since: s.since, Ready: s.isReady.Load(), Leases: map[string]dhcp.Status{}}
+	for name, server := range s.servers {
+		status.Leases[name] = server.Status()
+	}
+	if s.vm != nil {
+		status.Domain = s.vm.Name()
+	}
+	return status
+}

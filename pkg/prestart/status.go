@@ -1,0 +1,173 @@
+package prestart
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/fsnotify/fsnotify"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
+)
+
+// ErrNobodyServes means that no process answers on the control socket.
+var ErrNobodyServes = errors.New("nobody serves this pod")
+
+// What [Hook.Wait] can wait for.
+const (
+	ForNetwork = "network" // the network is prepared and served: a guest could boot
+	ForLease   = "lease"   // the guest has its addresses
+)
+
+// Status is what is: in the kernel, and in the process that serves.
+type Status struct {
+	Prepared   bool              `json:"prepared"`
+	Server     ServerStatus      `json:"server"`
+	Interfaces []InterfaceStatus `json:"interfaces"`
+}
+
+// ServerStatus tells of the process that serves.
+type ServerStatus struct {
+	Alive bool   `json:"alive"`
+	Error string `json:"error,omitempty"` // why it is not
+	*SessionStatus
+}
+
+// InterfaceStatus is one prepared pod interface.
+type InterfaceStatus struct {
+	prepare.Network
+	Links []LinkStatus `json:"links"`
+	Lease *dhcp.Status `json:"lease,omitempty"` // none: nobody serves, or there is nothing to lease
+}
+
+// LinkStatus is one link of a prepared interface as the kernel has it now.
+type LinkStatus struct {
+	Name    string                `json:"name"`
+	Exists  bool                  `json:"exists"`
+	Up      bool                  `json:"up"`
+	Carrier bool                  `json:"carrier"` // of the tap: a VM has it open
+	Master  string                `json:"master,omitempty"`
+	MAC     discover.HardwareAddr `json:"mac,omitempty"`
+	MTU     int                   `json:"mtu,omitempty"`
+}
+
+// Status looks at the kernel and asks the process that serves. It changes
+// nothing. A pod that is not prepared is no error.
+func (h Hook) Status(ctx context.Context) (Status, error) {
+	h = h.withDefaults()
+	var status Status
+	err := in(h.Netns, func() error {
+		plans, err := h.prepared()
+		if errors.Is(err, errNotPrepared) && len(h.Interfaces) == 0 {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		now, err := discover.ReadInterfaces()
+		if err != nil {
+			return err
+		}
+		status.Prepared = true
+		for _, p := range plans {
+			status.Interfaces = append(status.Interfaces, InterfaceStatus{Network: p.Network(), Links: linksOf(p, now)})
+		}
+		return nil
+	})
+	if err != nil {
+		return Status{}, err
+	}
+	session, err := ask(ctx, h.StateDir, "/v1/status")
+	if err != nil {
+		status.Server.Error = err.Error()
+		return status, nil
+	}
+	status.Server = ServerStatus{Alive: true, SessionStatus: &session}
+	for i, in := range status.Interfaces {
+		if lease, ok := session.Leases[in.Name]; ok {
+			status.Interfaces[i].Lease = &lease
+		}
+	}
+	return status, nil
+}
+
+func linksOf(p prepare.Plan, now []discover.Interface) []LinkStatus {
+	var links []LinkStatus
+	for _, name := range []string{p.Bridge.Uplink, p.Bridge.Name, p.Tap.Name, p.Interface.Name} {
+		l := LinkStatus{Name: name}
+		for _, in := range now {
+			if in.Name == name {
+				l = LinkStatus{Name: name, Exists: true, Up: in.Up, Carrier: in.Carrier, Master: in.Master, MAC: in.MAC, MTU: in.MTU}
+			}
+		}
+		links = append(links, l)
+	}
+	return links
+}
+
+// Wait blocks until what is asked for is so, or ctx ends. A process that serves
+// may yet have to start.
+func (h Hook) Wait(ctx context.Context, condition string) (SessionStatus, error) {
+	h = h.withDefaults()
+	if condition != ForNetwork && condition != ForLease {
+		return SessionStatus{}, fmt.Errorf("wait for %q: want %s or %s", condition, ForNetwork, ForLease)
+	}
+	if err := os.MkdirAll(h.StateDir, 0o700); err != nil {
+		return SessionStatus{}, fmt.Errorf("make state directory: %w", err)
+	}
+	watcher, err := fsnotify.NewWatcher()
+	if err != nil {
+		return SessionStatus{}, fmt.Errorf("watch state directory: %w", err)
+	}
+	defer watcher.Close()
+	if err := watcher.Add(h.StateDir); err != nil {
+		return SessionStatus{}, fmt.Errorf("watch state directory %s: %w", h.StateDir, err)
+	}
+	for {
+		status, err := ask(ctx, h.StateDir, "/v1/wait?for="+condition)
+		if err == nil {
+			return status, nil
+		}
+		if ctx.Err() == nil && errors.Is(err, ErrNobodyServes) {
+			err = waitForSocket(ctx, watcher)
+		}
+		if ctx.Err() != nil {
+			return SessionStatus{}, fmt.Errorf("wait for %s: %w: %s", condition, context.Cause(ctx), h.soFar())
+		}
+		if err != nil {
+			return SessionStatus{}, err
+		}
+	}
+}
+
+// waitForSocket waits until a control socket is made.
+func waitForSocket(ctx context.Context, watcher *fsnotify.Watcher) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case err := <-watcher.Errors:
+			return fmt.Errorf("watch state directory: %w", err)
+		case event := <-watcher.Events:
+			if filepath.Base(event.Name) == controlSocket && event.Has(fsnotify.Create) {
+				return nil
+			}
+		}
+	}
+}
+
+// soFar says in words how far the pod has come.
+func (h Hook) soFar() string {
+	status, err := ask(context.Background(), h.StateDir, "/v1/status")
+	switch {
+	case err != nil:
+		return err.Error()
+	case !status.Ready:
+		return "the network is not ready yet"
+	}
+	return "the guest has not asked for all its addresses"
+}

@@ -2,24 +2,19 @@ package prepare_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
-
-// settled is a snapshot taken once no IPv6 address is tentative any more.
-func settled(t *testing.T, ns *podtest.NS) string {
-	t.Helper()
-	if err := podtest.WaitSettled(t.Context(), ns); err != nil {
-		t.Fatal(err)
-	}
-	return podtest.TakeSnapshot(t, ns)
-}
 
 // inPod runs fn in the namespace and ends the test on error.
 func inPod(t *testing.T, ns *podtest.NS, fn func() error) {
@@ -77,15 +72,16 @@ func restore(ctx context.Context, dir string) error {
 func TestApplyAndRestore(t *testing.T) {
 	for _, shape := range podtest.Shapes() {
 		t.Run(string(shape), func(t *testing.T) {
+			t.Parallel()
 			pod := podtest.NewPod(t, shape)
 			dir := t.TempDir()
-			before := settled(t, pod.Pod)
+			before := podtest.TakeSnapshot(t, pod.Pod)
 			var plan prepare.Plan
 			inPod(t, pod.Pod, func() (err error) {
 				plan, err = apply(t.Context(), dir, pod.Interface, prepare.Options{})
 				return err
 			})
-			once := settled(t, pod.Pod)
+			once := podtest.TakeSnapshot(t, pod.Pod)
 			if once == before {
 				t.Fatal("apply changed nothing")
 			}
@@ -93,7 +89,7 @@ func TestApplyAndRestore(t *testing.T) {
 				_, err := apply(t.Context(), dir, pod.Interface, prepare.Options{})
 				return err
 			})
-			if d := podtest.Diff(once, settled(t, pod.Pod)); d != "" {
+			if d := podtest.Diff(once, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
 				t.Errorf("a second apply changed:\n%s", d)
 			}
 			links := pod.Pod.Run(t, "ip", "-d", "link")
@@ -106,12 +102,128 @@ func TestApplyAndRestore(t *testing.T) {
 			}
 			for range 2 {
 				inPod(t, pod.Pod, func() error { return restore(t.Context(), dir) })
-				if d := podtest.Diff(before, settled(t, pod.Pod)); d != "" {
+				if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
 					t.Errorf("after restore:\n%s", d)
 				}
 			}
 		})
 	}
+}
+
+// refused applies and expects an error with each of the words, on one line, and
+// a pod as before.
+func refused(t *testing.T, pod *podtest.Pod, dir string, o prepare.Options, words ...string) {
+	t.Helper()
+	before := podtest.TakeSnapshot(t, pod.Pod)
+	inPod(t, pod.Pod, func() error {
+		_, err := apply(t.Context(), dir, pod.Interface, o)
+		if err == nil {
+			t.Error("no error")
+			return nil
+		}
+		for _, word := range words {
+			if !strings.Contains(err.Error(), word) {
+				t.Errorf("no %q in: %v", word, err)
+			}
+		}
+		return nil
+	})
+	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+		t.Errorf("a refused apply changed:\n%s", d)
+	}
+}
+
+func TestApplyRefuses(t *testing.T) {
+	t.Run("tap name taken", func(t *testing.T) {
+		t.Parallel()
+		pod := podtest.NewPod(t, podtest.CalicoDual)
+		pod.Pod.IP(t, "tuntap add dev tap-eth0 mode tap")
+		refused(t, pod, t.TempDir(), prepare.Options{}, "tap-eth0", "is taken", "--tap-name")
+	})
+	t.Run("the kernel refuses the new name midway", func(t *testing.T) {
+		t.Parallel()
+		pod := podtest.NewPod(t, podtest.CalicoDual)
+		// An alternative name is in nobody's list of links.
+		pod.Pod.IP(t, "link property add dev lo altname up-eth0")
+		dir := t.TempDir()
+		refused(t, pod, dir, prepare.Options{}, "ip link set eth0 name up-eth0", "file exists")
+		if left, _ := filepath.Glob(filepath.Join(dir, "*.json")); len(left) > 0 {
+			t.Errorf("records are left: %v", left)
+		}
+	})
+	t.Run("other options on a prepared pod", func(t *testing.T) {
+		t.Parallel()
+		pod := podtest.NewPod(t, podtest.CalicoDual)
+		dir := t.TempDir()
+		inPod(t, pod.Pod, func() error {
+			_, err := apply(t.Context(), dir, pod.Interface, prepare.Options{})
+			return err
+		})
+		refused(t, pod, dir, prepare.Options{Queues: 2, NoGuard: true}, "guard was true, is now false", "tap was", "restore first")
+	})
+	t.Run("damaged record", func(t *testing.T) {
+		t.Parallel()
+		pod := podtest.NewPod(t, podtest.CalicoDual)
+		dir := t.TempDir()
+		for _, content := range []string{"", "{", "null", `{"version":1}`, `{"version":99}`, "\x00\xff"} {
+			if err := os.WriteFile(filepath.Join(dir, "eth0.json"), []byte(content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			refused(t, pod, dir, prepare.Options{}, filepath.Join(dir, "eth0.json"), "delete the file")
+		}
+	})
+	t.Run("prepared, but the record is lost", func(t *testing.T) {
+		t.Parallel()
+		pod := podtest.NewPod(t, podtest.CalicoDual)
+		inPod(t, pod.Pod, func() error {
+			_, err := apply(t.Context(), t.TempDir(), pod.Interface, prepare.Options{})
+			return err
+		})
+		refused(t, pod, t.TempDir(), prepare.Options{}, "placeholder", "--state-dir")
+	})
+}
+
+// A pod whose sandbox was made anew in place is not what its record says.
+func TestRecordOfAnotherNamespace(t *testing.T) {
+	dir := t.TempDir()
+	for i := range 2 {
+		pod := podtest.NewPod(t, podtest.CalicoDual)
+		before := podtest.TakeSnapshot(t, pod.Pod)
+		inPod(t, pod.Pod, func() error {
+			_, err := apply(t.Context(), dir, pod.Interface, prepare.Options{Queues: 1 + i})
+			return err
+		})
+		if i == 0 {
+			continue
+		}
+		if _, err := os.Stat(filepath.Join(dir, "eth0.json.stale")); err != nil {
+			t.Error(err)
+		}
+		inPod(t, pod.Pod, func() error { return restore(t.Context(), dir) })
+		if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+			t.Errorf("after restore:\n%s", d)
+		}
+	}
+}
+
+// Of two at once one waits; a wait can be given up.
+func TestStoreIsHeldByOne(t *testing.T) {
+	dir := t.TempDir()
+	held, err := prepare.OpenStore(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := prepare.OpenStore(ctx, dir); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("a second holder: %v", err)
+	}
+	held.Close()
+	again, err := prepare.OpenStore(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Close()
 }
 
 func ExampleNewPlan() {
@@ -142,7 +254,7 @@ func ExampleNewPlan() {
 	// ip link set up-eth0 master br-eth0
 	// bridge link set dev up-eth0 learning off
 	// ip link set up-eth0 up
-	// ip link add eth0 mtu 1450 arp off type bridge stp_state 0 forward_delay 0 mcast_snooping 0
+	// ip link add eth0 address ea:16:a2:54:2e:55 mtu 1450 arp off type bridge stp_state 0 forward_delay 0 mcast_snooping 0
 	// ip link set eth0 addrgenmode none
 	// ip link set eth0 up
 }

@@ -55,7 +55,7 @@ func (p Plan) tapOps(s state) ([]op, error) {
 	l := s.link(p.Tap.Name)
 	if l == nil {
 		return []op{
-			addTap{p.Tap},
+			addTap{tap: p.Tap},
 			setMAC{p.Tap.Name, nil, p.Tap.MAC},
 			setMTU{p.Tap.Name, 1500, p.MTU},
 			setAddrGenMode{p.Tap.Name, 0, addrGenModeNone},
@@ -121,7 +121,7 @@ func (p Plan) bridgeOps(s state) ([]op, error) {
 func silentBridge(s state, name string, mac discover.HardwareAddr, mtu int, flag string) ([]op, error) {
 	l := s.link(name)
 	if l == nil {
-		return []op{addBridge{name, mac, mtu}, setAddrGenMode{name, 0, addrGenModeNone}, setUp{name, true}}, nil
+		return []op{addBridge{name: name, mac: mac, mtu: mtu}, setAddrGenMode{name, 0, addrGenModeNone}, setUp{name, true}}, nil
 	}
 	if l.Kind != "bridge" {
 		return nil, fmt.Errorf("the name %s is taken by a link of kind %q: delete it or choose another %s", name, l.Kind, flag)
@@ -203,7 +203,7 @@ func (p Plan) placeholderOps(s state) ([]op, error) {
 		l = nil
 		s.links = slices.DeleteFunc(slices.Clone(s.links), func(l nl.Link) bool { return l.Index == p.Interface.Index })
 	}
-	ops, err := silentBridge(s, name, nil, p.MTU, "--interface")
+	ops, err := silentBridge(s, name, derivedMAC(p.Interface, "placeholder"), p.Interface.MTU, "--interface")
 	if err != nil {
 		return nil, err
 	}

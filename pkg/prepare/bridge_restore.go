@@ -57,7 +57,7 @@ func (p Plan) dropPlaceholder(l nl.Link, in discover.Interface) op {
 
 func (p Plan) dropTap(s state, l nl.Link) op {
 	rebuild := sequence{
-		addTap{p.Tap},
+		addTap{p.Tap, l.Index},
 		setMAC{l.Name, nil, discover.HardwareAddr(l.MAC)},
 		setMTU{l.Name, 1500, l.MTU},
 		setAddrGenMode{l.Name, 0, max(0, l.AddrGenMode)},
@@ -73,7 +73,7 @@ func (p Plan) dropTap(s state, l nl.Link) op {
 
 // bridgeAsIs makes a bridge again as it is now.
 func bridgeAsIs(l nl.Link) sequence {
-	seq := sequence{addBridge{l.Name, discover.HardwareAddr(l.MAC), l.MTU}, setAddrGenMode{l.Name, 0, max(0, l.AddrGenMode)}}
+	seq := sequence{addBridge{l.Name, discover.HardwareAddr(l.MAC), l.MTU, l.Index}, setAddrGenMode{l.Name, 0, max(0, l.AddrGenMode)}}
 	if l.Up() {
 		seq = append(seq, setUp{l.Name, true})
 	}

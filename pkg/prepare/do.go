@@ -91,6 +91,11 @@ func (o addTap) do(*kernel) error {
 		flags |= unix.IFF_MULTI_QUEUE
 	}
 	req.SetUint16(flags)
+	if o.index != 0 {
+		if err := unix.IoctlSetPointerInt(fd, unix.TUNSETIFINDEX, o.index); err != nil {
+			return fmt.Errorf("set index: %w", err)
+		}
+	}
 	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
 		return err
 	}
@@ -110,23 +115,18 @@ func (o addTap) do(*kernel) error {
 
 func (o addBridge) do(k *kernel) error {
 	info := vnl.NewIfInfomsg(unix.AF_UNSPEC)
-	info.Flags, info.Change = unix.IFF_NOARP, unix.IFF_NOARP
+	info.Index, info.Flags, info.Change = int32(o.index), unix.IFF_NOARP, unix.IFF_NOARP
 	linkInfo := vnl.NewRtAttr(unix.IFLA_LINKINFO, nil)
 	linkInfo.AddRtAttr(vnl.IFLA_INFO_KIND, []byte("bridge"))
 	data := linkInfo.AddRtAttr(vnl.IFLA_INFO_DATA, nil)
 	data.AddRtAttr(vnl.IFLA_BR_FORWARD_DELAY, vnl.Uint32Attr(0))
 	data.AddRtAttr(vnl.IFLA_BR_STP_STATE, vnl.Uint32Attr(0))
 	data.AddRtAttr(vnl.IFLA_BR_MCAST_SNOOPING, []byte{0})
-	request := []vnl.NetlinkRequestData{
-		info,
+	return k.conn.Request(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, info,
 		vnl.NewRtAttr(unix.IFLA_IFNAME, vnl.ZeroTerminated(o.name)),
 		vnl.NewRtAttr(unix.IFLA_MTU, vnl.Uint32Attr(uint32(o.mtu))),
-		linkInfo,
-	}
-	if len(o.mac) > 0 {
-		request = append(request, vnl.NewRtAttr(unix.IFLA_ADDRESS, o.mac))
-	}
-	return k.conn.Request(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, request...)
+		vnl.NewRtAttr(unix.IFLA_ADDRESS, o.mac),
+		linkInfo)
 }
 
 func (o delLink) do(k *kernel) error {

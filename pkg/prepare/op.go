@@ -18,7 +18,8 @@ type op interface {
 
 // addTap makes a persistent tap device.
 type addTap struct {
-	tap Tap
+	tap   Tap
+	index int // of the link; 0: the kernel's choice
 }
 
 func (o addTap) String() string {
@@ -40,16 +41,15 @@ func (o addTap) inverse() op { return delLink{name: o.tap.Name, rebuild: sequenc
 // addBridge makes a bridge that forwards at once and is silent itself.
 type addBridge struct {
 	name string
-	mac  discover.HardwareAddr // nil: the kernel's choice
-	mtu  int
+	// mac is always set, also so that a bridge without ports has no carrier:
+	// the kernel looks at the ports when it gets one.
+	mac   discover.HardwareAddr
+	mtu   int
+	index int // 0: the kernel's choice
 }
 
 func (o addBridge) String() string {
-	s := "ip link add " + o.name
-	if len(o.mac) > 0 {
-		s += " address " + o.mac.String()
-	}
-	return fmt.Sprintf("%s mtu %d arp off type bridge stp_state 0 forward_delay 0 mcast_snooping 0", s, o.mtu)
+	return fmt.Sprintf("ip link add %s address %s mtu %d arp off type bridge stp_state 0 forward_delay 0 mcast_snooping 0", o.name, o.mac, o.mtu)
 }
 
 func (o addBridge) inverse() op { return delLink{name: o.name, rebuild: sequence{o}} }

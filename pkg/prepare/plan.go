@@ -113,6 +113,9 @@ func bridgeable(in discover.Interface) error {
 	case in.Kind == "macvlan" || in.Kind == "macvtap" || in.Kind == "ipvlan" || in.Kind == "ipvtap":
 		return fmt.Errorf("it is a %s: its parent delivers only frames for its own MAC, "+
 			"so a VM behind a bridge would get none; give the pod a veth-based network (for example the bridge CNI plugin)", in.Kind)
+	case in.Kind == "bridge":
+		return errors.New("it is a bridge, which can't be another's port; if this is the placeholder of a pod that is prepared already, " +
+			"name the --state-dir that was used then")
 	case !in.Ethernet:
 		return fmt.Errorf("it is a %s without Ethernet frames: a VM needs an Ethernet link "+
 			"(with netkit devices set the CNI to veth or to netkit's L2 mode)", in.Kind)

@@ -190,7 +190,7 @@ func (k *kernel) putBack(ctx context.Context, records []record, last bool) error
 		return err
 	}
 	var ops []op
-	for _, r := range slices.Backward(records) {
+	for _, r := range records {
 		if s.linkByIndex(r.Plan.Interface.Index) == nil {
 			k.log.Warn("the pod interface is gone: only what was made for the VM is removed", "interface", r.Plan.Interface.Name)
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -31,6 +32,7 @@ type Session struct {
 	cancel  context.CancelFunc
 	running *errgroup.Group
 	done    context.Context // ends with the first server that fails
+	closing sync.Once
 }
 
 // Run prepares the pod's network, serves it, proves the path from the guest's
@@ -209,8 +211,14 @@ func (s *Session) Wait(ctx context.Context) error {
 
 // Close asks the VM, if there is one, to shut down, and destroys it when that
 // takes longer than the Domain's ShutdownTimeout or ctx ends. Then it ends the
-// servers and closes all sockets. The pod's network stays prepared.
-func (s *Session) Close(ctx context.Context) error {
+// servers and closes all sockets. The pod's network stays prepared. Only the
+// first call does something.
+func (s *Session) Close(ctx context.Context) (err error) {
+	s.closing.Do(func() { err = s.close(ctx) })
+	return err
+}
+
+func (s *Session) close(ctx context.Context) error {
 	var errs []error
 	if s.vm != nil {
 		ctx, cancel := context.WithTimeout(ctx, s.hook.Domain.ShutdownTimeout)

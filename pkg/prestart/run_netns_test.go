@@ -1,0 +1,265 @@
+package prestart_test
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
+)
+
+// newHook is a hook for the pod, with a resolv.conf as kubelet writes it.
+func newHook(t *testing.T, pod *podtest.Pod) prestart.Hook {
+	t.Helper()
+	dir := t.TempDir()
+	resolvConf := filepath.Join(dir, "resolv.conf")
+	if err := os.WriteFile(resolvConf, []byte("search default.svc.cluster.local svc.cluster.local\nnameserver 10.96.0.10\noptions ndots:5\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return prestart.Hook{
+		Netns: pod.Pod.Path(), StateDir: filepath.Join(dir, "state"), ResolvConf: resolvConf,
+		Lease: prestart.LeaseSettings{Hostname: "vm-7"},
+	}
+}
+
+func run(t *testing.T, h prestart.Hook) *prestart.Session {
+	t.Helper()
+	session, err := h.Run(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := session.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	return session
+}
+
+// A guest that knows only what DHCP tells it has the pod's network.
+func TestGuestHasPodNetwork(t *testing.T) {
+	for shape, routes := range map[podtest.Shape]string{
+		podtest.Flannel: "default via 10.244.1.1 dev eth0\n10.244.0.0/16 via 10.244.1.1 dev eth0\n10.244.1.0/24 dev eth0 proto kernel scope link src POD",
+		podtest.Kindnet: "default via 10.244.0.1 dev eth0\n10.244.0.0/24 via 10.244.0.1 dev eth0\n10.244.0.1 dev eth0 scope link",
+		podtest.Calico:  "default via 169.254.1.1 dev eth0\n169.254.1.1 dev eth0 scope link",
+		podtest.Cilium:  "default via GATEWAY dev eth0\nGATEWAY dev eth0 scope link",
+		podtest.GKE:     "default via GATEWAY dev eth0\nNETWORK via GATEWAY dev eth0\nGATEWAY dev eth0 scope link",
+		podtest.Bridge:  "default via GATEWAY dev eth0\nNETWORK dev eth0 proto kernel scope link src POD",
+	} {
+		t.Run(string(shape), func(t *testing.T) {
+			t.Parallel()
+			pod := podtest.NewPod(t, shape)
+			before := podtest.TakeSnapshot(t, pod.Pod)
+			h := newHook(t, pod)
+			session := run(t, h)
+			network := session.Networks()[0]
+			if network.MAC.String() != pod.MAC.String() || network.Addresses[0] != pod.IP {
+				t.Errorf("network is %+v, the pod has %s %s", network, pod.MAC, pod.IP)
+			}
+			guest := podtest.NewGuest(t, pod.Pod, network.Tap, pod.MAC)
+			lease, err := guest.Udhcpc(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for name, want := range map[string]string{
+				"ip": pod.IP.Addr().String(), "dns": "10.96.0.10", "hostname": "vm-7", "lease": "4294967295",
+				"search": "default.svc.cluster.local svc.cluster.local",
+			} {
+				if lease[name] != want {
+					t.Errorf("the guest's %s is %q, want %q", name, lease[name], want)
+				}
+			}
+			want := strings.NewReplacer("POD", pod.IP.Addr().String(), "GATEWAY", pod.Gateway.String(), "NETWORK", pod.IP.Masked().String()).Replace(routes)
+			if got := strings.TrimSpace(strings.ReplaceAll(guest.Run(t, "ip", "-4", "route"), " \n", "\n")); got != want {
+				t.Errorf("the guest's routes are\n%s\nwant\n%s", got, want)
+			}
+			guest.Run(t, "ping", "-c1", "-W2", podtest.OutsideIP.String())
+			pod.Node.Run(t, "ping", "-c1", "-W2", pod.IP.Addr().String())
+			mtu, err := strconv.Atoi(lease["mtu"])
+			if err != nil {
+				t.Fatal(err)
+			}
+			full := strconv.Itoa(mtu - 28) // what is left after IP and ICMP
+			guest.Run(t, "ping", "-c1", "-W2", "-M", "do", "-s", full, podtest.OutsideIP.String())
+
+			status, err := h.Status(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if l := status.Interfaces[0].Lease; !status.Server.Alive || l == nil || l.State != dhcp.Bound {
+				t.Errorf("status is %+v", status)
+			}
+			if err := session.Close(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if err := h.Restore(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+				t.Errorf("after restore:\n%s", d)
+			}
+		})
+	}
+}
+
+// What a VM sends that it may not stays in the pod, and the pod network's DHCP
+// stays out.
+func TestPortGuard(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Flannel)
+	session := run(t, newHook(t, pod))
+	guest := podtest.NewGuest(t, pod.Pod, session.Networks()[0].Tap, pod.MAC)
+	if _, err := guest.Udhcpc(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	outside := podtest.OutsideIP.String()
+	guest.Run(t, "ping", "-c1", "-W2", outside)
+
+	capture := podtest.StartCapture(t, pod.Node, pod.NodeLink, "")
+	guest.IP(t, "addr add 10.244.1.99/24 dev eth0")
+	for _, forged := range [][]string{
+		{"ping", "-c1", "-W1", "-I", "10.244.1.99", outside},
+		{"arping", "-c1", "-w1", "-I", "eth0", "-U", pod.Gateway.String()},
+		{"arping", "-c1", "-w1", "-I", "eth0", "-s", "10.244.1.99", pod.Gateway.String()},
+	} {
+		if _, err := guest.Output(t.Context(), forged[0], forged[1:]...); err == nil && forged[0] == "ping" {
+			t.Errorf("%s got an answer", strings.Join(forged, " "))
+		}
+	}
+	guest.Run(t, "ip", "link", "set", "eth0", "address", "02:00:00:00:00:99")
+	_, _ = guest.Output(t.Context(), "ping", "-c1", "-W1", outside)
+	guest.Run(t, "ip", "link", "set", "eth0", "address", pod.MAC.String())
+	guest.Run(t, "ping", "-c1", "-W2", outside) // proves that the capture saw what came before
+	said := strings.Join(capture.Stop(), "\n")
+	for _, bad := range []string{"10.244.1.99", "02:00:00:00:00:99", "BOOTP", "is-at " + pod.MAC.String() + ", length 28 " + pod.Gateway.String()} {
+		if strings.Contains(said, bad) {
+			t.Errorf("the node saw %q:\n%s", bad, said)
+		}
+	}
+	if !strings.Contains(said, "echo request") {
+		t.Errorf("the capture saw nothing:\n%s", said)
+	}
+}
+
+// The sidecar may be killed: the next one takes over, and the VM notices nothing.
+func TestSecondSessionTakesOver(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Calico)
+	h := newHook(t, pod)
+	first := run(t, h)
+	guest := podtest.NewGuest(t, pod.Pod, first.Networks()[0].Tap, pod.MAC)
+	if _, err := guest.Udhcpc(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "another virt-launcher-net serves") {
+		t.Errorf("a second server beside the first: %v", err)
+	}
+	if err := first.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	guest.Run(t, "ping", "-c1", "-W2", podtest.OutsideIP.String())
+	run(t, h)
+	if lease, err := guest.Udhcpc(t.Context()); err != nil || lease["ip"] != pod.IP.Addr().String() {
+		t.Errorf("lease %v, error %v", lease, err)
+	}
+}
+
+func TestWait(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.CalicoDual)
+	h := newHook(t, pod)
+	got := make(chan error, 2)
+	for _, condition := range []string{prestart.ForNetwork, prestart.ForLease} {
+		go func() {
+			_, err := h.Wait(t.Context(), condition)
+			got <- err
+		}()
+	}
+	session := run(t, h)
+	if err := <-got; err != nil { // the network
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := h.Wait(ctx, prestart.ForLease); err == nil || !strings.Contains(err.Error(), "the guest has not asked") {
+		t.Errorf("nobody asked for a lease, and wait said: %v", err)
+	}
+	guest := podtest.NewGuest(t, pod.Pod, session.Networks()[0].Tap, pod.MAC)
+	if _, err := guest.Udhcpc(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-got; err != nil { // the lease
+		t.Fatal(err)
+	}
+}
+
+// Secondary interfaces get no default route, and one without an address is
+// bridged through.
+func TestSeveralInterfaces(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Flannel)
+	for i, name := range []string{"net1", "net2"} {
+		pod.Pod.IP(t, "link add "+name+" type veth peer name "+name+" netns "+pod.Node.Path(), "link set "+name+" up")
+		pod.Node.IP(t, "link set "+name+" up")
+		if i == 0 {
+			pod.Pod.IP(t, "addr add 10.9.0.7/24 dev net1", "route add default via 10.9.0.1 metric 50", "route add 10.10.0.0/16 via 10.9.0.1")
+		}
+	}
+	before := podtest.TakeSnapshot(t, pod.Pod)
+	h := newHook(t, pod)
+	h.Interfaces = []string{"eth0", "net1", "net2"}
+	h.SkipCheck = true // nobody is behind net1
+	session := run(t, h)
+	if n := session.Networks(); len(n) != 3 || n[1].Tap != "tap-net1" || len(n[2].Addresses) != 0 {
+		t.Errorf("networks are %+v", n)
+	}
+	in := func(name string) map[string]string {
+		for _, n := range session.Networks() {
+			if n.Name != name {
+				continue
+			}
+			guest := podtest.NewGuest(t, pod.Pod, n.Tap, []byte(n.MAC))
+			lease, err := guest.Udhcpc(t.Context())
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			return lease
+		}
+		return nil
+	}
+	if l := in("eth0"); !strings.Contains(l["staticroutes"], "0.0.0.0/0 10.244.1.1") {
+		t.Errorf("the primary's routes are %q", l["staticroutes"])
+	}
+	if l := in("net1"); l["ip"] != "10.9.0.7" || l["router"] != "" || l["staticroutes"] != "10.10.0.0/16 10.9.0.1" {
+		t.Errorf("the secondary's lease is %v", l)
+	}
+	if err := session.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Restore(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+		t.Errorf("after restore:\n%s", d)
+	}
+}
+
+// Without a gateway that answers the start is refused, and says what was tried.
+func TestCheckFails(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Flannel)
+	pod.Node.IP(t, "addr flush to "+pod.Gateway.String())
+	h := newHook(t, pod)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	_, err := h.Run(ctx)
+	if err == nil || !strings.Contains(err.Error(), "ARP for the gateway 10.244.1.1") || !strings.Contains(err.Error(), "--no-check") {
+		t.Errorf("got error %v", err)
+	}
+}

@@ -1,0 +1,207 @@
+package discover_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+)
+
+func readPod(t *testing.T, ns *podtest.NS, ctx context.Context, o discover.Options) (pod discover.Pod, err error) {
+	t.Helper()
+	if e := ns.Do(func() error {
+		pod, err = discover.ReadPod(ctx, o)
+		return nil
+	}); e != nil {
+		t.Fatal(e)
+	}
+	return pod, err
+}
+
+// What is read is what ip(8) says, on pods of every shape.
+func TestReadPodAgreesWithIP(t *testing.T) {
+	for _, shape := range podtest.Shapes() {
+		if shape == podtest.L2 {
+			continue // has no address to wait for
+		}
+		t.Run(string(shape), func(t *testing.T) {
+			t.Parallel()
+			pod := podtest.NewPod(t, shape)
+			if err := podtest.WaitSettled(t.Context(), pod.Pod); err != nil {
+				t.Fatal(err)
+			}
+			got, err := readPod(t, pod.Pod, t.Context(), discover.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			in := got.Interfaces[0]
+			if in.Name != "eth0" || in.Kind != "veth" || in.MAC.String() != pod.MAC.String() || in.MTU != pod.MTU || !in.Up || !in.Carrier || !in.ARP || !in.Ethernet {
+				t.Errorf("got %+v", in)
+			}
+			if ip, ok := in.IPv4(); !ok || ip != pod.IP {
+				t.Errorf("IPv4 address %s, want %s", ip, pod.IP)
+			}
+			if d := cmp.Diff(routesByIP(t, pod.Pod), routesOf(in)); d != "" {
+				t.Errorf("routes (-ip +ours):\n%s", d)
+			}
+			neighbors := pod.Pod.Run(t, "ip", "neigh", "show", "nud", "permanent", "dev", "eth0")
+			if want := strings.Count(neighbors, "PERMANENT"); len(in.Neighbors) != want {
+				t.Errorf("neighbours %v, ip says:\n%s", in.Neighbors, neighbors)
+			}
+		})
+	}
+}
+
+// route is what both sides say of a route.
+type route struct {
+	Dst, Gateway, Prefsrc, Scope string
+	Metric, MTU                  int
+}
+
+func routesOf(in discover.Interface) []route {
+	var out []route
+	for _, r := range in.Routes {
+		dst := r.Destination.String()
+		if r.Destination.Bits() == 0 {
+			dst = "default"
+		} else if r.Destination.IsSingleIP() {
+			dst = r.Destination.Addr().String()
+		}
+		o := route{Dst: dst, Scope: r.Scope.String(), Metric: r.Metric, MTU: r.MTU}
+		if r.Gateway.IsValid() {
+			o.Gateway = r.Gateway.String()
+		}
+		if r.Source.IsValid() {
+			o.Prefsrc = r.Source.String()
+		}
+		out = append(out, o)
+	}
+	return out
+}
+
+func routesByIP(t *testing.T, ns *podtest.NS) []route {
+	t.Helper()
+	var out []route
+	for _, family := range []string{"-4", "-6"} {
+		var routes []struct {
+			Dst, Gateway, Prefsrc, Scope string
+			Metric                       int
+			Metrics                      []struct{ MTU int }
+		}
+		text := ns.Run(t, "ip", "-j", "-d", family, "route", "show", "dev", "eth0")
+		if err := json.Unmarshal([]byte(text), &routes); err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range routes {
+			o := route{Dst: r.Dst, Gateway: r.Gateway, Prefsrc: r.Prefsrc, Scope: r.Scope, Metric: r.Metric}
+			for _, m := range r.Metrics {
+				o.MTU += m.MTU
+			}
+			out = append(out, o)
+		}
+	}
+	return out
+}
+
+// It waits for the CNI by the kernel's events.
+func TestReadPodWaits(t *testing.T) {
+	t.Parallel()
+	ns := podtest.New(t)
+	read := make(chan error, 1)
+	var got discover.Pod
+	waiting := make(chan struct{})
+	go func() {
+		var err error
+		read <- errors.Join(ns.Do(func() error {
+			close(waiting)
+			got, err = discover.ReadPod(t.Context(), discover.Options{Interfaces: []string{"eth0"}})
+			return err
+		}))
+	}()
+	<-waiting
+	ns.IP(t, "link add eth0 type veth peer name peer", "link set peer up", "link set eth0 up",
+		"addr add 10.9.0.7/24 dev eth0", "route add default via 10.9.0.1")
+	if err := <-read; err != nil {
+		t.Fatal(err)
+	}
+	if in := got.Interfaces[0]; len(in.Routes) < 2 || in.Routes[0].Gateway != netip.MustParseAddr("10.9.0.1") {
+		t.Errorf("the route that came after the address is not in %+v", in.Routes)
+	}
+}
+
+func TestReadPodSaysWhatIsMissing(t *testing.T) {
+	ns := podtest.New(t)
+	ns.IP(t, "link add idle0 type veth peer name bare0", "link set bare0 up")
+	for name, want := range map[string]string{
+		"eth7":  "no interface eth7 in this network namespace (there are: lo, bare0, idle0)",
+		"idle0": "interface idle0 is down",
+		"bare0": "interface bare0 has no address",
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+			defer cancel()
+			_, err := readPod(t, ns, ctx, discover.Options{Interfaces: []string{name}})
+			if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "--timeout") {
+				t.Errorf("got %v, want %q", err, want)
+			}
+		})
+	}
+}
+
+func TestDefaultInterface(t *testing.T) {
+	t.Parallel()
+	ns := podtest.New(t)
+	ns.IP(t, "link add net1 type veth peer name peer netns "+podtest.New(t).Path(), "link set net1 up", "addr add 10.9.0.7/24 dev net1")
+	check := func(want string) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		defer cancel()
+		pod, err := readPod(t, ns, ctx, discover.Options{})
+		switch {
+		case want == "" && err == nil:
+			t.Errorf("got %s, want none", pod.Interfaces[0].Name)
+		case want != "" && err != nil:
+			t.Error(err)
+		case want != "" && pod.Interfaces[0].Name != want:
+			t.Errorf("got %s, want %s", pod.Interfaces[0].Name, want)
+		}
+	}
+	check("net1") // the only one
+	ns.IP(t, "link add net2 type veth peer name net3", "link set net2 up", "link set net3 up")
+	check("") // several, no default route, no eth0
+	ns.IP(t, "route add default via 10.9.0.1 metric 100")
+	check("net1") // that of the default route
+	ns.IP(t, "addr add 10.8.0.7/24 dev net2", "route add default via 10.8.0.1 metric 50")
+	check("net2") // that of the better one
+}
+
+// A resolv.conf that is not there costs the VM its DNS, not its start, unless
+// it was asked for.
+func TestReadPodWithoutResolvConf(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.CalicoDual)
+	path := filepath.Join(t.TempDir(), "resolv.conf")
+	if _, err := readPod(t, pod.Pod, t.Context(), discover.Options{ResolvConf: path}); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("got %v", err)
+	}
+	if err := os.WriteFile(path, []byte("nameserver 10.96.0.10\nbogus\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got, err := readPod(t, pod.Pod, t.Context(), discover.Options{ResolvConf: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got.DNS.Servers) != 1 || len(got.DNS.LeftOut) != 1 || got.Hostname == "" {
+		t.Errorf("got %+v", got)
+	}
+}

@@ -1,0 +1,328 @@
+package domain
+
+import (
+	"bytes"
+	"flag"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"libvirt.org/go/libvirtxml"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+var (
+	eth0 = NIC{Interface: "eth0", Tap: "tap-eth0", MAC: net.HardwareAddr{0x0a, 0x58, 0x0a, 0xf4, 0x01, 0x07}, MTU: 1450}
+	net1 = NIC{Interface: "net1", Tap: "tap-net1", MAC: net.HardwareAddr{0x0a, 0x58, 0x0a, 0xf4, 0x02, 0x07}, MTU: 9001, Queues: 4}
+)
+
+// with returns a copy of n, changed.
+func with(n NIC, change func(*NIC)) NIC {
+	change(&n)
+	return n
+}
+
+// goldens are the files in testdata and what is attached to each.
+var goldens = []struct {
+	name string
+	nics []NIC
+}{
+	{"minimal", []NIC{eth0}},
+	{"no-devices", []NIC{eth0}},
+	{"empty-devices", []NIC{eth0}},
+	{"foreign", []NIC{eth0}},
+	{"by-alias", []NIC{eth0}},
+	{"by-mac", []NIC{with(eth0, func(n *NIC) { n.MTU = 0 })}},
+	{"by-tap", []NIC{with(eth0, func(n *NIC) { n.Model = "e1000e" })}},
+	{"tuned", []NIC{with(eth0, func(n *NIC) { n.Queues = 8 })}},
+	{"network-boot", []NIC{eth0}},
+	{"kubevirt", []NIC{with(eth0, func(n *NIC) { n.Alias = "ua-default" }), net1}},
+	{"several", []NIC{
+		eth0,
+		with(net1, func(n *NIC) { n.MAC = net.HardwareAddr{0x52, 0x54, 0, 0, 0, 1}; n.Model = "virtio" }),
+		{Interface: "net.2@x", Tap: "tap-net2", MAC: net.HardwareAddr{0x52, 0x54, 0, 0, 0, 2}},
+	}},
+	{"weird", []NIC{eth0, net1}},
+	{"one-line", []NIC{eth0}},
+	{"crlf", []NIC{eth0, net1}},
+	{"s390x", []NIC{eth0}},
+	{"patched", []NIC{eth0}},
+}
+
+func readFile(t testing.TB, name string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("testdata", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func TestAttachGolden(t *testing.T) {
+	for _, g := range goldens {
+		t.Run(g.name, func(t *testing.T) {
+			in := readFile(t, g.name+".xml")
+			got, err := Attach(in, g.nics...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			golden := filepath.Join("testdata", g.name+".golden.xml")
+			if *update {
+				if err := os.WriteFile(golden, got, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if diff := cmp.Diff(string(readFile(t, g.name+".golden.xml")), string(got)); diff != "" {
+				t.Errorf("(-golden +got):\n%s", diff)
+			}
+			again, err := Attach(got, g.nics...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(string(got), string(again)); diff != "" {
+				t.Errorf("not idempotent (-first +second):\n%s", diff)
+			}
+			if untouched(t, in) != untouched(t, got) && g.name != "no-devices" && g.name != "empty-devices" {
+				t.Errorf("changed outside of the interfaces:\n%s", cmp.Diff(untouched(t, in), untouched(t, got)))
+			}
+			checkWitness(t, got, g.nics)
+		})
+	}
+}
+
+// untouched returns the document without its interfaces and the white space
+// before them.
+func untouched(t *testing.T, doc []byte) string {
+	t.Helper()
+	root, err := parseDomain(doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	at := 0
+	for _, i := range root.all("devices", "interface") {
+		b.WriteString(strings.TrimRight(string(doc[at:i.start]), " \t\r\n"))
+		at = i.end
+	}
+	return b.String() + string(doc[at:])
+}
+
+// checkWitness has libvirt's own Go types read the NICs from the document.
+func checkWitness(t *testing.T, doc []byte, nics []NIC) {
+	t.Helper()
+	var d libvirtxml.Domain
+	if err := d.Unmarshal(string(doc)); err != nil {
+		t.Fatalf("libvirtxml: %v\n%s", err, doc)
+	}
+	for _, n := range nics {
+		i := byAlias(d.Devices.Interfaces, n.withDefaults().Alias)
+		if i == nil {
+			t.Fatalf("libvirtxml finds no interface %s", n)
+		}
+		if i.Source == nil || i.Source.Ethernet == nil {
+			t.Errorf("%s: source %+v, want ethernet", n, i.Source)
+		}
+		if i.Target == nil || i.Target.Dev != n.Tap || i.Target.Managed != "no" {
+			t.Errorf("%s: target %+v", n, i.Target)
+		}
+		if i.MAC == nil || i.MAC.Address != n.MAC.String() {
+			t.Errorf("%s: mac %+v", n, i.MAC)
+		}
+		if i.Model == nil || i.Model.Type == "" || n.Model != "" && i.Model.Type != n.Model {
+			t.Errorf("%s: model %+v", n, i.Model)
+		}
+		if (i.MTU == nil) != (n.MTU == 0) || i.MTU != nil && i.MTU.Size != uint(n.MTU) {
+			t.Errorf("%s: mtu %+v", n, i.MTU)
+		}
+		var queues uint
+		if i.Driver != nil {
+			queues = i.Driver.Queues
+		}
+		if n.Queues > 1 && queues != uint(n.Queues) || n.Queues <= 1 && queues != 0 {
+			t.Errorf("%s: %d queues", n, queues)
+		}
+	}
+}
+
+func byAlias(interfaces []libvirtxml.DomainInterface, alias string) *libvirtxml.DomainInterface {
+	for _, i := range interfaces {
+		if i.Alias != nil && i.Alias.Name == alias {
+			return &i
+		}
+	}
+	return nil
+}
+
+// A NIC already as wanted is not written anew, whatever its style.
+func TestAttachLeavesPatched(t *testing.T) {
+	in := readFile(t, "patched.xml")
+	got, err := Attach(in, eth0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(in), string(got)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestAttachChangedNIC(t *testing.T) {
+	first, err := Attach(readFile(t, "minimal.xml"), eth0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := with(eth0, func(n *NIC) { n.Queues, n.Tap, n.MTU, n.MAC = 2, "tap9", 0, net1.MAC })
+	got, err := Attach(first, second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkWitness(t, got, []NIC{second})
+	back, err := Attach(got, eth0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if untouched(t, first) != untouched(t, back) {
+		t.Error(cmp.Diff(string(first), string(back)))
+	}
+	checkWitness(t, back, []NIC{eth0})
+}
+
+func TestAttachNothing(t *testing.T) {
+	in := readFile(t, "foreign.xml")
+	got, err := Attach(in)
+	if err != nil || !bytes.Equal(in, got) {
+		t.Errorf("%v, %s", err, cmp.Diff(string(in), string(got)))
+	}
+}
+
+func TestAttachDocumentErrors(t *testing.T) {
+	for _, tt := range []struct{ name, xml, want string }{
+		{"empty", "", "0 root elements"},
+		{"text", "no XML", "text outside the root element"},
+		{"other root", "<network><name>x</name></network>", "the root element is <network>, not <domain>"},
+		{"fragment", "<devices/>", "the root element is <devices>"},
+		{"snapshot", "<domainsnapshot><domain/></domainsnapshot>", "<domainsnapshot>"},
+		{"prefixed root", `<x:domain xmlns:x="y"/>`, "<x:domain>"},
+		{"two roots", "<domain/><domain/>", "2 root elements"},
+		{"text after", "<domain/>x", "text outside"},
+		{"unclosed", "<domain><devices>", "<devices> has no end"},
+		{"crossed", "<domain><devices></domain></devices>", "</domain> ends nothing"},
+		{"end only", "</domain>", "ends nothing"},
+		{"cut", "<domain><devic", "syntax error"},
+		{"doctype", `<!DOCTYPE domain SYSTEM "x"><domain/>`, "document type declaration"},
+		{"entities", `<!DOCTYPE d [<!ENTITY a "b">]><domain>&a;</domain>`, "document type declaration"},
+		{"entity", "<domain>&a;</domain>", "entity"},
+		{"latin-1", "<?xml version='1.0' encoding='ISO-8859-1'?><domain/>", "only UTF-8"},
+		{"not UTF-8", "<domain>\xff</domain>", "UTF-8"},
+		{"too long", "<domain>" + strings.Repeat(" ", maxXML) + "</domain>", "more than"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := Attach([]byte(tt.xml), eth0)
+			if err == nil || !strings.HasPrefix(err.Error(), "parse domain XML: ") || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %v, want %q in it", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestAttachNICErrors(t *testing.T) {
+	ambiguous := `<domain><devices>
+		<interface type='user'><alias name='ua-eth0'/></interface>
+		<interface type='user'><mac address='0A:58:0A:F4:01:07'/></interface>
+		<interface type='user'><alias name='ua-net1'/><target dev='tap7'/></interface>
+		<interface type='user'><model type='e1000'/><mac address='02:00:00:00:00:08'/></interface>
+	</devices></domain>`
+	for _, tt := range []struct {
+		name string
+		nics []NIC
+		want string
+	}{
+		{"zero", []NIC{{}}, "neither interface nor alias"},
+		{"no tap", []NIC{with(eth0, func(n *NIC) { n.Tap = "" })}, "NIC eth0: no tap"},
+		{"long tap", []NIC{with(eth0, func(n *NIC) { n.Tap = "tap-0123456789ab" })}, "not the name of a network device"},
+		{"tap pattern", []NIC{with(eth0, func(n *NIC) { n.Tap = "tap%d" })}, "not the name of a network device"},
+		{"no MAC", []NIC{with(eth0, func(n *NIC) { n.MAC = nil })}, "no MAC"},
+		{"multicast MAC", []NIC{with(eth0, func(n *NIC) { n.MAC = net.HardwareAddr{1, 0, 0x5e, 0, 0, 1} })}, "not a unicast"},
+		{"zero MAC", []NIC{with(eth0, func(n *NIC) { n.MAC = make(net.HardwareAddr, 6) })}, "not a unicast"},
+		{"long MAC", []NIC{with(eth0, func(n *NIC) { n.MAC = make(net.HardwareAddr, 8) })}, "not a unicast"},
+		{"MTU", []NIC{with(eth0, func(n *NIC) { n.MTU = 67 })}, "MTU 67"},
+		{"queues", []NIC{with(eth0, func(n *NIC) { n.Queues = -1 })}, "-1 queues"},
+		{"many queues", []NIC{with(eth0, func(n *NIC) { n.Queues = 257 })}, "257 queues"},
+		{"model", []NIC{with(eth0, func(n *NIC) { n.Model = "<x>" })}, `model "<x>"`},
+		{"alias", []NIC{with(eth0, func(n *NIC) { n.Alias = "eth0" })}, `alias "eth0"`},
+		{"queues of e1000", []NIC{with(net1, func(n *NIC) { n.Model = "e1000" })}, "NIC net1: 4 queues need a virtio model, not e1000"},
+		{"queues of the e1000 there", []NIC{with(net1, func(n *NIC) {
+			n.Alias, n.MAC = "ua-a", net.HardwareAddr{2, 0, 0, 0, 0, 8}
+		})}, "need a virtio model, not e1000"},
+		{"same alias", []NIC{eth0, with(net1, func(n *NIC) { n.Alias = "ua-eth0" })}, "NICs eth0 and net1 have the same alias ua-eth0"},
+		{"same tap", []NIC{eth0, with(net1, func(n *NIC) { n.Tap = eth0.Tap })}, "the same tap tap-eth0"},
+		{"same MAC", []NIC{eth0, with(net1, func(n *NIC) { n.MAC = eth0.MAC })}, "the same MAC 0a:58:0a:f4:01:07"},
+		{"two interfaces", []NIC{eth0}, "NIC eth0 is more than one interface of the domain"},
+		{"two NICs", []NIC{net1, with(eth0, func(n *NIC) { n.Tap, n.MAC, n.Alias = "tap7", net.HardwareAddr{2, 0, 0, 0, 0, 9}, "ua-x" })}, "both are interface 3"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := Attach([]byte(ambiguous), tt.nics...)
+			if err == nil || !strings.Contains(err.Error(), tt.want) || got != nil {
+				t.Errorf("got %q, %v, want an error with %q", got, err, tt.want)
+			}
+		})
+	}
+}
+
+// Deep and fragmented documents take no time worth speaking of.
+func TestAttachHostileDocuments(t *testing.T) {
+	for name, xml := range map[string]string{
+		"deep":       "<domain>" + strings.Repeat("<a>", 300_000) + strings.Repeat("</a>", 300_000) + "</domain>",
+		"fragmented": "<domain>" + strings.Repeat("a<!---->", 500_000) + "</domain>",
+		"many":       "<domain><devices>" + strings.Repeat("<interface/>", 300_000) + "</devices></domain>",
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := Attach([]byte(xml), eth0, net1); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	deep := "<domain><devices><interface><alias name='ua-eth0'/>" + strings.Repeat("<a>", 2000) + strings.Repeat("</a>", 2000) + "</interface></devices></domain>"
+	if _, err := Attach([]byte(deep), eth0); err == nil {
+		t.Error("an interface 2000 elements deep was taken")
+	}
+}
+
+func FuzzAttach(f *testing.F) {
+	for _, g := range goldens {
+		f.Add(readFile(f, g.name+".xml"))
+		f.Add(readFile(f, g.name+".golden.xml"))
+	}
+	f.Fuzz(func(t *testing.T, in []byte) {
+		got, err := Attach(in, eth0, net1)
+		if err != nil {
+			return
+		}
+		again, err := Attach(got, eth0, net1)
+		if err != nil {
+			t.Fatalf("second time: %v\n%s", err, got)
+		}
+		if !bytes.Equal(got, again) {
+			t.Fatalf("not idempotent:\n%s\n%s", got, again)
+		}
+		root, err := parseDomain(in)
+		if err != nil {
+			t.Fatalf("taken, but not a domain: %v", err)
+		}
+		if devices := root.all("devices"); len(devices) > 0 && devices[0].open < devices[0].end {
+			bare := func(doc []byte) string { return strings.Join(strings.Fields(untouched(t, doc)), "") }
+			if bare(in) != bare(got) {
+				t.Fatalf("changed outside of the interfaces:\n%s\n%s", in, got)
+			}
+		}
+		var d libvirtxml.Domain
+		if d.Unmarshal(string(in)) == nil {
+			if err := d.Unmarshal(string(got)); err != nil {
+				t.Fatalf("libvirtxml: %v\n%s", err, got)
+			}
+		}
+	})
+}

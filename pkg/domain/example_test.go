@@ -1,0 +1,52 @@
+package domain_test
+
+import (
+	"fmt"
+	"log"
+	"net"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/domain"
+)
+
+func ExampleAttach() {
+	const xml = `<domain type='kvm'>
+  <name>vm</name>
+  <devices>
+    <emulator>/usr/bin/qemu-system-x86_64</emulator>
+    <!-- how the guest sees it stays, how the host connects it goes -->
+    <interface type='bridge'>
+      <source bridge='br0'/>
+      <mac address='0a:58:0a:f4:01:07'/>
+      <address type='pci' domain='0' bus='1' slot='0' function='0'/>
+    </interface>
+  </devices>
+</domain>`
+	nic := domain.NIC{
+		Interface: "eth0",
+		Tap:       "tap-eth0",
+		MAC:       net.HardwareAddr{0x0a, 0x58, 0x0a, 0xf4, 0x01, 0x07},
+		MTU:       1450,
+	}
+	out, err := domain.Attach([]byte(xml), nic)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("%s\n", out)
+	// Output:
+	// <domain type='kvm'>
+	//   <name>vm</name>
+	//   <devices>
+	//     <emulator>/usr/bin/qemu-system-x86_64</emulator>
+	//     <!-- how the guest sees it stays, how the host connects it goes -->
+	//     <interface type='ethernet'>
+	//       <mac address='0a:58:0a:f4:01:07'/>
+	//       <target dev='tap-eth0' managed='no'/>
+	//       <model type='virtio'/>
+	//       <mtu size='1450'/>
+	//       <alias name='ua-eth0'/>
+	//       <rom enabled='no'/>
+	//       <address type='pci' domain='0' bus='1' slot='0' function='0'/>
+	//     </interface>
+	//   </devices>
+	// </domain>
+}

@@ -1,0 +1,87 @@
+//go:build linux && cgo && libvirt_dlopen
+
+package domain
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// openNetns returns the network namespace of the calling thread. The caller
+// closes it.
+func openNetns() (*os.File, error) {
+	f, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return nil, fmt.Errorf("open the current network namespace: %w", err)
+	}
+	return f, nil
+}
+
+// enterNetns moves the calling thread, which must be locked, into ns. Being there
+// already it needs no privilege.
+func enterNetns(ns *os.File) error {
+	here, err := openNetns()
+	if err != nil {
+		return err
+	}
+	defer here.Close()
+	want, err := ns.Stat()
+	if err != nil {
+		return fmt.Errorf("stat network namespace: %w", err)
+	}
+	if is, err := here.Stat(); err == nil && os.SameFile(is, want) {
+		return nil
+	}
+	if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+		return fmt.Errorf("enter network namespace: %w", err)
+	}
+	return nil
+}
+
+// call runs f, which calls libvirt, on a thread of its own in ns: what libvirt
+// starts from there, its threads and QEMU, is born in ns.
+//
+// A call of libvirt can't be cancelled. If ctx ends first, call returns the cause
+// and leaves f and its thread behind, for good if libvirt never answers; when f
+// returns after all, its result is given to late.
+func call[T any](ctx context.Context, ns *os.File, f func() (T, error), late func(T)) (T, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	var zero T
+	// The thread needs a descriptor which lives as long as it does.
+	fd, err := unix.FcntlInt(ns.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return zero, fmt.Errorf("duplicate network namespace: %w", err)
+	}
+	own := os.NewFile(uintptr(fd), ns.Name())
+	done := make(chan result) // unbuffered: a result is taken, or known to be late
+	gone := make(chan struct{})
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends here, with its namespace
+		defer own.Close()
+		var r result
+		if r.err = enterNetns(own); r.err == nil {
+			r.value, r.err = f()
+		}
+		select {
+		case done <- r:
+		case <-gone:
+			if r.err == nil {
+				late(r.value)
+			}
+		}
+	}()
+	select {
+	case r := <-done:
+		return r.value, r.err
+	case <-ctx.Done():
+		close(gone)
+		return zero, context.Cause(ctx)
+	}
+}

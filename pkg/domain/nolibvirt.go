@@ -1,0 +1,32 @@
+//go:build !linux || !cgo || !libvirt_dlopen
+
+package domain
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+)
+
+var errNoLibvirt = errors.New("this build has no libvirt support: build with cgo and -tags libvirt_dlopen")
+
+// A VM is a domain started by [Start], of which there is none in this build.
+type VM struct{}
+
+// Start fails: this build has no libvirt support.
+func Start(context.Context, *slog.Logger, string, []byte) (*VM, error) { return nil, errNoLibvirt }
+
+// Name is the domain's name.
+func (*VM) Name() string { return "" }
+
+// UUID is the domain's UUID.
+func (*VM) UUID() string { return "" }
+
+// Wait fails: this build has no libvirt support.
+func (*VM) Wait(context.Context) error { return errNoLibvirt }
+
+// Shutdown fails: this build has no libvirt support.
+func (*VM) Shutdown(context.Context) error { return errNoLibvirt }
+
+// Close fails: this build has no libvirt support.
+func (*VM) Close() error { return errNoLibvirt }

@@ -1,0 +1,203 @@
+//go:build linux && cgo && libvirt_dlopen
+
+package domain
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"libvirt.org/go/libvirt"
+)
+
+const (
+	// libvirt gets this long to undo what it was doing when the caller gave up.
+	undoTime = 10 * time.Second
+	// libvirt itself gives QEMU 10 s after SIGTERM and 5 s after SIGKILL, and
+	// more with devices of the host (virProcessKillPainfullyDelay).
+	destroyTime = 45 * time.Second
+)
+
+// Start connects to libvirt at the URI and starts the domain. The caller closes
+// the VM.
+//
+// QEMU is born in the network namespace of the calling thread if the URI has the
+// driver run in this process (qemu:///embed?root=DIR, one process per DIR), else
+// in that of the libvirtd found. The caller, if it has entered a namespace, must
+// have locked its thread.
+//
+// The domain is transient: libvirt forgets it when it stops, so nothing is left
+// to undefine, even if this process is killed. QEMU outlives a killed process;
+// in the embedded driver nobody can then adopt it. If libvirt has a domain of
+// that name and UUID defined but not running, that definition stays as it is.
+//
+// On error there is no domain and no connection left. If ctx ends while
+// libvirt does not answer, Start returns nevertheless; one thread stays with
+// libvirt until it does, and undoes what comes of it.
+func Start(ctx context.Context, log *slog.Logger, uri string, xml []byte) (*VM, error) {
+	v, err := newVM(log, uri, xml)
+	if err != nil {
+		return nil, err
+	}
+	if err := v.connect(ctx); err != nil {
+		v.netns.Close()
+		return nil, err
+	}
+	if err := v.start(ctx, string(xml)); err != nil {
+		return nil, errors.Join(err, v.Close())
+	}
+	v.log.Info("domain started", "domain", v.name, "uuid", v.uuid, "uri", uri)
+	return v, nil
+}
+
+// newVM returns the domain in the XML, not yet connected.
+func newVM(log *slog.Logger, uri string, xml []byte) (*VM, error) {
+	root, err := parseDomain(xml)
+	if err != nil {
+		return nil, fmt.Errorf("parse domain XML: %w", err)
+	}
+	names := root.all("name")
+	if len(names) == 0 || len(names[0].text) == 0 {
+		return nil, errors.New("domain XML has no <name>")
+	}
+	netns, err := openNetns()
+	if err != nil {
+		return nil, err
+	}
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &VM{
+		log: log, uri: uri, name: string(names[0].text), netns: netns,
+		stopped: make(chan struct{}), disconnected: make(chan struct{}),
+	}, nil
+}
+
+// connect opens the connection and listens to its events. The event loop must
+// run before: the embedded driver starts nothing without it.
+func (v *VM) connect(ctx context.Context) error {
+	if err := events.acquire(); err != nil {
+		return err
+	}
+	conn, err := call(ctx, v.netns, v.open, func(c *libvirt.Connect) { _ = v.disconnect(c) })
+	if err != nil {
+		events.release()
+	}
+	switch {
+	case err == nil:
+		v.conn = conn
+		return nil
+	case ctx.Err() != nil:
+		return fmt.Errorf("connect to %s: no answer from libvirt: %w", v.uri, err)
+	case errors.Is(err, libvirt.ERR_SYSTEM_ERROR):
+		return fmt.Errorf("connect to %s: %w: is libvirtd running in this pod? --connect names another", v.uri, plain(err))
+	}
+	return fmt.Errorf("connect to %s: %w", v.uri, plain(err))
+}
+
+func (v *VM) open() (*libvirt.Connect, error) {
+	conn, err := libvirt.NewConnect(v.uri)
+	if err != nil {
+		return nil, err
+	}
+	if err := conn.RegisterCloseCallback(v.lost); err != nil {
+		_, _ = conn.Close()
+		return nil, err
+	}
+	// Of all domains, since there is none yet to ask for.
+	if v.lifecycle, err = conn.DomainEventLifecycleRegister(nil, v.event); err != nil {
+		_ = conn.UnregisterCloseCallback()
+		_, _ = conn.Close()
+		return nil, err
+	}
+	return conn, nil
+}
+
+// disconnect undoes open. A callback left registered would keep the connection.
+func (v *VM) disconnect(conn *libvirt.Connect) error {
+	events := conn.DomainEventDeregister(v.lifecycle)
+	loss := conn.UnregisterCloseCallback()
+	_, err := conn.Close()
+	return errors.Join(events, loss, err)
+}
+
+// start starts the domain. If ctx ends meanwhile, libvirt gets some time to undo
+// what it was doing, lest a process that ends now leaves it running.
+func (v *VM) start(ctx context.Context, xml string) error {
+	patient, cancel := outlive(ctx, undoTime)
+	defer cancel()
+	if err := v.conn.Ref(); err != nil { // for the thread, should it be left behind
+		return fmt.Errorf("reference the connection to %s: %w", v.uri, plain(err))
+	}
+	create := func() (*libvirt.Domain, error) {
+		defer v.conn.Close()
+		return v.create(ctx, xml)
+	}
+	dom, err := call(patient, v.netns, create, discard)
+	if err != nil {
+		return fmt.Errorf("start domain %s on %s: %w", v.name, v.uri, plain(err))
+	}
+	v.dom = dom
+	return nil
+}
+
+func (v *VM) create(ctx context.Context, xml string) (*libvirt.Domain, error) {
+	if old, err := v.conn.LookupDomainByName(v.name); err == nil {
+		running, err := old.IsActive()
+		_ = old.Free()
+		if err == nil && running {
+			return nil, fmt.Errorf("one of that name is running: virsh -c %s destroy %s ends it", v.uri, v.name)
+		}
+	}
+	dom, err := v.conn.DomainCreateXML(xml, libvirt.DOMAIN_NONE)
+	if err != nil {
+		return nil, err
+	}
+	if v.uuid, err = dom.GetUUIDString(); err == nil {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		discard(dom)
+		return nil, err
+	}
+	return dom, nil
+}
+
+// discard ends a domain nobody will hear of.
+func discard(dom *libvirt.Domain) {
+	_ = dom.Destroy()
+	_ = dom.Free()
+}
+
+// outlive returns a context which ends that much later than ctx.
+func outlive(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	late, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		time.AfterFunc(d, func() { cancel(context.Cause(ctx)) })
+	})
+	return late, func() {
+		stop()
+		cancel(context.Canceled)
+	}
+}
+
+// A failure is an error of libvirt which reads as libvirt words it, without its
+// numbers.
+type failure struct {
+	text  string
+	cause error
+}
+
+func (f *failure) Error() string { return f.text }
+func (f *failure) Unwrap() error { return f.cause }
+
+func plain(err error) error {
+	var e libvirt.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	return &failure{strings.Replace(err.Error(), e.Error(), e.Message, 1), err}
+}

@@ -1,0 +1,31 @@
+package domain
+
+import "fmt"
+
+// A StopReason tells why a domain is not running any more
+// (virDomainEventStoppedDetailType).
+type StopReason string
+
+// The reasons libvirt knows. A guest which powered itself off, or was asked to by
+// [VM.Shutdown] and did, is ReasonShutdown.
+const (
+	ReasonShutdown     StopReason = "shutdown"
+	ReasonDestroyed    StopReason = "destroyed"
+	ReasonCrashed      StopReason = "crashed" // the guest panicked
+	ReasonMigrated     StopReason = "migrated"
+	ReasonSaved        StopReason = "saved"
+	ReasonFailed       StopReason = "failed" // QEMU died
+	ReasonFromSnapshot StopReason = "stopped by a snapshot"
+	ReasonUnknown      StopReason = "stopped"
+)
+
+// A StopError is what [VM.Wait] returns if the domain stopped for another reason
+// than that the guest shut down.
+type StopError struct {
+	Domain string
+	Reason StopReason
+}
+
+func (e *StopError) Error() string {
+	return fmt.Sprintf("domain %s: %s", e.Domain, e.Reason)
+}

@@ -1,0 +1,197 @@
+//go:build linux && cgo && libvirt_dlopen
+
+package domain
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+
+	"libvirt.org/go/libvirt"
+)
+
+// A VM is a running domain. Its methods may be called from any goroutine and any
+// network namespace.
+type VM struct {
+	log        *slog.Logger
+	uri        string
+	name, uuid string
+	netns      *os.File
+	conn       *libvirt.Connect
+	dom        *libvirt.Domain
+	lifecycle  int // number of the event callback
+
+	started      bool // owned by the event loop, as is reason until stopped is closed
+	reason       StopReason
+	stopped      chan struct{}
+	disconnected chan struct{}
+	stop, lose   sync.Once // guard the channels
+	closed       sync.Once
+}
+
+// Name is the domain's name.
+func (v *VM) Name() string { return v.name }
+
+// UUID is the domain's UUID.
+func (v *VM) UUID() string { return v.uuid }
+
+// Wait returns when the domain has stopped: nil if the guest shut down, a
+// [*StopError] if there is another reason. Any other error says that it is not
+// known whether the domain runs: ctx or the connection has ended. It may
+// be called again, and by more than one goroutine.
+func (v *VM) Wait(ctx context.Context) error {
+	select {
+	case <-v.stopped:
+	case <-v.disconnected:
+	case <-ctx.Done():
+	}
+	switch {
+	case v.hasStopped() && v.reason == ReasonShutdown:
+		return nil
+	case v.hasStopped():
+		return &StopError{Domain: v.name, Reason: v.reason}
+	case ctx.Err() != nil:
+		return fmt.Errorf("wait for domain %s: %w", v.name, context.Cause(ctx))
+	}
+	return fmt.Errorf("wait for domain %s: the connection to %s has ended", v.name, v.uri)
+}
+
+func (v *VM) hasStopped() bool     { return isClosed(v.stopped) }
+func (v *VM) isDisconnected() bool { return isClosed(v.disconnected) }
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// Shutdown asks the guest to shut down, by ACPI or its agent, and destroys the
+// domain if it has not when ctx ends. Without an error the domain has stopped;
+// [VM.Wait] tells why.
+func (v *VM) Shutdown(ctx context.Context) error {
+	err := v.call(ctx, (*libvirt.Domain).Shutdown)
+	if err == nil {
+		err = v.Wait(ctx)
+	}
+	if v.hasStopped() {
+		return nil
+	}
+	v.log.Warn("domain does not shut down, destroying it", "domain", v.name, "cause", err)
+	return v.destroy(ctx)
+}
+
+// destroy ends the domain without asking, and even if ctx has ended.
+func (v *VM) destroy(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), destroyTime)
+	defer cancel()
+	err := v.call(ctx, (*libvirt.Domain).Destroy)
+	if err == nil || errors.Is(err, libvirt.ERR_OPERATION_INVALID) || errors.Is(err, libvirt.ERR_NO_DOMAIN) {
+		err = v.Wait(ctx) // for the event: it is there, or on its way
+	}
+	if v.hasStopped() {
+		return nil
+	}
+	return fmt.Errorf("destroy domain %s on %s: %w", v.name, v.uri, err)
+}
+
+// Close ends the connection, and is the last call. A domain still running runs
+// on: Shutdown comes before. Closing again does nothing.
+func (v *VM) Close() error {
+	var err error
+	v.closed.Do(func() { err = v.close() })
+	return err
+}
+
+func (v *VM) close() error {
+	lost := v.isDisconnected()
+	v.lost(nil, libvirt.CONNECT_CLOSE_REASON_CLIENT)
+	ctx, cancel := context.WithTimeout(context.Background(), undoTime)
+	defer cancel()
+	_, err := call(ctx, v.netns, func() (struct{}, error) {
+		if v.dom != nil {
+			_ = v.dom.Free() // only a reference, and ours
+		}
+		return struct{}{}, v.disconnect(v.conn)
+	}, func(struct{}) {})
+	if lost {
+		err = nil // nobody is left to say goodbye to
+	}
+	if ctx.Err() == nil { // else the connection may still need both
+		events.release()
+		err = errors.Join(err, v.netns.Close())
+	}
+	if err != nil {
+		return fmt.Errorf("close connection to %s: %w", v.uri, plain(err))
+	}
+	return nil
+}
+
+// call calls f, which may be left behind when ctx ends.
+func (v *VM) call(ctx context.Context, f func(*libvirt.Domain) error) error {
+	if v.isDisconnected() {
+		return errors.New("the connection has ended")
+	}
+	if err := v.dom.Ref(); err != nil {
+		return fmt.Errorf("reference domain %s: %w", v.name, plain(err))
+	}
+	_, err := call(ctx, v.netns, func() (struct{}, error) {
+		defer v.dom.Free()
+		return struct{}{}, f(v.dom)
+	}, func(struct{}) {})
+	return plain(err)
+}
+
+// event is called by the event loop with what happens to any domain. Names are
+// unique while a domain lives, so what follows our own start concerns us.
+func (v *VM) event(_ *libvirt.Connect, dom *libvirt.Domain, e *libvirt.DomainEventLifecycle) {
+	if name, err := dom.GetName(); err != nil || name != v.name {
+		return
+	}
+	switch e.Event {
+	case libvirt.DOMAIN_EVENT_STARTED:
+		v.started = true
+	case libvirt.DOMAIN_EVENT_CRASHED:
+		v.log.Warn("guest panicked", "domain", v.name)
+	case libvirt.DOMAIN_EVENT_STOPPED:
+		if !v.started {
+			return // one of that name which was there before
+		}
+		v.stop.Do(func() {
+			v.reason = stopReason(libvirt.DomainEventStoppedDetailType(e.Detail))
+			v.log.Info("domain stopped", "domain", v.name, "reason", v.reason)
+			close(v.stopped)
+		})
+	}
+}
+
+// lost is called by the event loop when the connection is gone, with libvirtd or
+// by our own closing it.
+func (v *VM) lost(*libvirt.Connect, libvirt.ConnectCloseReason) {
+	v.lose.Do(func() { close(v.disconnected) })
+}
+
+func stopReason(detail libvirt.DomainEventStoppedDetailType) StopReason {
+	switch detail {
+	case libvirt.DOMAIN_EVENT_STOPPED_SHUTDOWN:
+		return ReasonShutdown
+	case libvirt.DOMAIN_EVENT_STOPPED_DESTROYED:
+		return ReasonDestroyed
+	case libvirt.DOMAIN_EVENT_STOPPED_CRASHED:
+		return ReasonCrashed
+	case libvirt.DOMAIN_EVENT_STOPPED_MIGRATED:
+		return ReasonMigrated
+	case libvirt.DOMAIN_EVENT_STOPPED_SAVED:
+		return ReasonSaved
+	case libvirt.DOMAIN_EVENT_STOPPED_FAILED:
+		return ReasonFailed
+	case libvirt.DOMAIN_EVENT_STOPPED_FROM_SNAPSHOT:
+		return ReasonFromSnapshot
+	}
+	return ReasonUnknown
+}

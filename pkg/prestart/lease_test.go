@@ -1,0 +1,149 @@
+package prestart
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
+)
+
+// planFor is a plan for an interface with an address and routes, each written
+// as "destination [gateway] [mtu N] [metric N] [table N]".
+func planFor(t *testing.T, address string, routes ...string) prepare.Plan {
+	t.Helper()
+	in := discover.Interface{
+		Name: "eth0", Index: 2, Kind: "veth", MAC: discover.HardwareAddr{2, 0, 0, 0, 0, 7}, MTU: 1500,
+		Up: true, ARP: true, Ethernet: true,
+	}
+	if address != "" {
+		in.Addresses = []discover.Address{{Prefix: netip.MustParsePrefix(address)}}
+	}
+	for _, text := range routes {
+		words := strings.Fields(text)
+		r := discover.Route{Destination: netip.MustParsePrefix(words[0]), Table: unix.RT_TABLE_MAIN, Type: unix.RTN_UNICAST}
+		words = words[1:]
+		if len(words)%2 == 1 {
+			r.Gateway = netip.MustParseAddr(words[0])
+			words = words[1:]
+		}
+		for ; len(words) > 0; words = words[2:] {
+			field := map[string]*int{"mtu": &r.MTU, "metric": &r.Metric, "table": &r.Table}[words[0]]
+			if _, err := fmt.Sscan(words[1], field); err != nil {
+				t.Fatal(err)
+			}
+		}
+		in.Routes = append(in.Routes, r)
+	}
+	plan, err := prepare.NewPlan(in, prepare.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return plan
+}
+
+func TestNewLease(t *testing.T) {
+	for _, c := range []struct {
+		name      string
+		plan      prepare.Plan
+		secondary bool
+		want      string // address, router, server, MTU, routes
+	}{
+		{
+			name: "bridge", plan: planFor(t, "10.244.1.7/24", "0.0.0.0/0 10.244.1.1", "10.244.0.0/16 10.244.1.1", "10.244.1.0/24"),
+			want: "10.244.1.7/24 router 10.244.1.1 server 10.244.1.1 mtu 1500 [10.244.0.0/16 via 10.244.1.1] [0.0.0.0/0 via 10.244.1.1]",
+		},
+		{
+			name: "point to point, no connected route", plan: planFor(t, "10.244.0.2/24", "0.0.0.0/0 10.244.0.1", "10.244.0.0/24 10.244.0.1", "10.244.0.1/32"),
+			want: "10.244.0.2/32 router 10.244.0.1 server 10.244.0.1 mtu 1500 [10.244.0.1/32] [10.244.0.0/24 via 10.244.0.1] [0.0.0.0/0 via 10.244.0.1]",
+		},
+		{
+			name: "gateway off the subnet", plan: planFor(t, "192.168.79.5/32", "0.0.0.0/0 169.254.1.1", "169.254.1.1/32"),
+			want: "192.168.79.5/32 router 169.254.1.1 server 169.254.1.1 mtu 1500 [169.254.1.1/32] [0.0.0.0/0 via 169.254.1.1]",
+		},
+		{
+			name: "gateway that no route covers (onlink)", plan: planFor(t, "10.0.0.5/32", "0.0.0.0/0 10.0.0.1"),
+			want: "10.0.0.5/32 router 10.0.0.1 server 10.0.0.1 mtu 1500 [10.0.0.1/32] [0.0.0.0/0 via 10.0.0.1]",
+		},
+		{
+			name: "MTU on the default route", plan: planFor(t, "10.0.1.5/32", "0.0.0.0/0 10.0.1.1 mtu 1450", "10.0.1.1/32"),
+			want: "10.0.1.5/32 router 10.0.1.1 server 10.0.1.1 mtu 1450 [10.0.1.1/32] [0.0.0.0/0 via 10.0.1.1]",
+		},
+		{
+			name: "no gateway", plan: planFor(t, "10.9.0.1/24", "10.9.0.0/24"),
+			want: "10.9.0.1/24 router none server 10.9.0.2 mtu 1500",
+		},
+		{
+			name: "no gateway, no network", plan: planFor(t, "10.9.0.7/32"),
+			want: "10.9.0.7/32 router none server 169.254.1.1 mtu 1500",
+		},
+		{
+			name: "secondary", secondary: true, plan: planFor(t, "10.9.0.7/24", "0.0.0.0/0 10.9.0.1 mtu 1400", "10.10.0.0/16 10.9.0.1", "10.9.0.0/24"),
+			want: "10.9.0.7/24 router none server 10.9.0.1 mtu 1500 [10.10.0.0/16 via 10.9.0.1]",
+		},
+		{
+			name: "the better of two, other tables, narrower first", plan: planFor(t, "10.9.0.7/24",
+				"0.0.0.0/0 10.9.0.2 metric 100", "0.0.0.0/0 10.9.0.1 metric 50", "0.0.0.0/0 10.9.0.9 table 100",
+				"172.16.0.0/12 10.9.0.1", "172.16.5.0/24 10.9.0.3", "192.0.2.0/24", "10.9.0.0/24"),
+			want: "10.9.0.7/24 router 10.9.0.1 server 10.9.0.1 mtu 1500 [192.0.2.0/24] [172.16.5.0/24 via 10.9.0.3] [172.16.0.0/12 via 10.9.0.1] [0.0.0.0/0 via 10.9.0.1]",
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			lease, ok := NewLease(c.plan, discover.Pod{}, !c.secondary, LeaseSettings{})
+			if !ok {
+				t.Fatal("no lease")
+			}
+			if got := leaseText(lease); got != c.want {
+				t.Errorf("got  %s\nwant %s", got, c.want)
+			}
+			if err := lease.Validate(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	if _, ok := NewLease(planFor(t, ""), discover.Pod{}, true, LeaseSettings{}); ok {
+		t.Error("an interface without an address has a lease")
+	}
+}
+
+func leaseText(l dhcp.Lease) string {
+	router := "none"
+	if l.Router.IsValid() {
+		router = l.Router.String()
+	}
+	s := fmt.Sprintf("%s router %s server %s mtu %d", l.Address, router, l.Server, l.MTU)
+	for _, r := range l.Routes {
+		s += " [" + r.Destination.String()
+		if r.Gateway.IsValid() {
+			s += " via " + r.Gateway.String()
+		}
+		s += "]"
+	}
+	return s
+}
+
+func TestLeaseSettings(t *testing.T) {
+	pod := discover.Pod{Hostname: "pod", DNS: discover.Resolver{
+		Servers: []netip.Addr{netip.MustParseAddr("10.96.0.10")}, Search: []string{"cluster.local"},
+	}}
+	plan := planFor(t, "10.9.0.7/24", "10.9.0.0/24")
+	lease, _ := NewLease(plan, pod, true, LeaseSettings{})
+	if lease.Hostname != "pod" || lease.DNS[0] != pod.DNS.Servers[0] || lease.Search[0] != "cluster.local" || lease.Duration != 0 {
+		t.Errorf("the pod's settings are not in %+v", lease)
+	}
+	own := LeaseSettings{
+		Duration: time.Hour, Hostname: "vm", DNS: []netip.Addr{netip.MustParseAddr("192.0.2.53")}, Search: []string{"example.org"},
+		NTP: []netip.Addr{netip.MustParseAddr("192.0.2.123")}, TFTPServer: "192.0.2.69", BootFile: "boot", Options: []dhcp.Option{{Code: 252}},
+	}
+	lease, _ = NewLease(plan, pod, true, own)
+	if lease.Hostname != "vm" || lease.DNS[0] != own.DNS[0] || lease.Search[0] != "example.org" || lease.Duration != time.Hour ||
+		lease.NTP[0] != own.NTP[0] || lease.TFTPServer != "192.0.2.69" || lease.BootFile != "boot" || lease.Options[0].Code != 252 {
+		t.Errorf("the settings are not in %+v", lease)
+	}
+}

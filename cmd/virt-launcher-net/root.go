@@ -35,6 +35,7 @@ domain. It must run in the pod's network namespace, or be told it by --netns.`,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		PersistentPreRunE: p.setUp,
+		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	flags := root.PersistentFlags()
 	flags.StringArrayVarP(&p.hook.Interfaces, "interface", "i", nil, "pod `interface`, repeatable, the primary one first (default: that of the default route, else the only one, else eth0)")

@@ -154,54 +154,67 @@ func (h Hook) plans(pod discover.Pod) ([]prepare.Plan, error) {
 func (h Hook) Prepare(ctx context.Context) (networks []prepare.Network, err error) {
 	h = h.withDefaults()
 	err = in(h.Netns, func() error {
-		_, plans, err := h.prepare(ctx)
-		for _, p := range plans {
-			networks = append(networks, p.Network())
+		p, err := h.prepare(ctx)
+		for _, plan := range p.plans {
+			networks = append(networks, plan.Network())
 		}
 		return err
 	})
 	return networks, err
 }
 
-// prepare acts in the current network namespace.
-func (h Hook) prepare(ctx context.Context) (discover.Pod, []prepare.Plan, error) {
+// preparation is a pod that is prepared.
+type preparation struct {
+	pod   discover.Pod
+	plans []prepare.Plan
+	fresh bool   // it was not before
+	xml   []byte // of the domain, with the NICs; nil if there is none
+}
+
+// prepare acts in the current network namespace. What can be known to be wrong
+// is found out before the first change.
+func (h Hook) prepare(ctx context.Context) (preparation, error) {
 	waiting, cancel := h.waiting(ctx)
 	defer cancel()
 	store, err := prepare.OpenStore(waiting, h.StateDir)
 	if err != nil {
-		return discover.Pod{}, nil, err
+		return preparation{}, err
 	}
 	defer store.Close()
 	recorded, err := store.Plans(h.Log)
 	if err != nil {
-		return discover.Pod{}, nil, err
+		return preparation{}, err
 	}
-	pod, err := h.discover(waiting, recorded)
-	if err != nil {
-		return discover.Pod{}, nil, err
+	p := preparation{fresh: len(recorded) == 0}
+	if p.pod, err = h.discover(waiting, recorded); err != nil {
+		return preparation{}, err
 	}
-	plans, err := h.plans(pod)
-	if err != nil {
-		return discover.Pod{}, nil, err
+	if p.plans, err = h.plans(p.pod); err != nil {
+		return preparation{}, err
 	}
-	if err := prepare.Apply(ctx, h.Log, store, plans...); err != nil {
-		return discover.Pod{}, nil, err
+	if h.Domain != nil {
+		if p.xml, err = h.attach(h.Domain.XML, p.plans); err != nil {
+			return preparation{}, err
+		}
 	}
-	return pod, plans, nil
+	return p, prepare.Apply(ctx, h.Log, store, p.plans...)
 }
 
 // Restore puts the interfaces, all that are prepared if none are named, back as
 // the CNI left them.
 func (h Hook) Restore(ctx context.Context) error {
 	h = h.withDefaults()
-	return in(h.Netns, func() error {
-		store, err := prepare.OpenStore(ctx, h.StateDir)
-		if err != nil {
-			return err
-		}
-		defer store.Close()
-		return prepare.Restore(ctx, h.Log, store, h.Interfaces...)
-	})
+	return in(h.Netns, func() error { return h.restore(ctx) })
+}
+
+// restore acts in the current network namespace.
+func (h Hook) restore(ctx context.Context) error {
+	store, err := prepare.OpenStore(ctx, h.StateDir)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	return prepare.Restore(ctx, h.Log, store, h.Interfaces...)
 }
 
 // Attach returns the domain's XML with the pod's NICs in it: those of the
@@ -232,10 +245,10 @@ func (h Hook) prepared() ([]prepare.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(recorded) == 0 {
-		return nil, errNotPrepared
-	}
 	if len(h.Interfaces) == 0 {
+		if len(recorded) == 0 {
+			return nil, errNotPrepared
+		}
 		return recorded, nil
 	}
 	var plans []prepare.Plan

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -37,24 +38,27 @@ type Session struct {
 
 // Run prepares the pod's network, serves it, proves the path from the guest's
 // seat and starts the domain if there is one. It returns when a guest could
-// boot, or does. On error nothing of it is left but the prepared network, if
-// that was reached, for the next try.
+// boot, or does. On error nothing of it is left: a pod that was not prepared
+// before is as the CNI left it.
 func (h Hook) Run(ctx context.Context) (*Session, error) {
 	h = h.withDefaults()
 	since := time.Now()
 	var s *Session
 	err := in(h.Netns, func() error {
-		pod, plans, err := h.prepare(ctx)
+		p, err := h.prepare(ctx)
 		if err != nil {
 			return err
 		}
-		if s, err = h.open(ctx, since, pod, plans); err != nil {
-			return err
+		if s, err = h.open(ctx, since, p.pod, p.plans); err == nil {
+			if err = s.start(ctx, p.xml); err == nil {
+				return nil
+			}
+			err = errors.Join(err, s.Close(ctx))
 		}
-		if err := s.start(ctx); err != nil {
-			return errors.Join(err, s.Close(ctx))
+		if p.fresh {
+			err = errors.Join(err, h.restore(context.WithoutCancel(ctx)))
 		}
-		return nil
+		return err
 	})
 	if err != nil {
 		return nil, err
@@ -109,6 +113,9 @@ func (h Hook) open(ctx context.Context, since time.Time, pod discover.Pod, plans
 			continue
 		}
 		conn, err := dhcp.Listen(p.Tap.Name)
+		if errors.Is(err, fs.ErrPermission) {
+			err = fmt.Errorf("%w: this needs the capability NET_RAW (securityContext.capabilities.add: [NET_RAW])", err)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -145,7 +152,7 @@ func (s *Session) serve(ctx context.Context, conns []*dhcp.Conn) {
 }
 
 // start proves the path and starts the domain, in the current network namespace.
-func (s *Session) start(ctx context.Context) error {
+func (s *Session) start(ctx context.Context, xml []byte) (err error) {
 	if !s.hook.SkipCheck {
 		for _, p := range s.plans {
 			report, err := s.check(ctx, p)
@@ -156,10 +163,6 @@ func (s *Session) start(ctx context.Context) error {
 		}
 	}
 	if d := s.hook.Domain; d != nil {
-		xml, err := s.hook.attach(d.XML, s.plans)
-		if err != nil {
-			return err
-		}
 		if s.vm, err = domain.Start(ctx, s.hook.Log, d.URI, xml); err != nil {
 			return err
 		}

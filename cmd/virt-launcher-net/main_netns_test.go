@@ -1,0 +1,219 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+)
+
+const domainXML = `<domain type='qemu'><name>vm</name><devices/></domain>`
+
+// podArgs are the flags for a pod in another namespace.
+func podArgs(t *testing.T, pod *podtest.Pod, args ...string) []string {
+	t.Helper()
+	return append(args, "--netns", pod.Pod.Path(), "--state-dir", filepath.Join(t.TempDir(), "state"))
+}
+
+// What fails says so in one line that names the thing and the way out, and
+// leaves the pod as it was.
+func TestFailures(t *testing.T) {
+	notDir := filepath.Join(t.TempDir(), "file")
+	badXML := filepath.Join(t.TempDir(), "network.xml")
+	goodXML := filepath.Join(t.TempDir(), "vm.xml")
+	for path, content := range map[string]string{notDir: "", badXML: "<network/>", goodXML: domainXML} {
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		line string
+		want []string
+	}{
+		{"plan -i eth7 --timeout 10ms", []string{"eth7", "there are: lo, eth0", "--interface"}},
+		{"plan -i lo --timeout 10ms", []string{"lo"}},
+		{"plan --netns /nowhere", []string{"/nowhere"}},
+		{"plan --resolv-conf /nowhere", []string{"/nowhere"}},
+		{"plan --mtu 9000", []string{"MTU 9000", "eth0 carries"}},
+		{"prepare --state-dir " + notDir + "/state", []string{notDir, "--state-dir"}},
+		{"prepare --tap-name eth0", []string{"eth0 is used twice"}},
+		{"serve", []string{"not prepared", "run prepare first"}},
+		{"check", []string{"not prepared"}},
+		{"status -i eth7", []string{"eth7", "not prepared"}},
+		{"wait --for network --timeout 10ms", []string{"nobody serves"}},
+		{"domain /nowhere.xml", []string{"/nowhere.xml"}},
+		{"domain " + badXML, []string{"network", "domain"}},
+		{"run --domain /nowhere.xml", []string{"/nowhere.xml"}},
+		{"run --no-check --domain " + badXML, []string{"domain"}},
+		{"run --no-check --domain " + goodXML + " --connect test+unix:///?socket=/nowhere", []string{"test+unix:///?socket=/nowhere", "--connect"}},
+	} {
+		t.Run(c.line, func(t *testing.T) {
+			t.Parallel()
+			pod := podtest.NewPod(t, podtest.CalicoDual)
+			before := podtest.TakeSnapshot(t, pod.Pod)
+			args := podArgs(t, pod)
+			r := runCLI(t, "", append(args, strings.Fields(c.line)...)...)
+			lines := strings.Split(strings.TrimSpace(r.stderr), "\n")
+			last := lines[len(lines)-1]
+			if r.code != exitFailed || !strings.HasPrefix(last, "virt-launcher-net: ") {
+				t.Errorf("exit code %d, printed %q", r.code, r.stderr)
+			}
+			for _, want := range c.want {
+				if !strings.Contains(last, want) {
+					t.Errorf("no %q in %q", want, last)
+				}
+			}
+			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+				t.Errorf("the pod has changed:\n%s", d)
+			}
+		})
+	}
+}
+
+// TestMain lets the test binary be the program, for tests in which it must have
+// less than the tests.
+func TestMain(m *testing.M) {
+	if os.Getenv("VIRT_LAUNCHER_NET_TEST_MAIN") != "" {
+		main()
+	}
+	os.Exit(m.Run())
+}
+
+func TestMissingPrivileges(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		wrap []string
+		args []string
+		want []string
+	}{
+		{
+			"no NET_ADMIN", []string{"setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-net_admin", "--"},
+			[]string{"prepare"}, []string{"operation not permitted", "NET_ADMIN"},
+		},
+		{
+			"no /dev/net/tun", []string{"unshare", "-m", "sh", "-c", `mount -t tmpfs none /dev/net && exec "$0" "$@"`},
+			[]string{"prepare"}, []string{"/dev/net/tun", "no such file", "hostPath"},
+		},
+		{
+			"unwritable state directory", []string{"unshare", "-m", "sh", "-c", `mount -t tmpfs -o ro none /mnt && exec "$0" "$@"`},
+			[]string{"prepare", "--state-dir", "/mnt/state"}, []string{"/mnt/state", "read-only", "--state-dir"},
+		},
+		{
+			"no NET_RAW", []string{"setpriv", "--bounding-set", "-net_raw", "--inh-caps", "-net_raw", "--"},
+			[]string{"run", "--no-check"}, []string{"operation not permitted", "NET_RAW"},
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			pod := podtest.NewPod(t, podtest.CalicoDual)
+			before := podtest.TakeSnapshot(t, pod.Pod)
+			line := append(append([]string{}, c.wrap[1:]...), os.Args[0], "--state-dir", filepath.Join(t.TempDir(), "state"))
+			cmd := pod.Pod.Command(t.Context(), c.wrap[0], append(line, c.args...)...)
+			cmd.Env = append(os.Environ(), "VIRT_LAUNCHER_NET_TEST_MAIN=1")
+			out, err := cmd.CombinedOutput()
+			if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != exitFailed {
+				t.Errorf("got %v: %s", err, out)
+			}
+			for _, want := range c.want {
+				if !strings.Contains(string(out), want) {
+					t.Errorf("no %q in: %s", want, out)
+				}
+			}
+			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+				t.Errorf("the pod has changed:\n%s", d)
+			}
+		})
+	}
+}
+
+// The verbs one after the other, as someone would type them.
+func TestVerbs(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.CalicoDual)
+	before := podtest.TakeSnapshot(t, pod.Pod)
+	common := podArgs(t, pod)
+	run := func(stdin string, args ...string) string {
+		t.Helper()
+		r := runCLI(t, stdin, append(args, common...)...)
+		if r.code != exitDone {
+			t.Fatalf("%s: exit code %d: %s", strings.Join(args, " "), r.code, r.stderr)
+		}
+		return r.stdout
+	}
+	decode := func(text string, v any) {
+		t.Helper()
+		if err := json.Unmarshal([]byte(text), v); err != nil {
+			t.Fatalf("%v in:\n%s", err, text)
+		}
+	}
+
+	var discovered podView
+	decode(run("", "discover", "-o", "json"), &discovered)
+	if in := discovered.Interfaces[0]; in.Name != "eth0" || in.Addresses[0] != pod.IP || in.Routes[0].Gateway != pod.Gateway {
+		t.Errorf("discovered %+v", in)
+	}
+	if out := run("", "plan"); !strings.Contains(out, "ip link set eth0 name up-eth0\n") {
+		t.Errorf("planned:\n%s", out)
+	}
+	xml := run(domainXML, "domain", "-")
+	var prepared struct {
+		Interfaces []struct{ Name, Tap, MAC string }
+	}
+	for range 2 {
+		decode(run("", "prepare", "-o", "json"), &prepared)
+		if n := prepared.Interfaces[0]; n.Tap != "tap-eth0" || n.MAC != pod.MAC.String() {
+			t.Errorf("prepared %+v", n)
+		}
+	}
+	if again := run(xml, "domain", "-"); again != xml || !strings.Contains(xml, "tap-eth0") {
+		t.Errorf("the domain was\n%s\nand is\n%s", xml, again)
+	}
+	var after podView
+	decode(run("", "discover", "-o", "json"), &after)
+	if after.Interfaces[0].Routes[0] != discovered.Interfaces[0].Routes[0] {
+		t.Errorf("discover of a prepared pod says %+v", after)
+	}
+
+	ctx, stop := context.WithCancel(t.Context())
+	served := make(chan int)
+	go func() {
+		served <- execute(ctx, append([]string{"serve", "--log-level", "error"}, common...), strings.NewReader(""), &strings.Builder{}, os.Stderr)
+	}()
+	run("", "wait", "--for", "network", "--timeout", "10s")
+	if out := run("", "check"); !strings.Contains(out, "offered "+pod.IP.Addr().String()) || !strings.Contains(out, "gateway "+pod.Gateway.String()) {
+		t.Errorf("check says:\n%s", out)
+	}
+	var status struct {
+		Server     struct{ Alive, Ready bool }
+		Interfaces []struct {
+			Lease struct{ State string }
+			Links []struct {
+				Name   string
+				Exists bool
+			}
+		}
+	}
+	decode(run("", "status", "-o", "json"), &status)
+	if !status.Server.Alive || !status.Server.Ready || status.Interfaces[0].Lease.State != "none" || len(status.Interfaces[0].Links) != 4 {
+		t.Errorf("status is %+v", status)
+	}
+	stop()
+	if code := <-served; code != exitDone {
+		t.Errorf("serve ended with %d", code)
+	}
+	if out := run("", "status"); !strings.Contains(out, "nobody serves") {
+		t.Errorf("status says:\n%s", out)
+	}
+	for range 2 {
+		run("", "restore")
+	}
+	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+		t.Errorf("after restore:\n%s", d)
+	}
+}

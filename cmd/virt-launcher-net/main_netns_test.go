@@ -93,20 +93,28 @@ func TestMissingPrivileges(t *testing.T) {
 		want []string
 	}{
 		{
-			"no NET_ADMIN", []string{"setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-net_admin", "--"},
-			[]string{"prepare"}, []string{"operation not permitted", "NET_ADMIN"},
+			"no NET_ADMIN",
+			[]string{"setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-net_admin", "--"},
+			[]string{"prepare"},
+			[]string{"operation not permitted", "NET_ADMIN"},
 		},
 		{
-			"no /dev/net/tun", []string{"unshare", "-m", "sh", "-c", `mount -t tmpfs none /dev/net && exec "$0" "$@"`},
-			[]string{"prepare"}, []string{"/dev/net/tun", "no such file", "hostPath"},
+			"no /dev/net/tun",
+			[]string{"unshare", "-m", "sh", "-c", `mount -t tmpfs none /dev/net && exec "$0" "$@"`},
+			[]string{"prepare"},
+			[]string{"/dev/net/tun", "no such file", "hostPath"},
 		},
 		{
-			"unwritable state directory", []string{"unshare", "-m", "sh", "-c", `mount -t tmpfs -o ro none /mnt && exec "$0" "$@"`},
-			[]string{"prepare", "--state-dir", "/mnt/state"}, []string{"/mnt/state", "read-only", "--state-dir"},
+			"unwritable state directory",
+			[]string{"unshare", "-m", "sh", "-c", `mount -t tmpfs -o ro none /mnt && exec "$0" "$@"`},
+			[]string{"prepare", "--state-dir", "/mnt/state"},
+			[]string{"/mnt/state", "read-only", "--state-dir"},
 		},
 		{
-			"no NET_RAW", []string{"setpriv", "--bounding-set", "-net_raw", "--inh-caps", "-net_raw", "--"},
-			[]string{"run", "--no-check"}, []string{"operation not permitted", "NET_RAW"},
+			"no NET_RAW",
+			[]string{"setpriv", "--bounding-set", "-net_raw", "--inh-caps", "-net_raw", "--"},
+			[]string{"run", "--no-check"},
+			[]string{"operation not permitted", "NET_RAW"},
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {

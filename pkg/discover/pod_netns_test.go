@@ -17,7 +17,7 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 )
 
-func readPod(t *testing.T, ns *podtest.NS, ctx context.Context, o discover.Options) (pod discover.Pod, err error) {
+func readPod(ctx context.Context, t *testing.T, ns *podtest.NS, o discover.Options) (pod discover.Pod, err error) {
 	t.Helper()
 	if e := ns.Do(func() error {
 		pod, err = discover.ReadPod(ctx, o)
@@ -40,7 +40,7 @@ func TestReadPodAgreesWithIP(t *testing.T) {
 			if err := podtest.WaitSettled(t.Context(), pod.Pod); err != nil {
 				t.Fatal(err)
 			}
-			got, err := readPod(t, pod.Pod, t.Context(), discover.Options{})
+			got, err := readPod(t.Context(), t, pod.Pod, discover.Options{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -150,7 +150,7 @@ func TestReadPodSaysWhatIsMissing(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 			defer cancel()
-			_, err := readPod(t, ns, ctx, discover.Options{Interfaces: []string{name}})
+			_, err := readPod(ctx, t, ns, discover.Options{Interfaces: []string{name}})
 			if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "--timeout") {
 				t.Errorf("got %v, want %q", err, want)
 			}
@@ -166,7 +166,7 @@ func TestDefaultInterface(t *testing.T) {
 		t.Helper()
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 		defer cancel()
-		pod, err := readPod(t, ns, ctx, discover.Options{})
+		pod, err := readPod(ctx, t, ns, discover.Options{})
 		switch {
 		case want == "" && err == nil:
 			t.Errorf("got %s, want none", pod.Interfaces[0].Name)
@@ -191,13 +191,13 @@ func TestReadPodWithoutResolvConf(t *testing.T) {
 	t.Parallel()
 	pod := podtest.NewPod(t, podtest.CalicoDual)
 	path := filepath.Join(t.TempDir(), "resolv.conf")
-	if _, err := readPod(t, pod.Pod, t.Context(), discover.Options{ResolvConf: path}); !errors.Is(err, os.ErrNotExist) {
+	if _, err := readPod(t.Context(), t, pod.Pod, discover.Options{ResolvConf: path}); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("got %v", err)
 	}
 	if err := os.WriteFile(path, []byte("nameserver 10.96.0.10\nbogus\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	got, err := readPod(t, pod.Pod, t.Context(), discover.Options{ResolvConf: path})
+	got, err := readPod(t.Context(), t, pod.Pod, discover.Options{ResolvConf: path})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -77,7 +77,7 @@ func Apply(ctx context.Context, log *slog.Logger, store *Store, plans ...Plan) e
 	}
 	defer k.conn.Close()
 	if err := k.execute(ctx, ops); err != nil {
-		return errors.Join(err, k.withdraw(store, before, recorded, records))
+		return errors.Join(err, k.withdraw(context.WithoutCancel(ctx), store, before, recorded, records))
 	}
 	return nil
 }
@@ -124,7 +124,7 @@ func (p Plan) namesFree(s state) error {
 // withdraw ends a failed apply. What it had done is undone; an interface that
 // an earlier, killed apply left half done is put back too. One that was whole,
 // with perhaps a VM running, keeps what it had.
-func (k *kernel) withdraw(store *Store, before state, recorded, records []record) error {
+func (k *kernel) withdraw(ctx context.Context, store *Store, before state, recorded, records []record) error {
 	var partial []record
 	for _, r := range records {
 		// The placeholder comes last.
@@ -135,7 +135,7 @@ func (k *kernel) withdraw(store *Store, before state, recorded, records []record
 	if len(partial) == 0 {
 		return nil
 	}
-	if err := k.putBack(context.Background(), partial, len(partial) == len(records) && len(recorded) <= len(records)); err != nil {
+	if err := k.putBack(ctx, partial, len(partial) == len(records) && len(recorded) <= len(records)); err != nil {
 		return fmt.Errorf("restore: %w", err)
 	}
 	return forget(store, nil, partial)

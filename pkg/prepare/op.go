@@ -2,6 +2,7 @@ package prepare
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
@@ -76,8 +77,8 @@ func (s sequence) String() string {
 
 func (s sequence) inverse() op {
 	var inv sequence
-	for i := len(s) - 1; i >= 0; i-- {
-		inv = append(inv, s[i].inverse())
+	for _, o := range slices.Backward(s) {
+		inv = append(inv, o.inverse())
 	}
 	return inv
 }

@@ -203,7 +203,7 @@ func (s *Session) Networks() []prepare.Network {
 func (s *Session) Wait(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	stop := context.AfterFunc(s.done, func() { cancel(context.Cause(s.done)) })
+	stop := context.AfterFunc(s.done, func() { cancel(context.Cause(s.done)) }) //nolint:contextcheck // s.done is the servers', not the caller's
 	defer stop()
 	if s.vm != nil {
 		return s.vm.Wait(ctx)
@@ -226,7 +226,7 @@ func (s *Session) close(ctx context.Context) error {
 	if s.vm != nil {
 		ctx, cancel := context.WithTimeout(ctx, s.hook.Domain.ShutdownTimeout)
 		defer cancel()
-		errs = append(errs, s.vm.Shutdown(ctx), s.vm.Close())
+		errs = append(errs, s.vm.Shutdown(ctx), s.vm.Close()) //nolint:contextcheck // Close takes none
 	}
 	s.cancel()
 	return errors.Join(append(errs, s.running.Wait())...)

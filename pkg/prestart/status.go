@@ -81,18 +81,22 @@ func (h Hook) Status(ctx context.Context) (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
-	session, err := ask(ctx, h.StateDir, "/v1/status")
+	status.add(ask(ctx, h.StateDir, "/v1/status"))
+	return status, nil
+}
+
+// add adds what the serving process said, or why it said nothing.
+func (s *Status) add(session SessionStatus, err error) {
 	if err != nil {
-		status.Server.Error = err.Error()
-		return status, nil
+		s.Server.Error = err.Error()
+		return
 	}
-	status.Server = ServerStatus{Alive: true, SessionStatus: &session}
-	for i, in := range status.Interfaces {
+	s.Server = ServerStatus{Alive: true, SessionStatus: &session}
+	for i, in := range s.Interfaces {
 		if lease, ok := session.Leases[in.Name]; ok {
-			status.Interfaces[i].Lease = &lease
+			s.Interfaces[i].Lease = &lease
 		}
 	}
-	return status, nil
 }
 
 func linksOf(p prepare.Plan, now []discover.Interface) []LinkStatus {
@@ -136,7 +140,7 @@ func (h Hook) Wait(ctx context.Context, condition string) (SessionStatus, error)
 			err = waitForSocket(ctx, watcher)
 		}
 		if ctx.Err() != nil {
-			return SessionStatus{}, fmt.Errorf("wait for %s: %w: %s", condition, context.Cause(ctx), h.soFar())
+			return SessionStatus{}, fmt.Errorf("wait for %s: %w: %s", condition, context.Cause(ctx), h.soFar(context.WithoutCancel(ctx)))
 		}
 		if err != nil {
 			return SessionStatus{}, err
@@ -161,8 +165,8 @@ func waitForSocket(ctx context.Context, watcher *fsnotify.Watcher) error {
 }
 
 // soFar says in words how far the pod has come.
-func (h Hook) soFar() string {
-	status, err := ask(context.Background(), h.StateDir, "/v1/status")
+func (h Hook) soFar(ctx context.Context) string {
+	status, err := ask(ctx, h.StateDir, "/v1/status")
 	switch {
 	case err != nil:
 		return err.Error()

@@ -33,16 +33,29 @@ type bench struct {
 func newBench(t *testing.T, shape podtest.Shape) *bench {
 	t.Helper()
 	b := &bench{t: t, pod: podtest.NewPod(t, shape), dir: t.TempDir()}
-	b.in(func() error {
-		interfaces, err := discover.ReadInterfaces()
-		if err != nil {
-			return err
-		}
-		i := slices.IndexFunc(interfaces, func(in discover.Interface) bool { return in.Name == b.pod.Interface })
-		b.plan, err = NewPlan(interfaces[i], Options{})
+	b.in(func() (err error) {
+		b.plan, err = planOf(b.pod.Interface)
 		return err
 	})
 	return b
+}
+
+var (
+	errNoLink = errors.New("no such link")
+	discard   = slog.New(slog.DiscardHandler)
+)
+
+func planOf(name string) (Plan, error) {
+	interfaces, err := discover.ReadInterfaces()
+	if err != nil {
+		return Plan{}, err
+	}
+	for _, in := range interfaces {
+		if in.Name == name {
+			return NewPlan(in, Options{})
+		}
+	}
+	return Plan{}, errNoLink
 }
 
 func (b *bench) in(fn func() error) {
@@ -88,7 +101,7 @@ func (b *bench) ops(restore bool) (ops []op) {
 // execute does the ops in the pod and returns what came of it.
 func (b *bench) execute(ops []op) (err error) {
 	b.in(func() error {
-		k, e := newKernel(slog.New(slog.DiscardHandler))
+		k, e := newKernel(discard)
 		if e != nil {
 			return e
 		}

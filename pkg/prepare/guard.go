@@ -45,8 +45,10 @@ func (p Plan) guardOps(s state) []op {
 	g := p.guard()
 	digest, there := s.tables[g.table]
 	switch {
-	case p.Guard && !there, p.Guard && digest != g.digest():
-		return []op{addGuard{g}}
+	case p.Guard && !there:
+		return []op{addGuard{guard: g}}
+	case p.Guard && digest != g.digest():
+		return []op{addGuard{guard: g, replace: true}}
 	case !p.Guard && there:
 		return []op{delGuard{g}}
 	}

@@ -14,17 +14,28 @@ import (
 // (NF_BR_PRI_FILTER_BRIDGED, linux/netfilter_bridge.h).
 const priorityFilter = -200
 
-// addGuard makes the guard's table, in place of one that is already there.
-type addGuard struct{ guard guard }
+// addGuard makes the guard's table.
+type addGuard struct {
+	guard guard
+	// replace is for a table that is there already. Elsewhere it would cost
+	// the kernel some milliseconds to wait for readers of nothing.
+	replace bool
+}
 
-func (o addGuard) String() string { return o.guard.String() }
-func (o addGuard) inverse() op    { return delGuard(o) }
+func (o addGuard) String() string {
+	if o.replace {
+		return "nft delete table bridge " + o.guard.table + "\n" + o.guard.String()
+	}
+	return o.guard.String()
+}
+
+func (o addGuard) inverse() op { return delGuard{o.guard} }
 
 // delGuard deletes the guard's table.
 type delGuard struct{ guard guard }
 
 func (o delGuard) String() string { return "nft delete table bridge " + o.guard.table }
-func (o delGuard) inverse() op    { return addGuard(o) }
+func (o delGuard) inverse() op    { return addGuard{guard: o.guard} }
 
 // do makes the table in one transaction: no frame passes a half-made guard.
 func (o addGuard) do(*kernel) error {
@@ -33,8 +44,9 @@ func (o addGuard) do(*kernel) error {
 		return fmt.Errorf("open nftables socket: %w", err)
 	}
 	table := &nftables.Table{Family: nftables.TableFamilyBridge, Name: o.guard.table}
-	conn.AddTable(table)
-	conn.DelTable(table)
+	if o.replace {
+		conn.DelTable(table)
+	}
 	conn.AddTable(table)
 	comment := userdata.AppendString(nil, userdata.TypeComment, o.guard.digest())
 	for _, c := range o.guard.chains {

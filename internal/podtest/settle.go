@@ -1,0 +1,95 @@
+package podtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// WaitSettled waits until the kernel is done with what was last changed in the
+// namespace: no IPv6 address is tentative, and each link's operational state
+// has caught up with its carrier. An address that failed duplicate address
+// detection is an error. It waits for netlink events, at most until ctx ends.
+func WaitSettled(ctx context.Context, ns *NS) error {
+	events, err := openEvents(ns)
+	if err != nil {
+		return fmt.Errorf("wait until namespace has settled: %w", err)
+	}
+	defer events.Close()
+	stop := context.AfterFunc(ctx, func() { _ = events.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	buf := make([]byte, 1<<16)
+	for {
+		var waitFor string
+		err := ns.Do(func() (err error) {
+			waitFor, err = unsettled()
+			return err
+		})
+		if err != nil || waitFor == "" {
+			return err
+		}
+		// Which event it is does not matter: everything is looked at again.
+		if _, err := events.Read(buf); err != nil && !errors.Is(err, unix.ENOBUFS) {
+			if ctx.Err() != nil {
+				err = context.Cause(ctx)
+			}
+			return fmt.Errorf("wait until namespace has settled: %s: %w", waitFor, err)
+		}
+	}
+}
+
+// openEvents opens a netlink socket that hears of links and addresses.
+func openEvents(ns *NS) (*os.File, error) {
+	var file *os.File
+	err := ns.Do(func() error {
+		fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
+		if err != nil {
+			return os.NewSyscallError("socket", err)
+		}
+		file = os.NewFile(uintptr(fd), "netlink")
+		return os.NewSyscallError("bind", unix.Bind(fd, &unix.SockaddrNetlink{
+			Family: unix.AF_NETLINK,
+			Groups: unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV6_IFADDR,
+		}))
+	})
+	return file, err
+}
+
+// unsettled names something in the current namespace that is still to change
+// by itself; empty if there is nothing.
+func unsettled() (string, error) {
+	links, err := netlink.LinkList()
+	if errors.Is(err, netlink.ErrDumpInterrupted) {
+		return "links are changing", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("list links: %w", err)
+	}
+	for _, link := range links {
+		attrs := link.Attrs()
+		if attrs.RawFlags&unix.IFF_LOWER_UP != 0 && attrs.OperState != netlink.OperUp && attrs.OperState != netlink.OperUnknown {
+			return fmt.Sprintf("link %s has a carrier but is %s", attrs.Name, attrs.OperState), nil
+		}
+	}
+	addrs, err := netlink.AddrList(nil, netlink.FAMILY_V6)
+	if errors.Is(err, netlink.ErrDumpInterrupted) {
+		return "addresses are changing", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("list addresses: %w", err)
+	}
+	for _, addr := range addrs {
+		if addr.Flags&unix.IFA_F_DADFAILED != 0 {
+			return "", fmt.Errorf("address %s failed duplicate address detection", addr.IPNet)
+		}
+		if addr.Flags&unix.IFA_F_TENTATIVE != 0 {
+			return fmt.Sprintf("address %s is tentative", addr.IPNet), nil
+		}
+	}
+	return "", nil
+}

@@ -1,0 +1,163 @@
+package podtest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// witnesses are the commands that Snapshot asks, each printing JSON.
+var witnesses = []string{
+	"ip -d -j link",
+	"ip -j addr",
+	"ip -4 -d -j route show table all",
+	"ip -6 -d -j route show table all",
+	"ip -4 -j rule",
+	"ip -6 -j rule",
+	"ip -j neigh show nud permanent",
+	"ip -j neigh show proxy",
+	"bridge -d -j link",
+	"tc -j qdisc show",
+	"nft -j list ruleset",
+}
+
+// sysctlTrees are the kernel parameters in a snapshot, below /proc/sys/net.
+var sysctlTrees = []string{"ipv4/conf/*/*", "ipv6/conf/*/*", "bridge/*"}
+
+// Snapshot is everything about a namespace that outside witnesses tell: links
+// with their attributes, addresses, routes of all tables, rules, permanent
+// neighbours, bridge ports, queueing disciplines, nftables' rules and the
+// interfaces' sysctls, in the kernel's order. What changes by itself (timers,
+// counters, remaining lifetimes) is left out, so that a namespace which was
+// changed and restored has the same snapshot; interface indexes stay, a link
+// that was deleted and made again differs. Compare two with [Diff], after
+// [WaitSettled].
+func Snapshot(ctx context.Context, ns *NS) (string, error) {
+	var b strings.Builder
+	for _, command := range witnesses {
+		args := strings.Fields(command)
+		out, err := ns.Output(ctx, args[0], args[1:]...)
+		if err != nil {
+			return "", fmt.Errorf("take snapshot: %w", err)
+		}
+		text, err := stableJSON(out)
+		if err != nil {
+			return "", fmt.Errorf("take snapshot: read output of %s: %w", command, err)
+		}
+		fmt.Fprintf(&b, "# %s\n%s\n", command, text)
+	}
+	if err := ns.Do(func() error { return writeSysctls(&b) }); err != nil {
+		return "", fmt.Errorf("take snapshot: %w", err)
+	}
+	return b.String(), nil
+}
+
+// TakeSnapshot is [Snapshot] of a namespace that has settled, for a test.
+func TakeSnapshot(t testing.TB, ns *NS) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := WaitSettled(ctx, ns); err != nil {
+		t.Fatal(err)
+	}
+	text, err := Snapshot(t.Context(), ns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+// Diff tells the lines in which two snapshots differ; empty if in none.
+func Diff(before, after string) string {
+	return cmp.Diff(strings.Split(before, "\n"), strings.Split(after, "\n"))
+}
+
+func writeSysctls(b *strings.Builder) error {
+	fmt.Fprintln(b, "# sysctl net")
+	for _, tree := range sysctlTrees {
+		paths, err := filepath.Glob("/proc/sys/net/" + tree)
+		if err != nil {
+			return fmt.Errorf("list sysctls: %w", err)
+		}
+		for _, path := range paths {
+			value, err := os.ReadFile(path)
+			if err != nil {
+				continue // write-only, or unset as stable_secret is
+			}
+			fmt.Fprintf(b, "%s = %s\n", strings.TrimPrefix(path, "/proc/sys/"), bytes.TrimSpace(value))
+		}
+	}
+	return nil
+}
+
+func stableJSON(out string) (string, error) {
+	if strings.TrimSpace(out) == "" {
+		return "[]", nil // how some witnesses print an empty list
+	}
+	dec := json.NewDecoder(strings.NewReader(out))
+	dec.UseNumber()
+	var doc any
+	if err := dec.Decode(&doc); err != nil {
+		return "", err
+	}
+	text, err := json.MarshalIndent(stable(doc), "", " ")
+	return string(text), err
+}
+
+// stable returns a decoded JSON value without what ticks.
+func stable(value any) any {
+	switch v := value.(type) {
+	case []any:
+		for i := range v {
+			v[i] = stable(v[i])
+		}
+	case map[string]any:
+		for key, field := range v {
+			if kept, ok := stableField(key, field); ok {
+				v[key] = kept
+			} else {
+				delete(v, key)
+			}
+		}
+	}
+	return value
+}
+
+// stableField returns what is kept of an object's field, false for nothing.
+func stableField(key string, field any) (any, bool) {
+	_, isNumber := field.(json.Number)
+	switch key {
+	case "hello_timer", "tcn_timer", "topology_change_timer", "gc_timer",
+		"hold_timer", "message_age_timer", "forward_delay_timer":
+		return nil, false
+	case "metainfo": // nft's own version
+		return nil, false
+	case "handle": // nft counts up; a queueing discipline's is text and stays
+		return field, !isNumber
+	case "packets", "bytes", "used": // nft's counters and quotas
+		return nil, !isNumber
+	case "valid_life_time", "preferred_life_time":
+		return lifetime(field), true
+	case "expires": // of a route, or of an nft set's element
+		return "finite", true
+	}
+	return stable(field), true
+}
+
+// lifetime tells only which kind a lifetime in seconds is.
+func lifetime(seconds any) any {
+	switch seconds {
+	case json.Number("4294967295"):
+		return "forever"
+	case json.Number("0"):
+		return "expired"
+	}
+	return "finite"
+}

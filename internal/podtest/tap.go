@@ -1,0 +1,170 @@
+package podtest
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// vnetHeaderLen is sizeof(struct virtio_net_hdr), the header before each frame
+// on a tap with IFF_VNET_HDR (include/uapi/linux/virtio_net.h).
+const vnetHeaderLen = 10
+
+// maxFrame is the largest frame on a tap with segmentation offload.
+const maxFrame = vnetHeaderLen + 14 + 1<<16
+
+// Tap is the guest's seat on a tap device: what it reads the pod sends to the
+// guest, what it writes the guest sends. While it is open the device has a
+// carrier. Reads and writes may run at the same time.
+type Tap struct {
+	file   *os.File
+	parked []*os.File // queues beyond the first, detached
+}
+
+// OpenTap opens the persistent tap name of the namespace as QEMU does, with
+// IFF_VNET_HDR and as many queues as the guest's device has. As with a guest
+// whose driver has not asked for more, only the first carries traffic. No
+// offloads: frames are whole and have their checksums. Like QEMU it gets
+// EINVAL if the device was made for another number of queues (one or many).
+// The caller closes it.
+func OpenTap(ns *NS, name string, queues int) (*Tap, error) {
+	tap := &Tap{}
+	err := ns.Do(func() error {
+		if _, err := net.InterfaceByName(name); err != nil { // opening would make one
+			return err
+		}
+		for i := range max(queues, 1) {
+			file, err := openQueue(name, queues > 1)
+			if err != nil {
+				return err
+			}
+			if i == 0 {
+				tap.file = file
+				continue
+			}
+			tap.parked = append(tap.parked, file)
+			if err := detachQueue(file); err != nil {
+				return err
+			}
+		}
+		return setOffload(tap.file, 0)
+	})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open tap %s: %w", name, err), tap.Close())
+	}
+	return tap, nil
+}
+
+// openQueue attaches a descriptor to the tap name of the current namespace,
+// which is made if it does not exist and then ends with the descriptor.
+func openQueue(name string, multi bool) (*os.File, error) {
+	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open /dev/net/tun: %w", err)
+	}
+	file, err := attachQueue(fd, name, multi)
+	if err != nil {
+		return nil, errors.Join(err, unix.Close(fd))
+	}
+	return file, nil
+}
+
+func attachQueue(fd int, name string, multi bool) (*os.File, error) {
+	req, err := unix.NewIfreq(name)
+	if err != nil {
+		return nil, err
+	}
+	flags := uint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+	if multi {
+		flags |= unix.IFF_MULTI_QUEUE
+	}
+	req.SetUint16(flags)
+	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
+		return nil, os.NewSyscallError("ioctl TUNSETIFF", err)
+	}
+	// A guest before us may have left the device with a longer header.
+	if err := unix.IoctlSetPointerInt(fd, unix.TUNSETVNETHDRSZ, vnetHeaderLen); err != nil {
+		return nil, os.NewSyscallError("ioctl TUNSETVNETHDRSZ", err)
+	}
+	// Only now: the poller takes a descriptor that is not attached for broken.
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+func detachQueue(file *os.File) error {
+	req := struct {
+		name  [unix.IFNAMSIZ]byte
+		flags uint16
+		_     [22]byte
+	}{flags: unix.IFF_DETACH_QUEUE}
+	return ioctl(file, "TUNSETQUEUE", unix.TUNSETQUEUE, uintptr(unsafe.Pointer(&req)))
+}
+
+// setOffload tells the kernel which TUN_F_ features the reader understands.
+func setOffload(file *os.File, features uintptr) error {
+	return ioctl(file, "TUNSETOFFLOAD", unix.TUNSETOFFLOAD, features)
+}
+
+// ioctl does not use file.Fd, which in some versions of Go makes a file
+// blocking and its deadlines void.
+func ioctl(file *os.File, name string, request, arg uintptr) error {
+	conn, err := file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var errno unix.Errno
+	if err := conn.Control(func(fd uintptr) {
+		_, _, errno = unix.Syscall(unix.SYS_IOCTL, fd, request, arg)
+	}); err != nil {
+		return err
+	}
+	if errno != 0 {
+		return os.NewSyscallError("ioctl "+name, errno)
+	}
+	return nil
+}
+
+// Read reads one Ethernet frame. The error is os.ErrDeadlineExceeded after the
+// deadline and os.ErrClosed once the tap is closed.
+func (t *Tap) Read(frame []byte) (int, error) {
+	buf := make([]byte, vnetHeaderLen+len(frame))
+	n, err := t.file.Read(buf)
+	if err != nil {
+		return 0, err
+	}
+	return copy(frame, buf[min(vnetHeaderLen, n):n]), nil
+}
+
+// Write sends one Ethernet frame with complete checksums. The error is
+// unix.EIO while the device is down.
+func (t *Tap) Write(frame []byte) (int, error) {
+	buf := make([]byte, vnetHeaderLen+len(frame))
+	copy(buf[vnetHeaderLen:], frame)
+	n, err := t.file.Write(buf)
+	return max(n-vnetHeaderLen, 0), err
+}
+
+// SetReadDeadline ends pending and future reads at the given time; zero: never.
+func (t *Tap) SetReadDeadline(deadline time.Time) error {
+	return t.file.SetReadDeadline(deadline)
+}
+
+// SetDeadline is SetReadDeadline for reads and writes.
+func (t *Tap) SetDeadline(deadline time.Time) error {
+	return t.file.SetDeadline(deadline)
+}
+
+// Close leaves the device, which loses its carrier.
+func (t *Tap) Close() error {
+	var errs []error
+	for _, file := range append(t.parked, t.file) {
+		if file != nil {
+			errs = append(errs, file.Close())
+		}
+	}
+	return errors.Join(errs...)
+}

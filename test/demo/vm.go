@@ -1,0 +1,172 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+)
+
+// bootTime is how long an emulated machine may take to boot and report, which
+// is some seconds on an idle machine.
+const bootTime = 60 * time.Second
+
+// showVM runs a machine in the pod, from before its start to after its end.
+func (d *demo) showVM(ctx context.Context) (err error) {
+	d.screen.heading("A VM starts in the pod")
+	vm := podtest.VM{
+		Name:     "demo",
+		GuestDir: d.guestDir,
+		Serial:   d.path("serial.log"),
+		Ping:     []string{podtest.OutsideIP.String()},
+		Get:      []string{outsideURL()},
+	}
+	launcher, err := d.launch(vm)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, launcher.kill()) }()
+	ctx, cancel := launcher.whileRunning(ctx)
+	defer cancel()
+
+	d.screen.say("waiting for the guest, which is emulated in software and takes some seconds to boot")
+	boot, stop := context.WithTimeout(ctx, bootTime)
+	defer stop()
+	report, err := podtest.WaitReport(boot, vm.Serial)
+	if err != nil {
+		return err
+	}
+	d.compareReport(report)
+	d.showTraffic(ctx, report)
+
+	d.screen.heading("What virt-launcher-net tells while it serves")
+	status, err := d.program(ctx, "status", "--netns", d.pod.Pod.Path(), "--state-dir", d.path("state"))
+	if err != nil {
+		return err
+	}
+	d.screen.check(strings.Contains(status, "bound since"), "it knows that the guest has its lease")
+	return d.showShutdown(launcher, vm)
+}
+
+// compareReport compares what the guest says of itself with what the CNI gave
+// the pod.
+func (d *demo) compareReport(r podtest.Report) {
+	d.screen.heading("What the guest got by DHCP, in its own words")
+	d.screen.show("ip addr", fmt.Sprintf("%s, MTU %d, MAC %s", r.Address, r.MTU, r.MAC))
+	d.screen.show("ip route", strings.Join(r.Routes, "\n"))
+	d.screen.show("cat /etc/resolv.conf", strings.Join(r.Resolv, "\n"))
+	d.screen.show("hostname", r.Hostname)
+	d.screen.check(r.Address == d.pod.IP, "its address is the pod's: %s", d.pod.IP)
+	d.screen.check(r.MAC == d.pod.MAC.String(), "its MAC is the one the CNI gave the pod: %s", d.pod.MAC)
+	d.screen.check(r.MTU == d.pod.MTU, "its MTU is the pod network's: %d", d.pod.MTU)
+	want, got := hops(strings.Split(d.routes, "\n")), hops(r.Routes)
+	d.screen.check(slices.Equal(want, got), "it has the pod's routes: %s", strings.Join(want, ", "))
+	d.screen.check(hasResolver(r.Resolv), "it resolves names as the pod does")
+	d.screen.check(r.Hostname == hostname, "it has the pod's hostname: %s", hostname)
+}
+
+// hops are routes as ip(8) prints them, reduced to destination and gateway and
+// sorted: tools differ in what else they print.
+func hops(routes []string) []string {
+	var hops []string
+	for _, route := range routes {
+		words := strings.Fields(route)
+		switch {
+		case len(words) == 0:
+		case len(words) > 2 && words[1] == "via":
+			hops = append(hops, words[0]+" via "+words[2])
+		default:
+			hops = append(hops, words[0])
+		}
+	}
+	slices.Sort(hops)
+	return hops
+}
+
+// hasResolver tells whether the guest's resolv.conf has the pod's servers and
+// search list. Options have no place in DHCP.
+func hasResolver(lines []string) bool {
+	for line := range strings.Lines(resolvConf) {
+		line = strings.TrimSpace(line)
+		if !strings.HasPrefix(line, "options") && !slices.Contains(lines, line) {
+			return false
+		}
+	}
+	return true
+}
+
+// showTraffic shows both directions, at the pod's address and without
+// translation.
+func (d *demo) showTraffic(ctx context.Context, r podtest.Report) {
+	d.screen.heading("Traffic")
+	address := d.pod.IP.Addr().String()
+	d.screen.say("from the node to the pod's address, where the guest answers")
+	_, err := d.onNode(ctx, "ping", "-c", "1", "-W", "3", address)
+	d.screen.check(err == nil, "the node pings %s", address)
+	out, err := d.onNode(ctx, "curl", "--silent", "--show-error", "--max-time", "5", "http://"+address+"/")
+	d.screen.check(err == nil && out == "hello from the guest\n", "the node gets the guest's page")
+
+	d.screen.say("from the guest to %s, beyond the node", podtest.OutsideIP)
+	d.screen.check(r.Pinged[podtest.OutsideIP.String()], "the guest pings %s", podtest.OutsideIP)
+	page := r.Got[outsideURL()]
+	d.screen.show("wget -O - "+outsideURL(), page)
+	d.screen.check(page == outsidePage(address), "the guest gets a page there, which saw it come from %s", address)
+}
+
+// onNode runs a command on the node and shows what it prints.
+func (d *demo) onNode(ctx context.Context, name string, args ...string) (string, error) {
+	out, err := d.pod.Node.Output(ctx, name, args...)
+	if err != nil {
+		out = err.Error()
+	}
+	d.screen.show(commandLine(name, args), out)
+	return out, err
+}
+
+func (d *demo) showShutdown(launcher *launcher, vm podtest.VM) error {
+	d.screen.heading("SIGTERM: the guest shuts down")
+	start := time.Now()
+	err := launcher.end(10 * time.Second)
+	serial, readErr := os.ReadFile(vm.Serial)
+	d.screen.check(err == nil, "virt-launcher-net ended with status 0 after %.1f s", time.Since(start).Seconds())
+	d.screen.check(strings.Contains(string(serial), "VLN-SHUTDOWN"), "the guest was asked, and shut itself down")
+	return errors.Join(err, readErr)
+}
+
+func outsideURL() string {
+	return "http://" + net.JoinHostPort(podtest.OutsideIP.String(), strconv.Itoa(outsidePort)) + "/"
+}
+
+// outsidePage is what the server beyond the node says to a client.
+func outsidePage(client string) string {
+	return "hello from outside, " + client
+}
+
+// serveOutside starts a web server beyond the node, which the caller closes.
+func serveOutside(pod *podtest.Pod) (*http.Server, error) {
+	var listener net.Listener
+	err := pod.Outside.Do(func() (err error) {
+		listener, err = net.ListenTCP("tcp", &net.TCPAddr{IP: podtest.OutsideIP.AsSlice(), Port: outsidePort})
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("serve outside: %w", err)
+	}
+	server := &http.Server{
+		ReadHeaderTimeout: 5 * time.Second,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			client, _, _ := net.SplitHostPort(r.RemoteAddr)
+			fmt.Fprintln(w, outsidePage(client))
+		}),
+	}
+	go func() { _ = server.Serve(listener) }() // until it is closed
+	return server, nil
+}

@@ -1,0 +1,73 @@
+#!/bin/bash
+# build.sh OUTDIR: a tiny Linux guest to boot with -kernel OUTDIR/vmlinuz
+# -initrd OUTDIR/initramfs: Debian's cloud kernel, taken out of its package
+# without installing it, and an initramfs of busybox and init beside this
+# script. Needs busybox-static, cpio, dpkg and apt; writes nothing outside
+# OUTDIR. Does nothing if OUTDIR holds what the same sources gave before.
+set -euo pipefail
+
+out=${1:?usage: build.sh OUTDIR}
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+init=$here/init
+udhcpc=$here/../../internal/podtest/udhcpc.sh
+busybox=/bin/busybox
+metapackage=linux-image-cloud-amd64
+modules=(virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci
+	failover net_failover virtio_net button evdev)
+
+sources=$(cat "${BASH_SOURCE[0]}" "$init" "$udhcpc" "$busybox" | sha256sum)
+if [ -s "$out/vmlinuz" ] && [ -s "$out/initramfs" ] && [ "$(cat "$out/sources" 2>/dev/null)" = "$sources" ]; then
+	exit 0
+fi
+if ldd "$busybox" >/dev/null 2>&1; then
+	echo "build.sh: $busybox is not static: install busybox-static" >&2
+	exit 1
+fi
+
+mkdir -p "$out"
+work=$(mktemp -d "$out/work.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+
+kernel_package() {
+	apt-cache depends "$metapackage" | awk '$1 == "Depends:" && $2 ~ /^linux-image-/ { print $2; exit }'
+}
+
+fetch_kernel() {
+	local package
+	package=$(kernel_package)
+	if [ -z "$package" ]; then
+		apt-get update >&2
+		package=$(kernel_package)
+	fi
+	echo "build.sh: taking the kernel out of ${package:?no $metapackage in the package lists}" >&2
+	# As root apt would fetch as a user who cannot write to our directory.
+	(cd "$work" && apt-get -q -o APT::Sandbox::User=root download "$package" >&2)
+	dpkg -x "$work"/linux-image-*.deb "$work/kernel"
+}
+
+make_root() {
+	local root=$work/root module applet
+	mkdir -p "$root"/{bin,dev,etc/acpi/PWRF,lib/modules,proc,run,sys,tmp,www}
+	install "$busybox" "$root/bin/busybox"
+	for applet in $("$busybox" --list); do
+		[ "$applet" = busybox ] || ln -s busybox "$root/bin/$applet"
+	done
+	install "$init" "$root/init"
+	install "$udhcpc" "$root/etc/udhcpc.sh"
+	printf '#!/bin/sh\necho VLN-SHUTDOWN >/dev/ttyS0\nexec poweroff -f\n' >"$root/etc/acpi/PWRF/00000080"
+	chmod +x "$root/etc/acpi/PWRF/00000080"
+	echo 'hello from the guest' >"$root/www/index.html"
+	for module in "${modules[@]}"; do
+		find "$work/kernel/lib/modules" -name "$module.ko" -exec cp {} "$root/lib/modules/" \;
+		[ -f "$root/lib/modules/$module.ko" ] || { echo "build.sh: the kernel has no module $module" >&2; return 1; }
+	done
+}
+
+fetch_kernel
+make_root
+cp "$work"/kernel/boot/vmlinuz-* "$work/vmlinuz"
+(cd "$work/root" && find . -print0 | sort -z | cpio --quiet --null --create --format=newc --owner=+0:+0) >"$work/initramfs"
+chmod 644 "$work/vmlinuz" "$work/initramfs"
+rm -f "$out/sources"
+mv "$work/vmlinuz" "$work/initramfs" "$out/"
+echo "$sources" >"$out/sources"

@@ -1,76 +1,68 @@
 package podtest
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"path/filepath"
-	"slices"
 	"testing"
 	"time"
 
-	"github.com/containernetworking/cni/pkg/types"
+	"github.com/containernetworking/cni/libcni"
 	current "github.com/containernetworking/cni/pkg/types/100"
 )
 
-// Attachment is an interface in a pod that a real CNI plugin made.
+// Attachment is an interface in a pod that real CNI plugins made.
 type Attachment struct {
-	// Result is what the plugin answered.
-	Result current.Result
+	// Result is what the plugins answered.
+	Result *current.Result
 
-	node   *NS
-	plugin string
-	conf   []byte
-	env    []string
+	node    *NS
+	cni     *libcni.CNIConfig
+	list    *libcni.NetworkConfigList
+	runtime *libcni.RuntimeConf
 }
 
-// AddCNI has a CNI plugin make the interface ifName in the pod. The network's
-// configuration is that of one plugin (CNI specification 1.0, section 3, JSON
-// with cniVersion and name); the plugin and those it delegates to are
-// executables in pluginDir and run in the node's namespace.
-func AddCNI(ctx context.Context, node, pod *NS, conf []byte, pluginDir, ifName string) (*Attachment, error) {
-	var network types.NetConf
-	if err := json.Unmarshal(conf, &network); err != nil {
+// AddCNI has the CNI plugins of a network configuration list (JSON, CNI
+// specification 1.0 section 1) make the interface ifName in the pod, as a
+// container runtime does. The plugins are executables in pluginDir and run in
+// the node's namespace; what libcni remembers is in cacheDir.
+func AddCNI(ctx context.Context, node, pod *NS, conflist []byte, pluginDir, cacheDir, ifName string) (*Attachment, error) {
+	list, err := libcni.NetworkConfFromBytes(conflist)
+	if err != nil {
 		return nil, fmt.Errorf("read network configuration: %w", err)
 	}
 	a := &Attachment{
-		node:   node,
-		plugin: filepath.Join(pluginDir, network.Type),
-		conf:   conf,
-		env: append(os.Environ(),
-			"CNI_CONTAINERID=podtest-"+filepath.Base(pod.Path()),
-			"CNI_NETNS="+pod.Path(),
-			"CNI_IFNAME="+ifName,
-			"CNI_PATH="+pluginDir),
+		node: node,
+		cni:  libcni.NewCNIConfigWithCacheDir([]string{pluginDir}, cacheDir, nil),
+		list: list,
+		runtime: &libcni.RuntimeConf{
+			ContainerID: "podtest-" + filepath.Base(pod.Path()), NetNS: pod.Path(), IfName: ifName,
+		},
 	}
-	answer, err := a.exec(ctx, "ADD")
-	if err == nil {
-		err = json.Unmarshal([]byte(answer), &a.Result)
-	}
+	err = node.Do(func() error { // a plugin is born in the namespace of the thread that starts it
+		result, err := a.cni.AddNetworkList(ctx, list, a.runtime)
+		if err != nil {
+			return err
+		}
+		a.Result, err = current.GetResult(result)
+		return err
+	})
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("add pod to network %s: %w", network.Name, err), a.Delete(context.WithoutCancel(ctx)))
+		return nil, errors.Join(fmt.Errorf("add pod to network %s: %w", list.Name, err), a.Delete(context.WithoutCancel(ctx)))
 	}
 	return a, nil
 }
 
-// Delete has the plugin take the interface away again.
+// Delete has the plugins take the interface away again.
 func (a *Attachment) Delete(ctx context.Context) error {
-	if _, err := a.exec(ctx, "DEL"); err != nil {
+	err := a.node.Do(func() error { return a.cni.DelNetworkList(ctx, a.list, a.runtime) })
+	if err != nil {
 		return fmt.Errorf("delete pod from network: %w", err)
 	}
 	return nil
-}
-
-func (a *Attachment) exec(ctx context.Context, command string) (string, error) {
-	cmd := a.node.Command(ctx, a.plugin)
-	cmd.Env = append(slices.Clone(a.env), "CNI_COMMAND="+command)
-	cmd.Stdin = bytes.NewReader(a.conf)
-	return output(cmd, a.plugin, []string{command})
 }
 
 // flannelConf is what flannel's plugin, on a node with the subnet
@@ -79,19 +71,21 @@ func (a *Attachment) exec(ctx context.Context, command string) (string, error) {
 const flannelConf = `{
   "cniVersion": "1.0.0",
   "name": "cbr0",
-  "type": "bridge",
-  "bridge": "cni0",
-  "mtu": 1450,
-  "isGateway": true,
-  "isDefaultGateway": true,
-  "hairpinMode": true,
-  "ipMasq": false,
-  "ipam": {
-    "type": "host-local",
-    "dataDir": %q,
-    "ranges": [[{"subnet": "10.244.1.0/24"}]],
-    "routes": [{"dst": "10.244.0.0/16"}]
-  }
+  "plugins": [{
+    "type": "bridge",
+    "bridge": "cni0",
+    "mtu": 1450,
+    "isGateway": true,
+    "isDefaultGateway": true,
+    "hairpinMode": true,
+    "ipMasq": false,
+    "ipam": {
+      "type": "host-local",
+      "dataDir": %q,
+      "ranges": [[{"subnet": "10.244.1.0/24"}]],
+      "routes": [{"dst": "10.244.0.0/16"}]
+    }
+  }]
 }`
 
 // NewFlannelPod makes a pod of the shape [Flannel] with the real plugins, for
@@ -121,7 +115,7 @@ func BuildFlannelPod(ctx context.Context, pluginDir, stateDir string) (*Pod, err
 
 func (p *Pod) addFlannel(ctx context.Context, pluginDir, stateDir string) error {
 	conf := fmt.Appendf(nil, flannelConf, filepath.Join(stateDir, "networks"))
-	attachment, err := AddCNI(ctx, p.Node, p.Pod, conf, pluginDir, "eth0")
+	attachment, err := AddCNI(ctx, p.Node, p.Pod, conf, pluginDir, filepath.Join(stateDir, "cache"), "eth0")
 	if err != nil {
 		return err
 	}

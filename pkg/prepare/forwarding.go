@@ -56,3 +56,20 @@ func (p Plan) notForwarding(s state) string {
 	}
 	return ""
 }
+
+// InUse reports whether somebody has the tap open: it has a carrier then. A tap
+// with several queues could be opened once more, and its frames would go to
+// both.
+func (p Plan) InUse() (bool, error) {
+	conn, err := nl.Open()
+	if err != nil {
+		return false, err
+	}
+	defer conn.Close()
+	links, err := conn.Links()
+	if err != nil {
+		return false, err
+	}
+	l := state{links: links}.link(p.Tap.Name)
+	return l != nil && l.Carrier, nil
+}

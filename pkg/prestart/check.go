@@ -73,6 +73,13 @@ func checkPlan(ctx context.Context, p prepare.Plan, leased bool) (CheckReport, e
 	defer cancel()
 	report := CheckReport{Interface: p.Interface.Name, Tap: p.Tap.Name}
 	start := time.Now()
+	inUse, err := p.InUse()
+	if err == nil && inUse {
+		err = fmt.Errorf("open tap %s: %w", p.Tap.Name, ErrTapInUse)
+	}
+	if err != nil {
+		return report, err
+	}
 	seat, err := takeSeat(p)
 	if err != nil {
 		return report, err

@@ -166,7 +166,6 @@ func (s *Session) start(ctx context.Context, xml []byte) (err error) {
 		if s.vm, err = domain.Start(ctx, s.hook.Log, d.URI, xml); err != nil {
 			return err
 		}
-		s.hook.Log.Info("the VM runs", "domain", s.vm.Name(), "uuid", s.vm.UUID())
 	}
 	s.becomeReady()
 	return nil

@@ -33,8 +33,8 @@ func (d *demo) showVM(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, launcher.kill()) }()
-	ctx, cancel := launcher.whileRunning(ctx)
+	defer func() { err = errors.Join(err, launcher.Kill()) }()
+	ctx, cancel := launcher.WhileRunning(ctx)
 	defer cancel()
 
 	d.screen.say("waiting for the guest, which is emulated in software and takes some seconds to boot")
@@ -54,6 +54,19 @@ func (d *demo) showVM(ctx context.Context) (err error) {
 	}
 	d.screen.check(strings.Contains(status, "bound since"), "it knows that the guest has its lease")
 	return d.showShutdown(launcher, vm)
+}
+
+// launch starts virt-launcher-net, which starts the machine.
+func (d *demo) launch(vm podtest.VM) (*podtest.Launcher, error) {
+	config := podtest.LaunchConfig{
+		Binary: d.binary, VM: vm, Dir: d.dir, CacheDir: d.cacheDir, Log: d.screen.log(),
+		Args: []string{
+			"--netns", d.pod.Pod.Path(), "--state-dir", d.path("state"),
+			"--resolv-conf", d.path("resolv.conf"), "--hostname", hostname,
+		},
+	}
+	d.screen.show(commandLine("virt-launcher-net", config.RunArgs()), "")
+	return podtest.Launch(config)
 }
 
 // compareReport compares what the guest says of itself with what the CNI gave
@@ -131,10 +144,10 @@ func (d *demo) onNode(ctx context.Context, name string, args ...string) (string,
 	return out, err
 }
 
-func (d *demo) showShutdown(launcher *launcher, vm podtest.VM) error {
+func (d *demo) showShutdown(launcher *podtest.Launcher, vm podtest.VM) error {
 	d.screen.heading("SIGTERM: the guest shuts down")
 	start := time.Now()
-	err := launcher.end(10 * time.Second)
+	err := launcher.End(10 * time.Second)
 	serial, readErr := os.ReadFile(vm.Serial)
 	d.screen.check(err == nil, "virt-launcher-net ended with status 0 after %.1f s", time.Since(start).Seconds())
 	d.screen.check(strings.Contains(string(serial), "VLN-SHUTDOWN"), "the guest was asked, and shut itself down")

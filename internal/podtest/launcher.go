@@ -1,4 +1,4 @@
-package main
+package podtest
 
 import (
 	"bytes"
@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,8 +14,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 )
 
 // qemuConf has the embedded driver do without what a container lacks.
@@ -44,40 +43,51 @@ for file in passwd group; do
 done
 exec "$@"`
 
-// launcher is a running "virt-launcher-net run".
-type launcher struct {
+// Launcher is a running "virt-launcher-net run" that starts a VM with libvirt's
+// driver inside its own process, so without a daemon.
+type Launcher struct {
 	cmd     *exec.Cmd
+	vm      string        // its domain's name
 	root    string        // of the embedded libvirt driver
 	ended   chan struct{} // closed when it has ended
 	outcome error         // of its end, then
 }
 
-// launch starts virt-launcher-net, which starts the machine with libvirt's
-// driver inside its own process.
-func (d *demo) launch(vm podtest.VM) (*launcher, error) {
-	root := d.path("libvirt")
-	if err := d.prepareLibvirt(root); err != nil {
-		return nil, err
+// LaunchConfig says what a Launcher runs.
+type LaunchConfig struct {
+	Binary   string // the program
+	VM       VM
+	Dir      string    // for libvirt and the domain's XML; the caller removes it
+	CacheDir string    // where libvirt keeps what it learned of QEMU, which takes it some seconds
+	Args     []string  // of run, besides --domain and --connect
+	Log      io.Writer // gets what the program prints
+}
+
+// RunArgs is the program's command line.
+func (c LaunchConfig) RunArgs() []string {
+	return append([]string{"run", "--domain", c.xml(), "--connect", "qemu:///embed?root=" + c.root()}, c.Args...)
+}
+
+func (c LaunchConfig) xml() string  { return filepath.Join(c.Dir, "vm.xml") }
+func (c LaunchConfig) root() string { return filepath.Join(c.Dir, "libvirt") }
+
+// Launch starts the program. The caller ends the Launcher with Kill.
+func Launch(c LaunchConfig) (*Launcher, error) {
+	if err := c.prepareLibvirt(); err != nil {
+		return nil, fmt.Errorf("prepare libvirt: %w", err)
 	}
-	if err := os.WriteFile(d.path("vm.xml"), vm.DomainXML(), 0o644); err != nil {
-		return nil, err
+	if err := os.WriteFile(c.xml(), c.VM.DomainXML(), 0o644); err != nil {
+		return nil, fmt.Errorf("write domain: %w", err)
 	}
-	args := []string{
-		"run", "--netns", d.pod.Pod.Path(), "--state-dir", d.path("state"),
-		"--resolv-conf", d.path("resolv.conf"), "--hostname", hostname,
-		"--domain", d.path("vm.xml"), "--connect", "qemu:///embed?root=" + root,
-	}
-	d.screen.show(commandLine("virt-launcher-net", args), "")
-	cmd := exec.Command("unshare", append([]string{"--mount", "sh", "-c", private, "sh", d.binary}, args...)...)
+	cmd := exec.Command("unshare", append([]string{"--mount", "sh", "-c", private, "sh", c.Binary}, c.RunArgs()...)...)
 	cmd.Env = append(os.Environ(), "LIBVIRT_DEBUG=4") // errors only
-	log := d.screen.log()
-	cmd.Stdout, cmd.Stderr = log, log
-	// Out of reach of a terminal's Ctrl-C: the demo ends it in its turn.
+	cmd.Stdout, cmd.Stderr = c.Log, c.Log
+	// Out of reach of a terminal's Ctrl-C: whoever launched it ends it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start virt-launcher-net: %w", err)
 	}
-	l := &launcher{cmd: cmd, root: root, ended: make(chan struct{})}
+	l := &Launcher{cmd: cmd, vm: c.VM.Name, root: c.root(), ended: make(chan struct{})}
 	go func() {
 		defer close(l.ended)
 		l.outcome = cmd.Wait()
@@ -86,21 +96,22 @@ func (d *demo) launch(vm podtest.VM) (*launcher, error) {
 }
 
 // prepareLibvirt makes the embedded driver's root, with what it learned of
-// QEMU in earlier demos.
-func (d *demo) prepareLibvirt(root string) error {
-	for _, dir := range []string{filepath.Join(root, "etc"), d.cacheDir} {
+// QEMU before.
+func (c LaunchConfig) prepareLibvirt() error {
+	for _, dir := range []string{filepath.Join(c.root(), "etc"), c.CacheDir} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
 		}
 	}
-	if err := os.Symlink(d.cacheDir, filepath.Join(root, "cache")); err != nil {
+	link := filepath.Join(c.root(), "cache")
+	if err := os.Symlink(c.CacheDir, link); err != nil && !errors.Is(err, os.ErrExist) {
 		return err
 	}
-	return os.WriteFile(filepath.Join(root, "etc", "qemu.conf"), []byte(qemuConf), 0o644)
+	return os.WriteFile(filepath.Join(c.root(), "etc", "qemu.conf"), []byte(qemuConf), 0o644)
 }
 
-// whileRunning is a context that ends with ctx or the launcher.
-func (l *launcher) whileRunning(ctx context.Context) (context.Context, context.CancelFunc) {
+// WhileRunning is a context that ends with ctx or the launcher.
+func (l *Launcher) WhileRunning(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	go func() {
 		select {
@@ -112,10 +123,10 @@ func (l *launcher) whileRunning(ctx context.Context) (context.Context, context.C
 	return ctx, func() { cancel(nil) }
 }
 
-// end asks the launcher to end and returns how it did. The first time it is
+// End asks the launcher to end and returns how it did. The first time it is
 // asked it shuts the guest down, the second time, after patience, it ends at
 // once.
-func (l *launcher) end(patience time.Duration) error {
+func (l *Launcher) End(patience time.Duration) error {
 	for _, patience := range []time.Duration{patience, 5 * time.Second} {
 		_ = l.cmd.Process.Signal(syscall.SIGTERM) // an error: it has ended
 		select {
@@ -127,14 +138,25 @@ func (l *launcher) end(patience time.Duration) error {
 	return errors.New("virt-launcher-net does not end after SIGTERM")
 }
 
-// kill ends the launcher if it still runs, the hard way if it must, and the
+// Signal sends a signal to the program and, if it is SIGKILL, waits for its end.
+func (l *Launcher) Signal(signal syscall.Signal) error {
+	if err := l.cmd.Process.Signal(signal); err != nil {
+		return fmt.Errorf("signal virt-launcher-net: %w", err)
+	}
+	if signal == syscall.SIGKILL {
+		<-l.ended
+	}
+	return nil
+}
+
+// Kill ends the launcher if it still runs, the hard way if it must, and the
 // machine if the launcher left it behind. It does not wait for a guest that is
 // still booting.
-func (l *launcher) kill() error {
+func (l *Launcher) Kill() error {
 	select {
 	case <-l.ended:
 	default:
-		if err := l.end(2 * time.Second); err != nil {
+		if err := l.End(2 * time.Second); err != nil {
 			_ = l.cmd.Process.Kill() // an error: it has ended
 			<-l.ended
 		}
@@ -144,8 +166,8 @@ func (l *launcher) kill() error {
 
 // killVM kills the QEMU whose process the driver noted in its root, if that
 // still runs.
-func (l *launcher) killVM() error {
-	text, err := os.ReadFile(filepath.Join(l.root, "run", "qemu", "demo.pid"))
+func (l *Launcher) killVM() error {
+	text, err := os.ReadFile(filepath.Join(l.root, "run", "qemu", l.vm+".pid"))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil // it ended, and the driver saw it
 	}

@@ -1,0 +1,214 @@
+package dhcp
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+)
+
+// TestOverBridge: the server hears the guest before the bridge does, and does
+// not take the port's leaving for its deletion.
+func TestOverBridge(t *testing.T) {
+	tap := newTap(t)
+	ip(t, "link add br0 type bridge")
+	ip(t, "link set br0 up")
+	ip(t, "link set tap0 master br0 up")
+	serve(t, listenOn(t, tap), testLease())
+	guest := sit(t, tap)
+	guest.dora()
+	ip(t, "link set tap0 nomaster")
+	guest.dora()
+	ip(t, "link set tap0 master br0")
+	guest.dora()
+}
+
+func TestChecksums(t *testing.T) {
+	tap := newTap(t)
+	s := serve(t, listenOn(t, tap), testLease())
+	ip(t, "link set tap0 up")
+	guest := sit(t, tap)
+
+	damaged := guestFrame(discover())
+	damaged[headLen-1] ^= 0xff
+	guest.send(damaged)
+	await(t, s, "bad checksum", func(s Status) bool { return s.Dropped[BadChecksum] == 1 })
+	if err := guest.trySend(damaged, true); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := guest.receive(patience); got == nil {
+		t.Fatal("no answer to a guest that leaves checksums to its NIC")
+	}
+}
+
+// TestFilter: nothing but the guest's DHCP is even looked at.
+func TestFilter(t *testing.T) {
+	tap := newTap(t)
+	s := serve(t, listenOn(t, tap), testLease())
+	ip(t, "link set tap0 up")
+	guest := sit(t, tap)
+
+	plain := guestFrame(discover())
+	change := func(f func(b []byte)) []byte {
+		b := bytes.Clone(plain)
+		f(b)
+		return b
+	}
+	tagged := append(bytes.Clone(plain[:12]), append([]byte{0x81, 0, 0, 5}, plain[12:]...)...)
+	for _, frame := range [][]byte{
+		tagged,
+		change(func(b []byte) { b[ethLen+9] = 6 }),
+		change(func(b []byte) { b[ethLen+6] = 0x20 }),
+		change(func(b []byte) { b[ethLen+7] = 1 }),
+		change(func(b []byte) { b[12], b[13] = 8, 6 }),
+		frameFrom(discover(), endpoint{macOf(guestMAC), netip.IPv4Unspecified(), clientPort}, endpoint{broadcastMAC, broadcastIP, clientPort}),
+	} {
+		guest.send(frame)
+	}
+	// With IP options the port is elsewhere.
+	long := append(bytes.Clone(plain[:ethLen+ipLen]), append([]byte{1, 1, 1, 1}, plain[ethLen+ipLen:]...)...)
+	long[ethLen] = 0x46
+	long[ethLen+3] += 4
+	long[ethLen+10], long[ethLen+11] = 0, 0
+	check := ^fold(sum(0, long[ethLen:ethLen+24]))
+	long[ethLen+10], long[ethLen+11] = byte(check>>8), byte(check)
+	guest.send(long)
+	if got, _ := guest.receive(patience); got == nil {
+		t.Fatal("no answer to a header with options")
+	}
+	status := await(t, s, "answered", func(s Status) bool { return s.Sent["OFFER"] == 1 })
+	if status.Received["DISCOVER"] != 1 || len(status.Dropped) != 0 {
+		t.Errorf("received %v, dropped %v", status.Received, status.Dropped)
+	}
+
+	guest.send(frameFrom(discover(), endpoint{mac{2, 9}, netip.IPv4Unspecified(), clientPort}, endpoint{broadcastMAC, broadcastIP, serverPort}))
+	guest.send(guestFrame(with(discover(), func(m *dhcpv4.DHCPv4) { m.ClientHWAddr = net.HardwareAddr{2, 9, 0, 0, 0, 0} })))
+	guest.send(append(bytes.Clone(plain), make([]byte, maxFrame)...))
+	guest.send(testFrame("nonsense"))
+	await(t, s, "dropped", func(s Status) bool {
+		return s.Dropped[OtherSource] == 1 && s.Dropped[OtherClient] == 1 && s.Dropped[BadFrame] == 1 && s.Dropped[Malformed] == 1
+	})
+	if got, _ := guest.receive(50 * time.Millisecond); got != nil {
+		t.Errorf("answered: %v", got)
+	}
+}
+
+// TestOwnFramesIgnored: what goes out to the guest is no request of its.
+func TestOwnFramesIgnored(t *testing.T) {
+	tap := newTap(t)
+	conn := listenOn(t, tap)
+	s := serve(t, conn, testLease())
+	ip(t, "link set tap0 up")
+	guest := sit(t, tap)
+	other := listenOn(t, tap)
+	if err := other.write(guestFrame(discover())); err != nil {
+		t.Fatal(err)
+	}
+	guest.dora()
+	if got := s.Status(); got.Received["DISCOVER"] != 1 {
+		t.Errorf("received %v", got.Received)
+	}
+}
+
+// TestLinkFlap: down and up, guest gone and back, each without a word to the server.
+func TestLinkFlap(t *testing.T) {
+	tap := newTap(t)
+	s := serve(t, listenOn(t, tap), testLease())
+	ip(t, "link set tap0 up")
+	for range 3 {
+		guest := sit(t, tap)
+		guest.dora()
+		ip(t, "link set tap0 down")
+		if err := guest.trySend(guestFrame(discover()), false); err == nil {
+			t.Fatal("a tap that is down takes a frame")
+		}
+		ip(t, "link set tap0 up")
+		guest.dora()
+		guest.leave()
+	}
+	if got := s.Status(); got.LastError != (Failure{}) || !got.Serving {
+		t.Errorf("status is %+v", got)
+	}
+}
+
+// TestUnsent: an answer that the link does not take is counted, and told.
+func TestUnsent(t *testing.T) {
+	tap := newTap(t)
+	conn := listenOn(t, tap)
+	s, err := NewServer(conn, testLease(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The guest has asked, then the link went down.
+	s.handle(guestFrame(discover()), false, make([]byte, 0, 1514))
+	got := s.Status()
+	if got.Dropped[Unsent] != 1 || got.LastError.Error == "" || got.State != None {
+		t.Errorf("status is %+v", got)
+	}
+}
+
+func TestInterfaceGone(t *testing.T) {
+	for _, c := range []struct{ name, before string }{
+		{"up", "link set tap0 up"},
+		{"down", "link set tap0 down"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			tap := newTap(t)
+			ip(t, "link add other type veth peer name peer")
+			conn := listenOn(t, tap)
+			s, err := NewServer(conn, testLease(), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			done := make(chan error, 1)
+			go func() { done <- s.Serve(context.Background()) }()
+			await(t, s, "serving", func(s Status) bool { return s.Serving })
+			ip(t, c.before)
+			ip(t, "link del other") // none of our business
+			if got := s.Status(); !got.Serving {
+				t.Fatal("ended with another interface")
+			}
+			ip(t, "link del tap0")
+			select {
+			case err := <-done:
+				if !errors.Is(err, ErrGone) {
+					t.Errorf("got %v", err)
+				}
+			case <-time.After(patience):
+				t.Fatal("Serve does not end with its interface")
+			}
+			if got := s.Status(); got.Serving || got.LastError.Error == "" {
+				t.Errorf("status is %+v", got)
+			}
+			if err := s.Serve(context.Background()); !errors.Is(err, ErrGone) {
+				t.Errorf("a second time: %v", err)
+			}
+		})
+	}
+}
+
+func TestListenErrors(t *testing.T) {
+	newTap(t)
+	for _, name := range []string{"nothing", "a-name-that-is-too-long", "", "lo"} {
+		if conn, err := Listen(name); err == nil {
+			t.Errorf("%q: no error", name)
+			_ = conn.Close()
+		}
+	}
+}
+
+// TestSourceAddressOfTheGuest: a tap may have been given the address of the guest.
+func TestSourceAddressOfTheGuest(t *testing.T) {
+	tap := newTap(t)
+	ip(t, "link set tap0 address "+guestMAC.String())
+	serve(t, listenOn(t, tap), testLease())
+	ip(t, "link set tap0 up")
+	if _, d := sit(t, tap).ask(discover()); d.src.mac == macOf(guestMAC) {
+		t.Error("the answer seems to come from the guest itself, which will not take it")
+	}
+}

@@ -1,0 +1,168 @@
+package dhcp
+
+import (
+	"encoding/binary"
+	"net"
+	"net/netip"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+)
+
+// Sizes and offsets within a DHCP message (RFC 2131 §2), in bytes.
+const (
+	chaddrAt  = 28
+	snameAt   = 44
+	fileAt    = 108
+	cookieAt  = 236
+	optionsAt = 240
+
+	minMessage = 300 // RFC 951; shorter ones are dropped by some
+	// minDatagram is what every client takes (RFC 2131 §2), headers of IP and
+	// UDP included.
+	minDatagram = 576
+	// maxDatagram is what we send at most, whatever the guest would take.
+	maxDatagram = 1500
+)
+
+var cookie = [4]byte{99, 130, 83, 99}
+
+// parseMessage reads a DHCP message. Options that overflow into the fields
+// sname and file are read from there too (RFC 2131 §4.1).
+func parseMessage(b []byte) (*dhcpv4.DHCPv4, error) {
+	m, err := dhcpv4.FromBytes(b)
+	if err != nil {
+		return nil, Malformed
+	}
+	overload := m.Options[optOverload]
+	if len(overload) != 1 {
+		return m, nil
+	}
+	if overload[0]&1 != 0 {
+		m.BootFileName = ""
+		err = m.Options.FromBytes(b[fileAt:cookieAt])
+	}
+	if overload[0]&2 != 0 && err == nil {
+		m.ServerHostName = ""
+		err = m.Options.FromBytes(b[snameAt:fileAt])
+	}
+	if err != nil {
+		return nil, Malformed
+	}
+	return m, nil
+}
+
+// maxMessage is how many bytes a reply to req may have: what the guest says it
+// takes (option 57, a datagram's size), at least what each client must take, at
+// most what the link carries.
+func maxMessage(req *dhcpv4.DHCPv4, mtu int) int {
+	size := minDatagram
+	if v := req.Options[optMaxMessageSize]; len(v) == 2 {
+		size = max(size, int(binary.BigEndian.Uint16(v)))
+	}
+	return max(min(size, mtu, maxDatagram)-ipLen-udpLen, minMessage)
+}
+
+// firstOptions go first and in this order; among them the mask goes before the
+// router (RFC 2132 §3.3).
+var firstOptions = [...]byte{
+	optMessageType, optServerID, optLeaseTime, optRenewal, optRebinding, optClientID,
+	optSubnetMask, optRoutes, optRouter,
+}
+
+// appendMessage appends m to b in at most limit bytes, and returns the codes of
+// the options for which there was no room.
+//
+// The order of the options is the same for the same request: the first ones,
+// then those of the client's list in its order, then the others by code. Where
+// they do not fit, the fields file and sname take some, if they are free
+// (option 52). Those longer than 255 bytes are sent in several parts (RFC 3396).
+func appendMessage(b []byte, m *dhcpv4.DHCPv4, list []byte, limit int) ([]byte, []uint8) {
+	at := len(b)
+	b = appendHeader(b, m)
+	order := inOrder(m.Options, list)
+
+	p := packer{b: b[at:]}
+	p.open(limit, false, m)
+	left := p.putAll(m.Options, order)
+	if len(left) > 0 && (m.BootFileName == "" || m.ServerHostName == "") {
+		p = packer{b: b[at:]}
+		p.open(limit, true, m)
+		left = p.putAll(m.Options, order)
+	}
+	return append(b[:at], p.close()...), left
+}
+
+func appendHeader(b []byte, m *dhcpv4.DHCPv4) []byte {
+	at := len(b)
+	b = append(b, make([]byte, optionsAt)...)
+	h := b[at:]
+	h[0], h[1], h[2], h[3] = byte(m.OpCode), byte(m.HWType), byte(len(m.ClientHWAddr)), m.HopCount
+	copy(h[4:8], m.TransactionID[:])
+	binary.BigEndian.PutUint16(h[8:], m.NumSeconds)
+	binary.BigEndian.PutUint16(h[10:], m.Flags)
+	for i, ip := range [...]net.IP{m.ClientIPAddr, m.YourIPAddr, m.ServerIPAddr, m.GatewayIPAddr} {
+		copy(h[12+4*i:16+4*i], ip.To4())
+	}
+	copy(h[chaddrAt:snameAt], m.ClientHWAddr)
+	copy(h[snameAt:fileAt-1], m.ServerHostName)
+	copy(h[fileAt:cookieAt-1], m.BootFileName)
+	copy(h[cookieAt:], cookie[:])
+	return b
+}
+
+// inOrder lists the codes of options in the order in which they are sent.
+func inOrder(options dhcpv4.Options, list []byte) []byte {
+	var buf [256]byte
+	order := buf[:0]
+	var pending [256]bool
+	for code := range options {
+		pending[code] = true
+	}
+	take := func(code byte) {
+		if pending[code] {
+			pending[code] = false
+			order = append(order, code)
+		}
+	}
+	for _, code := range firstOptions {
+		take(code)
+	}
+	for _, code := range list {
+		take(code)
+	}
+	for code := range pending {
+		take(byte(code))
+	}
+	return order
+}
+
+// destination is where a reply goes: RFC 2131 §4.1 for a client on our own
+// link, which the guest always is (giaddr is 0).
+func destination(m *dhcpv4.DHCPv4) endpoint {
+	to := endpoint{mac: macOf(m.ClientHWAddr), port: clientPort}
+	ciaddr, yiaddr := addrOf(m.ClientIPAddr), addrOf(m.YourIPAddr)
+	switch {
+	case messageType(m) == dhcpv4.MessageTypeNak:
+		// "the server MUST broadcast any DHCPNAK": the guest's address is wrong.
+		return everybody()
+	case ciaddr.IsValid():
+		// The client has an address configured.
+		to.ip = ciaddr
+	case m.IsBroadcast(), !yiaddr.IsValid():
+		// It cannot take unicast before it has one, and says so.
+		return everybody()
+	default:
+		// It can. There is no ARP: the link address is known, the IP address not in use yet.
+		to.ip = yiaddr
+	}
+	return to
+}
+
+func everybody() endpoint {
+	return endpoint{mac: broadcastMAC, ip: broadcastIP, port: clientPort}
+}
+
+// seal makes a frame of a message of which the first headLen bytes are free.
+func seal(b []byte, m *dhcpv4.DHCPv4, source mac, server netip.Addr) {
+	sealFrame(b, endpoint{mac: source, ip: server, port: serverPort}, destination(m))
+}

@@ -1,0 +1,248 @@
+package dhcp
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/insomniacslk/dhcp/iana"
+)
+
+// Reply answers a message of the guest as RFC 2131 §4.3 has it for a server
+// with one client. It is pure: what was said before plays no part, since there
+// is nothing to allocate. The error is a Silence if the message gets no answer,
+// else it says what is wrong with the lease.
+//
+// The reply shares memory with the request. It holds all options that should go
+// out; the Server fits them to the size that the guest takes.
+func (l Lease) Reply(req *dhcpv4.DHCPv4) (*dhcpv4.DHCPv4, error) {
+	t, _, err := compile(l)
+	if err != nil {
+		return nil, err
+	}
+	return t.reply(req)
+}
+
+func (t *template) reply(req *dhcpv4.DHCPv4) (*dhcpv4.DHCPv4, error) {
+	typ, err := t.verdict(req)
+	if err != nil {
+		return nil, err
+	}
+	return t.message(req, typ), nil
+}
+
+// verdict says which message answers req.
+func (t *template) verdict(req *dhcpv4.DHCPv4) (dhcpv4.MessageType, error) {
+	switch {
+	case req.OpCode != dhcpv4.OpcodeBootRequest, req.HWType != iana.HWTypeEthernet, len(req.ClientHWAddr) != len(t.mac):
+		return 0, NotRequest
+	case addrOf(req.GatewayIPAddr).IsValid():
+		return 0, Relayed
+	case macOf(req.ClientHWAddr) != t.mac:
+		return 0, OtherClient
+	}
+	switch messageType(req) {
+	case dhcpv4.MessageTypeDiscover:
+		if _, ok := req.Options[optRapidCommit]; ok {
+			return dhcpv4.MessageTypeAck, nil
+		}
+		return dhcpv4.MessageTypeOffer, nil
+	case dhcpv4.MessageTypeRequest:
+		return t.request(req)
+	case dhcpv4.MessageTypeInform:
+		return dhcpv4.MessageTypeAck, nil
+	case dhcpv4.MessageTypeDecline:
+		return 0, t.about(req, optionAddr(req, optRequestedIP))
+	case dhcpv4.MessageTypeRelease:
+		return 0, t.about(req, addrOf(req.ClientIPAddr))
+	case dhcpv4.MessageTypeNone:
+		return 0, Malformed
+	default:
+		return 0, UnexpectedType
+	}
+}
+
+// request is the table of RFC 2131 §4.3.2 and §4.3.6:
+//
+//	state        server identifier  requested address  ciaddr
+//	SELECTING    ours               must be given      zero
+//	INIT-REBOOT  none               must be given      zero
+//	RENEWING     none               none               must be given
+//	REBINDING    none               none               must be given
+//
+// Since the client's one address is known, a stale one is refused at once in
+// every state, and clients that fill in more than they should do no harm.
+func (t *template) request(req *dhcpv4.DHCPv4) (dhcpv4.MessageType, error) {
+	if malformedAddr(req, optServerID) || malformedAddr(req, optRequestedIP) {
+		return 0, Malformed
+	}
+	server, requested, current := optionAddr(req, optServerID), optionAddr(req, optRequestedIP), addrOf(req.ClientIPAddr)
+	address := t.lease.Address.Addr()
+	switch {
+	case server.IsValid() && server != t.lease.Server:
+		return 0, OtherServer // the guest chose another offer
+	case !requested.IsValid() && !current.IsValid():
+		return 0, NoAddress
+	case requested.IsValid() && requested != address, current.IsValid() && current != address:
+		return dhcpv4.MessageTypeNak, nil
+	default:
+		return dhcpv4.MessageTypeAck, nil
+	}
+}
+
+// about tells whether a message without an answer concerns this lease.
+func (t *template) about(req *dhcpv4.DHCPv4, addr netip.Addr) Silence {
+	if malformedAddr(req, optServerID) || malformedAddr(req, optRequestedIP) {
+		return Malformed
+	}
+	if server := optionAddr(req, optServerID); server.IsValid() && server != t.lease.Server {
+		return OtherServer
+	}
+	if addr != t.lease.Address.Addr() {
+		return NoAddress
+	}
+	return NeedsNoReply
+}
+
+// message fills in the reply's fields by RFC 2131 §4.3.1, table 3.
+func (t *template) message(req *dhcpv4.DHCPv4, typ dhcpv4.MessageType) *dhcpv4.DHCPv4 {
+	m := &dhcpv4.DHCPv4{
+		OpCode:        dhcpv4.OpcodeBootReply,
+		HWType:        iana.HWTypeEthernet,
+		TransactionID: req.TransactionID,
+		Flags:         req.Flags,
+		ClientIPAddr:  net.IPv4zero,
+		YourIPAddr:    net.IPv4zero,
+		ServerIPAddr:  net.IPv4zero,
+		GatewayIPAddr: net.IPv4zero,
+		ClientHWAddr:  req.ClientHWAddr,
+		Options:       make(dhcpv4.Options, len(t.settings)+3),
+	}
+	m.Options[optMessageType] = t.types[typ]
+	m.Options[optServerID] = t.server
+	if id := req.Options[optClientID]; len(id) > 0 {
+		m.Options[optClientID] = id // RFC 6842 §3
+	}
+	if typ == dhcpv4.MessageTypeNak {
+		m.Options[optMessage] = t.refusal
+		return m
+	}
+
+	question := messageType(req)
+	m.ServerIPAddr, m.ServerHostName, m.BootFileName = t.siaddr, t.lease.TFTPServer, t.lease.BootFile
+	if question != dhcpv4.MessageTypeInform {
+		m.YourIPAddr = t.yiaddr
+	}
+	if question != dhcpv4.MessageTypeDiscover && req.ClientIPAddr != nil {
+		m.ClientIPAddr = req.ClientIPAddr
+	}
+	if question == dhcpv4.MessageTypeDiscover && typ == dhcpv4.MessageTypeAck {
+		m.Options[optRapidCommit] = nil // RFC 4039 §4
+	}
+	t.addSettings(m.Options, req.Options[optParameters], question == dhcpv4.MessageTypeInform)
+	return m
+}
+
+// addSettings adds the options that the client's parameter request list (option
+// 55) selects. A client without a list gets them all.
+func (t *template) addSettings(options dhcpv4.Options, list []byte, inform bool) {
+	var listed [256]bool
+	for _, code := range list {
+		listed[code] = true
+	}
+	for _, s := range t.settings {
+		send := s.when == always ||
+			s.when == granted && !inform ||
+			listed[s.Code] ||
+			s.when == wanted && len(list) == 0
+		// RFC 2131 §4.3.5: no lease time for DHCPINFORM, asked or not.
+		if send && (s.when != granted || !inform) {
+			options[s.Code] = s.Value
+		}
+	}
+}
+
+// when says in which replies an option goes.
+type when uint8
+
+const (
+	always  when = iota // in each
+	granted             // with an address
+	wanted              // if the client lists it, or lists nothing
+	asked               // if the client lists it
+)
+
+// setting is one option of the lease, encoded.
+type setting struct {
+	Option
+	when when
+}
+
+// template is a lease with all encoded that does not depend on the request.
+type template struct {
+	lease    Lease
+	mac      mac
+	yiaddr   net.IP
+	siaddr   net.IP
+	server   []byte
+	refusal  []byte
+	types    [9][]byte
+	settings []setting
+}
+
+// compile encodes a lease, and says what of it can't be sent.
+func compile(l Lease) (*template, []string, error) {
+	l, left := l.Normalize()
+	if err := l.Validate(); err != nil {
+		return nil, nil, err
+	}
+	t := &template{
+		lease:    l,
+		mac:      macOf(l.MAC),
+		yiaddr:   l.Address.Addr().AsSlice(),
+		siaddr:   net.IPv4zero,
+		server:   l.Server.AsSlice(),
+		refusal:  fmt.Appendf(nil, "the address is %v", l.Address.Addr()),
+		settings: settingsOf(l),
+	}
+	if a := tftpAddr(l); a.IsValid() {
+		t.siaddr = a.AsSlice()
+	}
+	for i := range t.types {
+		t.types[i] = []byte{byte(i)}
+	}
+	return t, left, nil
+}
+
+// messageType reads option 53. None: it is missing or malformed.
+func messageType(m *dhcpv4.DHCPv4) dhcpv4.MessageType {
+	if v := m.Options[optMessageType]; len(v) == 1 {
+		return dhcpv4.MessageType(v[0])
+	}
+	return dhcpv4.MessageTypeNone
+}
+
+// optionAddr reads an option that holds one address. Invalid: it is missing.
+func optionAddr(m *dhcpv4.DHCPv4, code uint8) netip.Addr {
+	a, _ := netip.AddrFromSlice(m.Options[code])
+	if !a.Is4() {
+		return netip.Addr{}
+	}
+	return a
+}
+
+func malformedAddr(m *dhcpv4.DHCPv4, code uint8) bool {
+	v, ok := m.Options[code]
+	return ok && len(v) != net.IPv4len
+}
+
+// addrOf reads a header field. Invalid: it is zero.
+func addrOf(ip net.IP) netip.Addr {
+	a, _ := netip.AddrFromSlice(ip)
+	a = a.Unmap()
+	if !a.Is4() || a.IsUnspecified() {
+		return netip.Addr{}
+	}
+	return a
+}

@@ -1,0 +1,43 @@
+package dhcp
+
+import (
+	"testing"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+)
+
+func BenchmarkReply(b *testing.B) {
+	lease, req := testLease(), discover(dhcpv4.OptParameterRequestList(linuxList...))
+	t, _, err := compile(lease)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Run("compiled", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := t.reply(req); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("lease", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := lease.Reply(req); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	reply, err := t.reply(req)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Run("encode", func(b *testing.B) {
+		b.ReportAllocs()
+		buf := make([]byte, 0, 1514)
+		for b.Loop() {
+			out, _ := appendMessage(buf[:headLen], reply, req.Options[optParameters], 548)
+			seal(out, reply, macOf(lease.MAC), lease.Server)
+		}
+	})
+}

@@ -1,0 +1,220 @@
+package dhcp
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"golang.org/x/sys/unix"
+)
+
+// Defaults of a Server.
+const (
+	defaultBudget       = 64
+	defaultDeclinePause = 10 * time.Second // the client waits as long: RFC 2131 §3.1
+
+	eventsPerSecond, eventsAtOnce = 1, 50
+)
+
+// Server serves one lease on one Conn. Make it with NewServer; its methods can
+// be called from any goroutine.
+type Server struct {
+	// Budget is how many messages per second, and at once, are looked at. What
+	// a guest sends beyond is dropped by the kernel. 0: 64. Set before Serve.
+	Budget int
+	// DeclinePause is how long the address is not offered after the guest
+	// declined it because somebody else uses it. 0: 10 seconds. Set before Serve.
+	DeclinePause time.Duration
+
+	conn *Conn
+	log  *slog.Logger
+
+	mu            sync.Mutex
+	template      *template
+	status        Status
+	received      tally
+	sent          tally
+	drops         map[Silence]uint64
+	declinedUntil time.Time
+	events        *budget       // of lines in the log
+	misfits       [256]bool     // options of which a note says that they did not fit
+	changed       chan struct{} // closed at the next change; nil: nobody waits
+}
+
+// NewServer returns a server that will hand out the lease on conn, which stays
+// the caller's to close, after Serve has returned. It fails if the lease is not
+// valid. What of it can't be sent is left out, and noted in the log and in the
+// status. A nil log is silent.
+func NewServer(conn *Conn, lease Lease, log *slog.Logger) (*Server, error) {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	s := &Server{
+		conn:   conn,
+		log:    log.With("interface", conn.name),
+		drops:  make(map[Silence]uint64),
+		events: newBudget(eventsPerSecond, eventsAtOnce),
+		status: Status{Interface: conn.name, State: None},
+	}
+	if err := s.SetLease(lease); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// SetLease puts another lease in the place of the one served so far. The guest
+// learns of it when it renews; if the address is another, it is refused its old
+// one then and starts anew.
+func (s *Server) SetLease(lease Lease) error {
+	t, left, err := compile(lease)
+	if err != nil {
+		return err
+	}
+	for _, note := range left {
+		s.log.Warn("DHCP setting " + note)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.template = t
+	s.status.Notes = left
+	s.misfits = [256]bool{}
+	s.declinedUntil = time.Time{}
+	s.announce()
+	return nil
+}
+
+// Serve answers the guest until ctx ends, and then returns nil. It outlives the
+// interface being down, having no carrier, and being opened anew by another
+// QEMU. It returns ErrGone, wrapped, if the interface is deleted. It may be
+// called again after it has returned, but not twice at once.
+func (s *Server) Serve(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	var watchers sync.WaitGroup
+	defer watchers.Wait()
+	defer cancel(nil)
+	s.conn.resume()
+	watchers.Go(func() {
+		<-ctx.Done()
+		s.conn.interrupt()
+	})
+	watchers.Go(func() {
+		if err := s.conn.unlink.wait(); errors.Is(err, ErrGone) {
+			cancel(err)
+		}
+	})
+
+	s.setServing(true)
+	defer s.setServing(false)
+	err := s.loop(ctx)
+	if gone := context.Cause(ctx); errors.Is(gone, ErrGone) {
+		err = gone
+	}
+	if err != nil {
+		err = fmt.Errorf("serve DHCP on %s: %w", s.conn.name, err)
+		s.setError(err)
+	}
+	return err
+}
+
+// loop reads frames and handles them one after the other. Its buffers are there
+// from the start; what a message takes beyond is bounded by their size, and
+// nothing of it stays.
+func (s *Server) loop(ctx context.Context) error {
+	in := make([]byte, maxFrame)
+	out := make([]byte, 0, ethLen+maxDatagram)
+	perSecond := cmp.Or(s.Budget, defaultBudget)
+	budget := newBudget(perSecond, perSecond)
+	for budget.wait(ctx) == nil {
+		n, checksumPending, err := s.conn.read(in)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err == nil:
+			s.handle(in[:n], checksumPending, out)
+		case errors.Is(err, BadFrame):
+			s.drop(BadFrame)
+		case errors.Is(err, unix.ENETDOWN):
+			// Told once each time the interface goes down. It may come up again.
+			s.log.Debug("interface is down")
+		case errors.Is(err, os.ErrClosed):
+			return err
+		default:
+			// Out of memory and the like. The budget keeps this from spinning.
+			s.fail(fmt.Errorf("receive from %s: %w", s.conn.name, err))
+		}
+	}
+	return nil
+}
+
+// handle deals with one frame: what it asks, what the answer is, and what is
+// known after the answer has gone out. The answer is built in out.
+func (s *Server) handle(frame []byte, checksumPending bool, out []byte) {
+	t := s.current()
+	d, err := parseFrame(frame, checksumPending)
+	switch {
+	case err != nil:
+		s.refuse(err)
+		return
+	case d.dst.port != serverPort:
+		s.drop(BadFrame)
+		return
+	case d.src.mac != t.mac:
+		s.drop(OtherSource)
+		return
+	}
+	req, err := parseMessage(d.payload)
+	if err != nil {
+		s.refuse(err)
+		return
+	}
+	reply, err := t.reply(req)
+	if err == nil && s.isDeclined(reply) {
+		err = Declined
+	}
+	s.noteRequest(req, err)
+	if err != nil {
+		s.refuse(err)
+		return
+	}
+	if err := s.send(t, req, reply, out); err != nil {
+		s.drop(Unsent)
+		s.fail(fmt.Errorf("send %v on %s: %w", messageType(reply), s.conn.name, err))
+		return
+	}
+	s.noteReply(t, req, reply)
+}
+
+// send fits the reply to what the guest takes and sends it where RFC 2131 §4.1
+// says.
+func (s *Server) send(t *template, req, reply *dhcpv4.DHCPv4, out []byte) error {
+	out, left := appendMessage(out[:headLen], reply, req.Options[optParameters], maxMessage(req, s.conn.mtu))
+	if len(left) > 0 {
+		s.noteMisfits(reply, left)
+	}
+	source := s.conn.mac
+	if source == t.mac {
+		source[5] ^= 1 // a guest ignores frames from itself
+	}
+	seal(out, reply, source, t.lease.Server)
+	return s.conn.write(out)
+}
+
+func (s *Server) current() *template {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.template
+}
+
+// isDeclined tells whether the reply would grant the address that the guest has
+// just declined.
+func (s *Server) isDeclined(reply *dhcpv4.DHCPv4) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return addrOf(reply.YourIPAddr).IsValid() && time.Now().Before(s.declinedUntil)
+}

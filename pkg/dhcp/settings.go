@@ -1,0 +1,116 @@
+package dhcp
+
+import (
+	"encoding/binary"
+	"net/netip"
+)
+
+// settingsOf encodes the options of a lease: first what follows from its
+// fields, then what was set by hand in their place.
+func settingsOf(l Lease) []setting {
+	s := make(settings, 0, 20+len(l.Options))
+	s.add(optLeaseTime, granted, binary.BigEndian.AppendUint32(nil, l.seconds()))
+	if l.Duration != 0 {
+		// T1 and T2 of RFC 2131 §4.4.5: half and seven eighths of the time.
+		s.add(optRenewal, granted, binary.BigEndian.AppendUint32(nil, l.seconds()/2))
+		s.add(optRebinding, granted, binary.BigEndian.AppendUint32(nil, uint32(uint64(l.seconds())*7/8)))
+	}
+	s.add(optSubnetMask, always, maskOf(l.Address.Bits()))
+	s.add(optRoutes, always, encodeRoutes(l.Routes))
+	if l.Router.IsValid() {
+		s.add(optRouter, always, l.Router.AsSlice())
+	}
+	s.add(optDNS, wanted, encodeAddrs(l.DNS))
+	s.add(optHostname, wanted, []byte(l.Hostname))
+	if len(l.Search) > 0 {
+		s.add(optDomainName, wanted, []byte(l.Search[0]))
+	}
+	s.add(optSearch, wanted, encodeSearch(l.Search))
+	if l.MTU > 0 {
+		s.add(optMTU, wanted, binary.BigEndian.AppendUint16(nil, uint16(l.MTU)))
+	}
+	s.add(optNTP, wanted, encodeAddrs(l.NTP))
+	s.add(optTFTPServer, always, []byte(l.TFTPServer))
+	s.add(optBootFile, always, []byte(l.BootFile))
+	if a := tftpAddr(l); a.IsValid() {
+		s.add(optTFTPAddresses, asked, a.AsSlice())
+	}
+	for _, o := range l.Options {
+		s.set(o)
+	}
+	if routes := s.value(optRoutes); s.value(optRoutesMS) == nil {
+		s.add(optRoutesMS, asked, routes)
+	}
+	return s
+}
+
+type settings []setting
+
+// add adds an option unless it has no value.
+func (s *settings) add(code uint8, when when, value []byte) {
+	if len(value) > 0 {
+		*s = append(*s, setting{Option{code, value}, when})
+	}
+}
+
+// set puts an option in the place of another of its code.
+func (s *settings) set(o Option) {
+	for i := range *s {
+		if (*s)[i].Code == o.Code {
+			*s = append((*s)[:i], (*s)[i+1:]...)
+			break
+		}
+	}
+	s.add(o.Code, always, o.Value)
+}
+
+func (s settings) value(code uint8) []byte {
+	for _, o := range s {
+		if o.Code == code {
+			return o.Value
+		}
+	}
+	return nil
+}
+
+func maskOf(bits int) []byte {
+	return binary.BigEndian.AppendUint32(nil, ^uint32(0)<<(32-bits))
+}
+
+// tftpAddr is the TFTP server if it was given as an IPv4 address.
+func tftpAddr(l Lease) netip.Addr {
+	a, err := netip.ParseAddr(l.TFTPServer)
+	if err != nil || !a.Is4() {
+		return netip.Addr{}
+	}
+	return a
+}
+
+// encodeRoutes writes option 121 (RFC 3442): for each route the prefix length,
+// its significant bytes, and the gateway.
+func encodeRoutes(routes []Route) []byte {
+	var out []byte
+	for _, r := range routes {
+		out = appendRoute(out, r)
+	}
+	return out
+}
+
+func appendRoute(out []byte, r Route) []byte {
+	bits := r.Destination.Bits()
+	dst := r.Destination.Masked().Addr().As4()
+	out = append(out, byte(bits))
+	out = append(out, dst[:(bits+7)/8]...)
+	if !r.Gateway.IsValid() {
+		return append(out, 0, 0, 0, 0) // on-link
+	}
+	return append(out, r.Gateway.AsSlice()...)
+}
+
+func encodeAddrs(addrs []netip.Addr) []byte {
+	out := make([]byte, 0, 4*len(addrs))
+	for _, a := range addrs {
+		out = append(out, a.AsSlice()...)
+	}
+	return out
+}

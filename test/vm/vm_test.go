@@ -1,0 +1,202 @@
+// Package vm tests the built program with a real virtual machine, which
+// libvirt's embedded driver runs and QEMU emulates.
+package vm
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+)
+
+// bootTime is how long a guest may take to boot and to report.
+const bootTime = 2 * time.Minute
+
+const resolvConf = "search default.svc.cluster.local cluster.local\nnameserver 10.96.0.10\n"
+
+// machine is a VM in a pod, and the program that started it.
+type machine struct {
+	*podtest.Launcher
+	vm     podtest.VM
+	pod    *podtest.Pod
+	common []string // flags for the other verbs
+	log    *lockedBuffer
+}
+
+// start starts a VM in the pod.
+func start(t *testing.T, pod *podtest.Pod, args ...string) *machine {
+	t.Helper()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "resolv.conf")
+	if err := os.WriteFile(file, []byte(resolvConf), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m := &machine{
+		vm:     podtest.VM{Name: "vm", GuestDir: podtest.Built(t, "guest"), Serial: filepath.Join(dir, "serial.log"), Ping: []string{podtest.OutsideIP.String()}},
+		pod:    pod,
+		common: []string{"--netns", pod.Pod.Path(), "--state-dir", filepath.Join(dir, "state")},
+		log:    &lockedBuffer{},
+	}
+	var err error
+	m.Launcher, err = podtest.Launch(podtest.LaunchConfig{
+		Binary: podtest.Built(t, "virt-launcher-net"), VM: m.vm, Dir: dir,
+		CacheDir: filepath.Join(podtest.Built(t, "."), "libvirt-cache"), Log: m.log,
+		Args: slices.Concat(m.common, []string{"--resolv-conf", file, "--hostname", "vm-7"}, args),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := m.Kill(); err != nil {
+			t.Error(err)
+		}
+		if t.Failed() {
+			t.Logf("virt-launcher-net printed:\n%s", m.log)
+		}
+	})
+	return m
+}
+
+// report waits until the guest has booted and says what it has.
+func (m *machine) report(t *testing.T) podtest.Report {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), bootTime)
+	defer cancel()
+	ctx, stop := m.WhileRunning(ctx)
+	defer stop()
+	r, err := podtest.WaitReport(ctx, m.vm.Serial)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// program runs another verb.
+func (m *machine) program(t *testing.T, args ...string) string {
+	t.Helper()
+	return m.pod.Node.Run(t, podtest.Built(t, "virt-launcher-net"), append(args, m.common...)...)
+}
+
+func (m *machine) serial(t *testing.T) string {
+	t.Helper()
+	b, err := os.ReadFile(m.vm.Serial)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// lockedBuffer is written by one goroutine and read by another.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// A VM on a pod that the real CNI plugins made gets what they gave the pod, is
+// there at the pod's address, and leaves the pod as it was.
+func TestVM(t *testing.T) {
+	pod := podtest.NewFlannelPod(t)
+	before := podtest.TakeSnapshot(t, pod.Pod)
+	m := start(t, pod)
+	r := m.report(t)
+	if r.Address != pod.IP || r.MAC != pod.MAC.String() || r.MTU != pod.MTU || r.Hostname != "vm-7" || r.Server != pod.Gateway.String() {
+		t.Errorf("the guest reports %+v, the pod has %s %s", r, pod.IP, pod.MAC)
+	}
+	if want := strings.Split(strings.TrimSpace(resolvConf), "\n"); !slices.Equal(r.Resolv, want) {
+		t.Errorf("the guest's resolv.conf is %q, want %q", r.Resolv, want)
+	}
+	if !r.Pinged[podtest.OutsideIP.String()] {
+		t.Error("the guest reaches nothing beyond its gateway")
+	}
+	pod.Node.Run(t, "ping", "-c1", "-W2", pod.IP.Addr().String())
+	if out := pod.Node.Run(t, "curl", "-sS", "--max-time", "5", "http://"+pod.IP.Addr().String()); out != "hello from the guest\n" {
+		t.Errorf("the guest's page is %q", out)
+	}
+
+	var status struct {
+		Server     struct{ Domain string }
+		Interfaces []struct {
+			Lease struct {
+				State  string
+				Client struct{ VendorClass string }
+			}
+		}
+	}
+	if err := json.Unmarshal([]byte(m.program(t, "status", "-o", "json")), &status); err != nil {
+		t.Fatal(err)
+	}
+	if l := status.Interfaces[0].Lease; l.State != "bound" || !strings.HasPrefix(l.Client.VendorClass, "udhcp") || status.Server.Domain != "vm" {
+		t.Errorf("status is %+v", status)
+	}
+	m.program(t, "wait", "--for", "lease", "--timeout", "1s")
+
+	if err := m.End(20 * time.Second); err != nil {
+		t.Errorf("after SIGTERM: %v", err)
+	}
+	if !strings.Contains(m.serial(t), "VLN-SHUTDOWN") {
+		t.Error("the guest was not asked to shut down")
+	}
+	m.program(t, "restore")
+	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+		t.Errorf("after restore:\n%s", d)
+	}
+}
+
+// The VM keeps its network when the program is killed; the next run serves it
+// again, and refuses nothing that it did before.
+func TestKilledProgram(t *testing.T) {
+	pod := podtest.NewPod(t, podtest.Calico)
+	m := start(t, pod, "--queues", "2")
+	m.report(t)
+	address := pod.IP.Addr().String()
+	if err := m.Signal(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	pod.Node.Run(t, "ip", "neigh", "flush", "all")
+	pod.Node.Run(t, "ping", "-c1", "-W2", address)
+
+	ctx, stop := context.WithCancel(t.Context())
+	serve := pod.Node.Command(ctx, podtest.Built(t, "virt-launcher-net"), append([]string{"run", "--queues", "2"}, m.common...)...)
+	serve.Stdout, serve.Stderr = m.log, m.log
+	if err := serve.Start(); err != nil {
+		t.Fatal(err)
+	}
+	m.program(t, "wait", "--for", "network", "--timeout", "10s")
+	pod.Node.Run(t, "ping", "-c1", "-W2", address)
+	stop()
+	_ = serve.Wait() // killed by stop
+}
+
+// A guest that does not obey is destroyed in time, and the program ends well.
+func TestStubbornGuest(t *testing.T) {
+	pod := podtest.NewPod(t, podtest.CalicoDual)
+	m := start(t, pod, "--shutdown-timeout", "1s")
+	m.program(t, "wait", "--for", "network", "--timeout", "1m") // the firmware obeys nobody
+	if err := m.End(20 * time.Second); err != nil {
+		t.Errorf("after SIGTERM: %v", err)
+	}
+	if !strings.Contains(m.log.String(), "destroying") {
+		t.Error("the guest was not destroyed")
+	}
+}

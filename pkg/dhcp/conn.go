@@ -200,7 +200,9 @@ func waitError(err error) error {
 }
 
 // temporary tells the poller to wait and try again.
-func temporary(err error) bool { return err == unix.EAGAIN || err == unix.EINTR }
+func temporary(err error) bool {
+	return errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR)
+}
 
 // checksumPendingIn looks for the kernel's word that the checksum is not there.
 func checksumPendingIn(oob []byte) bool {

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
 )
 

@@ -123,8 +123,7 @@ func FuzzFrame(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte, pending bool) {
 		d, err := parseFrame(b, pending)
 		if err != nil {
-			var why Silence
-			if !errors.As(err, &why) {
+			if _, ok := errors.AsType[Silence](err); !ok {
 				t.Fatalf("error %v has no reason", err)
 			}
 			return

@@ -2,10 +2,8 @@ package dhcp
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -16,11 +14,11 @@ import (
 
 // say logs what a guest can bring about, only so often: beyond, for debugging.
 // The lock is held.
-func (s *Server) say(level slog.Level, msg string, args ...any) {
+func (s *Server) say(log func(msg string, args ...any), msg string, args ...any) {
 	if !s.events.spare(time.Now()) {
-		level = slog.LevelDebug
+		log = s.log.Debug
 	}
-	s.log.Log(context.Background(), level, msg, args...)
+	log(msg, args...)
 }
 
 // announce wakes those who wait. The lock is held.
@@ -41,7 +39,7 @@ func (s *Server) setServing(serving bool) {
 // fail logs and keeps an error that Serve outlives.
 func (s *Server) fail(err error) {
 	s.mu.Lock()
-	s.say(slog.LevelWarn, "DHCP server goes on after an error", "error", err)
+	s.say(s.log.Warn, "DHCP server goes on after an error", "error", err)
 	s.mu.Unlock()
 	s.setError(err)
 }
@@ -91,7 +89,7 @@ func (s *Server) noteRequest(req *dhcpv4.DHCPv4, verdict error) {
 		if typ == dhcpv4.MessageTypeDecline {
 			pause := cmp.Or(s.DeclinePause, defaultDeclinePause)
 			s.declinedUntil = time.Now().Add(pause)
-			s.say(slog.LevelWarn, "guest declined its address: somebody else answers for it", "address", s.template.lease.Address, "pause", pause)
+			s.say(s.log.Warn, "guest declined its address: somebody else answers for it", "address", s.template.lease.Address, "pause", pause)
 		}
 	case verdict == nil:
 		s.status.Client = clientOf(req)
@@ -109,7 +107,7 @@ func (s *Server) noteReply(t *template, req, reply *dhcpv4.DHCPv4) {
 	switch {
 	case IsProbe(req), question == dhcpv4.MessageTypeInform:
 	case answer == dhcpv4.MessageTypeNak:
-		s.say(slog.LevelWarn, "guest asked for another address than its own", "address", t.lease.Address,
+		s.say(s.log.Warn, "guest asked for another address than its own", "address", t.lease.Address,
 			"requested", optionAddr(req, optRequestedIP), "current", addrOf(req.ClientIPAddr))
 		s.setState(None, 0)
 	case answer == dhcpv4.MessageTypeOffer:
@@ -125,7 +123,7 @@ func (s *Server) setState(state State, lasts time.Duration) {
 	st := &s.status
 	expired := !st.Expires.IsZero() && !now.Before(st.Expires)
 	if st.State != state || expired {
-		s.say(slog.LevelInfo, "DHCP lease is "+string(state), "address", s.template.lease.Address, "client", s.status.Client.Hostname)
+		s.say(s.log.Info, "DHCP lease is "+string(state), "address", s.template.lease.Address, "client", s.status.Client.Hostname)
 		st.State, st.Since = state, now
 	}
 	st.Expires = time.Time{}
@@ -146,6 +144,6 @@ func (s *Server) noteMisfits(reply *dhcpv4.DHCPv4, codes []uint8) {
 		s.misfits[code] = true
 		note := fmt.Sprintf("option %d left out: its %d bytes do not fit the message size that the guest takes", code, len(reply.Options[code]))
 		s.status.Notes = append(s.status.Notes, note)
-		s.log.Warn("DHCP setting " + note)
+		s.log.Warn("DHCP setting left out or changed", "setting", note)
 	}
 }

@@ -2,8 +2,8 @@ package dhcp
 
 import (
 	"errors"
-	"fmt"
 	"net"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -210,8 +210,11 @@ func TestReplyOptions(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			codes := inOrder(got.Options, c.req.Options[optParameters])
-			if s := strings.Trim(fmt.Sprint(codes), "[]"); s != c.want {
+			var codes []string
+			for _, code := range inOrder(got.Options, c.req.Options[optParameters]) {
+				codes = append(codes, strconv.Itoa(int(code)))
+			}
+			if s := strings.Join(codes, " "); s != c.want {
 				t.Errorf("got  %s\nwant %s", s, c.want)
 			}
 		})

@@ -77,7 +77,7 @@ func (s *Server) SetLease(lease Lease) error {
 		return err
 	}
 	for _, note := range left {
-		s.log.Warn("DHCP setting " + note)
+		s.log.Warn("DHCP setting left out or changed", "setting", note)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -134,7 +134,7 @@ func (s *Server) loop(ctx context.Context) error {
 		n, checksumPending, err := s.conn.read(in)
 		switch {
 		case ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // the end of ctx is a good end
 		case err == nil:
 			s.handle(in[:n], checksumPending, out)
 		case errors.Is(err, BadFrame):

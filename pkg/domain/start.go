@@ -47,7 +47,7 @@ func Start(ctx context.Context, log *slog.Logger, uri string, xml []byte) (*VM, 
 		return nil, err
 	}
 	if err := v.start(ctx, string(xml)); err != nil {
-		return nil, errors.Join(err, v.Close())
+		return nil, errors.Join(err, v.Close()) //nolint:contextcheck // Close takes none
 	}
 	v.log.Info("domain started", "domain", v.name, "uuid", v.uuid, "uri", uri)
 	return v, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -32,6 +33,7 @@ func TestFailures(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	silent := silentSocket(t)
 	for _, c := range []struct {
 		line string
 		want []string
@@ -52,6 +54,7 @@ func TestFailures(t *testing.T) {
 		{"run --domain /nowhere.xml", []string{"/nowhere.xml"}},
 		{"run --no-check --domain " + badXML, []string{"domain"}},
 		{"run --no-check --domain " + goodXML + " --connect test+unix:///?socket=/nowhere", []string{"test+unix:///?socket=/nowhere", "--connect"}},
+		{"run --no-check --start-timeout 1s --domain " + goodXML + " --connect test+unix:///?socket=" + silent, []string{silent, "no answer within 1s"}},
 	} {
 		t.Run(c.line, func(t *testing.T) {
 			t.Parallel()
@@ -74,6 +77,18 @@ func TestFailures(t *testing.T) {
 			}
 		})
 	}
+}
+
+// silentSocket is a libvirt that takes connections and never answers.
+func silentSocket(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "libvirt.sock")
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	return path
 }
 
 // TestMain lets the test binary be the program, for tests in which it must have

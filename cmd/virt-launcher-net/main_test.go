@@ -47,6 +47,7 @@ func TestUsageErrors(t *testing.T) {
 		{"run --dhcp-option 53=1", "--dhcp-option"},
 		{"run --dhcp-option 252", "--dhcp-option"},
 		{"run --connect test:///default", "--domain"},
+		{"run --start-timeout 1s", "--domain"},
 		{"domain", "arg"},
 		{"wait", "--for"},
 		{"wait --for godot", "godot"},

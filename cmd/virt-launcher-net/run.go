@@ -33,8 +33,11 @@ second signal ends it at once. The pod stays prepared; see restore.`,
 				}
 				dom.XML = xml
 				p.hook.Domain = &dom
-			} else if cmd.Flags().Changed("connect") || cmd.Flags().Changed("shutdown-timeout") {
-				return usagef("--connect and --shutdown-timeout go with --domain")
+			}
+			for _, flag := range []string{"connect", "start-timeout", "shutdown-timeout", "model"} {
+				if domainFile == "" && cmd.Flags().Changed(flag) {
+					return usagef("--%s goes with --domain", flag)
+				}
 			}
 			session, err := p.hook.Run(cmd.Context())
 			if err != nil {
@@ -49,6 +52,7 @@ second signal ends it at once. The pod stays prepared; see restore.`,
 	p.modelFlag(cmd)
 	cmd.Flags().StringVar(&domainFile, "domain", "", "`file` with the XML of the libvirt domain to start (-: standard input)")
 	cmd.Flags().StringVar(&dom.URI, "connect", "qemu:///system", "libvirt's `URI`; qemu:///embed?root=DIR needs no daemon")
+	cmd.Flags().DurationVar(&dom.StartTimeout, "start-timeout", prestart.DefaultStartTimeout, "how long libvirt may take to answer and to start the VM")
 	cmd.Flags().DurationVar(&dom.ShutdownTimeout, "shutdown-timeout", prestart.DefaultShutdownTimeout, "how long the guest may take to shut down before it is destroyed")
 	cmd.Flags().BoolVar(&p.hook.SkipCheck, "no-check", false, "start without proving that a guest gets its network")
 	return cmd

@@ -79,6 +79,10 @@ func Apply(ctx context.Context, log *slog.Logger, store *Store, plans ...Plan) e
 	if err := k.execute(ctx, ops); err != nil {
 		return errors.Join(err, k.withdraw(context.WithoutCancel(ctx), store, before, recorded, records))
 	}
+	for _, p := range plans {
+		log.Info("prepared", "interface", p.Interface.Name, "uplink", p.Bridge.Uplink, "bridge", p.Bridge.Name, "tap", p.Tap.Name,
+			"mac", p.MAC, "addresses", p.Addresses(), "guard", p.Guard)
+	}
 	return nil
 }
 
@@ -178,6 +182,9 @@ func Restore(ctx context.Context, log *slog.Logger, store *Store, names ...strin
 	defer k.conn.Close()
 	if err := k.putBack(ctx, records, len(records) == len(recorded)); err != nil {
 		return fmt.Errorf("restore: %w", err)
+	}
+	for _, r := range records {
+		log.Info("restored", "interface", r.Plan.Interface.Name)
 	}
 	return forget(store, nil, records)
 }

@@ -24,8 +24,11 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
 
-// DefaultShutdownTimeout is how long a guest may take to shut down.
-const DefaultShutdownTimeout = 30 * time.Second
+// Defaults of a [Domain].
+const (
+	DefaultStartTimeout    = time.Minute
+	DefaultShutdownTimeout = 30 * time.Second
+)
 
 // Hook says how a pod's network is handed to its VM. The zero value is good for
 // the usual pod, from within it.
@@ -65,6 +68,9 @@ type Domain struct {
 	XML []byte
 	// URI is libvirt's; empty: qemu:///system.
 	URI string
+	// StartTimeout is how long libvirt may take to answer and to start the
+	// VM; 0: [DefaultStartTimeout].
+	StartTimeout time.Duration
 	// ShutdownTimeout is how long the guest may take to shut down before it
 	// is destroyed; 0: [DefaultShutdownTimeout].
 	ShutdownTimeout time.Duration
@@ -82,6 +88,9 @@ func (h Hook) withDefaults() Hook {
 		d := *h.Domain
 		if d.URI == "" {
 			d.URI = "qemu:///system"
+		}
+		if d.StartTimeout == 0 {
+			d.StartTimeout = DefaultStartTimeout
 		}
 		if d.ShutdownTimeout == 0 {
 			d.ShutdownTimeout = DefaultShutdownTimeout

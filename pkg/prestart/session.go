@@ -163,6 +163,8 @@ func (s *Session) start(ctx context.Context, xml []byte) (err error) {
 		}
 	}
 	if d := s.hook.Domain; d != nil {
+		ctx, cancel := context.WithTimeoutCause(ctx, d.StartTimeout, fmt.Errorf("no answer within %s", d.StartTimeout))
+		defer cancel()
 		if s.vm, err = domain.Start(ctx, s.hook.Log, d.URI, xml); err != nil {
 			return err
 		}

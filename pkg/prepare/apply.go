@@ -89,17 +89,20 @@ func Apply(ctx context.Context, log *slog.Logger, store *Store, plans ...Plan) e
 // planned returns everything that is to do, and the records that go with it.
 func planned(s state, recorded []record, plans []Plan) ([]op, []record, error) {
 	var records []record
+	knobs := s.knobs
+	if len(recorded) > 0 { // they are the namespace's, and turned off already
+		knobs = recorded[0].Knobs
+	}
 	ops := knobOps(s)
 	for i, p := range plans {
 		name := p.Interface.Name
-		r := record{Version: recordVersion, Order: i, Knobs: s.knobs, Plan: p}
+		r := record{Version: recordVersion, Order: i, Knobs: knobs, Plan: p}
 		if n := slices.IndexFunc(recorded, func(r record) bool { return r.Plan.Interface.Name == name }); n >= 0 {
 			was := recorded[n]
 			if d := differences(was.Plan, p); len(d) > 0 && len(was.Plan.restoreOps(s)) > 0 {
 				return nil, nil, fmt.Errorf("prepare %s: it is prepared with other options, and changing them would cut off its VM: %s; "+
 					"use the same options, or stop the VM and run restore first", name, strings.Join(d, ", "))
 			}
-			r.Knobs = was.Knobs
 		} else if err := p.namesFree(s); err != nil {
 			return nil, nil, fmt.Errorf("prepare %s: %w", name, err)
 		}

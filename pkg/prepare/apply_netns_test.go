@@ -110,6 +110,74 @@ func TestApplyAndRestore(t *testing.T) {
 	}
 }
 
+// Someone who meddles with a prepared pod is put right by the next apply.
+func TestApplyRepairs(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.CalicoDual)
+	dir := t.TempDir()
+	again := func() error {
+		_, err := apply(t.Context(), dir, "eth0", prepare.Options{})
+		return err
+	}
+	inPod(t, pod.Pod, again)
+	want := podtest.TakeSnapshot(t, pod.Pod)
+	for _, meddle := range [][]string{
+		{"nft", "delete", "table", "bridge", "virt-launcher-net-eth0"},
+		{"nft", "flush", "chain", "bridge", "virt-launcher-net-eth0", "from_guest"},
+		{"ip", "link", "set", "up-eth0", "type", "bridge_slave", "learning", "on"},
+		{"ip", "link", "set", "tap-eth0", "down"},
+		{"ip", "link", "set", "tap-eth0", "mtu", "1400"},
+		{"ip", "link", "set", "br-eth0", "down"},
+		{"ip", "link", "set", "up-eth0", "addrgenmode", "eui64"},
+		{"sysctl", "-qw", "net.bridge.bridge-nf-call-iptables=1"},
+	} {
+		pod.Pod.Run(t, meddle[0], meddle[1:]...)
+		inPod(t, pod.Pod, again)
+		if d := podtest.Diff(want, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+			t.Errorf("after %s and apply:\n%s", strings.Join(meddle, " "), d)
+		}
+	}
+}
+
+// A pod that no CNI known to us makes, with one of everything.
+func TestOddPod(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.CalicoDual)
+	pod.Pod.IP(t,
+		"link add eth1 type veth peer name peer1 netns "+pod.Node.Path(), "link set eth1 up", "addr add 10.7.0.7/24 dev eth1",
+		"addr add 10.9.0.7/24 brd + dev eth0",
+		"addr add 10.9.0.8/24 dev eth0 label eth0:8",
+		"addr add 10.8.0.7/30 dev eth0 valid_lft 9000 preferred_lft 8000",
+		"addr add 10.6.0.1 peer 10.6.0.2/32 dev eth0",
+		"addr add 10.5.0.7/24 dev eth0 noprefixroute metric 77",
+		"addr add fd00:9::7/64 dev eth0 nodad",
+		"link set eth0 alias uplink-of-the-pod txqueuelen 500",
+		"link property add dev eth0 altname pod-uplink",
+		"route add 172.16.0.0/12 via 10.9.0.1 metric 50 proto static src 10.9.0.7 mtu lock 1300 advmss 1200 initcwnd 20",
+		"route append 172.16.0.0/12 via 10.9.0.2 metric 50 proto static",
+		"route add 172.20.0.0/16 via 10.9.0.3 metric 60 tos 0x10",
+		"route add 192.0.2.77 via 203.0.113.1 dev eth0 onlink",
+		"route add default via 10.9.0.9 table 100",
+		"route add 10.9.0.0/24 dev eth0 table 100 scope link",
+		"route add 198.51.100.0/24 nexthop via 10.9.0.1 weight 1 nexthop via 10.9.0.2 weight 3",
+		"route add blackhole 203.0.113.128/25",
+		"route add fd00:99::/64 via fd00:9::1 dev eth0 metric 33",
+		"rule add from 10.9.0.7 table 100 priority 1000",
+		"neigh add 10.9.0.1 lladdr 02:00:00:00:00:01 dev eth0 nud permanent",
+		"neigh add fd00:9::1 lladdr 02:00:00:00:00:01 dev eth0 nud permanent")
+	pod.Pod.Run(t, "tc", "qdisc", "add", "dev", "eth0", "root", "tbf", "rate", "100mbit", "burst", "64kb", "latency", "50ms")
+	before := podtest.TakeSnapshot(t, pod.Pod)
+	dir := t.TempDir()
+	inPod(t, pod.Pod, func() error {
+		_, err := apply(t.Context(), dir, "eth0", prepare.Options{})
+		return err
+	})
+	inPod(t, pod.Pod, func() error { return restore(t.Context(), dir) })
+	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+		t.Errorf("after restore:\n%s", d)
+	}
+}
+
 // refused applies and expects an error with each of the words, on one line, and
 // a pod as before.
 func refused(t *testing.T, pod *podtest.Pod, dir string, o prepare.Options, words ...string) {

@@ -188,7 +188,7 @@ func stripOps(in discover.Interface) []op {
 	for _, r := range slices.Backward(replayOrder(in.Routes)) {
 		ops = append(ops, routeChange(false, in.Name, r))
 	}
-	for _, a := range slices.Backward(in.Addresses) {
+	for _, a := range slices.Backward(addressReplayOrder(in.Addresses)) {
 		ops = append(ops, addressChange(false, in.Name, a))
 	}
 	return ops

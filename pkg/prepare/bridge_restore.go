@@ -114,7 +114,7 @@ func (p Plan) restoreUplinkOps(s state, l nl.Link) []op {
 // fillOps gives an interface everything of was that now lacks.
 func fillOps(was, now discover.Interface) []op {
 	var ops []op
-	for _, a := range was.Addresses {
+	for _, a := range addressReplayOrder(was.Addresses) {
 		missing := !hasAddress(now, a)
 		if missing {
 			ops = append(ops, addressChange(true, was.Name, a))
@@ -172,6 +172,22 @@ func routeMessage(family byte, r discover.Route, index int) []byte {
 	m := []byte{family, byte(r.Destination.Bits()), 0, 0, byte(r.Table), r.Protocol, byte(r.Scope), r.Type, 0, 0, 0, 0}
 	m = appendAttr(m, unix.RTA_DST, r.Destination.Addr().AsSlice())
 	return appendAttr(m, unix.RTA_OIF, binary.NativeEndian.AppendUint32(nil, uint32(index)))
+}
+
+// addressReplayOrder is the order in which addresses were added: the kernel
+// lists a link's newest IPv6 address first (ipv6_link_dev_addr,
+// net/ipv6/addrconf.c), its newest IPv4 address last.
+func addressReplayOrder(addresses []discover.Address) []discover.Address {
+	var v4, v6 []discover.Address
+	for _, a := range addresses {
+		if a.Prefix.Addr().Is4() {
+			v4 = append(v4, a)
+		} else {
+			v6 = append(v6, a)
+		}
+	}
+	slices.Reverse(v6)
+	return append(v4, v6...)
 }
 
 // replayOrder sorts routes so that each gateway's own route comes before it:

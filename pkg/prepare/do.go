@@ -234,7 +234,11 @@ func (o change) do(k *kernel) error {
 	add := map[string]int{"addr": unix.RTM_NEWADDR, "route": unix.RTM_NEWROUTE, "neigh": unix.RTM_NEWNEIGH}
 	del := map[string]int{"addr": unix.RTM_DELADDR, "route": unix.RTM_DELROUTE, "neigh": unix.RTM_DELNEIGH}
 	if o.add {
-		return ignore(k.conn.Request(add[o.kind], unix.NLM_F_CREATE|unix.NLM_F_EXCL, raw(o.message)), unix.EEXIST)
+		flags := unix.NLM_F_CREATE | unix.NLM_F_EXCL
+		if o.kind == "route" { // beside one to the same destination, as it was
+			flags = unix.NLM_F_CREATE | unix.NLM_F_APPEND
+		}
+		return ignore(k.conn.Request(add[o.kind], flags, raw(o.message)), unix.EEXIST)
 	}
 	// What the kernel has already taken away along with something else.
 	return ignore(k.conn.Request(del[o.kind], 0, raw(o.message)), unix.ESRCH, unix.EADDRNOTAVAIL, unix.ENOENT)

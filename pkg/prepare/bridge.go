@@ -36,7 +36,7 @@ func (p Plan) applyOps(s state) ([]op, error) {
 	if err != nil {
 		return nil, err
 	}
-	return slices.Concat(tap, bridge, p.guardOps(s), p.tapPortOps(s), uplink, placeholder), nil
+	return slices.Concat(tap, bridge, p.nftOps(s), p.tapPortOps(s), uplink, placeholder), nil
 }
 
 // knobOps keeps br_netfilter from showing the VM's frames to the pod's iptables.
@@ -92,6 +92,19 @@ func (t Tap) matches(l nl.Link) error {
 		return fmt.Errorf("there is a tap %s with other queues or another owner: delete it (ip link delete %s) or choose another --tap-name", t.Name, t.Name)
 	}
 	return nil
+}
+
+// nftOps makes the guard, if there is to be one, and the answers for neighbours
+// that need them.
+func (p Plan) nftOps(s state) []op {
+	guard, answers := dropTableOps(s, p.guard()), dropTableOps(s, p.answers())
+	if p.Guard {
+		guard = tableOps(s, p.guard())
+	}
+	if len(p.answers().chains) > 0 {
+		answers = tableOps(s, p.answers())
+	}
+	return append(guard, answers...)
 }
 
 // tapPortOps lets the tap join the bridge.

@@ -24,9 +24,8 @@ func (p Plan) restoreOps(s state) []op {
 	if l := s.linkByIndex(p.Interface.Index); l != nil {
 		ops = append(ops, p.restoreUplinkOps(s, *l)...)
 	}
-	if _, ok := s.tables[p.guardTable()]; ok {
-		ops = append(ops, delGuard{p.guard()})
-	}
+	ops = append(ops, dropTableOps(s, p.guard())...)
+	ops = append(ops, dropTableOps(s, p.answers())...)
 	if l := s.link(p.Tap.Name); l != nil && l.Tun != nil {
 		ops = append(ops, p.dropTap(s, *l))
 	}

@@ -1,86 +1,51 @@
 package prepare
 
 import (
-	"crypto/sha256"
 	"encoding/binary"
-	"encoding/hex"
 	"fmt"
 	"net/netip"
 	"strings"
 
-	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 )
 
-// guard is the port guard of one pod interface: an nftables table of family
-// bridge. It keeps two worlds apart: from the tap only the VM's own MAC and
-// addresses leave, and DHCP, which is spoken on the tap alone, crosses in
-// neither direction. Its chains stand in the order in which they are made.
-type guard struct {
-	table  string
-	chains []chain
-}
+// Chains of the guard whose first rule carries the digest.
+const (
+	guardFirstChain = "from_guest"
+	guardOnlyChain  = "forward"
+)
 
-// chain is a chain; a base chain if it has a hook.
-type chain struct {
-	name  string
-	hook  *nftables.ChainHook
-	rules []rule
-}
-
-// rule is what nft(8) writes and what the kernel takes.
-type rule struct {
-	text  string
-	exprs []expr.Any
-}
-
-// guardTable is the name of the interface's table.
-func (p Plan) guardTable() string { return "virt-launcher-net-" + p.Interface.Name }
-
-// guardOps makes the guard, or makes it anew if it is not the planned one.
-func (p Plan) guardOps(s state) []op {
-	g := p.guard()
-	digest, there := s.tables[g.table]
-	switch {
-	case p.Guard && !there:
-		return []op{addGuard{guard: g}}
-	case p.Guard && digest != g.digest():
-		return []op{addGuard{guard: g, replace: true}}
-	case !p.Guard && there:
-		return []op{delGuard{g}}
-	}
-	return nil
-}
-
-// guard builds the rules for p.
-func (p Plan) guard() guard {
+// guard is the port guard: it keeps two worlds apart. From the tap only the
+// VM's own MAC and addresses leave, and DHCP, which is spoken on the tap alone,
+// crosses in neither direction.
+func (p Plan) guard() table {
 	tap, uplink := p.Tap.Name, p.Bridge.Uplink
-	g := guard{table: p.guardTable()}
+	g := table{family: bridgeFamily, name: tablePrefix + p.Interface.Name}
 	addresses := p.Addresses()
 	if len(addresses) == 0 { // a network without IPAM: the VM may have any address, but one MAC
-		g.chains = []chain{{name: "forward", hook: nftables.ChainHookForward, rules: []rule{
-			rules(iif(tap), etherSource("!=", p.MAC), drop()),
+		g.chains = []chain{{name: guardOnlyChain, hook: "forward", rules: []rule{
+			ruleOf(iif(tap), etherSource("!=", p.MAC), drop()),
 		}}}
 		return g
 	}
 	g.chains = []chain{
-		{name: "from_guest", rules: fromGuest(p.MAC, addresses)},
+		{name: guardFirstChain, rules: fromGuest(p.MAC, addresses)},
 		{name: "to_guest", rules: toGuest(p.MAC)},
-		{name: "forward", hook: nftables.ChainHookForward, rules: []rule{
-			rules(iif(tap), jump("from_guest")),
-			rules(oif(tap), jump("to_guest")),
+		{name: "forward", hook: "forward", rules: []rule{
+			ruleOf(iif(tap), jump(guardFirstChain)),
+			ruleOf(oif(tap), jump("to_guest")),
 		}},
 		// The pod's own stack neither hears nor speaks on this bridge.
-		{name: "input", hook: nftables.ChainHookInput, rules: []rule{
-			rules(iif(tap), drop()),
-			rules(iif(uplink), drop()),
+		{name: "input", hook: "input", rules: []rule{
+			ruleOf(iif(tap), drop()),
+			ruleOf(iif(uplink), drop()),
 		}},
-		{name: "output", hook: nftables.ChainHookOutput, rules: []rule{
-			rules(oif(tap), drop()),
-			rules(oif(uplink), drop()),
+		{name: "output", hook: "output", rules: []rule{
+			ruleOf(oif(tap), drop()),
+			ruleOf(oif(uplink), drop()),
 		}},
 	}
 	return g
@@ -93,61 +58,30 @@ const (
 
 func fromGuest(mac discover.HardwareAddr, addresses []netip.Prefix) []rule {
 	out := []rule{
-		rules(etherSource("!=", mac), drop()),
-		rules(etherType("ip"), udpPort("dport", dhcpServerPort), drop()),
-		rules(etherType("ip"), udpPort("sport", dhcpServerPort), drop()),
+		ruleOf(etherSource("!=", mac), drop()),
+		ruleOf(etherType("ip"), udpPort("dport", dhcpServerPort), drop()),
+		ruleOf(etherType("ip"), udpPort("sport", dhcpServerPort), drop()),
 	}
 	for _, a := range addresses {
 		out = append(out,
-			rules(etherType("ip"), ipSource(a.Addr()), accept()),
-			rules(etherType("arp"), arpSourceMAC(mac), arpSource(a.Addr()), accept()))
+			ruleOf(etherType("ip"), ipSource(a.Addr()), accept()),
+			ruleOf(etherType("arp"), arpSourceMAC(mac), arpSource(a.Addr()), accept()))
 	}
 	// A probe for duplicates asks from no address (RFC 5227 section 1.1).
-	out = append(out, rules(etherType("arp"), arpSourceMAC(mac), arpSource(netip.IPv4Unspecified()), accept()))
-	return append(out, rules(drop()))
+	out = append(out, ruleOf(etherType("arp"), arpSourceMAC(mac), arpSource(netip.IPv4Unspecified()), accept()))
+	return append(out, ruleOf(drop()))
 }
 
 func toGuest(mac discover.HardwareAddr) []rule {
 	return []rule{
 		// A CNI's bridge in hairpin mode sends the VM's broadcasts back.
-		rules(etherSource("==", mac), drop()),
-		rules(etherType("ip"), udpPort("dport", dhcpServerPort), drop()),
-		rules(etherType("ip"), udpPort("dport", dhcpClientPort), drop()),
-		rules(etherType("ip"), accept()),
-		rules(etherType("arp"), accept()),
-		rules(drop()),
+		ruleOf(etherSource("==", mac), drop()),
+		ruleOf(etherType("ip"), udpPort("dport", dhcpServerPort), drop()),
+		ruleOf(etherType("ip"), udpPort("dport", dhcpClientPort), drop()),
+		ruleOf(etherType("ip"), accept()),
+		ruleOf(etherType("arp"), accept()),
+		ruleOf(drop()),
 	}
-}
-
-// String returns the guard in nft(8)'s language.
-func (g guard) String() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "nft add table bridge %s", g.table)
-	for _, c := range g.chains {
-		fmt.Fprintf(&b, "\nnft add chain bridge %s %s", g.table, c.name)
-		if c.hook != nil {
-			fmt.Fprintf(&b, " { type filter hook %s priority filter; policy accept; }", hookNames[*c.hook])
-		}
-	}
-	for _, c := range g.chains {
-		for _, r := range c.rules {
-			fmt.Fprintf(&b, "\nnft add rule bridge %s %s %s", g.table, c.name, r.text)
-		}
-	}
-	return b.String()
-}
-
-var hookNames = map[nftables.ChainHook]string{
-	*nftables.ChainHookInput:   "input",
-	*nftables.ChainHookForward: "forward",
-	*nftables.ChainHookOutput:  "output",
-}
-
-// digest names the guard's content; the kernel keeps it as a comment, by which
-// a later run sees whether the table is the planned one.
-func (g guard) digest() string {
-	sum := sha256.Sum256([]byte(g.String()))
-	return hex.EncodeToString(sum[:8])
 }
 
 // match is a part of a rule.
@@ -156,7 +90,7 @@ type match struct {
 	exprs []expr.Any
 }
 
-func rules(parts ...match) rule {
+func ruleOf(parts ...match) rule {
 	var r rule
 	words := make([]string, len(parts))
 	for i, m := range parts {

@@ -119,9 +119,12 @@ func (p Plan) applied() state {
 		2:  {Name: p.Bridge.Uplink},
 		12: {Name: p.Interface.Name, Addresses: p.placeholderAddresses()},
 	}
-	s.tables = map[string]string{}
+	s.tables = map[tableID]string{}
 	if p.Guard {
-		s.tables[p.guardTable()] = p.guard().digest()
+		s.tables[p.guard().id()] = p.guard().digest()
+	}
+	if len(p.answers().chains) > 0 {
+		s.tables[p.answers().id()] = p.answers().digest()
 	}
 	return s
 }

@@ -16,7 +16,7 @@ import (
 type state struct {
 	links      []nl.Link
 	interfaces map[int]discover.Interface // by index
-	tables     map[string]string          // nftables' bridge tables of ours: name to digest
+	tables     map[tableID]string         // nftables' tables of ours, with their digests
 	knobs      map[string]string          // br_netfilter's switches that exist: name to value
 }
 

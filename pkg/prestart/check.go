@@ -122,11 +122,6 @@ func gatewayOf(p prepare.Plan) (gateway netip.Addr, note string) {
 	if !gateway.IsValid() {
 		return gateway, "the pod has no gateway to resolve"
 	}
-	for _, n := range p.Interface.Neighbors {
-		if n.Address == gateway {
-			return gateway, fmt.Sprintf("the gateway %s is a permanent neighbour (%s) that need not answer", gateway, n.MAC)
-		}
-	}
 	return gateway, ""
 }
 

@@ -59,6 +59,9 @@ func Apply(ctx context.Context, log *slog.Logger, store *Store, plans ...Plan) e
 	if err != nil {
 		return err
 	}
+	if len(before.stuck) > 0 {
+		log.Warn("can't turn off sysctls: the pod's iptables rules may see the VM's frames", "sysctls", before.stuck)
+	}
 	if len(ops) == 0 {
 		log.Debug("the network is prepared already")
 		return nil

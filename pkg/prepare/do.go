@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"slices"
@@ -58,8 +57,16 @@ func headline(o op) string {
 	return s
 }
 
+// advised is an error that says the way out itself.
+type advised struct{ error }
+
+func (a advised) Unwrap() error { return a.error }
+
 // explain adds the way out to what the kernel says.
 func explain(err error) error {
+	if _, ok := errors.AsType[advised](err); ok {
+		return err
+	}
 	switch {
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
 		return fmt.Errorf("%w: this needs the capability NET_ADMIN in the pod's network namespace "+
@@ -79,7 +86,7 @@ const tunDevice = "/dev/net/tun"
 func (o addTap) do(*kernel) error {
 	fd, err := unix.Open(tunDevice, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return fmt.Errorf("open %s: %w (mount it from the node: a hostPath volume of type CharDevice, or a device plugin)", tunDevice, err)
+		return advised{fmt.Errorf("open %s: %w (the container needs the node's: a hostPath volume of type CharDevice, or a device plugin)", tunDevice, err)}
 	}
 	defer unix.Close(fd)
 	req, err := unix.NewIfreq(o.tap.Name)
@@ -215,13 +222,8 @@ func (o setLearning) do(k *kernel) error {
 	return k.conn.Request(unix.RTM_NEWLINK, 0, msg, info)
 }
 
-func (o setKnob) do(k *kernel) error {
-	err := os.WriteFile(knobPath(o.name), []byte(o.to), 0)
-	if errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS) {
-		k.log.Warn("can't change sysctl: the pod's iptables rules may see the VM's frames", "sysctl", o.name, "wanted", o.to, "error", err)
-		return nil
-	}
-	return err
+func (o setKnob) do(*kernel) error {
+	return os.WriteFile(knobPath(o.name), []byte(o.to), 0)
 }
 
 // raw is a message that was built before.

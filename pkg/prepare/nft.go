@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/google/nftables"
@@ -185,7 +186,7 @@ func (r rule) resolve(conn *nl.Conn) ([]expr.Any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return append(r.exprs[:len(r.exprs):len(r.exprs)],
+	return append(slices.Clip(r.exprs),
 		&expr.Immediate{Register: unix.NFT_REG_1, Data: binary.NativeEndian.AppendUint32(nil, uint32(index))},
 		&expr.Dup{RegDev: unix.NFT_REG_1, IsRegDevSet: true},
 		&expr.Verdict{Kind: expr.VerdictDrop}), nil

@@ -212,8 +212,7 @@ func (o placeAddress) inverse() op {
 	return o
 }
 
-// setKnob writes a sysctl. Where the kernel or the container does not let us,
-// that is a warning.
+// setKnob writes a sysctl.
 type setKnob struct {
 	name     string // as sysctl(8) writes it
 	from, to string

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 )
@@ -17,7 +19,8 @@ type state struct {
 	links      []nl.Link
 	interfaces map[int]discover.Interface // by index
 	tables     map[tableID]string         // nftables' tables of ours, with their digests
-	knobs      map[string]string          // br_netfilter's switches that exist: name to value
+	knobs      map[string]string          // br_netfilter's switches that we may change: name to value
+	stuck      []string                   // those that are on and that we may not change
 }
 
 // readState reads the namespace of the calling thread.
@@ -41,7 +44,7 @@ func readState() (state, error) {
 	if s.tables, err = readTables(); err != nil {
 		return state{}, err
 	}
-	s.knobs, err = readKnobs()
+	s.knobs, s.stuck, err = readKnobs()
 	return s, err
 }
 
@@ -96,17 +99,22 @@ func knobPath(name string) string {
 
 // readKnobs reads the switches. /proc/sys/net shows the namespace of the
 // thread that opens it.
-func readKnobs() (map[string]string, error) {
-	knobs := map[string]string{}
+func readKnobs() (knobs map[string]string, stuck []string, err error) {
+	knobs = map[string]string{}
 	for _, name := range knobNames {
 		b, err := os.ReadFile(knobPath(name))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
-			return nil, fmt.Errorf("read sysctl %s: %w", name, err)
+			return nil, nil, fmt.Errorf("read sysctl %s: %w", name, err)
 		}
-		knobs[name] = strings.TrimSpace(string(b))
+		switch value := strings.TrimSpace(string(b)); {
+		case unix.Faccessat(unix.AT_FDCWD, knobPath(name), unix.W_OK, unix.AT_EACCESS) == nil:
+			knobs[name] = value
+		case value != "0":
+			stuck = append(stuck, name)
+		}
 	}
-	return knobs, nil
+	return knobs, stuck, nil
 }

@@ -239,6 +239,14 @@ func (v statusView) writeText(w io.Writer) {
 		if i.Lease != nil {
 			writeLease(w, *i.Lease)
 		}
+		for _, c := range i.Counters {
+			if strings.HasSuffix(c.Rule, "drop") && c.Packets > 0 {
+				fmt.Fprintf(w, "guard dropped\t%d in %s: %s\n", c.Packets, c.Chain, c.Rule)
+			}
+		}
+		if i.GuardError != "" {
+			fmt.Fprintf(w, "guard\t%s\n", i.GuardError)
+		}
 	}
 }
 

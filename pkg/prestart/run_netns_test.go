@@ -118,7 +118,8 @@ func TestGuestHasPodNetwork(t *testing.T) {
 func TestPortGuard(t *testing.T) {
 	t.Parallel()
 	pod := podtest.NewPod(t, podtest.Flannel)
-	session := run(t, newHook(t, pod))
+	h := newHook(t, pod)
+	session := run(t, h)
 	guest := podtest.NewGuest(t, pod.Pod, session.Networks()[0].Tap, pod.MAC)
 	if _, err := guest.Udhcpc(t.Context()); err != nil {
 		t.Fatal(err)
@@ -149,6 +150,24 @@ func TestPortGuard(t *testing.T) {
 	}
 	if !strings.Contains(said, "echo request") {
 		t.Errorf("the capture saw nothing:\n%s", said)
+	}
+
+	status, err := h.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	dropped := map[string]uint64{}
+	for _, c := range status.Interfaces[0].Counters {
+		dropped[c.Chain+": "+c.Rule] = c.Packets
+	}
+	for _, rule := range []string{
+		"from_guest: ether saddr != " + pod.MAC.String() + " counter drop",
+		"from_guest: ether type ip udp dport 67 counter drop",
+		"from_guest: counter drop",
+	} {
+		if dropped[rule] == 0 {
+			t.Errorf("no drop counted by %q in %v", rule, dropped)
+		}
 	}
 }
 

@@ -42,6 +42,9 @@ type InterfaceStatus struct {
 	prepare.Network
 	Links []LinkStatus `json:"links"`
 	Lease *dhcp.Status `json:"lease,omitempty"` // none: nobody serves, or there is nothing to lease
+	// Counters are the port guard's; GuardError says why there are none.
+	Counters   []prepare.GuardCounter `json:"guardCounters,omitempty"`
+	GuardError string                 `json:"guardError,omitempty"`
 }
 
 // LinkStatus is one link of a prepared interface as the kernel has it now.
@@ -74,7 +77,12 @@ func (h Hook) Status(ctx context.Context) (Status, error) {
 		}
 		status.Prepared = true
 		for _, p := range plans {
-			status.Interfaces = append(status.Interfaces, InterfaceStatus{Network: p.Network(), Links: linksOf(p, now)})
+			i := InterfaceStatus{Network: p.Network(), Links: linksOf(p, now)}
+			i.Counters, err = p.GuardCounters()
+			if err != nil { // the rest can be told without privileges
+				i.GuardError = err.Error()
+			}
+			status.Interfaces = append(status.Interfaces, i)
 		}
 		return nil
 	})

@@ -72,12 +72,16 @@ fuzz: ## run every fuzz target for FUZZTIME (20s)
 	done
 
 .PHONY: bench
-bench: ## run the benchmarks that match BENCH (all)
+bench: deps build ## compare with other DHCP servers and a script, as root; run the benchmarks that match BENCH (all)
+	CGO_ENABLED=0 $(GO) build -trimpath -o build/bench/ ./cmd/virt-launcher-net ./test/bench
+	$(SUDO) test/bench/fetch.sh build/bench/debian
+	$(SUDO) build/bench/bench $(BENCHFLAGS)
 	$(GO) test $(TAGS) -run '^$$' -bench '$(BENCH)' -benchmem ./...
 
 .PHONY: cni
 cni: ## build the CNI plugins of the demo and the tests into build/cni
-	$(GO) build -modfile=tools/go.mod -o build/cni/ $(CNI)/main/bridge $(CNI)/ipam/host-local
+	$(GO) build -modfile=tools/go.mod -o build/cni/ $(CNI)/main/bridge $(CNI)/main/macvlan $(CNI)/main/ptp \
+		$(CNI)/ipam/host-local $(CNI)/ipam/static $(CNI)/meta/bandwidth $(CNI)/meta/tuning
 
 .PHONY: guest
 guest: deps ## build the guest of the demo and the tests into build/guest

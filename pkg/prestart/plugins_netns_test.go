@@ -1,0 +1,74 @@
+package prestart_test
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+)
+
+// What the real CNI plugins make is handed to a guest, or refused before the
+// first change.
+func TestRealPlugins(t *testing.T) {
+	const hostLocal = `"ipam": {"type": "host-local", "dataDir": "STATE", "ranges": [[{"subnet": "10.88.0.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}]}`
+	for _, c := range []struct {
+		name    string
+		plugins string // of the configuration list
+		refused string // a part of the error; empty: it works
+	}{
+		{name: "ptp", plugins: `{"type": "ptp", "mtu": 1400, ` + hostLocal + `}`},
+		{name: "bridge with static addresses", plugins: `{"type": "bridge", "bridge": "cni1", "ipam": {"type": "static",
+			"addresses": [{"address": "10.88.0.7/24", "gateway": "10.88.0.1"}], "routes": [{"dst": "0.0.0.0/0", "gw": "10.88.0.1"}]}, "isGateway": true}`},
+		{name: "bridge, bandwidth and tuning chained", plugins: `{"type": "bridge", "bridge": "cni1", "isGateway": true, ` + hostLocal + `},
+			{"type": "tuning", "mtu": 1300, "sysctl": {"net.ipv4.conf.eth0.arp_filter": "1"}},
+			{"type": "bandwidth", "ingressRate": 100000000, "ingressBurst": 8000000, "egressRate": 100000000, "egressBurst": 8000000}`},
+		{name: "macvlan", plugins: `{"type": "macvlan", "master": "uplink0", ` + hostLocal + `}`, refused: "it is a macvlan"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			pod, err := podtest.NewNode(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer pod.Close()
+			dir := t.TempDir()
+			conf := strings.ReplaceAll(fmt.Sprintf(`{"cniVersion": "1.0.0", "name": "net", "plugins": [%s]}`, c.plugins), "STATE", filepath.Join(dir, "networks"))
+			attachment, err := podtest.AddCNI(t.Context(), pod.Node, pod.Pod, []byte(conf), podtest.Built(t, "cni"), filepath.Join(dir, "cache"), "eth0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			before := podtest.TakeSnapshot(t, pod.Pod)
+			h := newHook(t, pod)
+			if c.refused != "" {
+				if _, err := h.Run(t.Context()); err == nil || !strings.Contains(err.Error(), c.refused) {
+					t.Errorf("got error %v, want %q", err, c.refused)
+				}
+			} else {
+				address := attachment.Result.IPs[0].Address.IP.String()
+				session := run(t, h)
+				guest := podtest.NewGuest(t, pod.Pod, session.Networks()[0].Tap, []byte(session.Networks()[0].MAC))
+				if lease, err := guest.Udhcpc(t.Context()); err != nil || lease["ip"] != address {
+					t.Fatalf("lease %v, error %v", lease, err)
+				}
+				guest.Run(t, "ping", "-c1", "-W2", podtest.OutsideIP.String())
+				guest.Run(t, "ping", "-c1", "-W2", "10.88.0.1")
+				pod.Node.Run(t, "ping", "-c1", "-W2", address)
+				if err := session.Close(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				if err := h.Restore(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+				t.Errorf("afterwards:\n%s", d)
+			}
+			if err := attachment.Delete(context.WithoutCancel(t.Context())); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}

@@ -49,6 +49,16 @@ func NewPod(t testing.TB, shape Shape) *Pod {
 	return pod
 }
 
+// NewBarePod makes a node and a pod without an interface for a test, for a CNI
+// plugin to add one, and closes them at the test's end.
+func NewBarePod(t testing.TB) *Pod {
+	t.Helper()
+	pod, err := NewNode(t.Context())
+	requireNS(t, err)
+	closeAfter(t, pod.Close)
+	return pod
+}
+
 // BuildPod makes a node and a pod of the shape from plain veth pairs. The
 // caller closes it.
 func BuildPod(ctx context.Context, shape Shape) (*Pod, error) {

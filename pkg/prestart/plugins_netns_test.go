@@ -29,11 +29,7 @@ func TestRealPlugins(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			pod, err := podtest.NewNode(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer pod.Close()
+			pod := podtest.NewBarePod(t)
 			dir := t.TempDir()
 			conf := strings.ReplaceAll(fmt.Sprintf(`{"cniVersion": "1.0.0", "name": "net", "plugins": [%s]}`, c.plugins), "STATE", filepath.Join(dir, "networks"))
 			attachment, err := podtest.AddCNI(t.Context(), pod.Node, pod.Pod, []byte(conf), podtest.Built(t, "cni"), filepath.Join(dir, "cache"), "eth0")

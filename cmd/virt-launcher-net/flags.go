@@ -104,7 +104,18 @@ func (p *program) leaseFlags(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&l.Search, "search", nil, "DNS search `domain`, repeatable (default: from resolv.conf)")
 	flags.Var(addresses(&l.NTP), "ntp", "time server, repeatable")
 	flags.StringVar(&l.TFTPServer, "tftp-server", "", "`host` that the firmware loads the boot file from")
-	flags.StringVar(&l.BootFile, "boot-file", "", "`name` of the file that the firmware boots")
+	flags.Var(&value{kind: "[firmware=]name", parse: func(s string) error {
+		b, err := dhcp.ParseBootFile(s)
+		switch {
+		case err != nil:
+			return err
+		case b.Firmware == "":
+			l.BootFile = b.Name
+		default:
+			l.BootFiles = append(l.BootFiles, b)
+		}
+		return nil
+	}}, "boot-file", "file or URL that the firmware boots, repeatable: pxelinux.0, efi-x64=ipxe.efi, ipxe=boot.ipxe")
 	flags.Var(&value{kind: "code=value", parse: func(s string) error {
 		o, err := dhcp.ParseOption(s)
 		if err == nil {

@@ -106,9 +106,9 @@ func TestUdhcpc(t *testing.T) {
 		lease Lease
 		want  string
 	}{
-		{"flannel", testLease(), "ip=10.244.1.7/24 router=10.244.1.1 routes=10.244.0.0/16 10.244.1.1 0.0.0.0/0 10.244.1.1 dns=10.96.0.10 " +
+		{"flannel", testLease(), "ip=10.244.1.7/24 router= routes=10.244.0.0/16 10.244.1.1 0.0.0.0/0 10.244.1.1 dns=10.96.0.10 " +
 			"domain=default.svc.cluster.local search=default.svc.cluster.local svc.cluster.local cluster.local mtu=1450 hostname=vm-a server=10.244.1.1"},
-		{"calico", calicoLease(), "ip=10.244.1.7/32 router=169.254.1.1 routes=169.254.1.1/32 0.0.0.0 0.0.0.0/0 169.254.1.1 dns=10.96.0.10 " +
+		{"calico", calicoLease(), "ip=10.244.1.7/32 router= routes=169.254.1.1/32 0.0.0.0 0.0.0.0/0 169.254.1.1 dns=10.96.0.10 " +
 			"domain=default.svc.cluster.local search=default.svc.cluster.local svc.cluster.local cluster.local mtu=1450 hostname=vm-a server=169.254.1.1 lease=3600."},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -4,12 +4,13 @@
 //
 // The pipe reads from left to right:
 //
-//	Conn (packet socket on the tap) → frame → message → Lease.Reply (pure)
+//	Conn (packet socket on the tap) → frame → message → Responder.Reply (pure)
 //	  → options in order, fitted to the guest's size → frame → Conn
 //
 // Everything left of and right of Reply is free of decisions; Reply is free of
-// effects. The Server joins them and keeps what only it can know: the state of
-// the lease, counters, the last error.
+// effects. A Responder is a Lease with all encoded that does not depend on the
+// question (Lease.Compile). The Server joins them and keeps what only it can
+// know: the state of the lease, counters, the last error.
 //
 // # Why a packet socket on the tap
 //
@@ -24,4 +25,5 @@
 //	server, err := dhcp.NewServer(conn, lease, log)
 //	go server.Serve(ctx)                 // in any
 //	status, err := server.Wait(ctx, func(s dhcp.Status) bool { return s.State == dhcp.Bound })
+//	for event := range server.Events(ctx) { // offered, bound, renewed, …
 package dhcp

@@ -144,7 +144,7 @@ func TestFloodLog(t *testing.T) {
 		s.handle(guestFrame(discover()), false, out)
 		s.handle(guestFrame(request(dhcpv4.OptRequestedIPAddress(stale))), false, out)
 	}
-	if n := strings.Count(log.String(), "\n"); n < eventsAtOnce || n > 2*eventsAtOnce {
-		t.Errorf("%d lines for 2000 messages, want %d or a few more", n, eventsAtOnce)
+	if n := strings.Count(log.String(), "\n"); n < linesAtOnce || n > 2*linesAtOnce {
+		t.Errorf("%d lines for 2000 messages, want %d or a few more", n, linesAtOnce)
 	}
 }

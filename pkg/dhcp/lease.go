@@ -12,11 +12,11 @@ import (
 
 // Limits of a lease's settings.
 const (
-	minMTU      = 68 // RFC 2132 §5.1
-	maxMTU      = 65535
-	maxTFTPName = 63  // sname, NUL-terminated (RFC 2131 §2)
-	maxBootFile = 127 // file, NUL-terminated
-	maxDuration = (math.MaxUint32 - 1) * time.Second
+	minMTU       = 68 // RFC 2132 §5.1
+	maxMTU       = 65535
+	maxTFTPName  = 63  // sname, NUL-terminated (RFC 2131 §2)
+	maxBootField = 127 // file, NUL-terminated
+	maxDuration  = (math.MaxUint32 - 1) * time.Second
 )
 
 // Lease is what the guest is given: one address and the settings that go with
@@ -53,8 +53,11 @@ type Lease struct {
 	// TFTPServer is where the boot file is: a name or an address (sname, option
 	// 66; siaddr and option 150 too if it is an IPv4 address).
 	TFTPServer string
-	// BootFile is the boot file's name (file, option 67).
+	// BootFile is the boot file's name (file unless it is longer than 127 bytes,
+	// option 67). Empty: those that have none in BootFiles are told of none.
 	BootFile string
+	// BootFiles are the boot files of kinds of firmware that need another.
+	BootFiles []BootFile
 	// Options are sent besides, or instead of, what follows from the fields
 	// above. An Option without a value takes one away.
 	Options []Option
@@ -101,7 +104,10 @@ func (l Lease) Validate() error {
 	check(l.Duration == 0 || l.Duration >= time.Second && l.Duration <= maxDuration,
 		"duration %v is neither 0 (infinite) nor within %v and %v", l.Duration, time.Second, maxDuration)
 	check(isBootString(l.TFTPServer, maxTFTPName), "TFTP server %q is longer than %d bytes or not printable", l.TFTPServer, maxTFTPName)
-	check(isBootString(l.BootFile, maxBootFile), "boot file %q is longer than %d bytes or not printable", l.BootFile, maxBootFile)
+	check(isBootString(l.BootFile, maxBootName), "boot file %q is longer than %d bytes or not printable", l.BootFile, maxBootName)
+	if err := l.validateBootFiles(); err != nil {
+		errs = append(errs, err)
+	}
 	for _, o := range l.Options {
 		if err := o.validate(); err != nil {
 			errs = append(errs, fmt.Errorf("invalid lease: %w", err))

@@ -1,11 +1,13 @@
 package dhcp
 
 import (
+	"bytes"
 	"encoding/binary"
 	"net"
 	"net/netip"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/insomniacslk/dhcp/iana"
 )
 
 // Sizes and offsets within a DHCP message (RFC 2131 §2), in bytes.
@@ -26,29 +28,84 @@ const (
 
 var cookie = [4]byte{99, 130, 83, 99}
 
-// parseMessage reads a DHCP message. Options that overflow into the fields
-// sname and file are read from there too (RFC 2131 §4.1).
+// parseMessage reads a DHCP message, with which the result shares memory.
+// Options that overflow into the fields sname and file are read from there too,
+// file first (RFC 2131 §4.1, RFC 3396 §5).
+//
+// It forgives what does no harm and some clients send: no end of the options,
+// and anything behind it.
 func parseMessage(b []byte) (*dhcpv4.DHCPv4, error) {
-	m, err := dhcpv4.FromBytes(b)
-	if err != nil {
+	if len(b) < optionsAt || [4]byte(b[cookieAt:]) != cookie || int(b[2]) > snameAt-chaddrAt {
 		return nil, Malformed
 	}
-	overload := m.Options[optOverload]
-	if len(overload) != 1 {
-		return m, nil
+	m := &dhcpv4.DHCPv4{
+		OpCode:         dhcpv4.OpcodeType(b[0]),
+		HWType:         iana.HWType(b[1]),
+		HopCount:       b[3],
+		TransactionID:  dhcpv4.TransactionID(b[4:8]),
+		NumSeconds:     binary.BigEndian.Uint16(b[8:]),
+		Flags:          binary.BigEndian.Uint16(b[10:]),
+		ClientIPAddr:   b[12:16:16],
+		YourIPAddr:     b[16:20:20],
+		ServerIPAddr:   b[20:24:24],
+		GatewayIPAddr:  b[24:28:28],
+		ClientHWAddr:   b[chaddrAt : chaddrAt+int(b[2])],
+		ServerHostName: untilNUL(b[snameAt:fileAt]),
+		BootFileName:   untilNUL(b[fileAt:cookieAt]),
+		Options:        make(dhcpv4.Options),
 	}
-	if overload[0]&1 != 0 {
+	if err := readOptions(m.Options, b[optionsAt:]); err != nil {
+		return nil, err
+	}
+	var used byte
+	if overload := m.Options[optOverload]; len(overload) == 1 {
+		used = overload[0]
+	}
+	if used&1 != 0 {
 		m.BootFileName = ""
-		err = m.Options.FromBytes(b[fileAt:cookieAt])
+		if err := readOptions(m.Options, b[fileAt:cookieAt]); err != nil {
+			return nil, err
+		}
 	}
-	if overload[0]&2 != 0 && err == nil {
+	if used&2 != 0 {
 		m.ServerHostName = ""
-		err = m.Options.FromBytes(b[snameAt:fileAt])
-	}
-	if err != nil {
-		return nil, Malformed
+		if err := readOptions(m.Options, b[snameAt:fileAt]); err != nil {
+			return nil, err
+		}
 	}
 	return m, nil
+}
+
+// readOptions reads the options of one field. The parts of one that comes more
+// than once make one value (RFC 3396 §7).
+func readOptions(options dhcpv4.Options, b []byte) error {
+	for len(b) > 0 {
+		code := b[0]
+		if code == optEnd {
+			return nil
+		}
+		if code == optPad {
+			b = b[1:]
+			continue
+		}
+		if len(b) < 2 || len(b)-2 < int(b[1]) {
+			return Malformed
+		}
+		end := 2 + int(b[1])
+		value := b[2:end:end]
+		if part, ok := options[code]; ok {
+			value = append(part, value...)
+		}
+		options[code] = value
+		b = b[end:]
+	}
+	return nil
+}
+
+// untilNUL is the text of a field that ends with its first zero.
+func untilNUL(b []byte) string {
+	text, _, _ := bytes.Cut(b, []byte{0})
+	return string(text)
 }
 
 // maxMessage is how many bytes a reply to req may have: what the guest says it

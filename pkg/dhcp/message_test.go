@@ -214,12 +214,28 @@ func TestParseMessageMalformed(t *testing.T) {
 		"empty":            nil,
 		"half a header":    make([]byte, 100),
 		"no cookie":        make([]byte, 300),
-		"no end":           messageWith("\x35\x01\x01"),
+		"hardware address": append([]byte{1, 1, 17}, discover().ToBytes()[3:]...),
 		"option too long":  messageWith("\x35\x01\x01\x0c\x20abc\xff"),
 		"length is missed": messageWith("\x35\x01\x01\x0c"),
 	} {
 		if m, err := parseMessage(b); err == nil {
 			t.Errorf("%s: taken as %v", name, m)
+		}
+	}
+}
+
+// TestParseMessageForgives what some clients send and what does no harm.
+func TestParseMessageForgives(t *testing.T) {
+	for name, b := range map[string][]byte{
+		"no end":           messageWith("\x35\x01\x01"),
+		"behind the end":   messageWith("\x35\x01\x01\xffgarbage"),
+		"padding between":  messageWith("\x00\x00\x35\x01\x01\x00\xff"),
+		"type in two":      messageWith("\x35\x00\x35\x01\x01\xff"),
+		"sname without 0":  append(append(discover().ToBytes()[:snameAt:snameAt], strings.Repeat("s", 64)...), discover().ToBytes()[fileAt:]...),
+		"nothing but type": messageWith("\x35\x01\x01\xff"),
+	} {
+		if m, err := parseMessage(b); err != nil || messageType(m) != dhcpv4.MessageTypeDiscover {
+			t.Errorf("%s: got %v and error %v", name, m, err)
 		}
 	}
 }
@@ -230,7 +246,7 @@ func FuzzReply(f *testing.F) {
 	f.Add(with(request(), ciaddr(stale)).ToBytes())
 	f.Add(discover(generic(optOverload, 3), generic(optParameters, 121, 249, 3)).ToBytes())
 	f.Add(messageWith(strings.Repeat("\x3d\xff", 3) + "\xff"))
-	t, _, err := compile(manyRoutes(50))
+	r, _, err := manyRoutes(50).Compile()
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -239,7 +255,7 @@ func FuzzReply(f *testing.F) {
 		if err != nil {
 			return
 		}
-		reply, err := t.reply(req)
+		reply, err := r.Reply(req)
 		if err != nil {
 			return
 		}
@@ -248,7 +264,7 @@ func FuzzReply(f *testing.F) {
 		if n := len(wire) - headLen; n > limit {
 			tt.Fatalf("%d bytes, limit %d", n, limit)
 		}
-		seal(wire, reply, mac{2}, t.lease.Server)
+		seal(wire, reply, mac{2}, r.lease.Server)
 		got, err := ParseReplyFrame(wire)
 		if err != nil {
 			tt.Fatalf("own reply is not one: %v", err)

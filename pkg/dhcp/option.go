@@ -31,6 +31,7 @@ const (
 	optDomainName     = 15
 	optMTU            = 26
 	optNTP            = 42
+	optVendor         = 43
 	optRequestedIP    = 50
 	optLeaseTime      = 51
 	optOverload       = 52
@@ -45,11 +46,15 @@ const (
 	optClientID       = 61
 	optTFTPServer     = 66
 	optBootFile       = 67
+	optUserClass      = 77  // RFC 3004
 	optRapidCommit    = 80  // RFC 4039
 	optFQDN           = 81  // RFC 4702
+	optArchitecture   = 93  // RFC 4578
+	optClientUUID     = 97  // RFC 4578
 	optSearch         = 119 // RFC 3397
 	optRoutes         = 121 // RFC 3442
 	optTFTPAddresses  = 150 // RFC 5859
+	optIPXE           = 175 // iPXE's own options
 	optRoutesMS       = 249 // Microsoft's early number of 121
 	optEnd            = 255
 )
@@ -71,8 +76,11 @@ var owned = map[uint8]string{
 	optClientID:       "it repeats the client's",
 	optRapidCommit:    "it answers the client's",
 	optFQDN:           "it answers the client's",
+	optUserClass:      "only a client sends it",
 	82:                "only a relay sends it",
 	90:                "messages are not authenticated",
+	optArchitecture:   "only a client sends it",
+	optClientUUID:     "it repeats the client's",
 	optEnd:            "it is the end of the options",
 }
 

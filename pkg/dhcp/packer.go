@@ -47,46 +47,67 @@ func (p *packer) putAll(options dhcpv4.Options, order []byte) (left []uint8) {
 // put puts an option whole into the first field that has room. Only one that
 // has to be sent in parts anyway may go on in the next field.
 func (p *packer) put(code uint8, value []byte) bool {
-	room := 0
 	for i := range p.fields {
-		f := &p.fields[i]
-		if f.holds() >= len(value) && f.room >= 2 {
-			f.put(code, value)
+		if putIn(p.fields[i:i+1], code, value) {
 			return true
 		}
-		room += f.holds()
 	}
-	if len(value) <= maxPart || room < len(value) {
-		return false
-	}
-	for i := range p.fields {
-		f := &p.fields[i]
-		n := min(f.holds(), len(value))
-		if n > 0 {
-			f.put(code, value[:n])
-			value = value[n:]
+	return len(value) > maxPart && putIn(p.fields[:], code, value)
+}
+
+// putIn puts an option into the fields, in parts where it must, or leaves them
+// as they were if it does not fit.
+func putIn(fs []field, code uint8, value []byte) bool {
+	var was [3]field
+	copy(was[:], fs)
+	for i := range fs {
+		rest, done := fs[i].fill(code, value)
+		if done {
+			return true
 		}
+		value = rest
 	}
-	return true
+	copy(fs, was[:])
+	return false
 }
 
-// holds is how many bytes of one value fit, in as many parts as it takes.
-func (f *field) holds() int {
-	whole, rest := f.room/(maxPart+2), f.room%(maxPart+2)
-	return whole*maxPart + max(rest-2, 0)
-}
-
-func (f *field) put(code uint8, value []byte) {
+// fill takes as much of a value as fits, and returns the rest and whether it
+// took all.
+func (f *field) fill(code uint8, value []byte) (rest []byte, done bool) {
 	for {
-		n := min(len(value), maxPart)
+		n := part(code, value, min(f.room-2, maxPart))
+		if n < 0 || n == 0 && len(value) > 0 {
+			return value, false
+		}
 		f.b = append(f.b, code, byte(n))
 		f.b = append(f.b, value[:n]...)
 		f.room -= 2 + n
 		value = value[n:]
 		if len(value) == 0 {
-			return
+			return nil, true
 		}
 	}
+}
+
+// part is how many bytes of a value go into a part of at most limit bytes.
+// Parts of option 121 end where a route ends: systemd-networkd 252 reads
+// each for itself, and so loses the routes after the first.
+func part(code uint8, value []byte, limit int) int {
+	if code != optRoutes && code != optRoutesMS {
+		return min(len(value), limit)
+	}
+	n := 0
+	for n < len(value) {
+		next := n + 1 + (int(value[n])+7)/8 + 4
+		if next > len(value) {
+			return min(len(value), limit) // set by hand, and not well
+		}
+		if next > limit {
+			break
+		}
+		n = next
+	}
+	return min(n, limit)
 }
 
 // close ends the fields and returns the whole message, which has at least the

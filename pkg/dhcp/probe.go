@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/insomniacslk/dhcp/iana"
@@ -55,7 +56,7 @@ func IsProbe(m *dhcpv4.DHCPv4) bool {
 
 // ParseReplyFrame reads a DHCP server's message from a whole Ethernet frame, as
 // the guest would get it. The error wraps ErrNotReply if the frame is something
-// else, or damaged. Whether the reply belongs to a certain question is told by
+// else, or damaged. The message does not share the frame's memory. Whether the reply belongs to a certain question is told by
 // its TransactionID.
 func ParseReplyFrame(frame []byte) (*dhcpv4.DHCPv4, error) {
 	d, err := parseFrame(frame, false)
@@ -65,7 +66,7 @@ func ParseReplyFrame(frame []byte) (*dhcpv4.DHCPv4, error) {
 	if d.src.port != serverPort || d.dst.port != clientPort {
 		return nil, fmt.Errorf("%w: ports are %d and %d", ErrNotReply, d.src.port, d.dst.port)
 	}
-	m, err := parseMessage(d.payload)
+	m, err := parseMessage(slices.Clone(d.payload))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNotReply, err)
 	}

@@ -15,7 +15,7 @@ import (
 // say logs what a guest can bring about, only so often: beyond, for debugging.
 // The lock is held.
 func (s *Server) say(log func(msg string, args ...any), msg string, args ...any) {
-	if !s.events.spare(time.Now()) {
+	if !s.lines.spare(time.Now()) {
 		log = s.log.Debug
 	}
 	log(msg, args...)
@@ -85,19 +85,28 @@ func (s *Server) noteRequest(req *dhcpv4.DHCPv4, verdict error) {
 			s.setState(None, 0)
 		}
 	case errors.Is(verdict, NeedsNoReply):
-		s.setState(None, 0)
-		if typ == dhcpv4.MessageTypeDecline {
-			pause := cmp.Or(s.DeclinePause, defaultDeclinePause)
-			s.declinedUntil = time.Now().Add(pause)
-			s.say(s.log.Warn, "guest declined its address: somebody else answers for it", "address", s.template.lease.Address, "pause", pause)
-		}
+		s.noteEnd(typ)
 	case verdict == nil:
 		s.status.Client = clientOf(req)
 	}
 }
 
+// noteEnd keeps that the guest gave the address back. The lock is held.
+func (s *Server) noteEnd(typ dhcpv4.MessageType) {
+	now := time.Now()
+	s.setState(None, 0)
+	if typ == dhcpv4.MessageTypeRelease {
+		s.happened(EventReleased, now)
+		return
+	}
+	pause := cmp.Or(s.DeclinePause, defaultDeclinePause)
+	s.declinedUntil = now.Add(pause)
+	s.happened(EventDeclined, now)
+	s.say(s.log.Warn, "guest declined its address: somebody else answers for it", "address", s.responder.lease.Address, "pause", pause)
+}
+
 // noteReply keeps what the guest has been told.
-func (s *Server) noteReply(t *template, req, reply *dhcpv4.DHCPv4) {
+func (s *Server) noteReply(r *Responder, req, reply *dhcpv4.DHCPv4) {
 	question, answer := messageType(req), messageType(reply)
 	s.log.Debug("DHCP message answered", "message", typeName(question), "answer", typeName(answer))
 	s.mu.Lock()
@@ -107,13 +116,20 @@ func (s *Server) noteReply(t *template, req, reply *dhcpv4.DHCPv4) {
 	switch {
 	case IsProbe(req), question == dhcpv4.MessageTypeInform:
 	case answer == dhcpv4.MessageTypeNak:
-		s.say(s.log.Warn, "guest asked for another address than its own", "address", t.lease.Address,
+		s.say(s.log.Warn, "guest asked for another address than its own", "address", r.lease.Address,
 			"requested", optionAddr(req, optRequestedIP), "current", addrOf(req.ClientIPAddr))
 		s.setState(None, 0)
+		s.happened(EventRefused, time.Now())
 	case answer == dhcpv4.MessageTypeOffer:
 		s.setState(Offered, 0)
+		s.happened(EventOffered, time.Now())
 	case answer == dhcpv4.MessageTypeAck:
-		s.setState(Bound, t.lease.Duration)
+		s.setState(Bound, r.lease.Duration)
+		typ := EventBound
+		if question == dhcpv4.MessageTypeRequest && addrOf(req.ClientIPAddr).IsValid() {
+			typ = EventRenewed // only who has the address fills in ciaddr (RFC 2131 §4.3.2)
+		}
+		s.happened(typ, time.Now())
 	}
 }
 
@@ -121,15 +137,33 @@ func (s *Server) noteReply(t *template, req, reply *dhcpv4.DHCPv4) {
 func (s *Server) setState(state State, lasts time.Duration) {
 	now := time.Now()
 	st := &s.status
-	expired := !st.Expires.IsZero() && !now.Before(st.Expires)
-	if st.State != state || expired {
-		s.say(s.log.Info, "DHCP lease is "+string(state), "address", s.template.lease.Address, "client", s.status.Client.Hostname)
+	if st.State != state {
+		s.say(s.log.Info, "DHCP lease is "+string(state), "address", s.responder.lease.Address, "client", s.status.Client.Hostname)
 		st.State, st.Since = state, now
 	}
 	st.Expires = time.Time{}
+	if s.expiry != nil {
+		s.expiry.Stop() // if it is too late for that, expire sees that the time is another
+		s.expiry = nil
+	}
 	if lasts > 0 {
 		st.Expires = now.Add(lasts)
+		s.expiry = time.AfterFunc(lasts, s.expire)
 	}
+}
+
+// expire ends a lease that was not renewed in time.
+func (s *Server) expire() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at := s.status.Expires
+	if at.IsZero() || time.Now().Before(at) {
+		return
+	}
+	s.setState(None, 0)
+	s.status.Since = at
+	s.happened(EventExpired, at)
+	s.announce()
 }
 
 // noteMisfits keeps, once for each option, that it did not fit.

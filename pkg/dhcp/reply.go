@@ -1,7 +1,6 @@
 package dhcp
 
 import (
-	"fmt"
 	"net"
 	"net/netip"
 
@@ -11,35 +10,27 @@ import (
 
 // Reply answers a message of the guest as RFC 2131 §4.3 has it for a server
 // with one client. It is pure: what was said before plays no part, since there
-// is nothing to allocate. The error is a Silence if the message gets no answer,
-// else it says what is wrong with the lease.
+// is nothing to allocate. The error is a Silence if the message gets no answer.
 //
-// The reply shares memory with the request. It holds all options that should go
-// out; the Server fits them to the size that the guest takes.
-func (l Lease) Reply(req *dhcpv4.DHCPv4) (*dhcpv4.DHCPv4, error) {
-	t, _, err := compile(l)
+// The reply shares memory with the request and the Responder. It holds all
+// options that should go out; the Server fits them to the size that the guest
+// takes.
+func (r *Responder) Reply(req *dhcpv4.DHCPv4) (*dhcpv4.DHCPv4, error) {
+	typ, err := r.verdict(req)
 	if err != nil {
 		return nil, err
 	}
-	return t.reply(req)
-}
-
-func (t *template) reply(req *dhcpv4.DHCPv4) (*dhcpv4.DHCPv4, error) {
-	typ, err := t.verdict(req)
-	if err != nil {
-		return nil, err
-	}
-	return t.message(req, typ), nil
+	return r.message(req, typ), nil
 }
 
 // verdict says which message answers req.
-func (t *template) verdict(req *dhcpv4.DHCPv4) (dhcpv4.MessageType, error) {
+func (r *Responder) verdict(req *dhcpv4.DHCPv4) (dhcpv4.MessageType, error) {
 	switch {
-	case req.OpCode != dhcpv4.OpcodeBootRequest, req.HWType != iana.HWTypeEthernet, len(req.ClientHWAddr) != len(t.mac):
+	case req.OpCode != dhcpv4.OpcodeBootRequest, req.HWType != iana.HWTypeEthernet, len(req.ClientHWAddr) != len(r.mac):
 		return 0, NotRequest
 	case addrOf(req.GatewayIPAddr).IsValid():
 		return 0, Relayed
-	case macOf(req.ClientHWAddr) != t.mac:
+	case macOf(req.ClientHWAddr) != r.mac:
 		return 0, OtherClient
 	}
 	switch messageType(req) {
@@ -49,13 +40,13 @@ func (t *template) verdict(req *dhcpv4.DHCPv4) (dhcpv4.MessageType, error) {
 		}
 		return dhcpv4.MessageTypeOffer, nil
 	case dhcpv4.MessageTypeRequest:
-		return t.request(req)
+		return r.request(req)
 	case dhcpv4.MessageTypeInform:
 		return dhcpv4.MessageTypeAck, nil
 	case dhcpv4.MessageTypeDecline:
-		return 0, t.about(req, optionAddr(req, optRequestedIP))
+		return 0, r.about(req, optionAddr(req, optRequestedIP))
 	case dhcpv4.MessageTypeRelease:
-		return 0, t.about(req, addrOf(req.ClientIPAddr))
+		return 0, r.about(req, addrOf(req.ClientIPAddr))
 	case dhcpv4.MessageTypeNone:
 		return 0, Malformed
 	default:
@@ -73,14 +64,14 @@ func (t *template) verdict(req *dhcpv4.DHCPv4) (dhcpv4.MessageType, error) {
 //
 // Since the client's one address is known, a stale one is refused at once in
 // every state, and clients that fill in more than they should do no harm.
-func (t *template) request(req *dhcpv4.DHCPv4) (dhcpv4.MessageType, error) {
+func (r *Responder) request(req *dhcpv4.DHCPv4) (dhcpv4.MessageType, error) {
 	if malformedAddr(req, optServerID) || malformedAddr(req, optRequestedIP) {
 		return 0, Malformed
 	}
 	server, requested, current := optionAddr(req, optServerID), optionAddr(req, optRequestedIP), addrOf(req.ClientIPAddr)
-	address := t.lease.Address.Addr()
+	address := r.lease.Address.Addr()
 	switch {
-	case server.IsValid() && server != t.lease.Server:
+	case server.IsValid() && server != r.lease.Server:
 		return 0, OtherServer // the guest chose another offer
 	case !requested.IsValid() && !current.IsValid():
 		return 0, NoAddress
@@ -92,21 +83,21 @@ func (t *template) request(req *dhcpv4.DHCPv4) (dhcpv4.MessageType, error) {
 }
 
 // about tells whether a message without an answer concerns this lease.
-func (t *template) about(req *dhcpv4.DHCPv4, addr netip.Addr) Silence {
+func (r *Responder) about(req *dhcpv4.DHCPv4, addr netip.Addr) Silence {
 	if malformedAddr(req, optServerID) || malformedAddr(req, optRequestedIP) {
 		return Malformed
 	}
-	if server := optionAddr(req, optServerID); server.IsValid() && server != t.lease.Server {
+	if server := optionAddr(req, optServerID); server.IsValid() && server != r.lease.Server {
 		return OtherServer
 	}
-	if addr != t.lease.Address.Addr() {
+	if addr != r.lease.Address.Addr() {
 		return NoAddress
 	}
 	return NeedsNoReply
 }
 
 // message fills in the reply's fields by RFC 2131 §4.3.1, table 3.
-func (t *template) message(req *dhcpv4.DHCPv4, typ dhcpv4.MessageType) *dhcpv4.DHCPv4 {
+func (r *Responder) message(req *dhcpv4.DHCPv4, typ dhcpv4.MessageType) *dhcpv4.DHCPv4 {
 	m := &dhcpv4.DHCPv4{
 		OpCode:        dhcpv4.OpcodeBootReply,
 		HWType:        iana.HWTypeEthernet,
@@ -117,22 +108,21 @@ func (t *template) message(req *dhcpv4.DHCPv4, typ dhcpv4.MessageType) *dhcpv4.D
 		ServerIPAddr:  net.IPv4zero,
 		GatewayIPAddr: net.IPv4zero,
 		ClientHWAddr:  req.ClientHWAddr,
-		Options:       make(dhcpv4.Options, len(t.settings)+3),
+		Options:       make(dhcpv4.Options, len(r.settings)+3),
 	}
-	m.Options[optMessageType] = t.types[typ]
-	m.Options[optServerID] = t.server
+	m.Options[optMessageType] = r.types[typ]
+	m.Options[optServerID] = r.server
 	if id := req.Options[optClientID]; len(id) > 0 {
 		m.Options[optClientID] = id // RFC 6842 §3
 	}
 	if typ == dhcpv4.MessageTypeNak {
-		m.Options[optMessage] = t.refusal
+		m.Options[optMessage] = r.refusal
 		return m
 	}
 
 	question := messageType(req)
-	m.ServerIPAddr, m.ServerHostName, m.BootFileName = t.siaddr, t.lease.TFTPServer, t.lease.BootFile
 	if question != dhcpv4.MessageTypeInform {
-		m.YourIPAddr = t.yiaddr
+		m.YourIPAddr = r.yiaddr
 	}
 	if question != dhcpv4.MessageTypeDiscover && req.ClientIPAddr != nil {
 		m.ClientIPAddr = req.ClientIPAddr
@@ -140,79 +130,9 @@ func (t *template) message(req *dhcpv4.DHCPv4, typ dhcpv4.MessageType) *dhcpv4.D
 	if question == dhcpv4.MessageTypeDiscover && typ == dhcpv4.MessageTypeAck {
 		m.Options[optRapidCommit] = nil // RFC 4039 §4
 	}
-	t.addSettings(m.Options, req.Options[optParameters], question == dhcpv4.MessageTypeInform)
+	r.addBoot(m, req)
+	r.addSettings(m.Options, req.Options[optParameters], question == dhcpv4.MessageTypeInform)
 	return m
-}
-
-// addSettings adds the options that the client's parameter request list (option
-// 55) selects. A client without a list gets them all.
-func (t *template) addSettings(options dhcpv4.Options, list []byte, inform bool) {
-	var listed [256]bool
-	for _, code := range list {
-		listed[code] = true
-	}
-	for _, s := range t.settings {
-		send := s.when == always ||
-			s.when == granted && !inform ||
-			listed[s.Code] ||
-			s.when == wanted && len(list) == 0
-		// RFC 2131 §4.3.5: no lease time for DHCPINFORM, asked or not.
-		if send && (s.when != granted || !inform) {
-			options[s.Code] = s.Value
-		}
-	}
-}
-
-// when says in which replies an option goes.
-type when uint8
-
-const (
-	always  when = iota // in each
-	granted             // with an address
-	wanted              // if the client lists it, or lists nothing
-	asked               // if the client lists it
-)
-
-// setting is one option of the lease, encoded.
-type setting struct {
-	Option
-	when when
-}
-
-// template is a lease with all encoded that does not depend on the request.
-type template struct {
-	lease    Lease
-	mac      mac
-	yiaddr   net.IP
-	siaddr   net.IP
-	server   []byte
-	refusal  []byte
-	types    [9][]byte
-	settings []setting
-}
-
-// compile encodes a lease, and says what of it can't be sent.
-func compile(l Lease) (*template, []string, error) {
-	l, left := l.Normalize()
-	if err := l.Validate(); err != nil {
-		return nil, nil, err
-	}
-	t := &template{
-		lease:    l,
-		mac:      macOf(l.MAC),
-		yiaddr:   l.Address.Addr().AsSlice(),
-		siaddr:   net.IPv4zero,
-		server:   l.Server.AsSlice(),
-		refusal:  fmt.Appendf(nil, "the address is %v", l.Address.Addr()),
-		settings: settingsOf(l),
-	}
-	if a := tftpAddr(l); a.IsValid() {
-		t.siaddr = a.AsSlice()
-	}
-	for i := range t.types {
-		t.types[i] = []byte{byte(i)}
-	}
-	return t, left, nil
 }
 
 // messageType reads option 53. None: it is missing or malformed.

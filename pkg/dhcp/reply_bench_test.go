@@ -8,14 +8,14 @@ import (
 
 func BenchmarkReply(b *testing.B) {
 	lease, req := testLease(), discover(dhcpv4.OptParameterRequestList(linuxList...))
-	t, _, err := compile(lease)
+	r, _, err := lease.Compile()
 	if err != nil {
 		b.Fatal(err)
 	}
 	b.Run("compiled", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			if _, err := t.reply(req); err != nil {
+			if _, err := r.Reply(req); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -28,7 +28,7 @@ func BenchmarkReply(b *testing.B) {
 			}
 		}
 	})
-	reply, err := t.reply(req)
+	reply, err := r.Reply(req)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,7 +20,7 @@ const (
 	defaultBudget       = 64
 	defaultDeclinePause = 10 * time.Second // the client waits as long: RFC 2131 §3.1
 
-	eventsPerSecond, eventsAtOnce = 1, 50
+	linesPerSecond, linesAtOnce = 1, 50 // of the log
 )
 
 // Server serves one lease on one Conn. Make it with NewServer; its methods can
@@ -36,13 +37,15 @@ type Server struct {
 	log  *slog.Logger
 
 	mu            sync.Mutex
-	template      *template
+	responder     *Responder
 	status        Status
 	received      tally
 	sent          tally
 	drops         map[Silence]uint64
 	declinedUntil time.Time
-	events        *budget       // of lines in the log
+	expiry        *time.Timer // ends a finite lease
+	readers       map[*eventReader]bool
+	lines         *budget       // of the log
 	misfits       [256]bool     // options of which a note says that they did not fit
 	changed       chan struct{} // closed at the next change; nil: nobody waits
 }
@@ -56,11 +59,12 @@ func NewServer(conn *Conn, lease Lease, log *slog.Logger) (*Server, error) {
 		log = slog.New(slog.DiscardHandler)
 	}
 	s := &Server{
-		conn:   conn,
-		log:    log.With("interface", conn.name),
-		drops:  make(map[Silence]uint64),
-		events: newBudget(eventsPerSecond, eventsAtOnce),
-		status: Status{Interface: conn.name, State: None},
+		conn:    conn,
+		log:     log.With("interface", conn.name),
+		drops:   make(map[Silence]uint64),
+		readers: make(map[*eventReader]bool),
+		lines:   newBudget(linesPerSecond, linesAtOnce),
+		status:  Status{Interface: conn.name, State: None},
 	}
 	if err := s.SetLease(lease); err != nil {
 		return nil, err
@@ -72,7 +76,7 @@ func NewServer(conn *Conn, lease Lease, log *slog.Logger) (*Server, error) {
 // learns of it when it renews; if the address is another, it is refused its old
 // one then and starts anew.
 func (s *Server) SetLease(lease Lease) error {
-	t, left, err := compile(lease)
+	r, left, err := lease.Compile()
 	if err != nil {
 		return err
 	}
@@ -81,7 +85,7 @@ func (s *Server) SetLease(lease Lease) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.template = t
+	s.responder = r
 	s.status.Notes = left
 	s.misfits = [256]bool{}
 	s.declinedUntil = time.Time{}
@@ -155,7 +159,7 @@ func (s *Server) loop(ctx context.Context) error {
 // handle deals with one frame: what it asks, what the answer is, and what is
 // known after the answer has gone out. The answer is built in out.
 func (s *Server) handle(frame []byte, checksumPending bool, out []byte) {
-	t := s.current()
+	r := s.current()
 	d, err := parseFrame(frame, checksumPending)
 	switch {
 	case err != nil:
@@ -164,7 +168,7 @@ func (s *Server) handle(frame []byte, checksumPending bool, out []byte) {
 	case d.dst.port != serverPort:
 		s.drop(BadFrame)
 		return
-	case d.src.mac != t.mac:
+	case d.src.mac != r.mac:
 		s.drop(OtherSource)
 		return
 	}
@@ -173,7 +177,7 @@ func (s *Server) handle(frame []byte, checksumPending bool, out []byte) {
 		s.refuse(err)
 		return
 	}
-	reply, err := t.reply(req)
+	reply, err := r.Reply(req)
 	if err == nil && s.isDeclined(reply) {
 		err = Declined
 	}
@@ -182,33 +186,37 @@ func (s *Server) handle(frame []byte, checksumPending bool, out []byte) {
 		s.refuse(err)
 		return
 	}
-	if err := s.send(t, req, reply, out); err != nil {
+	if err := s.send(r, req, reply, out); err != nil {
 		s.drop(Unsent)
 		s.fail(fmt.Errorf("send %v on %s: %w", messageType(reply), s.conn.name, err))
 		return
 	}
-	s.noteReply(t, req, reply)
+	s.noteReply(r, req, reply)
 }
 
 // send fits the reply to what the guest takes and sends it where RFC 2131 §4.1
 // says.
-func (s *Server) send(t *template, req, reply *dhcpv4.DHCPv4, out []byte) error {
-	out, left := appendMessage(out[:headLen], reply, req.Options[optParameters], maxMessage(req, s.conn.mtu))
+func (s *Server) send(r *Responder, req, reply *dhcpv4.DHCPv4, out []byte) error {
+	list, limit := req.Options[optParameters], maxMessage(req, s.conn.mtu)
+	out, left := appendMessage(out[:headLen], reply, list, limit)
+	if slices.Contains(left, optRoutes) && r.addRouter(reply) {
+		out, left = appendMessage(out[:headLen], reply, list, limit)
+	}
 	if len(left) > 0 {
 		s.noteMisfits(reply, left)
 	}
 	source := s.conn.mac
-	if source == t.mac {
+	if source == r.mac {
 		source[5] ^= 1 // a guest ignores frames from itself
 	}
-	seal(out, reply, source, t.lease.Server)
+	seal(out, reply, source, r.lease.Server)
 	return s.conn.write(out)
 }
 
-func (s *Server) current() *template {
+func (s *Server) current() *Responder {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.template
+	return s.responder
 }
 
 // isDeclined tells whether the reply would grant the address that the guest has

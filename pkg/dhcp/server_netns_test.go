@@ -234,3 +234,21 @@ func TestMisfitIsNoted(t *testing.T) {
 		t.Errorf("%d bytes of routes in a large message", len(got.Options[optRoutes]))
 	}
 }
+
+// TestRouterWithoutRoutes: a client that would take the routes gets the router
+// in their place if there is no room for them.
+func TestRouterWithoutRoutes(t *testing.T) {
+	tap := newTap(t)
+	serve(t, listenOn(t, tap), manyRoutes(100))
+	ip(t, "link set tap0 up")
+	guest := sit(t, tap)
+	list := generic(optParameters, optRoutes, optRouter)
+	got, _ := guest.ask(discover(list))
+	if got.Options[optRoutes] != nil || !bytes.Equal(got.Options[optRouter], server) {
+		t.Errorf("a small message has %d bytes of routes and the router %x", len(got.Options[optRoutes]), got.Options[optRouter])
+	}
+	got, _ = guest.ask(discover(list, generic(optMaxMessageSize, 0x05, 0xdc)))
+	if len(got.Options[optRoutes]) != 800 || got.Options[optRouter] != nil {
+		t.Errorf("a large message has %d bytes of routes and the router %x", len(got.Options[optRoutes]), got.Options[optRouter])
+	}
+}

@@ -7,7 +7,7 @@ import (
 
 // settingsOf encodes the options of a lease: first what follows from its
 // fields, then what was set by hand in their place.
-func settingsOf(l Lease) []setting {
+func settingsOf(l Lease) settings {
 	s := make(settings, 0, 20+len(l.Options))
 	s.add(optLeaseTime, granted, binary.BigEndian.AppendUint32(nil, l.seconds()))
 	if l.Duration != 0 {
@@ -18,7 +18,7 @@ func settingsOf(l Lease) []setting {
 	s.add(optSubnetMask, always, maskOf(l.Address.Bits()))
 	s.add(optRoutes, always, encodeRoutes(l.Routes))
 	if l.Router.IsValid() {
-		s.add(optRouter, always, l.Router.AsSlice())
+		s.add(optRouter, unrouted, l.Router.AsSlice())
 	}
 	s.add(optDNS, wanted, encodeAddrs(l.DNS))
 	s.add(optHostname, wanted, []byte(l.Hostname))
@@ -31,7 +31,6 @@ func settingsOf(l Lease) []setting {
 	}
 	s.add(optNTP, wanted, encodeAddrs(l.NTP))
 	s.add(optTFTPServer, always, []byte(l.TFTPServer))
-	s.add(optBootFile, always, []byte(l.BootFile))
 	if a := tftpAddr(l); a.IsValid() {
 		s.add(optTFTPAddresses, asked, a.AsSlice())
 	}

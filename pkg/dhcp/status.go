@@ -35,6 +35,12 @@ type Status struct {
 	State   State     `json:"state"`
 	Since   time.Time `json:"since,omitzero"`
 	Expires time.Time `json:"expires,omitzero"`
+	// Renewed is when the guest last renewed the lease, Declined when it last
+	// refused the address because somebody else uses it. Zero: never.
+	Renewed  time.Time `json:"renewed,omitzero"`
+	Declined time.Time `json:"declined,omitzero"`
+	// LastEvent is the last step of the lease.
+	LastEvent Event `json:"lastEvent,omitzero"`
 	// Client is what the guest says of itself.
 	Client Client `json:"client,omitzero"`
 	// LastMessage is the last one from the guest.
@@ -85,28 +91,12 @@ func (s *Server) Wait(ctx context.Context, until func(Status) bool) (Status, err
 		if until(status) {
 			return status, nil
 		}
-		if err := waitChange(ctx, changed, status.Expires); err != nil {
-			return status, fmt.Errorf("wait for DHCP lease on %s: %w", status.Interface, err)
+		select {
+		case <-ctx.Done():
+			return status, fmt.Errorf("wait for DHCP lease on %s: %w", status.Interface, context.Cause(ctx))
+		case <-changed:
 		}
 	}
-}
-
-// waitChange waits for a change or, if there is a time at which the lease ends
-// by itself, for that.
-func waitChange(ctx context.Context, changed <-chan struct{}, expires time.Time) error {
-	var end <-chan time.Time
-	if !expires.IsZero() {
-		timer := time.NewTimer(time.Until(expires))
-		defer timer.Stop()
-		end = timer.C
-	}
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-changed:
-	case <-end:
-	}
-	return nil
 }
 
 // snapshot is the status and what is closed when it changes.
@@ -119,10 +109,7 @@ func (s *Server) snapshot() (Status, <-chan struct{}) {
 		s.changed = make(chan struct{})
 	}
 	status := s.status
-	status.Address = s.template.lease.Address
-	if !status.Expires.IsZero() && !time.Now().Before(status.Expires) {
-		status.State, status.Since, status.Expires = None, status.Expires, time.Time{}
-	}
+	status.Address = s.responder.lease.Address
 	status.Received, status.Sent = byType(&s.received), byType(&s.sent)
 	for reason, n := range s.drops {
 		if n > 0 {

@@ -22,7 +22,8 @@ type LeaseSettings struct {
 	Search     []string      // none: the pod's
 	NTP        []netip.Addr
 	TFTPServer string
-	BootFile   string
+	BootFile   string          // for all firmware that has none of its own
+	BootFiles  []dhcp.BootFile // for kinds of firmware
 	Options    []dhcp.Option
 }
 
@@ -40,7 +41,7 @@ func NewLease(p prepare.Plan, pod discover.Pod, primary bool, s LeaseSettings) (
 		MAC: []byte(p.MAC), Address: guestPrefix(p.Interface, address), Routes: routes, MTU: mtu,
 		DNS: pod.DNS.Servers, Search: pod.DNS.Search, NTP: s.NTP,
 		Hostname: cmp.Or(s.Hostname, pod.Hostname), Duration: s.Duration,
-		TFTPServer: s.TFTPServer, BootFile: s.BootFile, Options: s.Options,
+		TFTPServer: s.TFTPServer, BootFile: s.BootFile, BootFiles: s.BootFiles, Options: s.Options,
 	}
 	if len(s.DNS) > 0 {
 		l.DNS = s.DNS

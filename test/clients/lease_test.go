@@ -1,0 +1,94 @@
+package clients
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+)
+
+// lease is a pod, and what a guest should make of it.
+type lease struct {
+	name  string
+	title string
+	shape podtest.Shape
+	node  []string // ip(8) lines that change what the CNI left on the node
+	pod   []string // and in the pod
+	args  []string // of run
+	given state
+	renew bool // wait for that
+}
+
+const (
+	flannelGateway = "10.244.1.1"
+	resolvConf     = "search default.svc.cluster.local svc.cluster.local cluster.local\nnameserver 10.96.0.10\nnameserver 10.96.0.11\n"
+)
+
+// given is what resolvConf and the command line say, and an MTU of 1450.
+func given(address string, routes ...string) state {
+	return state{
+		Address: address, Routes: routes, MTU: 1450,
+		DNS:      []string{"10.96.0.10", "10.96.0.11"},
+		Search:   []string{"default.svc.cluster.local", "svc.cluster.local", "cluster.local"},
+		Hostname: "vm-7",
+	}
+}
+
+func leases() []lease {
+	flannel := given("10.244.1.7/24", "10.244.0.0/16 via "+flannelGateway, "default via "+flannelGateway)
+	many := flannel.with(func(*state) {})
+	var lines []string
+	for i := range 40 {
+		r := fmt.Sprintf("172.20.%d.0/24 via %s", 100+i, flannelGateway)
+		many.Routes = append(many.Routes[:i+1], r, many.Routes[len(many.Routes)-1])
+		lines = append(lines, "route add "+r)
+	}
+	noGateway := []string{"route del default", "route del 10.244.0.0/16"}
+	finite := []string{"--lease-time", "16s"}
+	return []lease{
+		{
+			name: "flannel", title: "flannel: a connected network, a wider route, infinite",
+			shape: podtest.Flannel, given: flannel,
+		},
+		{
+			name: "calico", title: "Calico: an address alone, a gateway on the link that is in no network, infinite",
+			shape: podtest.Calico, given: given("192.168.79.5/32", "169.254.1.1", "default via 169.254.1.1"),
+		},
+		{
+			name: "many-routes", title: "many routes: 42, which is an option of 332 bytes",
+			shape: podtest.Flannel, pod: lines, given: many,
+		},
+		{
+			name: "no-gateway", title: "no gateway: a connected network alone",
+			shape: podtest.Flannel, pod: noGateway, given: given("10.244.1.7/24"),
+		},
+		{
+			name: "finite", title: "finite: flannel's for sixteen seconds, renewed",
+			shape: podtest.Flannel, args: finite, given: flannel, renew: true,
+		},
+		{
+			name: "rebound", title: "finite without a gateway: nobody is at the server identifier, so that all are asked",
+			shape: podtest.Flannel, node: []string{"addr del " + flannelGateway + "/24 dev cni0"}, pod: noGateway,
+			args: finite, given: given("10.244.1.7/24"), renew: true,
+		},
+	}
+}
+
+// serve runs the program in a pod as the lease has it until the test's end, and
+// returns the pod once the program listens.
+func (l lease) serve(t *testing.T) (*podtest.Pod, *server) {
+	t.Helper()
+	pod := podtest.NewPod(t, l.shape)
+	pod.Node.IP(t, l.node...)
+	pod.Pod.IP(t, l.pod...)
+	dir := t.TempDir()
+	resolv := filepath.Join(dir, "resolv.conf")
+	if err := os.WriteFile(resolv, []byte(resolvConf), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := &server{binary: podtest.Built(t, "virt-launcher-net"), pod: pod, stateDir: filepath.Join(dir, "state")}
+	s.start(t, append([]string{"--no-check", "--resolv-conf", resolv, "--hostname", "vm-7"}, l.args...))
+	return pod, s
+}

@@ -1,0 +1,9 @@
+# dhcpcd with Debian's configuration and hooks.
+case $1 in
+start)
+	own
+	mkdir -p /var/lib/dhcpcd /run/dhcpcd
+	dhcpcd -4 --nobackground eth0
+	;;
+state) applied ;;
+esac

@@ -286,6 +286,12 @@ func writeLease(w io.Writer, l dhcp.Status) {
 	if l.Client != (dhcp.Client{}) {
 		fmt.Fprintf(w, "client\thostname %q, vendor class %q, id %s\n", l.Client.Hostname, l.Client.VendorClass, orNone(l.Client.ID))
 	}
+	if !l.Renewed.IsZero() {
+		fmt.Fprintf(w, "renewed\tat %s\n", l.Renewed.Format(time.RFC3339))
+	}
+	if !l.Declined.IsZero() {
+		fmt.Fprintf(w, "declined\tat %s: somebody else uses the address\n", l.Declined.Format(time.RFC3339))
+	}
 	if l.LastMessage.Type != "" {
 		fmt.Fprintf(w, "last message\t%s at %s\n", l.LastMessage.Type, l.LastMessage.At.Format(time.RFC3339))
 	}

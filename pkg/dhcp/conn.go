@@ -13,7 +13,7 @@ import (
 
 // receiveBuffer bounds, in bytes of the kernel's accounting, what waits to be
 // read: some dozens of messages, more than a guest's client ever has under way.
-const receiveBuffer = 64 << 10
+const receiveBuffer = 16 << 10
 
 // maxFrame is the largest frame that is read. Messages of clients are a third
 // of it.

@@ -83,7 +83,7 @@ func (n *notes) addrs(what string, addrs []netip.Addr) []netip.Addr {
 		a = a.Unmap()
 		switch {
 		case !a.Is4():
-			n.add("it is not an IPv4 address", "%s %v", what, a)
+			n.add("it is not an IPv4 address", "%s %v", what, a.WithZone(""))
 		case a.IsLoopback():
 			n.add("it is the pod's loopback, which the guest cannot reach", "%s %v", what, a)
 		case !isHost(a):

@@ -1,0 +1,62 @@
+package podtest
+
+import (
+	"encoding/binary"
+	"net"
+	"net/netip"
+)
+
+// Lengths of the headers in a UDPFrame.
+const (
+	EthernetLen = 14
+	IPv4Len     = 20
+	UDPLen      = 8
+)
+
+// UDPFrame is a whole Ethernet frame with a UDP datagram in IPv4, unfragmented
+// and with right checksums, as a guest's network card sends it.
+func UDPFrame(src, dst net.HardwareAddr, from, to netip.AddrPort, payload []byte) []byte {
+	b := make([]byte, EthernetLen, EthernetLen+IPv4Len+UDPLen+len(payload))
+	copy(b, dst)
+	copy(b[6:], src)
+	binary.BigEndian.PutUint16(b[12:], 0x0800)
+
+	ip := make([]byte, IPv4Len)
+	ip[0] = 0x45 // version 4, five words
+	binary.BigEndian.PutUint16(ip[2:], uint16(IPv4Len+UDPLen+len(payload)))
+	ip[8], ip[9] = 64, 17 // TTL, UDP
+	copy(ip[12:], from.Addr().AsSlice())
+	copy(ip[16:], to.Addr().AsSlice())
+	binary.BigEndian.PutUint16(ip[10:], checksum(0, ip))
+	b = append(b, ip...)
+
+	udp := make([]byte, UDPLen, UDPLen+len(payload))
+	binary.BigEndian.PutUint16(udp, from.Port())
+	binary.BigEndian.PutUint16(udp[2:], to.Port())
+	binary.BigEndian.PutUint16(udp[4:], uint16(UDPLen+len(payload)))
+	udp = append(udp, payload...)
+	// The pseudo header is the addresses, the protocol and the length (RFC 768).
+	sum := checksum(17+uint32(len(udp)), ip[12:], udp)
+	if sum == 0 {
+		sum = 0xffff // 0 means that there is none
+	}
+	binary.BigEndian.PutUint16(udp[6:], sum)
+	return append(b, udp...)
+}
+
+// checksum is the Internet checksum (RFC 1071) of parts, of which all but the
+// last have an even length, and of what was summed before.
+func checksum(sum uint32, parts ...[]byte) uint16 {
+	for _, b := range parts {
+		for ; len(b) > 1; b = b[2:] {
+			sum += uint32(binary.BigEndian.Uint16(b))
+		}
+		if len(b) == 1 {
+			sum += uint32(b[0]) << 8
+		}
+	}
+	for sum > 0xffff {
+		sum = sum>>16 + sum&0xffff
+	}
+	return ^uint16(sum)
+}

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"os/signal"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"golang.org/x/sys/unix"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp" //nolint:depguard // the built program's budget against floods would be measured
+)
+
+func lease() dhcp.Lease {
+	mac, _ := net.ParseMAC(guestMAC)
+	router := netip.MustParseAddr(serverIP)
+	return dhcp.Lease{
+		MAC: mac, Address: netip.MustParsePrefix(guestIP + "/24"), Server: router, Router: router,
+		Routes: []dhcp.Route{
+			{Destination: netip.MustParsePrefix("10.244.0.0/16"), Gateway: router},
+			{Destination: netip.MustParsePrefix("0.0.0.0/0"), Gateway: router},
+		},
+		DNS: []netip.Addr{netip.MustParseAddr(dnsIP)}, Search: searchList, MTU: 1450, Hostname: "vm-a",
+	}
+}
+
+// serveOurs is the server of the program, without its budget against floods:
+// a client with a load is what that is for.
+func serveOurs() error {
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM)
+	defer stop()
+	conn, err := dhcp.Listen(tapName)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	server, err := dhcp.NewServer(conn, lease(), slog.New(slog.NewTextHandler(os.Stderr, nil)))
+	if err != nil {
+		return err
+	}
+	server.Budget = 1 << 30
+	return server.Serve(ctx)
+}
+
+// serveCanned answers from two frames made before: what any server on a packet
+// socket costs at least.
+func serveCanned() error {
+	link, err := net.InterfaceByName(tapName)
+	if err != nil {
+		return fmt.Errorf("find tap: %w", err)
+	}
+	protocol := uint16(unix.ETH_P_IP>>8 | unix.ETH_P_IP<<8&0xff00) // in network byte order
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(protocol))
+	if err != nil {
+		return os.NewSyscallError("socket", err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: protocol, Ifindex: link.Index}); err != nil {
+		return os.NewSyscallError("bind", err)
+	}
+	replies := map[dhcpv4.MessageType][]byte{
+		dhcpv4.MessageTypeDiscover: cannedReply(link.HardwareAddr, dhcpv4.MessageTypeOffer),
+		dhcpv4.MessageTypeRequest:  cannedReply(link.HardwareAddr, dhcpv4.MessageTypeAck),
+	}
+	frame := make([]byte, 2048)
+	for {
+		n, err := unix.Read(fd, frame)
+		if err != nil {
+			return os.NewSyscallError("read", err)
+		}
+		if n <= messageAt+optionsAt {
+			continue
+		}
+		reply := replies[messageType(frame[messageAt:n])]
+		if reply == nil {
+			continue
+		}
+		copy(reply[messageAt+xidAt:], frame[messageAt+xidAt:messageAt+xidAt+4])
+		if _, err := unix.Write(fd, reply); err != nil {
+			return os.NewSyscallError("write", err)
+		}
+	}
+}
+
+// cannedReply is a whole frame, without a UDP checksum: the transaction id
+// changes.
+func cannedReply(mac net.HardwareAddr, typ dhcpv4.MessageType) []byte {
+	l := lease()
+	routes, _ := hex.DecodeString("100af40af40101000af40101")
+	m := &dhcpv4.DHCPv4{
+		OpCode: dhcpv4.OpcodeBootReply, HWType: 1, ClientHWAddr: l.MAC, YourIPAddr: net.ParseIP(guestIP),
+		Options: dhcpv4.OptionsFromList(dhcpv4.OptMessageType(typ), dhcpv4.OptServerIdentifier(net.ParseIP(serverIP)),
+			dhcpv4.OptIPAddressLeaseTime(1<<32-1), dhcpv4.OptSubnetMask(net.CIDRMask(24, 32)), dhcpv4.OptRouter(net.ParseIP(serverIP)),
+			dhcpv4.OptDNS(net.ParseIP(dnsIP)), dhcpv4.OptDomainName(searchList[0]), dhcpv4.OptGeneric(dhcpv4.OptionInterfaceMTU, []byte{5, 170}),
+			dhcpv4.OptGeneric(dhcpv4.OptionDNSDomainSearchList, []byte("\x07default\x03svc\x07cluster\x05local\x00\xc0\x08\xc0\x0c")),
+			dhcpv4.OptGeneric(dhcpv4.OptionClasslessStaticRoute, routes)),
+	}
+	frame := podtest.UDPFrame(mac, l.MAC, netip.AddrPortFrom(l.Server, 67), netip.AddrPortFrom(l.Address.Addr(), 68), m.ToBytes())
+	frame[messageAt-2], frame[messageAt-1] = 0, 0
+	return frame
+}

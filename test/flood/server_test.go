@@ -1,0 +1,155 @@
+package flood_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+)
+
+// server is the built program, serving a pod.
+type server struct {
+	pod    *podtest.Pod
+	mac    net.HardwareAddr // the guest's
+	tap    string
+	binary string
+	dir    string // its state
+	pid    int
+	output logBuffer
+}
+
+// serve starts the program on a pod of its own and returns when it serves. It
+// is ended, and has to end well, at the test's end.
+func serve(t *testing.T) *server {
+	t.Helper()
+	s := &server{pod: podtest.NewPod(t, podtest.Flannel), binary: podtest.Built(t, "virt-launcher-net"), dir: filepath.Join(t.TempDir(), "state")}
+	s.mac, s.tap = s.pod.MAC, "tap-"+s.pod.Interface
+	ready, stdout, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ready.Close() })
+	cmd := exec.CommandContext(t.Context(), s.binary, "run", "--no-check", "--netns", s.pod.Pod.Path(), "--state-dir", s.dir)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.Stdout, cmd.Stderr = stdout, &s.output
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	err = cmd.Start()
+	stdout.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.pid = cmd.Process.Pid
+	t.Cleanup(func() { // t.Context has ended, so it has been told
+		if err := cmd.Wait(); cmd.ProcessState.ExitCode() != 0 {
+			t.Errorf("%v\n%s", err, s.log())
+		}
+	})
+	if _, err := ready.Read(make([]byte, 1)); err != nil { // it prints when a guest could boot
+		t.Fatalf("the program does not serve: %v\n%s", err, s.log())
+	}
+	return s
+}
+
+// log is what the program has logged so far.
+func (s *server) log() string { return s.output.String() }
+
+// leaseStatus is what the test reads of a lease's status.
+type leaseStatus struct {
+	State   string            `json:"state"`
+	Dropped map[string]uint64 `json:"dropped"`
+}
+
+func (s *server) status(t *testing.T) leaseStatus {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), s.binary, "status", "-o", "json", "--netns", s.pod.Pod.Path(), "--state-dir", s.dir).Output()
+	if err != nil {
+		t.Fatalf("status: %v", err)
+	}
+	var status struct {
+		Interfaces []struct {
+			Lease leaseStatus `json:"lease"`
+		} `json:"interfaces"`
+	}
+	if err := json.Unmarshal(out, &status); err != nil {
+		t.Fatal(err)
+	}
+	if len(status.Interfaces) != 1 {
+		t.Fatalf("status is %s", out)
+	}
+	return status.Interfaces[0].Lease
+}
+
+// usage is what the program has taken.
+type usage struct {
+	rss     int // bytes
+	threads int
+	files   int
+	cpu     time.Duration
+}
+
+// usage reads proc(5).
+func (s *server) usage(t *testing.T) usage {
+	t.Helper()
+	proc := fmt.Sprintf("/proc/%d/", s.pid)
+	count := func(dir string) int {
+		entries, err := os.ReadDir(proc + dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(entries)
+	}
+	statm, err := os.ReadFile(proc + "statm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pages, err := strconv.Atoi(strings.Fields(string(statm))[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	stat, err := os.ReadFile(proc + "stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')'):])) // from the third on
+	var ticks time.Duration
+	for _, field := range fields[11:13] { // utime, stime
+		n, err := strconv.Atoi(field)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ticks += time.Duration(n)
+	}
+	return usage{
+		rss: pages * os.Getpagesize(), threads: count("task"), files: count("fd"),
+		cpu: ticks * time.Second / 100, // USER_HZ is 100 on all of Go's platforms
+	}
+}
+
+// logBuffer is written by the program while the test reads.
+type logBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}

@@ -11,7 +11,6 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
@@ -215,102 +214,6 @@ type domainView struct {
 }
 
 func (v domainView) writeText(w io.Writer) { fmt.Fprint(w, v.XML) }
-
-// statusView is what is.
-type statusView struct{ prestart.Status }
-
-func (v statusView) writeText(w io.Writer) {
-	if v.Server.Alive {
-		fmt.Fprintf(w, "server\tpid %d, since %s%s\n", v.Server.PID, v.Server.Since.Format(time.RFC3339), notReady(v.Server.Ready))
-	} else {
-		fmt.Fprintf(w, "server\tnone: %s\n", v.Server.Error)
-	}
-	if v.Server.Alive && v.Server.Domain != "" {
-		fmt.Fprintf(w, "domain\t%s\n", v.Server.Domain)
-	}
-	if !v.Prepared {
-		fmt.Fprintln(w, "network\tnot prepared")
-	}
-	for _, i := range v.Interfaces {
-		fmt.Fprintf(w, "\ninterface\t%s\naddresses\t%s\nmac\t%s\nmtu\t%d\n", i.Name, orNone(join(i.Addresses)), i.MAC, i.MTU)
-		for _, l := range i.Links {
-			fmt.Fprintf(w, "link\t%s\t%s\n", l.Name, linkWords(l))
-		}
-		if i.Lease != nil {
-			writeLease(w, *i.Lease)
-		}
-		for _, c := range i.Counters {
-			if strings.HasSuffix(c.Rule, "drop") && c.Packets > 0 {
-				fmt.Fprintf(w, "guard dropped\t%d in %s: %s\n", c.Packets, c.Chain, c.Rule)
-			}
-		}
-		if i.GuardError != "" {
-			fmt.Fprintf(w, "guard\t%s\n", i.GuardError)
-		}
-	}
-}
-
-func notReady(ready bool) string {
-	if ready {
-		return ""
-	}
-	return ", not ready yet"
-}
-
-func linkWords(l prestart.LinkStatus) string {
-	if !l.Exists {
-		return "missing"
-	}
-	words := []string{"down"}
-	if l.Up {
-		words[0] = "up"
-	}
-	if !l.Carrier {
-		words = append(words, "no carrier")
-	}
-	if l.Master != "" {
-		words = append(words, "port of "+l.Master)
-	}
-	return strings.Join(words, ", ")
-}
-
-func writeLease(w io.Writer, l dhcp.Status) {
-	fmt.Fprintf(w, "lease\t%s", l.State)
-	if !l.Since.IsZero() {
-		fmt.Fprintf(w, " since %s", l.Since.Format(time.RFC3339))
-	}
-	if !l.Expires.IsZero() {
-		fmt.Fprintf(w, ", until %s", l.Expires.Format(time.RFC3339))
-	}
-	fmt.Fprintln(w)
-	if l.Client != (dhcp.Client{}) {
-		fmt.Fprintf(w, "client\thostname %q, vendor class %q, id %s\n", l.Client.Hostname, l.Client.VendorClass, orNone(l.Client.ID))
-	}
-	if !l.Renewed.IsZero() {
-		fmt.Fprintf(w, "renewed\tat %s\n", l.Renewed.Format(time.RFC3339))
-	}
-	if !l.Declined.IsZero() {
-		fmt.Fprintf(w, "declined\tat %s: somebody else uses the address\n", l.Declined.Format(time.RFC3339))
-	}
-	if l.LastMessage.Type != "" {
-		fmt.Fprintf(w, "last message\t%s at %s\n", l.LastMessage.Type, l.LastMessage.At.Format(time.RFC3339))
-	}
-	if l.LastError.Error != "" {
-		fmt.Fprintf(w, "last error\t%s at %s\n", l.LastError.Error, l.LastError.At.Format(time.RFC3339))
-	}
-	for _, note := range l.Notes {
-		fmt.Fprintf(w, "left out\t%s\n", note)
-	}
-}
-
-// sessionView is what wait prints.
-type sessionView struct{ prestart.SessionStatus }
-
-func (v sessionView) writeText(w io.Writer) {
-	for _, l := range v.Leases {
-		fmt.Fprintf(w, "%s\t%s\n", l.Address, l.State)
-	}
-}
 
 // checksView are the results of check. Times are seconds since the tap was
 // opened.

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -26,7 +25,7 @@ type server struct {
 	binary string
 	dir    string // its state
 	pid    int
-	output logBuffer
+	output podtest.Buffer
 }
 
 // serve starts the program on a pod of its own and returns when it serves. It
@@ -134,22 +133,4 @@ func (s *server) usage(t *testing.T) usage {
 		rss: pages * os.Getpagesize(), threads: count("task"), files: count("fd"),
 		cpu: ticks * time.Second / 100, // USER_HZ is 100 on all of Go's platforms
 	}
-}
-
-// logBuffer is written by the program while the test reads.
-type logBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *logBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
 }

@@ -3,14 +3,12 @@
 package vm
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -29,7 +27,7 @@ type machine struct {
 	vm     podtest.VM
 	pod    *podtest.Pod
 	common []string // flags for the other verbs
-	log    *lockedBuffer
+	log    *podtest.Buffer
 }
 
 // start starts a VM in the pod.
@@ -44,7 +42,7 @@ func start(t *testing.T, pod *podtest.Pod, args ...string) *machine {
 		vm:     podtest.VM{Name: "vm", GuestDir: podtest.Built(t, "guest"), Serial: filepath.Join(dir, "serial.log"), Ping: []string{podtest.OutsideIP.String()}},
 		pod:    pod,
 		common: []string{"--netns", pod.Pod.Path(), "--state-dir", filepath.Join(dir, "state")},
-		log:    &lockedBuffer{},
+		log:    &podtest.Buffer{},
 	}
 	var err error
 	m.Launcher, err = podtest.Launch(podtest.LaunchConfig{
@@ -93,24 +91,6 @@ func (m *machine) serial(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return string(b)
-}
-
-// lockedBuffer is written by one goroutine and read by another.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 // A VM on a pod that the real CNI plugins made gets what they gave the pod, is

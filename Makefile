@@ -63,14 +63,7 @@ vuln: ## look for known vulnerabilities in what the program calls; asks the Go v
 
 .PHONY: fuzz
 fuzz: ## run every fuzz target for FUZZTIME (20s)
-	@$(GO) test $(TAGS) -list '^Fuzz' ./... | awk ' \
-		/^Fuzz/ { names[n++] = $$1 } \
-		/^ok/   { for (i = 0; i < n; i++) print $$2, names[i]; found += n; n = 0 } \
-		END     { if (!found) { print "no fuzz target found" > "/dev/stderr"; exit 1 } }' | \
-	while read -r package name; do \
-		echo "$$package $$name"; \
-		$(GO) test $(TAGS) -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$package" </dev/null; \
-	done
+	test/fuzz/fuzz.sh $(FUZZTIME) $(TAGS)
 
 .PHONY: bench
 bench: deps build ## compare with other DHCP servers and a script, as root; run the benchmarks that match BENCH (all)

@@ -19,10 +19,10 @@ SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 # Where the tests find the binary, the CNI plugins and the guest.
 export VLN_BUILD := $(CURDIR)/build
 
-DEBIAN_PACKAGES := busybox-static ca-certificates cpio curl dbus-daemon dhcpcd-base \
+DEBIAN_PACKAGES := busybox-static ca-certificates catatonit cpio curl dbus-daemon dhcpcd-base \
 	dnsmasq-base gcc git iproute2 iputils-arping iputils-ping ipxe ipxe-qemu \
 	isc-dhcp-client jq libc6-dev libvirt-clients libvirt-daemon libvirt-daemon-driver-qemu \
-	make nftables ovmf qemu-system-x86 systemd tcpdump udhcpc
+	make nftables ovmf podman qemu-system-x86 runc strace systemd tcpdump udhcpc
 CNI := github.com/containernetworking/plugins/plugins
 
 .PHONY: help
@@ -42,6 +42,11 @@ demo: deps build cni guest ## boot a VM on a pod's network and show it, as root;
 test: deps build cni guest ## run all tests, as root; ALLOW_SKIP=1 skips what the machine cannot do
 	$(GO) vet $(TAGS) ./...
 	$(GO) test $(TAGS) -race -count=1 -timeout 9m ./...
+
+.PHONY: test-pod
+test-pod: deps cni guest ## run the program as a sidecar in a pod of containers, as root
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o build/pod/ ./cmd/virt-launcher-net
+	VLN_TEST_POD=1 $(GO) test -count=1 -v -timeout 5m ./test/pod
 
 .PHONY: test-short
 test-short: ## run the tests that need no privileges, no packages and no VM

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"net"
@@ -9,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
@@ -203,11 +203,13 @@ func TestVerbs(t *testing.T) {
 		t.Errorf("discover of a prepared pod says %+v", after)
 	}
 
-	ctx, stop := context.WithCancel(t.Context())
-	served := make(chan int)
-	go func() {
-		served <- execute(ctx, append([]string{"serve", "--log-level", "error"}, common...), strings.NewReader(""), &strings.Builder{}, os.Stderr)
-	}()
+	// A process of its own: it gives up its privileges.
+	serve := exec.CommandContext(t.Context(), os.Args[0], append([]string{"serve", "--log-level", "error"}, common...)...)
+	serve.Env = append(os.Environ(), "VIRT_LAUNCHER_NET_TEST_MAIN=1")
+	serve.Stderr = os.Stderr
+	if err := serve.Start(); err != nil {
+		t.Fatal(err)
+	}
 	run("", "wait", "--for", "network", "--timeout", "10s")
 	if out := run("", "check"); !strings.Contains(out, "offered "+pod.IP.Addr().String()) || !strings.Contains(out, "gateway "+pod.Gateway.String()) {
 		t.Errorf("check says:\n%s", out)
@@ -226,9 +228,8 @@ func TestVerbs(t *testing.T) {
 	if !status.Server.Alive || !status.Server.Ready || status.Interfaces[0].Lease.State != "none" || len(status.Interfaces[0].Links) != 4 {
 		t.Errorf("status is %+v", status)
 	}
-	stop()
-	if code := <-served; code != exitDone {
-		t.Errorf("serve ended with %d", code)
+	if err := errors.Join(serve.Process.Signal(syscall.SIGTERM), serve.Wait()); err != nil {
+		t.Errorf("serve ended with %v", err)
 	}
 	if out := run("", "status"); !strings.Contains(out, "nobody serves") {
 		t.Errorf("status says:\n%s", out)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -21,21 +22,23 @@ type view interface {
 	writeText(w io.Writer)
 }
 
-// print prints one view in the form asked for.
+// print prints one view in the form asked for, in one piece.
 func (p *program) print(w io.Writer, v view) error {
+	var out bytes.Buffer
 	if p.output == "json" {
 		b, err := json.MarshalIndent(v, "", "  ")
 		if err != nil {
 			return fmt.Errorf("write JSON: %w", err)
 		}
-		if _, err := w.Write(append(b, '\n')); err != nil {
+		out.Write(append(b, '\n'))
+	} else {
+		table := tabwriter.NewWriter(&out, 0, 8, 2, ' ', 0)
+		v.writeText(table)
+		if err := table.Flush(); err != nil {
 			return fmt.Errorf("write output: %w", err)
 		}
-		return nil
 	}
-	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	v.writeText(table)
-	if err := table.Flush(); err != nil {
+	if _, err := w.Write(out.Bytes()); err != nil {
 		return fmt.Errorf("write output: %w", err)
 	}
 	return nil

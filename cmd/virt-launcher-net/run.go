@@ -58,9 +58,12 @@ second signal ends it at once. The pod stays prepared; see restore.`,
 	return cmd
 }
 
-// stay prints the networks and waits until a signal, or until the VM stops.
+// stay gives up privileges, prints the networks and waits until a signal, or until the VM stops.
 func (p *program) stay(cmd *cobra.Command, session *prestart.Session) error {
 	started := time.Now()
+	if err := giveUpPrivileges(p.hook.Domain); err != nil { // the VM can do without
+		p.hook.Log.Warn("can't give up privileges that are no longer needed", "error", err)
+	}
 	err := p.print(cmd.OutOrStdout(), networksView{session.Networks()})
 	if err == nil {
 		err = session.Wait(cmd.Context())

@@ -229,17 +229,6 @@ func TestApplyRefuses(t *testing.T) {
 		})
 		refused(t, pod, dir, prepare.Options{Queues: 2, NoGuard: true}, "guard was true, is now false", "tap was", "restore first")
 	})
-	t.Run("damaged record", func(t *testing.T) {
-		t.Parallel()
-		pod := podtest.NewPod(t, podtest.CalicoDual)
-		dir := t.TempDir()
-		for _, content := range []string{"", "{", "null", `{"version":1}`, `{"version":99}`, "\x00\xff"} {
-			if err := os.WriteFile(filepath.Join(dir, "eth0.json"), []byte(content), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			refused(t, pod, dir, prepare.Options{}, filepath.Join(dir, "eth0.json"), "delete the file")
-		}
-	})
 	t.Run("prepared, but the record is lost", func(t *testing.T) {
 		t.Parallel()
 		pod := podtest.NewPod(t, podtest.CalicoDual)
@@ -271,6 +260,50 @@ func TestRecordOfAnotherNamespace(t *testing.T) {
 		if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
 			t.Errorf("after restore:\n%s", d)
 		}
+	}
+}
+
+// A record that can't be used is set aside where the interface is as a CNI
+// leaves it. Where it is prepared, nothing is touched: what it had is lost.
+func TestUselessRecord(t *testing.T) {
+	for _, content := range []string{"", "{", "null", `{"version":1}`, `{"version":99}`, "\x00\xff"} {
+		t.Run(content, func(t *testing.T) {
+			t.Parallel()
+			pod := podtest.NewPod(t, podtest.CalicoDual)
+			before := podtest.TakeSnapshot(t, pod.Pod)
+			dir := t.TempDir()
+			path := filepath.Join(dir, "eth0.json")
+			write := func() {
+				t.Helper()
+				if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			write()
+			inPod(t, pod.Pod, func() error {
+				_, err := apply(t.Context(), dir, pod.Interface, prepare.Options{})
+				return err
+			})
+			if b, err := os.ReadFile(path + ".damaged"); err != nil || string(b) != content {
+				t.Errorf("set aside: %q, %v", b, err)
+			}
+			record, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			write()
+			refused(t, pod, dir, prepare.Options{}, path, "make the pod anew")
+			inPod(t, pod.Pod, func() error {
+				if err := restore(t.Context(), dir); err == nil || !strings.Contains(err.Error(), "make the pod anew") {
+					t.Errorf("restore: %v", err)
+				}
+				return os.WriteFile(path, record, 0o600)
+			})
+			inPod(t, pod.Pod, func() error { return restore(t.Context(), dir) })
+			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+				t.Errorf("after restore:\n%s", d)
+			}
+		})
 	}
 }
 

@@ -138,14 +138,17 @@ func (s *Store) Plans(log *slog.Logger) ([]Plan, error) {
 
 // ReadPlans is [Store.Plans] without holding the directory and without setting
 // anything aside: for looking.
-func ReadPlans(dir string) ([]Plan, error) {
+func ReadPlans(log *slog.Logger, dir string) ([]Plan, error) {
 	current, err := currentNamespace()
 	if err != nil {
 		return nil, err
 	}
-	records, err := readRecords(dir)
+	records, useless, err := readRecords(dir)
 	if err != nil {
 		return nil, err
+	}
+	for _, u := range useless {
+		log.Warn("left out a record that can't be used", "record", u.path, "why", u.why)
 	}
 	return plansOf(slices.DeleteFunc(records, func(r record) bool { return !r.Namespace.same(current) })), nil
 }
@@ -164,9 +167,18 @@ func (s *Store) load(log *slog.Logger) ([]record, error) {
 	if err != nil {
 		return nil, err
 	}
-	all, err := readRecords(s.dir)
+	all, useless, err := readRecords(s.dir)
 	if err != nil {
 		return nil, err
+	}
+	for _, u := range useless {
+		if err := u.needed(); err != nil {
+			return nil, err
+		}
+		if err := setAside(u.path, ".damaged"); err != nil {
+			return nil, err
+		}
+		log.Warn("set aside a record that can't be used: the pod's interface is as a CNI leaves it", "record", u.path+".damaged", "why", u.why)
 	}
 	var records []record
 	for _, r := range all {
@@ -175,41 +187,69 @@ func (s *Store) load(log *slog.Logger) ([]record, error) {
 			continue
 		}
 		path := s.path(r.Plan.Interface.Name)
-		aside := path + ".stale"
-		if err := os.Rename(path, aside); err != nil {
-			return nil, fmt.Errorf("set record aside: %w", err)
+		if err := setAside(path, ".stale"); err != nil {
+			return nil, err
 		}
-		log.Warn("set aside a record of another network namespace: the pod's sandbox was made anew", "record", aside)
+		log.Warn("set aside a record of another network namespace: the pod's sandbox was made anew", "record", path+".stale")
 	}
 	return records, nil
 }
 
-func readRecords(dir string) ([]record, error) {
+func setAside(path, suffix string) error {
+	if err := os.Rename(path, path+suffix); err != nil {
+		return fmt.Errorf("set record aside: %w", err)
+	}
+	return nil
+}
+
+// useless is a record that can't be used: damaged, or another program's.
+type useless struct {
+	path string
+	why  error
+}
+
+// needed returns an error where nothing can be done without the record: the
+// interface is not as a CNI leaves it, so it was prepared, and nobody else
+// knows what it had.
+func (u useless) needed() error {
+	s, err := readState()
+	if err != nil {
+		return err
+	}
+	name := strings.TrimSuffix(filepath.Base(u.path), ".json")
+	if l := s.link(name); l != nil && l.Kind != "bridge" {
+		return nil
+	}
+	return fmt.Errorf("read record %s: %w: %s is prepared, and what the CNI had given it is lost with the record: make the pod anew",
+		u.path, u.why, name)
+}
+
+func readRecords(dir string) (records []record, unusable []useless, err error) {
 	paths, err := filepath.Glob(filepath.Join(dir, "*.json"))
 	if err != nil {
-		return nil, fmt.Errorf("list records: %w", err)
+		return nil, nil, fmt.Errorf("list records: %w", err)
 	}
-	var records []record
 	for _, path := range paths {
-		r, err := readRecord(path)
+		b, err := os.ReadFile(path)
 		if errors.Is(err, fs.ErrNotExist) { // restored by another process just now
 			continue
 		}
 		if err != nil {
-			return nil, fmt.Errorf("read record %s: %w: delete the file if the pod's network is as the CNI left it, "+
-				"else make the pod anew", path, err)
+			return nil, nil, fmt.Errorf("read record: %w", err)
+		}
+		r, err := parseRecord(strings.TrimSuffix(filepath.Base(path), ".json"), b)
+		if err != nil {
+			unusable = append(unusable, useless{path, err})
+			continue
 		}
 		records = append(records, r)
 	}
 	slices.SortStableFunc(records, func(a, b record) int { return a.Order - b.Order })
-	return records, nil
+	return records, unusable, nil
 }
 
-func readRecord(path string) (record, error) {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return record{}, err
-	}
+// parseRecord reads the record of the interface of that name.
+func parseRecord(name string, b []byte) (record, error) {
 	var r record
 	if err := json.Unmarshal(b, &r); err != nil {
 		return record{}, fmt.Errorf("it is damaged: %w", err)
@@ -217,7 +257,7 @@ func readRecord(path string) (record, error) {
 	if r.Version != recordVersion {
 		return record{}, fmt.Errorf("it has version %d, this program knows %d", r.Version, recordVersion)
 	}
-	if name := strings.TrimSuffix(filepath.Base(path), ".json"); name != r.Plan.Interface.Name || r.Plan.Datapath != "bridge" || r.Plan.validate() != nil {
+	if name != r.Plan.Interface.Name || r.Plan.Datapath != "bridge" || r.Plan.validate() != nil {
 		return record{}, errors.New("it is damaged: it holds no plan for " + name)
 	}
 	return r, nil

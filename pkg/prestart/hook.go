@@ -108,7 +108,7 @@ func (h Hook) Discover(ctx context.Context) (pod discover.Pod, err error) {
 	err = in(h.Netns, func() error {
 		ctx, cancel := h.waiting(ctx)
 		defer cancel()
-		recorded, err := prepare.ReadPlans(h.StateDir)
+		recorded, err := prepare.ReadPlans(h.Log, h.StateDir)
 		if err != nil {
 			return err
 		}
@@ -250,7 +250,7 @@ var errNotPrepared = errors.New("the pod's network is not prepared: run prepare 
 
 // prepared returns the recorded plans of the named interfaces, or all.
 func (h Hook) prepared() ([]prepare.Plan, error) {
-	recorded, err := prepare.ReadPlans(h.StateDir)
+	recorded, err := prepare.ReadPlans(h.Log, h.StateDir)
 	if err != nil {
 		return nil, err
 	}

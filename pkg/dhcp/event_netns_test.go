@@ -2,6 +2,7 @@ package dhcp
 
 import (
 	"context"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -87,4 +88,48 @@ func TestSlowReader(t *testing.T) {
 	if e := <-slow; e.Type != EventOffered || e.Missed != 3 {
 		t.Errorf("got %+v, want 3 missed", e)
 	}
+}
+
+// TestResume: a new server knows what the one before knew, while that holds.
+func TestResume(t *testing.T) {
+	now := time.Now()
+	bound := Status{State: Bound, Address: testLease().Address, Since: now.Add(-time.Hour), Client: Client{Hostname: "vm"}}
+	changed := func(change func(*Status)) Status {
+		s := bound
+		change(&s)
+		return s
+	}
+	for _, c := range []struct {
+		name string
+		was  Status
+		want State
+	}{
+		{"infinite", bound, Bound},
+		{"not over", changed(func(s *Status) { s.Expires = now.Add(time.Hour) }), Bound},
+		{"over", changed(func(s *Status) { s.Expires = now.Add(-time.Second) }), None},
+		{"another address", changed(func(s *Status) { s.Address = netip.MustParsePrefix("192.0.2.9/24") }), None},
+		{"offered", changed(func(s *Status) { s.State = Offered }), None},
+		{"nothing", Status{}, None},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s, err := NewServer(listenOn(t, newTap(t)), testLease(), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.Resume(c.was)
+			got := s.Status()
+			if got.State != c.want {
+				t.Fatalf("state is %s, want %s", got.State, c.want)
+			}
+			if c.want == Bound && (got.Since != c.was.Since || got.Expires != c.was.Expires || got.Client != c.was.Client) {
+				t.Errorf("status is %+v", got)
+			}
+		})
+	}
+	s, err := NewServer(listenOn(t, newTap(t)), testLease(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Resume(changed(func(s *Status) { s.Expires = time.Now().Add(50 * time.Millisecond) }))
+	await(t, s, "the end of the lease", func(s Status) bool { return s.State == None })
 }

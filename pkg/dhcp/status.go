@@ -83,6 +83,25 @@ func (s *Server) Status() Status {
 	return status
 }
 
+// Resume takes over what an earlier server knew of this lease, so that a guest
+// that has its address, and need not speak again for long, is known to have it.
+// Another address, or a lease that has run out since, is nothing to take over.
+// Call it before Serve.
+func (s *Server) Resume(was Status) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	left := time.Until(was.Expires)
+	if was.State != Bound || was.Address != s.responder.lease.Address || !was.Expires.IsZero() && left <= 0 {
+		return
+	}
+	s.status.Client = was.Client
+	s.setState(Bound, max(0, left))
+	s.status.Since, s.status.Expires = was.Since, was.Expires
+	s.status.Renewed, s.status.Declined = was.Renewed, was.Declined
+	s.status.LastEvent, s.status.LastMessage = was.LastEvent, was.LastMessage
+	s.announce()
+}
+
 // Wait blocks until the status is as wanted, and returns it, or until ctx ends.
 // The function is called at once and then after each change; it must not block.
 func (s *Server) Wait(ctx context.Context, until func(Status) bool) (Status, error) {

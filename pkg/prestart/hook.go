@@ -195,6 +195,11 @@ func (h Hook) prepare(ctx context.Context) (preparation, error) {
 		return preparation{}, err
 	}
 	p := preparation{fresh: len(recorded) == 0}
+	if p.fresh {
+		if err := forget(h.StateDir); err != nil {
+			return preparation{}, err
+		}
+	}
 	if p.pod, err = h.discover(waiting, recorded); err != nil {
 		return preparation{}, err
 	}

@@ -2,6 +2,7 @@ package prestart_test
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -175,7 +176,10 @@ func TestSecondSessionTakesOver(t *testing.T) {
 	pod := podtest.NewPod(t, podtest.Calico)
 	h := newHook(t, pod)
 	first := run(t, h)
-	guest := podtest.NewGuest(t, pod.Pod, first.Networks()[0].Tap, pod.MAC)
+	guest, err := podtest.StartGuest(t.Context(), pod.Pod, first.Networks()[0].Tap, pod.MAC)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if _, err := guest.Udhcpc(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -186,9 +190,23 @@ func TestSecondSessionTakesOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	guest.Run(t, "ping", "-c1", "-W2", podtest.OutsideIP.String())
-	run(t, h)
+	second := run(t, h)
+	if status, err := h.Wait(t.Context(), prestart.ForLease); err != nil || status.Leases["eth0"].Client.VendorClass == "" {
+		t.Errorf("the guest has its lease and need not say so again: %v, %+v", err, status)
+	}
 	if lease, err := guest.Udhcpc(t.Context()); err != nil || lease["ip"] != pod.IP.Addr().String() {
 		t.Errorf("lease %v, error %v", lease, err)
+	}
+	if err := errors.Join(second.Close(t.Context()), guest.Close()); err != nil {
+		t.Fatal(err)
+	}
+	run(t, h)
+	status, err := h.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if state := status.Interfaces[0].Lease.State; state != dhcp.None {
+		t.Errorf("nobody sits on the tap, and the lease is %s", state)
 	}
 }
 

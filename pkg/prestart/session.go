@@ -124,6 +124,9 @@ func (h Hook) open(ctx context.Context, since time.Time, pod discover.Pod, plans
 		if err != nil {
 			return nil, fmt.Errorf("serve %s: %w", p.Interface.Name, err)
 		}
+		if err := recall(memoryPath(h.StateDir, p.Interface.Name), server, p); err != nil {
+			h.Log.Warn("started without the state of the lease", "interface", p.Interface.Name, "error", err)
+		}
 		s.servers[p.Interface.Name] = server
 	}
 	if s.control, err = listenControl(ctx, h.StateDir); err != nil {
@@ -136,13 +139,19 @@ func (h Hook) open(ctx context.Context, since time.Time, pod discover.Pod, plans
 // serve sets everything going that runs until Close.
 func (s *Session) serve(ctx context.Context, conns []*dhcp.Conn) {
 	ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	s.running, s.done = errgroup.WithContext(ctx)
-	for _, server := range s.servers {
-		s.running.Go(func() error { return server.Serve(s.done) })
+	s.running, ctx = errgroup.WithContext(ctx)
+	s.done = ctx
+	for name, server := range s.servers {
+		events := server.Events(ctx)
+		s.running.Go(func() error {
+			remember(s.hook.Log, memoryPath(s.hook.StateDir, name), server, events)
+			return nil
+		})
+		s.running.Go(func() error { return server.Serve(ctx) })
 	}
-	s.running.Go(func() error { return s.control.serve(s.done, s) })
+	s.running.Go(func() error { return s.control.serve(ctx, s) })
 	s.running.Go(func() error {
-		<-s.done.Done()
+		<-ctx.Done()
 		var errs []error
 		for _, c := range conns {
 			errs = append(errs, c.Close())

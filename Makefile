@@ -8,6 +8,7 @@ GO       ?= go
 FUZZTIME ?= 20s
 BENCH    ?= .
 DEMO     ?=
+PREFIX   ?= /usr/local
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 
 # With this tag libvirt is opened when a domain is first touched, and neither
@@ -23,6 +24,9 @@ DEBIAN_PACKAGES := busybox-static ca-certificates catatonit cpio curl dbus-daemo
 	dnsmasq-base gcc git iproute2 iputils-arping iputils-ping ipxe ipxe-qemu \
 	isc-dhcp-client jq libc6-dev libvirt-clients libvirt-daemon libvirt-daemon-driver-qemu \
 	make nftables ovmf podman qemu-system-x86 runc strace systemd tcpdump udhcpc
+# What makes a Kubernetes cluster, the latter where Docker has no kindest/node.
+KIND_PACKAGES        := mmdebstrap
+KIND_ENGINE_PACKAGES := containerd docker.io iptables runc util-linux
 CNI := github.com/containernetworking/plugins/plugins
 
 .PHONY: help
@@ -32,6 +36,20 @@ help: ## list the targets
 .PHONY: build
 build: ## build build/virt-launcher-net
 	$(GO) build $(TAGS) -trimpath -ldflags '-X main.version=$(VERSION)' -o build/ ./cmd/virt-launcher-net
+
+.PHONY: install
+install: build ## install the program, its manual and completions below PREFIX (/usr/local), in DESTDIR if given
+	install -D -m 755 build/virt-launcher-net -t $(DESTDIR)$(PREFIX)/bin
+	install -D -m 644 docs/man/*.1 -t $(DESTDIR)$(PREFIX)/share/man/man1
+	install -d $(addprefix $(DESTDIR)$(PREFIX)/share/,bash-completion/completions zsh/site-functions fish/vendor_completions.d)
+	build/virt-launcher-net completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/virt-launcher-net
+	build/virt-launcher-net completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_virt-launcher-net
+	build/virt-launcher-net completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/virt-launcher-net.fish
+
+.PHONY: docs
+docs: ## write docs/cli.md and the manual pages from the help texts, and docs/pod.svg with dot(1)
+	$(GO) test $(TAGS) ./cmd/virt-launcher-net -run Reference -update
+	dot -Tsvg docs/pod.dot -o docs/pod.svg
 
 .PHONY: demo
 demo: deps build cni guest ## boot a VM on a pod's network and show it, as root; DEMO=calico for a Calico pod
@@ -47,6 +65,15 @@ test: deps build cni guest ## run all tests, as root; ALLOW_SKIP=1 skips what th
 test-pod: deps cni guest ## run the program as a sidecar in a pod of containers, as root
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o build/pod/ ./cmd/virt-launcher-net
 	VLN_TEST_POD=1 $(GO) test -count=1 -v -timeout 5m ./test/pod
+
+.PHONY: test-kind
+test-kind: deps guest ## run VMs in pods of a two-node Kubernetes cluster, as root; KEEP=1 gives a shell in it
+	@packages='$(KIND_PACKAGES)'; \
+	[ -n "$$(docker image ls -q kindest/node 2>/dev/null)" ] || packages+=' $(KIND_ENGINE_PACKAGES)'; \
+	$(MAKE) --no-print-directory deps DEBIAN_PACKAGES="$$packages"
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o build/kind/ ./cmd/virt-launcher-net
+	$(GO) test -c -o build/kind/ ./test/kind
+	cd test/kind && $(SUDO) ./run.sh $(CURDIR)/build/kind $(CURDIR)/build/kind/kind.test -test.v -test.timeout 15m
 
 .PHONY: test-short
 test-short: ## run the tests that need no privileges, no packages and no VM
@@ -71,7 +98,7 @@ fuzz: ## run every fuzz target for FUZZTIME (20s)
 	test/fuzz/fuzz.sh $(FUZZTIME) $(TAGS)
 
 .PHONY: bench
-bench: deps build ## compare with other DHCP servers and a script, as root; run the benchmarks that match BENCH (all)
+bench: deps build ## compare with other DHCP servers, a script and bare calls, start 300 pods, as root; run the benchmarks that match BENCH (all)
 	CGO_ENABLED=0 $(GO) build -trimpath -o build/bench/ ./cmd/virt-launcher-net ./test/bench
 	$(SUDO) test/bench/fetch.sh build/bench/debian
 	$(SUDO) nice -n -20 build/bench/bench $(BENCHFLAGS)

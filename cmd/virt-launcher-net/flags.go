@@ -62,6 +62,12 @@ func (p *program) networkFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.UplinkName, "uplink-name", "", "`name` of the pod's interface as a bridge port (default up- and its name)")
 }
 
+// outputDirFlag is for verbs after which a VM can be started by someone else.
+func (p *program) outputDirFlag(flags *pflag.FlagSet) {
+	flags.StringVar(&p.hook.OutputDir, "output-dir", "",
+		"`directory` to leave the NICs in: nics.json, interfaces.xml, qemu.args, cloud-hypervisor.args, firecracker.json")
+}
+
 func parseOwner(s string) (*prepare.Owner, error) {
 	uid, gid, hasGroup := strings.Cut(s, ":")
 	owner := &prepare.Owner{GID: -1}

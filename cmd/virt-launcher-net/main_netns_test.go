@@ -51,6 +51,8 @@ func TestFailures(t *testing.T) {
 		{"wait --for network --timeout 10ms", []string{"nobody serves"}},
 		{"domain /nowhere.xml", []string{"/nowhere.xml"}},
 		{"domain " + badXML, []string{"network", "domain"}},
+		{"run --listen nonsense", []string{"probes and metrics", "nonsense"}},
+		{"run --listen unix:/nowhere/probes.sock", []string{"/nowhere/probes.sock"}},
 		{"run --domain /nowhere.xml", []string{"/nowhere.xml"}},
 		{"run --no-check --domain " + badXML, []string{"domain"}},
 		{"run --no-check --domain " + goodXML + " --connect test+unix:///?socket=/nowhere", []string{"test+unix:///?socket=/nowhere", "--connect"}},

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"runtime"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -11,9 +12,11 @@ import (
 )
 
 // giveUpPrivileges gives up every capability, for good and in all threads: the
-// sockets are open, and what is left to do needs none. A QEMU driver that runs
-// in this process is the exception: it starts and ends the VM.
-func giveUpPrivileges(d *prestart.Domain) error {
+// sockets are open, and what is left to do needs none. There are two
+// exceptions: a QEMU driver that runs in this process starts and ends the VM,
+// and the port guard's counters, if metrics want them, take NET_ADMIN. That is
+// then not in effect but where it is asked for, see withNetAdmin.
+func giveUpPrivileges(d *prestart.Domain, metrics bool) error {
 	if d != nil && strings.Contains(d.URI, ":///embed") {
 		return nil
 	}
@@ -21,8 +24,39 @@ func giveUpPrivileges(d *prestart.Domain) error {
 	if _, err := cap.Prctlw(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("set no_new_privs: %w", err)
 	}
-	if err := cap.NewSet().SetProc(); err != nil {
+	left := cap.NewSet()
+	if had, err := cap.GetProc().GetFlag(cap.Permitted, cap.NET_ADMIN); metrics && had && err == nil {
+		if err := left.SetFlag(cap.Permitted, true, cap.NET_ADMIN); err != nil {
+			return fmt.Errorf("keep NET_ADMIN: %w", err)
+		}
+	}
+	if err := left.SetProc(); err != nil {
 		return fmt.Errorf("give up capabilities: %w", err)
 	}
 	return nil
+}
+
+// withNetAdmin runs fn with NET_ADMIN in effect in its thread alone.
+func withNetAdmin(fn func() error) (err error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var had, with [2]unix.CapUserData
+	if err := unix.Capget(&header, &had[0]); err != nil {
+		return fmt.Errorf("read capabilities: %w", err)
+	}
+	with = had
+	with[0].Effective |= had[0].Permitted & (1 << unix.CAP_NET_ADMIN)
+	if with == had {
+		return fn()
+	}
+	if err := unix.Capset(&header, &with[0]); err != nil {
+		return fmt.Errorf("take up NET_ADMIN: %w", err)
+	}
+	defer func() {
+		if e := unix.Capset(&header, &had[0]); e != nil && err == nil {
+			err = fmt.Errorf("lay down NET_ADMIN: %w", e)
+		}
+	}()
+	return fn()
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -188,16 +187,23 @@ func threads(t *testing.T, pid int) []string {
 }
 
 // Once it listens, the program can do nothing that any process couldn't, and
-// still serves.
+// still serves. For metrics it keeps NET_ADMIN at hand, but not in effect.
 func TestGivesUpPrivileges(t *testing.T) {
 	t.Parallel()
 	program := newConfined(t, "0").program
 	pod := podtest.NewPod(t, podtest.CalicoDual)
 	stateDir := t.TempDir()
-	for _, verb := range []string{"run", "serve"} {
-		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
-		cmd := pod.Pod.Command(ctx, program, verb, "--state-dir", stateDir)
+	probes := filepath.Join(stateDir, "probes.sock")
+	const none, netAdmin = "0000000000000000", "0000000000001000"
+	for _, c := range []struct {
+		args      []string
+		permitted string
+	}{
+		{[]string{"run"}, none},
+		{[]string{"serve"}, none},
+		{[]string{"run", "--listen", "unix:" + probes}, netAdmin},
+	} {
+		cmd := pod.Pod.Command(t.Context(), program, append(c.args, "--state-dir", stateDir)...)
 		cmd.Env = append(os.Environ(), "VIRT_LAUNCHER_NET_TEST_MAIN=1")
 		out, err := cmd.StdoutPipe()
 		if err != nil {
@@ -209,26 +215,53 @@ func TestGivesUpPrivileges(t *testing.T) {
 		if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
 			t.Fatal(err)
 		}
-		none := strings.Repeat("0", 16)
-		want := []string{"CapAmb " + none, "CapEff " + none, "CapInh " + none, "CapPrm " + none, "NoNewPrivs 1"}
-		if got := threads(t, cmd.Process.Pid); !slices.Equal(got, want) {
-			t.Errorf("%s has %v", verb, got)
-		}
-		guest, err := podtest.StartGuest(ctx, pod.Pod, "tap-eth0", pod.MAC)
+		guest, err := podtest.StartGuest(t.Context(), pod.Pod, "tap-eth0", pod.MAC)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if lease, err := guest.Udhcpc(ctx); err != nil || lease["ip"] != pod.IP.Addr().String() {
-			t.Errorf("%s leases %v: %v", verb, lease, err)
+		if lease, err := guest.Udhcpc(t.Context()); err != nil || lease["ip"] != pod.IP.Addr().String() {
+			t.Errorf("%v leases %v: %v", c.args, lease, err)
+		}
+		if c.permitted != none {
+			checkMetrics(t, probes)
+		}
+		want := []string{"CapAmb " + none, "CapEff " + none, "CapInh " + none, "CapPrm " + c.permitted, "NoNewPrivs 1"}
+		if got := threads(t, cmd.Process.Pid); !slices.Equal(got, want) {
+			t.Errorf("%v has %v", c.args, got)
 		}
 		if err := guest.Close(); err != nil {
 			t.Error(err)
 		}
 		if err := errors.Join(cmd.Process.Signal(syscall.SIGTERM), cmd.Wait()); err != nil {
-			t.Errorf("%s ended with %v", verb, err)
+			t.Errorf("%v ended with %v", c.args, err)
 		}
-		if _, err := os.Stat(filepath.Join(stateDir, "control.sock")); err == nil {
-			t.Errorf("%s left its control socket", verb)
+		if left, err := filepath.Glob(filepath.Join(stateDir, "*.sock")); err != nil || len(left) > 0 {
+			t.Errorf("%v left %v", c.args, left)
+		}
+	}
+}
+
+// checkMetrics looks at what a running program tells of a guest with a lease.
+func checkMetrics(t *testing.T, socket string) {
+	t.Helper()
+	get := func(resource string) string {
+		out, err := exec.CommandContext(t.Context(), "curl", "-sS", "--fail", "--unix-socket", socket, "http://probes"+resource).CombinedOutput()
+		if err != nil {
+			t.Errorf("%s: %v: %s", resource, err, out)
+		}
+		return string(out)
+	}
+	get("/healthz")
+	get("/readyz")
+	metrics := get("/metrics")
+	for _, want := range []string{
+		`virt_launcher_net_dhcp_lease_state{interface="eth0",state="bound"} 1`,
+		`virt_launcher_net_dhcp_messages_sent_total{interface="eth0",type="ACK"}`,
+		`virt_launcher_net_guard_dropped_packets_total{chain="from_guest",interface="eth0",rule=`,
+		"virt_launcher_net_prepare_duration_seconds 0.",
+	} {
+		if !strings.Contains(metrics, want) {
+			t.Errorf("no %s in:\n%s", want, metrics)
 		}
 	}
 }

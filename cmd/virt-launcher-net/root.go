@@ -16,6 +16,7 @@ type program struct {
 	output    string
 	logFormat string
 	logLevel  slog.Level
+	listen    string
 }
 
 func newRoot() *cobra.Command {

@@ -7,8 +7,11 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
+	"github.com/virt-launcher-net/virt-launcher-net/internal/monitor"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
 
@@ -19,11 +22,13 @@ func (p *program) runCommand() *cobra.Command {
 		Use:   "run",
 		Short: "Do everything: discover, prepare, serve, check, and run the VM if there is a domain",
 		Long: `Discover and prepare the pod, serve the VM's DHCP, prove from the guest's seat
-that a guest gets its network, and with --domain start the libvirt domain.
-Stays until SIGTERM or SIGINT, which shuts the VM down, or until the VM stops. A
-second signal ends it at once. The pod stays prepared; see restore.`,
+that a guest gets its network, and with --domain start the libvirt domain; with
+--output-dir leave the NICs there for who starts the VM instead. Stays until
+SIGTERM or SIGINT, which shuts the VM down, or until the VM stops. A second
+signal ends it at once. The pod stays prepared; see restore.`,
 		Example: example("run", "run --domain vm.xml --connect qemu:///system",
-			"run --netns /proc/42/ns/net --domain vm.xml --connect 'qemu:///embed?root=/var/lib/vm'"),
+			"run --netns /proc/42/ns/net --domain vm.xml --connect 'qemu:///embed?root=/var/lib/vm'",
+			"run --output-dir /run/nics"),
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if domainFile != "" {
@@ -34,22 +39,23 @@ second signal ends it at once. The pod stays prepared; see restore.`,
 				dom.XML = xml
 				p.hook.Domain = &dom
 			}
-			for _, flag := range []string{"connect", "start-timeout", "shutdown-timeout", "model"} {
+			for _, flag := range []string{"connect", "start-timeout", "shutdown-timeout"} {
 				if domainFile == "" && cmd.Flags().Changed(flag) {
 					return usagef("--%s goes with --domain", flag)
 				}
 			}
-			session, err := p.hook.Run(cmd.Context())
-			if err != nil {
-				return err
+			if domainFile == "" && p.hook.OutputDir == "" && cmd.Flags().Changed("model") {
+				return usagef("--model goes with --domain or --output-dir")
 			}
-			return p.stay(cmd, session)
+			return p.stay(cmd, p.hook.Run)
 		},
 	}
 	p.discoverFlags(cmd.Flags())
 	p.networkFlags(cmd.Flags())
 	p.leaseFlags(cmd.Flags())
 	p.modelFlag(cmd)
+	p.outputDirFlag(cmd.Flags())
+	p.monitorFlags(cmd.Flags())
 	cmd.Flags().StringVar(&domainFile, "domain", "", "`file` with the XML of the libvirt domain to start (-: standard input)")
 	cmd.Flags().StringVar(&dom.URI, "connect", "qemu:///system", "libvirt's `URI`; qemu:///embed?root=DIR needs no daemon")
 	cmd.Flags().DurationVar(&dom.StartTimeout, "start-timeout", prestart.DefaultStartTimeout, "how long libvirt may take to answer and to start the VM")
@@ -58,13 +64,35 @@ second signal ends it at once. The pod stays prepared; see restore.`,
 	return cmd
 }
 
-// stay gives up privileges, prints the networks and waits until a signal, or until the VM stops.
-func (p *program) stay(cmd *cobra.Command, session *prestart.Session) error {
+// monitorFlags are for verbs that stay.
+func (p *program) monitorFlags(flags *pflag.FlagSet) {
+	flags.StringVar(&p.listen, "listen", "", "`address` of /healthz, /readyz and /metrics: host:port, or unix:PATH (default: none)")
+}
+
+// stay starts a session, gives up privileges, prints the networks and waits
+// until a signal, or until the VM stops.
+func (p *program) stay(cmd *cobra.Command, start func(context.Context) (*prestart.Session, error)) (err error) {
+	var watch func(monitor.Source)
+	if p.listen != "" {
+		m, err := monitor.Listen(cmd.Context(), p.hook.Log, p.listen, version)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, m.Close()) }()
+		watch = m.Watch
+	}
+	session, err := start(cmd.Context())
+	if err != nil {
+		return err
+	}
 	started := time.Now()
-	if err := giveUpPrivileges(p.hook.Domain); err != nil { // the VM can do without
+	if err := giveUpPrivileges(p.hook.Domain, watch != nil); err != nil { // the VM can do without
 		p.hook.Log.Warn("can't give up privileges that are no longer needed", "error", err)
 	}
-	err := p.print(cmd.OutOrStdout(), networksView{session.Networks()})
+	if watch != nil {
+		watch(sourceOf(session))
+	}
+	err = p.print(cmd.OutOrStdout(), networksView{session.Networks()})
 	if err == nil {
 		err = session.Wait(cmd.Context())
 	}
@@ -79,6 +107,20 @@ func (p *program) stay(cmd *cobra.Command, session *prestart.Session) error {
 		return err
 	}
 	return errors.Join(err, closeErr)
+}
+
+// sourceOf is the session as the monitor sees it.
+func sourceOf(session *prestart.Session) monitor.Source {
+	return monitor.Source{
+		Status: session.Status,
+		GuardCounters: func() (counters map[string][]prepare.GuardCounter, err error) {
+			err = withNetAdmin(func() error {
+				counters, err = session.GuardCounters()
+				return err
+			})
+			return counters, err
+		},
+	}
 }
 
 // hurry returns a context that the next signal ends: the one that says "now".

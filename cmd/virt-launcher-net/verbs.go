@@ -60,11 +60,16 @@ func (p *program) prepareCommand() *cobra.Command {
 		Short: "Rewire the pod's network namespace for the VM",
 		Long: `Make the pod's interface a port of a bridge, with a tap for the VM beside it,
 and leave the pod's MAC and address free for the VM. All or nothing; done
-already, it changes nothing. Print the NICs. Needs NET_ADMIN, /dev/net/tun and
-a writable --state-dir.`,
-		Example: example("prepare", "prepare -i eth0 -i net1 --tap-owner 107:107 -o json"),
-		Args:    cobra.NoArgs,
+already, it changes nothing. Print the NICs, and leave them in --output-dir for
+libvirt, QEMU, Cloud Hypervisor and Firecracker. Needs NET_ADMIN, /dev/net/tun
+and a writable --state-dir.`,
+		Example: example("prepare", "prepare -i eth0 -i net1 --tap-owner 107:107 -o json",
+			"prepare --model e1000e --output-dir /run/nics"),
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if p.hook.OutputDir == "" && cmd.Flags().Changed("model") {
+				return usagef("--model goes with --output-dir")
+			}
 			networks, err := p.hook.Prepare(cmd.Context())
 			if err != nil {
 				return err
@@ -74,6 +79,8 @@ a writable --state-dir.`,
 	}
 	p.discoverFlags(cmd.Flags())
 	p.networkFlags(cmd.Flags())
+	p.modelFlag(cmd)
+	p.outputDirFlag(cmd.Flags())
 	return cmd
 }
 
@@ -100,15 +107,12 @@ Needs NET_RAW, and not what prepare needs.`,
 		Example: example("serve", "serve --lease-time 1h --ntp 192.0.2.123"),
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			session, err := p.hook.Serve(cmd.Context())
-			if err != nil {
-				return err
-			}
-			return p.stay(cmd, session)
+			return p.stay(cmd, p.hook.Serve)
 		},
 	}
 	p.discoverFlags(cmd.Flags())
 	p.leaseFlags(cmd.Flags())
+	p.monitorFlags(cmd.Flags())
 	return cmd
 }
 

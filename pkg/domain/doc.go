@@ -2,6 +2,9 @@
 //
 // [Attach] is pure: the domain's XML in, the same XML with its NICs on the
 // pod's taps out. It is all a launcher needs which starts the domain itself.
+// [Interfaces] is for one that writes the XML itself, [QEMUArgs],
+// [CloudHypervisorArgs] and [FirecrackerConfig] for one that does without
+// libvirt.
 //
 // [Start] runs a domain through libvirt, and the [VM] it returns waits for it
 // and ends it. It needs cgo and the build tag libvirt_dlopen: then libvirt.so.0

@@ -50,3 +50,24 @@ func ExampleAttach() {
 	//   </devices>
 	// </domain>
 }
+
+func ExampleQEMUArgs() {
+	args, err := domain.QEMUArgs(domain.NIC{
+		Interface: "eth0",
+		Tap:       "tap-eth0",
+		MAC:       net.HardwareAddr{0x0a, 0x58, 0x0a, 0xf4, 0x01, 0x07},
+		MTU:       1450,
+		Queues:    2,
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, arg := range args {
+		fmt.Println(arg)
+	}
+	// Output:
+	// -netdev
+	// tap,id=hostua-eth0,ifname=tap-eth0,script=no,downscript=no,queues=2
+	// -device
+	// virtio-net-pci,netdev=hostua-eth0,id=ua-eth0,mac=0a:58:0a:f4:01:07,romfile=,host_mtu=1450,mq=on,vectors=6
+}

@@ -20,12 +20,16 @@ const controlSocket = "control.sock"
 
 // SessionStatus is what only the serving process knows.
 type SessionStatus struct {
-	PID     int                    `json:"pid"`
-	Version string                 `json:"version,omitempty"`
-	Since   time.Time              `json:"since"`
-	Ready   bool                   `json:"ready"` // a guest could boot
-	Domain  string                 `json:"domain,omitempty"`
-	Leases  map[string]dhcp.Status `json:"leases"` // by pod interface
+	PID     int       `json:"pid"`
+	Version string    `json:"version,omitempty"`
+	Since   time.Time `json:"since"`
+	Ready   bool      `json:"ready"` // a guest could boot
+	// PrepareSeconds is how long it took to discover and prepare the network
+	// (or to find it prepared), StartSeconds until a guest could boot.
+	PrepareSeconds float64                `json:"prepareSeconds"`
+	StartSeconds   float64                `json:"startSeconds,omitempty"`
+	Domain         string                 `json:"domain,omitempty"`
+	Leases         map[string]dhcp.Status `json:"leases"` // by pod interface
 }
 
 // control answers on the state directory's socket, HTTP with JSON:
@@ -61,7 +65,7 @@ func listenControl(ctx context.Context, dir string) (*control, error) {
 // serve answers until ctx ends, and removes the socket.
 func (c *control) serve(ctx context.Context, s *Session) error {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { reply(w, s.status()) })
+	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { reply(w, s.Status()) })
 	mux.HandleFunc("GET /v1/wait", func(w http.ResponseWriter, r *http.Request) {
 		condition := r.FormValue("for")
 		if condition != ForNetwork && condition != ForLease {
@@ -69,7 +73,7 @@ func (c *control) serve(ctx context.Context, s *Session) error {
 			return
 		}
 		if s.waitFor(r.Context(), condition) == nil {
-			reply(w, s.status())
+			reply(w, s.Status())
 		}
 	})
 	server := &http.Server{

@@ -50,8 +50,11 @@ type Hook struct {
 	Network prepare.Options
 	// Lease is what the VM is told besides.
 	Lease LeaseSettings
-	// Model is the emulated NIC in the domain; empty: virtio.
+	// Model is the emulated NIC in the domain and in OutputDir; empty: virtio.
 	Model string
+	// OutputDir is where Prepare and Run leave the NICs for whoever starts the
+	// VM; empty: nowhere. See [NICsFile].
+	OutputDir string
 	// SkipCheck leaves out the proof, in Run, that a guest gets an answer.
 	SkipCheck bool
 	// Domain is the libvirt domain that Run starts; nil: someone else's task.
@@ -164,6 +167,9 @@ func (h Hook) Prepare(ctx context.Context) (networks []prepare.Network, err erro
 	h = h.withDefaults()
 	err = in(h.Netns, func() error {
 		p, err := h.prepare(ctx)
+		if err == nil {
+			err = h.handOver(p.plans)
+		}
 		for _, plan := range p.plans {
 			networks = append(networks, plan.Network())
 		}
@@ -210,6 +216,9 @@ func (h Hook) prepare(ctx context.Context) (preparation, error) {
 		if p.xml, err = h.attach(h.Domain.XML, p.plans); err != nil {
 			return preparation{}, err
 		}
+	}
+	if err := h.canHandOver(); err != nil {
+		return preparation{}, err
 	}
 	return p, prepare.Apply(ctx, h.Log, store, p.plans...)
 }
@@ -276,14 +285,19 @@ func (h Hook) prepared() ([]prepare.Plan, error) {
 	return plans, nil
 }
 
-func (h Hook) attach(xml []byte, plans []prepare.Plan) ([]byte, error) {
+// nics are the guest's sides of the interfaces.
+func (h Hook) nics(plans []prepare.Plan) []domain.NIC {
 	var nics []domain.NIC
 	for _, p := range plans {
 		nics = append(nics, domain.NIC{
 			Interface: p.Interface.Name, Tap: p.Tap.Name, MAC: []byte(p.MAC), MTU: p.MTU, Queues: p.Tap.Queues, Model: h.Model,
 		})
 	}
-	out, err := domain.Attach(xml, nics...)
+	return nics
+}
+
+func (h Hook) attach(xml []byte, plans []prepare.Plan) ([]byte, error) {
+	out, err := domain.Attach(xml, h.nics(plans)...)
 	if err != nil {
 		return nil, fmt.Errorf("attach NICs: %w", err)
 	}

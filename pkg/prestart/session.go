@@ -22,18 +22,20 @@ import (
 // control socket and, if the Hook has a Domain, the VM. Close it. The pod's
 // network stays prepared after that, and a VM that is not ours keeps it.
 type Session struct {
-	hook    Hook
-	plans   []prepare.Plan
-	servers map[string]*dhcp.Server // by pod interface; none where there is nothing to lease
-	vm      *domain.VM
-	control *control
-	since   time.Time
-	ready   chan struct{} // closed once a guest could boot
-	isReady atomic.Bool
-	cancel  context.CancelFunc
-	running *errgroup.Group
-	done    context.Context // ends with the first server that fails
-	closing sync.Once
+	hook     Hook
+	plans    []prepare.Plan
+	servers  map[string]*dhcp.Server // by pod interface; none where there is nothing to lease
+	vm       *domain.VM
+	control  *control
+	since    time.Time
+	prepared time.Time     // when the network was
+	started  time.Time     // when a guest could boot; read it if isReady
+	ready    chan struct{} // closed once a guest could boot
+	isReady  atomic.Bool
+	cancel   context.CancelFunc
+	running  *errgroup.Group
+	done     context.Context // ends with the first server that fails
+	closing  sync.Once
 }
 
 // Run prepares the pod's network, serves it, proves the path from the guest's
@@ -56,7 +58,7 @@ func (h Hook) Run(ctx context.Context) (*Session, error) {
 			err = errors.Join(err, s.Close(ctx))
 		}
 		if p.fresh {
-			err = errors.Join(err, h.restore(context.WithoutCancel(ctx)))
+			err = errors.Join(err, h.takeBack(), h.restore(context.WithoutCancel(ctx)))
 		}
 		return err
 	})
@@ -97,7 +99,9 @@ func (h Hook) Serve(ctx context.Context) (*Session, error) {
 // open opens the control socket and a server on each tap, in the current
 // network namespace, and sets them going.
 func (h Hook) open(ctx context.Context, since time.Time, pod discover.Pod, plans []prepare.Plan) (_ *Session, err error) {
-	s := &Session{hook: h, plans: plans, servers: map[string]*dhcp.Server{}, since: since, ready: make(chan struct{})}
+	s := &Session{
+		hook: h, plans: plans, servers: map[string]*dhcp.Server{}, since: since, prepared: time.Now(), ready: make(chan struct{}),
+	}
 	var conns []*dhcp.Conn
 	defer func() {
 		if err != nil {
@@ -171,6 +175,9 @@ func (s *Session) start(ctx context.Context, xml []byte) (err error) {
 			s.hook.Log.Info("a guest would get its network", "interface", p.Interface.Name, "offered", report.Address, "gateway", report.Gateway, "note", report.Note)
 		}
 	}
+	if err := s.hook.handOver(s.plans); err != nil {
+		return err
+	}
 	if d := s.hook.Domain; d != nil {
 		ctx, cancel := context.WithTimeoutCause(ctx, d.StartTimeout, fmt.Errorf("no answer within %s", d.StartTimeout))
 		defer cancel()
@@ -193,9 +200,28 @@ func (s *Session) check(ctx context.Context, p prepare.Plan) (CheckReport, error
 }
 
 func (s *Session) becomeReady() {
+	s.started = time.Now()
 	s.isReady.Store(true)
 	close(s.ready)
-	s.hook.Log.Info("ready", "took", time.Since(s.since).Round(time.Microsecond))
+	s.hook.Log.Info("ready", "took", s.started.Sub(s.since).Round(time.Microsecond))
+}
+
+// GuardCounters reads what the port guard dropped, by pod interface. It needs
+// NET_ADMIN, and SYS_ADMIN where the Hook names another network namespace; the
+// error wraps [unix.EPERM] if it is not there.
+func (s *Session) GuardCounters() (map[string][]prepare.GuardCounter, error) {
+	counters := map[string][]prepare.GuardCounter{}
+	err := in(s.hook.Netns, func() error {
+		for _, p := range s.plans {
+			c, err := p.GuardCounters()
+			if err != nil {
+				return err
+			}
+			counters[p.Interface.Name] = c
+		}
+		return nil
+	})
+	return counters, err
 }
 
 // Networks returns what the VM's NICs plug into, the primary one first.
@@ -242,9 +268,15 @@ func (s *Session) close(ctx context.Context) error {
 	return errors.Join(append(errs, s.running.Wait())...)
 }
 
-// status is what only the session knows.
-func (s *Session) status() SessionStatus {
-	status := SessionStatus{PID: os.Getpid(), Version: s.hook.Version, Since: s.since, Ready: s.isReady.Load(), Leases: map[string]dhcp.Status{}}
+// Status is what only the session knows: how far it is, and the leases.
+func (s *Session) Status() SessionStatus {
+	status := SessionStatus{
+		PID: os.Getpid(), Version: s.hook.Version, Since: s.since, Ready: s.isReady.Load(), Leases: map[string]dhcp.Status{},
+		PrepareSeconds: s.prepared.Sub(s.since).Seconds(),
+	}
+	if status.Ready {
+		status.StartSeconds = s.started.Sub(s.since).Seconds()
+	}
 	for name, server := range s.servers {
 		status.Leases[name] = server.Status()
 	}

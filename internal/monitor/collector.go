@@ -1,0 +1,121 @@
+package monitor
+
+import (
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
+)
+
+const namespace = "virt_launcher_net"
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc(prometheus.BuildFQName(namespace, "", name), help, labels, nil)
+}
+
+// The metrics; docs/operations.md lists the same.
+var (
+	buildInfo       = desc("build_info", "Always 1; the labels tell which build this is.", "version", "go_version")
+	ready           = desc("ready", "1 once the network is prepared and served.")
+	prepareDuration = desc("prepare_duration_seconds", "How long discovering and preparing the pod's network took.")
+	startDuration   = desc("start_duration_seconds", "How long it took from the start until a guest could boot.")
+	leaseState      = desc("dhcp_lease_state", "1 for the state that the guest's lease is in, 0 for the others.", "interface", "state")
+	leaseBound      = desc("dhcp_lease_bound_timestamp_seconds", "When the guest got its lease; none while it has none.", "interface")
+	leaseRenewed    = desc("dhcp_lease_renewed_timestamp_seconds", "When the guest last renewed its lease; none before that.", "interface")
+	leaseExpires    = desc("dhcp_lease_expiry_timestamp_seconds", "When the lease ends if it is not renewed; none if it never does.", "interface")
+	leaseDeclined   = desc("dhcp_lease_declined_timestamp_seconds", "When the guest last refused its address because somebody else uses it; none before that.", "interface")
+	received        = desc("dhcp_messages_received_total", "DHCP messages from the guest.", "interface", "type")
+	sent            = desc("dhcp_messages_sent_total", "DHCP messages to the guest.", "interface", "type")
+	dropped         = desc("dhcp_messages_dropped_total", "Frames and messages from the guest that got no answer.", "interface", "reason")
+	guardPackets    = desc("guard_dropped_packets_total", "Frames that the port guard kept from crossing between VM and pod network.", "interface", "chain", "rule")
+	guardBytes      = desc("guard_dropped_bytes_total", "Bytes of these frames.", "interface", "chain", "rule")
+)
+
+// collector reads everything at the time of the scrape.
+type collector struct {
+	source  *atomic.Pointer[Source]
+	version string
+}
+
+func newCollector(source *atomic.Pointer[Source], version string) *collector {
+	return &collector{source, version}
+}
+
+// Describe implements [prometheus.Collector].
+func (c *collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{
+		buildInfo, ready, prepareDuration, startDuration, leaseState, leaseBound, leaseRenewed, leaseExpires, leaseDeclined,
+		received, sent, dropped, guardPackets, guardBytes,
+	} {
+		ch <- d
+	}
+}
+
+// Collect implements [prometheus.Collector].
+func (c *collector) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
+	}
+	counter := func(d *prometheus.Desc, value uint64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(value), labels...)
+	}
+	moment := func(d *prometheus.Desc, at time.Time, labels ...string) {
+		if !at.IsZero() {
+			gauge(d, float64(at.UnixMilli())/1e3, labels...)
+		}
+	}
+	gauge(buildInfo, 1, c.version, runtime.Version())
+	s := c.source.Load()
+	if s == nil {
+		gauge(ready, 0)
+		return
+	}
+	status := s.Status()
+	gauge(ready, oneIf(status.Ready))
+	if status.PrepareSeconds > 0 {
+		gauge(prepareDuration, status.PrepareSeconds)
+	}
+	if status.StartSeconds > 0 {
+		gauge(startDuration, status.StartSeconds)
+	}
+	for name, l := range status.Leases {
+		for _, state := range []dhcp.State{dhcp.None, dhcp.Offered, dhcp.Bound} {
+			gauge(leaseState, oneIf(l.State == state), name, string(state))
+		}
+		if l.State == dhcp.Bound {
+			moment(leaseBound, l.Since, name)
+		}
+		moment(leaseRenewed, l.Renewed, name)
+		moment(leaseExpires, l.Expires, name)
+		moment(leaseDeclined, l.Declined, name)
+		for typ, n := range l.Received {
+			counter(received, n, name, typ)
+		}
+		for typ, n := range l.Sent {
+			counter(sent, n, name, typ)
+		}
+		for reason, n := range l.Dropped {
+			counter(dropped, n, name, string(reason))
+		}
+	}
+	guards, err := s.GuardCounters()
+	if err != nil { // what can't be read is not there
+		return
+	}
+	for name, rules := range guards {
+		for _, r := range rules {
+			counter(guardPackets, r.Packets, name, r.Chain, r.Rule)
+			counter(guardBytes, r.Bytes, name, r.Chain, r.Rule)
+		}
+	}
+}
+
+func oneIf(yes bool) float64 {
+	if yes {
+		return 1
+	}
+	return 0
+}

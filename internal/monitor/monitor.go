@@ -1,0 +1,124 @@
+// Package monitor lets probes and Prometheus look at a session over HTTP:
+//
+//	GET /healthz    200 while the process answers
+//	GET /readyz     200 once the network is served; 503 and why before that
+//	GET /metrics    Prometheus metrics
+package monitor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
+)
+
+// Source is what there is to look at, once a session runs.
+type Source struct {
+	// Status is the session's.
+	Status func() prestart.SessionStatus
+	// GuardCounters reads the port guard's counters by pod interface; an error
+	// leaves them out.
+	GuardCounters func() (map[string][]prepare.GuardCounter, error)
+}
+
+// Monitor answers on one listener. Close it.
+type Monitor struct {
+	source atomic.Pointer[Source]
+	server *http.Server
+	served chan error
+}
+
+// Listen answers on address: host:port, or unix: and the path of a socket. A
+// socket that a killed process left behind is replaced. A nil log is silent.
+func Listen(ctx context.Context, log *slog.Logger, address, version string) (*Monitor, error) {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	listener, err := listen(ctx, address)
+	if err != nil {
+		return nil, fmt.Errorf("listen for probes and metrics: %w", err)
+	}
+	m := &Monitor{served: make(chan error, 1)}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(
+		newCollector(&m.source, version),
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	)
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", m.ready)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}))
+	m.server = &http.Server{
+		Handler: mux, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 10 * time.Second, IdleTimeout: time.Minute,
+		MaxHeaderBytes: 16 << 10,
+	}
+	go func() { m.served <- m.server.Serve(listener) }()
+	log.Info("listening for probes and metrics", "address", listener.Addr().String())
+	return m, nil
+}
+
+func listen(ctx context.Context, address string) (net.Listener, error) {
+	path, ok := strings.CutPrefix(address, "unix:")
+	if !ok {
+		return (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+	}
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "unix", path)
+	if !errors.Is(err, syscall.EADDRINUSE) {
+		return listener, err
+	}
+	conn, dialErr := (&net.Dialer{}).DialContext(ctx, "unix", path)
+	if dialErr == nil {
+		conn.Close()
+		return nil, fmt.Errorf("%w: another process answers there", err)
+	}
+	if info, e := os.Lstat(path); e != nil || info.Mode().Type() != os.ModeSocket || !errors.Is(dialErr, syscall.ECONNREFUSED) {
+		return nil, err
+	}
+	if err := os.Remove(path); err != nil {
+		return nil, err
+	}
+	return (&net.ListenConfig{}).Listen(ctx, "unix", path)
+}
+
+// Watch makes a session what there is to look at.
+func (m *Monitor) Watch(s Source) { m.source.Store(&s) }
+
+func (m *Monitor) ready(w http.ResponseWriter, _ *http.Request) {
+	s := m.source.Load()
+	switch {
+	case s == nil:
+		http.Error(w, "starting", http.StatusServiceUnavailable)
+	case !s.Status().Ready:
+		http.Error(w, "the network is not ready yet", http.StatusServiceUnavailable)
+	default:
+		_, _ = io.WriteString(w, "ok\n") // whoever asked has gone
+	}
+}
+
+// Close ends it, cutting off whoever is still reading.
+func (m *Monitor) Close() error {
+	err := m.server.Close()
+	if served := <-m.served; !errors.Is(served, http.ErrServerClosed) {
+		err = errors.Join(err, served)
+	}
+	if err != nil {
+		return fmt.Errorf("serve probes and metrics: %w", err)
+	}
+	return nil
+}

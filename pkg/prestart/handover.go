@@ -1,0 +1,126 @@
+package prestart
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/google/renameio/v2"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/domain"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
+)
+
+// The files in [Hook.OutputDir]. Each is whole when it appears, for all to read.
+// The NICsFile comes last: who sees it, sees the others. A VMM that can't have
+// the NICs as they are gets no file; the log says why. They say what is so until
+// the pod is restored.
+const (
+	NICsFile            = "nics.json"             // {"interfaces": […]}: what Prepare returns
+	InterfacesFile      = "interfaces.xml"        // [domain.Interfaces]: for the <devices> of a libvirt domain
+	QEMUFile            = "qemu.args"             // [domain.QEMUArgs], one a line
+	CloudHypervisorFile = "cloud-hypervisor.args" // [domain.CloudHypervisorArgs], one a line
+	FirecrackerFile     = "firecracker.json"      // [domain.FirecrackerConfig]: part of its configuration file
+)
+
+// canHandOver makes the output directory and reports why nothing can be written
+// there.
+func (h Hook) canHandOver() error {
+	if h.OutputDir == "" {
+		return nil
+	}
+	if err := os.MkdirAll(h.OutputDir, 0o755); err != nil {
+		return fmt.Errorf("make output directory: %w", err)
+	}
+	f, err := os.CreateTemp(h.OutputDir, ".writable-*")
+	if err != nil {
+		return fmt.Errorf("write to output directory: %w", err)
+	}
+	if err := errors.Join(f.Close(), os.Remove(f.Name())); err != nil {
+		return fmt.Errorf("write to output directory: %w", err)
+	}
+	return nil
+}
+
+// handOver writes what a launcher needs to know of the prepared interfaces.
+func (h Hook) handOver(plans []prepare.Plan) error {
+	if h.OutputDir == "" {
+		return nil
+	}
+	nics := h.nics(plans)
+	for _, f := range []struct {
+		name string
+		text func(...domain.NIC) ([]byte, error)
+	}{
+		{InterfacesFile, domain.Interfaces},
+		{QEMUFile, lines(domain.QEMUArgs)},
+		{CloudHypervisorFile, lines(domain.CloudHypervisorArgs)},
+		{FirecrackerFile, domain.FirecrackerConfig},
+	} {
+		text, err := f.text(nics...)
+		if err != nil {
+			h.Log.Warn("a VMM can't have these NICs, so it gets no file", "file", f.name, "error", err)
+			if err := h.remove(f.name); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := h.write(f.name, text); err != nil {
+			return err
+		}
+	}
+	all := struct {
+		Interfaces []prepare.Network `json:"interfaces"`
+	}{}
+	for _, p := range plans {
+		all.Interfaces = append(all.Interfaces, p.Network())
+	}
+	text, err := json.MarshalIndent(all, "", "  ")
+	if err != nil {
+		return fmt.Errorf("write NICs: %w", err)
+	}
+	return h.write(NICsFile, append(text, '\n'))
+}
+
+// lines has each argument on a line of its own, for mapfile -t or xargs -d '\n'.
+func lines(args func(...domain.NIC) ([]string, error)) func(...domain.NIC) ([]byte, error) {
+	return func(nics ...domain.NIC) ([]byte, error) {
+		list, err := args(nics...)
+		if err != nil {
+			return nil, err
+		}
+		return []byte(strings.Join(list, "\n") + "\n"), nil
+	}
+}
+
+func (h Hook) write(name string, text []byte) error {
+	err := renameio.WriteFile(filepath.Join(h.OutputDir, name), text, 0o644,
+		renameio.WithTempDir(h.OutputDir), renameio.IgnoreUmask())
+	if err != nil {
+		return fmt.Errorf("write to output directory: %w", err)
+	}
+	return nil
+}
+
+func (h Hook) remove(name string) error {
+	if err := os.Remove(filepath.Join(h.OutputDir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove from output directory: %w", err)
+	}
+	return nil
+}
+
+// takeBack removes what handOver wrote, first what says that all is there.
+func (h Hook) takeBack() error {
+	if h.OutputDir == "" {
+		return nil
+	}
+	var errs []error
+	for _, name := range []string{NICsFile, InterfacesFile, QEMUFile, CloudHypervisorFile, FirecrackerFile} {
+		errs = append(errs, h.remove(name))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,194 @@
+package prestart_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
+)
+
+var allFiles = []string{
+	prestart.CloudHypervisorFile, prestart.FirecrackerFile, prestart.InterfacesFile, prestart.NICsFile, prestart.QEMUFile,
+}
+
+func filesIn(t *testing.T, dir string) []string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Mode().Perm() != 0o644 {
+			t.Errorf("%s has mode %v", e.Name(), info.Mode())
+		}
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+func readIn(t *testing.T, dir, name string) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(dir, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// What Prepare leaves starts a QEMU on the tap, whatever tap and NIC it is.
+func TestHandedOverToQEMU(t *testing.T) {
+	podtest.Packaged(t, "/usr/bin/qemu-system-x86_64")
+	for _, test := range []struct {
+		name   string
+		queues int
+		model  string
+		files  []string
+		says   string // in the log
+	}{
+		{"one queue", 0, "", allFiles, ""},
+		{
+			"queues", 4, "",
+			[]string{prestart.CloudHypervisorFile, prestart.InterfacesFile, prestart.NICsFile, prestart.QEMUFile},
+			"Firecracker can't open a tap with 4 queues",
+		},
+		{
+			"another model", 0, "e1000e",
+			[]string{prestart.InterfacesFile, prestart.NICsFile, prestart.QEMUFile},
+			"Cloud Hypervisor has no model e1000e",
+		},
+		{"virtio-transitional", 2, "virtio-transitional", nil, ""},
+		{"virtio-non-transitional", 0, "virtio-non-transitional", nil, ""},
+		{"rtl8139", 0, "rtl8139", nil, ""},
+		{"vmxnet3", 0, "vmxnet3", nil, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			pod := podtest.NewPod(t, podtest.Flannel)
+			h := newHook(t, pod)
+			var log bytes.Buffer
+			h.Log = slog.New(slog.NewTextHandler(&log, nil))
+			h.OutputDir = filepath.Join(t.TempDir(), "new", "nics")
+			h.Network.Queues, h.Model = test.queues, test.model
+			networks, err := h.Prepare(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := filesIn(t, h.OutputDir); test.files != nil && !slices.Equal(got, test.files) {
+				t.Errorf("there are %q, want %q", got, test.files)
+			}
+			if !strings.Contains(log.String(), test.says) {
+				t.Errorf("the log does not say %q:\n%s", test.says, &log)
+			}
+			var nics struct{ Interfaces []prepare.Network }
+			if err := json.Unmarshal([]byte(readIn(t, h.OutputDir, prestart.NICsFile)), &nics); err != nil || len(nics.Interfaces) != 1 || nics.Interfaces[0].Tap != networks[0].Tap {
+				t.Errorf("%s has %+v, %v; want %+v", prestart.NICsFile, nics, err, networks)
+			}
+
+			args := strings.Split(strings.TrimSuffix(readIn(t, h.OutputDir, prestart.QEMUFile), "\n"), "\n")
+			qemu := pod.Pod.Command(t.Context(), "qemu-system-x86_64", append([]string{
+				"-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35", "-accel", "tcg", "-m", "32", "-S", "-monitor", "stdio",
+			}, args...)...)
+			qemu.Stdin = strings.NewReader("info network\nquit\n")
+			out, err := qemu.CombinedOutput()
+			if want := "ifname=" + networks[0].Tap; err != nil || !strings.Contains(string(out), want) || !strings.Contains(string(out), pod.MAC.String()) {
+				t.Errorf("qemu with %q: %v\n%s", args, err, out)
+			}
+		})
+	}
+}
+
+// A guest boots on what Run leaves, which is there before anyone is told that
+// the network is ready; the next run leaves the same, and the guest notices
+// nothing.
+func TestHandedOverGuestBoots(t *testing.T) {
+	if testing.Short() {
+		t.Skip("boots a VM")
+	}
+	pod := podtest.NewPod(t, podtest.Calico)
+	h := newHook(t, pod)
+	h.OutputDir = t.TempDir()
+	session := run(t, h)
+	args := readIn(t, h.OutputDir, prestart.QEMUFile)
+
+	vm := podtest.VM{Name: "vm", GuestDir: podtest.Built(t, "guest"), Serial: filepath.Join(t.TempDir(), "serial.log"), Ping: []string{podtest.OutsideIP.String()}}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	qemu := pod.Pod.Command(ctx, "qemu-system-x86_64", append([]string{
+		"-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35", "-accel", "tcg", "-cpu", "max", "-m", "256",
+		"-kernel", vm.Kernel(), "-initrd", vm.Initrd(), "-append", vm.Cmdline(), "-serial", "file:" + vm.Serial, "-no-reboot",
+	}, strings.Split(strings.TrimSuffix(args, "\n"), "\n")...)...)
+	qemu.Stderr = os.Stderr
+	if err := qemu.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		cancel()
+		_ = qemu.Wait() // killed
+	}()
+	report, err := podtest.WaitReport(ctx, vm.Serial)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if report.Address != pod.IP || report.MAC != pod.MAC.String() || report.MTU != pod.MTU || !report.Pinged[podtest.OutsideIP.String()] {
+		t.Errorf("the guest reports %+v, the pod has %s %s", report, pod.IP, pod.MAC)
+	}
+	if err := session.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	run(t, h)
+	if again := readIn(t, h.OutputDir, prestart.QEMUFile); again != args {
+		t.Errorf("the second run leaves\n%s\nthe first left\n%s", again, args)
+	}
+	pod.Node.Run(t, "ping", "-c1", "-W2", pod.IP.Addr().String())
+}
+
+// Where nothing can be written, nothing is changed; where the domain does not
+// start, nothing is left.
+func TestNotHandedOver(t *testing.T) {
+	pod := podtest.NewPod(t, podtest.Flannel)
+	before := podtest.TakeSnapshot(t, pod.Pod)
+	h := newHook(t, pod)
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h.OutputDir = filepath.Join(file, "nics")
+	if _, err := h.Prepare(t.Context()); err == nil || !strings.Contains(err.Error(), "make output directory: mkdir "+file) {
+		t.Errorf("Prepare: %v", err)
+	}
+	if _, err := h.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "make output directory: mkdir "+file) {
+		t.Errorf("Run: %v", err)
+	}
+	h.OutputDir = "/proc" // as root, there is little else that is not writable
+	if _, err := h.Prepare(t.Context()); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "write to output directory: open /proc/") {
+		t.Errorf("Prepare: %v", err)
+	}
+	h.OutputDir = t.TempDir()
+	h.Domain = &prestart.Domain{XML: []byte("<domain><name>vm</name></domain>"), URI: "nobody:///knows"}
+	if _, err := h.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "nobody:///knows") {
+		t.Errorf("Run: %v", err)
+	}
+	if files := filesIn(t, h.OutputDir); len(files) > 0 {
+		t.Errorf("%q are left", files)
+	}
+	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+		t.Errorf("the pod was changed:\n%s", d)
+	}
+}

@@ -23,7 +23,7 @@ export VLN_BUILD := $(CURDIR)/build
 DEBIAN_PACKAGES := busybox-static ca-certificates catatonit cpio curl dbus-daemon dhcpcd-base \
 	dnsmasq-base gcc git iproute2 iputils-arping iputils-ping ipxe ipxe-qemu \
 	isc-dhcp-client jq libc6-dev libvirt-clients libvirt-daemon libvirt-daemon-driver-qemu \
-	make nftables ovmf podman qemu-system-x86 runc strace systemd tcpdump udhcpc
+	make mmdebstrap nftables ovmf podman qemu-system-x86 runc strace systemd tcpdump udhcpc
 # What makes a Kubernetes cluster, the latter where Docker has no kindest/node.
 KIND_PACKAGES        := mmdebstrap
 KIND_ENGINE_PACKAGES := containerd docker.io iptables runc util-linux
@@ -57,7 +57,7 @@ demo: deps build cni guest ## boot a VM on a pod's network and show it, as root;
 	$(SUDO) env DEMO=$(DEMO) build/demo
 
 .PHONY: test
-test: deps build cni guest ## run all tests, as root; ALLOW_SKIP=1 skips what the machine cannot do
+test: deps build cni guest debian ## run all tests, as root; ALLOW_SKIP=1 skips what the machine cannot do
 	$(GO) vet $(TAGS) ./...
 	$(GO) test $(TAGS) -race -count=1 -timeout 9m ./...
 
@@ -112,6 +112,10 @@ cni: ## build the CNI plugins of the demo and the tests into build/cni
 .PHONY: guest
 guest: deps ## build the guest of the demo and the tests into build/guest
 	test/guest/build.sh build/guest
+
+.PHONY: debian
+debian: guest ## build the Debian guest of the tests into build/guest
+	test/guest/debian.sh build/guest
 
 .PHONY: deps
 deps: ## install the Debian packages that the demo and the tests need

@@ -1,5 +1,6 @@
 // Command bench compares the DHCP server with others, and prepare with a shell
-// script, in one run each, alternating. "make bench" runs it, as root.
+// script and with bare netlink calls, in one run each, alternating, and starts
+// many pods at once. "make bench" runs it, as root.
 package main
 
 import (
@@ -29,10 +30,11 @@ func run() error {
 	flag.DurationVar(&b.turn, "turn", 300*time.Millisecond, "how long a turn is")
 	flag.IntVar(&b.atOnce, "at-once", 16, "exchanges under way when throughput is measured")
 	flag.IntVar(&b.prepares, "prepares", 12, "how often a pod is prepared each way")
+	flag.IntVar(&b.pods, "pods", 300, "at most so many pods at once")
 	flag.StringVar(&b.binary, "binary", "build/virt-launcher-net", "the program")
 	flag.StringVar(&b.static, "static", "build/bench/virt-launcher-net", "the program built without cgo")
 	flag.StringVar(&b.root, "root", "build/bench/debian/root", "where Debian's servers are unpacked")
-	docs := flag.String("docs", "", "write the tables into performance.md and the plot beside it in this `directory`")
+	docs := flag.String("docs", "", "write the tables into performance.md and the plots beside it in this `directory`")
 	flag.Parse()
 	switch flag.Arg(0) {
 	case "ours":
@@ -51,12 +53,13 @@ func run() error {
 	if *docs == "" {
 		return nil
 	}
-	return writeDocs(*docs, text, r.svg())
+	return writeDocs(*docs, text, map[string]string{"performance.svg": r.serversSVG(), "performance-scale.svg": r.scaleSVG()})
 }
 
 // bench is what is measured, with what.
 type bench struct {
 	rounds, atOnce, prepares int
+	pods                     int
 	turn                     time.Duration
 	binary, static, root     string
 }
@@ -67,6 +70,8 @@ type result struct {
 	servers  []*serverResult
 	memory   []row
 	prepares []row
+	steps    stepClock // of prepare
+	scale    []*scaleResult
 }
 
 // serverResult is what one server did.
@@ -94,7 +99,10 @@ func (b bench) run(ctx context.Context) (*result, error) {
 	if err := b.measureMemory(ctx, r); err != nil {
 		return nil, err
 	}
-	return r, b.comparePrepare(ctx, r)
+	if err := b.comparePrepare(ctx, r); err != nil {
+		return nil, err
+	}
+	return r, b.measureScale(ctx, r)
 }
 
 // clientCPU is the client's when it has to keep a server busy.

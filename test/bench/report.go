@@ -19,8 +19,9 @@ const (
 	endMark   = "<!-- measured: end -->\n"
 )
 
-// writeDocs puts the measured part into performance.md and the plot beside it.
-func writeDocs(dir, text, plot string) error {
+// writeDocs puts the measured part into performance.md and the plots, by the
+// names of their files, beside it.
+func writeDocs(dir, text string, plots map[string]string) error {
 	path := filepath.Join(dir, "performance.md")
 	doc, err := os.ReadFile(path)
 	if err != nil {
@@ -32,8 +33,11 @@ func writeDocs(dir, text, plot string) error {
 		return fmt.Errorf("write tables: %s has not %q and %q", path, beginMark, endMark)
 	}
 	whole := string(before) + beginMark + text + endMark + string(after)
-	return errors.Join(os.WriteFile(path, []byte(whole), 0o644),
-		os.WriteFile(filepath.Join(dir, "performance.svg"), []byte(plot), 0o644))
+	err = os.WriteFile(path, []byte(whole), 0o644)
+	for name, plot := range plots {
+		err = errors.Join(err, os.WriteFile(filepath.Join(dir, name), []byte(plot), 0o644))
+	}
+	return err
 }
 
 // markdown is the machine and a table for each comparison.
@@ -51,18 +55,42 @@ func (r *result) markdown() string {
 	for _, m := range r.memory {
 		fmt.Fprintf(&b, "| %s | %.1f |\n", m.name, m.values[0])
 	}
-	if len(r.prepares) == 0 {
-		return b.String()
-	}
-	fmt.Fprintf(&b, "\n| A pod of flannel's, %d times | p50 ms | p90 ms |\n|---|--:|--:|\n", r.bench.prepares)
-	for _, p := range r.prepares {
-		fmt.Fprintf(&b, "| %s | %.1f | %.1f |\n", p.name, p.values[0], p.values[1])
+	r.preparesMarkdown(&b)
+	r.scaleMarkdown(&b)
+	b.WriteString("\n| Aim | | seen | |\n|---|--:|--:|---|\n")
+	for _, a := range r.aims() {
+		fmt.Fprintln(&b, a)
 	}
 	return b.String()
 }
 
+func (r *result) preparesMarkdown(b *strings.Builder) {
+	fmt.Fprintf(b, "\n| A pod of flannel's, %d times | p50 ms | p90 ms |\n|---|--:|--:|\n", r.bench.prepares)
+	for _, p := range r.prepares {
+		fmt.Fprintf(b, "| %s | %.1f | %.1f |\n", p.name, p.values[0], p.values[1])
+	}
+	b.WriteString("\n| Step of prepare, in a process | p50 ms | share |\n|---|--:|--:|\n")
+	for _, s := range r.steps.longest(longestSteps) {
+		fmt.Fprintf(b, "| %s | %.2f | %.0f %% |\n", s.name, s.values[0], s.values[1])
+	}
+}
+
+// longestSteps is how many steps the table shows one by one.
+const longestSteps = 8
+
+func (r *result) scaleMarkdown(b *strings.Builder) {
+	b.WriteString("\n| Pods at once | | p50 ms | p99 ms | ms per pod: total / pods | CPU ms per pod | RSS MiB | PSS MiB |\n" +
+		"|--:|---|--:|--:|--:|--:|--:|--:|\n")
+	for _, s := range r.scale {
+		fmt.Fprintf(b, "| %d | %s | %.0f | %.0f | %.1f | %.1f | %.1f | %.1f |\n", s.pods, s.name, quantile(s.took, 0.5), quantile(s.took, 0.99),
+			quantile(s.perPod, 0.5), quantile(s.cpu, 0.5), quantile(s.rss, 0.5), quantile(s.pss, 0.5))
+	}
+}
+
 func (s *serverResult) p50() float64        { return micros(quantile(s.latencies, 0.5)) }
 func (s *serverResult) throughput() float64 { return s.perSecond }
+
+func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
 func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
 
@@ -80,45 +108,4 @@ func machine() string {
 		kernel, _, _ = strings.Cut(unix.ByteSliceToString(name.Release[:]), "-")
 	}
 	return fmt.Sprintf("Machine: %s, %d cores, Linux %s, %s.", model, runtime.NumCPU(), kernel, runtime.Version())
-}
-
-// Of the plot, in pixels.
-const (
-	plotWidth = 720
-	labelAt   = 110
-	barsAt    = 120
-	barHeight = 18
-	barStep   = 26
-	panelGap  = 46
-)
-
-// svg is the plot: bars of the service time, and of the exchanges per second.
-func (r *result) svg() string {
-	panel := barStep*len(r.servers) + panelGap
-	var b strings.Builder
-	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" font-family="sans-serif" font-size="13">`+"\n", plotWidth, 2*panel)
-	fmt.Fprintf(&b, `<rect width="%d" height="%d" fill="#fff"/>`+"\n", plotWidth, 2*panel)
-	r.panel(&b, 0, "Service time of DISCOVER, OFFER, REQUEST, ACK: p50 in µs (less is better)", (*serverResult).p50)
-	r.panel(&b, panel, "Exchanges per second on one core (more is better)", (*serverResult).throughput)
-	b.WriteString("</svg>\n")
-	return b.String()
-}
-
-func (r *result) panel(b *strings.Builder, top int, title string, value func(*serverResult) float64) {
-	most := 1.0
-	for _, s := range r.servers {
-		most = max(most, value(s))
-	}
-	fmt.Fprintf(b, `<text x="10" y="%d" font-weight="bold">%s</text>`+"\n", top+24, title)
-	for i, s := range r.servers {
-		y := top + 38 + i*barStep
-		color := "#9aa5b1"
-		if s.name == "ours" {
-			color = "#1f77b4"
-		}
-		width := value(s) / most * (plotWidth - barsAt - 70)
-		fmt.Fprintf(b, `<text x="%d" y="%d" text-anchor="end">%s</text>`, labelAt, y+14, s.name)
-		fmt.Fprintf(b, `<rect x="%d" y="%d" width="%.1f" height="%d" fill="%s"/>`, barsAt, y, width, barHeight, color)
-		fmt.Fprintf(b, `<text x="%.1f" y="%d">%.0f</text>`+"\n", barsAt+width+6, y+14, value(s))
-	}
 }

@@ -171,39 +171,3 @@ func (r *running) close() error {
 	}
 	return errors.Join(append(errs, os.RemoveAll(r.dir))...)
 }
-
-// cpu is the CPU time that a process has taken so far.
-func cpu(pid int) (time.Duration, error) {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, fmt.Errorf("read CPU time: %w", err)
-	}
-	_, rest, _ := strings.Cut(string(stat), ") ") // from the third field on
-	fields := strings.Fields(rest)
-	if len(fields) < 13 {
-		return 0, fmt.Errorf("read CPU time: %q is short", stat)
-	}
-	var ticks time.Duration
-	for _, field := range fields[11:13] { // utime, stime
-		n, err := strconv.Atoi(field)
-		if err != nil {
-			return 0, fmt.Errorf("read CPU time: %w", err)
-		}
-		ticks += time.Duration(n)
-	}
-	return ticks * time.Second / 100, nil // USER_HZ is 100 on all of Go's platforms
-}
-
-// rss is the memory of a process, in MiB.
-func rss(pid int) (float64, error) {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0, fmt.Errorf("read RSS: %w", err)
-	}
-	_, rest, _ := strings.Cut(string(status), "VmRSS:")
-	var kib float64
-	if _, err := fmt.Sscanf(rest, "%f kB", &kib); err != nil {
-		return 0, fmt.Errorf("read RSS: %w", err)
-	}
-	return kib / 1024, nil
-}

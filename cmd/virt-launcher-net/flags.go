@@ -105,6 +105,7 @@ func (p *program) leaseFlags(flags *pflag.FlagSet) {
 		}
 		return err
 	}}, "lease-time", "how long the VM may use its address without asking again")
+	flags.StringVar(&l.DefaultRoute, "default-route", "", "`interface` whose NIC gets the default route, or none (default: the first)")
 	flags.StringVar(&l.Hostname, "hostname", "", "the VM's host `name` (default: the pod's)")
 	flags.Var(addresses(&l.DNS), "dns", "DNS server, repeatable (default: from resolv.conf)")
 	flags.StringArrayVar(&l.Search, "search", nil, "DNS search `domain`, repeatable (default: from resolv.conf)")

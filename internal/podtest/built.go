@@ -21,7 +21,21 @@ func Built(t testing.TB, name string) string {
 		if os.Getenv("ALLOW_SKIP") == "1" {
 			t.Skipf("needs what make builds: %v", err)
 		}
-		t.Fatalf("needs what make builds (make build cni guest): %v", err)
+		t.Fatalf("needs what make builds (make build cni guest debian): %v", err)
+	}
+	return path
+}
+
+// Packaged returns the path of a file that a Debian package holds which make
+// deps installs. If it is not there the test fails, or is skipped if the
+// environment has ALLOW_SKIP=1.
+func Packaged(t testing.TB, path string) string {
+	t.Helper()
+	if _, err := os.Stat(path); err != nil {
+		if os.Getenv("ALLOW_SKIP") == "1" {
+			t.Skipf("needs Debian's packages: %v", err)
+		}
+		t.Fatalf("needs Debian's packages (make deps): %v", err)
 	}
 	return path
 }

@@ -42,7 +42,8 @@ func StartCapture(t testing.TB, ns *NS, iface, filter string) *Capture {
 		more: make(chan struct{}),
 	}
 	// As another user (-Z) it would outlive us: the change clears Pdeathsig.
-	c.cmd = ns.Command(t.Context(), "tcpdump", "-Z", "root", "-n", "-e", "-l", "--immediate-mode",
+	// With the default sizes (-s, -B) the kernel keeps eight packets for it.
+	c.cmd = ns.Command(t.Context(), "tcpdump", "-Z", "root", "-n", "-e", "-l", "--immediate-mode", "-s", "16384", "-B", "16384",
 		"-i", iface, "-w", c.PCAP, "-U", "--print", filter)
 	c.cmd.Cancel = func() error { return c.cmd.Process.Signal(unix.SIGINT) }
 	stdout, err := c.cmd.StdoutPipe()

@@ -60,3 +60,16 @@ func checksum(sum uint32, parts ...[]byte) uint16 {
 	}
 	return ^uint16(sum)
 }
+
+// EchoFrame is a whole Ethernet frame with an ICMP echo request (RFC 792).
+func EchoFrame(src, dst net.HardwareAddr, from, to netip.Addr) []byte {
+	icmp := make([]byte, 64)
+	icmp[0] = 8
+	binary.BigEndian.PutUint16(icmp[2:], checksum(0, icmp))
+	frame := UDPFrame(src, dst, netip.AddrPortFrom(from, 0), netip.AddrPortFrom(to, 0), icmp[UDPLen:])
+	ip := frame[EthernetLen : EthernetLen+IPv4Len]
+	ip[9], ip[10], ip[11] = 1, 0, 0
+	binary.BigEndian.PutUint16(ip[10:], checksum(0, ip))
+	copy(frame[EthernetLen+IPv4Len:], icmp)
+	return frame
+}

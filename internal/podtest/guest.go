@@ -33,6 +33,7 @@ type Guest struct {
 	*NS
 	MAC net.HardwareAddr
 
+	offload uintptr
 	dir     string // its resolv.conf, lease and script
 	seat    *os.File
 	nic     *os.File
@@ -48,10 +49,24 @@ func NewGuest(t testing.TB, pod *NS, tap string, mac net.HardwareAddr) *Guest {
 	return guest
 }
 
+// NewPlainGuest is NewGuest without offloads: every frame between the guest and
+// the tap is as it would be on a wire.
+func NewPlainGuest(t testing.TB, pod *NS, tap string, mac net.HardwareAddr) *Guest {
+	t.Helper()
+	guest, err := seatGuest(t.Context(), pod, tap, mac, 0)
+	requireNS(t, err)
+	closeAfter(t, guest.Close)
+	return guest
+}
+
 // StartGuest seats a guest at a pod's tap, which has one queue: eth0 is up and
 // has the MAC, but no address. The caller closes it.
 func StartGuest(ctx context.Context, pod *NS, tap string, mac net.HardwareAddr) (*Guest, error) {
-	guest := &Guest{MAC: mac}
+	return seatGuest(ctx, pod, tap, mac, guestOffload)
+}
+
+func seatGuest(ctx context.Context, pod *NS, tap string, mac net.HardwareAddr, offload uintptr) (*Guest, error) {
+	guest := &Guest{MAC: mac, offload: offload}
 	if err := guest.start(ctx, pod, tap); err != nil {
 		return nil, errors.Join(fmt.Errorf("start guest on tap %s: %w", tap, err), guest.Close())
 	}
@@ -71,7 +86,7 @@ func (g *Guest) start(ctx context.Context, pod *NS, tap string) (err error) {
 	if g.NS, err = NewNS(); err != nil {
 		return err
 	}
-	if g.nic, err = openGuestQueue(g.NS, "eth0"); err != nil {
+	if g.nic, err = g.openQueue(g.NS, "eth0"); err != nil {
 		return err
 	}
 	if err := g.Batch(ctx, "link set eth0 address "+g.MAC.String()+" up"); err != nil {
@@ -80,7 +95,7 @@ func (g *Guest) start(ctx context.Context, pod *NS, tap string) (err error) {
 	if err := pod.Do(func() error { _, err := net.InterfaceByName(tap); return err }); err != nil {
 		return err
 	}
-	if g.seat, err = openGuestQueue(pod, tap); err != nil {
+	if g.seat, err = g.openQueue(pod, tap); err != nil {
 		return err
 	}
 	g.copying.Go(func() { copyFrames(g.nic, g.seat) })
@@ -88,12 +103,12 @@ func (g *Guest) start(ctx context.Context, pod *NS, tap string) (err error) {
 	return nil
 }
 
-func openGuestQueue(ns *NS, name string) (file *os.File, err error) {
+func (g *Guest) openQueue(ns *NS, name string) (file *os.File, err error) {
 	err = ns.Do(func() error {
 		if file, err = openQueue(name, false); err != nil {
 			return err
 		}
-		return setOffload(file, guestOffload)
+		return setOffload(file, g.offload)
 	})
 	return file, err
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 )
 
@@ -144,7 +145,7 @@ func (p *Pod) plug(ctx context.Context, l layout) error {
 	if err := setAll(p.Pod, l.podSys); err != nil {
 		return err
 	}
-	if err := p.Node.Batch(ctx, append(l.node, "link set "+l.link+" up")...); err != nil {
+	if err := p.Node.Batch(ctx, slices.Concat(l.host, l.node, []string{"link set " + l.link + " up"})...); err != nil {
 		return err
 	}
 	if err := p.Pod.Batch(ctx, l.pod...); err != nil {

@@ -37,6 +37,7 @@ type layout struct {
 	gateway netip.Addr
 	v6      netip.Prefix
 	v6gw    netip.Addr
+	host    []string // on the node, once for all of its pods
 	node    []string // before the pod's lines; both ends are down then
 	pod     []string
 	sysctls map[string]string // in the node
@@ -80,9 +81,11 @@ func bridgeLayout(bridge string, mtu int, net string, routes ...string) layout {
 		mtu:     mtu,
 		address: netip.MustParsePrefix(net + ".7/24"),
 		gateway: netip.MustParseAddr(net + ".1"),
-		node: []string{
+		host: []string{
 			"link add " + bridge + " type bridge",
 			"addr add " + net + ".1/24 brd + dev " + bridge,
+		},
+		node: []string{
 			"link set veth7f3a01c2 master " + bridge,
 			"link set veth7f3a01c2 type bridge_slave hairpin on",
 			"link set " + bridge + " up",
@@ -185,10 +188,12 @@ func ciliumLayout() layout {
 		mtu:     1500,
 		address: netip.MustParsePrefix("10.0.1.93/32"),
 		gateway: netip.MustParseAddr("10.0.1.240"),
-		node: []string{
+		host: []string{
 			"link add cilium_host type bridge",
 			"addr add 10.0.1.240/32 dev cilium_host",
 			"link set cilium_host up",
+		},
+		node: []string{
 			"link set lxc8e51f0a7b3c2 up",
 			"route add 10.0.1.93/32 dev lxc8e51f0a7b3c2",
 		},
@@ -259,8 +264,8 @@ func l2Layout() layout {
 		link: "veth5b6c7d8e",
 		mac:  "0a:58:00:00:00:09",
 		mtu:  1500,
+		host: []string{"link add l2br0 type bridge"},
 		node: []string{
-			"link add l2br0 type bridge",
 			"link set veth5b6c7d8e master l2br0",
 			"link set l2br0 up",
 		},

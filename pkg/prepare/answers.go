@@ -14,12 +14,6 @@ import (
 // answersChain is the one chain of the answers.
 const answersChain = "from_guest"
 
-// ARP operations (RFC 826).
-const (
-	arpRequest = 1
-	arpReply   = 2
-)
-
 // answers is the table that answers the guest for the pod's permanent
 // neighbours. Some CNIs give the pod a gateway that answers no ARP, and the
 // neighbour's MAC along with it; the guest can't be told that by DHCP. A request
@@ -48,8 +42,7 @@ func (p Plan) answer(n discover.Neighbor, guest []byte) rule {
 	sender := slices.Concat(binary.BigEndian.AppendUint16(nil, arpReply), n.MAC, n.Address.AsSlice())
 	target := slices.Concat(p.MAC, guest)
 	r := ruleOf(
-		etherType("arp"), etherSource("==", p.MAC),
-		match{"arp operation request", comparePayload(expr.PayloadBaseNetworkHeader, 6, binary.BigEndian.AppendUint16(nil, arpRequest))},
+		etherType("arp"), etherSource("==", p.MAC), isARPRequest(),
 		match{"arp daddr ip " + n.Address.String(), comparePayload(expr.PayloadBaseNetworkHeader, 24, n.Address.AsSlice())},
 		match{"counter", []expr.Any{&expr.Counter{}}},
 		match{

@@ -66,6 +66,14 @@ func Apply(ctx context.Context, log *slog.Logger, store *Store, plans ...Plan) e
 		log.Debug("the network is prepared already")
 		return nil
 	}
+	k, err := newKernel(log)
+	if err != nil {
+		return err
+	}
+	defer k.conn.Close()
+	if err := devicesSupported(k.conn, ops); err != nil {
+		return fmt.Errorf("prepare: %w", err)
+	}
 	for _, r := range records {
 		if r.Namespace, err = currentNamespace(); err != nil {
 			return err
@@ -74,11 +82,6 @@ func Apply(ctx context.Context, log *slog.Logger, store *Store, plans ...Plan) e
 			return errors.Join(err, forget(store, recorded, records))
 		}
 	}
-	k, err := newKernel(log)
-	if err != nil {
-		return err
-	}
-	defer k.conn.Close()
 	if err := k.execute(ctx, ops); err != nil {
 		return errors.Join(err, k.withdraw(context.WithoutCancel(ctx), store, before, recorded, records))
 	}

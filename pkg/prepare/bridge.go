@@ -17,8 +17,9 @@ const flagUp = unix.IFF_UP
 // applyOps returns what is still to do, in order, so that the namespace is as p
 // wants it: nothing if it is. It works from every state that an apply or a
 // restore may have been killed in. Whatever can fail for a reason of the
-// kernel's (no tun, no bridge, no nftables) comes before the pod's interface is
-// touched.
+// kernel's (no nftables, no tun, no bridge) comes before the pod's interface is
+// touched; the guard, which [CheckSupport] can't ask for quickly, is the first
+// of all, so that nothing is changed where it is refused.
 func (p Plan) applyOps(s state) ([]op, error) {
 	tap, err := p.tapOps(s)
 	if err != nil {
@@ -36,7 +37,7 @@ func (p Plan) applyOps(s state) ([]op, error) {
 	if err != nil {
 		return nil, err
 	}
-	return slices.Concat(tap, bridge, p.nftOps(s), p.tapPortOps(s), uplink, placeholder), nil
+	return slices.Concat(p.guardOps(s), tap, bridge, p.answersOps(s), p.tapPortOps(s), uplink, placeholder), nil
 }
 
 // knobOps keeps br_netfilter from showing the VM's frames to the pod's iptables.
@@ -94,17 +95,20 @@ func (t Tap) matches(l nl.Link) error {
 	return nil
 }
 
-// nftOps makes the guard, if there is to be one, and the answers for neighbours
-// that need them.
-func (p Plan) nftOps(s state) []op {
-	guard, answers := dropTableOps(s, p.guard()), dropTableOps(s, p.answers())
+// guardOps makes the guard, if there is to be one.
+func (p Plan) guardOps(s state) []op {
 	if p.Guard {
-		guard = tableOps(s, p.guard())
+		return tableOps(s, p.guard())
 	}
+	return dropTableOps(s, p.guard())
+}
+
+// answersOps makes the answers for neighbours that need them.
+func (p Plan) answersOps(s state) []op {
 	if len(p.answers().chains) > 0 {
-		answers = tableOps(s, p.answers())
+		return tableOps(s, p.answers())
 	}
-	return append(guard, answers...)
+	return dropTableOps(s, p.answers())
 }
 
 // tapPortOps lets the tap join the bridge.

@@ -17,10 +17,13 @@ type GuardCounter struct {
 	Bytes   uint64 `json:"bytes"`
 }
 
-// GuardCounters reads the counters of the plan's port guard; none if it is not
-// there. The kernel wants NET_ADMIN for that; without, the error wraps
+// GuardCounters reads the counters of the plan's port guard; none if the plan
+// has none. The kernel wants NET_ADMIN for that; without, the error wraps
 // [unix.EPERM].
 func (p Plan) GuardCounters() ([]GuardCounter, error) {
+	if !p.Guard {
+		return nil, nil
+	}
 	conn, err := nftables.New()
 	if err != nil {
 		return nil, fmt.Errorf("open nftables socket: %w", err)

@@ -86,7 +86,7 @@ const tunDevice = "/dev/net/tun"
 func (o addTap) do(*kernel) error {
 	fd, err := unix.Open(tunDevice, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return advised{fmt.Errorf("open %s: %w (the container needs the node's: a hostPath volume of type CharDevice, or a device plugin)", tunDevice, err)}
+		return withoutTun(err)
 	}
 	defer unix.Close(fd)
 	req, err := unix.NewIfreq(o.tap.Name)

@@ -15,18 +15,19 @@ import (
 // Chains of the guard whose first rule carries the digest.
 const (
 	guardFirstChain = "from_guest"
-	guardOnlyChain  = "forward"
+	guardOnlyChain  = "prerouting"
 )
 
 // guard is the port guard: it keeps two worlds apart. From the tap only the
 // VM's own MAC and addresses leave, and DHCP, which is spoken on the tap alone,
-// crosses in neither direction.
+// crosses in neither direction. What the VM sends is judged before the bridge
+// learns from it, so that forged MACs do not fill the bridge's table.
 func (p Plan) guard() table {
 	tap, uplink := p.Tap.Name, p.Bridge.Uplink
 	g := table{family: bridgeFamily, name: tablePrefix + p.Interface.Name}
 	addresses := p.Addresses()
 	if len(addresses) == 0 { // a network without IPAM: the VM may have any address, but one MAC
-		g.chains = []chain{{name: guardOnlyChain, hook: "forward", rules: []rule{
+		g.chains = []chain{{name: guardOnlyChain, hook: "prerouting", rules: []rule{
 			ruleOf(iif(tap), etherSource("!=", p.MAC), drop()),
 		}}}
 		return g
@@ -34,10 +35,8 @@ func (p Plan) guard() table {
 	g.chains = []chain{
 		{name: guardFirstChain, rules: fromGuest(p.MAC, addresses)},
 		{name: "to_guest", rules: toGuest(p.MAC)},
-		{name: "forward", hook: "forward", rules: []rule{
-			ruleOf(iif(tap), jump(guardFirstChain)),
-			ruleOf(oif(tap), jump("to_guest")),
-		}},
+		{name: "prerouting", hook: "prerouting", rules: []rule{ruleOf(iif(tap), jump(guardFirstChain))}},
+		{name: "forward", hook: "forward", rules: []rule{ruleOf(oif(tap), jump("to_guest"))}},
 		// The pod's own stack neither hears nor speaks on this bridge.
 		{name: "input", hook: "input", rules: []rule{
 			ruleOf(iif(tap), drop()),
@@ -56,19 +55,28 @@ const (
 	dhcpClientPort = 68
 )
 
+// fromGuest and toGuest let IPv4 other than UDP go first, which is most of what
+// there is. Both kinds are named: a frame whose IPv4 header is wrong about
+// version or lengths is neither, since the kernel looks for no protocol in it
+// (nft_set_pktinfo_ipv4_validate, linux/netfilter/nf_tables_ipv4.h). Rules about
+// ports do not see such a frame, while a DHCP client on a packet socket might.
 func fromGuest(mac discover.HardwareAddr, addresses []netip.Prefix) []rule {
-	out := []rule{
-		ruleOf(etherSource("!=", mac), drop()),
+	out := []rule{ruleOf(etherSource("!=", mac), drop())}
+	for _, a := range addresses {
+		out = append(out, ruleOf(etherType("ip"), isUDP("!="), ipSource(a.Addr()), accept()))
+	}
+	out = append(out,
 		ruleOf(etherType("ip"), udpPort("dport", dhcpServerPort), drop()),
 		ruleOf(etherType("ip"), udpPort("sport", dhcpServerPort), drop()),
-	}
+		// Most clients do not look which port a server sends from.
+		ruleOf(etherType("ip"), udpPort("dport", dhcpClientPort), drop()))
 	for _, a := range addresses {
 		out = append(out,
-			ruleOf(etherType("ip"), ipSource(a.Addr()), accept()),
+			ruleOf(etherType("ip"), isUDP("=="), ipSource(a.Addr()), accept()),
 			ruleOf(etherType("arp"), arpSourceMAC(mac), arpSource(a.Addr()), accept()))
 	}
 	// A probe for duplicates asks from no address (RFC 5227 section 1.1).
-	out = append(out, ruleOf(etherType("arp"), arpSourceMAC(mac), arpSource(netip.IPv4Unspecified()), accept()))
+	out = append(out, ruleOf(etherType("arp"), isARPRequest(), arpSourceMAC(mac), arpSource(netip.IPv4Unspecified()), accept()))
 	return append(out, ruleOf(drop()))
 }
 
@@ -76,9 +84,10 @@ func toGuest(mac discover.HardwareAddr) []rule {
 	return []rule{
 		// A CNI's bridge in hairpin mode sends the VM's broadcasts back.
 		ruleOf(etherSource("==", mac), drop()),
+		ruleOf(etherType("ip"), isUDP("!="), accept()),
 		ruleOf(etherType("ip"), udpPort("dport", dhcpServerPort), drop()),
 		ruleOf(etherType("ip"), udpPort("dport", dhcpClientPort), drop()),
-		ruleOf(etherType("ip"), accept()),
+		ruleOf(etherType("ip"), isUDP("=="), accept()),
 		ruleOf(etherType("arp"), accept()),
 		ruleOf(drop()),
 	}
@@ -125,8 +134,30 @@ func etherType(name string) match {
 	return match{"ether type " + name, comparePayload(expr.PayloadBaseLLHeader, 12, binary.BigEndian.AppendUint16(nil, types[name]))}
 }
 
+// isUDP matches UDP and, with "!=", whatever else is in IPv4, each in all
+// fragments.
+func isUDP(op string) match {
+	exprs := compareMeta(expr.MetaKeyL4PROTO, []byte{unix.IPPROTO_UDP})
+	text := "meta l4proto udp"
+	if op == "!=" {
+		text = "meta l4proto != udp"
+		exprs[1].(*expr.Cmp).Op = expr.CmpOpNeq
+	}
+	return match{text, exprs}
+}
+
 func ipSource(a netip.Addr) match {
 	return match{"ip saddr " + a.String(), comparePayload(expr.PayloadBaseNetworkHeader, 12, a.AsSlice())}
+}
+
+// ARP operations (RFC 826).
+const (
+	arpRequest = 1
+	arpReply   = 2
+)
+
+func isARPRequest() match {
+	return match{"arp operation request", comparePayload(expr.PayloadBaseNetworkHeader, 6, binary.BigEndian.AppendUint16(nil, arpRequest))}
 }
 
 // arpSourceMAC and arpSource match the sender of an ARP message (RFC 826).

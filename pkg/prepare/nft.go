@@ -31,7 +31,7 @@ type family string
 // chain is a chain; a base chain if it has a hook.
 type chain struct {
 	name   string
-	hook   string // forward, input, output, ingress; empty: only jumped to
+	hook   string // prerouting, forward, input, output, ingress; empty: only jumped to
 	device string // of an ingress hook
 	rules  []rule
 }
@@ -53,8 +53,8 @@ const (
 var (
 	families = map[family]nftables.TableFamily{bridgeFamily: nftables.TableFamilyBridge, netdevFamily: nftables.TableFamilyNetdev}
 	hooks    = map[string]*nftables.ChainHook{
-		"forward": nftables.ChainHookForward, "input": nftables.ChainHookInput, "output": nftables.ChainHookOutput,
-		"ingress": nftables.ChainHookIngress,
+		"prerouting": nftables.ChainHookPrerouting, "forward": nftables.ChainHookForward, "input": nftables.ChainHookInput,
+		"output": nftables.ChainHookOutput, "ingress": nftables.ChainHookIngress,
 	}
 	// filterPriorities are nft(8)'s "priority filter" (NF_BR_PRI_FILTER_BRIDGED,
 	// linux/netfilter_bridge.h; NF_IP_PRI_FILTER, linux/netfilter_ipv4.h).
@@ -173,7 +173,11 @@ func (o addTable) do(k *kernel) error {
 			comment = nil // on the first rule only
 		}
 	}
-	return conn.Flush()
+	err = conn.Flush()
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EAFNOSUPPORT) {
+		return withoutTables(o.table, err)
+	}
+	return err
 }
 
 // resolve returns the rule's expressions. A device to send to goes by its index,

@@ -110,16 +110,19 @@ func bridgeable(in discover.Interface) error {
 	switch {
 	case in.Name == "lo":
 		return errors.New("it is the loopback: name the pod's interface with --interface")
-	case in.Kind == "macvlan" || in.Kind == "macvtap" || in.Kind == "ipvlan" || in.Kind == "ipvtap":
+	case in.Kind == "macvlan" || in.Kind == "macvtap":
 		return fmt.Errorf("it is a %s: its parent delivers only frames for its own MAC, "+
 			"so a VM behind a bridge would get none; give the pod a veth-based network (for example the bridge CNI plugin)", in.Kind)
+	case in.Kind == "ipvlan" || in.Kind == "ipvtap":
+		return fmt.Errorf("it is an %s: it has its parent's MAC and delivers by IP address, "+
+			"so a VM with a MAC of its own can't be behind it; give the pod a veth-based network (for example the bridge CNI plugin)", in.Kind)
 	case in.Kind == "bridge":
 		return errors.New("it is a bridge, which can't be another's port; if this is the placeholder of a pod that is prepared already, " +
 			"name the --state-dir that was used then")
 	case !in.Ethernet:
 		return fmt.Errorf("it is a %s without Ethernet frames: a VM needs an Ethernet link "+
 			"(with netkit devices set the CNI to veth or to netkit's L2 mode)", in.Kind)
-	case len(in.MAC) != 6:
+	case len(in.MAC) != 6 || [6]byte(in.MAC) == [6]byte{}:
 		return fmt.Errorf("it is a %s without a MAC address: a VM needs an Ethernet link "+
 			"(with netkit devices set the CNI to veth or to netkit's L2 mode)", in.Kind)
 	case in.PointToPoint:
@@ -128,7 +131,8 @@ func bridgeable(in discover.Interface) error {
 		return errors.New("it does not resolve neighbours (ARP is off), so the VM would find no gateway; " +
 			"set the CNI to veth, or netkit to L2 mode")
 	case in.Master != "":
-		return fmt.Errorf("it already belongs to %s; take it out (ip link set %s nomaster) or name another --interface", in.Master, in.Name)
+		return fmt.Errorf("it already is a port of the bridge or a member of the bond or VRF %s; "+
+			"take it out (ip link set %s nomaster) or name another --interface", in.Master, in.Name)
 	case in.MTU < 68:
 		return fmt.Errorf("its MTU is %d, IPv4 needs 68 at least (RFC 791)", in.MTU)
 	}

@@ -174,13 +174,19 @@ func TestNewPlanRefuses(t *testing.T) {
 	}{
 		{"loopback", func(in *discover.Interface, _ *Options) { in.Name = "lo" }, "loopback"},
 		{"macvlan", func(in *discover.Interface, _ *Options) { in.Kind = "macvlan" }, "only frames for its own MAC"},
-		{"ipvlan", func(in *discover.Interface, _ *Options) { in.Kind = "ipvlan" }, "only frames for its own MAC"},
+		{"macvtap", func(in *discover.Interface, _ *Options) { in.Kind = "macvtap" }, "it is a macvtap: its parent delivers only frames for its own MAC"},
+		{"ipvlan", func(in *discover.Interface, _ *Options) { in.Kind = "ipvlan" }, "it is an ipvlan: it has its parent's MAC"},
+		{"ipvtap", func(in *discover.Interface, _ *Options) { in.Kind = "ipvtap" }, "give the pod a veth-based network"},
 		{"bridge", func(in *discover.Interface, _ *Options) { in.Kind = "bridge" }, "--state-dir"},
 		{"layer 3", func(in *discover.Interface, _ *Options) { in.Kind, in.Ethernet = "netkit", false }, "netkit's L2 mode"},
+		{"netkit in layer 3", func(in *discover.Interface, _ *Options) {
+			in.Kind, in.MAC, in.ARP = "netkit", make(discover.HardwareAddr, 6), false
+		}, "it is a netkit without a MAC address"},
 		{"no MAC", func(in *discover.Interface, _ *Options) { in.MAC = nil }, "without a MAC"},
+		{"MAC of zeros", func(in *discover.Interface, _ *Options) { in.MAC = make(discover.HardwareAddr, 6) }, "without a MAC"},
 		{"no ARP", func(in *discover.Interface, _ *Options) { in.ARP = false }, "ARP is off"},
 		{"point to point", func(in *discover.Interface, _ *Options) { in.PointToPoint = true }, "point-to-point"},
-		{"a port", func(in *discover.Interface, _ *Options) { in.Master = "br7" }, "belongs to br7"},
+		{"a port", func(in *discover.Interface, _ *Options) { in.Master = "br7" }, "port of the bridge or a member of the bond or VRF br7"},
 		{"tiny MTU", func(in *discover.Interface, _ *Options) { in.MTU = 60 }, "MTU is 60"},
 		{"MTU too large", func(_ *discover.Interface, o *Options) { o.MTU = 1500 }, "MTU 1500 is outside"},
 		{"multicast MAC", func(_ *discover.Interface, o *Options) { o.MAC = net.HardwareAddr{1, 0, 0, 0, 0, 7} }, "no unicast"},

@@ -137,8 +137,19 @@ func (h Hook) discover(ctx context.Context, recorded []prepare.Plan) (discover.P
 	return discover.ReadPod(ctx, o)
 }
 
-// Plan says what Prepare would do. It changes nothing.
+// Plan says what Prepare would do, or why it can't. It changes nothing.
 func (h Hook) Plan(ctx context.Context) ([]prepare.Plan, error) {
+	plans, err := h.discoverPlans(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := in(h.Netns, func() error { return prepare.CheckSupport(plans...) }); err != nil {
+		return nil, err
+	}
+	return plans, nil
+}
+
+func (h Hook) discoverPlans(ctx context.Context) ([]prepare.Plan, error) {
 	pod, err := h.Discover(ctx)
 	if err != nil {
 		return nil, err
@@ -158,7 +169,8 @@ func (h Hook) plans(pod discover.Pod) ([]prepare.Plan, error) {
 		}
 		plans = append(plans, p)
 	}
-	return plans, nil
+	_, err := h.Lease.hasDefaultRoute(plans)
+	return plans, err
 }
 
 // Prepare discovers the pod and rewires it for its VM. Done already, it
@@ -251,7 +263,7 @@ func (h Hook) Attach(ctx context.Context, xml []byte) ([]byte, error) {
 		return err
 	})
 	if errors.Is(err, errNotPrepared) {
-		plans, err = h.Plan(ctx)
+		plans, err = h.discoverPlans(ctx)
 	}
 	if err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package prestart
 
 import (
 	"cmp"
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -16,27 +17,45 @@ import (
 // LeaseSettings are what the VM is told beyond what the CNI gave the pod. The
 // zero value adds nothing.
 type LeaseSettings struct {
-	Duration   time.Duration // 0: infinite, so that the VM never depends on the server
-	Hostname   string        // empty: the pod's
-	DNS        []netip.Addr  // none: the pod's
-	Search     []string      // none: the pod's
-	NTP        []netip.Addr
-	TFTPServer string
-	BootFile   string          // for all firmware that has none of its own
-	BootFiles  []dhcp.BootFile // for kinds of firmware
-	Options    []dhcp.Option
+	Duration time.Duration // 0: infinite, so that the VM never depends on the server
+	// DefaultRoute is the interface whose NIC is given the default route; empty:
+	// the primary one, NoDefaultRoute: none.
+	DefaultRoute string
+	Hostname     string       // empty: the pod's
+	DNS          []netip.Addr // none: the pod's
+	Search       []string     // none: the pod's
+	NTP          []netip.Addr
+	TFTPServer   string
+	BootFile     string          // for all firmware that has none of its own
+	BootFiles    []dhcp.BootFile // for kinds of firmware
+	Options      []dhcp.Option
 }
 
-// NewLease makes the lease for one interface of the pod. Only the primary
-// interface hands out the default route: a VM with two of them would answer by
-// the wrong one. ok is false if the CNI gave the interface no IPv4 address, so
+// NoDefaultRoute is for [LeaseSettings.DefaultRoute].
+const NoDefaultRoute = "none"
+
+// hasDefaultRoute tells of each plan whether its NIC gets the default route.
+// Only one does: a VM with two of them would answer by the wrong one.
+func (s LeaseSettings) hasDefaultRoute(plans []prepare.Plan) (map[string]bool, error) {
+	if s.DefaultRoute == NoDefaultRoute || len(plans) == 0 {
+		return nil, nil
+	}
+	name := cmp.Or(s.DefaultRoute, plans[0].Interface.Name)
+	if !slices.ContainsFunc(plans, func(p prepare.Plan) bool { return p.Interface.Name == name }) {
+		return nil, fmt.Errorf("default route: %s is none of the VM's interfaces; name one of them, or %s", name, NoDefaultRoute)
+	}
+	return map[string]bool{name: true}, nil
+}
+
+// NewLease makes the lease for one interface of the pod, with the default route
+// or without. ok is false if the CNI gave the interface no IPv4 address, so
 // that there is nothing to lease.
-func NewLease(p prepare.Plan, pod discover.Pod, primary bool, s LeaseSettings) (l dhcp.Lease, ok bool) {
+func NewLease(p prepare.Plan, pod discover.Pod, defaultRoute bool, s LeaseSettings) (l dhcp.Lease, ok bool) {
 	address, ok := p.Interface.IPv4()
 	if !ok {
 		return dhcp.Lease{}, false
 	}
-	routes, mtu := leaseRoutes(p, address, primary)
+	routes, mtu := leaseRoutes(p, address, defaultRoute)
 	l = dhcp.Lease{
 		MAC: []byte(p.MAC), Address: guestPrefix(p.Interface, address), Routes: routes, MTU: mtu,
 		DNS: pod.DNS.Servers, Search: pod.DNS.Search, NTP: s.NTP,
@@ -80,7 +99,7 @@ func usable(r discover.Route) bool {
 // those on the link first, since a gateway must be reachable when a client
 // adds its route; then the narrower before the wider, the default route last.
 // The MTU is the interface's, or what the CNI put on the default route.
-func leaseRoutes(p prepare.Plan, address netip.Prefix, primary bool) ([]dhcp.Route, int) {
+func leaseRoutes(p prepare.Plan, address netip.Prefix, defaultRoute bool) ([]dhcp.Route, int) {
 	mtu := p.MTU
 	onLink := guestPrefix(p.Interface, address)
 	candidates := slices.SortedStableFunc(slices.Values(p.Interface.Routes), func(a, b discover.Route) int {
@@ -98,7 +117,7 @@ func leaseRoutes(p prepare.Plan, address netip.Prefix, primary bool) ([]dhcp.Rou
 			continue
 		}
 		if r.Destination.Bits() == 0 {
-			if !primary {
+			if !defaultRoute {
 				continue
 			}
 			if r.MTU != 0 {

@@ -3,6 +3,7 @@ package prestart_test
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -32,10 +33,14 @@ func TestRealPlugins(t *testing.T) {
 			pod := podtest.NewBarePod(t)
 			dir := t.TempDir()
 			conf := strings.ReplaceAll(fmt.Sprintf(`{"cniVersion": "1.0.0", "name": "net", "plugins": [%s]}`, c.plugins), "STATE", filepath.Join(dir, "networks"))
-			attachment, err := podtest.AddCNI(t.Context(), pod.Node, pod.Pod, []byte(conf), podtest.Built(t, "cni"), filepath.Join(dir, "cache"), "eth0")
-			if err != nil {
-				t.Fatal(err)
+			add := func(ns *podtest.NS, conf string) *podtest.Attachment {
+				attachment, err := podtest.AddCNI(t.Context(), pod.Node, ns, []byte(conf), podtest.Built(t, "cni"), filepath.Join(dir, "cache"), "eth0")
+				if err != nil {
+					t.Fatal(err)
+				}
+				return attachment
 			}
+			attachment := add(pod.Pod, conf)
 			before := podtest.TakeSnapshot(t, pod.Pod)
 			h := newHook(t, pod)
 			if c.refused != "" {
@@ -43,6 +48,8 @@ func TestRealPlugins(t *testing.T) {
 					t.Errorf("got error %v, want %q", err, c.refused)
 				}
 			} else {
+				other := podtest.New(t)
+				neighbor := add(other, strings.ReplaceAll(conf, "10.88.0.7/24", "10.88.0.8/24"))
 				address := attachment.Result.IPs[0].Address.IP.String()
 				session := run(t, h)
 				guest := podtest.NewGuest(t, pod.Pod, session.Networks()[0].Tap, []byte(session.Networks()[0].MAC))
@@ -52,11 +59,18 @@ func TestRealPlugins(t *testing.T) {
 				guest.Run(t, "ping", "-c1", "-W2", podtest.OutsideIP.String())
 				guest.Run(t, "ping", "-c1", "-W2", "10.88.0.1")
 				pod.Node.Run(t, "ping", "-c1", "-W2", address)
+				talk(t, guest, netip.MustParseAddr(address),
+					host{"node", pod.Node, netip.MustParseAddr("10.88.0.1")},
+					host{"other pod", other, netip.MustParseAddr(neighbor.Result.IPs[0].Address.IP.String())},
+					host{"outside", pod.Outside, podtest.OutsideIP})
 				if err := session.Close(t.Context()); err != nil {
 					t.Fatal(err)
 				}
 				if err := h.Restore(t.Context()); err != nil {
 					t.Fatal(err)
+				}
+				if err := neighbor.Delete(context.WithoutCancel(t.Context())); err != nil {
+					t.Error(err)
 				}
 			}
 			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {

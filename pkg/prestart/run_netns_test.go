@@ -58,6 +58,7 @@ func TestGuestHasPodNetwork(t *testing.T) {
 		t.Run(string(shape), func(t *testing.T) {
 			t.Parallel()
 			pod := podtest.NewPod(t, shape)
+			neighbor := pod.NewNeighbor(t)
 			before := podtest.TakeSnapshot(t, pod.Pod)
 			h := newHook(t, pod)
 			session := run(t, h)
@@ -84,6 +85,7 @@ func TestGuestHasPodNetwork(t *testing.T) {
 			}
 			guest.Run(t, "ping", "-c1", "-W2", podtest.OutsideIP.String())
 			pod.Node.Run(t, "ping", "-c1", "-W2", pod.IP.Addr().String())
+			talk(t, guest, pod.IP.Addr(), hosts(pod, neighbor)...)
 			mtu, err := strconv.Atoi(lease["mtu"])
 			if err != nil {
 				t.Fatal(err)
@@ -264,9 +266,12 @@ func TestSeveralInterfaces(t *testing.T) {
 			if n.Name != name {
 				continue
 			}
-			guest := podtest.NewGuest(t, pod.Pod, n.Tap, []byte(n.MAC))
-			lease, err := guest.Udhcpc(t.Context())
+			guest, err := podtest.StartGuest(t.Context(), pod.Pod, n.Tap, []byte(n.MAC))
 			if err != nil {
+				t.Fatal(err)
+			}
+			lease, err := guest.Udhcpc(t.Context())
+			if err := errors.Join(err, guest.Close()); err != nil {
 				t.Fatalf("%s: %v", name, err)
 			}
 			return lease
@@ -279,8 +284,27 @@ func TestSeveralInterfaces(t *testing.T) {
 	if l := in("net1"); l["ip"] != "10.9.0.7" || l["router"] != "" || l["staticroutes"] != "10.10.0.0/16 10.9.0.1" {
 		t.Errorf("the secondary's lease is %v", l)
 	}
+	for name, routes := range map[string][2]string{ // of eth0 and net1
+		"net1":                  {"10.244.0.0/16 10.244.1.1", "10.10.0.0/16 10.9.0.1 0.0.0.0/0 10.9.0.1"},
+		prestart.NoDefaultRoute: {"10.244.0.0/16 10.244.1.1", "10.10.0.0/16 10.9.0.1"},
+	} {
+		if err := session.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		h.Lease.DefaultRoute = name
+		session = run(t, h)
+		for i, want := range routes {
+			if got := in(session.Networks()[i].Name)["staticroutes"]; got != want {
+				t.Errorf("with the default route to %s the routes of %d are %q, want %q", name, i, got, want)
+			}
+		}
+	}
 	if err := session.Close(t.Context()); err != nil {
 		t.Fatal(err)
+	}
+	h.Lease.DefaultRoute = "net7"
+	if _, err := h.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "net7 is none of the VM's interfaces") {
+		t.Errorf("a default route to net7: %v", err)
 	}
 	if err := h.Restore(t.Context()); err != nil {
 		t.Fatal(err)

@@ -110,8 +110,12 @@ func (h Hook) open(ctx context.Context, since time.Time, pod discover.Pod, plans
 			}
 		}
 	}()
-	for i, p := range plans {
-		lease, ok := NewLease(p, pod, i == 0, h.Lease)
+	defaultRoute, err := h.Lease.hasDefaultRoute(plans)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range plans {
+		lease, ok := NewLease(p, pod, defaultRoute[p.Interface.Name], h.Lease)
 		if !ok {
 			h.Log.Info("no IPv4 address to lease: the VM is bridged through", "interface", p.Interface.Name)
 			continue

@@ -1,0 +1,79 @@
+package prestart_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+)
+
+// A pod interface that a VM can't be bridged to is refused before the first
+// change, by plan in the same words.
+func TestRefusedInterfaces(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		make []string // ip(8) lines in the pod
+		want []string
+	}{
+		{
+			"macvlan",
+			[]string{"link add parent type veth peer name peer", "link set parent up", "link add net0 link parent type macvlan mode bridge"},
+			[]string{"it is a macvlan", "only frames for its own MAC", "veth-based network"},
+		},
+		{
+			"macvtap",
+			[]string{"link add parent type veth peer name peer", "link set parent up", "link add net0 link parent type macvtap mode bridge"},
+			[]string{"it is a macvtap", "only frames for its own MAC", "veth-based network"},
+		},
+		{
+			"bridge port",
+			[]string{"link add br7 type bridge", "link add net0 type veth peer name peer", "link set net0 master br7"},
+			[]string{"port of the bridge", "br7", "ip link set net0 nomaster"},
+		},
+		{
+			"bridge",
+			[]string{"link add net0 type bridge"},
+			[]string{"it is a bridge", "--state-dir"},
+		},
+		{
+			"layer 3",
+			[]string{"tuntap add dev net0 mode tun"},
+			[]string{"without Ethernet frames", "netkit's L2 mode"},
+		},
+		{
+			"no ARP",
+			[]string{"link add net0 type veth peer name peer", "link set net0 arp off"},
+			[]string{"ARP is off", "set the CNI to veth"},
+		},
+		{
+			"loopback",
+			[]string{"link add net0 type veth peer name peer"},
+			[]string{"it is the loopback", "--interface"},
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			pod := podtest.NewBarePod(t)
+			pod.Pod.IP(t, append(c.make, "addr add 10.9.0.7/24 dev net0", "link set net0 up", "addr add 10.9.1.7/32 dev lo")...)
+			h := newHook(t, pod)
+			h.Interfaces = []string{"net0"}
+			if c.name == "loopback" {
+				h.Interfaces = []string{"lo"}
+			}
+			before := podtest.TakeSnapshot(t, pod.Pod)
+			_, planned := h.Plan(t.Context())
+			_, applied := h.Run(t.Context())
+			if planned == nil || applied == nil || planned.Error() != applied.Error() {
+				t.Errorf("plan says %v, run says %v", planned, applied)
+			}
+			for _, want := range c.want {
+				if applied == nil || !strings.Contains(applied.Error(), want) {
+					t.Errorf("no %q in: %v", want, applied)
+				}
+			}
+			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+				t.Errorf("afterwards:\n%s", d)
+			}
+		})
+	}
+}

@@ -4,13 +4,16 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"testing"
 )
 
 // client is a DHCP client.
 type client struct {
 	name  string // of its script too
 	title string
-	rapid bool // asks for a lease in two messages (RFC 4039)
+	once  bool // does not renew
+	// start starts it in a guest at a pod's tap, until the test's end.
+	start func(*testing.T, client, *seat) running
 	// own is what it does otherwise than it is told, known and not ours to
 	// change.
 	own []habit
@@ -31,15 +34,19 @@ func (c client) makes(l lease) state {
 	})
 }
 
+// everyone is all clients.
+func everyone() []client { return append(clients(), debian) }
+
+// clients are those that have a guest for each lease.
 func clients() []client {
 	return []client{
-		{name: "udhcpc", title: "udhcpc", own: []habit{
+		{name: "udhcpc", title: "udhcpc", start: inSandbox, own: []habit{
 			{"Debian's script adds the default route alone: classless static routes are not asked for.", onlyDefault},
 			{"Debian's script writes the domain, but no search list: that is not asked for.", func(s *state) { s.Search = s.Search[:1] }},
 			{"Debian's script does not set the hostname.", func(s *state) { s.Hostname = unset }},
 		}},
-		{name: "dhclient", title: "dhclient"},
-		{name: "dhcpcd", title: "dhcpcd", rapid: true, own: []habit{
+		{name: "dhclient", title: "dhclient", start: inSandbox},
+		{name: "dhcpcd", title: "dhcpcd", start: inSandbox, own: []habit{
 			{"The MTU goes onto the routes, not the interface.", func(s *state) {
 				for i := range s.Routes {
 					s.Routes[i] += fmt.Sprintf(" mtu %d", s.MTU)
@@ -48,18 +55,37 @@ func clients() []client {
 			}},
 			{"The hostname gets the domain.", func(s *state) { s.Hostname += "." + s.Search[0] }},
 		}},
-		{name: "networkd", title: "systemd-networkd", own: []habit{
-			{"Routes to the DNS servers, and to the gateway, are added (RoutesToDNS=); without a gateway on the link.", routesToDNS},
+		{name: "networkd", title: "systemd-networkd", start: inSandbox, own: []habit{
+			networkdRoutes,
 		}},
-		{name: "networkmanager", title: "NetworkManager"},
-		{name: "connman", title: "connman", own: []habit{
+		{name: "networkmanager", title: "NetworkManager", start: inSandbox},
+		{name: "connman", title: "connman", start: inSandbox, own: []habit{
 			{"Classless static routes are not asked for: the default route follows from the router.", onlyDefault},
 			{"Routes to the DNS servers, and to the gateway, are added; without a gateway on the link.", routesToDNS},
 			{"Without a router the default route is on the link.", defaultAnyway},
 			{"The search list is not asked for: the domain takes its place.", func(s *state) { s.Search = s.Search[:1] }},
 		}},
+		{name: "ipxe", title: "iPXE", once: true, start: inIPXE, own: []habit{
+			{"Classless static routes are not asked for: the default route follows from the router.", onlyDefault},
+			{"It uses one DNS server.", func(s *state) { s.DNS = s.DNS[:1] }},
+			{notRenewed, asGiven},
+		}},
+		{name: "ovmf", title: "OVMF", once: true, start: inOVMF, own: []habit{
+			{"Classless static routes are not asked for: the default route follows from the router.", onlyDefault},
+			{"It has neither an MTU, nor a search list, nor a hostname.", func(s *state) { s.MTU, s.Search, s.Hostname = 0, nil, "" }},
+			{notRenewed, asGiven},
+		}},
 	}
 }
+
+var networkdRoutes = habit{
+	"Routes to the DNS servers, and to the gateway, are added (RoutesToDNS=); without a gateway on the link.", routesToDNS,
+}
+
+// notRenewed is why a client is once.
+const notRenewed = "A lease that has an end is not renewed."
+
+func asGiven(*state) {}
 
 // unset is the hostname that a guest has before it is told another.
 const unset = "localhost"

@@ -22,58 +22,80 @@ type result struct {
 	renewed string // how; empty: the lease has no end
 }
 
+// results are what the clients did with the leases. Safe for use by several
+// goroutines.
+type results struct {
+	mu sync.Mutex
+	by map[string]result // by names of lease and client
+}
+
+func (r *results) add(l lease, c client, got result) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.by[l.name+"/"+c.name] = got
+}
+
 func TestClients(t *testing.T) {
 	fetch(t)
-	var mu sync.Mutex
-	results := map[string]result{}
+	all := &results{by: map[string]result{}}
+	var work sync.WaitGroup
+	work.Go(func() {
+		t.Run(debian.name, func(t *testing.T) { takeInTurn(t, all) })
+	})
 	// They mostly wait, so more at once than there are processors.
 	slots := make(chan struct{}, 8)
-	var all sync.WaitGroup
 	for _, l := range slices.Backward(leases()) { // those that wait longest first
 		for _, c := range clients() {
 			slots <- struct{}{}
-			all.Go(func() {
+			work.Go(func() {
 				defer func() { <-slots }()
 				t.Run(l.name+"/"+c.name, func(t *testing.T) {
-					r := take(t, c, l)
-					mu.Lock()
-					defer mu.Unlock()
-					results[l.name+"/"+c.name] = r
+					at := l.serve(t)
+					all.add(l, c, at.take(t, c, func() running { return c.start(t, c, at) }))
 				})
 			})
 		}
 	}
-	all.Wait()
+	work.Wait()
 	// Not with -run or where some were skipped.
-	if !t.Failed() && len(results) == len(leases())*len(clients()) {
-		checkTable(t, results)
+	if !t.Failed() && len(all.by) == len(leases())*len(everyone()) {
+		checkTable(t, all.by)
 	}
 }
 
-// take has a client take a lease.
-func take(t *testing.T, c client, l lease) result {
-	pod, server := l.serve(t)
-	tap := newWitness(t, pod)
-	guest := newGuest(t, pod)
-	running := c.start(t, guest)
+// running is a client at work in a guest.
+type running interface {
+	// state reads what the client has made of its lease until now.
+	state(t *testing.T) state
+	// renew asks a client to renew its lease before it would, if it can be asked.
+	renew(t *testing.T)
+}
 
+// take has a client take the lease, as it is started.
+func (at *seat) take(t *testing.T, c client, start func() running) result {
+	tap := newWitness(t, at.pod)
+	guest := start()
 	tap.await(t, "ACK", isAck)
-	r := result{state: running.await(t, c.makes(l))}
-	if l.renew {
-		running.do(t, "renew")
-		renewal := tap.await(t, "renewal", isRenewal)
+	want := c.makes(at.lease)
+	r := result{state: await(t, guest, want)}
+	switch {
+	case !at.renew:
+	case c.once:
+		r.renewed = "none"
+	default:
+		guest.renew(t)
 		r.renewed = "unicast"
-		if renewal.broadcast {
+		if tap.await(t, "renewal", isRenewal).broadcast {
 			r.renewed = "broadcast"
 		}
 		tap.await(t, "ACK", isAck)
-		running.await(t, c.makes(l))
+		await(t, guest, want)
 	}
-	server.isContent(t, c, l)
+	at.server.isContent(t, c, at.lease)
 	if t.Failed() {
 		t.Logf("seen: %v", tap.types())
 	}
-	c.record(t, l, tap.seen)
+	c.record(t, at.lease, tap.seen)
 	return r
 }
 

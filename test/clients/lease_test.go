@@ -76,9 +76,16 @@ func leases() []lease {
 	}
 }
 
+// seat is where a guest gets a lease: at the tap of a pod that is served.
+type seat struct {
+	lease
+	pod    *podtest.Pod
+	server *server
+}
+
 // serve runs the program in a pod as the lease has it until the test's end, and
-// returns the pod once the program listens.
-func (l lease) serve(t *testing.T) (*podtest.Pod, *server) {
+// returns once the program listens.
+func (l lease) serve(t *testing.T) *seat {
 	t.Helper()
 	pod := podtest.NewPod(t, l.shape)
 	pod.Node.IP(t, l.node...)
@@ -90,5 +97,5 @@ func (l lease) serve(t *testing.T) (*podtest.Pod, *server) {
 	}
 	s := &server{binary: podtest.Built(t, "virt-launcher-net"), pod: pod, stateDir: filepath.Join(dir, "state")}
 	s.start(t, append([]string{"--no-check", "--resolv-conf", resolv, "--hostname", "vm-7"}, l.args...))
-	return pod, s
+	return &seat{l, pod, s}
 }

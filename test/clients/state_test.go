@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -60,12 +61,13 @@ func (r route) words() string {
 	return words
 }
 
-// state reads what there is now.
-func (c *running) state(t *testing.T) state {
+// kernelState is what the kernel of a guest has, as ip -json -4 prints
+// addresses, and without -4 the link, of a NIC, and all routes.
+func kernelState(t *testing.T, addresses, nic, table []byte) state {
 	t.Helper()
 	var s state
 	var links []link
-	readJSON(t, c.guest.NS.Run(t, "ip", "-json", "-4", "address", "show", "dev", "eth0"), &links)
+	readJSON(t, addresses, &links)
 	var own netip.Prefix
 	for _, link := range links { // none if there is no address
 		for _, a := range link.Addresses {
@@ -73,11 +75,11 @@ func (c *running) state(t *testing.T) state {
 			own = netip.MustParsePrefix(s.Address).Masked()
 		}
 	}
-	readJSON(t, c.guest.NS.Run(t, "ip", "-json", "link", "show", "dev", "eth0"), &links)
+	readJSON(t, nic, &links)
 	s.MTU = links[0].MTU
 
 	var routes []route
-	readJSON(t, c.guest.NS.Run(t, "ip", "-json", "-4", "route", "show"), &routes)
+	readJSON(t, table, &routes)
 	for _, r := range routes {
 		if r.Gateway != "" || r.Destination != own.String() {
 			s.Routes = append(s.Routes, r.words())
@@ -85,46 +87,45 @@ func (c *running) state(t *testing.T) state {
 	}
 	slices.Sort(s.Routes)
 	s.Routes = slices.Compact(s.Routes)
-	c.told(t, &s)
 	return s
 }
 
-// told reads what the client told programs: a line each, a word first.
-func (c *running) told(t *testing.T, s *state) {
+// say adds what a client told programs: a word that says what it is, and it.
+func (s *state) say(t *testing.T, what string, words ...string) {
 	t.Helper()
-	for line := range strings.Lines(c.do(t, "state")) {
-		words := strings.Fields(line)
-		if len(words) == 0 {
-			continue
+	switch what {
+	case "dns":
+		s.DNS = append(s.DNS, words...)
+	case "search":
+		for _, domain := range words {
+			s.Search = append(s.Search, strings.TrimSuffix(domain, "."))
 		}
-		switch words[0] {
-		case "dns":
-			s.DNS = append(s.DNS, words[1:]...)
-		case "search":
-			for _, domain := range words[1:] {
-				s.Search = append(s.Search, strings.TrimSuffix(domain, "."))
-			}
-			s.Search = slices.Compact(s.Search) // the domain, and the list that begins with it
-		case "hostname":
-			s.Hostname = strings.Join(words[1:], " ")
+		s.Search = slices.Compact(s.Search) // the domain, and the list that begins with it
+	case "hostname":
+		s.Hostname = strings.Join(words, " ")
+	case "mtu":
+		mtu, err := strconv.Atoi(words[0])
+		if err != nil {
+			t.Fatal(err)
 		}
+		s.MTU = mtu
 	}
 }
 
-func readJSON(t *testing.T, text string, into any) {
+func readJSON(t *testing.T, text []byte, into any) {
 	t.Helper()
-	if err := json.Unmarshal([]byte(text), into); err != nil {
+	if err := json.Unmarshal(text, into); err != nil {
 		t.Fatalf("%v in %q", err, text)
 	}
 }
 
 // await waits until the state is as wanted. There is no event for all of it
 // that all clients have in common.
-func (c *running) await(t *testing.T, want state) state {
+func await(t *testing.T, guest running, want state) state {
 	t.Helper()
 	deadline := time.Now().Add(patience)
 	for {
-		got := c.state(t)
+		got := guest.state(t)
 		if reflect.DeepEqual(got, want) {
 			return got
 		}

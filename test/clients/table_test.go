@@ -1,6 +1,7 @@
 package clients
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -19,11 +20,13 @@ What real DHCP clients, of Debian 12, make of the leases that a guest can get.
 Each runs in a guest behind the tap of a pod of which virt-launcher-net has
 taken care. What is told here is each client's own state: addresses, routes and
 MTU as ip(8) shows them in the guest, DNS servers, search list and hostname as
-the client has set them there.
+the client has set them there. iPXE and OVMF, which are firmware of a virtual
+machine, say what they have on their consoles: iPXE by its commands, OVMF by
+those of its shell. test/netboot has both load and run a file by flannel's lease.
 
 This is written by the tests: ` + "`go test ./test/clients -update`" + `. ` + "`make test`" + ` fails if
 a client does otherwise. ✓ is as given, + and − are what the client has beyond
-that and what it lacks.
+that and what it lacks, – is nothing.
 `
 
 // checkTable compares what the clients did with the documentation, or writes it.
@@ -54,7 +57,7 @@ func table(results map[string]result) string {
 		writeRow(&b, slices.Repeat([]string{"---"}, 8)...)
 		g := l.given
 		writeRow(&b, "*given*", g.Address, listRoutes(g.Routes), fmt.Sprint(g.MTU), lines(g.DNS), lines(g.Search), g.Hostname, "")
-		for _, c := range clients() {
+		for _, c := range everyone() {
 			r := results[l.name+"/"+c.name]
 			writeRow(&b, c.title,
 				cell(r.state.Address, g.Address), routesCell(r.state.Routes, g.Routes), cell(r.state.MTU, g.MTU),
@@ -62,7 +65,7 @@ func table(results map[string]result) string {
 		}
 	}
 	b.WriteString("\n## Habits\n\nWhy some differ from what is given, which is their way with every server:\n\n")
-	for _, c := range clients() {
+	for _, c := range everyone() {
 		for _, h := range c.own {
 			fmt.Fprintf(&b, "- %s: %s\n", c.title, h.why)
 		}
@@ -74,11 +77,18 @@ func writeRow(b *strings.Builder, cells ...string) {
 	fmt.Fprintf(b, "| %s |\n", strings.Join(cells, " | "))
 }
 
-const same = "✓"
+const (
+	same    = "✓"
+	missing = "–"
+)
 
 func cell[V comparable](got, given V) string {
-	if got == given {
+	var none V
+	switch got {
+	case given:
 		return same
+	case none:
+		return missing
 	}
 	return fmt.Sprint(got)
 }
@@ -90,7 +100,7 @@ func listCell(got, given []string) string {
 	if slices.Equal(got, given) {
 		return same
 	}
-	return lines(got)
+	return cmp.Or(lines(got), missing)
 }
 
 // routesCell is for lists of which the order does not matter.

@@ -2,8 +2,9 @@
 # build.sh OUTDIR: a tiny Linux guest to boot with -kernel OUTDIR/vmlinuz
 # -initrd OUTDIR/initramfs: Debian's cloud kernel, taken out of its package
 # without installing it, and an initramfs of busybox and init beside this
-# script. Needs busybox-static, cpio, dpkg and apt; writes nothing outside
-# OUTDIR. Does nothing if OUTDIR holds what the same sources gave before.
+# script. OUTDIR/modules has that kernel's modules for a virtual machine. Needs
+# busybox-static, cpio, dpkg and apt; writes nothing outside OUTDIR. Does nothing
+# if OUTDIR holds what the same sources gave before.
 set -euo pipefail
 
 out=${1:?usage: build.sh OUTDIR}
@@ -25,6 +26,7 @@ if ldd "$busybox" >/dev/null 2>&1; then
 fi
 
 mkdir -p "$out"
+out=$(cd "$out" && pwd)
 work=$(mktemp -d "$out/work.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 
@@ -63,11 +65,22 @@ make_root() {
 	done
 }
 
+# keep_modules keeps what a guest that loads its modules itself wants.
+keep_modules() {
+	(
+		cd "$work/kernel/lib/modules"
+		find . \( -path '*/drivers/virtio/*.ko' -o -name 'virtio_*.ko' -o -name virtio-rng.ko -o -name '*failover.ko' \
+			-o -name button.ko -o -name 'modules.builtin*' -o -name modules.order \) -print0 |
+			cpio --quiet --null --pass-through --make-directories "$work/modules"
+	)
+}
+
 fetch_kernel
 make_root
+keep_modules
 cp "$work"/kernel/boot/vmlinuz-* "$work/vmlinuz"
 (cd "$work/root" && find . -print0 | sort -z | cpio --quiet --null --create --format=newc --owner=+0:+0) >"$work/initramfs"
 chmod 644 "$work/vmlinuz" "$work/initramfs"
-rm -f "$out/sources"
-mv "$work/vmlinuz" "$work/initramfs" "$out/"
+rm -rf "$out/sources" "$out/modules"
+mv "$work/vmlinuz" "$work/initramfs" "$work/modules" "$out/"
 echo "$sources" >"$out/sources"

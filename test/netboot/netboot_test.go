@@ -3,20 +3,13 @@
 package netboot_test
 
 import (
-	"bufio"
-	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 )
@@ -29,7 +22,7 @@ const (
 )
 
 // bootTime is how long firmware may take, emulated on a busy machine.
-const bootTime = 90 * time.Second
+const bootTime = 3 * time.Minute
 
 // script is what iPXE runs. That the server is asked for the next file, by a
 // name that holds what iPXE knows, proves that it ran.
@@ -47,7 +40,7 @@ var bootFiles = []string{
 func TestIPXE(t *testing.T) {
 	t.Parallel()
 	n := newNetwork(t, podtest.Flannel)
-	need(t, ipxeROM) // QEMU finds it by itself
+	podtest.Packaged(t, ipxeROM) // QEMU finds it by itself
 	n.boot(t, "-device", "virtio-net-pci,netdev=net")
 	n.wait(t, "sent", "boot.ipxe")
 	n.wait(t, "proof-pcbios-"+n.pod.IP.Addr().String()+"-vm-7")
@@ -60,7 +53,7 @@ func TestIPXE(t *testing.T) {
 func TestOVMF(t *testing.T) {
 	t.Parallel()
 	n := newNetwork(t, podtest.Flannel)
-	n.boot(t, "-bios", need(t, ovmf), "-device", "virtio-net-pci,netdev=net,bootindex=0,romfile=")
+	n.boot(t, "-bios", podtest.Packaged(t, ovmf), "-device", "virtio-net-pci,netdev=net,bootindex=0,romfile=")
 	n.wait(t, "sent", "snponly.efi")
 	n.wait(t, "sent", "boot.ipxe")
 	n.wait(t, "proof-efi-"+n.pod.IP.Addr().String()+"-vm-7")
@@ -71,9 +64,9 @@ func TestOVMF(t *testing.T) {
 type network struct {
 	pod    *podtest.Pod
 	common []string // flags of the program
-	tftp   *output
-	served *output
-	qemu   *output
+	tftp   *podtest.Console
+	served *podtest.Console
+	qemu   *podtest.Console
 }
 
 func newNetwork(t *testing.T, shape podtest.Shape) *network {
@@ -86,16 +79,16 @@ func newNetwork(t *testing.T, shape podtest.Shape) *network {
 	if err := errors.Join(
 		os.Mkdir(root, 0o755),
 		os.WriteFile(filepath.Join(root, "boot.ipxe"), []byte(script), 0o644),
-		os.Symlink(need(t, ipxeEFI), filepath.Join(root, "snponly.efi")),
+		os.Symlink(podtest.Packaged(t, ipxeEFI), filepath.Join(root, "snponly.efi")),
 	); err != nil {
 		t.Fatal(err)
 	}
-	n.tftp = start(t, n.pod.Outside.Command(t.Context(), "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--pid-file=",
+	n.tftp = podtest.StartConsole(t, n.pod.Outside.Command(t.Context(), "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--pid-file=",
 		"--user=root", "--log-facility=-", "--port=0", "--enable-tftp", "--tftp-root="+root))
-	n.tftp.wait(t, "TFTP root is")
+	n.tftp.WaitLine(t, bootTime, "TFTP root is")
 
 	args := append([]string{"run", "--no-check", "--resolv-conf", "/dev/null", "--hostname", "vm-7"}, bootFiles...)
-	n.served = start(t, n.pod.Node.Command(t.Context(), podtest.Built(t, "virt-launcher-net"), append(args, n.common...)...))
+	n.served = podtest.StartConsole(t, n.pod.Node.Command(t.Context(), podtest.Built(t, "virt-launcher-net"), append(args, n.common...)...))
 	n.program(t, "wait", "--for", "network", "--timeout", "30s")
 	return n
 }
@@ -112,7 +105,7 @@ func (n *network) boot(t *testing.T, args ...string) {
 			args[i] += ",mac=" + n.pod.MAC.String()
 		}
 	}
-	n.qemu = start(t, n.pod.Pod.Command(t.Context(), "qemu-system-x86_64", args...))
+	n.qemu = podtest.StartConsole(t, n.pod.Pod.Command(t.Context(), "qemu-system-x86_64", args...))
 }
 
 // wait waits until the TFTP server has logged a line with all the words.
@@ -120,11 +113,11 @@ func (n *network) wait(t *testing.T, words ...string) {
 	t.Helper()
 	defer func() {
 		if t.Failed() {
-			t.Logf("the program printed:\n%s\nQEMU printed:\n%s", n.served.text(), n.qemu.text())
+			t.Logf("the program printed:\n%s\nQEMU printed:\n%s", n.served.Text(), n.qemu.Text())
 			t.Logf("status:\n%s", n.program(t, "status", "-o", "json"))
 		}
 	}()
-	n.tftp.wait(t, words...)
+	n.tftp.WaitLine(t, bootTime, words...)
 }
 
 // bound checks that the server saw iPXE take the lease.
@@ -150,109 +143,4 @@ func (n *network) bound(t *testing.T) {
 func (n *network) program(t *testing.T, args ...string) string {
 	t.Helper()
 	return n.pod.Node.Run(t, podtest.Built(t, "virt-launcher-net"), append(args, n.common...)...)
-}
-
-// need is the path of a file that a Debian package has.
-func need(t *testing.T, path string) string {
-	t.Helper()
-	if _, err := os.Stat(path); err != nil {
-		if os.Getenv("ALLOW_SKIP") == "1" {
-			t.Skipf("needs Debian's ipxe, ipxe-qemu and ovmf: %v", err)
-		}
-		t.Fatalf("needs Debian's ipxe, ipxe-qemu and ovmf (make deps): %v", err)
-	}
-	return path
-}
-
-// output is what a running program has printed.
-type output struct {
-	mu    sync.Mutex
-	lines []string
-	more  chan struct{} // closed when there is more, or the end
-	ended bool
-}
-
-// start starts a program, which is ended with the test.
-func start(t *testing.T, cmd *exec.Cmd) *output {
-	t.Helper()
-	o := &output{more: make(chan struct{})}
-	read, write := io.Pipe()
-	cmd.Stdout, cmd.Stderr = write, write
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		o.read(read)
-	}()
-	go func() {
-		_ = cmd.Wait() // it is ended by a signal
-		_ = write.Close()
-	}()
-	t.Cleanup(func() {
-		_ = cmd.Process.Signal(unix.SIGTERM) // an error: it has ended
-		select {
-		case <-done:
-		case <-time.After(5 * time.Second):
-			_ = cmd.Process.Kill()
-			<-done
-		}
-	})
-	return o
-}
-
-func (o *output) read(from io.Reader) {
-	for lines := bufio.NewScanner(from); lines.Scan(); {
-		o.add(lines.Text(), false)
-	}
-	o.add("", true)
-}
-
-func (o *output) add(line string, end bool) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.lines, o.ended = append(o.lines, line), end
-	close(o.more)
-	o.more = make(chan struct{})
-}
-
-func (o *output) text() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return strings.Join(o.lines, "\n")
-}
-
-// wait waits until a line with all the words is printed.
-func (o *output) wait(t *testing.T, words ...string) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), bootTime)
-	defer cancel()
-	for {
-		o.mu.Lock()
-		lines, more, ended := o.lines, o.more, o.ended
-		o.mu.Unlock()
-		for _, line := range lines {
-			if hasAll(line, words) {
-				return
-			}
-		}
-		if ended {
-			t.Fatalf("ended without %q; printed:\n%s", words, o.text())
-		}
-		select {
-		case <-more:
-		case <-ctx.Done():
-			t.Fatalf("no %q within %v; printed:\n%s", words, bootTime, o.text())
-		}
-	}
-}
-
-func hasAll(line string, words []string) bool {
-	for _, w := range words {
-		if !strings.Contains(line, w) {
-			return false
-		}
-	}
-	return true
 }

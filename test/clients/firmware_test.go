@@ -1,0 +1,161 @@
+package clients
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+)
+
+// What Debian's packages ipxe and ovmf hold.
+const (
+	ipxeKernel = "/usr/lib/ipxe/ipxe.lkrn"
+	ovmf       = "/usr/share/ovmf/OVMF.fd"
+)
+
+// firmware starts an emulated machine that has no more than firmware and a NIC,
+// with the console on its serial port.
+func firmware(t *testing.T, at *seat, args ...string) *podtest.Console {
+	t.Helper()
+	args = append([]string{
+		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+		"-machine", "q35,accel=tcg,graphics=off", "-cpu", "max", "-m", "256", "-serial", "stdio",
+		"-netdev", "tap,id=net,ifname=tap-eth0,script=no,downscript=no,vhost=off",
+		"-device", "virtio-net-pci,netdev=net,romfile=,mac=" + at.pod.MAC.String(),
+	}, args...)
+	return podtest.StartConsole(t, at.pod.Pod.Command(t.Context(), "qemu-system-x86_64", args...))
+}
+
+// ipxe is iPXE that has taken its lease and printed what it made of it.
+type ipxe struct{ console *podtest.Console }
+
+const ipxeScript = `#!ipxe
+dhcp net0
+route
+echo dns ${dns}
+echo search ${dnssl}
+echo hostname ${hostname}
+echo mtu ${net0/mtu}
+echo that is all
+shell
+`
+
+func inIPXE(t *testing.T, _ client, at *seat) running {
+	t.Helper()
+	script := filepath.Join(t.TempDir(), "script.ipxe")
+	if err := os.WriteFile(script, []byte(ipxeScript), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return &ipxe{firmware(t, at, "-kernel", podtest.Packaged(t, ipxeKernel), "-initrd", script)}
+}
+
+// It cannot be asked.
+func (*ipxe) renew(*testing.T) {}
+
+var ipxeRoute = regexp.MustCompile(`net0: ([\d.]+)/([\d.]+)(?: gw ([\d.]+))?`)
+
+func (i *ipxe) state(t *testing.T) state {
+	t.Helper()
+	text := i.console.Wait(t, bootTime, "state", func(text string) bool { return strings.Contains(text, "\nthat is all\n") })
+	var s state
+	for line := range strings.Lines(text) {
+		words := strings.Fields(line)
+		if m := ipxeRoute.FindStringSubmatch(line); m != nil {
+			s.Address = withMask(t, m[1], m[2])
+			if m[3] != "" {
+				s.Routes = append(s.Routes, toDefault+m[3])
+			}
+		} else if len(words) > 1 {
+			s.say(t, words[0], words[1:]...)
+		}
+	}
+	return s
+}
+
+// withMask is an address with its prefix length.
+func withMask(t *testing.T, address, mask string) string {
+	t.Helper()
+	m := net.ParseIP(mask).To4()
+	ones, bits := net.IPMask(m).Size()
+	if _, err := netip.ParseAddr(address); err != nil || bits == 0 {
+		t.Fatalf("address %s, mask %s", address, mask)
+	}
+	return fmt.Sprintf("%s/%d", address, ones)
+}
+
+// uefi is OVMF's network stack, by its shell.
+type uefi struct{ console *podtest.Console }
+
+func inOVMF(t *testing.T, _ client, at *seat) running {
+	t.Helper()
+	// The one thing to boot from is an empty disk: the shell is what is left.
+	u := &uefi{firmware(t, at, "-bios", podtest.Packaged(t, ovmf),
+		"-blockdev", "null-co,node-name=disk,size=1048576,read-zeroes=on", "-device", "virtio-blk-pci,drive=disk,bootindex=0")}
+	u.console.WaitLine(t, bootTime, "or any other key to continue")
+	u.run(t, "")
+	u.run(t, "connect -r")
+	u.run(t, "ifconfig -s eth0 dhcp")
+	return u
+}
+
+// run has the shell run a command, and returns what it printed.
+func (u *uefi) run(t *testing.T, command string) string {
+	t.Helper()
+	const prompt = "Shell> "
+	before := len(u.console.Text())
+	u.console.Say(t, command+"\r")
+	text := u.console.Wait(t, bootTime, "end of "+command, func(text string) bool { return strings.HasSuffix(text[before:], prompt) })
+	return strings.TrimSuffix(text[before:], prompt)
+}
+
+// It cannot be asked.
+func (*uefi) renew(*testing.T) {}
+
+func (u *uefi) state(t *testing.T) state {
+	t.Helper()
+	var s state
+	servers := false // follow
+	var network, mask string
+	for line := range strings.Lines(u.run(t, "ifconfig -l eth0")) {
+		name, value, _ := strings.Cut(line, ":")
+		name, value = strings.TrimSpace(name), strings.TrimSpace(value)
+		switch {
+		case name == "ipv4 address":
+			s.Address = value
+		case name == "subnet mask":
+			s.Address = withMask(t, s.Address, value)
+		case name == "Subnet":
+			network = value
+		case name == "Netmask":
+			mask = value
+		case name == "Gateway":
+			s.addRoute(t, withMask(t, network, mask), value)
+		case name == "DNS server":
+			servers = true
+		case servers && !strings.HasPrefix(name, "-") && name != "":
+			s.DNS = append(s.DNS, name)
+		}
+	}
+	return s
+}
+
+// addRoute adds a route that is not the address's own network.
+func (s *state) addRoute(t *testing.T, destination, gateway string) {
+	t.Helper()
+	switch own := netip.MustParsePrefix(s.Address).Masked().String(); {
+	case gateway != "0.0.0.0" && destination == "0.0.0.0/0":
+		s.Routes = append(s.Routes, toDefault+gateway)
+	case gateway != "0.0.0.0":
+		s.Routes = append(s.Routes, destination+" via "+gateway)
+	case destination != own:
+		s.Routes = append(s.Routes, destination)
+	}
+	slices.Sort(s.Routes)
+}

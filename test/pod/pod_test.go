@@ -283,8 +283,19 @@ func (p *vmPod) waitStatus(ctx context.Context, t *testing.T, wanted func(status
 // Nothing of a removed pod stays on the node.
 func (p *vmPod) testRemoval(t *testing.T) {
 	p.podman(t, "pod", "rm", "--force", "--time", "5", p.name)
-	if diff := podtest.Diff(p.before, podtest.TakeSnapshot(t, p.NS)); diff != "" {
-		t.Errorf("the node is not as before the pod:\n%s", diff)
+	// The kernel takes a namespace and what is in it down by and by.
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	for {
+		diff := podtest.Diff(p.before, podtest.TakeSnapshot(t, p.NS))
+		if diff == "" {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatalf("the node is not as before the pod:\n%s", diff)
+		case <-time.After(50 * time.Millisecond):
+		}
 	}
 	if now := p.run(t, "ls", "/run/netns"); now != p.spaces {
 		t.Errorf("network namespaces on the node were %q, now %q", p.spaces, now)

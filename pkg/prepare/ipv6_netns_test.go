@@ -1,0 +1,67 @@
+package prepare_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
+)
+
+// A guest that has the pod's IPv6 address and the planned router reaches what
+// the pod reached, and is reached there.
+func TestIPv6(t *testing.T) {
+	for _, shape := range []podtest.Shape{podtest.KindnetDual, podtest.CalicoDual} {
+		t.Run(string(shape), func(t *testing.T) {
+			t.Parallel()
+			pod := podtest.NewPod(t, shape)
+			if !pod.IPv6Gateway.IsLinkLocalUnicast() { // so that only we can answer for one
+				pod.Node.Run(t, "ip", "-6", "addr", "flush", "dev", pod.NodeLink, "scope", "link")
+			}
+			before := podtest.TakeSnapshot(t, pod.Pod)
+			dir := t.TempDir()
+			var plan prepare.Plan
+			inPod(t, pod.Pod, func() (err error) {
+				read, err := discover.ReadPod(t.Context(), discover.Options{})
+				if err != nil {
+					return err
+				}
+				store, err := prepare.OpenStore(t.Context(), dir)
+				if err != nil {
+					return err
+				}
+				defer store.Close()
+				if plan, err = prepare.NewPlan(read.Interfaces[0], prepare.Options{}); err != nil {
+					return err
+				}
+				return prepare.Apply(t.Context(), nil, store, plan)
+			})
+			if plan.IPv6 == nil || plan.IPv6.Address != pod.IPv6 || plan.IPv6.Router == nil {
+				t.Fatalf("planned %+v", plan.IPv6)
+			}
+			router := plan.IPv6.Router
+			if natural := pod.IPv6Gateway.IsLinkLocalUnicast(); natural != (router.MAC == nil) {
+				t.Errorf("the router is %+v, the gateway %s", router, pod.IPv6Gateway)
+			}
+			guest := podtest.NewGuest(t, pod.Pod, plan.Tap.Name, pod.MAC)
+			guest.IP(t, "addr add "+plan.IPv6.Address.Addr().String()+"/128 dev eth0", "route add default via "+router.LinkLocal.String()+" dev eth0")
+			if err := podtest.WaitSettled(t.Context(), guest.NS); err != nil {
+				t.Fatal(err)
+			}
+			for range 2 {
+				guest.Run(t, "ping", "-c1", "-W3", podtest.OutsideIPv6.String())
+				guest.IP(t, "neigh flush all")
+			}
+			pod.Outside.Run(t, "ping", "-c1", "-W3", plan.IPv6.Address.Addr().String())
+			pod.Node.Run(t, "ping", "-c1", "-W3", plan.IPv6.Address.Addr().String())
+			if out := guest.Run(t, "ip", "-6", "addr", "show", "dev", "eth0"); strings.Contains(out, "dadfailed") {
+				t.Errorf("somebody else has the address:\n%s", out)
+			}
+			inPod(t, pod.Pod, func() error { return restore(t.Context(), dir) })
+			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+				t.Errorf("after restore:\n%s", d)
+			}
+		})
+	}
+}

@@ -46,6 +46,7 @@ func TestIPv6(t *testing.T) {
 			}
 			guest := podtest.NewGuest(t, pod.Pod, plan.Tap.Name, pod.MAC)
 			guest.IP(t, "addr add "+plan.IPv6.Address.Addr().String()+"/128 dev eth0", "route add default via "+router.LinkLocal.String()+" dev eth0")
+			inPod(t, pod.Pod, func() error { return plan.WaitForwarding(t.Context()) })
 			if err := podtest.WaitSettled(t.Context(), guest.NS); err != nil {
 				t.Fatal(err)
 			}

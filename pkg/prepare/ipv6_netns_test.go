@@ -16,8 +16,9 @@ func TestIPv6(t *testing.T) {
 		t.Run(string(shape), func(t *testing.T) {
 			t.Parallel()
 			pod := podtest.NewPod(t, shape)
-			if !pod.IPv6Gateway.IsLinkLocalUnicast() { // so that only we can answer for one
-				pod.Node.Run(t, "ip", "-6", "addr", "flush", "dev", pod.NodeLink, "scope", "link")
+			if !pod.IPv6Gateway.IsLinkLocalUnicast() { // so that only we can answer for the one from its MAC
+				pod.Node.IP(t, "link set "+pod.NodeLink+" addrgenmode none", "addr add fe80::1/64 dev "+pod.NodeLink+" nodad")
+				pod.Node.Run(t, "ip", "-6", "addr", "del", linkLocalOf(t, pod), "dev", pod.NodeLink)
 			}
 			before := podtest.TakeSnapshot(t, pod.Pod)
 			dir := t.TempDir()
@@ -68,4 +69,16 @@ func TestIPv6(t *testing.T) {
 			}
 		})
 	}
+}
+
+// linkLocalOf is the address that the node's end of the pod's link was born with.
+func linkLocalOf(t *testing.T, pod *podtest.Pod) string {
+	t.Helper()
+	for _, word := range strings.Fields(pod.Node.Run(t, "ip", "-6", "addr", "show", "dev", pod.NodeLink, "scope", "link")) {
+		if strings.HasPrefix(word, "fe80::") && word != "fe80::1/64" {
+			return word
+		}
+	}
+	t.Fatal("the node has no link-local address")
+	return ""
 }

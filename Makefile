@@ -8,6 +8,7 @@ GO       ?= go
 FUZZTIME ?= 20s
 BENCH    ?= .
 DEMO     ?=
+IMAGE    ?= virt-launcher-net:dev
 PREFIX   ?= /usr/local
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 
@@ -51,6 +52,23 @@ docs: ## write docs/cli.md and the manual pages from the help texts, and docs/po
 	$(GO) test $(TAGS) ./cmd/virt-launcher-net -run Reference -update
 	dot -Tsvg docs/pod.dot -o docs/pod.svg
 
+.PHONY: image
+image: ## build the container image IMAGE (virt-launcher-net:dev), and IMAGE-amd64 and IMAGE-arm64, by docker or podman
+	@engine=$${ENGINE:-$$(command -v docker || command -v podman || true)}; archs='amd64 arm64'; \
+	if [ -z "$$engine" ]; then echo 'make image needs docker or podman' >&2; exit 1; fi; \
+	export DOCKER_BUILDKIT=1; \
+	if ! $$engine build --help >/dev/null 2>&1; then \
+		export DOCKER_BUILDKIT=0; archs=$$($(GO) env GOARCH); \
+		echo "$$engine has no BuildKit (buildx): an image for $$archs only" >&2; \
+	fi; \
+	for arch in $$archs; do \
+		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' \
+			-o build/image/linux/$$arch/ ./cmd/virt-launcher-net; \
+		(set -x; $$engine build --quiet --platform linux/$$arch --build-arg TARGETOS=linux --build-arg TARGETARCH=$$arch \
+			--build-arg VERSION=$(VERSION) --tag $(IMAGE)-$$arch .); \
+	done; \
+	(set -x; $$engine tag $(IMAGE)-$$($(GO) env GOARCH) $(IMAGE))
+
 .PHONY: demo
 demo: deps build cni guest ## boot a VM on a pod's network and show it, as root; DEMO=calico for a Calico pod
 	$(GO) build $(TAGS) -o build/ ./test/demo
@@ -59,19 +77,22 @@ demo: deps build cni guest ## boot a VM on a pod's network and show it, as root;
 .PHONY: test
 test: deps build cni guest debian ## run all tests, as root; ALLOW_SKIP=1 skips what the machine cannot do
 	$(GO) vet $(TAGS) ./...
-	$(GO) test $(TAGS) -race -count=1 -timeout 9m ./...
+	$(GO) test $(TAGS) -race -count=1 -parallel 4 -timeout 9m ./...
+
+.PHONY: static
+static: # what the image of this machine's architecture holds
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' \
+		-o build/image/linux/$$($(GO) env GOARCH)/ ./cmd/virt-launcher-net
 
 .PHONY: test-pod
-test-pod: deps cni guest ## run the program as a sidecar in a pod of containers, as root
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o build/pod/ ./cmd/virt-launcher-net
+test-pod: deps cni guest static ## run the program as a sidecar in a pod of containers, as root
 	VLN_TEST_POD=1 $(GO) test -count=1 -v -timeout 5m ./test/pod
 
 .PHONY: test-kind
-test-kind: deps guest ## run VMs in pods of a two-node Kubernetes cluster, as root; KEEP=1 gives a shell in it
+test-kind: deps guest static ## run VMs in pods of a two-node Kubernetes cluster, as root; KEEP=1 gives a shell in it
 	@packages='$(KIND_PACKAGES)'; \
 	[ -n "$$(docker image ls -q kindest/node 2>/dev/null)" ] || packages+=' $(KIND_ENGINE_PACKAGES)'; \
 	$(MAKE) --no-print-directory deps DEBIAN_PACKAGES="$$packages"
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o build/kind/ ./cmd/virt-launcher-net
 	$(GO) test -c -o build/kind/ ./test/kind
 	cd test/kind && $(SUDO) ./run.sh $(CURDIR)/build/kind $(CURDIR)/build/kind/kind.test -test.v -test.timeout 15m
 

@@ -1,0 +1,74 @@
+#!/bin/bash
+# cluster.sh DIR IMAGE COMMAND...: runs a command with a kind cluster, whose
+# kubeconfig and kubectl it finds, and deletes the cluster after it. Its nodes
+# are of that image, or if it is '' of one that is made from what is in DIR.
+# With KEEP=1 there is a shell in between to look at the cluster.
+set -euo pipefail
+
+dir=$(cd "${1:?usage: cluster.sh DIR IMAGE COMMAND...}" && pwd)
+image=$2
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+shift 2
+name=virt-launcher-net
+export KUBECONFIG=$dir/kubeconfig PATH=$dir/bin:$PATH KIND_CLUSTER=$name
+
+step() {
+	local start=$SECONDS
+	"$@" || { local result=$?; echo "cluster.sh: failed: $*" >&2; return "$result"; }
+	echo "cluster.sh: $((SECONDS - start)) s: $*" >&2
+}
+
+# Says what the cluster was like, and takes it down.
+finish() {
+	local result=$?
+	trap '' INT TERM
+	if [ "${KEEP:-}" = 1 ]; then
+		echo 'cluster.sh: kubectl, kind and docker work in this shell; exit takes the cluster down' >&2
+		bash -i || true
+	fi
+	if ((result)); then
+		kubectl get nodes,pods --all-namespaces -o wide >&2 || true
+		rm -rf "$dir/logs"
+		kind -q export logs "$dir/logs" --name "$name" >&2 || true
+		echo "cluster.sh: logs of nodes and pods are in $dir/logs" >&2
+	fi
+	step kind -q delete cluster --name "$name" || true
+	exit "$result"
+}
+
+load() {
+	docker build --quiet --build-arg TARGETOS=linux --build-arg "TARGETARCH=$(go env GOARCH)" --tag virt-launcher-net:dev "$here/../.." 2>&1
+	kind -q load docker-image virt-launcher-net:dev --name "$name"
+}
+
+# open_tun NODE: lets the node's containers open /dev/net/tun, as a device plugin
+# would; runc did that for all before 1.2. Its mode is as udev has it.
+open_tun() {
+	docker exec -i "$1" bash -euo pipefail <<-'END'
+		chmod 666 /dev/net/tun
+		spec=/etc/containerd/cri-base.json
+		new=$(jq '.linux.resources.devices += [{allow: true, type: "c", major: 10, minor: 200, access: "rwm"}]' $spec)
+		printf '%s\n' "$new" >$spec
+		systemctl restart containerd
+	END
+}
+
+kind -q delete cluster --name "$name" 2>/dev/null # of a run that was killed
+trap finish EXIT
+create=(kind -q create cluster --name "$name" --config "$here/kind.yaml" --wait 2m)
+if [ -z "$image" ]; then
+	image=$("$here/images.sh" "$dir" node)
+	step "${create[@]}" --image "$image"
+else
+	"$here/images.sh" "$dir" pods
+	step "${create[@]}" --image "$image"
+	step kind -q load docker-image localhost/virt-launcher-net/network:test vm-launcher:dev --name "$name"
+fi
+kubectl taint node "$name-control-plane" node-role.kubernetes.io/control-plane-
+step load
+for node in $(kind -q get nodes --name "$name"); do
+	step open_tun "$node"
+done
+step kubectl -n kube-system rollout status deployment/coredns --timeout=120s
+
+step "$@"

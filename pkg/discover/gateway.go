@@ -27,7 +27,7 @@ func resolveGateways(ctx context.Context, conn *nl.Conn, interfaces []Interface,
 	for i, in := range interfaces {
 		recorded := slices.ContainsFunc(o.Recorded, func(r Interface) bool { return r.Name == in.Name })
 		gateway, ok := in.DefaultGateway6()
-		if _, has := in.IPv6(); recorded || !ok || !has || gateway.IsLinkLocalUnicast() {
+		if _, has := in.IPv6(); recorded || !ok || !has {
 			continue
 		}
 		mac, err := resolve(ctx, conn, in, gateway)
@@ -63,7 +63,7 @@ func resolve(ctx context.Context, conn *nl.Conn, in Interface, address netip.Add
 			}
 		}
 		if !asked {
-			if err := knock(address); err != nil {
+			if err := knock(address, in.Index); err != nil {
 				return nil, err
 			}
 			asked = true
@@ -75,13 +75,17 @@ func resolve(ctx context.Context, conn *nl.Conn, in Interface, address netip.Add
 }
 
 // knock sends an empty datagram, for which the kernel must know the MAC.
-func knock(address netip.Addr) error {
+func knock(address netip.Addr, index int) error {
 	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open socket: %w", err)
 	}
 	defer unix.Close(fd)
-	if err := unix.Sendto(fd, nil, unix.MSG_DONTWAIT, &unix.SockaddrInet6{Port: discardPort, Addr: address.As16()}); err != nil {
+	to := &unix.SockaddrInet6{Port: discardPort, Addr: address.As16()}
+	if address.IsLinkLocalUnicast() {
+		to.ZoneId = uint32(index)
+	}
+	if err := unix.Sendto(fd, nil, unix.MSG_DONTWAIT, to); err != nil {
 		return fmt.Errorf("send to %s: %w", address, err)
 	}
 	return nil

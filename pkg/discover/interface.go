@@ -55,8 +55,8 @@ type Interface struct {
 	Addresses []Address  `json:"addresses,omitempty"`
 	Routes    []Route    `json:"routes,omitempty"`    // of all tables but local, in the kernel's order
 	Neighbors []Neighbor `json:"neighbors,omitempty"` // permanent ones
-	// Gateway6 is the default IPv6 gateway and its MAC, if it has a global
-	// address: a guest can be told of a router only by a link-local one.
+	// Gateway6 is the gateway of the IPv6 default route, with its MAC; nil: there
+	// is none, or it does not answer.
 	Gateway6 *Neighbor `json:"gateway6,omitempty"`
 }
 

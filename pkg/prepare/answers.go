@@ -33,7 +33,7 @@ func (p Plan) answers() table {
 			out = append(out, p.answers6(n.Address, n.MAC)...)
 		}
 	}
-	if p.IPv6 != nil && p.IPv6.Router != nil && p.IPv6.Router.MAC != nil {
+	if p.IPv6 != nil && p.IPv6.Router != nil && p.IPv6.Router.Answered {
 		out = append(out, p.answers6(p.IPv6.Router.LinkLocal, p.IPv6.Router.MAC)...)
 	}
 	if len(out) > 0 {

@@ -42,7 +42,7 @@ func TestIPv6(t *testing.T) {
 				t.Fatalf("planned %+v", plan.IPv6)
 			}
 			router := plan.IPv6.Router
-			if natural := pod.IPv6Gateway.IsLinkLocalUnicast(); natural != (router.MAC == nil) {
+			if natural := pod.IPv6Gateway.IsLinkLocalUnicast(); natural == router.Answered || len(router.MAC) != 6 {
 				t.Errorf("the router is %+v, the gateway %s", router, pod.IPv6Gateway)
 			}
 			guest := podtest.NewGuest(t, pod.Pod, plan.Tap.Name, pod.MAC)

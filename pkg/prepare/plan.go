@@ -71,10 +71,11 @@ type IPv6 struct {
 // Router is the VM's default router, which IPv6 knows by a link-local address
 // only (RFC 4861 section 6.1.2).
 type Router struct {
-	LinkLocal netip.Addr `json:"linkLocal"`
-	// MAC is the gateway's, where LinkLocal is an address of ours, for which
-	// the VM is answered; empty: the gateway has the address and answers itself.
-	MAC discover.HardwareAddr `json:"mac,omitempty"`
+	LinkLocal netip.Addr            `json:"linkLocal"`
+	MAC       discover.HardwareAddr `json:"mac"` // the gateway's
+	// Answered is whether the VM is answered for LinkLocal: it is then not the
+	// gateway's own, which has a global address.
+	Answered bool `json:"answered,omitempty"`
 }
 
 // Bridge is what the bridge datapath needs beside the tap.
@@ -133,18 +134,18 @@ func newIPv6(in discover.Interface) *IPv6 {
 		return nil
 	}
 	v6 := &IPv6{Address: address}
-	gateway, ok := in.DefaultGateway6()
-	switch {
-	case ok && gateway.IsLinkLocalUnicast():
-		v6.Router = &Router{LinkLocal: gateway.WithZone("")}
-	case ok && in.Gateway6 != nil:
-		v6.Router = &Router{LinkLocal: linkLocal(in.Gateway6.MAC), MAC: in.Gateway6.MAC}
+	switch g := in.Gateway6; {
+	case g == nil:
+	case g.Address.IsLinkLocalUnicast():
+		v6.Router = &Router{LinkLocal: g.Address, MAC: g.MAC}
+	default:
+		v6.Router = &Router{LinkLocal: LinkLocal(g.MAC), MAC: g.MAC, Answered: true}
 	}
 	return v6
 }
 
-// linkLocal is the link-local address that goes with a MAC (RFC 4291 appendix A).
-func linkLocal(mac discover.HardwareAddr) netip.Addr {
+// LinkLocal is the link-local address that goes with a MAC (RFC 4291 appendix A).
+func LinkLocal(mac discover.HardwareAddr) netip.Addr {
 	return netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 8: mac[0] ^ 2, 9: mac[1], 10: mac[2], 11: 0xff, 12: 0xfe, 13: mac[3], 14: mac[4], 15: mac[5]})
 }
 

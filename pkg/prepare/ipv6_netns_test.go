@@ -74,7 +74,7 @@ func TestIPv6(t *testing.T) {
 // linkLocalOf is the address that the node's end of the pod's link was born with.
 func linkLocalOf(t *testing.T, pod *podtest.Pod) string {
 	t.Helper()
-	for _, word := range strings.Fields(pod.Node.Run(t, "ip", "-6", "addr", "show", "dev", pod.NodeLink, "scope", "link")) {
+	for word := range strings.FieldsSeq(pod.Node.Run(t, "ip", "-6", "addr", "show", "dev", pod.NodeLink, "scope", "link")) {
 		if strings.HasPrefix(word, "fe80::") && word != "fe80::1/64" {
 			return word
 		}

@@ -37,7 +37,7 @@ func TestGuestHasPodIPv6(t *testing.T) {
 
 			address := pod.IPv6.Addr().String()
 			var global []string
-			for _, word := range strings.Fields(guest.Run(t, "ip", "-6", "-o", "addr", "show", "dev", "eth0", "scope", "global")) {
+			for word := range strings.FieldsSeq(guest.Run(t, "ip", "-6", "-o", "addr", "show", "dev", "eth0", "scope", "global")) {
 				if strings.Contains(word, ":") && strings.Contains(word, "/") {
 					global = append(global, word)
 				}

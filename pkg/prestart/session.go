@@ -148,11 +148,9 @@ func (s *Session) serve(ctx context.Context) {
 func (s *Session) start(ctx context.Context, xml []byte) (err error) {
 	if !s.hook.SkipCheck {
 		for _, p := range s.plans {
-			report, err := s.check(ctx, p)
-			if err != nil {
-				return fmt.Errorf("check %s: %w (--no-check starts without this proof)", p.Interface.Name, err)
+			if err := s.check(ctx, p); err != nil {
+				return err
 			}
-			s.hook.Log.Info("a guest would get its network", "interface", p.Interface.Name, "offered", report.Address, "gateway", report.Gateway, "note", report.Note)
 		}
 	}
 	if err := s.hook.handOver(s.plans); err != nil {
@@ -169,14 +167,20 @@ func (s *Session) start(ctx context.Context, xml []byte) (err error) {
 	return nil
 }
 
-// check leaves out a tap that a VM already sits on: it proves itself.
-func (s *Session) check(ctx context.Context, p prepare.Plan) (CheckReport, error) {
+// check proves that a guest on the tap gets its network. It leaves out a tap that
+// a VM already sits on: that proves itself.
+func (s *Session) check(ctx context.Context, p prepare.Plan) error {
 	report, err := checkPlan(ctx, p)
 	if errors.Is(err, ErrTapInUse) && s.hook.Domain == nil {
 		s.hook.Log.Info("the tap is in use, so it is not checked", "tap", p.Tap.Name)
-		return report, nil
+		return nil
 	}
-	return report, err
+	if err != nil {
+		return fmt.Errorf("check %s: %w (--no-check starts without this proof)", p.Interface.Name, err)
+	}
+	s.hook.Log.Info("a guest would get its network", "interface", p.Interface.Name,
+		"offered", report.Address, "offered6", report.Address6, "gateway", report.Gateway, "note", report.Note)
+	return nil
 }
 
 func (s *Session) becomeReady() {

@@ -12,10 +12,26 @@ shift 2
 name=virt-launcher-net
 export KUBECONFIG=$dir/kubeconfig PATH=$dir/bin:$PATH KIND_CLUSTER=$name
 
+# step COMMAND...: runs a command and says how long it took; what it printed only
+# if it failed.
 step() {
-	local start=$SECONDS
-	"$@" || { local result=$?; echo "cluster.sh: failed: $*" >&2; return "$result"; }
+	local start=$SECONDS result=0
+	"$@" >"$dir/step.log" 2>&1 || result=$?
+	if ((result)); then
+		echo "cluster.sh: failed: $*" >&2
+		cat "$dir/step.log" >&2
+		return "$result"
+	fi
 	echo "cluster.sh: $((SECONDS - start)) s: $*" >&2
+}
+
+# delete_cluster deletes the cluster, or what a run that was killed left of it.
+delete_cluster() {
+	for _ in 1 2 3 4; do
+		kind delete cluster --name "$name" && return 0
+		"$here/groups.sh" # something in a node may be frozen
+	done
+	kind delete cluster --name "$name"
 }
 
 # Says what the cluster was like, and takes it down.
@@ -29,16 +45,16 @@ finish() {
 	if ((result)); then
 		kubectl get nodes,pods --all-namespaces -o wide >&2 || true
 		rm -rf "$dir/logs"
-		kind -q export logs "$dir/logs" --name "$name" >&2 || true
+		kind -q export logs "$dir/logs" --name "$name" >/dev/null || true
 		echo "cluster.sh: logs of nodes and pods are in $dir/logs" >&2
 	fi
-	step kind -q delete cluster --name "$name" || true
+	step delete_cluster || true
 	exit "$result"
 }
 
 load() {
-	docker build --quiet --build-arg TARGETOS=linux --build-arg "TARGETARCH=$(go env GOARCH)" --tag virt-launcher-net:dev "$here/../.." 2>&1
-	kind -q load docker-image virt-launcher-net:dev --name "$name"
+	docker build --quiet --build-arg TARGETOS=linux --build-arg "TARGETARCH=$(go env GOARCH)" --tag virt-launcher-net:dev "$here/../.."
+	kind load docker-image virt-launcher-net:dev --name "$name"
 }
 
 # open_tun NODE: lets the node's containers open /dev/net/tun, as a device plugin
@@ -53,22 +69,23 @@ open_tun() {
 	END
 }
 
-kind -q delete cluster --name "$name" 2>/dev/null # of a run that was killed
+rm -f "$KUBECONFIG" "$KUBECONFIG.lock" # of a run that was killed
+step delete_cluster
 trap finish EXIT
-create=(kind -q create cluster --name "$name" --config "$here/kind.yaml" --wait 2m)
+create=(kind create cluster --name "$name" --config "$here/kind.yaml" --wait 2m)
 if [ -z "$image" ]; then
 	image=$("$here/images.sh" "$dir" node)
 	step "${create[@]}" --image "$image"
 else
 	"$here/images.sh" "$dir" pods
 	step "${create[@]}" --image "$image"
-	step kind -q load docker-image localhost/virt-launcher-net/network:test vm-launcher:dev --name "$name"
+	step kind load docker-image localhost/virt-launcher-net/network:test vm-launcher:dev --name "$name"
 fi
-kubectl taint node "$name-control-plane" node-role.kubernetes.io/control-plane-
+step kubectl taint node "$name-control-plane" node-role.kubernetes.io/control-plane-
 step load
 for node in $(kind -q get nodes --name "$name"); do
 	step open_tun "$node"
 done
 step kubectl -n kube-system rollout status deployment/coredns --timeout=120s
 
-step "$@"
+"$@"

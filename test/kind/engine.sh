@@ -9,6 +9,7 @@ dir=${1:?usage: engine.sh DIR COMMAND...}
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 shift
 
+trap : INT TERM # the command ends by them, the daemon after it
 mount --make-rprivate /
 mount -t proc proc /proc
 mount -t tmpfs none /run
@@ -16,7 +17,7 @@ mkdir /run/lock
 ip link set lo up
 
 mkdir -p "$dir/docker"
-dockerd --host unix:///run/docker.sock --data-root "$dir/docker" --storage-driver overlay2 \
+setsid dockerd --host unix:///run/docker.sock --data-root "$dir/docker" --storage-driver overlay2 \
 	--cgroup-parent /vln-kind --add-runtime "node=$here/runc.sh" --default-runtime node \
 	>"$dir/dockerd.log" 2>&1 &
 daemon=$!

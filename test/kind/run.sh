@@ -23,11 +23,8 @@ fi
 "$here/binaries.sh" "$dir" kubernetes kubectl pause etcd coredns flannel flannel_plugin cni_plugins kind
 "$here/debian.sh" "$dir" network node launcher
 
-# Control groups are no part of a namespace.
-remove_groups() {
-	find /sys/fs/cgroup -depth -type d -path '/sys/fs/cgroup*/vln-kind*' -exec rmdir {} + 2>/dev/null || true
-}
-trap remove_groups EXIT
+"$here/groups.sh" # of a run that was killed
+trap '"$here/groups.sh"' EXIT
 
 # Whatever ends this script ends all of it.
 setpriv --pdeathsig KILL unshare --mount --net --pid --ipc --fork --kill-child \

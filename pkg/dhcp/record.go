@@ -15,7 +15,7 @@ import (
 // say logs what a guest can bring about, only so often: beyond, for debugging.
 // The lock is held.
 func (s *Server) say(log func(msg string, args ...any), msg string, args ...any) {
-	if !s.lines.spare(time.Now()) {
+	if !s.lines.Spare(time.Now()) {
 		log = s.log.Debug
 	}
 	log(msg, args...)

@@ -6,13 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"golang.org/x/sys/unix"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
 )
 
 // Defaults of a Server.
@@ -33,7 +34,7 @@ type Server struct {
 	// declined it because somebody else uses it. 0: 10 seconds. Set before Serve.
 	DeclinePause time.Duration
 
-	conn *Conn
+	conn *packet.Conn
 	log  *slog.Logger
 
 	mu            sync.Mutex
@@ -45,9 +46,9 @@ type Server struct {
 	declinedUntil time.Time
 	expiry        *time.Timer // ends a finite lease
 	readers       map[*eventReader]bool
-	lines         *budget       // of the log
-	misfits       [256]bool     // options of which a note says that they did not fit
-	changed       chan struct{} // closed at the next change; nil: nobody waits
+	lines         *packet.Budget // of the log
+	misfits       [256]bool      // options of which a note says that they did not fit
+	changed       chan struct{}  // closed at the next change; nil: nobody waits
 }
 
 // NewServer returns a server that will hand out the lease on conn, which stays
@@ -59,12 +60,12 @@ func NewServer(conn *Conn, lease Lease, log *slog.Logger) (*Server, error) {
 		log = slog.New(slog.DiscardHandler)
 	}
 	s := &Server{
-		conn:    conn,
-		log:     log.With("interface", conn.name),
+		conn:    conn.link,
+		log:     log.With("interface", conn.link.Name()),
 		drops:   make(map[Silence]uint64),
 		readers: make(map[*eventReader]bool),
-		lines:   newBudget(linesPerSecond, linesAtOnce),
-		status:  Status{Interface: conn.name, State: None},
+		lines:   packet.NewBudget(linesPerSecond, linesAtOnce),
+		status:  Status{Interface: conn.link.Name(), State: None},
 	}
 	if err := s.SetLease(lease); err != nil {
 		return nil, err
@@ -97,63 +98,36 @@ func (s *Server) SetLease(lease Lease) error {
 // interface being down, having no carrier, and being opened anew by another
 // QEMU. It returns ErrGone, wrapped, if the interface is deleted. It may be
 // called again after it has returned, but not twice at once.
+//
+// Its buffers are there from the start; what a message takes beyond is bounded
+// by their size, and nothing of it stays.
 func (s *Server) Serve(ctx context.Context) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	var watchers sync.WaitGroup
-	defer watchers.Wait()
-	defer cancel(nil)
-	s.conn.resume()
-	watchers.Go(func() {
-		<-ctx.Done()
-		s.conn.interrupt()
-	})
-	watchers.Go(func() {
-		if err := s.conn.unlink.wait(); errors.Is(err, ErrGone) {
-			cancel(err)
-		}
-	})
-
 	s.setServing(true)
 	defer s.setServing(false)
-	err := s.loop(ctx)
-	if gone := context.Cause(ctx); errors.Is(gone, ErrGone) {
-		err = gone
-	}
+	out := make([]byte, 0, ethLen+maxDatagram)
+	err := s.conn.Run(ctx, packet.Loop{
+		Budget: cmp.Or(s.Budget, defaultBudget),
+		Frame:  func(b []byte, checksumPending bool) { s.handle(b, checksumPending, out) },
+		Error:  s.outlive,
+	})
 	if err != nil {
-		err = fmt.Errorf("serve DHCP on %s: %w", s.conn.name, err)
+		err = fmt.Errorf("serve DHCP on %s: %w", s.conn.Name(), err)
 		s.setError(err)
 	}
 	return err
 }
 
-// loop reads frames and handles them one after the other. Its buffers are there
-// from the start; what a message takes beyond is bounded by their size, and
-// nothing of it stays.
-func (s *Server) loop(ctx context.Context) error {
-	in := make([]byte, maxFrame)
-	out := make([]byte, 0, ethLen+maxDatagram)
-	perSecond := cmp.Or(s.Budget, defaultBudget)
-	budget := newBudget(perSecond, perSecond)
-	for budget.wait(ctx) == nil {
-		n, checksumPending, err := s.conn.read(in)
-		switch {
-		case ctx.Err() != nil:
-			return nil //nolint:nilerr // the end of ctx is a good end
-		case err == nil:
-			s.handle(in[:n], checksumPending, out)
-		case errors.Is(err, BadFrame):
-			s.drop(BadFrame)
-		case errors.Is(err, unix.ENETDOWN):
-			// Told once each time the interface goes down. It may come up again.
-			s.log.Debug("interface is down")
-		case errors.Is(err, os.ErrClosed):
-			return err
-		default:
-			// Out of memory and the like. The budget keeps this from spinning.
-			s.fail(fmt.Errorf("receive from %s: %w", s.conn.name, err))
-		}
+// outlive deals with an error of receiving.
+func (s *Server) outlive(err error) {
+	switch {
+	case errors.Is(err, packet.ErrTooLong):
+		s.drop(BadFrame)
+	case errors.Is(err, unix.ENETDOWN):
+		// Told once each time the interface goes down. It may come up again.
+		s.log.Debug("interface is down")
+	default:
+		s.fail(fmt.Errorf("receive from %s: %w", s.conn.Name(), err))
 	}
-	return nil
 }
 
 // handle deals with one frame: what it asks, what the answer is, and what is
@@ -188,7 +162,7 @@ func (s *Server) handle(frame []byte, checksumPending bool, out []byte) {
 	}
 	if err := s.send(r, req, reply, out); err != nil {
 		s.drop(Unsent)
-		s.fail(fmt.Errorf("send %v on %s: %w", messageType(reply), s.conn.name, err))
+		s.fail(fmt.Errorf("send %v on %s: %w", messageType(reply), s.conn.Name(), err))
 		return
 	}
 	s.noteReply(r, req, reply)
@@ -197,7 +171,7 @@ func (s *Server) handle(frame []byte, checksumPending bool, out []byte) {
 // send fits the reply to what the guest takes and sends it where RFC 2131 §4.1
 // says.
 func (s *Server) send(r *Responder, req, reply *dhcpv4.DHCPv4, out []byte) error {
-	list, limit := req.Options[optParameters], maxMessage(req, s.conn.mtu)
+	list, limit := req.Options[optParameters], maxMessage(req, s.conn.MTU())
 	out, left := appendMessage(out[:headLen], reply, list, limit)
 	if slices.Contains(left, optRoutes) && r.addRouter(reply) {
 		out, left = appendMessage(out[:headLen], reply, list, limit)
@@ -205,12 +179,8 @@ func (s *Server) send(r *Responder, req, reply *dhcpv4.DHCPv4, out []byte) error
 	if len(left) > 0 {
 		s.noteMisfits(reply, left)
 	}
-	source := s.conn.mac
-	if source == r.mac {
-		source[5] ^= 1 // a guest ignores frames from itself
-	}
-	seal(out, reply, source, r.lease.Server)
-	return s.conn.write(out)
+	seal(out, reply, s.conn.SourceFor(r.mac), r.lease.Server)
+	return s.conn.Write(out)
 }
 
 func (s *Server) current() *Responder {

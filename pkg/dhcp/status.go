@@ -120,7 +120,7 @@ func (s *Server) Wait(ctx context.Context, until func(Status) bool) (Status, err
 
 // snapshot is the status and what is closed when it changes.
 func (s *Server) snapshot() (Status, <-chan struct{}) {
-	dropped := s.conn.dropped()
+	dropped := s.conn.Dropped()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.drops[OverBudget] += dropped

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/journal"
 )
 
 func testFrame(payload string) []byte {
@@ -133,7 +134,7 @@ func FuzzFrame(f *testing.F) {
 		if len(d.payload) > len(b)-headLen {
 			t.Fatalf("payload of %d bytes in a frame of %d", len(d.payload), len(b))
 		}
-		if m, err := parseMessage(d.payload); err == nil && clientOf(m).Hostname != printable([]byte(clientOf(m).Hostname)) {
+		if m, err := parseMessage(d.payload); err == nil && clientOf(m).Hostname != journal.Printable([]byte(clientOf(m).Hostname)) {
 			t.Fatal("hostname cannot be printed")
 		}
 	})

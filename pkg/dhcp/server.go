@@ -14,14 +14,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/journal"
 )
 
 // Defaults of a Server.
 const (
 	defaultBudget       = 64
 	defaultDeclinePause = 10 * time.Second // the client waits as long: RFC 2131 §3.1
-
-	linesPerSecond, linesAtOnce = 1, 50 // of the log
 )
 
 // Server serves one lease on one Conn. Make it with NewServer; its methods can
@@ -34,21 +33,14 @@ type Server struct {
 	// declined it because somebody else uses it. 0: 10 seconds. Set before Serve.
 	DeclinePause time.Duration
 
-	conn *packet.Conn
-	log  *slog.Logger
+	conn    *packet.Conn
+	log     *slog.Logger
+	journal *journal.Journal
 
 	mu            sync.Mutex
 	responder     *Responder
-	status        Status
-	received      tally
-	sent          tally
-	drops         map[Silence]uint64
 	declinedUntil time.Time
-	expiry        *time.Timer // ends a finite lease
-	readers       map[*eventReader]bool
-	lines         *packet.Budget // of the log
-	misfits       [256]bool      // options of which a note says that they did not fit
-	changed       chan struct{}  // closed at the next change; nil: nobody waits
+	misfits       [256]bool // options of which a note says that they did not fit
 }
 
 // NewServer returns a server that will hand out the lease on conn, which stays
@@ -59,13 +51,11 @@ func NewServer(conn *Conn, lease Lease, log *slog.Logger) (*Server, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
+	log = log.With("interface", conn.link.Name())
 	s := &Server{
 		conn:    conn.link,
-		log:     log.With("interface", conn.link.Name()),
-		drops:   make(map[Silence]uint64),
-		readers: make(map[*eventReader]bool),
-		lines:   packet.NewBudget(linesPerSecond, linesAtOnce),
-		status:  Status{Interface: conn.link.Name(), State: None},
+		log:     log,
+		journal: journal.New("DHCP", conn.link.Name(), log, conn.link.Dropped),
 	}
 	if err := s.SetLease(lease); err != nil {
 		return nil, err
@@ -81,16 +71,12 @@ func (s *Server) SetLease(lease Lease) error {
 	if err != nil {
 		return err
 	}
-	for _, note := range left {
-		s.log.Warn("DHCP setting left out or changed", "setting", note)
-	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.responder = r
-	s.status.Notes = left
 	s.misfits = [256]bool{}
 	s.declinedUntil = time.Time{}
-	s.announce()
+	s.mu.Unlock()
+	s.journal.SetLease(r.lease.Address, left)
 	return nil
 }
 
@@ -102,8 +88,7 @@ func (s *Server) SetLease(lease Lease) error {
 // Its buffers are there from the start; what a message takes beyond is bounded
 // by their size, and nothing of it stays.
 func (s *Server) Serve(ctx context.Context) error {
-	s.setServing(true)
-	defer s.setServing(false)
+	defer s.journal.Serve()()
 	out := make([]byte, 0, ethLen+maxDatagram)
 	err := s.conn.Run(ctx, packet.Loop{
 		Budget: cmp.Or(s.Budget, defaultBudget),
@@ -112,7 +97,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	})
 	if err != nil {
 		err = fmt.Errorf("serve DHCP on %s: %w", s.conn.Name(), err)
-		s.setError(err)
+		s.journal.Write(func(e journal.Entry) { e.Error(err) })
 	}
 	return err
 }
@@ -121,12 +106,12 @@ func (s *Server) Serve(ctx context.Context) error {
 func (s *Server) outlive(err error) {
 	switch {
 	case errors.Is(err, packet.ErrTooLong):
-		s.drop(BadFrame)
+		s.journal.Refuse(BadFrame)
 	case errors.Is(err, unix.ENETDOWN):
 		// Told once each time the interface goes down. It may come up again.
 		s.log.Debug("interface is down")
 	default:
-		s.fail(fmt.Errorf("receive from %s: %w", s.conn.Name(), err))
+		s.journal.Fail(fmt.Errorf("receive from %s: %w", s.conn.Name(), err))
 	}
 }
 
@@ -140,10 +125,10 @@ func (s *Server) handle(frame []byte, checksumPending bool, out []byte) {
 		s.refuse(err)
 		return
 	case d.dst.port != serverPort:
-		s.drop(BadFrame)
+		s.journal.Refuse(BadFrame)
 		return
 	case d.src.mac != r.mac:
-		s.drop(OtherSource)
+		s.journal.Refuse(OtherSource)
 		return
 	}
 	req, err := parseMessage(d.payload)
@@ -161,8 +146,8 @@ func (s *Server) handle(frame []byte, checksumPending bool, out []byte) {
 		return
 	}
 	if err := s.send(r, req, reply, out); err != nil {
-		s.drop(Unsent)
-		s.fail(fmt.Errorf("send %v on %s: %w", messageType(reply), s.conn.Name(), err))
+		s.journal.Refuse(Unsent)
+		s.journal.Fail(fmt.Errorf("send %v on %s: %w", messageType(reply), s.conn.Name(), err))
 		return
 	}
 	s.noteReply(r, req, reply)
@@ -195,4 +180,20 @@ func (s *Server) isDeclined(reply *dhcpv4.DHCPv4) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return addrOf(reply.YourIPAddr).IsValid() && time.Now().Before(s.declinedUntil)
+}
+
+// decline keeps until when the address is not offered.
+func (s *Server) decline(until time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.declinedUntil = until
+}
+
+// firstMisfit tells whether an option is the first of its code that did not fit.
+func (s *Server) firstMisfit(code uint8) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	was := s.misfits[code]
+	s.misfits[code] = true
+	return !was
 }

@@ -1,8 +1,10 @@
 package dhcp
 
+import "github.com/virt-launcher-net/virt-launcher-net/pkg/journal"
+
 // Silence is why a message gets no answer. It is an error, and the key under
 // which Status counts such messages.
-type Silence string
+type Silence = journal.Silence
 
 // Reasons to stay silent. The first group is told by Lease.Reply, the second
 // only by the Server.
@@ -31,11 +33,9 @@ const (
 	// OtherSource: the frame's Ethernet source is not the guest.
 	OtherSource Silence = "other-source"
 	// OverBudget: more messages than the budget allows; the kernel dropped them.
-	OverBudget Silence = "over-budget"
+	OverBudget = journal.OverBudget
 	// Declined: the guest declined the address a moment ago.
 	Declined Silence = "declined"
 	// Unsent: there was an answer, but the link did not take it.
 	Unsent Silence = "unsent"
 )
-
-func (s Silence) Error() string { return "no DHCP reply: " + string(s) }

@@ -145,6 +145,17 @@ func (c *Conn) SourceFor(guest MAC) MAC {
 	return source
 }
 
+// Running tells whether the interface is up and has a carrier: somebody has
+// opened the tap.
+func (c *Conn) Running() bool {
+	req, err := unix.NewIfreq(c.name)
+	if err != nil {
+		return false
+	}
+	ctlErr := c.raw.Control(func(fd uintptr) { err = unix.IoctlIfreq(int(fd), unix.SIOCGIFFLAGS, req) })
+	return ctlErr == nil && err == nil && req.Uint16()&unix.IFF_RUNNING != 0
+}
+
 // Close ends a read that is under way and frees the sockets.
 func (c *Conn) Close() error {
 	err := c.file.Close()

@@ -35,7 +35,7 @@ func (e Entry) Client(c Client) { e.j.status.Client = c }
 // Note keeps that a setting could not be sent.
 func (e Entry) Note(note string) {
 	e.j.status.Notes = append(e.j.status.Notes, note)
-	e.j.log.Warn(e.j.protocol+" setting left out or changed", "setting", note)
+	e.j.log.Warn("setting left out or changed", "setting", note)
 }
 
 // Is tells whether the lease has this state.
@@ -46,7 +46,7 @@ func (e Entry) State(state State, lasts time.Duration) {
 	now := time.Now()
 	j, st := e.j, &e.j.status
 	if st.State != state {
-		e.Say(j.log.Info, j.protocol+" lease is "+string(state), "address", st.Address, "client", st.Client.Hostname)
+		e.Say(j.log.Info, "lease is "+string(state), "address", st.Address, "client", st.Client.Hostname)
 		st.State, st.Since = state, now
 	}
 	st.Expires = time.Time{}

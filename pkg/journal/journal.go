@@ -41,7 +41,7 @@ type Journal struct {
 func New(protocol, name string, log *slog.Logger, dropped func() uint64) *Journal {
 	return &Journal{
 		protocol: protocol,
-		log:      log,
+		log:      log.With("protocol", protocol),
 		dropped:  dropped,
 		readers:  make(map[*reader]bool),
 		lines:    packet.NewBudget(linesPerSecond, LinesAtOnce),
@@ -125,7 +125,7 @@ func (j *Journal) Serve() (end func()) {
 // be sent of its settings.
 func (j *Journal) SetLease(address netip.Prefix, notes []string) {
 	for _, note := range notes {
-		j.log.Warn(j.protocol+" setting left out or changed", "setting", note)
+		j.log.Warn("setting left out or changed", "setting", note)
 	}
 	j.Write(func(Entry) { j.status.Address, j.status.Notes = address, notes })
 }
@@ -133,7 +133,7 @@ func (j *Journal) SetLease(address netip.Prefix, notes []string) {
 // Fail logs and keeps an error that the server outlives.
 func (j *Journal) Fail(err error) {
 	j.Write(func(e Entry) {
-		e.Say(j.log.Warn, j.protocol+" server goes on after an error", "error", err)
+		e.Say(j.log.Warn, "server goes on after an error", "error", err)
 		e.Error(err)
 	})
 }
@@ -145,7 +145,7 @@ func (j *Journal) Refuse(err error) {
 	if !errors.As(err, &why) {
 		return
 	}
-	j.log.Debug(j.protocol+" message dropped", "reason", string(why))
+	j.log.Debug("message dropped", "reason", string(why))
 	j.Write(func(Entry) { j.status.Dropped[why]++ })
 }
 

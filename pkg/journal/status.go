@@ -77,7 +77,7 @@ type Failure struct {
 // which Status counts such messages. The protocols' packages name the reasons.
 type Silence string
 
-// OverBudget: more messages than the budget allows; the kernel dropped them.
+// OverBudget stands for more messages than the budget allows; the kernel dropped them.
 const OverBudget Silence = "over-budget"
 
 func (s Silence) Error() string { return "no reply: " + string(s) }

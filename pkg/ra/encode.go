@@ -3,6 +3,7 @@ package ra
 import (
 	"encoding/binary"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 )
@@ -76,7 +77,7 @@ func (a Advertisement) head() []byte {
 	binary.BigEndian.PutUint16(b[6:], uint16(a.RouterLifetime/time.Second))
 	b = append(b, optSourceMAC, 1)
 	b = append(b, a.MAC...)
-	return b[:len(b):len(b)] // so that nobody appends in place
+	return slices.Clip(b) // so that nobody appends in place
 }
 
 // options are those that go into one of the messages, in order.

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv6"
@@ -121,12 +122,7 @@ func (s *Server) noteMisfits(codes []dhcpv6.OptionCode) {
 
 // grants tells whether a reply gives the guest its address.
 func (r *Responder) grants(reply *dhcpv6.Message) bool {
-	for _, ia := range reply.Options.IANA() {
-		if r.has(ia) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(reply.Options.IANA(), r.has)
 }
 
 // status is a status code; Success if there is none.

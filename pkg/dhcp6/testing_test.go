@@ -96,8 +96,7 @@ func parsed(t testing.TB, m *dhcpv6.Message) *dhcpv6.Message {
 
 // transcript says in a line what matters in an answer, or why there is none.
 func transcript(m *dhcpv6.Message, err error) string {
-	var silence Silence
-	if errors.As(err, &silence) {
+	if silence, ok := errors.AsType[Silence](err); ok {
 		return string(silence)
 	}
 	if err != nil {

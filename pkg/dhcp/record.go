@@ -36,25 +36,15 @@ func (s *Server) noteRequest(req *dhcpv4.DHCPv4, verdict error) {
 				e.State(None, 0)
 			}
 		case errors.Is(verdict, NeedsNoReply):
-			s.noteEnd(e, typ)
+			if typ == dhcpv4.MessageTypeRelease {
+				e.Released()
+			} else {
+				e.Declined(cmp.Or(s.DeclinePause, defaultDeclinePause))
+			}
 		case verdict == nil:
 			e.Client(clientOf(req))
 		}
 	})
-}
-
-// noteEnd keeps that the guest gave the address back.
-func (s *Server) noteEnd(e journal.Entry, typ dhcpv4.MessageType) {
-	now := time.Now()
-	e.State(None, 0)
-	if typ == dhcpv4.MessageTypeRelease {
-		e.Happened(EventReleased, now)
-		return
-	}
-	pause := cmp.Or(s.DeclinePause, defaultDeclinePause)
-	s.decline(now.Add(pause))
-	e.Happened(EventDeclined, now)
-	e.Say(s.log.Warn, "guest declined its address: somebody else answers for it", "address", s.current().lease.Address, "pause", pause)
 }
 
 // noteReply keeps what the guest has been told.
@@ -66,10 +56,7 @@ func (s *Server) noteReply(r *Responder, req, reply *dhcpv4.DHCPv4) {
 		switch {
 		case IsProbe(req), question == dhcpv4.MessageTypeInform:
 		case answer == dhcpv4.MessageTypeNak:
-			e.Say(s.log.Warn, "guest asked for another address than its own", "address", r.lease.Address,
-				"requested", optionAddr(req, optRequestedIP), "current", addrOf(req.ClientIPAddr))
-			e.State(None, 0)
-			e.Happened(EventRefused, time.Now())
+			e.Refused("requested", optionAddr(req, optRequestedIP), "current", addrOf(req.ClientIPAddr))
 		case answer == dhcpv4.MessageTypeOffer:
 			e.State(Offered, 0)
 			e.Happened(EventOffered, time.Now())

@@ -3,15 +3,12 @@ package dhcp
 import (
 	"cmp"
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
-	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/journal"
@@ -37,10 +34,9 @@ type Server struct {
 	log     *slog.Logger
 	journal *journal.Journal
 
-	mu            sync.Mutex
-	responder     *Responder
-	declinedUntil time.Time
-	misfits       [256]bool // options of which a note says that they did not fit
+	mu        sync.Mutex
+	responder *Responder
+	misfits   [256]bool // options of which a note says that they did not fit
 }
 
 // NewServer returns a server that will hand out the lease on conn, which stays
@@ -74,7 +70,6 @@ func (s *Server) SetLease(lease Lease) error {
 	s.mu.Lock()
 	s.responder = r
 	s.misfits = [256]bool{}
-	s.declinedUntil = time.Time{}
 	s.mu.Unlock()
 	s.journal.SetLease(r.lease.Address, left)
 	return nil
@@ -88,31 +83,11 @@ func (s *Server) SetLease(lease Lease) error {
 // Its buffers are there from the start; what a message takes beyond is bounded
 // by their size, and nothing of it stays.
 func (s *Server) Serve(ctx context.Context) error {
-	defer s.journal.Serve()()
 	out := make([]byte, 0, ethLen+maxDatagram)
-	err := s.conn.Run(ctx, packet.Loop{
+	return s.journal.Serve(ctx, s.conn, packet.Loop{
 		Budget: cmp.Or(s.Budget, defaultBudget),
 		Frame:  func(b []byte, checksumPending bool) { s.handle(b, checksumPending, out) },
-		Error:  s.outlive,
 	})
-	if err != nil {
-		err = fmt.Errorf("serve DHCP on %s: %w", s.conn.Name(), err)
-		s.journal.Write(func(e journal.Entry) { e.Error(err) })
-	}
-	return err
-}
-
-// outlive deals with an error of receiving.
-func (s *Server) outlive(err error) {
-	switch {
-	case errors.Is(err, packet.ErrTooLong):
-		s.journal.Refuse(BadFrame)
-	case errors.Is(err, unix.ENETDOWN):
-		// Told once each time the interface goes down. It may come up again.
-		s.log.Debug("interface is down")
-	default:
-		s.journal.Fail(fmt.Errorf("receive from %s: %w", s.conn.Name(), err))
-	}
 }
 
 // handle deals with one frame: what it asks, what the answer is, and what is
@@ -137,7 +112,7 @@ func (s *Server) handle(frame []byte, checksumPending bool, out []byte) {
 		return
 	}
 	reply, err := r.Reply(req)
-	if err == nil && s.isDeclined(reply) {
+	if err == nil && addrOf(reply.YourIPAddr).IsValid() && s.journal.IsDeclined() {
 		err = Declined
 	}
 	s.noteRequest(req, err)
@@ -146,8 +121,7 @@ func (s *Server) handle(frame []byte, checksumPending bool, out []byte) {
 		return
 	}
 	if err := s.send(r, req, reply, out); err != nil {
-		s.journal.Refuse(Unsent)
-		s.journal.Fail(fmt.Errorf("send %v on %s: %w", messageType(reply), s.conn.Name(), err))
+		s.journal.Unsent(err)
 		return
 	}
 	s.noteReply(r, req, reply)
@@ -172,21 +146,6 @@ func (s *Server) current() *Responder {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.responder
-}
-
-// isDeclined tells whether the reply would grant the address that the guest has
-// just declined.
-func (s *Server) isDeclined(reply *dhcpv4.DHCPv4) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return addrOf(reply.YourIPAddr).IsValid() && time.Now().Before(s.declinedUntil)
-}
-
-// decline keeps until when the address is not offered.
-func (s *Server) decline(until time.Time) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.declinedUntil = until
 }
 
 // firstMisfit tells whether an option is the first of its code that did not fit.

@@ -27,7 +27,7 @@ const (
 	NeedsNoReply Silence = "needs-no-reply"
 
 	// BadFrame: not a whole IPv4/UDP packet to port 67, or one larger than any client's.
-	BadFrame Silence = "bad-frame"
+	BadFrame = journal.BadFrame
 	// BadChecksum: the IP header's or UDP's checksum is wrong.
 	BadChecksum Silence = "bad-checksum"
 	// OtherSource: the frame's Ethernet source is not the guest.
@@ -37,5 +37,5 @@ const (
 	// Declined: the guest declined the address a moment ago.
 	Declined Silence = "declined"
 	// Unsent: there was an answer, but the link did not take it.
-	Unsent Silence = "unsent"
+	Unsent = journal.Unsent
 )

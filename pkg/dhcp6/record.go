@@ -48,16 +48,20 @@ func (s *Server) noteReply(r *Responder, req, reply *dhcpv6.Message) {
 		}
 		now := time.Now()
 		switch question {
-		case dhcpv6.MessageTypeRelease, dhcpv6.MessageTypeDecline:
+		case dhcpv6.MessageTypeRelease:
 			if ours, _ := r.named(req); ours > 0 {
-				s.noteEnd(e, r, question, now)
+				e.Released()
+			}
+		case dhcpv6.MessageTypeDecline:
+			if ours, _ := r.named(req); ours > 0 {
+				e.Declined(cmp.Or(s.DeclinePause, defaultDeclinePause))
 			}
 		case dhcpv6.MessageTypeConfirm:
 			if status(reply.Options.Options) == iana.StatusSuccess {
 				e.State(journal.Bound, r.lease.Valid)
 				e.Happened(journal.EventBound, now)
 			} else {
-				s.noteRefusal(e, r, now)
+				e.Refused()
 			}
 		case dhcpv6.MessageTypeInformationRequest:
 		default:
@@ -71,7 +75,7 @@ func (s *Server) noteGrant(e journal.Entry, r *Responder, req, reply *dhcpv6.Mes
 	switch {
 	case !r.grants(reply):
 		if req.MessageType != dhcpv6.MessageTypeSolicit && len(reply.Options.IANA()) > 0 {
-			s.noteRefusal(e, r, now)
+			e.Refused()
 		}
 	case reply.MessageType == dhcpv6.MessageTypeAdvertise:
 		e.State(journal.Offered, 0)
@@ -89,34 +93,12 @@ func (s *Server) noteGrant(e journal.Entry, r *Responder, req, reply *dhcpv6.Mes
 	}
 }
 
-// noteRefusal keeps that the guest asked for another address.
-func (s *Server) noteRefusal(e journal.Entry, r *Responder, now time.Time) {
-	e.Say(s.log.Warn, "guest asked for another address than its own", "address", r.lease.Address)
-	e.State(journal.None, 0)
-	e.Happened(journal.EventRefused, now)
-}
-
-// noteEnd keeps that the guest gave the address back.
-func (s *Server) noteEnd(e journal.Entry, r *Responder, question dhcpv6.MessageType, now time.Time) {
-	e.State(journal.None, 0)
-	if question == dhcpv6.MessageTypeRelease {
-		e.Happened(journal.EventReleased, now)
-		return
-	}
-	pause := cmp.Or(s.DeclinePause, defaultDeclinePause)
-	s.decline(now.Add(pause))
-	e.Happened(journal.EventDeclined, now)
-	e.Say(s.log.Warn, "guest declined its address: somebody else answers for it", "address", r.lease.Address, "pause", pause)
-}
-
 // noteMisfits keeps, once for each option, that it did not fit.
 func (s *Server) noteMisfits(codes []dhcpv6.OptionCode) {
 	for _, code := range codes {
-		if s.firstMisfit(code) {
-			s.journal.Write(func(e journal.Entry) {
-				e.Note(fmt.Sprintf("option %d left out: it does not fit the link's MTU", uint16(code)))
-			})
-		}
+		s.journal.Write(func(e journal.Entry) {
+			e.Note(fmt.Sprintf("option %d left out: it does not fit the link's MTU", uint16(code)))
+		})
 	}
 }
 

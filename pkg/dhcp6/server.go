@@ -3,15 +3,12 @@ package dhcp6
 import (
 	"cmp"
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"net/netip"
 	"sync"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv6"
-	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/journal"
@@ -37,10 +34,8 @@ type Server struct {
 	log     *slog.Logger
 	journal *journal.Journal
 
-	mu            sync.Mutex
-	responder     *Responder
-	declinedUntil time.Time
-	misfits       map[dhcpv6.OptionCode]bool // of which a note says that they did not fit
+	mu        sync.Mutex
+	responder *Responder
 }
 
 // NewServer returns a server that will hand out the lease on conn, which stays
@@ -73,8 +68,6 @@ func (s *Server) SetLease(lease Lease) error {
 	}
 	s.mu.Lock()
 	s.responder = r
-	s.misfits = make(map[dhcpv6.OptionCode]bool)
-	s.declinedUntil = time.Time{}
 	s.mu.Unlock()
 	s.journal.SetLease(netip.PrefixFrom(r.lease.Address, r.lease.Address.BitLen()), left)
 	return nil
@@ -85,30 +78,11 @@ func (s *Server) SetLease(lease Lease) error {
 // QEMU. It returns ErrGone, wrapped, if the interface is deleted. It may be
 // called again after it has returned, but not twice at once.
 func (s *Server) Serve(ctx context.Context) error {
-	defer s.journal.Serve()()
 	out := make([]byte, 0, packet.EthernetLen+maxLink)
-	err := s.conn.Run(ctx, packet.Loop{
+	return s.journal.Serve(ctx, s.conn, packet.Loop{
 		Budget: cmp.Or(s.Budget, defaultBudget),
 		Frame:  func(b []byte, checksumPending bool) { s.handle(b, checksumPending, out) },
-		Error:  s.outlive,
 	})
-	if err != nil {
-		err = fmt.Errorf("serve DHCPv6 on %s: %w", s.conn.Name(), err)
-		s.journal.Write(func(e journal.Entry) { e.Error(err) })
-	}
-	return err
-}
-
-// outlive deals with an error of receiving.
-func (s *Server) outlive(err error) {
-	switch {
-	case errors.Is(err, packet.ErrTooLong):
-		s.journal.Refuse(BadFrame)
-	case errors.Is(err, unix.ENETDOWN):
-		s.log.Debug("interface is down") // it may come up again
-	default:
-		s.journal.Fail(fmt.Errorf("receive from %s: %w", s.conn.Name(), err))
-	}
 }
 
 // handle deals with one frame: what it asks, what the answer is, and what is
@@ -126,7 +100,7 @@ func (s *Server) handle(frame []byte, checksumPending bool, out []byte) {
 		return
 	}
 	reply, err := r.Reply(req, !d.Dst.IsMulticast())
-	if err == nil && r.grants(reply) && s.isDeclined() {
+	if err == nil && r.grants(reply) && s.journal.IsDeclined() {
 		err = Declined
 	}
 	s.noteRequest(req, err)
@@ -135,8 +109,7 @@ func (s *Server) handle(frame []byte, checksumPending bool, out []byte) {
 		return
 	}
 	if err := s.send(r, d.Src, reply, out); err != nil {
-		s.journal.Refuse(Unsent)
-		s.journal.Fail(fmt.Errorf("send %v on %s: %w", reply.MessageType, s.conn.Name(), err))
+		s.journal.Unsent(err)
 		return
 	}
 	s.noteReply(r, req, reply)
@@ -172,27 +145,4 @@ func (s *Server) current() *Responder {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.responder
-}
-
-// isDeclined tells whether the guest has just declined the address.
-func (s *Server) isDeclined() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return time.Now().Before(s.declinedUntil)
-}
-
-// decline keeps until when the address is not given.
-func (s *Server) decline(until time.Time) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.declinedUntil = until
-}
-
-// firstMisfit tells whether an option is the first of its code that did not fit.
-func (s *Server) firstMisfit(code dhcpv6.OptionCode) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	was := s.misfits[code]
-	s.misfits[code] = true
-	return !was
 }

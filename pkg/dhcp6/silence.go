@@ -22,7 +22,7 @@ const (
 	NoAddress Silence = "no-address"
 
 	// BadFrame: not a whole IPv6/UDP packet to port 547, or one larger than any client's.
-	BadFrame Silence = "bad-frame"
+	BadFrame = journal.BadFrame
 	// BadChecksum: the UDP checksum is wrong, or there is none.
 	BadChecksum Silence = "bad-checksum"
 	// OtherSource: the frame's Ethernet source is not the guest, or its IPv6
@@ -35,5 +35,5 @@ const (
 	// Declined: the guest declined the address a moment ago.
 	Declined Silence = "declined"
 	// Unsent: there was an answer, but the link did not take it.
-	Unsent Silence = "unsent"
+	Unsent = journal.Unsent
 )

@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"slices"
 	"time"
 )
 
@@ -32,8 +33,11 @@ func (e Entry) Message(typ string) { e.j.status.LastMessage = Message{Type: typ,
 // Client keeps what the guest says of itself.
 func (e Entry) Client(c Client) { e.j.status.Client = c }
 
-// Note keeps that a setting could not be sent.
+// Note keeps, once, that a setting could not be sent.
 func (e Entry) Note(note string) {
+	if slices.Contains(e.j.status.Notes, note) {
+		return
+	}
 	e.j.status.Notes = append(e.j.status.Notes, note)
 	e.j.log.Warn("setting left out or changed", "setting", note)
 }
@@ -58,6 +62,30 @@ func (e Entry) State(state State, lasts time.Duration) {
 		st.Expires = now.Add(lasts)
 		j.expiry = time.AfterFunc(lasts, func() { j.Write(Entry.expire) })
 	}
+}
+
+// Released keeps that the guest gave its address back.
+func (e Entry) Released() {
+	e.State(None, 0)
+	e.Happened(EventReleased, time.Now())
+}
+
+// Declined keeps that the guest found its address in use. It is not to have it
+// for a while.
+func (e Entry) Declined(pause time.Duration) {
+	now := time.Now()
+	e.State(None, 0)
+	e.j.declinedUntil = now.Add(pause)
+	e.Happened(EventDeclined, now)
+	e.Say(e.j.log.Warn, "guest declined its address: somebody else answers for it", "address", e.j.status.Address, "pause", pause)
+}
+
+// Refused keeps that the guest asked for another address than its own; args say
+// more of that in the log.
+func (e Entry) Refused(args ...any) {
+	e.Say(e.j.log.Warn, "guest asked for another address than its own", append([]any{"address", e.j.status.Address}, args...)...)
+	e.State(None, 0)
+	e.Happened(EventRefused, time.Now())
 }
 
 // expire ends a lease that was not renewed in time.

@@ -27,12 +27,13 @@ type Journal struct {
 	log      *slog.Logger
 	dropped  func() uint64
 
-	mu      sync.Mutex
-	status  Status
-	expiry  *time.Timer // ends a finite lease
-	readers map[*reader]bool
-	lines   *packet.Budget // of the log
-	changed chan struct{}  // closed at the next change; nil: nobody waits
+	mu            sync.Mutex
+	status        Status
+	declinedUntil time.Time
+	expiry        *time.Timer // ends a finite lease
+	readers       map[*reader]bool
+	lines         *packet.Budget // of the log
+	changed       chan struct{}  // closed at the next change; nil: nobody waits
 }
 
 // New returns the Journal of a server of the protocol on an interface. What it
@@ -111,23 +112,16 @@ func (j *Journal) Resume(was Status) {
 	})
 }
 
-// Serve keeps that the server serves until the function that it returns is
-// called.
-func (j *Journal) Serve() (end func()) {
-	set := func(serving bool) {
-		j.Write(func(Entry) { j.status.Serving = serving })
-	}
-	set(true)
-	return func() { set(false) }
-}
-
 // SetLease keeps that the lease is about this address now, and what could not
 // be sent of its settings.
 func (j *Journal) SetLease(address netip.Prefix, notes []string) {
 	for _, note := range notes {
 		j.log.Warn("setting left out or changed", "setting", note)
 	}
-	j.Write(func(Entry) { j.status.Address, j.status.Notes = address, notes })
+	j.Write(func(Entry) {
+		j.status.Address, j.status.Notes = address, notes
+		j.declinedUntil = time.Time{}
+	})
 }
 
 // Fail logs and keeps an error that the server outlives.
@@ -136,6 +130,13 @@ func (j *Journal) Fail(err error) {
 		e.Say(j.log.Warn, "server goes on after an error", "error", err)
 		e.Error(err)
 	})
+}
+
+// IsDeclined tells whether the guest has declined the address just now.
+func (j *Journal) IsDeclined() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return time.Now().Before(j.declinedUntil)
 }
 
 // Refuse counts a message that gets no answer. An error that is no Silence does

@@ -77,8 +77,16 @@ type Failure struct {
 // which Status counts such messages. The protocols' packages name the reasons.
 type Silence string
 
-// OverBudget stands for more messages than the budget allows; the kernel dropped them.
-const OverBudget Silence = "over-budget"
+// Reasons that all protocols have.
+const (
+	// OverBudget stands for more messages than the budget allows; the kernel
+	// dropped them.
+	OverBudget Silence = "over-budget"
+	// BadFrame is not a whole packet of the protocol, or larger than any client's.
+	BadFrame Silence = "bad-frame"
+	// Unsent means that there was an answer, but the link did not take it.
+	Unsent Silence = "unsent"
+)
 
 func (s Silence) Error() string { return "no reply: " + string(s) }
 

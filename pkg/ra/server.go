@@ -60,7 +60,7 @@ func NewServer(conn *Conn, guest net.HardwareAddr, a Advertisement, log *slog.Lo
 		conn:    conn.link,
 		guest:   packet.MACOf(guest),
 		log:     log,
-		journal: journal.New("router advertisement", conn.link.Name(), log, conn.link.Dropped),
+		journal: journal.New("router advertisements", conn.link.Name(), log, conn.link.Dropped),
 		wake:    make(chan struct{}, 1),
 	}
 	if err := s.SetAdvertisement(a); err != nil {
@@ -95,7 +95,6 @@ func (s *Server) Serve(ctx context.Context) error {
 	if interval < minInterval || interval > maxInterval {
 		return fmt.Errorf("advertise router on %s: interval %v is not within %v and %v", s.conn.Name(), interval, minInterval, maxInterval)
 	}
-	defer s.journal.Serve()()
 	ctx, cancel := context.WithCancel(ctx)
 	var sending sync.WaitGroup
 	defer sending.Wait()
@@ -106,17 +105,11 @@ func (s *Server) Serve(ctx context.Context) error {
 	})
 	sending.Go(func() { s.advertise(ctx) })
 
-	err := s.conn.Run(ctx, packet.Loop{
+	return s.journal.Serve(ctx, s.conn, packet.Loop{
 		Budget: budget,
 		Frame:  s.handle,
-		Error:  s.outlive,
 		Up:     func() { s.plan((*schedule).begin) },
 	})
-	if err != nil {
-		err = fmt.Errorf("advertise router on %s: %w", s.conn.Name(), err)
-		s.journal.Write(func(e journal.Entry) { e.Error(err) })
-	}
-	return err
 }
 
 // plan changes the schedule and has advertise look at it.
@@ -218,18 +211,5 @@ func (s *Server) unsent(err error) {
 		s.log.Debug("interface is down")
 		return
 	}
-	s.journal.Refuse(Unsent)
-	s.journal.Fail(fmt.Errorf("send router advertisement on %s: %w", s.conn.Name(), err))
-}
-
-// outlive deals with an error of receiving.
-func (s *Server) outlive(err error) {
-	switch {
-	case errors.Is(err, packet.ErrTooLong):
-		s.journal.Refuse(BadFrame)
-	case errors.Is(err, unix.ENETDOWN):
-		s.log.Debug("interface is down")
-	default:
-		s.journal.Fail(fmt.Errorf("receive from %s: %w", s.conn.Name(), err))
-	}
+	s.journal.Unsent(err)
 }

@@ -17,7 +17,7 @@ type Silence = journal.Silence
 // Reasons to stay silent.
 const (
 	// BadFrame: not a whole IPv6/ICMPv6 packet, or one larger than any solicitation.
-	BadFrame Silence = "bad-frame"
+	BadFrame = journal.BadFrame
 	// BadChecksum: the ICMPv6 checksum is wrong.
 	BadChecksum Silence = "bad-checksum"
 	// OtherSource: the frame's Ethernet source is not the guest, or the packet's
@@ -30,7 +30,7 @@ const (
 	// OverBudget: more messages than the budget allows; the kernel dropped them.
 	OverBudget = journal.OverBudget
 	// Unsent: there was an answer, but the link did not take it.
-	Unsent Silence = "unsent"
+	Unsent = journal.Unsent
 )
 
 const (

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"net/netip"
-	"os"
 	"testing"
 	"time"
 
@@ -18,14 +17,6 @@ import (
 
 // patience bounds all waiting for what must happen.
 const patience = 10 * time.Second
-
-// newTap makes a namespace with a tap as a pod has it, up.
-func newTap(t testing.TB) *podtest.NS {
-	t.Helper()
-	pod := podtest.New(t)
-	pod.IP(t, "tuntap add dev tap0 mode tap vnet_hdr", "link set tap0 addrgenmode none", "link set tap0 up")
-	return pod
-}
 
 func listenOn(t testing.TB, pod *podtest.NS) (conn *Conn) {
 	t.Helper()
@@ -64,59 +55,35 @@ func serve(t testing.TB, pod *podtest.NS, lease Lease, change ...func(*Server)) 
 // seat is the guest's side of the tap.
 type seat struct {
 	t testing.TB
-	*podtest.Tap
+	podtest.Seat
 }
 
-func sit(t testing.TB, pod *podtest.NS) seat {
-	t.Helper()
-	tap, err := podtest.OpenTap(pod, "tap0", 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = tap.Close() })
-	if err := podtest.WaitSettled(t.Context(), pod); err != nil {
-		t.Fatal(err)
-	}
-	return seat{t, tap}
-}
-
-func (s seat) send(frame []byte) {
-	s.t.Helper()
-	if _, err := s.Write(frame); err != nil {
-		s.t.Fatal(err)
-	}
-}
+func sit(t testing.TB, pod *podtest.NS) seat { return seat{t, podtest.Sit(t, pod)} }
 
 // receive returns the next answer within a time, or nil.
-func (s seat) receive(within time.Duration) (*dhcpv6.Message, datagram) {
+func (s seat) receive(within time.Duration) (m *dhcpv6.Message, d datagram) {
 	s.t.Helper()
-	if err := s.SetReadDeadline(time.Now().Add(within)); err != nil {
+	frame := s.Receive(within, func(frame []byte) bool {
+		_, err := ParseReplyFrame(frame)
+		return err == nil
+	})
+	if frame == nil {
+		return nil, datagram{}
+	}
+	m, err := ParseReplyFrame(frame)
+	if err != nil {
 		s.t.Fatal(err)
 	}
-	for frame := make([]byte, 2048); ; {
-		n, err := s.Read(frame)
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return nil, datagram{}
-		}
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		m, err := ParseReplyFrame(frame[:n])
-		if err != nil {
-			continue
-		}
-		d, err := parseFrame(frame[:n], false)
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		return m, d
+	if d, err = parseFrame(frame, false); err != nil {
+		s.t.Fatal(err)
 	}
+	return m, d
 }
 
 // ask sends a message and returns what the answer says, which must come.
 func (s seat) ask(m *dhcpv6.Message) string {
 	s.t.Helper()
-	s.send(frameOf(m))
+	s.Send(frameOf(m))
 	got, _ := s.receive(patience)
 	if got == nil {
 		s.t.Fatalf("no answer to %v", m.MessageType)
@@ -138,7 +105,7 @@ func await(t testing.TB, s *Server, what string, until func(Status) bool) Status
 // TestLeaseOverTap is a guest's life.
 func TestLeaseOverTap(t *testing.T) {
 	t.Parallel()
-	pod := newTap(t)
+	pod := podtest.NewTapNS(t)
 	s := serve(t, pod, testLease(), func(s *Server) { s.DeclinePause = time.Second })
 	guest := sit(t, pod)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -158,7 +125,7 @@ func TestLeaseOverTap(t *testing.T) {
 		return journal.Event{}
 	}
 
-	guest.send(SolicitFrame(guestMAC, dhcpv6.TransactionID{1})) // makes no event
+	guest.Send(SolicitFrame(guestMAC, dhcpv6.TransactionID{1})) // makes no event
 	if got, d := guest.receive(patience); got == nil || d.Dst != guestLocal || d.DstMAC != packet.MACOf(guestMAC) || d.Src != gateway {
 		t.Fatalf("got %v from %v", got, d)
 	}
@@ -191,10 +158,10 @@ func TestLeaseOverTap(t *testing.T) {
 
 	guest.ask(toUs(decline, na(1, address)))
 	next(journal.EventDeclined)
-	guest.send(frameOf(message(solicit, na(1))))
+	guest.Send(frameOf(message(solicit, na(1))))
 	await(t, s, "silent after decline", func(s Status) bool { return s.Dropped[Declined] == 1 && s.State == journal.None })
 	for deadline := time.Now().Add(patience); ; { // as a client does: ask again
-		guest.send(frameOf(message(solicit, na(1))))
+		guest.Send(frameOf(message(solicit, na(1))))
 		if got, _ := guest.receive(200 * time.Millisecond); got != nil {
 			break
 		}
@@ -208,7 +175,7 @@ func TestLeaseOverTap(t *testing.T) {
 // TestDropped: what gets no answer is told by its reason.
 func TestDropped(t *testing.T) {
 	t.Parallel()
-	pod := newTap(t)
+	pod := podtest.NewTapNS(t)
 	s := serve(t, pod, testLease())
 	guest := sit(t, pod)
 	plain := frameOf(message(solicit, na(1)))
@@ -229,7 +196,7 @@ func TestDropped(t *testing.T) {
 		frameOf(message(solicit), func(d *datagram) { d.dstPort = 546 }),
 		append(append(bytes.Clone(plain[:12]), 0x81, 0, 0, 5), plain[12:]...),
 	} {
-		guest.send(frame)
+		guest.Send(frame)
 	}
 	status := await(t, s, "dropped", func(s Status) bool {
 		return s.Dropped[BadChecksum] == 1 && s.Dropped[OtherSource] == 2 && s.Dropped[Relayed] == 1 && s.Dropped[UnexpectedType] == 1 &&
@@ -241,7 +208,7 @@ func TestDropped(t *testing.T) {
 	if got, _ := guest.receive(50 * time.Millisecond); got != nil {
 		t.Errorf("answered: %v", got)
 	}
-	guest.send(frameOf(toUs(renew, na(1, address)), func(d *datagram) { d.Src, d.Dst = address, gateway }))
+	guest.Send(frameOf(toUs(renew, na(1, address)), func(d *datagram) { d.Src, d.Dst = address, gateway }))
 	if got, d := guest.receive(patience); got == nil || transcript(got, nil) != "REPLY UseMulticast" || d.Dst != address {
 		t.Errorf("to one server: got %v to %v", got, d.Dst)
 	}
@@ -251,21 +218,21 @@ func TestDropped(t *testing.T) {
 // service again once it stops.
 func TestFlood(t *testing.T) {
 	t.Parallel()
-	pod := newTap(t)
+	pod := podtest.NewTapNS(t)
 	const perSecond, sent = 50, 10000
 	s := serve(t, pod, testLease(), func(s *Server) { s.Budget = perSecond })
 	guest := sit(t, pod)
 	frame := frameOf(message(solicit, na(1)))
 	start := time.Now()
 	for range sent {
-		guest.send(frame)
+		guest.Send(frame)
 	}
 	status := await(t, s, "over budget", func(s Status) bool { return s.Dropped[OverBudget] > sent/2 })
 	if got, most := float64(status.Received["SOLICIT"]), perSecond*(time.Since(start).Seconds()+1)+1; got > most {
 		t.Errorf("%v looked at within %v, want at most %v", got, time.Since(start), most)
 	}
 	for deadline := time.Now().Add(patience); ; {
-		guest.send(frameOf(message(inform)))
+		guest.Send(frameOf(message(inform)))
 		got, _ := guest.receive(100 * time.Millisecond)
 		for got != nil && got.MessageType != dhcpv6.MessageTypeReply {
 			got, _ = guest.receive(100 * time.Millisecond)
@@ -282,7 +249,7 @@ func TestFlood(t *testing.T) {
 // TestChange: another lease takes the old address back.
 func TestChange(t *testing.T) {
 	t.Parallel()
-	pod := newTap(t)
+	pod := podtest.NewTapNS(t)
 	lease := fullLease()
 	lease.Valid, lease.Preferred = time.Second, time.Second
 	s := serve(t, pod, lease)
@@ -319,7 +286,7 @@ func TestChange(t *testing.T) {
 // TestLink: down and up, guest gone and back, the tap deleted.
 func TestLink(t *testing.T) {
 	t.Parallel()
-	pod := newTap(t)
+	pod := podtest.NewTapNS(t)
 	s := serve(t, pod, testLease())
 	for range 2 {
 		guest := sit(t, pod)

@@ -23,7 +23,7 @@ func TestKernel(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			pod := newTap(t)
+			pod := podtest.NewTapNS(t)
 			s := serve(t, pod, c.ad)
 			guest := podtest.NewGuest(t, pod, "tap0", guestMAC)
 			routes := awaitRoutes(t, guest, c.routes)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -18,14 +17,6 @@ import (
 
 // patience bounds all waiting for what must happen.
 const patience = 10 * time.Second
-
-// newTap makes a namespace with a tap as a pod has it, up.
-func newTap(t *testing.T) *podtest.NS {
-	t.Helper()
-	pod := podtest.New(t)
-	pod.IP(t, "tuntap add dev tap0 mode tap vnet_hdr", "link set tap0 addrgenmode none", "link set tap0 up")
-	return pod
-}
 
 // serve advertises on the tap for the test's time.
 func serve(t *testing.T, pod *podtest.NS, a Advertisement) *Server {
@@ -57,51 +48,19 @@ func serve(t *testing.T, pod *podtest.NS, a Advertisement) *Server {
 }
 
 // seat is the guest's side of the tap.
-type seat struct {
-	t *testing.T
-	*podtest.Tap
-}
+type seat struct{ podtest.Seat }
 
-func sit(t *testing.T, pod *podtest.NS) seat {
-	t.Helper()
-	tap, err := podtest.OpenTap(pod, "tap0", 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = tap.Close() })
-	if err := podtest.WaitSettled(t.Context(), pod); err != nil {
-		t.Fatal(err)
-	}
-	return seat{t, tap}
-}
-
-func (s seat) send(frame []byte) {
-	s.t.Helper()
-	if _, err := s.Write(frame); err != nil {
-		s.t.Fatal(err)
-	}
-}
+func sit(t *testing.T, pod *podtest.NS) seat { return seat{podtest.Sit(t, pod)} }
 
 // receive returns the next advertisement that comes within a time.
-func (s seat) receive(within time.Duration) (packet.Packet6, bool) {
-	s.t.Helper()
-	if err := s.SetReadDeadline(time.Now().Add(within)); err != nil {
-		s.t.Fatal(err)
-	}
-	for {
-		frame := make([]byte, 2048)
-		n, err := s.Read(frame)
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return packet.Packet6{}, false
-		}
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		p, err := packet.Parse6(frame[:n], unix.IPPROTO_ICMPV6, false)
-		if err == nil && p.Payload[0] == typeAdvertisement {
-			return p, true
-		}
-	}
+func (s seat) receive(within time.Duration) (p packet.Packet6, ok bool) {
+	s.Receive(within, func(frame []byte) bool {
+		var err error
+		p, err = packet.Parse6(frame, unix.IPPROTO_ICMPV6, false)
+		ok = err == nil && p.Payload[0] == typeAdvertisement
+		return ok
+	})
+	return p, ok
 }
 
 func await(t *testing.T, s *Server, what string, until func(Status) bool) Status {
@@ -118,7 +77,7 @@ func await(t *testing.T, s *Server, what string, until func(Status) bool) Status
 // TestOverTap: a guest that sits down is told at once, and answered when it asks.
 func TestOverTap(t *testing.T) {
 	t.Parallel()
-	pod := newTap(t)
+	pod := podtest.NewTapNS(t)
 	s := serve(t, pod, bridged())
 	guest := sit(t, pod)
 	toAll, ok := guest.receive(patience)
@@ -127,7 +86,7 @@ func TestOverTap(t *testing.T) {
 		t.Fatalf("got %+v, %v", toAll, ok)
 	}
 
-	guest.send(solicit(guestLocal, sourceOption))
+	guest.Send(solicit(guestLocal, sourceOption))
 	answer, ok := guest.receive(patience)
 	if !ok || answer.Dst != guestLocal || answer.DstMAC != packet.MACOf(guestMAC) || string(answer.Payload[4:]) != string(toAll.Payload[4:]) {
 		t.Fatalf("got %+v, %v", answer, ok)
@@ -139,7 +98,7 @@ func TestOverTap(t *testing.T) {
 
 	// Who has no address yet is answered with all others, which may be later.
 	asked := time.Now()
-	guest.send(solicit(netip.IPv6Unspecified(), nil))
+	guest.Send(solicit(netip.IPv6Unspecified(), nil))
 	if again, ok := guest.receive(patience); !ok || again.Dst != allNodes || time.Since(asked) > minDelayBetweenRAs+time.Second {
 		t.Errorf("after %v got %+v, %v", time.Since(asked), again, ok)
 	}
@@ -152,7 +111,7 @@ func TestOverTap(t *testing.T) {
 		append(solicit(guestLocal, nil), make([]byte, packet.MaxFrame)...),
 		solicit(guestLocal, nil, func(_ *packet.Packet6, b []byte) { b[0] = 135 }), // not even looked at
 	} {
-		guest.send(frame)
+		guest.Send(frame)
 	}
 	status = await(t, s, "dropped", func(s Status) bool {
 		return s.Dropped[BadChecksum] == 1 && s.Dropped[BadHopLimit] == 1 && s.Dropped[OtherSource] == 1 && s.Dropped[Malformed] == 1 && s.Dropped[BadFrame] == 1
@@ -165,7 +124,7 @@ func TestOverTap(t *testing.T) {
 // TestNextGuest: each that opens the tap is told.
 func TestNextGuest(t *testing.T) {
 	t.Parallel()
-	pod := newTap(t)
+	pod := podtest.NewTapNS(t)
 	s := serve(t, pod, calico())
 	for range 3 {
 		guest := sit(t, pod)
@@ -187,7 +146,7 @@ func TestNextGuest(t *testing.T) {
 // more to all than one in three seconds.
 func TestFlood(t *testing.T) {
 	t.Parallel()
-	pod := newTap(t)
+	pod := podtest.NewTapNS(t)
 	s := serve(t, pod, calico())
 	guest := sit(t, pod)
 	guest.receive(patience)
@@ -195,7 +154,7 @@ func TestFlood(t *testing.T) {
 	frames := [][]byte{solicit(guestLocal, nil), solicit(netip.IPv6Unspecified(), nil)}
 	for range 5000 {
 		for _, frame := range frames {
-			guest.send(frame)
+			guest.Send(frame)
 		}
 	}
 	status := await(t, s, "over budget", func(s Status) bool { return s.Dropped[OverBudget] > 1000 })
@@ -211,7 +170,7 @@ func TestFlood(t *testing.T) {
 // TestChange: another advertisement is told without being asked.
 func TestChange(t *testing.T) {
 	t.Parallel()
-	pod := newTap(t)
+	pod := podtest.NewTapNS(t)
 	s := serve(t, pod, calico())
 	guest := sit(t, pod)
 	guest.receive(patience)
@@ -239,7 +198,7 @@ func TestChange(t *testing.T) {
 
 func TestGone(t *testing.T) {
 	t.Parallel()
-	pod := newTap(t)
+	pod := podtest.NewTapNS(t)
 	s := serve(t, pod, calico())
 	await(t, s, "serving", func(s Status) bool { return s.Serving })
 	pod.IP(t, "link del tap0")
@@ -251,7 +210,7 @@ func TestGone(t *testing.T) {
 
 func TestErrors(t *testing.T) {
 	t.Parallel()
-	pod := newTap(t)
+	pod := podtest.NewTapNS(t)
 	err := pod.Do(func() error {
 		for _, name := range []string{"nothing", "lo", ""} {
 			if conn, err := Listen(name); err == nil {

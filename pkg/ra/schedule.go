@@ -15,6 +15,18 @@ const (
 	minDelayBetweenRAs = 3 * time.Second   // MIN_DELAY_BETWEEN_RAS
 )
 
+// interval is the longest time between two advertisements that lets a guest
+// miss two of them before a lifetime is over (MaxRtrAdvInterval).
+func (a Advertisement) interval() time.Duration {
+	longest := defaultInterval
+	for _, lifetime := range []time.Duration{a.RouterLifetime, a.Lifetime} {
+		if lifetime > 0 {
+			longest = min(longest, lifetime/3)
+		}
+	}
+	return max(longest, minInterval)
+}
+
 // schedule says when the next advertisement to all is due. It has no clock.
 type schedule struct {
 	interval time.Duration // MaxRtrAdvInterval

@@ -27,8 +27,8 @@ var allNodes = netip.IPv6LinkLocalAllNodes()
 // can be called from any goroutine.
 type Server struct {
 	// Interval is the longest time between advertisements to all that nobody
-	// asked for (MaxRtrAdvInterval), from 4 seconds on. 0: 600 seconds. Set
-	// before Serve.
+	// asked for (MaxRtrAdvInterval), from 4 seconds on. 0: 600 seconds, or a third
+	// of a lifetime that is shorter. Set before Serve.
 	Interval time.Duration
 
 	conn    *packet.Conn
@@ -41,6 +41,7 @@ type Server struct {
 	router   netip.Addr
 	mac      packet.MAC
 	messages [][]byte
+	natural  time.Duration // what an Interval of 0 is
 	schedule schedule
 }
 
@@ -79,9 +80,10 @@ func (s *Server) SetAdvertisement(a Advertisement) error {
 	}
 	s.mu.Lock()
 	s.router, s.mac, s.messages = a.Router.WithZone(""), packet.MACOf(a.MAC), messages
+	s.natural = a.interval()
 	s.mu.Unlock()
 	s.journal.SetLease(netip.Prefix{}, left)
-	s.plan((*schedule).begin)
+	s.begin()
 	return nil
 }
 
@@ -91,24 +93,28 @@ func (s *Server) SetAdvertisement(a Advertisement) error {
 // ErrGone, wrapped, if the interface is deleted. It may be called again after
 // it has returned, but not twice at once.
 func (s *Server) Serve(ctx context.Context) error {
-	interval := cmp.Or(s.Interval, defaultInterval)
-	if interval < minInterval || interval > maxInterval {
-		return fmt.Errorf("advertise router on %s: interval %v is not within %v and %v", s.conn.Name(), interval, minInterval, maxInterval)
+	if s.Interval != 0 && (s.Interval < minInterval || s.Interval > maxInterval) {
+		return fmt.Errorf("advertise router on %s: interval %v is not within %v and %v", s.conn.Name(), s.Interval, minInterval, maxInterval)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	var sending sync.WaitGroup
 	defer sending.Wait()
 	defer cancel()
-	s.plan(func(c *schedule, now time.Time) {
-		c.interval = interval
-		c.begin(now)
-	})
+	s.begin()
 	sending.Go(func() { s.advertise(ctx) })
 
 	return s.journal.Serve(ctx, s.conn, packet.Loop{
 		Budget: budget,
 		Frame:  s.handle,
-		Up:     func() { s.plan((*schedule).begin) },
+		Up:     s.begin,
+	})
+}
+
+// begin tells the guest now, and a few times more soon after.
+func (s *Server) begin() {
+	s.plan(func(c *schedule, now time.Time) {
+		c.interval = cmp.Or(s.Interval, s.natural)
+		c.begin(now)
 	})
 }
 

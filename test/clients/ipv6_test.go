@@ -119,6 +119,13 @@ func (at *seat6) take(t *testing.T, want state6, guest *sandbox) {
 		t.Errorf("DHCPv6: %+v\nadvertisements: %+v", status, router)
 	}
 	t.Logf("%+v, %v, %v", status.Client, status.Received, router.Received)
+
+	// Without the server the guest would keep it all.
+	routes := guest.guest.Run(t, "ip", "-6", "route", "show", "default", "dev", "eth0")
+	address := guest.guest.Run(t, "ip", "-6", "address", "show", "dev", "eth0", "scope", "global")
+	if strings.Contains(routes, "expires") || at.valid == 0 && !strings.Contains(address, "valid_lft forever preferred_lft forever") {
+		t.Errorf("it ends:\n%s%s", routes, address)
+	}
 }
 
 // serve makes the pod, puts its interface on a bridge with the tap, as prepare

@@ -20,9 +20,9 @@ func NewLease6(p prepare.Plan, pod discover.Pod, s LeaseSettings) (l dhcp6.Lease
 		return dhcp6.Lease{}, false
 	}
 	server, _ := routerOf(p)
-	dns, search := s.resolver(pod)
+	dns, search := s.resolver6(p, pod)
 	return dhcp6.Lease{
-		MAC: []byte(p.MAC), Address: p.IPv6.Address.Addr(), Server: server, DNS: dns, Search: search, NTP: s.NTP,
+		MAC: []byte(p.MAC), Address: p.IPv6.Address.Addr(), Server: server, DNS: dns, Search: search, NTP: s.ntp6(p),
 		Hostname: cmp.Or(s.Hostname, pod.Hostname), Valid: s.Duration,
 	}, true
 }
@@ -35,7 +35,7 @@ func NewAdvertisement(p prepare.Plan, pod discover.Pod, defaultRoute bool, s Lea
 	}
 	a = ra.Advertisement{Managed: true, Other: true, MTU: p.MTU}
 	a.Router, a.MAC = routerOf(p)
-	a.DNS, a.Search = s.resolver(pod)
+	a.DNS, a.Search = s.resolver6(p, pod)
 	if p.IPv6.Router != nil && defaultRoute {
 		a.RouterLifetime = ra.MaxRouterLifetime
 	}
@@ -64,6 +64,23 @@ func NewAdvertisement(p prepare.Plan, pod discover.Pod, defaultRoute bool, s Lea
 		return cmp.Or(cmp.Compare(b.Bits(), a.Bits()), a.Addr().Compare(b.Addr()))
 	})
 	return a, true
+}
+
+// resolver6 is the DNS that IPv6 tells of, and ntp6 are the time servers: all of
+// them if the VM has no IPv4, by which it would hear of the others.
+func (s LeaseSettings) resolver6(p prepare.Plan, pod discover.Pod) (servers []netip.Addr, search []string) {
+	servers, search = s.resolver(pod)
+	if _, ok := p.Interface.IPv4(); ok {
+		servers = ofFamily(servers, netip.Addr.Is6)
+	}
+	return servers, search
+}
+
+func (s LeaseSettings) ntp6(p prepare.Plan) []netip.Addr {
+	if _, ok := p.Interface.IPv4(); ok {
+		return ofFamily(s.NTP, netip.Addr.Is6)
+	}
+	return s.NTP
 }
 
 // isDefaultGateway reports whether a route leads where the router does.

@@ -48,9 +48,9 @@ install: build ## install the program, its manual and completions below PREFIX (
 	build/virt-launcher-net completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/virt-launcher-net.fish
 
 .PHONY: docs
-docs: ## write docs/cli.md and the manual pages from the help texts, and docs/pod.svg with dot(1)
+docs: ## write docs/cli.md and the manual pages from the help texts, and docs/*.svg with dot(1)
 	$(GO) test $(TAGS) ./cmd/virt-launcher-net -run Reference -update
-	dot -Tsvg docs/pod.dot -o docs/pod.svg
+	for picture in docs/*.dot; do dot -Tsvg "$$picture" -o "$${picture%.dot}.svg"; done
 
 .PHONY: image
 image: ## build the container image IMAGE (virt-launcher-net:dev), and IMAGE-amd64 and IMAGE-arm64, by docker or podman
@@ -70,7 +70,7 @@ image: ## build the container image IMAGE (virt-launcher-net:dev), and IMAGE-amd
 	(set -x; $$engine tag $(IMAGE)-$$($(GO) env GOARCH) $(IMAGE))
 
 .PHONY: demo
-demo: deps build cni guest ## boot a VM on a pod's network and show it, as root; DEMO=calico for a Calico pod
+demo: deps build cni guest ## boot a VM on a pod's network and show it, as root; DEMO=calico for a Calico pod, DEMO=dual for one with IPv6
 	$(GO) build $(TAGS) -o build/ ./test/demo
 	$(SUDO) env DEMO=$(DEMO) build/demo
 

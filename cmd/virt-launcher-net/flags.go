@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -50,13 +51,8 @@ func (p *program) networkFlags(flags *pflag.FlagSet) {
 		o.TapOwner, err = parseOwner(s)
 		return err
 	}}, "tap-owner", "numeric user and group who may open the tap without privileges")
-	flags.Var(&value{kind: "on|off", text: "on", parse: func(s string) error {
-		if s != "on" && s != "off" {
-			return fmt.Errorf("want on or off")
-		}
-		o.NoGuard = s == "off"
-		return nil
-	}}, "guard", "keep forged addresses and DHCP from crossing between VM and pod network")
+	flags.Var(switchOff(&o.NoGuard), "guard", "keep forged addresses and DHCP from crossing between VM and pod network")
+	flags.Var(switchOff(&o.NoIPv6), "ipv6", "give the VM the pod's IPv6 address, if it has one")
 	flags.StringVar(&o.TapName, "tap-name", "", "`name` of the tap (default tap- and the interface's name)")
 	flags.StringVar(&o.BridgeName, "bridge-name", "", "`name` of the bridge (default br- and the interface's name)")
 	flags.StringVar(&o.UplinkName, "uplink-name", "", "`name` of the pod's interface as a bridge port (default up- and its name)")
@@ -66,6 +62,17 @@ func (p *program) networkFlags(flags *pflag.FlagSet) {
 func (p *program) outputDirFlag(flags *pflag.FlagSet) {
 	flags.StringVar(&p.hook.OutputDir, "output-dir", "",
 		"`directory` to leave the NICs in: nics.json, interfaces.xml, qemu.args, cloud-hypervisor.args, firecracker.json")
+}
+
+// switchOff is for what is on unless it is turned off.
+func switchOff(isOff *bool) *value {
+	return &value{kind: "on|off", text: "on", parse: func(s string) error {
+		if s != "on" && s != "off" {
+			return errors.New("want on or off")
+		}
+		*isOff = s == "off"
+		return nil
+	}}
 }
 
 func parseOwner(s string) (*prepare.Owner, error) {

@@ -137,6 +137,10 @@ func TestFailureOfEachCall(t *testing.T) {
 				break
 			}
 			at := fmt.Sprintf("%s %d of %s failed", call, n, verb)
+			if strings.Contains(stderr, "netpollBreak") { // it was the Go runtime's own, which ends it
+				p.run(other)
+				continue
+			}
 			if exit := (*exec.ExitError)(nil); err != nil && (!errors.As(err, &exit) || exit.ExitCode() != exitFailed) {
 				p.t.Fatalf("%s: %v: %s", at, err, stderr)
 			}

@@ -37,6 +37,7 @@ func TestUsageErrors(t *testing.T) {
 		{"plan --log-format xml", "--log-format"},
 		{"plan --mac 02:00:00", "--mac"},
 		{"plan --guard maybe", "--guard"},
+		{"plan --ipv6 maybe", "--ipv6"},
 		{"plan --queues many", "--queues"},
 		{"plan --tap-owner root", "--tap-owner"},
 		{"plan --tap-owner 0:x", "--tap-owner"},

@@ -228,13 +228,14 @@ type checkView struct {
 	prestart.CheckReport
 	ForwardingAfter float64 `json:"forwardingAfterSeconds"`
 	OfferAfter      float64 `json:"offerAfterSeconds,omitempty"`
+	Offer6After     float64 `json:"offer6AfterSeconds,omitempty"`
 	ResolvedAfter   float64 `json:"resolvedAfterSeconds,omitempty"`
 }
 
 func viewChecks(reports []prestart.CheckReport) checksView {
 	v := checksView{Interfaces: []checkView{}}
 	for _, r := range reports {
-		v.Interfaces = append(v.Interfaces, checkView{r, r.Forwarding.Seconds(), r.Offer.Seconds(), r.Resolved.Seconds()})
+		v.Interfaces = append(v.Interfaces, checkView{r, r.Forwarding.Seconds(), r.Offer.Seconds(), r.Offer6.Seconds(), r.Resolved.Seconds()})
 	}
 	return v
 }
@@ -244,6 +245,9 @@ func (v checksView) writeText(w io.Writer) {
 		fmt.Fprintf(w, "%s\tforwarding after %s\n", r.Tap, r.Forwarding.Round(time.Microsecond))
 		if r.Offer > 0 {
 			fmt.Fprintf(w, "%s\toffered %s after %s\n", r.Tap, r.Address, r.Offer.Round(time.Microsecond))
+		}
+		if r.Offer6 > 0 {
+			fmt.Fprintf(w, "%s\toffered %s after %s\n", r.Tap, r.Address6, r.Offer6.Round(time.Microsecond))
 		}
 		if r.Resolved > 0 {
 			fmt.Fprintf(w, "%s\tgateway %s is at %s after %s\n", r.Tap, r.Gateway, r.GatewayMAC, r.Resolved.Round(time.Microsecond))

@@ -3,11 +3,14 @@ package main
 import (
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/ra"
 )
 
 // statusView is what is.
@@ -31,7 +34,13 @@ func (v statusView) writeText(w io.Writer) {
 			fmt.Fprintf(w, "link\t%s\t%s\n", l.Name, linkWords(l))
 		}
 		if i.Lease != nil {
-			writeLease(w, *i.Lease)
+			writeLease(w, "lease", *i.Lease)
+		}
+		if i.Lease6 != nil {
+			writeLease(w, "IPv6 lease", *i.Lease6)
+		}
+		if i.Router != nil {
+			writeRouter(w, *i.Router)
 		}
 		for _, c := range i.Counters {
 			if strings.HasSuffix(c.Rule, "drop") && c.Packets > 0 {
@@ -68,8 +77,8 @@ func linkWords(l prestart.LinkStatus) string {
 	return strings.Join(words, ", ")
 }
 
-func writeLease(w io.Writer, l dhcp.Status) {
-	fmt.Fprintf(w, "lease\t%s", l.State)
+func writeLease(w io.Writer, what string, l dhcp.Status) {
+	fmt.Fprintf(w, "%s\t%s", what, l.State)
 	if !l.Since.IsZero() {
 		fmt.Fprintf(w, " since %s", l.Since.Format(time.RFC3339))
 	}
@@ -97,11 +106,28 @@ func writeLease(w io.Writer, l dhcp.Status) {
 	}
 }
 
+func writeRouter(w io.Writer, r ra.Status) {
+	fmt.Fprintf(w, "IPv6 router\t%s, told of", r.Router)
+	var n uint64
+	for _, sent := range r.Sent {
+		n += sent
+	}
+	fmt.Fprintf(w, " %d times\n", n)
+	if r.LastError.Error != "" {
+		fmt.Fprintf(w, "last error\t%s at %s\n", r.LastError.Error, r.LastError.At.Format(time.RFC3339))
+	}
+	for _, note := range r.Notes {
+		fmt.Fprintf(w, "left out\t%s\n", note)
+	}
+}
+
 // sessionView is what wait prints.
 type sessionView struct{ prestart.SessionStatus }
 
 func (v sessionView) writeText(w io.Writer) {
-	for _, l := range v.Leases {
-		fmt.Fprintf(w, "%s\t%s\n", l.Address, l.State)
+	for _, leases := range []map[string]dhcp.Status{v.Leases, v.Leases6} {
+		for _, name := range slices.Sorted(maps.Keys(leases)) {
+			fmt.Fprintf(w, "%s\t%s\t%s\n", name, leases[name].Address, leases[name].State)
+		}
 	}
 }

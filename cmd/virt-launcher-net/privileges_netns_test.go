@@ -255,8 +255,8 @@ func checkMetrics(t *testing.T, socket string) {
 	get("/readyz")
 	metrics := get("/metrics")
 	for _, want := range []string{
-		`virt_launcher_net_dhcp_lease_state{interface="eth0",state="bound"} 1`,
-		`virt_launcher_net_dhcp_messages_sent_total{interface="eth0",type="ACK"}`,
+		`virt_launcher_net_dhcp_lease_state{interface="eth0",protocol="dhcpv4",state="bound"} 1`,
+		`virt_launcher_net_messages_sent_total{interface="eth0",protocol="dhcpv4",type="ACK"}`,
 		`virt_launcher_net_guard_dropped_packets_total{chain="from_guest",interface="eth0",rule=`,
 		"virt_launcher_net_prepare_duration_seconds 0.",
 	} {

@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/journal"
 )
 
 const namespace = "virt_launcher_net"
@@ -22,14 +23,14 @@ var (
 	ready           = desc("ready", "1 once the network is prepared and served.")
 	prepareDuration = desc("prepare_duration_seconds", "How long discovering and preparing the pod's network took.")
 	startDuration   = desc("start_duration_seconds", "How long it took from the start until a guest could boot.")
-	leaseState      = desc("dhcp_lease_state", "1 for the state that the guest's lease is in, 0 for the others.", "interface", "state")
-	leaseBound      = desc("dhcp_lease_bound_timestamp_seconds", "When the guest got its lease; none while it has none.", "interface")
-	leaseRenewed    = desc("dhcp_lease_renewed_timestamp_seconds", "When the guest last renewed its lease; none before that.", "interface")
-	leaseExpires    = desc("dhcp_lease_expiry_timestamp_seconds", "When the lease ends if it is not renewed; none if it never does.", "interface")
-	leaseDeclined   = desc("dhcp_lease_declined_timestamp_seconds", "When the guest last refused its address because somebody else uses it; none before that.", "interface")
-	received        = desc("dhcp_messages_received_total", "DHCP messages from the guest.", "interface", "type")
-	sent            = desc("dhcp_messages_sent_total", "DHCP messages to the guest.", "interface", "type")
-	dropped         = desc("dhcp_messages_dropped_total", "Frames and messages from the guest that got no answer.", "interface", "reason")
+	leaseState      = desc("dhcp_lease_state", "1 for the state that the guest's lease is in, 0 for the others.", "interface", "protocol", "state")
+	leaseBound      = desc("dhcp_lease_bound_timestamp_seconds", "When the guest got its lease; none while it has none.", "interface", "protocol")
+	leaseRenewed    = desc("dhcp_lease_renewed_timestamp_seconds", "When the guest last renewed its lease; none before that.", "interface", "protocol")
+	leaseExpires    = desc("dhcp_lease_expiry_timestamp_seconds", "When the lease ends if it is not renewed; none if it never does.", "interface", "protocol")
+	leaseDeclined   = desc("dhcp_lease_declined_timestamp_seconds", "When the guest last refused its address because somebody else uses it; none before that.", "interface", "protocol")
+	received        = desc("messages_received_total", "DHCP messages and router solicitations from the guest.", "interface", "protocol", "type")
+	sent            = desc("messages_sent_total", "DHCP messages and router advertisements to the guest.", "interface", "protocol", "type")
+	dropped         = desc("messages_dropped_total", "Frames and messages from the guest that got no answer.", "interface", "protocol", "reason")
 	guardPackets    = desc("guard_dropped_packets_total", "Frames that the port guard kept from crossing between VM and pod network.", "interface", "chain", "rule")
 	guardBytes      = desc("guard_dropped_bytes_total", "Bytes of these frames.", "interface", "chain", "rule")
 )
@@ -81,25 +82,36 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	if status.StartSeconds > 0 {
 		gauge(startDuration, status.StartSeconds)
 	}
-	for name, l := range status.Leases {
+	lease := func(name, protocol string, l dhcp.Status) {
 		for _, state := range []dhcp.State{dhcp.None, dhcp.Offered, dhcp.Bound} {
-			gauge(leaseState, oneIf(l.State == state), name, string(state))
+			gauge(leaseState, oneIf(l.State == state), name, protocol, string(state))
 		}
 		if l.State == dhcp.Bound {
-			moment(leaseBound, l.Since, name)
+			moment(leaseBound, l.Since, name, protocol)
 		}
-		moment(leaseRenewed, l.Renewed, name)
-		moment(leaseExpires, l.Expires, name)
-		moment(leaseDeclined, l.Declined, name)
-		for typ, n := range l.Received {
-			counter(received, n, name, typ)
+		moment(leaseRenewed, l.Renewed, name, protocol)
+		moment(leaseExpires, l.Expires, name, protocol)
+		moment(leaseDeclined, l.Declined, name, protocol)
+	}
+	messages := func(name, protocol string, in, out map[string]uint64, left map[journal.Silence]uint64) {
+		for typ, n := range in {
+			counter(received, n, name, protocol, typ)
 		}
-		for typ, n := range l.Sent {
-			counter(sent, n, name, typ)
+		for typ, n := range out {
+			counter(sent, n, name, protocol, typ)
 		}
-		for reason, n := range l.Dropped {
-			counter(dropped, n, name, string(reason))
+		for reason, n := range left {
+			counter(dropped, n, name, protocol, string(reason))
 		}
+	}
+	for protocol, leases := range map[string]map[string]dhcp.Status{"dhcpv4": status.Leases, "dhcpv6": status.Leases6} {
+		for name, l := range leases {
+			lease(name, protocol, l)
+			messages(name, protocol, l.Received, l.Sent, l.Dropped)
+		}
+	}
+	for name, r := range status.Routers {
+		messages(name, "ra", r.Received, r.Sent, r.Dropped)
 	}
 	guards, err := s.GuardCounters()
 	if err != nil { // what can't be read is not there

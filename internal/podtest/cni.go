@@ -65,9 +65,9 @@ func (a *Attachment) Delete(ctx context.Context) error {
 	return nil
 }
 
-// flannelConf is what flannel's plugin, on a node with the subnet
-// 10.244.1.0/24 of 10.244.0.0/16 over VXLAN, delegates to the bridge plugin.
-// The argument is host-local's data directory.
+// flannelConf is what flannel's plugin, on a node with a subnet of the
+// cluster's network over VXLAN, delegates to the bridge plugin. The arguments
+// are host-local's data directory, its ranges and its routes.
 const flannelConf = `{
   "cniVersion": "1.0.0",
   "name": "cbr0",
@@ -82,11 +82,19 @@ const flannelConf = `{
     "ipam": {
       "type": "host-local",
       "dataDir": %q,
-      "ranges": [[{"subnet": "10.244.1.0/24"}]],
-      "routes": [{"dst": "10.244.0.0/16"}]
+      "ranges": [%s],
+      "routes": [%s]
     }
   }]
 }`
+
+// The node's subnet, and the cluster's network that it is of.
+const (
+	flannelRange  = `[{"subnet": "10.244.1.0/24"}]`
+	flannelRoute  = `{"dst": "10.244.0.0/16"}`
+	flannelRange6 = `[{"subnet": "fd00:10:244:1::/64"}]`
+	flannelRoute6 = `{"dst": "fd00:10:244::/48"}`
+)
 
 // NewFlannelPod makes a pod of the shape [Flannel] with the real plugins, for
 // a test, and closes it at the test's end.
@@ -102,19 +110,29 @@ func NewFlannelPod(t testing.TB) *Pod {
 // plugins bridge and host-local in pluginDir do it. Their state is in stateDir,
 // which the caller removes after closing the pod.
 func BuildFlannelPod(ctx context.Context, pluginDir, stateDir string) (*Pod, error) {
+	return buildFlannelPod(ctx, pluginDir, stateDir, flannelRange, flannelRoute)
+}
+
+// BuildFlannelDualPod is [BuildFlannelPod] in a cluster that has IPv6, too.
+func BuildFlannelDualPod(ctx context.Context, pluginDir, stateDir string) (*Pod, error) {
+	return buildFlannelPod(ctx, pluginDir, stateDir,
+		flannelRange+", "+flannelRange6, flannelRoute+", "+flannelRoute6)
+}
+
+func buildFlannelPod(ctx context.Context, pluginDir, stateDir, ranges, routes string) (*Pod, error) {
 	pod, err := NewNode(ctx)
 	if err != nil {
 		return nil, err
 	}
 	pod.Shape = Flannel
-	if err := pod.addFlannel(ctx, pluginDir, stateDir); err != nil {
+	conf := fmt.Appendf(nil, flannelConf, filepath.Join(stateDir, "networks"), ranges, routes)
+	if err := pod.addFlannel(ctx, conf, pluginDir, stateDir); err != nil {
 		return nil, errors.Join(fmt.Errorf("build flannel pod: %w", err), pod.Close())
 	}
 	return pod, nil
 }
 
-func (p *Pod) addFlannel(ctx context.Context, pluginDir, stateDir string) error {
-	conf := fmt.Appendf(nil, flannelConf, filepath.Join(stateDir, "networks"))
+func (p *Pod) addFlannel(ctx context.Context, conf []byte, pluginDir, stateDir string) error {
 	attachment, err := AddCNI(ctx, p.Node, p.Pod, conf, pluginDir, filepath.Join(stateDir, "cache"), "eth0")
 	if err != nil {
 		return err
@@ -136,10 +154,15 @@ func (p *Pod) addFlannel(ctx context.Context, pluginDir, stateDir string) error 
 		}
 	}
 	for _, ip := range attachment.Result.IPs {
-		if p.IP, err = netip.ParsePrefix(ip.Address.String()); err != nil {
+		address, err := netip.ParsePrefix(ip.Address.String())
+		if err != nil {
 			return err
 		}
-		p.Gateway, _ = netip.AddrFromSlice(ip.Gateway.To4())
+		if gateway, _ := netip.AddrFromSlice(ip.Gateway); address.Addr().Is6() {
+			p.IPv6, p.IPv6Gateway = address, gateway
+		} else {
+			p.IP, p.Gateway = address, gateway.Unmap()
+		}
 	}
 	return nil
 }

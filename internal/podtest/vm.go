@@ -21,6 +21,7 @@ type VM struct {
 	Name     string
 	GuestDir string   // what test/guest/build.sh built: vmlinuz and initramfs
 	Serial   string   // file that the guest reports to
+	IPv6     bool     // the guest asks DHCPv6 for an address, too
 	Ping     []string // addresses the guest shall ping
 	Get      []string // URLs the guest shall get
 }
@@ -29,6 +30,9 @@ type VM struct {
 func (vm VM) Cmdline() string {
 	// Emulated on a busy machine, the timer can fail the kernel's check of it.
 	words := []string{"console=ttyS0", "quiet", "panic=-1", "reboot=t", "no_timer_check"}
+	if vm.IPv6 {
+		words = append(words, "vln.ipv6")
+	}
 	for _, address := range vm.Ping {
 		words = append(words, "vln.ping="+address)
 	}
@@ -89,8 +93,10 @@ func escape(text string) string {
 // Report is what the guest says of itself on its serial port.
 type Report struct {
 	Address   netip.Prefix
-	Routes    []string // as ip(8) prints them
-	Resolv    []string // lines of /etc/resolv.conf
+	Routes    []string     // as ip(8) prints them
+	Address6  netip.Prefix // by DHCPv6; zero: none
+	Routes6   []string     // from router advertisements, and the kernel's own
+	Resolv    []string     // lines of /etc/resolv.conf
 	MTU       int
 	MAC       string
 	Hostname  string
@@ -166,6 +172,10 @@ func (r *Report) add(word, rest string) (err error) {
 		r.Address, err = netip.ParsePrefix(rest)
 	case "route":
 		r.Routes = append(r.Routes, rest)
+	case "address6":
+		r.Address6, err = netip.ParsePrefix(rest)
+	case "route6":
+		r.Routes6 = append(r.Routes6, rest)
 	case "resolv":
 		r.Resolv = append(r.Resolv, rest)
 	case "mtu":

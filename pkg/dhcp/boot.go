@@ -90,7 +90,9 @@ func ParseBootFile(s string) (BootFile, error) {
 	return b, nil
 }
 
-func notInFirmware(r rune) bool { return r != '-' && (r == '_' || notInName(r)) }
+func notInFirmware(r rune) bool {
+	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-'
+}
 
 func validateBootName(name string) error {
 	switch {

@@ -1,225 +1,39 @@
 package dhcp
 
 import (
-	"errors"
 	"fmt"
 	"net"
-	"os"
-	"syscall"
-	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
 )
-
-// receiveBuffer bounds, in bytes of the kernel's accounting, what waits to be
-// read: some dozens of messages, more than a guest's client ever has under way.
-const receiveBuffer = 16 << 10
-
-// maxFrame is the largest frame that is read. Messages of clients are a third
-// of it.
-const maxFrame = 2048
 
 // ErrGone means that the interface a Conn was opened on does not exist any
 // more, or was moved to another network namespace.
-var ErrGone = errors.New("interface is gone")
+var ErrGone = packet.ErrGone
 
 // Conn is a packet socket on one Ethernet interface that receives what was sent
 // to the DHCP server port, and nothing else. It works where the interface is
 // down, has no carrier, or is a bridge's port, and needs no address there.
-//
-// The socket is used directly rather than through a package: the answer whether
-// a checksum is still missing comes as control data (packet(7),
-// PACKET_AUXDATA), which the usual ones do not hand on.
 type Conn struct {
-	name   string
-	index  int
-	mtu    int
-	mac    mac
-	file   *os.File
-	raw    syscall.RawConn
-	oob    []byte
-	unlink *unlinkWatch
+	link *packet.Conn
 }
 
 // Listen opens a Conn on the interface in the network namespace of the calling
 // thread, which needs CAP_NET_RAW there. The Conn can be used by any goroutine
-// then, one reader at a time. Close it.
+// then, by one Server at a time. Close it.
 func Listen(name string) (*Conn, error) {
-	c, err := listen(name)
+	link, err := packet.Listen(name, filter)
 	if err != nil {
 		return nil, fmt.Errorf("listen for DHCP on %s: %w", name, err)
 	}
-	return c, nil
-}
-
-func listen(name string) (_ *Conn, err error) {
-	// No protocol yet: nothing is received before the filter is there.
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		return nil, fmt.Errorf("open packet socket: %w", err)
-	}
-	c := &Conn{name: name, file: os.NewFile(uintptr(fd), "packet:"+name), oob: make([]byte, oobSize)}
-	defer func() {
-		if err != nil {
-			_ = c.Close()
-		}
-	}()
-	if err := c.find(fd); err != nil {
-		return nil, err
-	}
-	// The watch is first, so that no deletion is missed.
-	if c.unlink, err = watchUnlink(c.index); err != nil {
-		return nil, err
-	}
-	if err := c.bind(fd); err != nil {
-		return nil, err
-	}
-	if c.raw, err = c.file.SyscallConn(); err != nil {
-		return nil, fmt.Errorf("access packet socket: %w", err)
-	}
-	return c, nil
-}
-
-// find looks the interface up.
-func (c *Conn) find(fd int) error {
-	req, err := unix.NewIfreq(c.name)
-	if err != nil {
-		return fmt.Errorf("name interface: %w", err)
-	}
-	if err := unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, req); err != nil {
-		return fmt.Errorf("look up interface: %w", err)
-	}
-	c.index = int(req.Uint32())
-	if err := unix.IoctlIfreq(fd, unix.SIOCGIFMTU, req); err != nil {
-		return fmt.Errorf("read MTU: %w", err)
-	}
-	c.mtu = int(req.Uint32())
-	return nil
-}
-
-func (c *Conn) bind(fd int) error {
-	if err := attachFilter(fd); err != nil {
-		return err
-	}
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer); err != nil {
-		return fmt.Errorf("bound receive buffer: %w", err)
-	}
-	if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_AUXDATA, 1); err != nil {
-		return fmt.Errorf("ask for auxiliary data: %w", err)
-	}
-	// Spares the kernel a clone of each frame to the guest. Older ones than
-	// Linux 4.20 do not know it; the filter does without.
-	if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1); err != nil && !errors.Is(err, unix.ENOPROTOOPT) {
-		return fmt.Errorf("ignore outgoing frames: %w", err)
-	}
-	// All protocols: those bound to one are served after the bridge, which has
-	// taken the frame by then.
-	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_ALL), Ifindex: c.index}); err != nil {
-		return fmt.Errorf("bind packet socket: %w", err)
-	}
-	addr, err := unix.Getsockname(fd)
-	if err != nil {
-		return fmt.Errorf("read interface address: %w", err)
-	}
-	link, ok := addr.(*unix.SockaddrLinklayer)
-	if !ok || link.Hatype != unix.ARPHRD_ETHER {
-		return errors.New("not an Ethernet interface")
-	}
-	c.mac = macOf(link.Addr[:])
-	return nil
+	return &Conn{link}, nil
 }
 
 // HardwareAddr is the interface's Ethernet address when the Conn was opened.
-func (c *Conn) HardwareAddr() net.HardwareAddr { return c.mac[:] }
-
-// Close ends a read that is under way and frees the sockets.
-func (c *Conn) Close() error {
-	err := c.file.Close()
-	if c.unlink != nil {
-		err = errors.Join(err, c.unlink.file.Close())
-	}
-	return err
+func (c *Conn) HardwareAddr() net.HardwareAddr {
+	mac := c.link.MAC()
+	return mac[:]
 }
 
-// interrupt makes what waits, now or later, return os.ErrDeadlineExceeded.
-func (c *Conn) interrupt() { c.setDeadline(time.Unix(1, 0)) }
-
-// resume undoes interrupt.
-func (c *Conn) resume() { c.setDeadline(time.Time{}) }
-
-// setDeadline can fail only after Close, which ends all waiting itself.
-func (c *Conn) setDeadline(t time.Time) {
-	_ = c.file.SetReadDeadline(t)
-	_ = c.unlink.file.SetReadDeadline(t)
-}
-
-var oobSize = unix.CmsgSpace(auxdataLen)
-
-// Of struct tpacket_auxdata in linux/if_packet.h only the first field matters.
-const auxdataLen = 20
-
-// read waits for a frame and reads it into b. checksumPending is as for
-// parseFrame. A frame that does not fit is BadFrame.
-func (c *Conn) read(b []byte) (n int, checksumPending bool, err error) {
-	var oobn, flags int
-	waitErr := c.raw.Read(func(fd uintptr) bool {
-		n, oobn, flags, _, err = unix.Recvmsg(int(fd), b, c.oob, 0)
-		return !temporary(err)
-	})
-	switch {
-	case waitErr != nil:
-		return 0, false, waitError(waitErr)
-	case err != nil:
-		return 0, false, os.NewSyscallError("recvmsg", err)
-	case flags&unix.MSG_TRUNC != 0:
-		return 0, false, BadFrame
-	}
-	return n, checksumPendingIn(c.oob[:oobn]), nil
-}
-
-// write sends a frame out of the interface.
-func (c *Conn) write(b []byte) error {
-	var err error
-	waitErr := c.raw.Write(func(fd uintptr) bool {
-		_, err = unix.Write(int(fd), b)
-		return !temporary(err)
-	})
-	if waitErr != nil {
-		return waitError(waitErr)
-	}
-	return os.NewSyscallError("write", err)
-}
-
-// waitError names why waiting ended without a system call's result: a deadline
-// passed, or else the file is closed, for which the poller has no public error.
-func waitError(err error) error {
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return err
-	}
-	return os.ErrClosed
-}
-
-// temporary tells the poller to wait and try again.
-func temporary(err error) bool {
-	return errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR)
-}
-
-// checksumPendingIn looks for the kernel's word that the checksum is not there.
-func checksumPendingIn(oob []byte) bool {
-	header, data, _, err := unix.ParseOneSocketControlMessage(oob)
-	return err == nil && header.Level == unix.SOL_PACKET && header.Type == unix.PACKET_AUXDATA &&
-		len(data) >= 4 && nativeUint32(data)&unix.TP_STATUS_CSUMNOTREADY != 0
-}
-
-// dropped reads, and resets, how many frames the kernel dropped because nobody
-// had read those before.
-func (c *Conn) dropped() uint64 {
-	var stats *unix.TpacketStats
-	err := c.raw.Control(func(fd uintptr) {
-		stats, _ = unix.GetsockoptTpacketStats(int(fd), unix.SOL_PACKET, unix.PACKET_STATISTICS)
-	})
-	if err != nil || stats == nil {
-		return 0
-	}
-	return uint64(stats.Drops)
-}
+// Close ends a Serve that is under way and frees the sockets.
+func (c *Conn) Close() error { return c.link.Close() }

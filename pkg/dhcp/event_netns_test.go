@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/journal"
 )
 
 // TestEvents: each step of a lease's life is told, with who took it.
@@ -75,11 +77,11 @@ func TestSlowReader(t *testing.T) {
 	slow := s.Events(t.Context())
 	ip(t, "link set tap0 up")
 	guest := sit(t, tap)
-	for range eventsAhead + 3 {
+	for range journal.EventsAhead + 3 {
 		guest.ask(discover())
 	}
-	await(t, s, "offers", func(s Status) bool { return s.Sent["OFFER"] == eventsAhead+3 })
-	for range eventsAhead {
+	await(t, s, "offers", func(s Status) bool { return s.Sent["OFFER"] == journal.EventsAhead+3 })
+	for range journal.EventsAhead {
 		if e := <-slow; e.Missed != 0 {
 			t.Fatalf("missed before any was lost: %+v", e)
 		}

@@ -1,9 +1,6 @@
 package dhcp
 
 import (
-	"encoding/binary"
-	"fmt"
-
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
@@ -36,35 +33,3 @@ var filter = []bpf.Instruction{
 	bpf.RetConstant{Val: 1 << 18}, // the whole frame
 	bpf.RetConstant{Val: 0},
 }
-
-func attachFilter(fd int) error {
-	if err := setFilter(fd, filter); err != nil {
-		return fmt.Errorf("attach filter for DHCP: %w", err)
-	}
-	return nil
-}
-
-func setFilter(fd int, program []bpf.Instruction) error {
-	code, err := bpf.Assemble(program)
-	if err != nil {
-		return err
-	}
-	insns := make([]unix.SockFilter, len(code))
-	for i, c := range code {
-		insns[i] = unix.SockFilter{Code: c.Op, Jt: c.Jt, Jf: c.Jf, K: c.K}
-	}
-	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
-		&unix.SockFprog{Len: uint16(len(insns)), Filter: &insns[0]})
-}
-
-// htons gives a number in network byte order as the kernel's structures want it.
-func htons(v uint16) uint16 {
-	return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, v))
-}
-
-// htonl is htons for 32 bits.
-func htonl(v uint32) uint32 {
-	return binary.NativeEndian.Uint32(binary.BigEndian.AppendUint32(nil, v))
-}
-
-func nativeUint32(b []byte) uint32 { return binary.NativeEndian.Uint32(b) }

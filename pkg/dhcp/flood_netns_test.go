@@ -11,6 +11,8 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"golang.org/x/sys/unix"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/journal"
 )
 
 // TestFlood: a guest that sends without end gets no more than the budget, and
@@ -144,7 +146,7 @@ func TestFloodLog(t *testing.T) {
 		s.handle(guestFrame(discover()), false, out)
 		s.handle(guestFrame(request(dhcpv4.OptRequestedIPAddress(stale))), false, out)
 	}
-	if n := strings.Count(log.String(), "\n"); n < linesAtOnce || n > 2*linesAtOnce {
-		t.Errorf("%d lines for 2000 messages, want %d or a few more", n, linesAtOnce)
+	if n := strings.Count(log.String(), "\n"); n < journal.LinesAtOnce || n > 2*journal.LinesAtOnce {
+		t.Errorf("%d lines for 2000 messages, want %d or a few more", n, journal.LinesAtOnce)
 	}
 }

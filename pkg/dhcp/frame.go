@@ -3,6 +3,8 @@ package dhcp
 import (
 	"encoding/binary"
 	"net/netip"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
 )
 
 // Ports of RFC 2131 §4.1.
@@ -13,7 +15,7 @@ const (
 
 // Sizes in bytes.
 const (
-	ethLen  = 14
+	ethLen  = packet.EthernetLen
 	ipLen   = 20 // without options
 	udpLen  = 8
 	headLen = ethLen + ipLen + udpLen
@@ -27,22 +29,14 @@ const (
 	timeToLive    = 64
 )
 
-type mac [6]byte
-
 var (
-	broadcastMAC = mac{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
+	broadcastMAC = packet.MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 	broadcastIP  = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 )
 
-// macOf takes the first six bytes of a hardware address.
-func macOf(b []byte) (m mac) {
-	copy(m[:], b)
-	return m
-}
-
 // endpoint is one side of a UDP packet on the link.
 type endpoint struct {
-	mac  mac
+	mac  packet.MAC
 	ip   netip.Addr
 	port uint16
 }
@@ -62,7 +56,7 @@ func parseFrame(b []byte, checksumPending bool) (datagram, error) {
 	if len(b) < headLen || binary.BigEndian.Uint16(b[12:]) != etherTypeIPv4 {
 		return d, BadFrame
 	}
-	d.dst.mac, d.src.mac = macOf(b), macOf(b[6:])
+	d.dst.mac, d.src.mac = packet.MACOf(b), packet.MACOf(b[6:])
 
 	ip := b[ethLen:]
 	head, total := int(ip[0]&0x0f)*4, int(binary.BigEndian.Uint16(ip[2:]))
@@ -70,7 +64,7 @@ func parseFrame(b []byte, checksumPending bool) (datagram, error) {
 	case ip[0]>>4 != 4, head < ipLen, total < head+udpLen, total > len(ip), ip[9] != protoUDP,
 		binary.BigEndian.Uint16(ip[6:])&fragmentMask != 0:
 		return d, BadFrame
-	case fold(sum(0, ip[:head])) != 0xffff:
+	case packet.Fold(packet.Sum(0, ip[:head])) != 0xffff:
 		return d, BadChecksum
 	}
 	d.src.ip, d.dst.ip = netip.AddrFrom4([4]byte(ip[12:])), netip.AddrFrom4([4]byte(ip[16:]))
@@ -82,7 +76,7 @@ func parseFrame(b []byte, checksumPending bool) (datagram, error) {
 	}
 	udp = udp[:size]
 	// A checksum of zero is none (RFC 768).
-	if !checksumPending && binary.BigEndian.Uint16(udp[6:]) != 0 && fold(pseudoSum(ip[12:20], udp)) != 0xffff {
+	if !checksumPending && binary.BigEndian.Uint16(udp[6:]) != 0 && packet.Fold(pseudoSum(ip[12:20], udp)) != 0xffff {
 		return d, BadChecksum
 	}
 	d.src.port, d.dst.port = binary.BigEndian.Uint16(udp), binary.BigEndian.Uint16(udp[2:])
@@ -107,14 +101,14 @@ func sealFrame(b []byte, src, dst endpoint) {
 	from, to := src.ip.As4(), dst.ip.As4()
 	copy(ip[12:], from[:])
 	copy(ip[16:], to[:])
-	binary.BigEndian.PutUint16(ip[10:], ^fold(sum(0, ip[:ipLen])))
+	binary.BigEndian.PutUint16(ip[10:], ^packet.Fold(packet.Sum(0, ip[:ipLen])))
 
 	udp := ip[ipLen:]
 	binary.BigEndian.PutUint16(udp, src.port)
 	binary.BigEndian.PutUint16(udp[2:], dst.port)
 	binary.BigEndian.PutUint16(udp[4:], uint16(len(udp)))
 	binary.BigEndian.PutUint16(udp[6:], 0)
-	check := ^fold(pseudoSum(ip[12:20], udp))
+	check := ^packet.Fold(pseudoSum(ip[12:20], udp))
 	if check == 0 {
 		check = 0xffff // zero would mean none
 	}
@@ -123,28 +117,5 @@ func sealFrame(b []byte, src, dst endpoint) {
 
 // pseudoSum sums a UDP packet and the pseudo header of RFC 768.
 func pseudoSum(addrs, udp []byte) uint64 {
-	return sum(sum(uint64(protoUDP)+uint64(len(udp)), addrs), udp)
-}
-
-// sum adds b to a ones' complement sum (RFC 1071). 64 bits hold the carries of
-// any packet.
-func sum(s uint64, b []byte) uint64 {
-	for ; len(b) >= 4; b = b[4:] {
-		s += uint64(binary.BigEndian.Uint32(b))
-	}
-	if len(b) >= 2 {
-		s += uint64(binary.BigEndian.Uint16(b))
-		b = b[2:]
-	}
-	if len(b) == 1 {
-		s += uint64(b[0]) << 8
-	}
-	return s
-}
-
-func fold(s uint64) uint16 {
-	for s > 0xffff {
-		s = s>>16 + s&0xffff
-	}
-	return uint16(s)
+	return packet.Sum(packet.Sum(uint64(protoUDP)+uint64(len(udp)), addrs), udp)
 }

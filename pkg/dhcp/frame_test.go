@@ -5,18 +5,21 @@ import (
 	"errors"
 	"net/netip"
 	"testing"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/journal"
 )
 
 func testFrame(payload string) []byte {
 	b := append(make([]byte, headLen), payload...)
-	sealFrame(b, endpoint{macOf(guestMAC), netip.IPv4Unspecified(), clientPort}, endpoint{broadcastMAC, broadcastIP, serverPort})
+	sealFrame(b, endpoint{packet.MACOf(guestMAC), netip.IPv4Unspecified(), clientPort}, endpoint{broadcastMAC, broadcastIP, serverPort})
 	return b
 }
 
 func TestFrameRoundTrip(t *testing.T) {
 	for _, payload := range []string{"", "x", "odd", "even", string(make([]byte, 1400))} {
 		d, err := parseFrame(testFrame(payload), false)
-		if err != nil || string(d.payload) != payload || d.src.mac != macOf(guestMAC) || d.dst != (endpoint{broadcastMAC, broadcastIP, serverPort}) {
+		if err != nil || string(d.payload) != payload || d.src.mac != packet.MACOf(guestMAC) || d.dst != (endpoint{broadcastMAC, broadcastIP, serverPort}) {
 			t.Errorf("%d bytes: got %+v, %v", len(payload), d, err)
 		}
 	}
@@ -30,7 +33,7 @@ func TestParseFrame(t *testing.T) {
 	}
 	resum := func(b []byte) { // a right header checksum again
 		binary.BigEndian.PutUint16(b[ethLen+10:], 0)
-		binary.BigEndian.PutUint16(b[ethLen+10:], ^fold(sum(0, b[ethLen:ethLen+ipLen])))
+		binary.BigEndian.PutUint16(b[ethLen+10:], ^packet.Fold(packet.Sum(0, b[ethLen:ethLen+ipLen])))
 	}
 	for _, c := range []struct {
 		name    string
@@ -96,7 +99,7 @@ func TestProbe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !IsProbe(req) || IsProbe(discover()) || d.src.mac != macOf(guestMAC) || req.TransactionID != xid {
+	if !IsProbe(req) || IsProbe(discover()) || d.src.mac != packet.MACOf(guestMAC) || req.TransactionID != xid {
 		t.Errorf("not recognised: %v", req)
 	}
 	reply, err := testLease().Reply(req)
@@ -104,7 +107,7 @@ func TestProbe(t *testing.T) {
 		t.Fatal(err)
 	}
 	answer, left := appendMessage(make([]byte, headLen), reply, nil, maxMessage(req, 1500))
-	seal(answer, reply, mac{2}, testLease().Server)
+	seal(answer, reply, packet.MAC{2}, testLease().Server)
 	got, err := ParseReplyFrame(answer)
 	if err != nil || len(left) > 0 || !got.YourIPAddr.Equal(address) || got.TransactionID != xid {
 		t.Errorf("got %v, %v, left out %v", got, err, left)
@@ -131,7 +134,7 @@ func FuzzFrame(f *testing.F) {
 		if len(d.payload) > len(b)-headLen {
 			t.Fatalf("payload of %d bytes in a frame of %d", len(d.payload), len(b))
 		}
-		if m, err := parseMessage(d.payload); err == nil && clientOf(m).Hostname != printable([]byte(clientOf(m).Hostname)) {
+		if m, err := parseMessage(d.payload); err == nil && clientOf(m).Hostname != journal.Printable([]byte(clientOf(m).Hostname)) {
 			t.Fatal("hostname cannot be printed")
 		}
 	})

@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"strings"
 	"time"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
 )
 
 // Limits of a lease's settings.
@@ -90,7 +92,7 @@ func (l Lease) Validate() error {
 	}
 	check(len(l.MAC) == 6, "MAC address %q is not an Ethernet address", l.MAC)
 	check(len(l.MAC) != 6 || l.MAC[0]&1 == 0, "MAC address %v is a group address", l.MAC)
-	check(len(l.MAC) != 6 || macOf(l.MAC) != mac{}, "MAC address is zero")
+	check(len(l.MAC) != 6 || packet.MACOf(l.MAC) != packet.MAC{}, "MAC address is zero")
 
 	addr := l.Address.Addr()
 	check(l.Address.IsValid() && isHost(addr), "address %v is not an IPv4 host address with its prefix length", l.Address)

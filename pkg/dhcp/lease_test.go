@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/notes"
 )
 
 func TestValidate(t *testing.T) {
@@ -103,7 +105,7 @@ func TestNormalizeEndlessLists(t *testing.T) {
 		l.Search = append(l.Search, fmt.Sprintf("d%d.example", i))
 	}
 	got, left := l.Normalize()
-	if len(got.DNS) != maxList || len(got.Search) != maxList || len(left) != 2 {
+	if len(got.DNS) != notes.MaxList || len(got.Search) != notes.MaxList || len(left) != 2 {
 		t.Errorf("%d DNS servers, %d search domains, notes %q", len(got.DNS), len(got.Search), left)
 	}
 	if again, left := got.Normalize(); !reflect.DeepEqual(again, got) || len(left) > 0 {

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
 )
 
 // TestOverBridge: the server hears the guest before the bridge does, and does
@@ -66,7 +68,7 @@ func TestFilter(t *testing.T) {
 		change(func(b []byte) { b[ethLen+6] = 0x20 }),
 		change(func(b []byte) { b[ethLen+7] = 1 }),
 		change(func(b []byte) { b[12], b[13] = 8, 6 }),
-		frameFrom(discover(), endpoint{macOf(guestMAC), netip.IPv4Unspecified(), clientPort}, endpoint{broadcastMAC, broadcastIP, clientPort}),
+		frameFrom(discover(), endpoint{packet.MACOf(guestMAC), netip.IPv4Unspecified(), clientPort}, endpoint{broadcastMAC, broadcastIP, clientPort}),
 	} {
 		guest.send(frame)
 	}
@@ -75,7 +77,7 @@ func TestFilter(t *testing.T) {
 	long[ethLen] = 0x46
 	long[ethLen+3] += 4
 	long[ethLen+10], long[ethLen+11] = 0, 0
-	check := ^fold(sum(0, long[ethLen:ethLen+24]))
+	check := ^packet.Fold(packet.Sum(0, long[ethLen:ethLen+24]))
 	long[ethLen+10], long[ethLen+11] = byte(check>>8), byte(check)
 	guest.send(long)
 	if got, _ := guest.receive(patience); got == nil {
@@ -86,9 +88,9 @@ func TestFilter(t *testing.T) {
 		t.Errorf("received %v, dropped %v", status.Received, status.Dropped)
 	}
 
-	guest.send(frameFrom(discover(), endpoint{mac{2, 9}, netip.IPv4Unspecified(), clientPort}, endpoint{broadcastMAC, broadcastIP, serverPort}))
+	guest.send(frameFrom(discover(), endpoint{packet.MAC{2, 9}, netip.IPv4Unspecified(), clientPort}, endpoint{broadcastMAC, broadcastIP, serverPort}))
 	guest.send(guestFrame(with(discover(), func(m *dhcpv4.DHCPv4) { m.ClientHWAddr = net.HardwareAddr{2, 9, 0, 0, 0, 0} })))
-	guest.send(append(bytes.Clone(plain), make([]byte, maxFrame)...))
+	guest.send(append(bytes.Clone(plain), make([]byte, packet.MaxFrame)...))
 	guest.send(testFrame("nonsense"))
 	await(t, s, "dropped", func(s Status) bool {
 		return s.Dropped[OtherSource] == 1 && s.Dropped[OtherClient] == 1 && s.Dropped[BadFrame] == 1 && s.Dropped[Malformed] == 1
@@ -106,7 +108,7 @@ func TestOwnFramesIgnored(t *testing.T) {
 	ip(t, "link set tap0 up")
 	guest := sit(t, tap)
 	other := listenOn(t, tap)
-	if err := other.write(guestFrame(discover())); err != nil {
+	if err := other.link.Write(guestFrame(discover())); err != nil {
 		t.Fatal(err)
 	}
 	guest.dora()
@@ -208,7 +210,7 @@ func TestSourceAddressOfTheGuest(t *testing.T) {
 	ip(t, "link set tap0 address "+guestMAC.String())
 	serve(t, listenOn(t, tap), testLease())
 	ip(t, "link set tap0 up")
-	if _, d := sit(t, tap).ask(discover()); d.src.mac == macOf(guestMAC) {
+	if _, d := sit(t, tap).ask(discover()); d.src.mac == packet.MACOf(guestMAC) {
 		t.Error("the answer seems to come from the guest itself, which will not take it")
 	}
 }

@@ -8,6 +8,8 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/insomniacslk/dhcp/iana"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
 )
 
 // Sizes and offsets within a DHCP message (RFC 2131 §2), in bytes.
@@ -196,7 +198,7 @@ func inOrder(options dhcpv4.Options, list []byte) []byte {
 // destination is where a reply goes: RFC 2131 §4.1 for a client on our own
 // link, which the guest always is (giaddr is 0).
 func destination(m *dhcpv4.DHCPv4) endpoint {
-	to := endpoint{mac: macOf(m.ClientHWAddr), port: clientPort}
+	to := endpoint{mac: packet.MACOf(m.ClientHWAddr), port: clientPort}
 	ciaddr, yiaddr := addrOf(m.ClientIPAddr), addrOf(m.YourIPAddr)
 	switch {
 	case messageType(m) == dhcpv4.MessageTypeNak:
@@ -220,6 +222,6 @@ func everybody() endpoint {
 }
 
 // seal makes a frame of a message of which the first headLen bytes are free.
-func seal(b []byte, m *dhcpv4.DHCPv4, source mac, server netip.Addr) {
+func seal(b []byte, m *dhcpv4.DHCPv4, source packet.MAC, server netip.Addr) {
 	sealFrame(b, endpoint{mac: source, ip: server, port: serverPort}, destination(m))
 }

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
 )
 
 // encode is the message as the server would send it.
@@ -49,7 +51,7 @@ func TestGoldenReplies(t *testing.T) {
 				t.Fatal(err)
 			}
 			frame, left := appendMessage(make([]byte, headLen), reply, c.req.Options[optParameters], maxMessage(c.req, 1500))
-			seal(frame, reply, mac{0xfe, 1, 2, 3, 4, 5}, c.lease.Server)
+			seal(frame, reply, packet.MAC{0xfe, 1, 2, 3, 4, 5}, c.lease.Server)
 			d, err := parseFrame(frame, false)
 			if err != nil {
 				t.Fatalf("read own frame: %v", err)
@@ -264,7 +266,7 @@ func FuzzReply(f *testing.F) {
 		if n := len(wire) - headLen; n > limit {
 			tt.Fatalf("%d bytes, limit %d", n, limit)
 		}
-		seal(wire, reply, mac{2}, r.lease.Server)
+		seal(wire, reply, packet.MAC{2}, r.lease.Server)
 		got, err := ParseReplyFrame(wire)
 		if err != nil {
 			tt.Fatalf("own reply is not one: %v", err)

@@ -16,6 +16,8 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"golang.org/x/sys/unix"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
 )
 
 // patience bounds all waiting for what must happen.
@@ -231,7 +233,7 @@ func (s *seat) dora() *dhcpv4.DHCPv4 {
 
 // guestFrame is a message as the guest sends it before it has an address.
 func guestFrame(m *dhcpv4.DHCPv4) []byte {
-	return frameFrom(m, endpoint{macOf(guestMAC), netip.IPv4Unspecified(), clientPort}, endpoint{broadcastMAC, broadcastIP, serverPort})
+	return frameFrom(m, endpoint{packet.MACOf(guestMAC), netip.IPv4Unspecified(), clientPort}, endpoint{broadcastMAC, broadcastIP, serverPort})
 }
 
 func frameFrom(m *dhcpv4.DHCPv4, src, dst endpoint) []byte {

@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/notes"
 )
 
 // maxOption is the longest value of one option in bytes. Longer ones would not
@@ -244,8 +246,8 @@ func parseUint(s string, bits int) ([]byte, error) {
 }
 
 func parseNames(words []string) ([]byte, error) {
-	var n notes
-	names := n.search(words)
+	var n notes.Notes
+	names := n.Search(words)
 	if len(n) > 0 {
 		return nil, errors.New(n[0])
 	}

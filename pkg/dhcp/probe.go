@@ -10,6 +10,8 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/insomniacslk/dhcp/iana"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
 )
 
 // ProbeClass is the vendor class, and the client identifier, of a DISCOVER that
@@ -41,7 +43,7 @@ func DiscoverFrame(guest net.HardwareAddr, xid uint32) []byte {
 	binary.BigEndian.PutUint32(m.TransactionID[:], xid)
 	frame, _ := appendMessage(make([]byte, headLen, ethLen+minDatagram), m, nil, minDatagram-ipLen-udpLen)
 	sealFrame(frame,
-		endpoint{mac: macOf(guest), ip: netip.IPv4Unspecified(), port: clientPort},
+		endpoint{mac: packet.MACOf(guest), ip: netip.IPv4Unspecified(), port: clientPort},
 		endpoint{mac: broadcastMAC, ip: broadcastIP, port: serverPort})
 	return frame
 }

@@ -6,6 +6,8 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/insomniacslk/dhcp/iana"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
 )
 
 // Reply answers a message of the guest as RFC 2131 §4.3 has it for a server
@@ -30,7 +32,7 @@ func (r *Responder) verdict(req *dhcpv4.DHCPv4) (dhcpv4.MessageType, error) {
 		return 0, NotRequest
 	case addrOf(req.GatewayIPAddr).IsValid():
 		return 0, Relayed
-	case macOf(req.ClientHWAddr) != r.mac:
+	case packet.MACOf(req.ClientHWAddr) != r.mac:
 		return 0, OtherClient
 	}
 	switch messageType(req) {

@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
 )
 
 func BenchmarkReply(b *testing.B) {
@@ -37,7 +39,7 @@ func BenchmarkReply(b *testing.B) {
 		buf := make([]byte, 0, 1514)
 		for b.Loop() {
 			out, _ := appendMessage(buf[:headLen], reply, req.Options[optParameters], 548)
-			seal(out, reply, macOf(lease.MAC), lease.Server)
+			seal(out, reply, packet.MACOf(lease.MAC), lease.Server)
 		}
 	})
 }

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
 )
 
 const (
@@ -32,8 +34,8 @@ func TestReplyMatrix(t *testing.T) {
 	broadcast := func(m *dhcpv4.DHCPv4) { m.SetBroadcast() }
 	relayed := func(m *dhcpv4.DHCPv4) { m.GatewayIPAddr = foreign }
 	toAll := everybody()
-	toGuest := endpoint{mac: macOf(guestMAC), ip: addrOf(address), port: clientPort}
-	toStatic := endpoint{mac: macOf(guestMAC), ip: addrOf(foreign), port: clientPort}
+	toGuest := endpoint{mac: packet.MACOf(guestMAC), ip: addrOf(address), port: clientPort}
+	toStatic := endpoint{mac: packet.MACOf(guestMAC), ip: addrOf(foreign), port: clientPort}
 
 	for _, c := range []struct {
 		name string

@@ -5,13 +5,15 @@ import (
 	"net"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
 )
 
 // Responder answers for one lease, of which all is encoded that does not depend
 // on the question. It is not changed any more: any goroutine may use it.
 type Responder struct {
 	lease    Lease
-	mac      mac
+	mac      packet.MAC
 	yiaddr   net.IP
 	siaddr   net.IP
 	server   []byte
@@ -34,7 +36,7 @@ func (l Lease) Compile() (*Responder, []string, error) {
 	settings := settingsOf(l)
 	r := &Responder{
 		lease:    l,
-		mac:      macOf(l.MAC),
+		mac:      packet.MACOf(l.MAC),
 		yiaddr:   l.Address.Addr().AsSlice(),
 		siaddr:   net.IPv4zero,
 		server:   l.Server.AsSlice(),

@@ -3,24 +3,21 @@ package dhcp
 import (
 	"cmp"
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
-	"os"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
-	"golang.org/x/sys/unix"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/journal"
 )
 
 // Defaults of a Server.
 const (
 	defaultBudget       = 64
 	defaultDeclinePause = 10 * time.Second // the client waits as long: RFC 2131 §3.1
-
-	linesPerSecond, linesAtOnce = 1, 50 // of the log
 )
 
 // Server serves one lease on one Conn. Make it with NewServer; its methods can
@@ -33,21 +30,13 @@ type Server struct {
 	// declined it because somebody else uses it. 0: 10 seconds. Set before Serve.
 	DeclinePause time.Duration
 
-	conn *Conn
-	log  *slog.Logger
+	conn    *packet.Conn
+	log     *slog.Logger
+	journal *journal.Journal
 
-	mu            sync.Mutex
-	responder     *Responder
-	status        Status
-	received      tally
-	sent          tally
-	drops         map[Silence]uint64
-	declinedUntil time.Time
-	expiry        *time.Timer // ends a finite lease
-	readers       map[*eventReader]bool
-	lines         *budget       // of the log
-	misfits       [256]bool     // options of which a note says that they did not fit
-	changed       chan struct{} // closed at the next change; nil: nobody waits
+	mu        sync.Mutex
+	responder *Responder
+	misfits   [256]bool // options of which a note says that they did not fit
 }
 
 // NewServer returns a server that will hand out the lease on conn, which stays
@@ -58,13 +47,11 @@ func NewServer(conn *Conn, lease Lease, log *slog.Logger) (*Server, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
+	log = log.With("interface", conn.link.Name())
 	s := &Server{
-		conn:    conn,
-		log:     log.With("interface", conn.name),
-		drops:   make(map[Silence]uint64),
-		readers: make(map[*eventReader]bool),
-		lines:   newBudget(linesPerSecond, linesAtOnce),
-		status:  Status{Interface: conn.name, State: None},
+		conn:    conn.link,
+		log:     log,
+		journal: journal.New("DHCP", conn.link.Name(), log, conn.link.Dropped),
 	}
 	if err := s.SetLease(lease); err != nil {
 		return nil, err
@@ -80,16 +67,11 @@ func (s *Server) SetLease(lease Lease) error {
 	if err != nil {
 		return err
 	}
-	for _, note := range left {
-		s.log.Warn("DHCP setting left out or changed", "setting", note)
-	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.responder = r
-	s.status.Notes = left
 	s.misfits = [256]bool{}
-	s.declinedUntil = time.Time{}
-	s.announce()
+	s.mu.Unlock()
+	s.journal.SetLease(r.lease.Address, left)
 	return nil
 }
 
@@ -97,63 +79,15 @@ func (s *Server) SetLease(lease Lease) error {
 // interface being down, having no carrier, and being opened anew by another
 // QEMU. It returns ErrGone, wrapped, if the interface is deleted. It may be
 // called again after it has returned, but not twice at once.
+//
+// Its buffers are there from the start; what a message takes beyond is bounded
+// by their size, and nothing of it stays.
 func (s *Server) Serve(ctx context.Context) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	var watchers sync.WaitGroup
-	defer watchers.Wait()
-	defer cancel(nil)
-	s.conn.resume()
-	watchers.Go(func() {
-		<-ctx.Done()
-		s.conn.interrupt()
-	})
-	watchers.Go(func() {
-		if err := s.conn.unlink.wait(); errors.Is(err, ErrGone) {
-			cancel(err)
-		}
-	})
-
-	s.setServing(true)
-	defer s.setServing(false)
-	err := s.loop(ctx)
-	if gone := context.Cause(ctx); errors.Is(gone, ErrGone) {
-		err = gone
-	}
-	if err != nil {
-		err = fmt.Errorf("serve DHCP on %s: %w", s.conn.name, err)
-		s.setError(err)
-	}
-	return err
-}
-
-// loop reads frames and handles them one after the other. Its buffers are there
-// from the start; what a message takes beyond is bounded by their size, and
-// nothing of it stays.
-func (s *Server) loop(ctx context.Context) error {
-	in := make([]byte, maxFrame)
 	out := make([]byte, 0, ethLen+maxDatagram)
-	perSecond := cmp.Or(s.Budget, defaultBudget)
-	budget := newBudget(perSecond, perSecond)
-	for budget.wait(ctx) == nil {
-		n, checksumPending, err := s.conn.read(in)
-		switch {
-		case ctx.Err() != nil:
-			return nil //nolint:nilerr // the end of ctx is a good end
-		case err == nil:
-			s.handle(in[:n], checksumPending, out)
-		case errors.Is(err, BadFrame):
-			s.drop(BadFrame)
-		case errors.Is(err, unix.ENETDOWN):
-			// Told once each time the interface goes down. It may come up again.
-			s.log.Debug("interface is down")
-		case errors.Is(err, os.ErrClosed):
-			return err
-		default:
-			// Out of memory and the like. The budget keeps this from spinning.
-			s.fail(fmt.Errorf("receive from %s: %w", s.conn.name, err))
-		}
-	}
-	return nil
+	return s.journal.Serve(ctx, s.conn, packet.Loop{
+		Budget: cmp.Or(s.Budget, defaultBudget),
+		Frame:  func(b []byte, checksumPending bool) { s.handle(b, checksumPending, out) },
+	})
 }
 
 // handle deals with one frame: what it asks, what the answer is, and what is
@@ -166,10 +100,10 @@ func (s *Server) handle(frame []byte, checksumPending bool, out []byte) {
 		s.refuse(err)
 		return
 	case d.dst.port != serverPort:
-		s.drop(BadFrame)
+		s.journal.Refuse(BadFrame)
 		return
 	case d.src.mac != r.mac:
-		s.drop(OtherSource)
+		s.journal.Refuse(OtherSource)
 		return
 	}
 	req, err := parseMessage(d.payload)
@@ -178,7 +112,7 @@ func (s *Server) handle(frame []byte, checksumPending bool, out []byte) {
 		return
 	}
 	reply, err := r.Reply(req)
-	if err == nil && s.isDeclined(reply) {
+	if err == nil && addrOf(reply.YourIPAddr).IsValid() && s.journal.IsDeclined() {
 		err = Declined
 	}
 	s.noteRequest(req, err)
@@ -187,8 +121,7 @@ func (s *Server) handle(frame []byte, checksumPending bool, out []byte) {
 		return
 	}
 	if err := s.send(r, req, reply, out); err != nil {
-		s.drop(Unsent)
-		s.fail(fmt.Errorf("send %v on %s: %w", messageType(reply), s.conn.name, err))
+		s.journal.Unsent(err)
 		return
 	}
 	s.noteReply(r, req, reply)
@@ -197,7 +130,7 @@ func (s *Server) handle(frame []byte, checksumPending bool, out []byte) {
 // send fits the reply to what the guest takes and sends it where RFC 2131 §4.1
 // says.
 func (s *Server) send(r *Responder, req, reply *dhcpv4.DHCPv4, out []byte) error {
-	list, limit := req.Options[optParameters], maxMessage(req, s.conn.mtu)
+	list, limit := req.Options[optParameters], maxMessage(req, s.conn.MTU())
 	out, left := appendMessage(out[:headLen], reply, list, limit)
 	if slices.Contains(left, optRoutes) && r.addRouter(reply) {
 		out, left = appendMessage(out[:headLen], reply, list, limit)
@@ -205,12 +138,8 @@ func (s *Server) send(r *Responder, req, reply *dhcpv4.DHCPv4, out []byte) error
 	if len(left) > 0 {
 		s.noteMisfits(reply, left)
 	}
-	source := s.conn.mac
-	if source == r.mac {
-		source[5] ^= 1 // a guest ignores frames from itself
-	}
-	seal(out, reply, source, r.lease.Server)
-	return s.conn.write(out)
+	seal(out, reply, s.conn.SourceFor(r.mac), r.lease.Server)
+	return s.conn.Write(out)
 }
 
 func (s *Server) current() *Responder {
@@ -219,10 +148,11 @@ func (s *Server) current() *Responder {
 	return s.responder
 }
 
-// isDeclined tells whether the reply would grant the address that the guest has
-// just declined.
-func (s *Server) isDeclined(reply *dhcpv4.DHCPv4) bool {
+// firstMisfit tells whether an option is the first of its code that did not fit.
+func (s *Server) firstMisfit(code uint8) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return addrOf(reply.YourIPAddr).IsValid() && time.Now().Before(s.declinedUntil)
+	was := s.misfits[code]
+	s.misfits[code] = true
+	return !was
 }

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
 )
 
 // TestLeaseOverTap is a guest's life on a tap that was still down, and nobody's,
@@ -27,10 +29,10 @@ func TestLeaseOverTap(t *testing.T) {
 
 	got, d := guest.ask(discover(
 		dhcpv4.OptHostName("vm-a\x07"), dhcpv4.OptClassIdentifier("udhcp 1.35"), generic(optClientID, 1, 2, 3)))
-	if messageType(got) != offer || d.dst.mac != macOf(guestMAC) || d.dst.ip != addrOf(address) || d.src.ip != addrOf(server) {
+	if messageType(got) != offer || d.dst.mac != packet.MACOf(guestMAC) || d.dst.ip != addrOf(address) || d.src.ip != addrOf(server) {
 		t.Fatalf("got %v from %v to %v", got, d.src, d.dst)
 	}
-	if d.src.mac != macOf(conn.HardwareAddr()) {
+	if d.src.mac != packet.MACOf(conn.HardwareAddr()) {
 		t.Errorf("sent from %x, want the tap's own address", d.src.mac)
 	}
 	status := await(t, s, "offered", is(Offered))
@@ -45,7 +47,7 @@ func TestLeaseOverTap(t *testing.T) {
 
 	// A renewal goes to the server identifier's link address, which is not ours.
 	renewal := frameFrom(with(request(), ciaddr(address)),
-		endpoint{macOf(guestMAC), addrOf(address), clientPort}, endpoint{mac{0xee, 0xee, 0xee, 0xee, 0xee, 0xee}, addrOf(server), serverPort})
+		endpoint{packet.MACOf(guestMAC), addrOf(address), clientPort}, endpoint{packet.MAC{0xee, 0xee, 0xee, 0xee, 0xee, 0xee}, addrOf(server), serverPort})
 	guest.send(renewal)
 	if got, _ := guest.receive(patience); got == nil || messageType(got) != ack {
 		t.Fatalf("renewal is answered with %v", got)
@@ -124,8 +126,11 @@ func TestServeEnds(t *testing.T) {
 	if got := s.Status(); got.Serving {
 		t.Error("still serving")
 	}
-	if after := runtime.NumGoroutine(); after > before {
-		t.Errorf("%d goroutines before, %d after", before, after)
+	// One that is done counts until it has left its last function.
+	for deadline := time.Now().Add(patience); runtime.NumGoroutine() > before; runtime.Gosched() {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d goroutines before, %d after", before, runtime.NumGoroutine())
+		}
 	}
 	if _, err := s.Wait(canceled(), is(Bound)); !errors.Is(err, context.Canceled) {
 		t.Errorf("wait ends with %v", err)

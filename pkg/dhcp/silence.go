@@ -1,8 +1,10 @@
 package dhcp
 
+import "github.com/virt-launcher-net/virt-launcher-net/pkg/journal"
+
 // Silence is why a message gets no answer. It is an error, and the key under
 // which Status counts such messages.
-type Silence string
+type Silence = journal.Silence
 
 // Reasons to stay silent. The first group is told by Lease.Reply, the second
 // only by the Server.
@@ -25,17 +27,15 @@ const (
 	NeedsNoReply Silence = "needs-no-reply"
 
 	// BadFrame: not a whole IPv4/UDP packet to port 67, or one larger than any client's.
-	BadFrame Silence = "bad-frame"
+	BadFrame = journal.BadFrame
 	// BadChecksum: the IP header's or UDP's checksum is wrong.
 	BadChecksum Silence = "bad-checksum"
 	// OtherSource: the frame's Ethernet source is not the guest.
 	OtherSource Silence = "other-source"
 	// OverBudget: more messages than the budget allows; the kernel dropped them.
-	OverBudget Silence = "over-budget"
+	OverBudget = journal.OverBudget
 	// Declined: the guest declined the address a moment ago.
 	Declined Silence = "declined"
 	// Unsent: there was an answer, but the link did not take it.
-	Unsent Silence = "unsent"
+	Unsent = journal.Unsent
 )
-
-func (s Silence) Error() string { return "no DHCP reply: " + string(s) }

@@ -55,6 +55,9 @@ type Interface struct {
 	Addresses []Address  `json:"addresses,omitempty"`
 	Routes    []Route    `json:"routes,omitempty"`    // of all tables but local, in the kernel's order
 	Neighbors []Neighbor `json:"neighbors,omitempty"` // permanent ones
+	// Gateway6 is the gateway of the IPv6 default route, with its MAC; nil: there
+	// is none, or it does not answer.
+	Gateway6 *Neighbor `json:"gateway6,omitempty"`
 }
 
 // Address is an address of a pod interface.
@@ -88,7 +91,7 @@ type Neighbor struct {
 	Address netip.Addr   `json:"address"`
 	MAC     HardwareAddr `json:"mac"`
 	// Message is the kernel's own ndmsg with attributes, as in [Address].
-	Message []byte `json:"message"`
+	Message []byte `json:"message,omitempty"`
 }
 
 // Scope is the reach of an address or a route (rt_scope_t, linux/rtnetlink.h).
@@ -154,6 +157,38 @@ func (i Interface) IPv4() (p netip.Prefix, ok bool) {
 		}
 	}
 	return netip.Prefix{}, false
+}
+
+// IPv6 returns the first global IPv6 address that is good to use, which is the
+// pod's; ok is false if there is none.
+func (i Interface) IPv6() (p netip.Prefix, ok bool) {
+	for _, a := range i.Addresses {
+		if a.isIPv6() && a.Flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED|unix.IFA_F_DEPRECATED|unix.IFA_F_TEMPORARY) == 0 {
+			return a.Prefix, true
+		}
+	}
+	return netip.Prefix{}, false
+}
+
+func (a Address) isIPv6() bool { return a.Prefix.Addr().Is6() && a.Global() }
+
+// checking reports whether the kernel still looks whether somebody else has the
+// address (RFC 4862 section 5.4).
+func (a Address) checking() bool {
+	return a.isIPv6() && a.Flags&unix.IFA_F_TENTATIVE != 0 && a.Flags&unix.IFA_F_DADFAILED == 0
+}
+
+// DefaultGateway6 returns the gateway of the IPv6 default route; ok is false if
+// there is none.
+func (i Interface) DefaultGateway6() (gateway netip.Addr, ok bool) {
+	metric := 0
+	for _, r := range i.Routes {
+		if r.Table == unix.RT_TABLE_MAIN && r.Type == unix.RTN_UNICAST && r.Destination.Addr().Is6() && r.Destination.Bits() == 0 &&
+			r.Gateway.IsValid() && (!ok || r.Metric < metric) {
+			gateway, metric, ok = r.Gateway, r.Metric, true
+		}
+	}
+	return gateway, ok
 }
 
 // newInterface collects what the kernel has of one link.

@@ -123,7 +123,7 @@ func waitForInterfaces(ctx context.Context, o Options) ([]Interface, error) {
 		interfaces, missing := k.interfaces(o)
 		if missing == nil {
 			if !waited || isQuiet(ctx, events) {
-				return interfaces, nil
+				return interfaces, resolveGateways(ctx, conn, interfaces, o)
 			}
 			continue
 		}
@@ -199,6 +199,11 @@ func (k kernel) interfaces(o Options) (found []Interface, missing error) {
 		}
 		if i == 0 && !in.HasAddress() {
 			return nil, fmt.Errorf("interface %s has no address", name)
+		}
+		for _, a := range in.Addresses {
+			if a.checking() {
+				return nil, fmt.Errorf("duplicate address detection of %s on %s has not ended", a.Prefix, name)
+			}
 		}
 		found = append(found, in)
 	}

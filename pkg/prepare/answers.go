@@ -22,12 +22,19 @@ const answersChain = "from_guest"
 // chains where nothing needs an answer.
 func (p Plan) answers() table {
 	t := table{family: netdevFamily, name: tablePrefix + p.Interface.Name}
-	addresses := p.Addresses()
+	addresses := p.ipv4()
 	var out []rule
 	for _, n := range p.Interface.Neighbors {
-		if n.Address.Is4() && len(n.MAC) == 6 && len(addresses) > 0 {
+		switch {
+		case len(n.MAC) != 6:
+		case n.Address.Is4() && len(addresses) > 0:
 			out = append(out, p.answer(n, addresses[0].Addr().AsSlice()))
+		case n.Address.Is6() && p.IPv6 != nil:
+			out = append(out, p.answers6(n.Address, n.MAC)...)
 		}
+	}
+	if p.IPv6 != nil && p.IPv6.Router != nil && p.IPv6.Router.Answered {
+		out = append(out, p.answers6(p.IPv6.Router.LinkLocal, p.IPv6.Router.MAC)...)
 	}
 	if len(out) > 0 {
 		t.chains = []chain{{name: answersChain, hook: "ingress", device: p.Tap.Name, rules: out}}
@@ -54,7 +61,7 @@ func (p Plan) answer(n discover.Neighbor, guest []byte) rule {
 			writePayload(expr.PayloadBaseNetworkHeader, 6, sender),
 		},
 		match{
-			fmt.Sprintf("arp daddr ether set %s arp daddr ip set %s", p.MAC, p.Addresses()[0].Addr()),
+			fmt.Sprintf("arp daddr ether set %s arp daddr ip set %s", p.MAC, p.ipv4()[0].Addr()),
 			writePayload(expr.PayloadBaseNetworkHeader, 18, target),
 		},
 	)

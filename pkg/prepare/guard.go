@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/google/nftables/expr"
@@ -33,8 +34,8 @@ func (p Plan) guard() table {
 		return g
 	}
 	g.chains = []chain{
-		{name: guardFirstChain, rules: fromGuest(p.MAC, addresses)},
-		{name: "to_guest", rules: toGuest(p.MAC)},
+		{name: guardFirstChain, rules: slices.Concat(fromGuest(p.MAC, p.ipv4()), p.ipv6FromGuest(), []rule{ruleOf(drop())})},
+		{name: "to_guest", rules: slices.Concat(toGuest(p.MAC), p.ipv6ToGuest(), []rule{ruleOf(drop())})},
 		{name: "prerouting", hook: "prerouting", rules: []rule{ruleOf(iif(tap), jump(guardFirstChain))}},
 		{name: "forward", hook: "forward", rules: []rule{ruleOf(oif(tap), jump("to_guest"))}},
 		// The pod's own stack neither hears nor speaks on this bridge.
@@ -75,9 +76,11 @@ func fromGuest(mac discover.HardwareAddr, addresses []netip.Prefix) []rule {
 			ruleOf(etherType("ip"), isUDP("=="), ipSource(a.Addr()), accept()),
 			ruleOf(etherType("arp"), arpSourceMAC(mac), arpSource(a.Addr()), accept()))
 	}
-	// A probe for duplicates asks from no address (RFC 5227 section 1.1).
-	out = append(out, ruleOf(etherType("arp"), isARPRequest(), arpSourceMAC(mac), arpSource(netip.IPv4Unspecified()), accept()))
-	return append(out, ruleOf(drop()))
+	if len(addresses) > 0 {
+		// A probe for duplicates asks from no address (RFC 5227 section 1.1).
+		out = append(out, ruleOf(etherType("arp"), isARPRequest(), arpSourceMAC(mac), arpSource(netip.IPv4Unspecified()), accept()))
+	}
+	return out
 }
 
 func toGuest(mac discover.HardwareAddr) []rule {
@@ -89,7 +92,6 @@ func toGuest(mac discover.HardwareAddr) []rule {
 		ruleOf(etherType("ip"), udpPort("dport", dhcpClientPort), drop()),
 		ruleOf(etherType("ip"), isUDP("=="), accept()),
 		ruleOf(etherType("arp"), accept()),
-		ruleOf(drop()),
 	}
 }
 
@@ -130,7 +132,7 @@ func etherSource(op string, mac discover.HardwareAddr) match {
 
 // etherType matches the type in the frame, which is 802.1Q's for a tagged one.
 func etherType(name string) match {
-	types := map[string]uint16{"ip": unix.ETH_P_IP, "arp": unix.ETH_P_ARP}
+	types := map[string]uint16{"ip": unix.ETH_P_IP, "ip6": unix.ETH_P_IPV6, "arp": unix.ETH_P_ARP}
 	return match{"ether type " + name, comparePayload(expr.PayloadBaseLLHeader, 12, binary.BigEndian.AppendUint16(nil, types[name]))}
 }
 

@@ -26,6 +26,7 @@ type Options struct {
 	Queues     int              // of the tap and the NIC; 0 or 1: one
 	TapOwner   *Owner           // who may open the tap without privileges; nil: nobody
 	NoGuard    bool             // leave the port guard out
+	NoIPv6     bool             // give the VM no IPv6
 	UplinkName string           // empty: up- and the pod interface's name
 	BridgeName string           // empty: br- and the pod interface's name
 	TapName    string           // empty: tap- and the pod interface's name
@@ -47,6 +48,7 @@ type Plan struct {
 	MTU   int                   `json:"mtu"` // the VM's, the tap's
 	Tap   Tap                   `json:"tap"`
 	Guard bool                  `json:"guard"`
+	IPv6  *IPv6                 `json:"ipv6,omitempty"` // nil: the VM gets none
 
 	Bridge Bridge `json:"bridge"`
 }
@@ -57,6 +59,23 @@ type Tap struct {
 	MAC    discover.HardwareAddr `json:"mac"` // of the device in the pod, not the VM's
 	Queues int                   `json:"queues"`
 	Owner  *Owner                `json:"owner,omitempty"`
+}
+
+// IPv6 is what the VM gets of the pod's IPv6.
+type IPv6 struct {
+	Address netip.Prefix `json:"address"`
+	// Router leads to the pod's gateway; nil: the pod has none.
+	Router *Router `json:"router,omitempty"`
+}
+
+// Router is the VM's default router, which IPv6 knows by a link-local address
+// only (RFC 4861 section 6.1.2).
+type Router struct {
+	LinkLocal netip.Addr            `json:"linkLocal"`
+	MAC       discover.HardwareAddr `json:"mac"` // the gateway's
+	// Answered is whether the VM is answered for LinkLocal: it is then not the
+	// gateway's own, which has a global address.
+	Answered bool `json:"answered,omitempty"`
 }
 
 // Bridge is what the bridge datapath needs beside the tap.
@@ -85,6 +104,9 @@ func NewPlan(in discover.Interface, o Options) (Plan, error) {
 			Uplink: o.UplinkName, UplinkMAC: derivedMAC(in, "uplink"),
 		},
 	}
+	if !o.NoIPv6 {
+		p.IPv6 = newIPv6(in)
+	}
 	if len(p.MAC) == 0 {
 		p.MAC = in.MAC
 	}
@@ -103,6 +125,28 @@ func NewPlan(in discover.Interface, o Options) (Plan, error) {
 		return Plan{}, fmt.Errorf("plan %s: %w", in.Name, err)
 	}
 	return p, nil
+}
+
+// newIPv6 plans what the VM gets of the interface's IPv6; nil: it has none.
+func newIPv6(in discover.Interface) *IPv6 {
+	address, ok := in.IPv6()
+	if !ok {
+		return nil
+	}
+	v6 := &IPv6{Address: address}
+	switch g := in.Gateway6; {
+	case g == nil:
+	case g.Address.IsLinkLocalUnicast():
+		v6.Router = &Router{LinkLocal: g.Address, MAC: g.MAC}
+	default:
+		v6.Router = &Router{LinkLocal: LinkLocal(g.MAC), MAC: g.MAC, Answered: true}
+	}
+	return v6
+}
+
+// LinkLocal is the link-local address that goes with a MAC (RFC 4291 appendix A).
+func LinkLocal(mac discover.HardwareAddr) netip.Addr {
+	return netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 8: mac[0] ^ 2, 9: mac[1], 10: mac[2], 11: 0xff, 12: 0xfe, 13: mac[3], 14: mac[4], 15: mac[5]})
 }
 
 // bridgeable says why an interface can't be a bridge port for the VM's MAC.
@@ -163,8 +207,16 @@ func (p Plan) validate() error {
 }
 
 // Addresses returns what the VM gets: the IPv4 addresses that the CNI gave,
-// the pod's own first.
+// the pod's own first, and its IPv6 address.
 func (p Plan) Addresses() []netip.Prefix {
+	out := p.ipv4()
+	if p.IPv6 != nil {
+		out = append(out, p.IPv6.Address)
+	}
+	return out
+}
+
+func (p Plan) ipv4() []netip.Prefix {
 	var out []netip.Prefix
 	for _, a := range p.Interface.Addresses {
 		if a.Prefix.Addr().Is4() && a.Scope == unix.RT_SCOPE_UNIVERSE {

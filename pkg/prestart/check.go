@@ -13,9 +13,11 @@ import (
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/insomniacslk/dhcp/dhcpv6"
 	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp6"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
@@ -35,10 +37,12 @@ const resendAfter = 200 * time.Millisecond
 type CheckReport struct {
 	Interface  string                `json:"interface"`
 	Tap        string                `json:"tap"`
-	Forwarding time.Duration         `json:"-"`                // frames pass between tap and pod network
-	Offer      time.Duration         `json:"-"`                // 0: no DHCP is served here
-	Address    netip.Addr            `json:"address,omitzero"` // what was offered
-	Gateway    netip.Addr            `json:"gateway,omitzero"` // what was resolved
+	Forwarding time.Duration         `json:"-"`                 // frames pass between tap and pod network
+	Offer      time.Duration         `json:"-"`                 // 0: no DHCP is served here
+	Address    netip.Addr            `json:"address,omitzero"`  // what was offered
+	Offer6     time.Duration         `json:"-"`                 // by DHCPv6; 0: none is served here
+	Address6   netip.Addr            `json:"address6,omitzero"` // what was offered by it
+	Gateway    netip.Addr            `json:"gateway,omitzero"`  // what was resolved
 	GatewayMAC discover.HardwareAddr `json:"gatewayMAC,omitempty"`
 	Resolved   time.Duration         `json:"-"`
 	Note       string                `json:"note,omitempty"` // what was not tried, and why
@@ -54,8 +58,7 @@ func (h Hook) Check(ctx context.Context) (reports []CheckReport, err error) {
 			return err
 		}
 		for _, p := range plans {
-			_, leased := p.Interface.IPv4()
-			report, err := checkPlan(ctx, p, leased)
+			report, err := checkPlan(ctx, p)
 			if err != nil {
 				return fmt.Errorf("check %s: %w", p.Interface.Name, err)
 			}
@@ -66,9 +69,8 @@ func (h Hook) Check(ctx context.Context) (reports []CheckReport, err error) {
 	return reports, err
 }
 
-// checkPlan acts in the current network namespace. leased tells whether an
-// offer is to be had.
-func checkPlan(ctx context.Context, p prepare.Plan, leased bool) (CheckReport, error) {
+// checkPlan acts in the current network namespace.
+func checkPlan(ctx context.Context, p prepare.Plan) (CheckReport, error) {
 	ctx, cancel := context.WithTimeout(ctx, CheckTimeout)
 	defer cancel()
 	report := CheckReport{Interface: p.Interface.Name, Tap: p.Tap.Name}
@@ -89,8 +91,14 @@ func checkPlan(ctx context.Context, p prepare.Plan, leased bool) (CheckReport, e
 		return report, err
 	}
 	report.Forwarding = time.Since(start)
-	if !leased {
-		report.Note = "no IPv4 address, so no DHCP and no gateway to ask for"
+	if p.IPv6 != nil {
+		if report.Address6, err = seat.solicit(ctx); err != nil {
+			return report, fmt.Errorf("DHCPv6 Solicit on %s got no answer: %w", p.Tap.Name, err)
+		}
+		report.Offer6 = time.Since(start)
+	}
+	if _, leased := p.Interface.IPv4(); !leased {
+		report.Note = "no IPv4 address, so no DHCPv4 and no gateway to ask for"
 		return report, nil
 	}
 	offer, err := seat.discover(ctx)
@@ -174,6 +182,24 @@ func (s *seat) discover(ctx context.Context) (offer *dhcpv4.DHCPv4, err error) {
 		return m.MessageType() == dhcpv4.MessageTypeOffer
 	})
 	return offer, err
+}
+
+// solicit asks for an IPv6 address and returns what is offered.
+func (s *seat) solicit(ctx context.Context) (address netip.Addr, err error) {
+	id := dhcpv6.TransactionID{byte(rand.Uint32()), byte(rand.Uint32()), byte(rand.Uint32())}
+	err = s.ask(ctx, dhcp6.SolicitFrame(s.mac, id), func(frame []byte) bool {
+		m, err := dhcp6.ParseReplyFrame(frame)
+		if err != nil || m.TransactionID != id || m.Options.OneIANA() == nil {
+			return false
+		}
+		offered := m.Options.OneIANA().Options.OneAddress()
+		if offered == nil {
+			return false
+		}
+		address, _ = netip.AddrFromSlice(offered.IPv6Addr)
+		return true
+	})
+	return address, err
 }
 
 // resolve asks for the gateway's MAC (RFC 826).

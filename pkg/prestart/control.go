@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp6"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/ra"
 )
 
 // controlSocket is the socket's name in the state directory.
@@ -26,10 +28,14 @@ type SessionStatus struct {
 	Ready   bool      `json:"ready"` // a guest could boot
 	// PrepareSeconds is how long it took to discover and prepare the network
 	// (or to find it prepared), StartSeconds until a guest could boot.
-	PrepareSeconds float64                `json:"prepareSeconds"`
-	StartSeconds   float64                `json:"startSeconds,omitempty"`
-	Domain         string                 `json:"domain,omitempty"`
-	Leases         map[string]dhcp.Status `json:"leases"` // by pod interface
+	PrepareSeconds float64 `json:"prepareSeconds"`
+	StartSeconds   float64 `json:"startSeconds,omitempty"`
+	Domain         string  `json:"domain,omitempty"`
+	// By pod interface: the leases of DHCPv4 and DHCPv6, and who tells of the
+	// IPv6 router.
+	Leases  map[string]dhcp.Status  `json:"leases"`
+	Leases6 map[string]dhcp6.Status `json:"leases6,omitempty"`
+	Routers map[string]ra.Status    `json:"routers,omitempty"`
 }
 
 // control answers on the state directory's socket, HTTP with JSON:
@@ -106,8 +112,8 @@ func (s *Session) waitFor(ctx context.Context, condition string) error {
 	if condition == ForNetwork {
 		return nil
 	}
-	for _, server := range s.servers {
-		if _, err := server.Wait(ctx, func(st dhcp.Status) bool { return st.State == dhcp.Bound }); err != nil {
+	for _, on := range s.servers {
+		if err := on.waitForLease(ctx); err != nil {
 			return err
 		}
 	}

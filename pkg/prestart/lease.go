@@ -56,17 +56,16 @@ func NewLease(p prepare.Plan, pod discover.Pod, defaultRoute bool, s LeaseSettin
 		return dhcp.Lease{}, false
 	}
 	routes, mtu := leaseRoutes(p, address, defaultRoute)
+	dns, search := s.resolver(pod)
+	ntp := s.NTP
+	if p.IPv6 != nil { // servers with an IPv6 address are told of by DHCPv6
+		dns, ntp = ofFamily(dns, netip.Addr.Is4), ofFamily(ntp, netip.Addr.Is4)
+	}
 	l = dhcp.Lease{
 		MAC: []byte(p.MAC), Address: guestPrefix(p.Interface, address), Routes: routes, MTU: mtu,
-		DNS: pod.DNS.Servers, Search: pod.DNS.Search, NTP: s.NTP,
+		DNS: dns, Search: search, NTP: ntp,
 		Hostname: cmp.Or(s.Hostname, pod.Hostname), Duration: s.Duration,
 		TFTPServer: s.TFTPServer, BootFile: s.BootFile, BootFiles: s.BootFiles, Options: s.Options,
-	}
-	if len(s.DNS) > 0 {
-		l.DNS = s.DNS
-	}
-	if len(s.Search) > 0 {
-		l.Search = s.Search
 	}
 	for _, r := range routes {
 		if r.Destination.Bits() == 0 {
@@ -75,6 +74,24 @@ func NewLease(p prepare.Plan, pod discover.Pod, defaultRoute bool, s LeaseSettin
 	}
 	l.Server = serverIdentifier(l)
 	return l, true
+}
+
+// resolver is the DNS that the VM is told of.
+func (s LeaseSettings) resolver(pod discover.Pod) (servers []netip.Addr, search []string) {
+	servers, search = pod.DNS.Servers, pod.DNS.Search
+	if len(s.DNS) > 0 {
+		servers = s.DNS
+	}
+	if len(s.Search) > 0 {
+		search = s.Search
+	}
+	return servers, search
+}
+
+// ofFamily returns the addresses of a family that the guest is told of along
+// with the other one.
+func ofFamily(addresses []netip.Addr, is func(netip.Addr) bool) []netip.Addr {
+	return slices.DeleteFunc(slices.Clone(addresses), func(a netip.Addr) bool { return !is(a.Unmap()) })
 }
 
 // guestPrefix is the address with the prefix that the guest may believe to be on

@@ -5,13 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path/filepath"
 
 	"github.com/google/renameio/v2"
 
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/journal"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
 
@@ -21,49 +20,59 @@ import (
 // still has the tap open, and for the preparation of the pod that it was
 // written in; it is never needed to serve.
 
-func memoryPath(dir, name string) string { return filepath.Join(dir, name+".lease") }
+func (h Hook) memoryPath(p prepare.Plan, suffix string) string {
+	return filepath.Join(h.StateDir, p.Interface.Name+suffix)
+}
 
 // remember writes what the server knows, after each step of the lease, until
 // events ends.
-func remember(log *slog.Logger, path string, server *dhcp.Server, events <-chan dhcp.Event) {
+func (h Hook) remember(p prepare.Plan, suffix string, server leaseServer, events <-chan journal.Event) {
+	path := h.memoryPath(p, suffix)
 	for range events {
 		b, err := json.MarshalIndent(server.Status(), "", "  ")
 		if err == nil {
 			err = renameio.WriteFile(path, append(b, '\n'), 0o600, renameio.WithTempDir(filepath.Dir(path)))
 		}
 		if err != nil {
-			log.Warn("can't keep the state of the lease: after a restart nobody knows of it until the guest speaks", "error", err)
+			h.Log.Warn("can't keep the state of the lease: after a restart nobody knows of it until the guest speaks", "error", err)
 		}
 	}
 }
 
-// recall makes the server know what the one before knew. It reports why it
-// can't; a server that knows nothing serves as well.
-func recall(path string, server *dhcp.Server, p prepare.Plan) error {
-	b, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+// recall makes the server know what the one before knew. One that knows nothing
+// serves as well.
+func (h Hook) recall(p prepare.Plan, suffix string, server leaseServer) {
+	was, err := readMemory(h.memoryPath(p, suffix))
+	inUse := false
+	if err == nil && was.State == journal.Bound {
+		inUse, err = p.InUse()
 	}
 	if err != nil {
-		return fmt.Errorf("read state of the lease: %w", err)
-	}
-	var was dhcp.Status
-	if err := json.Unmarshal(b, &was); err != nil {
-		return fmt.Errorf("read state of the lease from %s: %w", path, err)
-	}
-	inUse, err := p.InUse()
-	if err != nil {
-		return err
+		h.Log.Warn("started without the state of the lease", "interface", p.Interface.Name, "error", err)
 	}
 	if inUse {
 		server.Resume(was)
 	}
-	return nil
+}
+
+// readMemory reads what a server knew; nothing if there is no file.
+func readMemory(path string) (was journal.Status, err error) {
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return was, nil
+	}
+	if err != nil {
+		return was, fmt.Errorf("read state of the lease: %w", err)
+	}
+	if err := json.Unmarshal(b, &was); err != nil {
+		return was, fmt.Errorf("read state of the lease from %s: %w", path, err)
+	}
+	return was, nil
 }
 
 // forget removes what was kept of a preparation that is no more.
 func forget(dir string) error {
-	paths, err := filepath.Glob(memoryPath(dir, "*"))
+	paths, err := filepath.Glob(filepath.Join(dir, "*.lease*"))
 	if err != nil {
 		return fmt.Errorf("list states of leases: %w", err)
 	}

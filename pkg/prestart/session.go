@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -12,10 +11,11 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/domain"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/journal"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/ra"
 )
 
 // Session is what lives on after the VM may start: the DHCP servers, the
@@ -24,7 +24,7 @@ import (
 type Session struct {
 	hook     Hook
 	plans    []prepare.Plan
-	servers  map[string]*dhcp.Server // by pod interface; none where there is nothing to lease
+	servers  []*servers // of each plan
 	vm       *domain.VM
 	control  *control
 	since    time.Time
@@ -99,14 +99,11 @@ func (h Hook) Serve(ctx context.Context) (*Session, error) {
 // open opens the control socket and a server on each tap, in the current
 // network namespace, and sets them going.
 func (h Hook) open(ctx context.Context, since time.Time, pod discover.Pod, plans []prepare.Plan) (_ *Session, err error) {
-	s := &Session{
-		hook: h, plans: plans, servers: map[string]*dhcp.Server{}, since: since, prepared: time.Now(), ready: make(chan struct{}),
-	}
-	var conns []*dhcp.Conn
+	s := &Session{hook: h, plans: plans, since: since, prepared: time.Now(), ready: make(chan struct{})}
 	defer func() {
 		if err != nil {
-			for _, c := range conns {
-				err = errors.Join(err, c.Close())
+			for _, on := range s.servers {
+				err = errors.Join(err, on.close())
 			}
 		}
 	}()
@@ -115,54 +112,33 @@ func (h Hook) open(ctx context.Context, since time.Time, pod discover.Pod, plans
 		return nil, err
 	}
 	for _, p := range plans {
-		lease, ok := NewLease(p, pod, defaultRoute[p.Interface.Name], h.Lease)
-		if !ok {
-			h.Log.Info("no IPv4 address to lease: the VM is bridged through", "interface", p.Interface.Name)
-			continue
-		}
-		conn, err := dhcp.Listen(p.Tap.Name)
-		if errors.Is(err, fs.ErrPermission) {
-			err = fmt.Errorf("%w: this needs the capability NET_RAW (securityContext.capabilities.add: [NET_RAW])", err)
-		}
+		on, err := h.openServers(p, pod, defaultRoute[p.Interface.Name])
 		if err != nil {
 			return nil, err
 		}
-		conns = append(conns, conn)
-		server, err := dhcp.NewServer(conn, lease, h.Log)
-		if err != nil {
-			return nil, fmt.Errorf("serve %s: %w", p.Interface.Name, err)
-		}
-		if err := recall(memoryPath(h.StateDir, p.Interface.Name), server, p); err != nil {
-			h.Log.Warn("started without the state of the lease", "interface", p.Interface.Name, "error", err)
-		}
-		s.servers[p.Interface.Name] = server
+		s.servers = append(s.servers, on)
 	}
 	if s.control, err = listenControl(ctx, h.StateDir); err != nil {
 		return nil, err
 	}
-	s.serve(ctx, conns)
+	s.serve(ctx)
 	return s, nil
 }
 
 // serve sets everything going that runs until Close.
-func (s *Session) serve(ctx context.Context, conns []*dhcp.Conn) {
+func (s *Session) serve(ctx context.Context) {
 	ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	s.running, ctx = errgroup.WithContext(ctx)
 	s.done = ctx
-	for name, server := range s.servers {
-		events := server.Events(ctx)
-		s.running.Go(func() error {
-			remember(s.hook.Log, memoryPath(s.hook.StateDir, name), server, events)
-			return nil
-		})
-		s.running.Go(func() error { return server.Serve(ctx) })
+	for _, on := range s.servers {
+		on.serve(ctx, s.running, s.hook)
 	}
 	s.running.Go(func() error { return s.control.serve(ctx, s) })
 	s.running.Go(func() error {
 		<-ctx.Done()
 		var errs []error
-		for _, c := range conns {
-			errs = append(errs, c.Close())
+		for _, on := range s.servers {
+			errs = append(errs, on.close())
 		}
 		return errors.Join(errs...)
 	})
@@ -172,11 +148,9 @@ func (s *Session) serve(ctx context.Context, conns []*dhcp.Conn) {
 func (s *Session) start(ctx context.Context, xml []byte) (err error) {
 	if !s.hook.SkipCheck {
 		for _, p := range s.plans {
-			report, err := s.check(ctx, p)
-			if err != nil {
-				return fmt.Errorf("check %s: %w (--no-check starts without this proof)", p.Interface.Name, err)
+			if err := s.check(ctx, p); err != nil {
+				return err
 			}
-			s.hook.Log.Info("a guest would get its network", "interface", p.Interface.Name, "offered", report.Address, "gateway", report.Gateway, "note", report.Note)
 		}
 	}
 	if err := s.hook.handOver(s.plans); err != nil {
@@ -193,14 +167,20 @@ func (s *Session) start(ctx context.Context, xml []byte) (err error) {
 	return nil
 }
 
-// check leaves out a tap that a VM already sits on: it proves itself.
-func (s *Session) check(ctx context.Context, p prepare.Plan) (CheckReport, error) {
-	report, err := checkPlan(ctx, p, s.servers[p.Interface.Name] != nil)
+// check proves that a guest on the tap gets its network. It leaves out a tap that
+// a VM already sits on: that proves itself.
+func (s *Session) check(ctx context.Context, p prepare.Plan) error {
+	report, err := checkPlan(ctx, p)
 	if errors.Is(err, ErrTapInUse) && s.hook.Domain == nil {
 		s.hook.Log.Info("the tap is in use, so it is not checked", "tap", p.Tap.Name)
-		return report, nil
+		return nil
 	}
-	return report, err
+	if err != nil {
+		return fmt.Errorf("check %s: %w (--no-check starts without this proof)", p.Interface.Name, err)
+	}
+	s.hook.Log.Info("a guest would get its network", "interface", p.Interface.Name,
+		"offered", report.Address, "offered6", report.Address6, "gateway", report.Gateway, "note", report.Note)
+	return nil
 }
 
 func (s *Session) becomeReady() {
@@ -275,14 +255,24 @@ func (s *Session) close(ctx context.Context) error {
 // Status is what only the session knows: how far it is, and the leases.
 func (s *Session) Status() SessionStatus {
 	status := SessionStatus{
-		PID: os.Getpid(), Version: s.hook.Version, Since: s.since, Ready: s.isReady.Load(), Leases: map[string]dhcp.Status{},
+		PID: os.Getpid(), Version: s.hook.Version, Since: s.since, Ready: s.isReady.Load(),
+		Leases: map[string]journal.Status{}, Leases6: map[string]journal.Status{}, Routers: map[string]ra.Status{},
 		PrepareSeconds: s.prepared.Sub(s.since).Seconds(),
 	}
 	if status.Ready {
 		status.StartSeconds = s.started.Sub(s.since).Seconds()
 	}
-	for name, server := range s.servers {
-		status.Leases[name] = server.Status()
+	for _, on := range s.servers {
+		name := on.plan.Interface.Name
+		if on.lease != nil {
+			status.Leases[name] = on.lease.Status()
+		}
+		if on.lease6 != nil {
+			status.Leases6[name] = on.lease6.Status()
+		}
+		if on.router != nil {
+			status.Routers[name] = on.router.Status()
+		}
 	}
 	if s.vm != nil {
 		status.Domain = s.vm.Name()

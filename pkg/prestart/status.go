@@ -10,8 +10,10 @@ import (
 	"github.com/fsnotify/fsnotify"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp6"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/ra"
 )
 
 // ErrNobodyServes means that no process answers on the control socket.
@@ -41,7 +43,10 @@ type ServerStatus struct {
 type InterfaceStatus struct {
 	prepare.Network
 	Links []LinkStatus `json:"links"`
-	Lease *dhcp.Status `json:"lease,omitempty"` // none: nobody serves, or there is nothing to lease
+	// None: nobody serves, or there is nothing to lease.
+	Lease  *dhcp.Status  `json:"lease,omitempty"`
+	Lease6 *dhcp6.Status `json:"lease6,omitempty"`
+	Router *ra.Status    `json:"router,omitempty"`
 	// Counters are the port guard's; GuardError says why there are none.
 	Counters   []prepare.GuardCounter `json:"guardCounters,omitempty"`
 	GuardError string                 `json:"guardError,omitempty"`
@@ -103,6 +108,12 @@ func (s *Status) add(session SessionStatus, err error) {
 	for i, in := range s.Interfaces {
 		if lease, ok := session.Leases[in.Name]; ok {
 			s.Interfaces[i].Lease = &lease
+		}
+		if lease, ok := session.Leases6[in.Name]; ok {
+			s.Interfaces[i].Lease6 = &lease
+		}
+		if router, ok := session.Routers[in.Name]; ok {
+			s.Interfaces[i].Router = &router
 		}
 	}
 }

@@ -27,9 +27,13 @@ func newGuest(t *testing.T, pod *podtest.Pod) *podtest.Guest {
 		"link set eth0 name nic address 02:00:00:00:00:01",
 		"link add wire type bridge forward_delay 0 mcast_snooping 0",
 		"link add eth0 address "+pod.MAC.String()+" type veth peer name plug",
-		"link set nic master wire addrgenmode none up",
-		"link set plug master wire addrgenmode none up",
-		"link set wire addrgenmode none up",
+		// A line that has it up as well does that first.
+		"link set nic addrgenmode none",
+		"link set plug addrgenmode none",
+		"link set wire addrgenmode none",
+		"link set nic master wire up",
+		"link set plug master wire up",
+		"link set wire up",
 		"link set eth0 up")
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -47,23 +51,28 @@ type sandbox struct {
 	pid    int
 }
 
-// inSandbox starts a client in a guest without a virtual machine. It ends with
-// the test, and all its processes with it.
+// inSandbox starts a client in a guest without a virtual machine.
 func inSandbox(t *testing.T, c client, at *seat) running {
 	t.Helper()
-	guest := newGuest(t, at.pod)
+	return startIn(t, newGuest(t, at.pod), c.name, "start")
+}
+
+// startIn has a client's script start it in a guest. It ends with the test, and
+// all its processes with it.
+func startIn(t *testing.T, guest *podtest.Guest, name, verb string) *sandbox {
+	t.Helper()
 	r := &sandbox{guest: guest, root: filepath.Join(podtest.Built(t, "clients"), "root")}
-	for _, name := range []string{"common.sh", c.name + ".sh"} {
-		text, err := scripts.ReadFile("sandbox/" + name)
+	for _, file := range []string{"common.sh", name + ".sh"} {
+		text, err := scripts.ReadFile("sandbox/" + file)
 		if err != nil {
 			t.Fatal(err)
 		}
 		r.script += string(text)
 	}
 	cmd := guest.NS.Command(t.Context(), "unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc",
-		"sh", "-c", r.script, c.name, "start")
+		"sh", "-c", r.script, name, verb)
 	cmd.Env = append(os.Environ(), "CLIENTS="+r.root)
-	background(t, c.name, cmd, syscall.SIGKILL)
+	background(t, name, cmd, syscall.SIGKILL)
 	r.pid = cmd.Process.Pid
 	return r
 }

@@ -15,24 +15,30 @@ import (
 // resolvConf is what a kubelet gives a pod with the DNS policy ClusterFirst.
 const resolvConf = `search default.svc.cluster.local svc.cluster.local cluster.local
 nameserver 10.96.0.10
-options ndots:5
+%soptions ndots:5
 `
+
+// nameserver6 is in a line of it in a cluster that has IPv6, too.
+const nameserver6 = "fd00:10:96::a"
 
 // hostname is the pod's, as its name in Kubernetes would be.
 const hostname = "demo-vm"
 
-// outsidePort is where a web server beyond the node listens.
-const outsidePort = 80
+// webPort is where the web servers listen, the guest's and the one beyond the
+// node.
+const webPort = 80
 
 type demo struct {
 	binary, guestDir, cniDir, cacheDir string
 	shape                              podtest.Shape
+	dual                               bool   // the pod has IPv6, too
 	dir                                string // all that is written, gone at the end
 
-	screen screen
-	pod    *podtest.Pod
-	before string // the pod's snapshot
-	routes string // its routes, as ip(8) prints them
+	screen  screen
+	pod     *podtest.Pod
+	before  string // the pod's snapshot
+	routes  string // its routes, as ip(8) prints them
+	routes6 string
 }
 
 // show is the whole demo. What a step started is ended when the demo ends,
@@ -63,10 +69,14 @@ func (d *demo) show(ctx context.Context) (err error) {
 
 func (d *demo) makePod(ctx context.Context) (err error) {
 	d.screen.heading("A pod, as %s leaves it", d.shape)
-	if d.shape == podtest.Flannel {
+	switch {
+	case d.dual:
+		d.screen.say("the CNI plugins bridge and host-local, configured as flannel's delegate with IPv4 and IPv6")
+		d.pod, err = podtest.BuildFlannelDualPod(ctx, d.cniDir, filepath.Join(d.dir, "cni"))
+	case d.shape == podtest.Flannel:
 		d.screen.say("the CNI plugins bridge and host-local, configured as flannel's delegate")
 		d.pod, err = podtest.BuildFlannelPod(ctx, d.cniDir, filepath.Join(d.dir, "cni"))
-	} else {
+	default:
 		d.screen.say("a veth pair with Calico's address, routes and proxy ARP")
 		d.pod, err = podtest.BuildPod(ctx, d.shape)
 	}
@@ -80,21 +90,43 @@ func (d *demo) makePod(ctx context.Context) (err error) {
 }
 
 func (d *demo) lookAtPod(ctx context.Context) (err error) {
+	if err := d.settle(ctx); err != nil {
+		return err
+	}
 	if _, err := d.inPod(ctx, "ip", "addr", "show", "dev", "eth0"); err != nil {
 		return err
 	}
-	if d.routes, err = d.inPod(ctx, "ip", "route"); err != nil {
+	if d.routes, d.routes6, err = d.podRoutes(ctx); err != nil {
 		return err
 	}
-	if err := os.WriteFile(d.path("resolv.conf"), []byte(resolvConf), 0o644); err != nil {
+	if err := os.WriteFile(d.path("resolv.conf"), []byte(d.resolvConf()), 0o644); err != nil {
 		return err
 	}
-	d.screen.show("cat /etc/resolv.conf", resolvConf)
-	if err := podtest.WaitSettled(ctx, d.pod.Pod); err != nil {
-		return err
-	}
+	d.screen.show("cat /etc/resolv.conf", d.resolvConf())
 	d.before, err = podtest.Snapshot(ctx, d.pod.Pod)
 	return err
+}
+
+func (d *demo) resolvConf() string {
+	if d.dual {
+		return fmt.Sprintf(resolvConf, "nameserver "+nameserver6+"\n")
+	}
+	return fmt.Sprintf(resolvConf, "")
+}
+
+func (d *demo) podRoutes(ctx context.Context) (v4, v6 string, err error) {
+	if v4, err = d.inPod(ctx, "ip", "route"); err != nil || !d.dual {
+		return v4, "", err
+	}
+	v6, err = d.inPod(ctx, "ip", "-6", "route")
+	return v4, v6, err
+}
+
+// settle waits until the pod's addresses are known to have no duplicate.
+func (d *demo) settle(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	return podtest.WaitSettled(ctx, d.pod.Pod)
 }
 
 // inPod runs a command in the pod and shows what it prints.
@@ -118,12 +150,10 @@ func (d *demo) showRestore(ctx context.Context) error {
 	if _, err := d.program(ctx, "restore", "--netns", d.pod.Pod.Path(), "--state-dir", d.path("state")); err != nil {
 		return err
 	}
-	if _, err := d.inPod(ctx, "ip", "route"); err != nil {
+	if err := d.settle(ctx); err != nil {
 		return err
 	}
-	settle, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	if err := podtest.WaitSettled(settle, d.pod.Pod); err != nil {
+	if _, _, err := d.podRoutes(ctx); err != nil {
 		return err
 	}
 	after, err := podtest.Snapshot(ctx, d.pod.Pod)

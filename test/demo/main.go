@@ -2,7 +2,8 @@
 // gets its network from a CNI, a virtual machine in it gets that network by
 // DHCP, and afterwards the pod is as the CNI left it. Everything happens in
 // network namespaces of its own; the exit status is 0 if all that was claimed
-// was seen. With DEMO=calico in the environment the pod is Calico's.
+// was seen. With DEMO=calico in the environment the pod is Calico's, with
+// DEMO=dual it has IPv6 as well.
 package main
 
 import (
@@ -42,8 +43,10 @@ func start(ctx context.Context, d *demo) (err error) {
 		d.shape = podtest.Flannel
 	case "calico":
 		d.shape = podtest.Calico
+	case "dual":
+		d.shape, d.dual = podtest.Flannel, true
 	default:
-		return fmt.Errorf("DEMO=%s: it is empty or calico", shape)
+		return fmt.Errorf("DEMO=%s: it is empty, calico or dual", shape)
 	}
 	for _, path := range []*string{&d.binary, &d.guestDir, &d.cniDir, &d.cacheDir} {
 		if *path, err = filepath.Abs(*path); err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"slices"
 	"strconv"
@@ -26,8 +27,13 @@ func (d *demo) showVM(ctx context.Context) (err error) {
 		Name:     "demo",
 		GuestDir: d.guestDir,
 		Serial:   d.path("serial.log"),
+		IPv6:     d.dual,
 		Ping:     []string{podtest.OutsideIP.String()},
-		Get:      []string{outsideURL()},
+		Get:      []string{pageURL(podtest.OutsideIP)},
+	}
+	if d.dual {
+		vm.Ping = append(vm.Ping, d.pod.IPv6Gateway.String(), podtest.OutsideIPv6.String())
+		vm.Get = append(vm.Get, pageURL(podtest.OutsideIPv6))
 	}
 	launcher, err := d.launch(vm)
 	if err != nil {
@@ -45,14 +51,23 @@ func (d *demo) showVM(ctx context.Context) (err error) {
 		return err
 	}
 	d.compareReport(report)
-	d.showTraffic(ctx, report)
+	d.screen.heading("Traffic")
+	d.showTraffic(ctx, report, d.pod.IP.Addr(), podtest.OutsideIP)
+	if d.dual {
+		d.showTraffic(ctx, report, d.pod.IPv6.Addr(), podtest.OutsideIPv6)
+		d.screen.check(report.Pinged[d.pod.IPv6Gateway.String()], "the guest pings the pod's gateway %s", d.pod.IPv6Gateway)
+	}
 
 	d.screen.heading("What virt-launcher-net tells while it serves")
 	status, err := d.program(ctx, "status", "--netns", d.pod.Pod.Path(), "--state-dir", d.path("state"))
 	if err != nil {
 		return err
 	}
-	d.screen.check(strings.Contains(status, "bound since"), "it knows that the guest has its lease")
+	leases := 1
+	if d.dual {
+		leases = 2
+	}
+	d.screen.check(strings.Count(status, "bound since") == leases, "it knows that the guest has its lease")
 	return d.showShutdown(launcher, vm)
 }
 
@@ -82,8 +97,37 @@ func (d *demo) compareReport(r podtest.Report) {
 	d.screen.check(r.MTU == d.pod.MTU, "its MTU is the pod network's: %d", d.pod.MTU)
 	want, got := hops(strings.Split(d.routes, "\n")), hops(r.Routes)
 	d.screen.check(slices.Equal(want, got), "it has the pod's routes: %s", strings.Join(want, ", "))
-	d.screen.check(hasResolver(r.Resolv), "it resolves names as the pod does")
+	d.screen.check(d.hasResolver(r.Resolv), "it resolves names as the pod does")
 	d.screen.check(r.Hostname == hostname, "it has the pod's hostname: %s", hostname)
+	if d.dual {
+		d.compareReport6(r)
+	}
+}
+
+// compareReport6 does so for IPv6.
+func (d *demo) compareReport6(r podtest.Report) {
+	d.screen.heading("What the guest got by router advertisements and DHCPv6")
+	d.screen.show("ip -6 addr", r.Address6.String())
+	d.screen.show("ip -6 route", strings.Join(r.Routes6, "\n"))
+	d.screen.check(r.Address6.Addr() == d.pod.IPv6.Addr(), "its address is the pod's: %s", d.pod.IPv6.Addr())
+	router := defaultRouter(r.Routes6)
+	d.screen.check(router.IsLinkLocalUnicast(), "its default route leads to a link-local address, as IPv6 wants: %s", router)
+	// The pod's lead to the gateway by its global address.
+	routes := strings.ReplaceAll(d.routes6, " via "+d.pod.IPv6Gateway.String(), " via "+router.String())
+	want, got := hops(strings.Split(routes, "\n")), hops(r.Routes6)
+	d.screen.check(slices.Equal(want, got), "it has the pod's routes: %s", strings.Join(want, ", "))
+	d.screen.check(slices.Contains(r.Resolv, "nameserver "+nameserver6), "it knows the pod's name server %s", nameserver6)
+}
+
+// defaultRouter is the gateway of the default route, if there is one.
+func defaultRouter(routes []string) netip.Addr {
+	for _, hop := range hops(routes) {
+		if via, ok := strings.CutPrefix(hop, "default via "); ok {
+			router, _ := netip.ParseAddr(via)
+			return router
+		}
+	}
+	return netip.Addr{}
 }
 
 // hops are routes as ip(8) prints them, reduced to destination and gateway and
@@ -106,8 +150,8 @@ func hops(routes []string) []string {
 
 // hasResolver tells whether the guest's resolv.conf has the pod's servers and
 // search list. Options have no place in DHCP.
-func hasResolver(lines []string) bool {
-	for line := range strings.Lines(resolvConf) {
+func (d *demo) hasResolver(lines []string) bool {
+	for line := range strings.Lines(d.resolvConf()) {
 		line = strings.TrimSpace(line)
 		if !strings.HasPrefix(line, "options") && !slices.Contains(lines, line) {
 			return false
@@ -118,19 +162,17 @@ func hasResolver(lines []string) bool {
 
 // showTraffic shows both directions, at the pod's address and without
 // translation.
-func (d *demo) showTraffic(ctx context.Context, r podtest.Report) {
-	d.screen.heading("Traffic")
-	address := d.pod.IP.Addr().String()
+func (d *demo) showTraffic(ctx context.Context, r podtest.Report, address, outside netip.Addr) {
 	d.screen.say("from the node to the pod's address, where the guest answers")
-	_, err := d.onNode(ctx, "ping", "-c", "1", "-W", "3", address)
+	_, err := d.onNode(ctx, "ping", "-c", "1", "-W", "3", address.String())
 	d.screen.check(err == nil, "the node pings %s", address)
-	out, err := d.onNode(ctx, "curl", "--silent", "--show-error", "--max-time", "5", "http://"+address+"/")
+	out, err := d.onNode(ctx, "curl", "--silent", "--show-error", "--max-time", "5", pageURL(address))
 	d.screen.check(err == nil && out == "hello from the guest\n", "the node gets the guest's page")
 
-	d.screen.say("from the guest to %s, beyond the node", podtest.OutsideIP)
-	d.screen.check(r.Pinged[podtest.OutsideIP.String()], "the guest pings %s", podtest.OutsideIP)
-	page := r.Got[outsideURL()]
-	d.screen.show("wget -O - "+outsideURL(), page)
+	d.screen.say("from the guest to %s, beyond the node", outside)
+	d.screen.check(r.Pinged[outside.String()], "the guest pings %s", outside)
+	page := r.Got[pageURL(outside)]
+	d.screen.show("wget -O - "+pageURL(outside), page)
 	d.screen.check(page == outsidePage(address), "the guest gets a page there, which saw it come from %s", address)
 }
 
@@ -154,20 +196,21 @@ func (d *demo) showShutdown(launcher *podtest.Launcher, vm podtest.VM) error {
 	return errors.Join(err, readErr)
 }
 
-func outsideURL() string {
-	return "http://" + net.JoinHostPort(podtest.OutsideIP.String(), strconv.Itoa(outsidePort)) + "/"
+// pageURL is of the page that a host's web server has.
+func pageURL(host netip.Addr) string {
+	return "http://" + net.JoinHostPort(host.String(), strconv.Itoa(webPort)) + "/"
 }
 
 // outsidePage is what the server beyond the node says to a client.
-func outsidePage(client string) string {
-	return "hello from outside, " + client
+func outsidePage(client netip.Addr) string {
+	return "hello from outside, " + client.String()
 }
 
 // serveOutside starts a web server beyond the node, which the caller closes.
 func serveOutside(pod *podtest.Pod) (*http.Server, error) {
 	var listener net.Listener
 	err := pod.Outside.Do(func() (err error) {
-		listener, err = net.ListenTCP("tcp", &net.TCPAddr{IP: podtest.OutsideIP.AsSlice(), Port: outsidePort})
+		listener, err = net.ListenTCP("tcp", &net.TCPAddr{Port: webPort}) // of IPv4 and IPv6
 		return err
 	})
 	if err != nil {
@@ -176,8 +219,8 @@ func serveOutside(pod *podtest.Pod) (*http.Server, error) {
 	server := &http.Server{
 		ReadHeaderTimeout: 5 * time.Second,
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			client, _, _ := net.SplitHostPort(r.RemoteAddr)
-			fmt.Fprintln(w, outsidePage(client))
+			client, _ := netip.ParseAddrPort(r.RemoteAddr)
+			fmt.Fprintln(w, outsidePage(client.Addr().Unmap()))
 		}),
 	}
 	go func() { _ = server.Serve(listener) }() // until it is closed

@@ -1,22 +1,26 @@
 #!/bin/bash
 # build.sh OUTDIR: a tiny Linux guest to boot with -kernel OUTDIR/vmlinuz
 # -initrd OUTDIR/initramfs: Debian's cloud kernel, taken out of its package
-# without installing it, and an initramfs of busybox and init beside this
-# script. OUTDIR/modules has that kernel's modules for a virtual machine. Needs
-# busybox-static, cpio, dpkg and apt; writes nothing outside OUTDIR. Does nothing
-# if OUTDIR holds what the same sources gave before.
+# without installing it, and an initramfs of busybox, dhcpcd with its libraries
+# and init beside this script. OUTDIR/modules has that kernel's modules for a
+# virtual machine. Needs busybox-static, dhcpcd-base, cpio, dpkg and apt; writes
+# nothing outside OUTDIR. Does nothing if OUTDIR holds what the same sources gave
+# before.
 set -euo pipefail
 
 out=${1:?usage: build.sh OUTDIR}
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 init=$here/init
 udhcpc=$here/../../internal/podtest/udhcpc.sh
+dhcpcd6=$here/dhcpcd6.sh
 busybox=/bin/busybox
+# Busybox has no DHCPv6 client.
+dhcpcd=/usr/sbin/dhcpcd
 metapackage=linux-image-cloud-amd64
 modules=(virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci
 	failover net_failover virtio_net button evdev)
 
-sources=$(cat "${BASH_SOURCE[0]}" "$init" "$udhcpc" "$busybox" | sha256sum)
+sources=$(cat "${BASH_SOURCE[0]}" "$init" "$udhcpc" "$dhcpcd6" "$busybox" "$dhcpcd" | sha256sum)
 if [ -s "$out/vmlinuz" ] && [ -s "$out/initramfs" ] && [ "$(cat "$out/sources" 2>/dev/null)" = "$sources" ]; then
 	exit 0
 fi
@@ -48,14 +52,19 @@ fetch_kernel() {
 }
 
 make_root() {
-	local root=$work/root module applet
-	mkdir -p "$root"/{bin,dev,etc/acpi/PWRF,lib/modules,proc,run,sys,tmp,www}
+	local root=$work/root module applet library
+	mkdir -p "$root"/{bin,dev,etc/acpi/PWRF,lib/modules,proc,run,sys,tmp,var/lib/dhcpcd,www}
 	install "$busybox" "$root/bin/busybox"
 	for applet in $("$busybox" --list); do
 		[ "$applet" = busybox ] || ln -s busybox "$root/bin/$applet"
 	done
+	install "$dhcpcd" "$root/bin/dhcpcd"
+	for library in $(ldd "$dhcpcd" | grep -o '/[^ ]*'); do
+		install -D "$library" "$root$library"
+	done
 	install "$init" "$root/init"
 	install "$udhcpc" "$root/etc/udhcpc.sh"
+	install "$dhcpcd6" "$root/etc/dhcpcd6.sh"
 	printf '#!/bin/sh\necho VLN-SHUTDOWN >/dev/ttyS0\nexec poweroff -f\n' >"$root/etc/acpi/PWRF/00000080"
 	chmod +x "$root/etc/acpi/PWRF/00000080"
 	echo 'hello from the guest' >"$root/www/index.html"

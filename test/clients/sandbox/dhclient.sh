@@ -7,5 +7,10 @@ start)
 	printf 'initial-interval 1;\nbackoff-cutoff 1;\n' >>/etc/dhcp/dhclient.conf
 	dhclient -4 -d -v eth0
 	;;
+start6)
+	own
+	mkdir -p /var/lib/dhcp
+	dhclient -6 -d -v eth0
+	;;
 state) applied ;;
 esac

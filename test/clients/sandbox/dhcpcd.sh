@@ -5,5 +5,10 @@ start)
 	mkdir -p /var/lib/dhcpcd /run/dhcpcd
 	dhcpcd -4 --nobackground eth0
 	;;
+start6)
+	own
+	mkdir -p /var/lib/dhcpcd /run/dhcpcd
+	dhcpcd -6 --nobackground eth0
+	;;
 state) applied ;;
 esac

@@ -1,9 +1,23 @@
 # systemd's client without a systemd around it.
 case $1 in
-start)
+start | start6)
 	own
 	mkdir -p /run/systemd/netif/links /run/systemd/netif/leases /run/systemd/netif/lldp /run/systemd/network
 	chown -R systemd-network:systemd-network /run/systemd/netif
+	if [ "$1" = start6 ]; then
+		cat >/run/systemd/network/05-eth0.network <<-END
+			[Match]
+			Name=eth0
+			[Network]
+			LinkLocalAddressing=ipv6
+			IPv6AcceptRA=yes
+			[IPv6AcceptRA]
+			UseDomains=yes
+			[DHCPv6]
+			UseDomains=yes
+			DUIDType=link-layer
+		END
+	fi
 	cat >/run/systemd/network/10-eth0.network <<-END
 		[Match]
 		Name=eth0

@@ -1,6 +1,8 @@
 # NetworkManager with its internal client, without udev and systemd.
 case $1 in
-start)
+start | start6)
+	ipv4=auto ipv6=disabled
+	[ "$1" = start ] || ipv4=disabled ipv6=auto
 	own
 	unpacked
 	bus
@@ -21,9 +23,9 @@ start)
 		type=ethernet
 		interface-name=eth0
 		[ipv4]
-		method=auto
+		method=$ipv4
 		[ipv6]
-		method=disabled
+		method=$ipv6
 	END
 	chmod 600 /etc/NetworkManager/system-connections/*
 	NetworkManager --debug

@@ -1,4 +1,4 @@
-package dhcp
+package packet
 
 import (
 	"context"
@@ -9,7 +9,7 @@ import (
 
 func TestBudget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBudget(10, 10)
+		b := NewBudget(10, 10)
 		start := time.Now()
 		for range 10 { // the burst
 			if err := b.wait(t.Context()); err != nil || time.Since(start) != 0 {
@@ -34,11 +34,11 @@ func TestBudget(t *testing.T) {
 			t.Errorf("%v tokens after an hour", b.tokens)
 		}
 		for range 9 {
-			if !b.spare(time.Now()) {
+			if !b.Spare(time.Now()) {
 				t.Fatal("none to spare")
 			}
 		}
-		if b.spare(time.Now()) {
+		if b.Spare(time.Now()) {
 			t.Error("one too many")
 		}
 	})

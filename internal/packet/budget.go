@@ -1,27 +1,28 @@
-package dhcp
+package packet
 
 import (
 	"context"
 	"time"
 )
 
-// budget is how many messages may be looked at: so many per second, and as many
-// at once. While it is spent nothing is read, so that a guest that sends
+// Budget is how many things may be done: so many per second, and so many at
+// once. For one goroutine, or under a lock. A server reads by one. While it is spent nothing is read, so that a guest that sends
 // without end costs the kernel's receive buffer and no more: what does not fit
 // there is dropped before it wakes us.
-type budget struct {
+type Budget struct {
 	rate   float64 // per second
 	burst  float64 // at once
 	tokens float64
 	at     time.Time
 }
 
-func newBudget(perSecond, atOnce int) *budget {
-	return &budget{rate: float64(perSecond), burst: float64(atOnce), tokens: float64(atOnce), at: time.Now()}
+// NewBudget returns a Budget of which nothing is spent.
+func NewBudget(perSecond, atOnce int) *Budget {
+	return &Budget{rate: float64(perSecond), burst: float64(atOnce), tokens: float64(atOnce), at: time.Now()}
 }
 
 // wait takes one, as soon as there is one or ctx ends.
-func (b *budget) wait(ctx context.Context) error {
+func (b *Budget) wait(ctx context.Context) error {
 	pause := b.take(time.Now())
 	if pause == 0 {
 		return ctx.Err()
@@ -37,7 +38,7 @@ func (b *budget) wait(ctx context.Context) error {
 }
 
 // take takes one and says how long it takes until it is there.
-func (b *budget) take(now time.Time) time.Duration {
+func (b *Budget) take(now time.Time) time.Duration {
 	b.refill(now)
 	b.tokens--
 	if b.tokens >= 0 {
@@ -46,8 +47,8 @@ func (b *budget) take(now time.Time) time.Duration {
 	return time.Duration(-b.tokens / b.rate * float64(time.Second))
 }
 
-// spare takes one if there is one.
-func (b *budget) spare(now time.Time) bool {
+// Spare takes one if there is one.
+func (b *Budget) Spare(now time.Time) bool {
 	b.refill(now)
 	if b.tokens < 1 {
 		return false
@@ -56,7 +57,7 @@ func (b *budget) spare(now time.Time) bool {
 	return true
 }
 
-func (b *budget) refill(now time.Time) {
+func (b *Budget) refill(now time.Time) {
 	b.tokens = min(b.tokens+now.Sub(b.at).Seconds()*b.rate, b.burst)
 	b.at = now
 }

@@ -1,0 +1,146 @@
+// Package notes puts in order what a pod's resolv.conf, a CNI plugin or a user
+// may hold, so that it can be told to a guest, and notes what was left out. It
+// never fails: what can't be told must not cost a guest its start.
+package notes
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// MaxList is how many addresses or domains of a kind are sent: far more than a
+// resolver uses.
+const MaxList = 32
+
+// Limits of names (RFC 1035 §2.3.4): a name has at most 255 bytes on the wire,
+// which are two more than its text.
+const (
+	maxLabel = 63
+	maxName  = 253
+)
+
+// Notes collects what was left out.
+type Notes []string
+
+// Add notes that something was left out.
+func (n *Notes) Add(why, format string, args ...any) {
+	*n = append(*n, fmt.Sprintf(format, args...)+" left out: "+why)
+}
+
+// Addrs returns the addresses of servers of a kind that have no fault, each
+// once. IPv4 addresses in IPv6's are taken out of them first.
+func (n *Notes) Addrs(what string, addrs []netip.Addr, fault func(netip.Addr) string) []netip.Addr {
+	var out []netip.Addr
+	for i, a := range addrs {
+		if len(out) == MaxList {
+			n.Add(fmt.Sprintf("there are %d already", MaxList), "%d more %ss", len(addrs)-i, what)
+			break
+		}
+		a = a.Unmap().WithZone("") // names an interface of the pod
+		why := fault(a)
+		if why == "" && slices.Contains(out, a) {
+			why = "it is there twice"
+		}
+		if why != "" {
+			n.Add(why, "%s %v", what, a)
+			continue
+		}
+		out = append(out, a)
+	}
+	return out
+}
+
+// IPv6Server says why a server at this address cannot be told to a guest by
+// IPv6. Empty: it can.
+func IPv6Server(a netip.Addr) string {
+	switch {
+	case !a.Is6():
+		return "it is not an IPv6 address"
+	case a.IsLoopback():
+		return "it is the pod's loopback, which the guest cannot reach"
+	case !a.IsGlobalUnicast() && !a.IsLinkLocalUnicast():
+		return "it is not a host's address"
+	}
+	return ""
+}
+
+// Search returns domains of a search list as DNS can carry them: in lower case,
+// without the dot at the end, each once.
+func (n *Notes) Search(domains []string) []string {
+	var out []string
+	for i, raw := range domains {
+		if len(out) == MaxList {
+			n.Add(fmt.Sprintf("there are %d already", MaxList), "%d more search domains", len(domains)-i)
+			break
+		}
+		d := strings.ToLower(strings.TrimRight(raw, "."))
+		if why := nameFault(d); why != "" {
+			n.Add(why, "search domain %q", clip(raw))
+			continue
+		}
+		if slices.Contains(out, d) {
+			n.Add("it is there twice", "search domain %q", d)
+			continue
+		}
+		out = append(out, d)
+	}
+	return out
+}
+
+// Hostname returns the name of a host without the dot at the end. Empty: it is
+// no name.
+func (n *Notes) Hostname(name string) string {
+	if name == "" {
+		return ""
+	}
+	trimmed := strings.TrimRight(name, ".")
+	if why := nameFault(trimmed); why != "" {
+		n.Add(why, "hostname %q", clip(name))
+		return ""
+	}
+	return trimmed
+}
+
+// nameFault says why s is no name that DNS can carry. Empty: it is one.
+// Underscores are common in names of services and taken.
+func nameFault(s string) string {
+	switch {
+	case s == "":
+		return "it is empty or the root"
+	case len(s) > maxName:
+		return fmt.Sprintf("it is longer than %d bytes", maxName)
+	case net.ParseIP(s) != nil:
+		return "it is an IP address"
+	}
+	for label := range strings.SplitSeq(s, ".") {
+		switch {
+		case label == "":
+			return "it has an empty label"
+		case len(label) > maxLabel:
+			return fmt.Sprintf("it has a label longer than %d bytes", maxLabel)
+		case strings.ContainsFunc(label, notInName):
+			return "it holds a character other than letters, digits, '-' and '_'"
+		}
+	}
+	return ""
+}
+
+func notInName(r rune) bool {
+	switch {
+	case 'a' <= r && r <= 'z', 'A' <= r && r <= 'Z', '0' <= r && r <= '9', r == '-', r == '_':
+		return false
+	}
+	return true
+}
+
+// clip keeps a note readable whatever its subject is.
+func clip(s string) string {
+	const limit = 80
+	if len(s) > limit {
+		return s[:limit] + "…"
+	}
+	return s
+}

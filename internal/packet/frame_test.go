@@ -1,0 +1,117 @@
+package packet
+
+import (
+	"encoding/binary"
+	"errors"
+	"net/netip"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+var testPacket = Packet6{
+	SrcMAC: MAC{2, 1}, DstMAC: MAC{2, 2},
+	Src: netip.MustParseAddr("fe80::1"), Dst: netip.MustParseAddr("ff02::1:2"),
+	Protocol: unix.IPPROTO_UDP, HopLimit: 64,
+}
+
+// testFrame is a frame of a UDP header with the payload.
+func testFrame(payload string) []byte {
+	b := append(make([]byte, Head6Len+8), payload...)
+	binary.BigEndian.PutUint16(b[Head6Len+4:], uint16(8+len(payload)))
+	Seal6(b, testPacket)
+	return b
+}
+
+func TestRoundTrip(t *testing.T) {
+	for _, payload := range []string{"", "x", "odd", "even", string(make([]byte, 1400))} {
+		p, err := Parse6(testFrame(payload), unix.IPPROTO_UDP, false)
+		if err != nil || string(p.Payload[8:]) != payload {
+			t.Fatalf("%d bytes: got %+v, %v", len(payload), p, err)
+		}
+		p.Payload = nil
+		if p.Src != testPacket.Src || p.Dst != testPacket.Dst || p.SrcMAC != testPacket.SrcMAC || p.DstMAC != testPacket.DstMAC || p.HopLimit != 64 || p.Protocol != unix.IPPROTO_UDP {
+			t.Errorf("got %+v", p)
+		}
+	}
+}
+
+func TestParse6(t *testing.T) {
+	edit := func(change func([]byte)) []byte {
+		b := testFrame("payload")
+		change(b)
+		return b
+	}
+	for _, c := range []struct {
+		name    string
+		frame   []byte
+		pending bool
+		want    error
+	}{
+		{name: "whole", frame: testFrame("payload")},
+		{name: "padded", frame: append(testFrame("payload"), make([]byte, 20)...)},
+		{name: "empty", want: ErrBadFrame},
+		{name: "short", frame: testFrame("")[:Head6Len+7], want: ErrBadFrame},
+		{name: "cut", frame: testFrame("payload")[:Head6Len+10], want: ErrBadFrame},
+		{name: "IPv4", frame: edit(func(b []byte) { b[12], b[13] = 8, 0 }), want: ErrBadFrame},
+		{name: "VLAN", frame: edit(func(b []byte) { b[12], b[13] = 0x81, 0 }), want: ErrBadFrame},
+		{name: "version", frame: edit(func(b []byte) { b[EthernetLen] = 0x45 }), want: ErrBadFrame},
+		{name: "extension header", frame: edit(func(b []byte) { b[EthernetLen+6] = 0 }), want: ErrBadFrame},
+		{name: "fragment", frame: edit(func(b []byte) { b[EthernetLen+6] = 44 }), want: ErrBadFrame},
+		{name: "length", frame: edit(func(b []byte) { b[EthernetLen+4] = 0xff }), want: ErrBadFrame},
+		{name: "length too small", frame: edit(func(b []byte) { b[EthernetLen+5] = 7 }), want: ErrBadFrame},
+		{name: "checksum", frame: edit(func(b []byte) { b[Head6Len+8] ^= 1 }), want: ErrBadChecksum},
+		{name: "checksum pending", frame: edit(func(b []byte) { b[Head6Len+8] ^= 1 }), pending: true},
+		{name: "address", frame: edit(func(b []byte) { b[EthernetLen+8] ^= 1 }), want: ErrBadChecksum},
+		{name: "no checksum", frame: edit(func(b []byte) { b[Head6Len+6], b[Head6Len+7] = 0, 0 }), want: ErrBadChecksum},
+	} {
+		if _, err := Parse6(c.frame, unix.IPPROTO_UDP, c.pending); !errors.Is(err, c.want) {
+			t.Errorf("%s: got %v, want %v", c.name, err, c.want)
+		}
+	}
+	if _, err := Parse6(testFrame(""), unix.IPPROTO_TCP, false); !errors.Is(err, ErrBadFrame) {
+		t.Errorf("TCP: got %v", err)
+	}
+}
+
+// TestChecksumNeverZero: for UDP zero is not one.
+func TestChecksumNeverZero(t *testing.T) {
+	found := false
+	for i := range 1 << 16 {
+		b := testFrame(string([]byte{byte(i >> 8), byte(i)}))
+		switch binary.BigEndian.Uint16(b[Head6Len+6:]) {
+		case 0:
+			t.Fatalf("payload %04x: checksum is zero", i)
+		case 0xffff:
+			found = true
+		}
+	}
+	if !found {
+		t.Error("no payload whose sum is zero was tried")
+	}
+}
+
+func TestMulticastMAC(t *testing.T) {
+	if got := MulticastMAC(netip.MustParseAddr("ff02::1:ff28:9c5a")); got != (MAC{0x33, 0x33, 0xff, 0x28, 0x9c, 0x5a}) {
+		t.Errorf("got %x", got)
+	}
+}
+
+func FuzzParse6(f *testing.F) {
+	f.Add(testFrame("payload"), byte(unix.IPPROTO_UDP), false)
+	f.Add(testFrame("payload")[:60], byte(unix.IPPROTO_ICMPV6), true)
+	f.Fuzz(func(t *testing.T, b []byte, protocol byte, pending bool) {
+		p, err := Parse6(b, protocol, pending)
+		if err != nil {
+			if !errors.Is(err, ErrBadFrame) && !errors.Is(err, ErrBadChecksum) {
+				t.Fatalf("error %v has no reason", err)
+			}
+			return
+		}
+		again := append(make([]byte, Head6Len), p.Payload...)
+		Seal6(again, p)
+		if q, err := Parse6(again, protocol, false); err != nil || q.Src != p.Src || q.Dst != p.Dst || q.HopLimit != p.HopLimit {
+			t.Fatalf("%+v becomes %+v, %v", p, q, err)
+		}
+	})
+}

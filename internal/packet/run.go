@@ -1,0 +1,76 @@
+package packet
+
+import (
+	"context"
+	"errors"
+	"os"
+	"sync"
+)
+
+// Loop is what Conn.Run does with what it sees.
+type Loop struct {
+	// Budget is how many frames per second, and at once, are read. The kernel
+	// drops what is beyond. At least 1.
+	Budget int
+	// Frame deals with one frame, which is overwritten after it has returned.
+	// With checksumPending the sender left the checksum to hardware that a tap
+	// does not have: it is not there yet, and nothing can have damaged the packet.
+	Frame func(b []byte, checksumPending bool)
+	// Error is told what Run outlives: ErrTooLong, unix.ENETDOWN each time the
+	// interface goes down, lack of memory and the like.
+	Error func(error)
+	// Up is called, on a goroutine of its own, each time the interface becomes
+	// able to send: a guest has opened the tap. It may be called once for one
+	// that was able before. Nil: nobody asks.
+	Up func()
+}
+
+// Run reads until ctx ends, and then returns nil. It outlives the interface
+// being down, having no carrier, and being opened anew by another QEMU. It
+// returns ErrGone if the interface is deleted, os.ErrClosed after Close. It may
+// be called again after it has returned, but not twice at once.
+func (c *Conn) Run(ctx context.Context, l Loop) error {
+	if l.Up == nil {
+		l.Up = func() {}
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	var watchers sync.WaitGroup
+	defer watchers.Wait()
+	defer cancel(nil)
+	c.resume()
+	watchers.Go(func() {
+		<-ctx.Done()
+		c.interrupt()
+	})
+	watchers.Go(func() {
+		if err := c.watch.follow(l.Up); errors.Is(err, ErrGone) {
+			cancel(err)
+		}
+	})
+	err := c.loop(ctx, l)
+	if gone := context.Cause(ctx); errors.Is(gone, ErrGone) {
+		return gone
+	}
+	return err
+}
+
+// loop reads frames and deals with them one after the other. The buffer is there
+// from the start.
+func (c *Conn) loop(ctx context.Context, l Loop) error {
+	in := make([]byte, MaxFrame)
+	budget := NewBudget(l.Budget, l.Budget)
+	for budget.wait(ctx) == nil {
+		n, checksumPending, err := c.read(in)
+		switch {
+		case ctx.Err() != nil:
+			return nil //nolint:nilerr // the end of ctx is a good end
+		case err == nil:
+			l.Frame(in[:n], checksumPending)
+		case errors.Is(err, os.ErrClosed):
+			return err
+		default:
+			l.Error(err) // the budget keeps this from spinning
+		}
+	}
+	return nil
+}

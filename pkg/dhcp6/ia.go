@@ -1,0 +1,128 @@
+package dhcp6
+
+import (
+	"cmp"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv6"
+	"github.com/insomniacslk/dhcp/iana"
+)
+
+// purpose is what identity associations are answered for.
+type purpose uint8
+
+const (
+	solicited purpose = iota // what the client names is a wish
+	requested                // it must have been told of what it names
+	extended                 // it has what it names
+)
+
+// addIAs answers the message's identity associations, and tells whether one of
+// them got the address: that which names it, else the first for non-temporary
+// addresses. There are no temporary ones and no prefixes.
+func (r *Responder) addIAs(m, req *dhcpv6.Message, p purpose) (granted bool) {
+	all := req.Options.IANA()
+	var chosen *dhcpv6.OptIANA
+	for _, ia := range all {
+		if r.has(ia) {
+			chosen = ia
+			break
+		}
+	}
+	if chosen == nil && len(all) > 0 {
+		chosen = all[0]
+	}
+	for _, o := range req.Options.Options {
+		ia, ok := o.(*dhcpv6.OptIANA)
+		switch {
+		case !ok:
+			if answer := refuse(o, iana.StatusNoAddrsAvail, iana.StatusNoPrefixAvail); answer != nil {
+				m.Options.Add(answer)
+			}
+		case ia == chosen && p == requested && !r.has(ia) && ia.Options.OneAddress() != nil:
+			m.Options.Add(refuse(ia, iana.StatusNotOnLink, 0)) // RFC 8415 §18.3.2
+		case ia == chosen:
+			m.Options.Add(r.grant(ia, p))
+			granted = true
+		case p == extended && len(r.takenBack(ia)) > 0:
+			m.Options.Add(&dhcpv6.OptIANA{IaId: ia.IaId, Options: dhcpv6.IdentityOptions{Options: r.takenBack(ia)}})
+		default:
+			m.Options.Add(refuse(ia, iana.StatusNoAddrsAvail, 0))
+		}
+	}
+	return granted
+}
+
+// has tells whether an identity association names the guest's address.
+func (r *Responder) has(ia *dhcpv6.OptIANA) bool {
+	for _, a := range ia.Options.Addresses() {
+		if addrOf(a) == r.lease.Address {
+			return true
+		}
+	}
+	return false
+}
+
+// grant gives the address to an identity association. Others that it has go
+// (RFC 8415 §18.3.4).
+func (r *Responder) grant(ia *dhcpv6.OptIANA, p purpose) *dhcpv6.OptIANA {
+	t1, t2 := r.lease.times()
+	preferred, valid := r.lease.lifetimes()
+	options := dhcpv6.Options{&dhcpv6.OptIAAddress{IPv6Addr: r.lease.Address.AsSlice(), PreferredLifetime: preferred, ValidLifetime: valid}}
+	if p == extended {
+		options = append(options, r.takenBack(ia)...)
+	}
+	return &dhcpv6.OptIANA{IaId: ia.IaId, T1: t1, T2: t2, Options: dhcpv6.IdentityOptions{Options: options}}
+}
+
+// takenBack are the addresses that the client has and should not have, with
+// lifetimes of zero.
+func (r *Responder) takenBack(ia *dhcpv6.OptIANA) (out dhcpv6.Options) {
+	for _, a := range ia.Options.Addresses() {
+		if addrOf(a) != r.lease.Address {
+			out.Add(&dhcpv6.OptIAAddress{IPv6Addr: a.IPv6Addr})
+		}
+	}
+	return out
+}
+
+// statusTexts are for who reads the client's log.
+var statusTexts = map[iana.StatusCode]string{
+	iana.StatusNoAddrsAvail:  "there is one address",
+	iana.StatusNoPrefixAvail: "there is no prefix",
+	iana.StatusNotOnLink:     "not the guest's address",
+	iana.StatusNoBinding:     "not the guest's",
+}
+
+// refuse answers an identity association with a status code alone: one for
+// addresses, one for prefixes. Other options have no answer.
+func refuse(o dhcpv6.Option, addresses, prefixes iana.StatusCode) dhcpv6.Option {
+	var options dhcpv6.Options
+	switch ia := o.(type) {
+	case *dhcpv6.OptIANA:
+		addStatus(&options, addresses, statusTexts[addresses])
+		return &dhcpv6.OptIANA{IaId: ia.IaId, Options: dhcpv6.IdentityOptions{Options: options}}
+	case *dhcpv6.OptIATA:
+		addStatus(&options, addresses, statusTexts[addresses])
+		return &dhcpv6.OptIATA{IaId: ia.IaId, Options: dhcpv6.IdentityOptions{Options: options}}
+	case *dhcpv6.OptIAPD:
+		addStatus(&options, prefixes, statusTexts[prefixes])
+		return &dhcpv6.OptIAPD{IaId: ia.IaId, Options: dhcpv6.PDOptions{Options: options}}
+	}
+	return nil
+}
+
+// lifetimes are the address's, as options have them.
+func (l Lease) lifetimes() (preferred, valid time.Duration) {
+	return cmp.Or(l.Preferred, infinity), cmp.Or(l.Valid, infinity)
+}
+
+// times are when the client renews and rebinds: after half and four fifths of
+// the preferred lifetime, never if that has no end (RFC 8415 §21.4).
+func (l Lease) times() (t1, t2 time.Duration) {
+	preferred, _ := l.lifetimes()
+	if preferred == infinity {
+		return infinity, infinity
+	}
+	return (preferred / 2).Truncate(time.Second), (preferred * 4 / 5).Truncate(time.Second)
+}

@@ -1,0 +1,116 @@
+package dhcp6
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/notes"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
+)
+
+// Limits of a lease's settings.
+const (
+	infinity    = math.MaxUint32 * time.Second // RFC 8415 §7.7
+	maxDuration = infinity - time.Second
+	maxURL      = 1024
+	minDUID     = 3 // RFC 8415 §11.1: the type and 1 to 128 bytes
+	maxDUID     = 130
+)
+
+// Lease is what the guest is given: one address and the settings that go with
+// it. It is a value; nothing here is changed behind the caller's back.
+type Lease struct {
+	// MAC is the guest's Ethernet address, the only client's.
+	MAC net.HardwareAddr
+	// Address is the guest's IPv6 address. DHCPv6 has no prefix lengths: what is
+	// on the link is the router's to say.
+	Address netip.Addr
+	// Server is the link-local address that answers come from.
+	Server netip.Addr
+	// ServerID is the server's DUID, by which the guest asks it again. It must
+	// stay the same after a restart. Empty: one made of MAC.
+	ServerID []byte
+	// DNS are the name servers (option 23).
+	DNS []netip.Addr
+	// Search is the domain search list (option 24).
+	Search []string
+	// NTP are the time servers (options 56 and 31).
+	NTP []netip.Addr
+	// Hostname of the guest, told to those who ask with a name of their own
+	// (option 39). Empty: they are told that theirs is not registered.
+	Hostname string
+	// BootFileURL is where firmware finds its boot file (option 59), and
+	// BootParams what that gets (option 60). Empty: none.
+	BootFileURL string
+	BootParams  []string
+	// Valid is how long the guest has the address, Preferred how long it uses it
+	// for new connections, in whole seconds. A Valid of 0 is infinite, a
+	// Preferred of 0 as long as Valid.
+	Preferred, Valid time.Duration
+}
+
+// Normalize returns the lease as it can be sent, and a note for each thing that
+// was left out. It never fails: what a pod's resolv.conf holds must not cost a
+// guest its start. Applied again, it changes nothing.
+func (l Lease) Normalize() (Lease, []string) {
+	var n notes.Notes
+	l.MAC = slices.Clone(l.MAC)
+	l.Address, l.Server = l.Address.WithZone(""), l.Server.WithZone("")
+	l.ServerID = slices.Clone(l.ServerID)
+	if len(l.ServerID) == 0 && len(l.MAC) > 0 {
+		l.ServerID = serverID(l.MAC)
+	}
+	l.DNS = n.Addrs("DNS server", l.DNS, notes.IPv6Server)
+	l.NTP = n.Addrs("NTP server", l.NTP, notes.IPv6Server)
+	l.Search = n.Search(l.Search)
+	l.Hostname = n.Hostname(l.Hostname)
+	l.BootParams = slices.Clone(l.BootParams)
+	l.Preferred = cmp.Or(l.Preferred, l.Valid)
+	return l, n
+}
+
+// Validate tells what is wrong with the lease that only its author can put
+// right, all of it at once. What merely can't be sent is left to Normalize.
+func (l Lease) Validate() error {
+	var errs []error
+	check := func(ok bool, format string, args ...any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf("invalid lease: "+format, args...))
+		}
+	}
+	check(len(l.MAC) == 6, "MAC address %q is not an Ethernet address", l.MAC)
+	check(len(l.MAC) != 6 || l.MAC[0]&1 == 0 && packet.MACOf(l.MAC) != packet.MAC{}, "MAC address %v is not a host's", l.MAC)
+	check(l.Address.Is6() && !l.Address.Is4In6() && l.Address.IsGlobalUnicast(), "address %v is not a host's IPv6 address", l.Address)
+	check(l.Server.Is6() && l.Server.IsLinkLocalUnicast(), "server %v is not a link-local IPv6 address", l.Server)
+	check(len(l.ServerID) == 0 || len(l.ServerID) >= minDUID && len(l.ServerID) <= maxDUID,
+		"server identifier has %d bytes, not %d to %d", len(l.ServerID), minDUID, maxDUID)
+
+	isDuration := func(d time.Duration) bool { return d == 0 || d >= time.Second && d <= maxDuration }
+	check(isDuration(l.Valid), "valid lifetime %v is neither 0 (infinite) nor within %v and %v", l.Valid, time.Second, maxDuration)
+	check(isDuration(l.Preferred), "preferred lifetime %v is neither 0 (as the valid) nor within %v and %v", l.Preferred, time.Second, maxDuration)
+	check(l.Valid == 0 || l.Preferred <= l.Valid, "preferred lifetime %v is longer than the valid one, %v", l.Preferred, l.Valid)
+
+	if l.BootFileURL != "" {
+		u, err := url.Parse(l.BootFileURL)
+		check(err == nil && u.Scheme != "" && len(l.BootFileURL) <= maxURL && isPrintable(l.BootFileURL), "boot file %q is not a URL", l.BootFileURL)
+	}
+	size := 0
+	for _, p := range l.BootParams {
+		check(isPrintable(p), "boot parameter %q is not printable", p)
+		size += 2 + len(p)
+	}
+	check(size <= maxURL, "boot parameters have %d bytes, more than %d", size, maxURL)
+	return errors.Join(errs...)
+}
+
+func isPrintable(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f })
+}

@@ -1,0 +1,65 @@
+package dhcp6
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+)
+
+func TestNormalize(t *testing.T) {
+	l := testLease()
+	l.Address, l.Server = address.WithZone("eth0"), gateway.WithZone("eth0")
+	l.DNS = append(l.DNS, l.DNS[0], netip.MustParseAddr("10.96.0.10"), netip.MustParseAddr("::1"), netip.MustParseAddr("::ffff:10.0.0.1"))
+	l.NTP = []netip.Addr{netip.IPv6Unspecified()}
+	l.Search = []string{"Example.COM.", "bad domain", "10.0.0.1"}
+	l.Hostname = "not a name"
+	l.Valid = time.Hour
+	got, left := l.Normalize()
+	if got.Address != address || got.Server != gateway || len(got.DNS) != 1 || len(got.NTP) != 0 || fmt.Sprint(got.Search) != "[example.com]" ||
+		got.Hostname != "" || got.Preferred != time.Hour || len(got.ServerID) == 0 || len(left) != 8 {
+		t.Errorf("got %+v, left out %q", got, left)
+	}
+	if again, left := got.Normalize(); len(left) != 0 || fmt.Sprint(again) != fmt.Sprint(got) {
+		t.Errorf("once more: %+v, %q", again, left)
+	}
+	if l.Search[0] != "Example.COM." {
+		t.Error("the caller's lease is changed")
+	}
+}
+
+func TestValidate(t *testing.T) {
+	for name, change := range map[string]func(*Lease){
+		"no MAC":          func(l *Lease) { l.MAC = nil },
+		"group MAC":       func(l *Lease) { l.MAC = []byte{1, 0, 0, 0, 0, 1} },
+		"zero MAC":        func(l *Lease) { l.MAC = make([]byte, 6) },
+		"no address":      func(l *Lease) { l.Address = netip.Addr{} },
+		"IPv4":            func(l *Lease) { l.Address = netip.MustParseAddr("10.0.0.1") },
+		"IPv4 in IPv6":    func(l *Lease) { l.Address = netip.MustParseAddr("::ffff:10.0.0.1") },
+		"link-local":      func(l *Lease) { l.Address = gateway },
+		"multicast":       func(l *Lease) { l.Address = allServers },
+		"no server":       func(l *Lease) { l.Server = netip.Addr{} },
+		"global server":   func(l *Lease) { l.Server = stale },
+		"short DUID":      func(l *Lease) { l.ServerID = []byte{0, 1} },
+		"long DUID":       func(l *Lease) { l.ServerID = make([]byte, 131) },
+		"half a second":   func(l *Lease) { l.Valid = time.Second / 2 },
+		"negative":        func(l *Lease) { l.Valid = -time.Second },
+		"longer than all": func(l *Lease) { l.Valid = infinity },
+		"preferred":       func(l *Lease) { l.Preferred, l.Valid = time.Hour, time.Minute },
+		"no URL":          func(l *Lease) { l.BootFileURL = "ipxe.efi" },
+		"control in URL":  func(l *Lease) { l.BootFileURL = "http://a/\x01" },
+		"boot parameter":  func(l *Lease) { l.BootParams = []string{"\x00"} },
+		"boot parameters": func(l *Lease) { l.BootParams = []string{string(make([]byte, 2000))} },
+	} {
+		l := testLease()
+		change(&l)
+		if _, _, err := l.Compile(); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+	for _, l := range []Lease{testLease(), fullLease()} {
+		if err := l.Validate(); err != nil {
+			t.Error(err)
+		}
+	}
+}

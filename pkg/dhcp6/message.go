@@ -1,0 +1,181 @@
+package dhcp6
+
+import (
+	"encoding/binary"
+	"net"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv6"
+	"github.com/insomniacslk/dhcp/iana"
+)
+
+// Limits of what a message may ask for: more than a client has a use for, and
+// so few that the answer always fits.
+const (
+	maxIAs       = 8
+	maxAddresses = 16
+	maxCodes     = 256
+)
+
+// Lengths in bytes.
+const (
+	messageHead = 4 // RFC 8415 §8
+	optionHead  = 4
+	iaHead      = 12 // §21.4
+	iataHead    = 4  // §21.5
+	iaAddrHead  = 24 // §21.6
+)
+
+// parseMessage reads a DHCPv6 message, with which the result shares memory. Only
+// what a server needs is looked into; all other options stay as they came, so
+// that none of them can do harm. It is Malformed if it is cut short.
+func parseMessage(b []byte) (*dhcpv6.Message, error) {
+	if len(b) < messageHead {
+		return nil, Malformed
+	}
+	switch dhcpv6.MessageType(b[0]) {
+	case dhcpv6.MessageTypeRelayForward, dhcpv6.MessageTypeRelayReply:
+		return nil, Relayed
+	}
+	m := &dhcpv6.Message{MessageType: dhcpv6.MessageType(b[0]), TransactionID: dhcpv6.TransactionID(b[1:4])}
+	var p parser
+	if err := p.options(b[messageHead:], p.option, &m.Options.Options); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// parser reads options of one message, and counts what is limited.
+type parser struct {
+	clientIDs, serverIDs, ias, addresses int
+	codes                                int
+}
+
+type readOption func(code dhcpv6.OptionCode, value []byte) (dhcpv6.Option, error)
+
+func (p *parser) options(b []byte, read readOption, out *dhcpv6.Options) error {
+	for len(b) > 0 {
+		if len(b) < optionHead {
+			return Malformed
+		}
+		code, end := dhcpv6.OptionCode(binary.BigEndian.Uint16(b)), optionHead+int(binary.BigEndian.Uint16(b[2:]))
+		if end > len(b) {
+			return Malformed
+		}
+		o, err := read(code, b[optionHead:end:end])
+		if err != nil {
+			return err
+		}
+		out.Add(o)
+		b = b[end:]
+	}
+	return nil
+}
+
+// option reads one that is not within another.
+func (p *parser) option(code dhcpv6.OptionCode, v []byte) (dhcpv6.Option, error) {
+	switch code {
+	case dhcpv6.OptionClientID:
+		d, err := duidOf(v)
+		return dhcpv6.OptClientID(d), limit(&p.clientIDs, 1, err)
+	case dhcpv6.OptionServerID:
+		d, err := duidOf(v)
+		return dhcpv6.OptServerID(d), limit(&p.serverIDs, 1, err)
+	case dhcpv6.OptionIANA:
+		ia := &dhcpv6.OptIANA{}
+		err := p.identity(v, iaHead, &ia.IaId, &ia.Options.Options)
+		ia.T1, ia.T2 = durationAt(v, 4), durationAt(v, 8)
+		return ia, limit(&p.ias, maxIAs, err)
+	case dhcpv6.OptionIATA:
+		ia := &dhcpv6.OptIATA{}
+		err := p.identity(v, iataHead, &ia.IaId, &ia.Options.Options)
+		return ia, limit(&p.ias, maxIAs, err)
+	case dhcpv6.OptionIAPD:
+		ia := &dhcpv6.OptIAPD{}
+		err := p.identity(v, iaHead, &ia.IaId, &ia.Options.Options)
+		ia.T1, ia.T2 = durationAt(v, 4), durationAt(v, 8)
+		return ia, limit(&p.ias, maxIAs, err)
+	case dhcpv6.OptionORO:
+		return p.requested(v)
+	}
+	return other(code, v), nil
+}
+
+// other is an option that need not be looked into, or a status code.
+func other(code dhcpv6.OptionCode, v []byte) dhcpv6.Option {
+	if code == dhcpv6.OptionStatusCode && len(v) >= 2 {
+		return &dhcpv6.OptStatusCode{StatusCode: iana.StatusCode(binary.BigEndian.Uint16(v)), StatusMessage: string(v[2:])}
+	}
+	return &dhcpv6.OptionGeneric{OptionCode: code, OptionData: v}
+}
+
+// limit counts one more of something, unless it was wrong already.
+func limit(n *int, most int, err error) error {
+	if *n++; err == nil && *n > most {
+		return Malformed
+	}
+	return err
+}
+
+// identity reads an identity association, but for its times.
+func (p *parser) identity(v []byte, head int, id *[4]byte, out *dhcpv6.Options) error {
+	if len(v) < head {
+		return Malformed
+	}
+	*id = [4]byte(v)
+	return p.options(v[head:], p.address, out)
+}
+
+// address reads an option within an identity association.
+func (p *parser) address(code dhcpv6.OptionCode, v []byte) (dhcpv6.Option, error) {
+	if code != dhcpv6.OptionIAAddr {
+		return other(code, v), nil
+	}
+	if len(v) < iaAddrHead {
+		return nil, Malformed
+	}
+	a := &dhcpv6.OptIAAddress{IPv6Addr: net.IP(v[:net.IPv6len:net.IPv6len]), PreferredLifetime: durationAt(v, 16), ValidLifetime: durationAt(v, 20)}
+	return a, limit(&p.addresses, maxAddresses, nil)
+}
+
+// durationAt reads seconds, where there are some.
+func durationAt(v []byte, at int) time.Duration {
+	if len(v) < at+4 {
+		return 0
+	}
+	return time.Duration(binary.BigEndian.Uint32(v[at:])) * time.Second
+}
+
+// requested reads an option request option. A list that goes on without end, or
+// ends within a code, is Malformed.
+func (p *parser) requested(v []byte) (dhcpv6.Option, error) {
+	if p.codes += len(v) / 2; len(v)%2 != 0 || p.codes > maxCodes {
+		return nil, Malformed
+	}
+	var codes dhcpv6.OptionCodes
+	for ; len(v) > 0; v = v[2:] {
+		codes = append(codes, dhcpv6.OptionCode(binary.BigEndian.Uint16(v)))
+	}
+	return dhcpv6.OptRequestedOption(codes...), nil
+}
+
+// appendMessage appends m to b in at most limit bytes, options in their order.
+// Those that are mere settings are left out where they do not fit; their codes
+// are returned.
+func appendMessage(b []byte, m *dhcpv6.Message, limit int) ([]byte, []dhcpv6.OptionCode) {
+	at := len(b)
+	var left []dhcpv6.OptionCode
+	b = append(b, byte(m.MessageType))
+	b = append(b, m.TransactionID[:]...)
+	for _, o := range m.Options.Options {
+		v := o.ToBytes()
+		if isSetting(o.Code()) && len(b)-at+optionHead+len(v) > limit {
+			left = append(left, o.Code())
+			continue
+		}
+		b = binary.BigEndian.AppendUint16(b, uint16(o.Code()))
+		b = binary.BigEndian.AppendUint16(b, uint16(len(v)))
+		b = append(b, v...)
+	}
+	return b, left
+}

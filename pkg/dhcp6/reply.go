@@ -1,0 +1,212 @@
+package dhcp6
+
+import (
+	"bytes"
+	"net/netip"
+
+	"github.com/insomniacslk/dhcp/dhcpv6"
+	"github.com/insomniacslk/dhcp/iana"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
+)
+
+// Responder answers for one lease, of which all is encoded that does not depend
+// on the question. It is not changed any more: any goroutine may use it.
+type Responder struct {
+	lease    Lease
+	mac      packet.MAC
+	settings dhcpv6.Options
+	serverID dhcpv6.Option
+}
+
+// Compile makes the Responder of a lease, and a note for each thing that can't
+// be sent and is left out, as Normalize has it. It fails if the lease is not
+// valid.
+func (l Lease) Compile() (*Responder, []string, error) {
+	l, left := l.Normalize()
+	if err := l.Validate(); err != nil {
+		return nil, nil, err
+	}
+	id, err := duidOf(l.ServerID)
+	if err != nil {
+		return nil, nil, err
+	}
+	return &Responder{lease: l, mac: packet.MACOf(l.MAC), settings: settingsOf(l), serverID: dhcpv6.OptServerID(id)}, left, nil
+}
+
+// Reply is Compile and the Responder's Reply in one: for a single question. The
+// error is then a Silence, or says what is wrong with the lease.
+func (l Lease) Reply(req *dhcpv6.Message, unicast bool) (*dhcpv6.Message, error) {
+	r, _, err := l.Compile()
+	if err != nil {
+		return nil, err
+	}
+	return r.Reply(req, unicast)
+}
+
+// Reply answers a message of the guest as RFC 8415 §18.3 has it for a server with
+// one client. unicast tells whether it was sent to one server rather than to
+// all. It is pure: what was said before plays no part, since there is nothing to
+// allocate. The error is a Silence if the message gets no answer.
+//
+// The reply shares memory with the request and the Responder. It holds all
+// options that should go out; the Server fits them to the link.
+func (r *Responder) Reply(req *dhcpv6.Message, unicast bool) (*dhcpv6.Message, error) {
+	if err := r.verdict(req, unicast); err != nil {
+		return nil, err
+	}
+	m := r.message(req, dhcpv6.MessageTypeReply)
+	if unicast {
+		addStatus(&m.Options.Options, iana.StatusUseMulticast, "ask all servers")
+		return m, nil
+	}
+	switch req.MessageType {
+	case dhcpv6.MessageTypeSolicit:
+		r.solicit(m, req)
+	case dhcpv6.MessageTypeRequest:
+		r.addIAs(m, req, requested)
+		r.addSettings(m, req)
+	case dhcpv6.MessageTypeRenew, dhcpv6.MessageTypeRebind:
+		r.addIAs(m, req, extended)
+		r.addSettings(m, req)
+	case dhcpv6.MessageTypeInformationRequest:
+		r.addSettings(m, req)
+	case dhcpv6.MessageTypeConfirm:
+		return m, r.confirm(m, req)
+	case dhcpv6.MessageTypeRelease, dhcpv6.MessageTypeDecline:
+		r.giveBack(m, req)
+	default: // verdict has seen to that
+		return nil, UnexpectedType
+	}
+	return m, nil
+}
+
+// verdict tells whether the message gets an answer, by RFC 8415 §16 and §18.3:
+//
+//	                                     client  server  to one server
+//	Solicit, Confirm, Rebind             must    not     dropped
+//	Request, Renew, Release, Decline     must    ours    told to ask all
+//	Information-request                  may     may     dropped
+func (r *Responder) verdict(req *dhcpv6.Message, unicast bool) error {
+	client, server := identifier(req, dhcpv6.OptionClientID) != nil, identifier(req, dhcpv6.OptionServerID)
+	switch req.MessageType {
+	case dhcpv6.MessageTypeSolicit, dhcpv6.MessageTypeConfirm, dhcpv6.MessageTypeRebind:
+		switch {
+		case unicast:
+			return Unicast
+		case !client, server != nil:
+			return Malformed
+		}
+	case dhcpv6.MessageTypeRequest, dhcpv6.MessageTypeRenew, dhcpv6.MessageTypeRelease, dhcpv6.MessageTypeDecline:
+		switch {
+		case !client, server == nil:
+			return Malformed
+		case !bytes.Equal(server, r.lease.ServerID):
+			return OtherServer
+		}
+	case dhcpv6.MessageTypeInformationRequest:
+		switch {
+		case unicast:
+			return Unicast
+		case server != nil && !bytes.Equal(server, r.lease.ServerID):
+			return OtherServer
+		case hasIA(req):
+			return Malformed // RFC 8415 §16.12
+		}
+	default:
+		return UnexpectedType
+	}
+	return nil
+}
+
+// message is an answer with the identifiers that each has.
+func (r *Responder) message(req *dhcpv6.Message, typ dhcpv6.MessageType) *dhcpv6.Message {
+	m := &dhcpv6.Message{MessageType: typ, TransactionID: req.TransactionID}
+	if o := req.Options.GetOne(dhcpv6.OptionClientID); o != nil {
+		m.Options.Add(o)
+	}
+	m.Options.Add(r.serverID)
+	return m
+}
+
+// solicit fills in the answer to a Solicit (RFC 8415 §18.3.1, §18.3.9): an
+// Advertise, or at once the Reply if the client wants that and gets an address.
+// With the highest preference the client does not wait for other servers.
+func (r *Responder) solicit(m, req *dhcpv6.Message) {
+	granted := r.addIAs(m, req, solicited)
+	if granted && req.Options.GetOne(dhcpv6.OptionRapidCommit) != nil {
+		m.Options.Add(&dhcpv6.OptionGeneric{OptionCode: dhcpv6.OptionRapidCommit})
+	} else {
+		m.MessageType = dhcpv6.MessageTypeAdvertise
+		m.Options.Add(dhcpv6.OptPreference(255))
+	}
+	r.addSettings(m, req)
+}
+
+// confirm fills in the answer to a Confirm (RFC 8415 §18.3.3). On this link there
+// is one address.
+func (r *Responder) confirm(m, req *dhcpv6.Message) error {
+	ours, others := r.named(req)
+	switch {
+	case others > 0:
+		addStatus(&m.Options.Options, iana.StatusNotOnLink, "the address is "+r.lease.Address.String())
+	case ours > 0:
+		addStatus(&m.Options.Options, iana.StatusSuccess, "")
+	default:
+		return NoAddress
+	}
+	return nil
+}
+
+// giveBack fills in the answer to a Release or a Decline (RFC 8415 §18.3.7,
+// §18.3.8): it succeeds, but for what the guest never had.
+func (r *Responder) giveBack(m, req *dhcpv6.Message) {
+	addStatus(&m.Options.Options, iana.StatusSuccess, "")
+	for _, o := range req.Options.Options {
+		ia, ok := o.(*dhcpv6.OptIANA)
+		if ok && r.has(ia) {
+			continue
+		}
+		if answer := refuse(o, iana.StatusNoBinding, iana.StatusNoBinding); answer != nil {
+			m.Options.Add(answer)
+		}
+	}
+}
+
+// addStatus adds a status code (RFC 8415 §21.13).
+func addStatus(options *dhcpv6.Options, code iana.StatusCode, text string) {
+	options.Add(&dhcpv6.OptStatusCode{StatusCode: code, StatusMessage: text})
+}
+
+func hasIA(req *dhcpv6.Message) bool {
+	for _, o := range req.Options.Options {
+		switch o.Code() {
+		case dhcpv6.OptionIANA, dhcpv6.OptionIATA, dhcpv6.OptionIAPD:
+			return true
+		}
+	}
+	return false
+}
+
+// named counts the addresses in a message's identity associations: the guest's
+// own, and others.
+func (r *Responder) named(req *dhcpv6.Message) (ours, others int) {
+	for _, ia := range req.Options.IANA() {
+		for _, a := range ia.Options.Addresses() {
+			if addrOf(a) == r.lease.Address {
+				ours++
+			} else {
+				others++
+			}
+		}
+	}
+	for _, ia := range req.Options.IATA() {
+		others += len(ia.Options.Addresses())
+	}
+	return ours, others
+}
+
+func addrOf(a *dhcpv6.OptIAAddress) netip.Addr {
+	addr, _ := netip.AddrFromSlice(a.IPv6Addr)
+	return addr
+}

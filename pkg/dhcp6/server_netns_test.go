@@ -1,0 +1,310 @@
+package dhcp6
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv6"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/journal"
+)
+
+// patience bounds all waiting for what must happen.
+const patience = 10 * time.Second
+
+func listenOn(t testing.TB, pod *podtest.NS) (conn *Conn) {
+	t.Helper()
+	if err := pod.Do(func() (err error) {
+		conn, err = Listen("tap0")
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+// serve serves the lease for the test's time.
+func serve(t testing.TB, pod *podtest.NS, lease Lease, change ...func(*Server)) *Server {
+	t.Helper()
+	s, err := NewServer(listenOn(t, pod), lease, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range change {
+		f(s)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil && !errors.Is(err, ErrGone) {
+			t.Errorf("serve: %v", err)
+		}
+	})
+	return s
+}
+
+// seat is the guest's side of the tap.
+type seat struct {
+	t testing.TB
+	podtest.Seat
+}
+
+func sit(t testing.TB, pod *podtest.NS) seat { return seat{t, podtest.Sit(t, pod)} }
+
+// receive returns the next answer within a time, or nil.
+func (s seat) receive(within time.Duration) (m *dhcpv6.Message, d datagram) {
+	s.t.Helper()
+	frame := s.Receive(within, func(frame []byte) bool {
+		_, err := ParseReplyFrame(frame)
+		return err == nil
+	})
+	if frame == nil {
+		return nil, datagram{}
+	}
+	m, err := ParseReplyFrame(frame)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if d, err = parseFrame(frame, false); err != nil {
+		s.t.Fatal(err)
+	}
+	return m, d
+}
+
+// ask sends a message and returns what the answer says, which must come.
+func (s seat) ask(m *dhcpv6.Message) string {
+	s.t.Helper()
+	s.Send(frameOf(m))
+	got, _ := s.receive(patience)
+	if got == nil {
+		s.t.Fatalf("no answer to %v", m.MessageType)
+	}
+	return transcript(got, nil)
+}
+
+func await(t testing.TB, s *Server, what string, until func(Status) bool) Status {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	status, err := s.Wait(ctx, until)
+	if err != nil {
+		t.Fatalf("%s: %v\n%+v", what, err, status)
+	}
+	return status
+}
+
+// TestLeaseOverTap is a guest's life.
+func TestLeaseOverTap(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewTapNS(t)
+	s := serve(t, pod, testLease(), func(s *Server) { s.DeclinePause = time.Second })
+	guest := sit(t, pod)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	events := s.Events(ctx)
+	next := func(want journal.EventType) journal.Event {
+		t.Helper()
+		select {
+		case e := <-events:
+			if e.Type != want || e.At.IsZero() || e.Address != netip.PrefixFrom(address, 128) {
+				t.Fatalf("got %+v, want %s", e, want)
+			}
+			return e
+		case <-time.After(patience):
+			t.Fatalf("no event, want %s", want)
+		}
+		return journal.Event{}
+	}
+
+	guest.Send(SolicitFrame(guestMAC, dhcpv6.TransactionID{1})) // makes no event
+	if got, d := guest.receive(patience); got == nil || d.Dst != guestLocal || d.DstMAC != packet.MACOf(guestMAC) || d.Src != gateway {
+		t.Fatalf("got %v from %v", got, d)
+	}
+	guest.ask(message(solicit, na(1), generic(dhcpv6.OptionFQDN, []byte("\x01\x04vm-a")...)))
+	if e := next(journal.EventOffered); e.Client.Hostname != "vm-a" {
+		t.Errorf("client is %+v", e.Client)
+	}
+	guest.ask(toUs(request, na(1, address)))
+	next(journal.EventBound)
+	bound := await(t, s, "bound", func(s Status) bool { return s.State == journal.Bound })
+	if !bound.Expires.IsZero() || bound.LastMessage.Type != "REQUEST" || bound.Received["SOLICIT"] != 2 || bound.Sent["REPLY"] != 1 || len(bound.Dropped) != 0 {
+		t.Errorf("status is %+v", bound)
+	}
+	guest.ask(toUs(renew, na(1, address)))
+	next(journal.EventRenewed)
+	guest.ask(message(rebind, na(1, address)))
+	next(journal.EventRenewed)
+	guest.ask(message(confirm, na(1, address)))
+	next(journal.EventBound)
+	guest.ask(message(inform))
+	guest.ask(message(confirm, na(1, stale)))
+	next(journal.EventRefused)
+	guest.ask(message(rebind, na(1, stale)))
+	next(journal.EventBound) // and the other taken back
+	guest.ask(toUs(release, na(1, stale)))
+	guest.ask(toUs(release, na(1, address)))
+	next(journal.EventReleased)
+	guest.ask(message(solicit, na(1), generic(dhcpv6.OptionRapidCommit)))
+	next(journal.EventBound)
+
+	guest.ask(toUs(decline, na(1, address)))
+	next(journal.EventDeclined)
+	guest.Send(frameOf(message(solicit, na(1))))
+	await(t, s, "silent after decline", func(s Status) bool { return s.Dropped[Declined] == 1 && s.State == journal.None })
+	for deadline := time.Now().Add(patience); ; { // as a client does: ask again
+		guest.Send(frameOf(message(solicit, na(1))))
+		if got, _ := guest.receive(200 * time.Millisecond); got != nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the address is not offered again")
+		}
+	}
+	next(journal.EventOffered)
+}
+
+// TestDropped: what gets no answer is told by its reason.
+func TestDropped(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewTapNS(t)
+	s := serve(t, pod, testLease())
+	guest := sit(t, pod)
+	plain := frameOf(message(solicit, na(1)))
+	damaged := bytes.Clone(plain)
+	damaged[headLen] ^= 1
+	for _, frame := range [][]byte{
+		damaged,
+		frameOf(message(solicit), func(d *datagram) { d.SrcMAC = packet.MAC{2, 9} }),
+		frameOf(message(solicit), func(d *datagram) { d.Src = stale }),
+		frameOf(message(dhcpv6.MessageTypeRelayForward)),
+		frameOf(message(99)),
+		frameOf(message(solicit, na(1)), func(d *datagram) { d.Dst = gateway }),
+		frameOf(message(request, generic(dhcpv6.OptionServerID, 0, 3, 9), na(1))),
+		frameOf(message(confirm, na(1))),
+		frameOf(toUs(solicit)),
+		append(bytes.Clone(plain), make([]byte, packet.MaxFrame)...),
+		// Not even looked at:
+		frameOf(message(solicit), func(d *datagram) { d.dstPort = 546 }),
+		append(append(bytes.Clone(plain[:12]), 0x81, 0, 0, 5), plain[12:]...),
+	} {
+		guest.Send(frame)
+	}
+	status := await(t, s, "dropped", func(s Status) bool {
+		return s.Dropped[BadChecksum] == 1 && s.Dropped[OtherSource] == 2 && s.Dropped[Relayed] == 1 && s.Dropped[UnexpectedType] == 1 &&
+			s.Dropped[Unicast] == 1 && s.Dropped[OtherServer] == 1 && s.Dropped[NoAddress] == 1 && s.Dropped[Malformed] == 1 && s.Dropped[BadFrame] == 1
+	})
+	if len(status.Dropped) != 9 || status.Received["OTHER"] != 1 {
+		t.Errorf("status is %+v", status)
+	}
+	if got, _ := guest.receive(50 * time.Millisecond); got != nil {
+		t.Errorf("answered: %v", got)
+	}
+	guest.Send(frameOf(toUs(renew, na(1, address)), func(d *datagram) { d.Src, d.Dst = address, gateway }))
+	if got, d := guest.receive(patience); got == nil || transcript(got, nil) != "REPLY UseMulticast" || d.Dst != address {
+		t.Errorf("to one server: got %v to %v", got, d.Dst)
+	}
+}
+
+// TestFlood: a guest that sends without end gets no more than the budget, and
+// service again once it stops.
+func TestFlood(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewTapNS(t)
+	const perSecond, sent = 50, 10000
+	s := serve(t, pod, testLease(), func(s *Server) { s.Budget = perSecond })
+	guest := sit(t, pod)
+	frame := frameOf(message(solicit, na(1)))
+	start := time.Now()
+	for range sent {
+		guest.Send(frame)
+	}
+	status := await(t, s, "over budget", func(s Status) bool { return s.Dropped[OverBudget] > sent/2 })
+	if got, most := float64(status.Received["SOLICIT"]), perSecond*(time.Since(start).Seconds()+1)+1; got > most {
+		t.Errorf("%v looked at within %v, want at most %v", got, time.Since(start), most)
+	}
+	for deadline := time.Now().Add(patience); ; {
+		guest.Send(frameOf(message(inform)))
+		got, _ := guest.receive(100 * time.Millisecond)
+		for got != nil && got.MessageType != dhcpv6.MessageTypeReply {
+			got, _ = guest.receive(100 * time.Millisecond)
+		}
+		if got != nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("no service after the flood: %+v", s.Status())
+		}
+	}
+}
+
+// TestChange: another lease takes the old address back.
+func TestChange(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewTapNS(t)
+	lease := fullLease()
+	lease.Valid, lease.Preferred = time.Second, time.Second
+	s := serve(t, pod, lease)
+	guest := sit(t, pod)
+	guest.ask(message(solicit, na(1), generic(dhcpv6.OptionRapidCommit)))
+	await(t, s, "expired", func(s Status) bool { return s.LastEvent.Type == journal.EventExpired && s.State == journal.None })
+
+	next := testLease()
+	next.Address, next.Search = stale, []string{"bad domain"}
+	if err := s.SetLease(next); err != nil {
+		t.Fatal(err)
+	}
+	if got := guest.ask(toUs(renew, na(1, address), oro(0))); got != "REPLY na1(fd00:10:244:9::9 ∞/∞, fd00:10:244:1::7 0s/0s, ∞ ∞)" {
+		t.Errorf("got %s", got)
+	}
+	status := await(t, s, "bound", func(s Status) bool { return s.State == journal.Bound })
+	if status.Address.Addr() != stale || len(status.Notes) != 1 {
+		t.Errorf("status is %+v", status)
+	}
+	if err := s.SetLease(Lease{}); err == nil {
+		t.Error("a lease of nothing is taken")
+	}
+
+	again, err := NewServer(listenOn(t, pod), next, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Resume(status)
+	if got := again.Status(); got.State != journal.Bound || got.Client != status.Client {
+		t.Errorf("after a restart: %+v", got)
+	}
+}
+
+// TestLink: down and up, guest gone and back, the tap deleted.
+func TestLink(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewTapNS(t)
+	s := serve(t, pod, testLease())
+	for range 2 {
+		guest := sit(t, pod)
+		guest.ask(message(solicit, na(1)))
+		pod.IP(t, "link set tap0 down", "link set tap0 up")
+		if err := podtest.WaitSettled(t.Context(), pod); err != nil {
+			t.Fatal(err)
+		}
+		guest.ask(message(solicit, na(1)))
+		if err := guest.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := s.Status(); got.LastError.Error != "" || !got.Serving {
+		t.Errorf("status is %+v", got)
+	}
+	pod.IP(t, "link del tap0")
+	if status := await(t, s, "ended", func(s Status) bool { return !s.Serving }); status.LastError.Error == "" {
+		t.Errorf("status is %+v", status)
+	}
+}

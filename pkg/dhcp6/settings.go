@@ -1,0 +1,155 @@
+package dhcp6
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv6"
+)
+
+// Options that the library does not name.
+const (
+	optSolMaxRT = dhcpv6.OptionCode(82) // RFC 8415 §21.24
+	optInfMaxRT = dhcpv6.OptionCode(83) // §21.25
+)
+
+const (
+	// maxRetry is how long a guest waits at most until it asks again while
+	// nobody answers: the least that may be set, so that it has its network soon
+	// after a server is there again.
+	maxRetry = 60 * time.Second
+	// refresh is how long settings hold that were asked for without an address
+	// (RFC 8415 §21.23).
+	refresh = 24 * time.Hour
+
+	ntpAddress = 1 // RFC 5908 §4.1
+)
+
+// isSetting tells whether a message is an answer without the option too.
+func isSetting(code dhcpv6.OptionCode) bool {
+	switch code {
+	case dhcpv6.OptionClientID, dhcpv6.OptionServerID, dhcpv6.OptionIANA, dhcpv6.OptionIATA, dhcpv6.OptionIAPD,
+		dhcpv6.OptionStatusCode, dhcpv6.OptionRapidCommit, dhcpv6.OptionPreference:
+		return false
+	}
+	return true
+}
+
+// settingsOf encodes the options that do not depend on the question.
+func settingsOf(l Lease) (out dhcpv6.Options) {
+	add := func(code dhcpv6.OptionCode, value []byte) {
+		if len(value) > 0 {
+			out.Add(&dhcpv6.OptionGeneric{OptionCode: code, OptionData: value})
+		}
+	}
+	add(dhcpv6.OptionDNSRecursiveNameServer, encodeAddrs(l.DNS))
+	add(dhcpv6.OptionDomainSearchList, encodeNames(l.Search))
+	add(dhcpv6.OptionBootfileURL, []byte(l.BootFileURL))
+	add(dhcpv6.OptionBootfileParam, encodeParams(l.BootParams))
+	add(dhcpv6.OptionNTPServer, encodeNTP(l.NTP))
+	add(dhcpv6.OptionSNTPServerList, encodeAddrs(l.NTP))
+	add(optSolMaxRT, seconds(maxRetry))
+	add(optInfMaxRT, seconds(maxRetry))
+	return out
+}
+
+// addSettings adds the options that the client asks for, in our order. One that
+// lists none gets what every client has a use for.
+func (r *Responder) addSettings(m, req *dhcpv6.Message) {
+	list := requestedOf(req)
+	if list == nil {
+		list = dhcpv6.OptionCodes{dhcpv6.OptionDNSRecursiveNameServer, dhcpv6.OptionDomainSearchList}
+	}
+	for _, o := range r.settings {
+		if slices.Contains(list, o.Code()) {
+			m.Options.Add(o)
+		}
+	}
+	if slices.Contains(list, dhcpv6.OptionInformationRefreshTime) && req.MessageType == dhcpv6.MessageTypeInformationRequest {
+		m.Options.Add(&dhcpv6.OptionGeneric{OptionCode: dhcpv6.OptionInformationRefreshTime, OptionData: seconds(refresh)})
+	}
+	if o := req.Options.GetOne(dhcpv6.OptionFQDN); o != nil && slices.Contains(list, dhcpv6.OptionFQDN) {
+		m.Options.Add(&dhcpv6.OptionGeneric{OptionCode: dhcpv6.OptionFQDN, OptionData: r.name(o.ToBytes())})
+	}
+}
+
+// requestedOf is what the client asks for; nil: it does not say.
+func requestedOf(req *dhcpv6.Message) (codes dhcpv6.OptionCodes) {
+	for _, o := range req.Options.Get(dhcpv6.OptionORO) {
+		for v := o.ToBytes(); len(v) >= 2; v = v[2:] {
+			codes = append(codes, dhcpv6.OptionCode(binary.BigEndian.Uint16(v)))
+		}
+	}
+	return codes
+}
+
+// Flags of a client FQDN (RFC 4704 §4.1).
+const (
+	fqdnServerUpdates = 0x01 // S
+	fqdnOverridden    = 0x02 // O
+	fqdnNoUpdates     = 0x04 // N
+)
+
+// name answers a client FQDN: we register no names, whoever should. The name is
+// the lease's, else the guest's own.
+func (r *Responder) name(asked []byte) []byte {
+	flags := byte(fqdnNoUpdates)
+	if len(asked) > 0 && asked[0]&fqdnServerUpdates != 0 {
+		flags |= fqdnOverridden
+	}
+	if r.lease.Hostname != "" {
+		return append([]byte{flags}, encodeName(r.lease.Hostname)...)
+	}
+	if len(asked) == 0 {
+		return []byte{flags}
+	}
+	return append([]byte{flags}, asked[1:]...)
+}
+
+func seconds(d time.Duration) []byte {
+	return binary.BigEndian.AppendUint32(nil, uint32(d/time.Second))
+}
+
+func encodeAddrs(addrs []netip.Addr) (out []byte) {
+	for _, a := range addrs {
+		out = append(out, a.AsSlice()...)
+	}
+	return out
+}
+
+func encodeNTP(servers []netip.Addr) (out []byte) {
+	for _, a := range servers {
+		out = append(out, 0, ntpAddress, 0, 16)
+		out = append(out, a.AsSlice()...)
+	}
+	return out
+}
+
+func encodeParams(params []string) (out []byte) {
+	for _, p := range params {
+		out = binary.BigEndian.AppendUint16(out, uint16(len(p)))
+		out = append(out, p...)
+	}
+	return out
+}
+
+// encodeNames writes names without compression (RFC 8415 §10). The names have
+// been normalized.
+func encodeNames(names []string) (out []byte) {
+	for _, n := range names {
+		out = append(append(out, encodeName(n)...), 0)
+	}
+	return out
+}
+
+// encodeName writes a name that may go on: without the root at its end.
+func encodeName(name string) (out []byte) {
+	for label := range strings.SplitSeq(name, ".") {
+		out = append(out, byte(len(label)))
+		out = append(out, label...)
+	}
+	return out
+}

@@ -1,0 +1,92 @@
+package discover
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
+)
+
+// resolution is how long an IPv6 gateway may take to say its MAC: the kernel
+// asks three times, a second apart (RFC 4861 section 10).
+const resolution = 3 * time.Second
+
+// discardPort is the destination of the datagram that makes the kernel resolve
+// the gateway (RFC 863). None is sent before the MAC is known.
+const discardPort = 9
+
+// resolveGateways fills in Gateway6 of the interfaces that need it and are not
+// recorded. A gateway that does not answer is no error: the VM can do without
+// IPv6 rather than not start.
+func resolveGateways(ctx context.Context, conn *nl.Conn, interfaces []Interface, o Options) error {
+	for i, in := range interfaces {
+		recorded := slices.ContainsFunc(o.Recorded, func(r Interface) bool { return r.Name == in.Name })
+		gateway, ok := in.DefaultGateway6()
+		if _, has := in.IPv6(); recorded || !ok || !has {
+			continue
+		}
+		mac, err := resolve(ctx, conn, in, gateway)
+		if ctx.Err() != nil {
+			return fmt.Errorf("resolve gateway %s: %w", gateway, context.Cause(ctx))
+		}
+		if err != nil {
+			o.Log.Warn("the IPv6 gateway does not answer, so the VM gets no IPv6 default route", "interface", in.Name, "gateway", gateway, "error", err)
+			continue
+		}
+		interfaces[i].Gateway6 = &Neighbor{Address: gateway, MAC: mac}
+	}
+	return nil
+}
+
+// resolve has the kernel ask for the MAC of a neighbour and waits for it.
+func resolve(ctx context.Context, conn *nl.Conn, in Interface, address netip.Addr) (HardwareAddr, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, resolution, fmt.Errorf("no answer within %s", resolution))
+	defer cancel()
+	events, err := nl.Subscribe(unix.RTNLGRP_NEIGH)
+	if err != nil {
+		return nil, err
+	}
+	defer events.Close()
+	for asked := false; ; {
+		neighbors, err := conn.Neighbors()
+		if err != nil {
+			return nil, err
+		}
+		for _, n := range neighbors {
+			if n.Index == in.Index && n.Address == address && len(n.MAC) == 6 && n.State&(unix.NUD_INCOMPLETE|unix.NUD_FAILED) == 0 {
+				return HardwareAddr(n.MAC), nil
+			}
+		}
+		if !asked {
+			if err := knock(address, in.Index); err != nil {
+				return nil, err
+			}
+			asked = true
+		}
+		if err := events.Wait(ctx); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// knock sends an empty datagram, for which the kernel must know the MAC.
+func knock(address netip.Addr, index int) error {
+	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open socket: %w", err)
+	}
+	defer unix.Close(fd)
+	to := &unix.SockaddrInet6{Port: discardPort, Addr: address.As16()}
+	if address.IsLinkLocalUnicast() {
+		to.ZoneId = uint32(index)
+	}
+	if err := unix.Sendto(fd, nil, unix.MSG_DONTWAIT, to); err != nil {
+		return fmt.Errorf("send to %s: %w", address, err)
+	}
+	return nil
+}

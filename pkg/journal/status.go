@@ -1,0 +1,105 @@
+package journal
+
+import (
+	"net/netip"
+	"strings"
+	"time"
+)
+
+// State is how far the guest has come.
+type State string
+
+// States of the lease. There is no other address to give: a lease that ran out
+// or was released is None.
+const (
+	None    State = "none"
+	Offered State = "offered"
+	Bound   State = "bound"
+)
+
+// Status is what a server knows at one moment. It is a value.
+type Status struct {
+	// Serving is whether Serve runs.
+	Serving bool `json:"serving"`
+	// Interface is the tap.
+	Interface string `json:"interface"`
+	// Address is the one the lease is about, whatever its state.
+	Address netip.Prefix `json:"address"`
+	// State of the lease, since when, and when it ends. Expires is zero while
+	// there is no end.
+	State   State     `json:"state"`
+	Since   time.Time `json:"since,omitzero"`
+	Expires time.Time `json:"expires,omitzero"`
+	// Renewed is when the guest last renewed the lease, Declined when it last
+	// refused the address because somebody else uses it. Zero: never.
+	Renewed  time.Time `json:"renewed,omitzero"`
+	Declined time.Time `json:"declined,omitzero"`
+	// LastEvent is the last step of the lease.
+	LastEvent Event `json:"lastEvent,omitzero"`
+	// Client is what the guest says of itself.
+	Client Client `json:"client,omitzero"`
+	// LastMessage is the last one from the guest.
+	LastMessage Message `json:"lastMessage,omitzero"`
+	// Received and Sent count messages by type (DISCOVER, OFFER, …), Dropped
+	// those that got no answer by the reason.
+	Received map[string]uint64  `json:"received,omitempty"`
+	Sent     map[string]uint64  `json:"sent,omitempty"`
+	Dropped  map[Silence]uint64 `json:"dropped,omitempty"`
+	// LastError is the last thing that went wrong on our side.
+	LastError Failure `json:"lastError,omitzero"`
+	// Notes say which settings could not be sent, and why.
+	Notes []string `json:"notes,omitempty"`
+}
+
+// Client is what the guest says of itself. It may say anything: what cannot be
+// printed was replaced, what is long was cut.
+type Client struct {
+	Hostname    string `json:"hostname,omitempty"`
+	VendorClass string `json:"vendorClass,omitempty"`
+	// ID is the client identifier (DHCPv4's option 61) or DUID (DHCPv6's option
+	// 1) in hexadecimal.
+	ID string `json:"id,omitempty"`
+}
+
+// Message is a message's type and when it came.
+type Message struct {
+	Type string    `json:"type"`
+	At   time.Time `json:"at"`
+}
+
+// Failure is an error and when it happened.
+type Failure struct {
+	Error string    `json:"error"`
+	At    time.Time `json:"at"`
+}
+
+// Silence is why a message gets no answer. It is an error, and the key under
+// which Status counts such messages. The protocols' packages name the reasons.
+type Silence string
+
+// Reasons that all protocols have.
+const (
+	// OverBudget stands for more messages than the budget allows; the kernel
+	// dropped them.
+	OverBudget Silence = "over-budget"
+	// BadFrame is not a whole packet of the protocol, or larger than any client's.
+	BadFrame Silence = "bad-frame"
+	// Unsent means that there was an answer, but the link did not take it.
+	Unsent Silence = "unsent"
+)
+
+func (s Silence) Error() string { return "no reply: " + string(s) }
+
+// maxPrintable is how much is kept of what a guest says of itself.
+const maxPrintable = 255
+
+// Printable makes text of what a guest sent as such.
+func Printable(b []byte) string {
+	b = b[:min(len(b), maxPrintable)]
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return '?'
+		}
+		return r
+	}, strings.TrimRight(string(b), "\x00"))
+}

@@ -1,0 +1,119 @@
+package prestart_test
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
+)
+
+const dhclient6Script = `#!/bin/sh
+case $reason in
+PREINIT6) ip link set "$interface" up ;;
+BOUND6 | REBIND6 | RENEW6) ip -6 addr replace "$new_ip6_address/$new_ip6_prefixlen" dev "$interface" ;;
+esac
+`
+
+// A guest that knows only what it is told, by router advertisement and DHCPv6,
+// has the pod's IPv6, and keeps it when nobody serves any more.
+func TestGuestHasPodIPv6(t *testing.T) {
+	for _, shape := range []podtest.Shape{podtest.KindnetDual, podtest.CalicoDual} {
+		t.Run(string(shape), func(t *testing.T) {
+			t.Parallel()
+			pod := podtest.NewPod(t, shape)
+			before := podtest.TakeSnapshot(t, pod.Pod)
+			h := newHook(t, pod)
+			session := run(t, h)
+			// The node checks its link-local address anew: the link was down.
+			if err := podtest.WaitSettled(t.Context(), pod.Node); err != nil {
+				t.Fatal(err)
+			}
+			guest := podtest.NewGuest(t, pod.Pod, session.Networks()[0].Tap, pod.MAC)
+			solicitIPv6(t, guest)
+
+			address := pod.IPv6.Addr().String()
+			var global []string
+			for word := range strings.FieldsSeq(guest.Run(t, "ip", "-6", "-o", "addr", "show", "dev", "eth0", "scope", "global")) {
+				if strings.Contains(word, ":") && strings.Contains(word, "/") {
+					global = append(global, word)
+				}
+			}
+			if len(global) != 1 || global[0] != address+"/128" {
+				t.Errorf("the guest has %v, want %s alone", global, address)
+			}
+			if routes := guest.Run(t, "ip", "-6", "route", "show", "default"); !strings.Contains(routes, "via fe80::") || !strings.Contains(routes, "proto ra") {
+				t.Errorf("the guest's default routes are %q", routes)
+			}
+			reach := func() {
+				t.Helper()
+				guest.Run(t, "ping", "-c1", "-W3", podtest.OutsideIPv6.String())
+				pod.Outside.Run(t, "ping", "-c1", "-W3", address)
+				pod.Node.Run(t, "ping", "-c1", "-W3", address)
+			}
+			reach()
+			status, err := h.Status(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if i := status.Interfaces[0]; i.Lease6 == nil || i.Lease6.State != dhcp.Bound || i.Router == nil || len(i.Router.Sent) == 0 {
+				t.Errorf("status is %+v, %+v", i.Lease6, i.Router)
+			}
+			if err := session.Close(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			guest.IP(t, "neigh flush dev eth0")
+			reach()
+			if err := h.Restore(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+				t.Errorf("after restore:\n%s", d)
+			}
+		})
+	}
+}
+
+// solicitIPv6 gets the guest its address, as systems that heed the router's M
+// flag do, and waits until it can be used.
+func solicitIPv6(t *testing.T, guest *podtest.Guest) {
+	t.Helper()
+	dir := t.TempDir()
+	script := filepath.Join(dir, "script")
+	if err := os.WriteFile(script, []byte(dhclient6Script), 0o755); err != nil { //nolint:gosec // dhclient executes it
+		t.Fatal(err)
+	}
+	if err := podtest.WaitSettled(t.Context(), guest.NS); err != nil {
+		t.Fatal(err)
+	}
+	guest.Run(t, "dhclient", "-6", "-1", "-v", "-cf", "/dev/null", "-lf", filepath.Join(dir, "leases"), "-pf", filepath.Join(dir, "pid"), "-sf", script, "eth0")
+	t.Cleanup(func() { stopPIDFile(t, filepath.Join(dir, "pid")) })
+	if err := podtest.WaitSettled(t.Context(), guest.NS); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// stopPIDFile kills the process whose id is in the file.
+func stopPIDFile(t *testing.T, path string) {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	process, err := os.FindProcess(pid)
+	if err == nil {
+		err = process.Kill()
+	}
+	if err != nil {
+		t.Errorf("kill dhclient %d: %v", pid, err)
+	}
+}

@@ -1,0 +1,135 @@
+package prestart
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp6"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/journal"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/ra"
+)
+
+// leaseServer is what the servers of DHCPv4 and DHCPv6 have in common.
+type leaseServer interface {
+	Serve(ctx context.Context) error
+	Status() journal.Status
+	Wait(ctx context.Context, until func(journal.Status) bool) (journal.Status, error)
+	Events(ctx context.Context) <-chan journal.Event
+	Resume(was journal.Status)
+}
+
+// servers are those on one tap; nil is one that there is nothing for.
+type servers struct {
+	plan   prepare.Plan
+	lease  leaseServer // DHCPv4
+	lease6 leaseServer // DHCPv6
+	router *ra.Server
+	conns  []io.Closer
+}
+
+// openServers opens sockets on the tap, in the current network namespace. On
+// error there are none.
+func (h Hook) openServers(p prepare.Plan, pod discover.Pod, defaultRoute bool) (_ *servers, err error) {
+	s := &servers{plan: p}
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("serve %s: %w", p.Interface.Name, rawAdvice(err)), s.close())
+		}
+	}()
+	if lease, ok := NewLease(p, pod, defaultRoute, h.Lease); ok {
+		conn, err := dhcp.Listen(p.Tap.Name)
+		if err != nil {
+			return nil, err
+		}
+		s.conns = append(s.conns, conn)
+		server, err := dhcp.NewServer(conn, lease, h.Log)
+		if err != nil {
+			return nil, err
+		}
+		s.lease = server
+		h.recall(p, ".lease", server)
+	}
+	if lease, ok := NewLease6(p, pod, h.Lease); ok {
+		conn, err := dhcp6.Listen(p.Tap.Name)
+		if err != nil {
+			return nil, err
+		}
+		s.conns = append(s.conns, conn)
+		server, err := dhcp6.NewServer(conn, lease, h.Log)
+		if err != nil {
+			return nil, err
+		}
+		s.lease6 = server
+		h.recall(p, ".lease6", server)
+	}
+	if advertisement, ok := NewAdvertisement(p, pod, defaultRoute, h.Lease); ok {
+		conn, err := ra.Listen(p.Tap.Name)
+		if err != nil {
+			return nil, err
+		}
+		s.conns = append(s.conns, conn)
+		if s.router, err = ra.NewServer(conn, []byte(p.MAC), advertisement, h.Log); err != nil {
+			return nil, err
+		}
+	}
+	if len(s.conns) == 0 {
+		h.Log.Info("no address to lease: the VM is bridged through", "interface", p.Interface.Name)
+	}
+	return s, nil
+}
+
+// rawAdvice says what is missing where a packet socket is refused.
+func rawAdvice(err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%w: this needs the capability NET_RAW (securityContext.capabilities.add: [NET_RAW])", err)
+	}
+	return err
+}
+
+// serve sets the servers going, until ctx ends.
+func (s *servers) serve(ctx context.Context, running *errgroup.Group, h Hook) {
+	for suffix, server := range map[string]leaseServer{".lease": s.lease, ".lease6": s.lease6} {
+		if server == nil {
+			continue
+		}
+		events := server.Events(ctx)
+		running.Go(func() error {
+			h.remember(s.plan, suffix, server, events)
+			return nil
+		})
+		running.Go(func() error { return server.Serve(ctx) })
+	}
+	if s.router != nil {
+		running.Go(func() error { return s.router.Serve(ctx) })
+	}
+}
+
+func (s *servers) close() error {
+	var errs []error
+	for _, c := range s.conns {
+		errs = append(errs, c.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// waitForLease blocks until the guest has its address: the IPv4 one if there is
+// one, since not every guest asks for an IPv6 address.
+func (s *servers) waitForLease(ctx context.Context) error {
+	server := s.lease
+	if server == nil {
+		server = s.lease6
+	}
+	if server == nil {
+		return nil
+	}
+	_, err := server.Wait(ctx, func(st journal.Status) bool { return st.State == journal.Bound })
+	return err
+}

@@ -1,0 +1,156 @@
+package ra
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/notes"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
+)
+
+// Limits of an advertisement.
+const (
+	// MaxRouterLifetime is the longest that a guest keeps its default router
+	// without a further advertisement (RFC 8319 §4).
+	MaxRouterLifetime = math.MaxUint16 * time.Second
+
+	maxLifetime = (math.MaxUint32 - 1) * time.Second
+	minMTU      = 1280 // RFC 8200 §5
+	maxRoutes   = 256
+)
+
+// Advertisement is what the guest is told of the router and the link. It is a
+// value; nothing here is changed behind the caller's back.
+type Advertisement struct {
+	// Router is the router's link-local address: where the guest's routes lead.
+	Router netip.Addr
+	// MAC is the router's Ethernet address, which the guest learns along with it.
+	MAC net.HardwareAddr
+	// Managed (M) says that addresses are to be had by DHCPv6, Other (O) that
+	// other settings are.
+	Managed, Other bool
+	// HopLimit is what the guest puts into its packets. 0: what it likes.
+	HopLimit uint8
+	// RouterLifetime is how long the router is a default router, in whole
+	// seconds up to MaxRouterLifetime. 0: it is none.
+	RouterLifetime time.Duration
+	// MTU of the link in bytes. 0: not told.
+	MTU int
+	// Prefixes of the link. None: the guest sends all to the router.
+	Prefixes []Prefix
+	// Routes are destinations behind the router (RFC 4191), ::/0 among them if
+	// the default route is to outlast RouterLifetime.
+	Routes []netip.Prefix
+	// DNS are the name servers, Search the domain search list (RFC 8106).
+	DNS    []netip.Addr
+	Search []string
+	// Lifetime of the prefixes, the routes, the name servers and the search list,
+	// in whole seconds. 0: infinite.
+	Lifetime time.Duration
+}
+
+// Prefix is one of the link (RFC 4861 §4.6.2).
+type Prefix struct {
+	Prefix netip.Prefix
+	// OnLink (L) says that who has an address of it is on the link.
+	OnLink bool
+	// Autonomous (A) has the guest make itself an address of it.
+	Autonomous bool
+}
+
+// Normalize returns the advertisement as it can be sent, and a note for each
+// thing that was left out. It never fails. Applied again, it changes nothing.
+func (a Advertisement) Normalize() (Advertisement, []string) {
+	var n notes.Notes
+	a.MAC = slices.Clone(a.MAC)
+	a.Router = a.Router.WithZone("")
+	a.Prefixes = prefixesOf(&n, a.Prefixes)
+	a.Routes = routesOf(&n, a.Routes)
+	a.DNS = n.Addrs("DNS server", a.DNS, notes.IPv6Server)
+	a.Search = n.Search(a.Search)
+	if a.MTU != 0 && a.MTU < minMTU {
+		n.Add(fmt.Sprintf("IPv6 needs %d", minMTU), "MTU %d", a.MTU)
+		a.MTU = 0
+	}
+	return a, n
+}
+
+func prefixesOf(n *notes.Notes, prefixes []Prefix) []Prefix {
+	var out []Prefix
+	for _, p := range prefixes {
+		p.Prefix = p.Prefix.Masked()
+		twice := slices.ContainsFunc(out, func(o Prefix) bool { return o.Prefix == p.Prefix })
+		switch a := p.Prefix.Addr(); {
+		case !p.Prefix.IsValid() || !a.Is6() || a.Is4In6():
+			n.Add("it is not IPv6", "prefix %v", p.Prefix)
+		case a.IsLinkLocalUnicast() || a.IsMulticast():
+			n.Add("each link has it", "prefix %v", p.Prefix) // RFC 4861 §4.6.2
+		case twice:
+			n.Add("it is there twice", "prefix %v", p.Prefix)
+		default:
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+func routesOf(n *notes.Notes, routes []netip.Prefix) []netip.Prefix {
+	var out []netip.Prefix
+	for i, r := range routes {
+		if len(out) == maxRoutes {
+			n.Add(fmt.Sprintf("there are %d already", maxRoutes), "%d more routes", len(routes)-i)
+			break
+		}
+		r = r.Masked()
+		switch a := r.Addr(); {
+		case !r.IsValid() || !a.Is6() || a.Is4In6():
+			n.Add("it is not IPv6", "route %v", r)
+		case a.IsLinkLocalUnicast() || a.IsMulticast():
+			n.Add("it does not leave the link", "route %v", r)
+		case slices.Contains(out, r):
+			n.Add("it is there twice", "route %v", r)
+		default:
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// Validate tells what is wrong with the advertisement that only its author can
+// put right, all of it at once. What merely can't be sent is left to Normalize.
+func (a Advertisement) Validate() error {
+	var errs []error
+	check := func(ok bool, format string, args ...any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf("invalid router advertisement: "+format, args...))
+		}
+	}
+	check(a.Router.Is6() && a.Router.IsLinkLocalUnicast(), "router %v is not a link-local IPv6 address", a.Router)
+	check(isHost(a.MAC), "MAC address %q is not a host's Ethernet address", a.MAC)
+	check(a.RouterLifetime >= 0 && a.RouterLifetime <= MaxRouterLifetime && a.RouterLifetime%time.Second == 0,
+		"router lifetime %v is not whole seconds up to %v", a.RouterLifetime, MaxRouterLifetime)
+	check(a.Lifetime == 0 || a.Lifetime >= time.Second && a.Lifetime <= maxLifetime,
+		"lifetime %v is neither 0 (infinite) nor within %v and %v", a.Lifetime, time.Second, maxLifetime)
+	check(a.MTU >= 0 && a.MTU <= math.MaxUint16, "MTU %d is not within 0 and %d", a.MTU, math.MaxUint16)
+	for _, p := range a.Prefixes {
+		check(!p.Autonomous || p.Prefix.Bits() == 64, "prefix %v: guests make themselves addresses of 64 bits only (RFC 4862 §5.5.3)", p.Prefix)
+	}
+	return errors.Join(errs...)
+}
+
+func isHost(mac net.HardwareAddr) bool {
+	return len(mac) == 6 && mac[0]&1 == 0 && packet.MACOf(mac) != packet.MAC{}
+}
+
+// seconds is the lifetime as options have it.
+func (a Advertisement) seconds() uint32 {
+	if a.Lifetime == 0 {
+		return math.MaxUint32 // infinity
+	}
+	return uint32(a.Lifetime / time.Second)
+}

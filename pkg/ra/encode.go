@@ -1,0 +1,154 @@
+package ra
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Types of ICMPv6 messages (RFC 4861 §4).
+const (
+	typeSolicitation  = 133
+	typeAdvertisement = 134
+)
+
+// Options (RFC 4861 §4.6, RFC 4191 §2.3, RFC 8106 §5).
+const (
+	optSourceMAC = 1
+	optPrefix    = 3
+	optMTU       = 5
+	optRoute     = 24
+	optDNS       = 25
+	optSearch    = 31
+)
+
+// Flags.
+const (
+	flagManaged    = 0x80
+	flagOther      = 0x40
+	flagOnLink     = 0x80
+	flagAutonomous = 0x40
+)
+
+const (
+	// maxMessage is how long an ICMPv6 message can be on every link.
+	maxMessage = minMTU - 40
+	// maxSearch is how long one search list is before the rest goes into another
+	// option. It fits a message.
+	maxSearch = 512
+	headLen   = 16
+)
+
+// Encode returns the ICMPv6 messages that say it all, whose checksums are still
+// zero, and a note for each thing that was left out, as Normalize has it. It is
+// one message, unless that were too long for a link: then each has the header,
+// and some of the options (RFC 4861 §6.2.3). It fails if the advertisement is
+// not valid.
+func (a Advertisement) Encode() ([][]byte, []string, error) {
+	a, left := a.Normalize()
+	if err := a.Validate(); err != nil {
+		return nil, nil, err
+	}
+	head := a.head()
+	messages := [][]byte{head}
+	for _, option := range a.options() {
+		last := &messages[len(messages)-1]
+		if len(*last)+len(option) > maxMessage {
+			messages = append(messages, head)
+			last = &messages[len(messages)-1]
+		}
+		*last = append(*last, option...)
+	}
+	return messages, left, nil
+}
+
+// head is the message's header (RFC 4861 §4.2) and the option that each has.
+func (a Advertisement) head() []byte {
+	b := make([]byte, headLen)
+	b[0], b[4] = typeAdvertisement, a.HopLimit
+	if a.Managed {
+		b[5] |= flagManaged
+	}
+	if a.Other {
+		b[5] |= flagOther
+	}
+	binary.BigEndian.PutUint16(b[6:], uint16(a.RouterLifetime/time.Second))
+	b = append(b, optSourceMAC, 1)
+	b = append(b, a.MAC...)
+	return slices.Clip(b) // so that nobody appends in place
+}
+
+// options are those that go into one of the messages, in order.
+func (a Advertisement) options() (out [][]byte) {
+	if a.MTU > 0 {
+		out = append(out, binary.BigEndian.AppendUint32([]byte{optMTU, 1, 0, 0}, uint32(a.MTU)))
+	}
+	for _, p := range a.Prefixes {
+		out = append(out, a.prefix(p))
+	}
+	for _, r := range a.Routes {
+		out = append(out, a.route(r))
+	}
+	if len(a.DNS) > 0 {
+		out = append(out, a.dns())
+	}
+	for names := a.Search; len(names) > 0; {
+		var option []byte
+		option, names = a.search(names)
+		out = append(out, option)
+	}
+	return out
+}
+
+func (a Advertisement) prefix(p Prefix) []byte {
+	b := []byte{optPrefix, 4, byte(p.Prefix.Bits()), 0}
+	if p.OnLink {
+		b[3] |= flagOnLink
+	}
+	if p.Autonomous {
+		b[3] |= flagAutonomous
+	}
+	b = binary.BigEndian.AppendUint32(b, a.seconds()) // valid
+	b = binary.BigEndian.AppendUint32(b, a.seconds()) // preferred
+	b = append(b, 0, 0, 0, 0)
+	return append(b, p.Prefix.Addr().AsSlice()...)
+}
+
+// route has as much of the destination as it needs (RFC 4191 §2.3), and the
+// medium preference.
+func (a Advertisement) route(r netip.Prefix) []byte {
+	words := (r.Bits() + 63) / 64
+	b := []byte{optRoute, byte(1 + words), byte(r.Bits()), 0}
+	b = binary.BigEndian.AppendUint32(b, a.seconds())
+	return append(b, r.Addr().AsSlice()[:8*words]...)
+}
+
+func (a Advertisement) dns() []byte {
+	b := []byte{optDNS, byte(1 + 2*len(a.DNS)), 0, 0}
+	b = binary.BigEndian.AppendUint32(b, a.seconds())
+	for _, server := range a.DNS {
+		b = append(b, server.AsSlice()...)
+	}
+	return b
+}
+
+// search returns an option with the first names, as many as it takes, and the
+// others. Names are written in full, zeros follow the last (RFC 8106 §5.2).
+func (a Advertisement) search(names []string) ([]byte, []string) {
+	b := binary.BigEndian.AppendUint32([]byte{optSearch, 0, 0, 0}, a.seconds())
+	for len(names) > 0 && len(b)+len(names[0])+2 <= maxSearch {
+		for label := range strings.SplitSeq(names[0], ".") {
+			b = append(b, byte(len(label)))
+			b = append(b, label...)
+		}
+		b = append(b, 0)
+		names = names[1:]
+	}
+	for len(b)%8 != 0 {
+		b = append(b, 0)
+	}
+	b[1] = byte(len(b) / 8)
+	return b, names
+}

@@ -1,0 +1,242 @@
+package ra
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+)
+
+// patience bounds all waiting for what must happen.
+const patience = 10 * time.Second
+
+// serve advertises on the tap for the test's time.
+func serve(t *testing.T, pod *podtest.NS, a Advertisement) *Server {
+	t.Helper()
+	var conn *Conn
+	if err := pod.Do(func() (err error) {
+		conn, err = Listen("tap0")
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	s, err := NewServer(conn, guestMAC, a, slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil && !errors.Is(err, ErrGone) {
+			t.Errorf("serve: %v", err)
+		}
+		if err := conn.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	return s
+}
+
+// seat is the guest's side of the tap.
+type seat struct{ podtest.Seat }
+
+func sit(t *testing.T, pod *podtest.NS) seat { return seat{podtest.Sit(t, pod)} }
+
+// receive returns the next advertisement that comes within a time.
+func (s seat) receive(within time.Duration) (p packet.Packet6, ok bool) {
+	s.Receive(within, func(frame []byte) bool {
+		var err error
+		p, err = packet.Parse6(frame, unix.IPPROTO_ICMPV6, false)
+		ok = err == nil && p.Payload[0] == typeAdvertisement
+		return ok
+	})
+	return p, ok
+}
+
+func await(t *testing.T, s *Server, what string, until func(Status) bool) Status {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	status, err := s.Wait(ctx, until)
+	if err != nil {
+		t.Fatalf("%s: %v\n%+v", what, err, status)
+	}
+	return status
+}
+
+// TestOverTap: a guest that sits down is told at once, and answered when it asks.
+func TestOverTap(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewTapNS(t)
+	s := serve(t, pod, bridged())
+	guest := sit(t, pod)
+	toAll, ok := guest.receive(patience)
+	if !ok || toAll.Dst != allNodes || toAll.DstMAC != packet.MulticastMAC(allNodes) || toAll.Src != router ||
+		toAll.SrcMAC != packet.MACOf(routerMAC) || toAll.HopLimit != 255 {
+		t.Fatalf("got %+v, %v", toAll, ok)
+	}
+
+	guest.Send(solicit(guestLocal, sourceOption))
+	answer, ok := guest.receive(patience)
+	if !ok || answer.Dst != guestLocal || answer.DstMAC != packet.MACOf(guestMAC) || string(answer.Payload[4:]) != string(toAll.Payload[4:]) {
+		t.Fatalf("got %+v, %v", answer, ok)
+	}
+	status := await(t, s, "answered", func(s Status) bool { return s.Sent["RA"] == 1 })
+	if !status.Serving || status.Received["RS"] != 1 || len(status.Dropped) != 0 || status.Router != router || status.LastMessage.At.IsZero() {
+		t.Errorf("status is %+v", status)
+	}
+
+	// Who has no address yet is answered with all others, which may be later.
+	asked := time.Now()
+	guest.Send(solicit(netip.IPv6Unspecified(), nil))
+	if again, ok := guest.receive(patience); !ok || again.Dst != allNodes || time.Since(asked) > minDelayBetweenRAs+time.Second {
+		t.Errorf("after %v got %+v, %v", time.Since(asked), again, ok)
+	}
+
+	for _, frame := range [][]byte{
+		damaged(solicit(guestLocal, nil)),
+		solicit(guestLocal, nil, func(p *packet.Packet6, _ []byte) { p.HopLimit = 64 }),
+		solicit(guestLocal, nil, func(p *packet.Packet6, _ []byte) { p.SrcMAC = packet.MAC{2, 9} }),
+		solicit(guestLocal, []byte{1, 0}),
+		append(solicit(guestLocal, nil), make([]byte, packet.MaxFrame)...),
+		solicit(guestLocal, nil, func(_ *packet.Packet6, b []byte) { b[0] = 135 }), // not even looked at
+	} {
+		guest.Send(frame)
+	}
+	status = await(t, s, "dropped", func(s Status) bool {
+		return s.Dropped[BadChecksum] == 1 && s.Dropped[BadHopLimit] == 1 && s.Dropped[OtherSource] == 1 && s.Dropped[Malformed] == 1 && s.Dropped[BadFrame] == 1
+	})
+	if len(status.Dropped) != 5 || status.Received["RS"] != 2 {
+		t.Errorf("status is %+v", status)
+	}
+}
+
+// TestNextGuest: each that opens the tap is told.
+func TestNextGuest(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewTapNS(t)
+	s := serve(t, pod, calico())
+	for range 3 {
+		guest := sit(t, pod)
+		if _, ok := guest.receive(patience); !ok {
+			t.Fatal("not told")
+		}
+		if err := guest.Close(); err != nil {
+			t.Fatal(err)
+		}
+		pod.IP(t, "link set tap0 down")
+		pod.IP(t, "link set tap0 up")
+	}
+	if got := s.Status(); got.LastError.Error != "" {
+		t.Errorf("status is %+v", got)
+	}
+}
+
+// TestFlood: a guest that asks without end gets no more than the budget, and no
+// more to all than one in three seconds.
+func TestFlood(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewTapNS(t)
+	s := serve(t, pod, calico())
+	guest := sit(t, pod)
+	guest.receive(patience)
+	start := time.Now()
+	frames := [][]byte{solicit(guestLocal, nil), solicit(netip.IPv6Unspecified(), nil)}
+	for range 5000 {
+		for _, frame := range frames {
+			guest.Send(frame)
+		}
+	}
+	status := await(t, s, "over budget", func(s Status) bool { return s.Dropped[OverBudget] > 1000 })
+	elapsed := time.Since(start).Seconds()
+	if got := float64(status.Received["RS"]); got > budget*(elapsed+1)+1 {
+		t.Errorf("%v looked at within %v s", got, elapsed)
+	}
+	if got := float64(status.Sent["RA-to-all"]); got > elapsed/minDelayBetweenRAs.Seconds()+2 {
+		t.Errorf("%v sent to all within %v s", got, elapsed)
+	}
+}
+
+// TestChange: another advertisement is told without being asked.
+func TestChange(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewTapNS(t)
+	s := serve(t, pod, calico())
+	guest := sit(t, pod)
+	guest.receive(patience)
+	next := calico()
+	next.MTU, next.Search = 1400, []string{"bad domain"}
+	if err := s.SetAdvertisement(next); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(patience); ; {
+		p, ok := guest.receive(patience)
+		if ok && strings.Contains(string(p.Payload), "\x05\x01\x00\x00\x00\x00\x05\x78") {
+			break
+		}
+		if !ok || time.Now().After(deadline) {
+			t.Fatal("not told")
+		}
+	}
+	if status := s.Status(); len(status.Notes) != 1 {
+		t.Errorf("notes are %q", status.Notes)
+	}
+	if err := s.SetAdvertisement(Advertisement{}); err == nil {
+		t.Error("an advertisement of nothing is taken")
+	}
+}
+
+func TestGone(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewTapNS(t)
+	s := serve(t, pod, calico())
+	await(t, s, "serving", func(s Status) bool { return s.Serving })
+	pod.IP(t, "link del tap0")
+	status := await(t, s, "ended", func(s Status) bool { return !s.Serving })
+	if status.LastError.Error == "" {
+		t.Errorf("status is %+v", status)
+	}
+}
+
+func TestErrors(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewTapNS(t)
+	err := pod.Do(func() error {
+		for _, name := range []string{"nothing", "lo", ""} {
+			if conn, err := Listen(name); err == nil {
+				t.Errorf("%q: no error", name)
+				_ = conn.Close()
+			}
+		}
+		conn, err := Listen("tap0")
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		if _, err := NewServer(conn, nil, calico(), nil); err == nil {
+			t.Error("a guest without an address is taken")
+		}
+		s, err := NewServer(conn, guestMAC, calico(), nil)
+		if err != nil {
+			return err
+		}
+		s.Interval = time.Second
+		if err := s.Serve(t.Context()); err == nil {
+			t.Error("an interval of a second is taken")
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}

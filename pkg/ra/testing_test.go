@@ -1,0 +1,62 @@
+package ra
+
+import (
+	"flag"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+var (
+	guestMAC   = net.HardwareAddr{0x02, 0x42, 0x0a, 0xf4, 0x01, 0x07}
+	guestLocal = netip.MustParseAddr("fe80::42:aff:fef4:107")
+	routerMAC  = net.HardwareAddr{0xee, 0xee, 0xee, 0xee, 0xee, 0xee}
+	router     = netip.MustParseAddr("fe80::ecee:eeff:feee:eeee")
+)
+
+// calico is what a pod of Calico needs: nothing is on the link but the router.
+func calico() Advertisement {
+	return Advertisement{
+		Router: router, MAC: routerMAC, Managed: true, Other: true,
+		RouterLifetime: MaxRouterLifetime, MTU: 1450,
+		Routes: []netip.Prefix{netip.MustParsePrefix("::/0")},
+		DNS:    []netip.Addr{netip.MustParseAddr("fd00:10:96::a")},
+		Search: []string{"default.svc.cluster.local", "svc.cluster.local", "cluster.local"},
+	}
+}
+
+// bridged is what a pod of the bridge plugin needs: a /64 on the link.
+func bridged() Advertisement {
+	a := calico()
+	a.Prefixes = []Prefix{{Prefix: netip.MustParsePrefix("fd00:10:244:1::/64"), OnLink: true}}
+	a.Routes = append(a.Routes, netip.MustParsePrefix("fd00:10:244::/56"), netip.MustParsePrefix("2001:db8::1/128"))
+	a.HopLimit, a.Lifetime, a.Other = 64, time.Hour, false
+	return a
+}
+
+// golden compares with a file under testdata, or writes it.
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.MkdirAll("testdata", 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(want) != got {
+		t.Errorf("differs from %s (write it with -update):\n%s", path, got)
+	}
+}

@@ -26,8 +26,8 @@ const (
 func (p Plan) guard() table {
 	tap, uplink := p.Tap.Name, p.Bridge.Uplink
 	g := table{family: bridgeFamily, name: tablePrefix + p.Interface.Name}
-	addresses := p.Addresses()
-	if len(addresses) == 0 { // a network without IPAM: the VM may have any address, but one MAC
+	// A network without IPAM: the VM may have any address, but one MAC.
+	if _, hasIPv6 := p.Interface.IPv6(); len(p.ipv4()) == 0 && !hasIPv6 {
 		g.chains = []chain{{name: guardOnlyChain, hook: "prerouting", rules: []rule{
 			ruleOf(iif(tap), etherSource("!=", p.MAC), drop()),
 		}}}

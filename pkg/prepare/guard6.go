@@ -22,6 +22,7 @@ const (
 const (
 	sourceLinkLayerAddress = 1
 	targetLinkLayerAddress = 2
+	ndNonce                = 14 // RFC 3971 section 5.3.2
 	ndTarget               = 8
 	ndOptions              = 24
 )
@@ -43,14 +44,15 @@ func (p Plan) ipv6FromGuest() []rule {
 	isICMP, notICMP := l4proto("==", "ipv6-icmp", unix.IPPROTO_ICMPV6), l4proto("!=", "ipv6-icmp", unix.IPPROTO_ICMPV6)
 	ip6 := etherType("ip6")
 	// Most of what there is goes first.
-	out := []rule{ruleOf(ip6, l4proto("==", "tcp", unix.IPPROTO_TCP), ip6Source(p.IPv6.Address.Addr()), accept())}
+	out := append([]rule{ruleOf(ip6, plainTCP(), ip6Source(p.IPv6.Address.Addr()), accept())}, hidingFragments()...)
 	for _, t := range []uint8{routerSolicitation, routerAdvertisement, redirect} {
 		out = append(out, ruleOf(ip6, isICMP, icmp6Type(t), drop()))
 	}
 	if r := p.IPv6.Router; r != nil {
 		out = append(out,
 			ruleOf(ip6, ip6Source(r.LinkLocal), drop()),
-			ruleOf(ip6, isICMP, icmp6Type(neighborAdvertisement), ndTargetIs(r.LinkLocal), drop()))
+			ruleOf(ip6, isICMP, icmp6Type(neighborAdvertisement), ndTargetIs(r.LinkLocal), drop()),
+			ruleOf(ip6, isICMP, icmp6Type(neighborSolicitation), ip6Source(netip.IPv6Unspecified()), ndTargetIs(r.LinkLocal), drop()))
 	}
 	own := []match{ip6Source(p.IPv6.Address.Addr()), ip6LinkLocalSource()}
 	for _, source := range own {
@@ -64,9 +66,12 @@ func (p Plan) ipv6FromGuest() []rule {
 				ruleOf(ip6, isICMP, icmp6Type(neighborAdvertisement), source, target, ip6Length(ndOptions+8), linkLayerOption(targetLinkLayerAddress, p.MAC), accept()))
 		}
 	}
-	// Duplicate address detection asks from no address (RFC 4862 section 5.4.2).
+	// Duplicate address detection asks from no address, without an option (RFC
+	// 4862 section 5.4.2) or with a nonce (RFC 7527 section 4.1).
 	for _, target := range []match{ndTargetIs(p.IPv6.Address.Addr()), ndTargetLinkLocal()} {
-		out = append(out, ruleOf(ip6, isICMP, icmp6Type(neighborSolicitation), ip6Source(netip.IPv6Unspecified()), target, accept()))
+		out = append(out,
+			ruleOf(ip6, isICMP, icmp6Type(neighborSolicitation), ip6Source(netip.IPv6Unspecified()), target, ip6Length(ndOptions), accept()),
+			ruleOf(ip6, isICMP, icmp6Type(neighborSolicitation), ip6Source(netip.IPv6Unspecified()), target, ip6Length(ndOptions+8), nonceOption(), accept()))
 	}
 	for _, t := range []uint8{neighborSolicitation, neighborAdvertisement} {
 		out = append(out, ruleOf(ip6, isICMP, icmp6Type(t), drop()))
@@ -92,16 +97,42 @@ func (p Plan) ipv6ToGuest() []rule {
 	}
 	ip6 := etherType("ip6")
 	isICMP, notICMP := l4proto("==", "ipv6-icmp", unix.IPPROTO_ICMPV6), l4proto("!=", "ipv6-icmp", unix.IPPROTO_ICMPV6)
-	return []rule{
-		ruleOf(ip6, l4proto("==", "tcp", unix.IPPROTO_TCP), accept()),
+	return append(append([]rule{ruleOf(ip6, plainTCP(), accept())}, hidingFragments()...),
 		ruleOf(ip6, isICMP, icmp6Type(routerSolicitation), drop()),
 		ruleOf(ip6, isICMP, icmp6Type(routerAdvertisement), drop()),
 		ruleOf(ip6, isICMP, icmp6Type(redirect), drop()),
 		ruleOf(ip6, udpPort("dport", dhcp6ClientPort), drop()),
 		ruleOf(ip6, udpPort("dport", dhcp6ServerPort), drop()),
 		ruleOf(ip6, isICMP, accept()),
-		ruleOf(ip6, notICMP, accept()),
+		ruleOf(ip6, notICMP, accept()))
+}
+
+// plainTCP matches TCP without extension headers.
+func plainTCP() match {
+	tcp := l4proto("==", "tcp", unix.IPPROTO_TCP)
+	return match{tcp.text + " ip6 nexthdr tcp", append(tcp.exprs, comparePayload(expr.PayloadBaseNetworkHeader, 6, []byte{unix.IPPROTO_TCP})...)}
+}
+
+// hidingFragments drops fragments in which extension headers come first. They
+// can fill the first fragment, so that what is ICMPv6 or UDP in the second is
+// of a type or for a port that nobody sees, and the kernel takes the second's
+// own word for what it is. Without them the first fragment, which is 8 bytes at
+// least, has both. RFC 7112 wants the same of hosts.
+func hidingFragments() []rule {
+	var out []rule
+	for _, header := range []byte{unix.IPPROTO_HOPOPTS, unix.IPPROTO_ROUTING, unix.IPPROTO_FRAGMENT, unix.IPPROTO_DSTOPTS} {
+		out = append(out, ruleOf(etherType("ip6"), fragmentNextHeader(header), drop()))
 	}
+	return out
+}
+
+// fragmentNextHeader matches a packet with a fragment header that names what
+// comes after it (RFC 8200 section 4.5).
+func fragmentNextHeader(header byte) match {
+	return match{fmt.Sprintf("frag nexthdr %d", header), []expr.Any{
+		&expr.Exthdr{DestRegister: unix.NFT_REG_1, Op: expr.ExthdrOpIpv6, Type: unix.IPPROTO_FRAGMENT, Offset: 0, Len: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: []byte{header}},
+	}}
 }
 
 func l4proto(op, name string, number byte) match {
@@ -148,6 +179,12 @@ func ndTargetIs(a netip.Addr) match {
 
 func ndTargetLinkLocal() match {
 	return match{"icmpv6 taddr fe80::/64", comparePayload(expr.PayloadBaseTransportHeader, ndTarget, linkLocalPrefix)}
+}
+
+// nonceOption matches a first option that is a nonce of six bytes.
+func nonceOption() match {
+	option := []byte{ndNonce, 1}
+	return match{fmt.Sprintf("@th,%d,16 0x%x", 8*ndOptions, option), comparePayload(expr.PayloadBaseTransportHeader, ndOptions, option)}
 }
 
 // linkLayerOption matches a first option of that kind with that MAC.

@@ -134,14 +134,6 @@ func (s *Session) serve(ctx context.Context) {
 		on.serve(ctx, s.running, s.hook)
 	}
 	s.running.Go(func() error { return s.control.serve(ctx, s) })
-	s.running.Go(func() error {
-		<-ctx.Done()
-		var errs []error
-		for _, on := range s.servers {
-			errs = append(errs, on.close())
-		}
-		return errors.Join(errs...)
-	})
 }
 
 // start proves the path and starts the domain, in the current network namespace.
@@ -249,7 +241,11 @@ func (s *Session) close(ctx context.Context) error {
 		errs = append(errs, s.vm.Shutdown(ctx), s.vm.Close()) //nolint:contextcheck // Close takes none
 	}
 	s.cancel()
-	return errors.Join(append(errs, s.running.Wait())...)
+	errs = append(errs, s.running.Wait())
+	for _, on := range s.servers { // no sooner: a server would take it for a failure
+		errs = append(errs, on.close())
+	}
+	return errors.Join(errs...)
 }
 
 // Status is what only the session knows: how far it is, and the leases.

@@ -4,10 +4,10 @@ import (
 	"flag"
 	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 )
@@ -93,21 +93,5 @@ func generic(code uint8, value ...byte) dhcpv4.Option {
 // golden compares with a file under testdata, or writes it.
 func golden(t *testing.T, name, got string) {
 	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.MkdirAll("testdata", 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if string(want) != got {
-		t.Errorf("differs from %s (write it with -update):\n%s", path, got)
-	}
+	podtest.Golden(t, name, got, *update)
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/netboot"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
 
@@ -117,18 +118,14 @@ func (p *program) leaseFlags(flags *pflag.FlagSet) {
 	flags.Var(addresses(&l.DNS), "dns", "DNS server, repeatable (default: from resolv.conf)")
 	flags.StringArrayVar(&l.Search, "search", nil, "DNS search `domain`, repeatable (default: from resolv.conf)")
 	flags.Var(addresses(&l.NTP), "ntp", "time server, repeatable")
-	flags.StringVar(&l.TFTPServer, "tftp-server", "", "`host` that the firmware loads the boot file from")
+	flags.StringVar(&l.TFTPServer, "tftp-server", "", "`host` that the firmware loads the boot files from; told by IPv6 as well if it is a name or an IPv6 address")
 	flags.Var(&value{kind: "[firmware=]name", parse: func(s string) error {
-		b, err := dhcp.ParseBootFile(s)
-		switch {
-		case err != nil:
+		f, err := netboot.ParseFile(s)
+		if err != nil {
 			return err
-		case b.Firmware == "":
-			l.BootFile = b.Name
-		default:
-			l.BootFiles = append(l.BootFiles, b)
 		}
-		return nil
+		l.BootFiles = append(l.BootFiles, f)
+		return l.BootFiles.Validate()
 	}}, "boot-file", "file or URL that the firmware boots, repeatable: pxelinux.0, efi-x64=ipxe.efi, ipxe=boot.ipxe")
 	flags.Var(&value{kind: "code=value", parse: func(s string) error {
 		o, err := dhcp.ParseOption(s)

@@ -46,13 +46,13 @@ var podSees = map[Shape]string{
 
 // answersARP tells whether somebody answers ARP for the gateway.
 var answersARP = map[Shape]bool{
-	Flannel: true, Bridge: true, Kindnet: true, KindnetDual: true, GKE: true,
+	Flannel: true, Bridge: true, BridgeDual: true, Kindnet: true, KindnetDual: true, GKE: true,
 	Calico: true, CalicoDual: true, Cilium: true, AWS: false, Azure: true,
 }
 
 // ownsGateway tells whether the gateway's address is the node's.
 var ownsGateway = map[Shape]bool{
-	Flannel: true, Bridge: true, Kindnet: true, KindnetDual: true, GKE: true, Cilium: true,
+	Flannel: true, Bridge: true, BridgeDual: true, Kindnet: true, KindnetDual: true, GKE: true, Cilium: true,
 }
 
 func TestShapes(t *testing.T) {

@@ -18,12 +18,13 @@ const (
 	AWS         Shape = "aws"          // /32, permanent neighbour as gateway, jumbo frames
 	Azure       Shape = "azure"        // /16 without connected route, permanent neighbour as gateway
 	Bridge      Shape = "bridge"       // the bridge plugin
+	BridgeDual  Shape = "bridge-dual"  // the same with IPv6
 	L2          Shape = "l2"           // a secondary network without addresses
 )
 
 // Shapes returns all shapes.
 func Shapes() []Shape {
-	return []Shape{Flannel, Kindnet, KindnetDual, Calico, CalicoDual, Cilium, GKE, AWS, Azure, Bridge, L2}
+	return []Shape{Flannel, Kindnet, KindnetDual, Calico, CalicoDual, Cilium, GKE, AWS, Azure, Bridge, BridgeDual, L2}
 }
 
 // layout is what a shape is made of: a veth pair and ip(8) lines on both
@@ -50,6 +51,8 @@ func (s Shape) layout() (layout, bool) {
 		return bridgeLayout("cni0", 1450, "10.244.1", "route add 10.244.0.0/16 via 10.244.1.1 dev eth0"), true
 	case Bridge:
 		return bridgeLayout("cni0", 1500, "10.22.0"), true
+	case BridgeDual:
+		return bridgeDualLayout(), true
 	case Kindnet:
 		return ptpLayout(1500, "10.244.0"), true
 	case GKE:
@@ -96,6 +99,16 @@ func bridgeLayout(bridge string, mtu int, net string, routes ...string) layout {
 			"route add default via " + net + ".1 dev eth0",
 		}, routes...),
 	}
+}
+
+func bridgeDualLayout() layout {
+	l := bridgeLayout("cni0", 1500, "10.22.0")
+	l.v6, l.v6gw = netip.MustParsePrefix("fd00:10:22::7/64"), netip.MustParseAddr("fd00:10:22::1")
+	l.host = append(l.host, "addr add fd00:10:22::1/64 dev cni0")
+	l.pod = append(l.pod,
+		"addr add fd00:10:22::7/64 dev eth0 nodad",
+		"route add default via fd00:10:22::1 dev eth0")
+	return l
 }
 
 // ptpLayout is what plugins/main/ptp with host-local leaves: the connected

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/netboot"
 )
 
 // Limits of a lease's settings.
@@ -55,11 +56,9 @@ type Lease struct {
 	// TFTPServer is where the boot file is: a name or an address (sname, option
 	// 66; siaddr and option 150 too if it is an IPv4 address).
 	TFTPServer string
-	// BootFile is the boot file's name (file unless it is longer than 127 bytes,
-	// option 67). Empty: those that have none in BootFiles are told of none.
-	BootFile string
-	// BootFiles are the boot files of kinds of firmware that need another.
-	BootFiles []BootFile
+	// BootFiles are the boot files, of which each kind of firmware is told its
+	// own (file unless the name is longer than 127 bytes, option 67).
+	BootFiles netboot.Files
 	// Options are sent besides, or instead of, what follows from the fields
 	// above. An Option without a value takes one away.
 	Options []Option
@@ -105,10 +104,9 @@ func (l Lease) Validate() error {
 	check(l.MTU == 0 || l.MTU >= minMTU && l.MTU <= maxMTU, "MTU %d is not within %d and %d", l.MTU, minMTU, maxMTU)
 	check(l.Duration == 0 || l.Duration >= time.Second && l.Duration <= maxDuration,
 		"duration %v is neither 0 (infinite) nor within %v and %v", l.Duration, time.Second, maxDuration)
-	check(isBootString(l.TFTPServer, maxTFTPName), "TFTP server %q is longer than %d bytes or not printable", l.TFTPServer, maxTFTPName)
-	check(isBootString(l.BootFile, maxBootName), "boot file %q is longer than %d bytes or not printable", l.BootFile, maxBootName)
-	if err := l.validateBootFiles(); err != nil {
-		errs = append(errs, err)
+	check(len(l.TFTPServer) <= maxTFTPName && !strings.ContainsFunc(l.TFTPServer, isControl), "TFTP server %q is longer than %d bytes or not printable", l.TFTPServer, maxTFTPName)
+	if err := l.BootFiles.Validate(); err != nil {
+		errs = append(errs, fmt.Errorf("invalid lease: %w", err))
 	}
 	for _, o := range l.Options {
 		if err := o.validate(); err != nil {
@@ -124,9 +122,7 @@ func isHost(a netip.Addr) bool {
 		a.As4()[0] < 240 && a.As4()[0] != 0
 }
 
-func isBootString(s string, limit int) bool {
-	return len(s) <= limit && !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f })
-}
+func isControl(r rune) bool { return r < ' ' || r == 0x7f }
 
 // seconds is the lease time as option 51 has it.
 func (l Lease) seconds() uint32 {

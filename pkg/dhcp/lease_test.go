@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/notes"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/netboot"
 )
 
 func TestValidate(t *testing.T) {
@@ -44,13 +45,10 @@ func TestValidate(t *testing.T) {
 		{"longest", func(l *Lease) { l.Duration = maxDuration }, ""},
 		{"too long", func(l *Lease) { l.Duration = maxDuration + time.Second }, "duration"},
 		{"long TFTP server", func(l *Lease) { l.TFTPServer = strings.Repeat("a", 64) }, "TFTP"},
-		{"long boot file", func(l *Lease) { l.BootFile = strings.Repeat("a", 256) }, "boot file"},
-		{"boot file with NUL", func(l *Lease) { l.BootFile = "a\x00b" }, "boot file"},
-		{"boot files", func(l *Lease) { l.BootFiles = []BootFile{{"bios", "a"}, {"ipxe", "b"}, {"41", "c"}} }, ""},
-		{"boot file of nobody", func(l *Lease) { l.BootFiles = []BootFile{{"", "a"}} }, "no firmware"},
-		{"boot file of unknown firmware", func(l *Lease) { l.BootFiles = []BootFile{{"efi", "a"}} }, "no firmware"},
-		{"boot file without a name", func(l *Lease) { l.BootFiles = []BootFile{{"bios", ""}} }, "no name"},
-		{"two boot files of one firmware", func(l *Lease) { l.BootFiles = []BootFile{{"bios", "a"}, {"bios", "b"}} }, "two"},
+		{"boot files", func(l *Lease) {
+			l.BootFiles = netboot.Files{{Firmware: "bios", Name: "a"}, {Firmware: "ipxe", Name: "b"}, {Name: "c"}}
+		}, ""},
+		{"boot file of unknown firmware", func(l *Lease) { l.BootFiles = netboot.Files{{Firmware: "efi", Name: "a"}} }, "no firmware"},
 		{"owned option", func(l *Lease) { l.Options = []Option{{54, []byte{1, 2, 3, 4}}} }, "option 54"},
 	} {
 		l := testLease()

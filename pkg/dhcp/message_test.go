@@ -14,6 +14,7 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/netboot"
 )
 
 // encode is the message as the server would send it.
@@ -30,7 +31,7 @@ func encode(t *testing.T, lease Lease, req *dhcpv4.DHCPv4) ([]byte, []uint8) {
 // another implementation reads in them.
 func TestGoldenReplies(t *testing.T) {
 	boot := testLease()
-	boot.TFTPServer, boot.BootFile = "10.0.0.5", "ipxe.efi"
+	boot.TFTPServer, boot.BootFiles = "10.0.0.5", netboot.Files{{Name: "ipxe.efi"}}
 	linux := dhcpv4.OptParameterRequestList(linuxList...)
 	for _, c := range []struct {
 		name  string
@@ -154,7 +155,7 @@ func TestFit(t *testing.T) {
 // TestOverloadLeavesBootFields: a PXE client reads sname and file.
 func TestOverloadLeavesBootFields(t *testing.T) {
 	lease := manyRoutes(40)
-	lease.BootFile = "ipxe.efi"
+	lease.BootFiles = netboot.Files{{Name: "ipxe.efi"}}
 	wire, left := encode(t, lease, discover())
 	got, err := dhcpv4.FromBytes(wire)
 	if err != nil {

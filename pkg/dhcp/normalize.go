@@ -27,6 +27,7 @@ func (l Lease) Normalize() (Lease, []string) {
 	l.NTP = n.Addrs("NTP server", l.NTP, serverFault)
 	l.Search = n.Search(l.Search)
 	l.Hostname = n.Hostname(l.Hostname)
+	l.BootFiles = slices.Clone(l.BootFiles)
 	l.Options = lastOptions(&n, l.Options)
 	if l.Router.IsValid() && len(l.Routes) > 0 && !slices.ContainsFunc(l.Routes, isDefault) {
 		n = append(n, fmt.Sprintf("router %v: clients that use the classless static routes ignore it, and those hold no default route", l.Router))

@@ -10,6 +10,7 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/netboot"
 )
 
 const (
@@ -180,7 +181,7 @@ func TestReplyOptions(t *testing.T) {
 	finite := testLease()
 	finite.Duration = 3600e9
 	boot := testLease()
-	boot.TFTPServer, boot.BootFile = "10.0.0.5", "pxelinux.0"
+	boot.TFTPServer, boot.BootFiles = "10.0.0.5", netboot.Files{{Name: "pxelinux.0"}}
 	none := testLease()
 	none.Router, none.Routes, none.MTU, none.Search, none.DNS, none.Hostname = none.Address.Addr().Prev(), nil, 0, nil, nil, ""
 	byHand := testLease()

@@ -19,7 +19,6 @@ type Responder struct {
 	server   []byte
 	refusal  []byte
 	types    [9][]byte
-	files    bootFiles
 	settings settings
 	removed  []uint8 // set by hand to nothing
 	routed   bool    // there are classless static routes
@@ -41,7 +40,6 @@ func (l Lease) Compile() (*Responder, []string, error) {
 		siaddr:   net.IPv4zero,
 		server:   l.Server.AsSlice(),
 		refusal:  fmt.Appendf(nil, "the address is %v", l.Address.Addr()),
-		files:    bootFilesOf(l),
 		settings: settings,
 		routed:   settings.value(optRoutes) != nil,
 	}

@@ -26,12 +26,3 @@ func duidOf(b []byte) (dhcpv6.DUID, error) {
 	}
 	return &dhcpv6.DUIDOpaque{Type: dhcpv6.DUIDType(binary.BigEndian.Uint16(b)), Data: b[2:]}, nil
 }
-
-// identifier is a message's client or server identifier; nil: it has none.
-func identifier(m *dhcpv6.Message, code dhcpv6.OptionCode) []byte {
-	o := m.Options.GetOne(code)
-	if o == nil {
-		return nil
-	}
-	return o.ToBytes()
-}

@@ -9,18 +9,17 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/notes"
 	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/netboot"
 )
 
 // Limits of a lease's settings.
 const (
 	infinity    = math.MaxUint32 * time.Second // RFC 8415 §7.7
 	maxDuration = infinity - time.Second
-	maxURL      = 1024
 	minDUID     = 3 // RFC 8415 §11.1: the type and 1 to 128 bytes
 	maxDUID     = 130
 )
@@ -47,10 +46,9 @@ type Lease struct {
 	// Hostname of the guest, told to those who ask with a name of their own
 	// (option 39). Empty: they are told that theirs is not registered.
 	Hostname string
-	// BootFileURL is where firmware finds its boot file (option 59), and
-	// BootParams what that gets (option 60). Empty: none.
-	BootFileURL string
-	BootParams  []string
+	// BootFiles are the boot files, of which each kind of firmware is told its
+	// own (option 59), by their URLs: DHCPv6 knows no other name (RFC 5970 §3.1).
+	BootFiles netboot.Files
 	// Valid is how long the guest has the address, Preferred how long it uses it
 	// for new connections, in whole seconds. A Valid of 0 is infinite, a
 	// Preferred of 0 as long as Valid.
@@ -72,7 +70,7 @@ func (l Lease) Normalize() (Lease, []string) {
 	l.NTP = n.Addrs("NTP server", l.NTP, notes.IPv6Server)
 	l.Search = n.Search(l.Search)
 	l.Hostname = n.Hostname(l.Hostname)
-	l.BootParams = slices.Clone(l.BootParams)
+	l.BootFiles = urlsOf(&n, l.BootFiles)
 	l.Preferred = cmp.Or(l.Preferred, l.Valid)
 	return l, n
 }
@@ -98,19 +96,20 @@ func (l Lease) Validate() error {
 	check(isDuration(l.Preferred), "preferred lifetime %v is neither 0 (as the valid) nor within %v and %v", l.Preferred, time.Second, maxDuration)
 	check(l.Valid == 0 || l.Preferred <= l.Valid, "preferred lifetime %v is longer than the valid one, %v", l.Preferred, l.Valid)
 
-	if l.BootFileURL != "" {
-		u, err := url.Parse(l.BootFileURL)
-		check(err == nil && u.Scheme != "" && len(l.BootFileURL) <= maxURL && isPrintable(l.BootFileURL), "boot file %q is not a URL", l.BootFileURL)
+	if err := l.BootFiles.Validate(); err != nil {
+		errs = append(errs, fmt.Errorf("invalid lease: %w", err))
 	}
-	size := 0
-	for _, p := range l.BootParams {
-		check(isPrintable(p), "boot parameter %q is not printable", p)
-		size += 2 + len(p)
-	}
-	check(size <= maxURL, "boot parameters have %d bytes, more than %d", size, maxURL)
 	return errors.Join(errs...)
 }
 
-func isPrintable(s string) bool {
-	return !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f })
+// urlsOf are the boot files that have a URL.
+func urlsOf(n *notes.Notes, files netboot.Files) (out netboot.Files) {
+	for _, f := range files {
+		if u, err := url.Parse(f.Name); err != nil || u.Scheme == "" || u.Host == "" {
+			n.Add("DHCPv6 needs a URL, or a TFTP server that has an IPv6 address or a name", "boot file %q", f.Name)
+			continue
+		}
+		out = append(out, f)
+	}
+	return out
 }

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"testing"
 	"time"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/netboot"
 )
 
 func TestNormalize(t *testing.T) {
@@ -46,10 +48,7 @@ func TestValidate(t *testing.T) {
 		"negative":        func(l *Lease) { l.Valid = -time.Second },
 		"longer than all": func(l *Lease) { l.Valid = infinity },
 		"preferred":       func(l *Lease) { l.Preferred, l.Valid = time.Hour, time.Minute },
-		"no URL":          func(l *Lease) { l.BootFileURL = "ipxe.efi" },
-		"control in URL":  func(l *Lease) { l.BootFileURL = "http://a/\x01" },
-		"boot parameter":  func(l *Lease) { l.BootParams = []string{"\x00"} },
-		"boot parameters": func(l *Lease) { l.BootParams = []string{string(make([]byte, 2000))} },
+		"boot files":      func(l *Lease) { l.BootFiles = netboot.Files{{Name: "tftp://a/1"}, {Name: "tftp://a/2"}} },
 	} {
 		l := testLease()
 		change(&l)

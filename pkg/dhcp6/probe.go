@@ -49,7 +49,7 @@ func linkLocal(mac net.HardwareAddr) netip.Addr {
 
 // IsProbe tells whether a message is a SolicitFrame's.
 func IsProbe(m *dhcpv6.Message) bool {
-	return m.MessageType == dhcpv6.MessageTypeSolicit && bytes.Equal(identifier(m, dhcpv6.OptionClientID), probeDUID)
+	return m.MessageType == dhcpv6.MessageTypeSolicit && bytes.Equal(valueOf(m, dhcpv6.OptionClientID), probeDUID)
 }
 
 // ParseReplyFrame reads a DHCPv6 server's message from a whole Ethernet frame, as

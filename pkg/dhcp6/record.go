@@ -3,7 +3,6 @@ package dhcp6
 import (
 	"bytes"
 	"cmp"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -125,19 +124,12 @@ func typeName(m dhcpv6.MessageType) string {
 
 // clientOf reads what the guest says of itself.
 func clientOf(req *dhcpv6.Message) journal.Client {
-	c := journal.Client{ID: fmt.Sprintf("%x", identifier(req, dhcpv6.OptionClientID))}
-	if o := req.Options.GetOne(dhcpv6.OptionFQDN); o != nil {
-		if v := o.ToBytes(); len(v) > 0 {
-			c.Hostname = journal.Printable(labels(v[1:]))
-		}
+	c := journal.Client{ID: fmt.Sprintf("%x", valueOf(req, dhcpv6.OptionClientID))}
+	if v := valueOf(req, dhcpv6.OptionFQDN); len(v) > 0 {
+		c.Hostname = journal.Printable(labels(v[1:]))
 	}
-	if o := req.Options.GetOne(dhcpv6.OptionVendorClass); o != nil {
-		const enterprise = 4 // RFC 8415 §21.16
-		if v := o.ToBytes(); len(v) >= enterprise+2 {
-			size := int(binary.BigEndian.Uint16(v[enterprise:]))
-			v = v[enterprise+2:]
-			c.VendorClass = journal.Printable(v[:min(size, len(v))])
-		}
+	if _, class := vendorClass(req); class != nil {
+		c.VendorClass = journal.Printable(class)
 	}
 	return c
 }

@@ -88,7 +88,7 @@ func (r *Responder) Reply(req *dhcpv6.Message, unicast bool) (*dhcpv6.Message, e
 //	Request, Renew, Release, Decline     must    ours    told to ask all
 //	Information-request                  may     may     dropped
 func (r *Responder) verdict(req *dhcpv6.Message, unicast bool) error {
-	client, server := identifier(req, dhcpv6.OptionClientID) != nil, identifier(req, dhcpv6.OptionServerID)
+	client, server := valueOf(req, dhcpv6.OptionClientID) != nil, valueOf(req, dhcpv6.OptionServerID)
 	switch req.MessageType {
 	case dhcpv6.MessageTypeSolicit, dhcpv6.MessageTypeConfirm, dhcpv6.MessageTypeRebind:
 		switch {

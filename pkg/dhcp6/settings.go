@@ -47,8 +47,6 @@ func settingsOf(l Lease) (out dhcpv6.Options) {
 	}
 	add(dhcpv6.OptionDNSRecursiveNameServer, encodeAddrs(l.DNS))
 	add(dhcpv6.OptionDomainSearchList, encodeNames(l.Search))
-	add(dhcpv6.OptionBootfileURL, []byte(l.BootFileURL))
-	add(dhcpv6.OptionBootfileParam, encodeParams(l.BootParams))
 	add(dhcpv6.OptionNTPServer, encodeNTP(l.NTP))
 	add(dhcpv6.OptionSNTPServerList, encodeAddrs(l.NTP))
 	add(optSolMaxRT, seconds(maxRetry))
@@ -70,6 +68,9 @@ func (r *Responder) addSettings(m, req *dhcpv6.Message) {
 	}
 	if slices.Contains(list, dhcpv6.OptionInformationRefreshTime) && req.MessageType == dhcpv6.MessageTypeInformationRequest {
 		m.Options.Add(&dhcpv6.OptionGeneric{OptionCode: dhcpv6.OptionInformationRefreshTime, OptionData: seconds(refresh)})
+	}
+	if slices.Contains(list, dhcpv6.OptionBootfileURL) {
+		r.addBoot(m, req)
 	}
 	if o := req.Options.GetOne(dhcpv6.OptionFQDN); o != nil && slices.Contains(list, dhcpv6.OptionFQDN) {
 		m.Options.Add(&dhcpv6.OptionGeneric{OptionCode: dhcpv6.OptionFQDN, OptionData: r.name(o.ToBytes())})
@@ -124,14 +125,6 @@ func encodeNTP(servers []netip.Addr) (out []byte) {
 	for _, a := range servers {
 		out = append(out, 0, ntpAddress, 0, 16)
 		out = append(out, a.AsSlice()...)
-	}
-	return out
-}
-
-func encodeParams(params []string) (out []byte) {
-	for _, p := range params {
-		out = binary.BigEndian.AppendUint16(out, uint16(len(p)))
-		out = append(out, p...)
 	}
 	return out
 }

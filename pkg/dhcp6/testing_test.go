@@ -16,6 +16,7 @@ import (
 	"github.com/insomniacslk/dhcp/iana"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/netboot"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -43,7 +44,7 @@ func testLease() Lease {
 func fullLease() Lease {
 	l := testLease()
 	l.NTP = []netip.Addr{netip.MustParseAddr("fd00:10:96::123")}
-	l.BootFileURL, l.BootParams = "http://[fd00::1]/ipxe.efi", []string{"one", "two"}
+	l.BootFiles = netboot.Files{{Name: "tftp://[fd00::1]/ipxe.efi"}, {Firmware: "http-x64", Name: "http://[fd00::1]/ipxe.efi"}, {Firmware: "ipxe", Name: "http://[fd00::1]/boot.ipxe"}}
 	l.Hostname = "vm-a"
 	l.Preferred, l.Valid = 30*time.Minute, time.Hour
 	return l

@@ -21,7 +21,7 @@ esac
 // A guest that knows only what it is told, by router advertisement and DHCPv6,
 // has the pod's IPv6, and keeps it when nobody serves any more.
 func TestGuestHasPodIPv6(t *testing.T) {
-	for _, shape := range []podtest.Shape{podtest.KindnetDual, podtest.CalicoDual} {
+	for _, shape := range []podtest.Shape{podtest.KindnetDual, podtest.CalicoDual, podtest.BridgeDual} {
 		t.Run(string(shape), func(t *testing.T) {
 			t.Parallel()
 			pod := podtest.NewPod(t, shape)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/netboot"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
 
@@ -25,10 +26,9 @@ type LeaseSettings struct {
 	DNS          []netip.Addr // none: the pod's
 	Search       []string     // none: the pod's
 	NTP          []netip.Addr
-	TFTPServer   string
-	BootFile     string          // for all firmware that has none of its own
-	BootFiles    []dhcp.BootFile // for kinds of firmware
-	Options      []dhcp.Option
+	TFTPServer   string        // has the boot files that are no URLs
+	BootFiles    netboot.Files // of each kind of firmware
+	Options      []dhcp.Option // of DHCPv4
 }
 
 // NoDefaultRoute is for [LeaseSettings.DefaultRoute].
@@ -65,7 +65,7 @@ func NewLease(p prepare.Plan, pod discover.Pod, defaultRoute bool, s LeaseSettin
 		MAC: []byte(p.MAC), Address: guestPrefix(p.Interface, address), Routes: routes, MTU: mtu,
 		DNS: dns, Search: search, NTP: ntp,
 		Hostname: cmp.Or(s.Hostname, pod.Hostname), Duration: s.Duration,
-		TFTPServer: s.TFTPServer, BootFile: s.BootFile, BootFiles: s.BootFiles, Options: s.Options,
+		TFTPServer: s.TFTPServer, BootFiles: s.BootFiles, Options: s.Options,
 	}
 	for _, r := range routes {
 		if r.Destination.Bits() == 0 {

@@ -3,12 +3,15 @@ package prestart
 import (
 	"cmp"
 	"net/netip"
+	"net/url"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp6"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/netboot"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/ra"
 )
@@ -23,8 +26,28 @@ func NewLease6(p prepare.Plan, pod discover.Pod, s LeaseSettings) (l dhcp6.Lease
 	dns, search := s.resolver6(p, pod)
 	return dhcp6.Lease{
 		MAC: []byte(p.MAC), Address: p.IPv6.Address.Addr(), Server: server, DNS: dns, Search: search, NTP: s.ntp6(p),
-		Hostname: cmp.Or(s.Hostname, pod.Hostname), Valid: s.Duration,
+		Hostname: cmp.Or(s.Hostname, pod.Hostname), Valid: s.Duration, BootFiles: s.bootFiles6(),
 	}, true
+}
+
+// bootFiles6 are the boot files by their URLs, as DHCPv6 wants them. Those on a
+// TFTP server that has an IPv4 address have none there.
+func (s LeaseSettings) bootFiles6() netboot.Files {
+	host := s.TFTPServer
+	if a, err := netip.ParseAddr(host); err == nil {
+		host = ""
+		if a = a.Unmap(); a.Is6() {
+			host = "[" + a.WithZone("").String() + "]"
+		}
+	}
+	files := slices.Clone(s.BootFiles)
+	for i, f := range files {
+		if host != "" && !strings.Contains(f.Name, "://") {
+			u := url.URL{Scheme: "tftp", Host: host, Path: "/" + strings.TrimPrefix(f.Name, "/")} // RFC 3617
+			files[i].Name = u.String()
+		}
+	}
+	return files
 }
 
 // NewAdvertisement makes the router advertisement for one interface of the pod,

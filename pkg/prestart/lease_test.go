@@ -11,6 +11,7 @@ import (
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/netboot"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
 
@@ -139,11 +140,31 @@ func TestLeaseSettings(t *testing.T) {
 	}
 	own := LeaseSettings{
 		Duration: time.Hour, Hostname: "vm", DNS: []netip.Addr{netip.MustParseAddr("192.0.2.53")}, Search: []string{"example.org"},
-		NTP: []netip.Addr{netip.MustParseAddr("192.0.2.123")}, TFTPServer: "192.0.2.69", BootFile: "boot", Options: []dhcp.Option{{Code: 252}},
+		NTP: []netip.Addr{netip.MustParseAddr("192.0.2.123")}, TFTPServer: "192.0.2.69", BootFiles: netboot.Files{{Name: "boot"}}, Options: []dhcp.Option{{Code: 252}},
 	}
 	lease, _ = NewLease(plan, pod, true, own)
 	if lease.Hostname != "vm" || lease.DNS[0] != own.DNS[0] || lease.Search[0] != "example.org" || lease.Duration != time.Hour ||
-		lease.NTP[0] != own.NTP[0] || lease.TFTPServer != "192.0.2.69" || lease.BootFile != "boot" || lease.Options[0].Code != 252 {
+		lease.NTP[0] != own.NTP[0] || lease.TFTPServer != "192.0.2.69" || lease.BootFiles[0].Name != "boot" || lease.Options[0].Code != 252 {
 		t.Errorf("the settings are not in %+v", lease)
+	}
+}
+
+// TestBootFiles6: DHCPv6 names boot files by URLs.
+func TestBootFiles6(t *testing.T) {
+	for _, c := range []struct{ server, name, want string }{
+		{"fd00::69", "ipxe.efi", "tftp://[fd00::69]/ipxe.efi"},
+		{"fd00::69", "/dir/a file", "tftp://[fd00::69]/dir/a%20file"},
+		{"fe80::1%eth0", "ipxe.efi", "tftp://[fe80::1]/ipxe.efi"},
+		{"boot.example", "ipxe.efi", "tftp://boot.example/ipxe.efi"},
+		{"fd00::69", "http://h/ipxe.efi", "http://h/ipxe.efi"},
+		{"", "http://h/ipxe.efi", "http://h/ipxe.efi"},
+		{"192.0.2.69", "ipxe.efi", "ipxe.efi"}, // which dhcp6 leaves out, and says so
+		{"", "ipxe.efi", "ipxe.efi"},
+	} {
+		given := LeaseSettings{TFTPServer: c.server, BootFiles: netboot.Files{{Firmware: "efi-x64", Name: c.name}}}
+		got := given.bootFiles6()
+		if got[0] != (netboot.File{Firmware: "efi-x64", Name: c.want}) || given.BootFiles[0].Name != c.name {
+			t.Errorf("%s on %q: got %v, given is %v", c.name, c.server, got, given.BootFiles)
+		}
 	}
 }

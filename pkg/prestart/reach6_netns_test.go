@@ -20,7 +20,7 @@ var nodeIPv6 = netip.MustParseAddr("2001:db8::1")
 // of a smaller one on the way, and looks for duplicates of its addresses where
 // others hear it.
 func TestGuestReachesIPv6(t *testing.T) {
-	for _, shape := range []podtest.Shape{podtest.KindnetDual, podtest.CalicoDual} {
+	for _, shape := range []podtest.Shape{podtest.KindnetDual, podtest.CalicoDual, podtest.BridgeDual} {
 		t.Run(string(shape), func(t *testing.T) {
 			t.Parallel()
 			pod := podtest.NewPod(t, shape)
@@ -64,7 +64,7 @@ func TestGuestReachesIPv6(t *testing.T) {
 // Without IPv6 for the VM nothing of it passes, nobody speaks it on the tap, and
 // IPv4 is as ever.
 func TestIPv6Off(t *testing.T) {
-	for _, shape := range []podtest.Shape{podtest.KindnetDual, podtest.CalicoDual} {
+	for _, shape := range []podtest.Shape{podtest.KindnetDual, podtest.CalicoDual, podtest.BridgeDual} {
 		t.Run(string(shape), func(t *testing.T) {
 			t.Parallel()
 			p := newHostilePod(t, shape, prestart.Hook{Network: prepare.Options{NoIPv6: true}})
@@ -132,7 +132,7 @@ func newIPv6Pod(t *testing.T, shape podtest.Shape) *podtest.Pod {
 
 // A pod with IPv6 alone gives its VM that.
 func TestPodWithoutIPv4(t *testing.T) {
-	for _, shape := range []podtest.Shape{podtest.KindnetDual, podtest.CalicoDual} {
+	for _, shape := range []podtest.Shape{podtest.KindnetDual, podtest.CalicoDual, podtest.BridgeDual} {
 		t.Run(string(shape), func(t *testing.T) {
 			t.Parallel()
 			pod := newIPv6Pod(t, shape)

@@ -49,7 +49,9 @@ func settingsOf(l Lease) (out dhcpv6.Options) {
 	add(dhcpv6.OptionDomainSearchList, encodeNames(l.Search))
 	add(dhcpv6.OptionBootfileURL, []byte(l.BootFileURL))
 	add(dhcpv6.OptionBootfileParam, encodeParams(l.BootParams))
-	add(dhcpv6.OptionNTPServer, encodeNTP(l.NTP))
+	for _, a := range l.NTP { // one each (RFC 5908 §4)
+		add(dhcpv6.OptionNTPServer, encodeNTP(a))
+	}
 	add(dhcpv6.OptionSNTPServerList, encodeAddrs(l.NTP))
 	add(optSolMaxRT, seconds(maxRetry))
 	add(optInfMaxRT, seconds(maxRetry))
@@ -120,12 +122,8 @@ func encodeAddrs(addrs []netip.Addr) (out []byte) {
 	return out
 }
 
-func encodeNTP(servers []netip.Addr) (out []byte) {
-	for _, a := range servers {
-		out = append(out, 0, ntpAddress, 0, 16)
-		out = append(out, a.AsSlice()...)
-	}
-	return out
+func encodeNTP(server netip.Addr) []byte {
+	return append([]byte{0, ntpAddress, 0, 16}, server.AsSlice()...)
 }
 
 func encodeParams(params []string) (out []byte) {

@@ -159,15 +159,22 @@ func (i Interface) IPv4() (p netip.Prefix, ok bool) {
 	return netip.Prefix{}, false
 }
 
-// IPv6 returns the first global IPv6 address that is good to use, which is the
-// pod's; ok is false if there is none.
+// IPv6 returns the pod's IPv6 address: of the global ones that are good to use
+// the first that the CNI added, which is the one that Kubernetes knows. The
+// kernel lists the newest first (ipv6_link_dev_addr, net/ipv6/addrconf.c). One
+// with an end, as from a router's prefix, counts only if there is no other. ok
+// is false if there is none.
 func (i Interface) IPv6() (p netip.Prefix, ok bool) {
+	permanent := false
 	for _, a := range i.Addresses {
-		if a.isIPv6() && a.Flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED|unix.IFA_F_DEPRECATED|unix.IFA_F_TEMPORARY) == 0 {
-			return a.Prefix, true
+		if !a.isIPv6() || a.Flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED|unix.IFA_F_DEPRECATED|unix.IFA_F_TEMPORARY) != 0 {
+			continue
+		}
+		if lasts := a.Flags&unix.IFA_F_PERMANENT != 0; lasts || !permanent {
+			p, ok, permanent = a.Prefix, true, lasts
 		}
 	}
-	return netip.Prefix{}, false
+	return p, ok
 }
 
 func (a Address) isIPv6() bool { return a.Prefix.Addr().Is6() && a.Global() }

@@ -185,6 +185,29 @@ func TestDefaultInterface(t *testing.T) {
 	check("net2") // that of the better one
 }
 
+// Of several IPv6 addresses the pod's is the one that its CNI added first.
+func TestSeveralIPv6Addresses(t *testing.T) {
+	t.Parallel()
+	ns := podtest.New(t)
+	ns.IP(t, "link add eth0 type veth peer name peer", "link set peer up", "link set eth0 up")
+	for _, c := range []struct{ add, want string }{
+		{"2001:db8:1::7/64 dev eth0 nodad valid_lft 600 preferred_lft 300", "2001:db8:1::7/64"}, // as from a router's prefix
+		{"fd00::7/64 dev eth0 nodad", "fd00::7/64"},
+		{"2001:db8::7/64 dev eth0 nodad", "fd00::7/64"},
+		{"2001:db8:2::7/64 dev eth0 nodad valid_lft 600 preferred_lft 300", "fd00::7/64"},
+		{"fd00::8/64 dev eth0 nodad preferred_lft 0", "fd00::7/64"},
+	} {
+		ns.IP(t, "addr add "+c.add)
+		pod, err := readPod(t.Context(), t, ns, discover.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, ok := pod.Interfaces[0].IPv6(); !ok || got.String() != c.want {
+			t.Errorf("with %s: got %s, want %s", c.add, got, c.want)
+		}
+	}
+}
+
 // A resolv.conf that is not there costs the VM its DNS, not its start, unless
 // it was asked for.
 func TestReadPodWithoutResolvConf(t *testing.T) {

@@ -208,6 +208,34 @@ func TestSeveralIPv6Addresses(t *testing.T) {
 	}
 }
 
+// A route by several gateways is one by the first, not one to the link.
+func TestRouteBySeveralGateways(t *testing.T) {
+	t.Parallel()
+	ns := podtest.New(t)
+	ns.IP(t, "link add eth0 type veth peer name peer", "link set peer up", "link set eth0 up",
+		"addr add 10.9.0.7/24 dev eth0", "addr add fd00::7/64 dev eth0 nodad",
+		"neigh add fd00::1 lladdr 02:00:00:00:00:01 dev eth0 nud permanent",
+		"route add default nexthop via 10.9.0.1 nexthop via 10.9.0.2",
+		"route add default nexthop via fd00::1 dev eth0 nexthop via fd00::2 dev eth0")
+	pod, err := readPod(t.Context(), t, ns, discover.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := pod.Interfaces[0]
+	if g := in.Gateway6; g == nil || g.Address.String() != "fd00::1" || g.MAC.String() != "02:00:00:00:00:01" {
+		t.Errorf("the IPv6 gateway is %+v", g)
+	}
+	var gateways []string
+	for _, r := range in.Routes {
+		if r.Destination.Bits() == 0 {
+			gateways = append(gateways, r.Gateway.String())
+		}
+	}
+	if d := cmp.Diff([]string{"10.9.0.1", "fd00::1"}, gateways); d != "" {
+		t.Errorf("default routes (-want +got):\n%s", d)
+	}
+}
+
 // A resolv.conf that is not there costs the VM its DNS, not its start, unless
 // it was asked for.
 func TestReadPodWithoutResolvConf(t *testing.T) {

@@ -26,7 +26,7 @@ const discardPort = 9
 func resolveGateways(ctx context.Context, conn *nl.Conn, interfaces []Interface, o Options) error {
 	for i, in := range interfaces {
 		recorded := slices.ContainsFunc(o.Recorded, func(r Interface) bool { return r.Name == in.Name })
-		gateway, ok := in.DefaultGateway6()
+		gateway, ok := in.gatewayIPv6()
 		if _, has := in.IPv6(); recorded || !ok || !has {
 			continue
 		}
@@ -35,7 +35,7 @@ func resolveGateways(ctx context.Context, conn *nl.Conn, interfaces []Interface,
 			return fmt.Errorf("resolve gateway %s: %w", gateway, context.Cause(ctx))
 		}
 		if err != nil {
-			o.Log.Warn("the IPv6 gateway does not answer, so the VM gets no IPv6 default route", "interface", in.Name, "gateway", gateway, "error", err)
+			o.Log.Warn("the IPv6 gateway does not answer, so the VM gets no IPv6 routes", "interface", in.Name, "gateway", gateway, "error", err)
 			continue
 		}
 		interfaces[i].Gateway6 = &Neighbor{Address: gateway, MAC: mac}

@@ -1,6 +1,7 @@
 package discover
 
 import (
+	"cmp"
 	"encoding"
 	"fmt"
 	"net"
@@ -55,8 +56,8 @@ type Interface struct {
 	Addresses []Address  `json:"addresses,omitempty"`
 	Routes    []Route    `json:"routes,omitempty"`    // of all tables but local, in the kernel's order
 	Neighbors []Neighbor `json:"neighbors,omitempty"` // permanent ones
-	// Gateway6 is the gateway of the IPv6 default route, with its MAC; nil: there
-	// is none, or it does not answer.
+	// Gateway6 is the gateway of the widest IPv6 route, which is the default one if
+	// there is one, with its MAC; nil: there is none, or it does not answer.
 	Gateway6 *Neighbor `json:"gateway6,omitempty"`
 }
 
@@ -185,17 +186,19 @@ func (a Address) checking() bool {
 	return a.isIPv6() && a.Flags&unix.IFA_F_TENTATIVE != 0 && a.Flags&unix.IFA_F_DADFAILED == 0
 }
 
-// DefaultGateway6 returns the gateway of the IPv6 default route; ok is false if
-// there is none.
-func (i Interface) DefaultGateway6() (gateway netip.Addr, ok bool) {
-	metric := 0
+// gatewayIPv6 returns the gateway of the widest IPv6 route, the best one of
+// several; ok is false if there is none.
+func (i Interface) gatewayIPv6() (gateway netip.Addr, ok bool) {
+	var best Route
 	for _, r := range i.Routes {
-		if r.Table == unix.RT_TABLE_MAIN && r.Type == unix.RTN_UNICAST && r.Destination.Addr().Is6() && r.Destination.Bits() == 0 &&
-			r.Gateway.IsValid() && (!ok || r.Metric < metric) {
-			gateway, metric, ok = r.Gateway, r.Metric, true
+		if r.Table != unix.RT_TABLE_MAIN || r.Type != unix.RTN_UNICAST || !r.Destination.Addr().Is6() || !r.Gateway.IsValid() {
+			continue
+		}
+		if !ok || cmp.Or(cmp.Compare(r.Destination.Bits(), best.Destination.Bits()), cmp.Compare(r.Metric, best.Metric)) < 0 {
+			best, ok = r, true
 		}
 	}
-	return gateway, ok
+	return best.Gateway, ok
 }
 
 // newInterface collects what the kernel has of one link.

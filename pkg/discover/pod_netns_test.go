@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -233,6 +234,30 @@ func TestRouteBySeveralGateways(t *testing.T) {
 	}
 	if d := cmp.Diff([]string{"10.9.0.1", "fd00::1"}, gateways); d != "" {
 		t.Errorf("default routes (-want +got):\n%s", d)
+	}
+}
+
+// The IPv6 gateway is that of the widest route, by its best: not every network
+// has a default route.
+func TestIPv6Gateway(t *testing.T) {
+	t.Parallel()
+	ns := podtest.New(t)
+	ns.IP(t, "link add eth0 type veth peer name peer", "link set peer up", "link set eth0 up", "addr add fd00::7/64 dev eth0 nodad")
+	for i, c := range []struct{ add, want string }{
+		{"fd10::/48 via fd00::1", "fd00::1"},
+		{"fd20::/32 via fd00::2", "fd00::2"},
+		{"default via fd00::3 table 100", "fd00::2"},
+		{"default via fd00::4 metric 2000", "fd00::4"},
+		{"default via fd00::5 metric 1000", "fd00::5"},
+	} {
+		ns.IP(t, fmt.Sprintf("neigh add fd00::%d lladdr 02:00:00:00:00:0%d dev eth0 nud permanent", i+1, i+1), "route add "+c.add)
+		pod, err := readPod(t.Context(), t, ns, discover.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if g := pod.Interfaces[0].Gateway6; g == nil || g.Address.String() != c.want {
+			t.Errorf("with %s: got %+v, want %s", c.add, g, c.want)
+		}
 	}
 }
 

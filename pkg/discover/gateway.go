@@ -63,7 +63,7 @@ func resolve(ctx context.Context, conn *nl.Conn, in Interface, address netip.Add
 			}
 		}
 		if !asked {
-			if err := knock(address, in.Index); err != nil {
+			if err := knock(address, in); err != nil {
 				return nil, err
 			}
 			asked = true
@@ -74,16 +74,20 @@ func resolve(ctx context.Context, conn *nl.Conn, in Interface, address netip.Add
 	}
 }
 
-// knock sends an empty datagram, for which the kernel must know the MAC.
-func knock(address netip.Addr, index int) error {
+// knock sends an empty datagram by the interface, whatever the routes by others,
+// for which the kernel must know the MAC.
+func knock(address netip.Addr, in Interface) error {
 	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open socket: %w", err)
 	}
 	defer unix.Close(fd)
+	if err := unix.BindToDevice(fd, in.Name); err != nil {
+		return fmt.Errorf("bind socket to %s: %w", in.Name, err)
+	}
 	to := &unix.SockaddrInet6{Port: discardPort, Addr: address.As16()}
 	if address.IsLinkLocalUnicast() {
-		to.ZoneId = uint32(index)
+		to.ZoneId = uint32(in.Index)
 	}
 	if err := unix.Sendto(fd, nil, unix.MSG_DONTWAIT, to); err != nil {
 		return fmt.Errorf("send to %s: %w", address, err)

@@ -261,6 +261,23 @@ func TestIPv6Gateway(t *testing.T) {
 	}
 }
 
+// A gateway is looked for on its route's link, though another has the same network.
+func TestIPv6GatewayOnItsLink(t *testing.T) {
+	t.Parallel()
+	ns, node := podtest.New(t), podtest.New(t)
+	ns.IP(t, "link add eth0 type veth peer name peer0 netns "+node.Path(), "link set eth0 up", "addr add fd00::7/64 dev eth0 nodad",
+		"link add net1 type veth peer name peer1 netns "+node.Path(), "link set net1 up", "addr add fd00::8/64 dev net1 nodad",
+		"route add fd20::/16 via fd00::99 dev net1")
+	node.IP(t, "link set peer0 up", "link set peer1 up", "addr add fd00::99/64 dev peer1 nodad")
+	pod, err := readPod(t.Context(), t, ns, discover.Options{Interfaces: []string{"eth0", "net1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if g := pod.Interfaces[1].Gateway6; g == nil || g.Address.String() != "fd00::99" {
+		t.Errorf("the gateway of net1 is %+v", g)
+	}
+}
+
 // A resolv.conf that is not there costs the VM its DNS, not its start, unless
 // it was asked for.
 func TestReadPodWithoutResolvConf(t *testing.T) {

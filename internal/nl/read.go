@@ -24,14 +24,13 @@ type Address struct {
 // Route is a route of any table and family (linux/rtnetlink.h).
 type Route struct {
 	Index       int // of the link it leaves by; that of the first next hop if there are several; 0: none
-	NextHops    int // how many links it leaves by
 	Table       int
 	Type        uint8
 	Protocol    uint8
 	Scope       uint8
 	OnLink      bool // RTNH_F_ONLINK: the gateway need not be in a connected network
 	Destination netip.Prefix
-	Gateway     netip.Addr // zero: the destination is on the link
+	Gateway     netip.Addr // of the first next hop; zero: the destination is on the link
 	Source      netip.Addr // preferred source; zero: none
 	MTU         int        // 0: the link's
 	Metric      int
@@ -155,7 +154,7 @@ func parseRoute(m []byte) (Route, bool, error) {
 	}
 	r := Route{
 		Table: int(h.Table), Type: h.Type, Protocol: h.Protocol, Scope: h.Scope,
-		OnLink: h.Flags&unix.RTNH_F_ONLINK != 0, NextHops: 1, Message: slices.Clone(m),
+		OnLink: h.Flags&unix.RTNH_F_ONLINK != 0, Message: slices.Clone(m),
 	}
 	destination := netip.IPv4Unspecified()
 	if h.Family == unix.AF_INET6 {
@@ -178,7 +177,7 @@ func parseRoute(m []byte) (Route, bool, error) {
 		case unix.RTA_METRICS:
 			r.MTU, err = routeMTU(a.Value)
 		case unix.RTA_MULTIPATH:
-			r.Index, r.NextHops = nextHops(a.Value)
+			r.Index, r.Gateway, err = firstNextHop(a.Value)
 		}
 		if err != nil {
 			return Route{}, false, fmt.Errorf("parse route message: %w", err)
@@ -201,21 +200,26 @@ func routeMTU(b []byte) (int, error) {
 	return 0, nil
 }
 
-// nextHops returns the first link of a multipath route and how many there are.
-func nextHops(b []byte) (index, n int) {
-	for len(b) >= unix.SizeofRtNexthop {
-		size := int(binary.NativeEndian.Uint16(b))
-		if n == 0 {
-			index = int(uint32Of(b[4:8]))
-		}
-		n++
-		size = (size + unix.RTA_ALIGNTO - 1) &^ (unix.RTA_ALIGNTO - 1)
-		if size < unix.SizeofRtNexthop || size > len(b) {
-			break
-		}
-		b = b[size:]
+// firstNextHop returns the link and the gateway of a multipath route's first
+// next hop (struct rtnexthop, linux/rtnetlink.h).
+func firstNextHop(b []byte) (index int, gateway netip.Addr, err error) {
+	if len(b) < unix.SizeofRtNexthop {
+		return 0, gateway, nil
 	}
-	return index, n
+	size := int(binary.NativeEndian.Uint16(b))
+	if size < unix.SizeofRtNexthop || size > len(b) {
+		return 0, gateway, fmt.Errorf("next hop has %d bytes of %d", size, len(b))
+	}
+	attrs, err := nl.ParseRouteAttr(b[unix.SizeofRtNexthop:size])
+	if err != nil {
+		return 0, gateway, err
+	}
+	for _, a := range attrs {
+		if attrType(a) == unix.RTA_GATEWAY {
+			gateway, _ = netip.AddrFromSlice(a.Value)
+		}
+	}
+	return int(uint32Of(b[4:8])), gateway, nil
 }
 
 func parseNeighbor(m []byte) (Neighbor, bool, error) {

@@ -87,8 +87,10 @@ func Parse6(b []byte, protocol uint8, checksumPending bool) (Packet6, error) {
 	if checksumPending {
 		return p, nil
 	}
-	// There is always a checksum: zero does not mean none (RFC 8200 §8.1).
-	if binary.BigEndian.Uint16(p.Payload[at:]) == 0 || Fold(pseudoSum6(ip, p.Payload)) != 0xffff {
+	// UDP always has a checksum, which is then not zero (RFC 8200 §8.1). That of
+	// ICMPv6 may be.
+	missing := protocol == unix.IPPROTO_UDP && binary.BigEndian.Uint16(p.Payload[at:]) == 0
+	if missing || Fold(pseudoSum6(ip, p.Payload)) != 0xffff {
 		return Packet6{}, ErrBadChecksum
 	}
 	return p, nil

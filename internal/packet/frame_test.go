@@ -91,6 +91,27 @@ func TestChecksumNeverZero(t *testing.T) {
 	}
 }
 
+// TestICMPv6ChecksumZero: a sender of ICMPv6 need not write another number in
+// the place of a checksum that is zero (RFC 4443 §2.3).
+func TestICMPv6ChecksumZero(t *testing.T) {
+	p := testPacket
+	p.Protocol = unix.IPPROTO_ICMPV6
+	for i := range 1 << 16 {
+		b := append(make([]byte, Head6Len+4), byte(i>>8), byte(i))
+		Seal6(b, p)
+		sum := b[Head6Len+2 : Head6Len+4]
+		if binary.BigEndian.Uint16(sum) != 0xffff {
+			continue
+		}
+		clear(sum)
+		if _, err := Parse6(b, unix.IPPROTO_ICMPV6, false); err != nil {
+			t.Errorf("payload %04x: %v", i, err)
+		}
+		return
+	}
+	t.Error("no payload whose checksum is zero was tried")
+}
+
 func TestMulticastMAC(t *testing.T) {
 	if got := MulticastMAC(netip.MustParseAddr("ff02::1:ff28:9c5a")); got != (MAC{0x33, 0x33, 0xff, 0x28, 0x9c, 0x5a}) {
 		t.Errorf("got %x", got)

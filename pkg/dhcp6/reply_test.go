@@ -3,6 +3,8 @@ package dhcp6
 import (
 	"bytes"
 	"fmt"
+	"net"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -158,6 +160,33 @@ func TestSettings(t *testing.T) {
 		if got := transcript(reply, err); got != c.want {
 			t.Errorf("%s: got %s, want %s", c.name, got, c.want)
 		}
+	}
+}
+
+// TestNTP: an option has one time source, and there is one for each (RFC 5908 §4).
+func TestNTP(t *testing.T) {
+	lease := fullLease()
+	lease.NTP = append(lease.NTP, netip.MustParseAddr("fd00:10:96::124"))
+	reply, err := lease.Reply(parsed(t, message(inform, oro(dhcpv6.OptionNTPServer))), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	read, err := dhcpv6.MessageFromBytes(reply.ToBytes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, o := range read.Options.Get(dhcpv6.OptionNTPServer) {
+		sources := o.(*dhcpv6.OptNTPServer).Suboptions
+		if len(sources) != 1 {
+			t.Errorf("an option has %d sources", len(sources))
+		}
+		for _, s := range sources {
+			got = append(got, net.IP(*s.(*dhcpv6.NTPSuboptionSrvAddr)).String())
+		}
+	}
+	if fmt.Sprint(got) != fmt.Sprint(lease.NTP) {
+		t.Errorf("got %v, want %v", got, lease.NTP)
 	}
 }
 

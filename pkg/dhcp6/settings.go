@@ -47,7 +47,9 @@ func settingsOf(l Lease) (out dhcpv6.Options) {
 	}
 	add(dhcpv6.OptionDNSRecursiveNameServer, encodeAddrs(l.DNS))
 	add(dhcpv6.OptionDomainSearchList, encodeNames(l.Search))
-	add(dhcpv6.OptionNTPServer, encodeNTP(l.NTP))
+	for _, a := range l.NTP { // one each (RFC 5908 §4)
+		add(dhcpv6.OptionNTPServer, encodeNTP(a))
+	}
 	add(dhcpv6.OptionSNTPServerList, encodeAddrs(l.NTP))
 	add(optSolMaxRT, seconds(maxRetry))
 	add(optInfMaxRT, seconds(maxRetry))
@@ -121,12 +123,8 @@ func encodeAddrs(addrs []netip.Addr) (out []byte) {
 	return out
 }
 
-func encodeNTP(servers []netip.Addr) (out []byte) {
-	for _, a := range servers {
-		out = append(out, 0, ntpAddress, 0, 16)
-		out = append(out, a.AsSlice()...)
-	}
-	return out
+func encodeNTP(server netip.Addr) []byte {
+	return append([]byte{0, ntpAddress, 0, 16}, server.AsSlice()...)
 }
 
 // encodeNames writes names without compression (RFC 8415 §10). The names have

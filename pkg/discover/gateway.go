@@ -26,7 +26,7 @@ const discardPort = 9
 func resolveGateways(ctx context.Context, conn *nl.Conn, interfaces []Interface, o Options) error {
 	for i, in := range interfaces {
 		recorded := slices.ContainsFunc(o.Recorded, func(r Interface) bool { return r.Name == in.Name })
-		gateway, ok := in.DefaultGateway6()
+		gateway, ok := in.gatewayIPv6()
 		if _, has := in.IPv6(); recorded || !ok || !has {
 			continue
 		}
@@ -35,7 +35,7 @@ func resolveGateways(ctx context.Context, conn *nl.Conn, interfaces []Interface,
 			return fmt.Errorf("resolve gateway %s: %w", gateway, context.Cause(ctx))
 		}
 		if err != nil {
-			o.Log.Warn("the IPv6 gateway does not answer, so the VM gets no IPv6 default route", "interface", in.Name, "gateway", gateway, "error", err)
+			o.Log.Warn("the IPv6 gateway does not answer, so the VM gets no IPv6 routes", "interface", in.Name, "gateway", gateway, "error", err)
 			continue
 		}
 		interfaces[i].Gateway6 = &Neighbor{Address: gateway, MAC: mac}
@@ -63,7 +63,7 @@ func resolve(ctx context.Context, conn *nl.Conn, in Interface, address netip.Add
 			}
 		}
 		if !asked {
-			if err := knock(address, in.Index); err != nil {
+			if err := knock(address, in); err != nil {
 				return nil, err
 			}
 			asked = true
@@ -74,16 +74,20 @@ func resolve(ctx context.Context, conn *nl.Conn, in Interface, address netip.Add
 	}
 }
 
-// knock sends an empty datagram, for which the kernel must know the MAC.
-func knock(address netip.Addr, index int) error {
+// knock sends an empty datagram by the interface, whatever the routes by others,
+// for which the kernel must know the MAC.
+func knock(address netip.Addr, in Interface) error {
 	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open socket: %w", err)
 	}
 	defer unix.Close(fd)
+	if err := unix.BindToDevice(fd, in.Name); err != nil {
+		return fmt.Errorf("bind socket to %s: %w", in.Name, err)
+	}
 	to := &unix.SockaddrInet6{Port: discardPort, Addr: address.As16()}
 	if address.IsLinkLocalUnicast() {
-		to.ZoneId = uint32(index)
+		to.ZoneId = uint32(in.Index)
 	}
 	if err := unix.Sendto(fd, nil, unix.MSG_DONTWAIT, to); err != nil {
 		return fmt.Errorf("send to %s: %w", address, err)

@@ -1,6 +1,7 @@
 package discover
 
 import (
+	"cmp"
 	"encoding"
 	"fmt"
 	"net"
@@ -55,8 +56,8 @@ type Interface struct {
 	Addresses []Address  `json:"addresses,omitempty"`
 	Routes    []Route    `json:"routes,omitempty"`    // of all tables but local, in the kernel's order
 	Neighbors []Neighbor `json:"neighbors,omitempty"` // permanent ones
-	// Gateway6 is the gateway of the IPv6 default route, with its MAC; nil: there
-	// is none, or it does not answer.
+	// Gateway6 is the gateway of the widest IPv6 route, which is the default one if
+	// there is one, with its MAC; nil: there is none, or it does not answer.
 	Gateway6 *Neighbor `json:"gateway6,omitempty"`
 }
 
@@ -159,15 +160,22 @@ func (i Interface) IPv4() (p netip.Prefix, ok bool) {
 	return netip.Prefix{}, false
 }
 
-// IPv6 returns the first global IPv6 address that is good to use, which is the
-// pod's; ok is false if there is none.
+// IPv6 returns the pod's IPv6 address: of the global ones that are good to use
+// the first that the CNI added, which is the one that Kubernetes knows. The
+// kernel lists the newest first (ipv6_link_dev_addr, net/ipv6/addrconf.c). One
+// with an end, as from a router's prefix, counts only if there is no other. ok
+// is false if there is none.
 func (i Interface) IPv6() (p netip.Prefix, ok bool) {
+	permanent := false
 	for _, a := range i.Addresses {
-		if a.isIPv6() && a.Flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED|unix.IFA_F_DEPRECATED|unix.IFA_F_TEMPORARY) == 0 {
-			return a.Prefix, true
+		if !a.isIPv6() || a.Flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED|unix.IFA_F_DEPRECATED|unix.IFA_F_TEMPORARY) != 0 {
+			continue
+		}
+		if lasts := a.Flags&unix.IFA_F_PERMANENT != 0; lasts || !permanent {
+			p, ok, permanent = a.Prefix, true, lasts
 		}
 	}
-	return netip.Prefix{}, false
+	return p, ok
 }
 
 func (a Address) isIPv6() bool { return a.Prefix.Addr().Is6() && a.Global() }
@@ -178,17 +186,19 @@ func (a Address) checking() bool {
 	return a.isIPv6() && a.Flags&unix.IFA_F_TENTATIVE != 0 && a.Flags&unix.IFA_F_DADFAILED == 0
 }
 
-// DefaultGateway6 returns the gateway of the IPv6 default route; ok is false if
-// there is none.
-func (i Interface) DefaultGateway6() (gateway netip.Addr, ok bool) {
-	metric := 0
+// gatewayIPv6 returns the gateway of the widest IPv6 route, the best one of
+// several; ok is false if there is none.
+func (i Interface) gatewayIPv6() (gateway netip.Addr, ok bool) {
+	var best Route
 	for _, r := range i.Routes {
-		if r.Table == unix.RT_TABLE_MAIN && r.Type == unix.RTN_UNICAST && r.Destination.Addr().Is6() && r.Destination.Bits() == 0 &&
-			r.Gateway.IsValid() && (!ok || r.Metric < metric) {
-			gateway, metric, ok = r.Gateway, r.Metric, true
+		if r.Table != unix.RT_TABLE_MAIN || r.Type != unix.RTN_UNICAST || !r.Destination.Addr().Is6() || !r.Gateway.IsValid() {
+			continue
+		}
+		if !ok || cmp.Or(cmp.Compare(r.Destination.Bits(), best.Destination.Bits()), cmp.Compare(r.Metric, best.Metric)) < 0 {
+			best, ok = r, true
 		}
 	}
-	return gateway, ok
+	return best.Gateway, ok
 }
 
 // newInterface collects what the kernel has of one link.

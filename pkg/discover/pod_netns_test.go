@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -183,6 +184,98 @@ func TestDefaultInterface(t *testing.T) {
 	check("net1") // that of the default route
 	ns.IP(t, "addr add 10.8.0.7/24 dev net2", "route add default via 10.8.0.1 metric 50")
 	check("net2") // that of the better one
+}
+
+// Of several IPv6 addresses the pod's is the one that its CNI added first.
+func TestSeveralIPv6Addresses(t *testing.T) {
+	t.Parallel()
+	ns := podtest.New(t)
+	ns.IP(t, "link add eth0 type veth peer name peer", "link set peer up", "link set eth0 up")
+	for _, c := range []struct{ add, want string }{
+		{"2001:db8:1::7/64 dev eth0 nodad valid_lft 600 preferred_lft 300", "2001:db8:1::7/64"}, // as from a router's prefix
+		{"fd00::7/64 dev eth0 nodad", "fd00::7/64"},
+		{"2001:db8::7/64 dev eth0 nodad", "fd00::7/64"},
+		{"2001:db8:2::7/64 dev eth0 nodad valid_lft 600 preferred_lft 300", "fd00::7/64"},
+		{"fd00::8/64 dev eth0 nodad preferred_lft 0", "fd00::7/64"},
+	} {
+		ns.IP(t, "addr add "+c.add)
+		pod, err := readPod(t.Context(), t, ns, discover.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, ok := pod.Interfaces[0].IPv6(); !ok || got.String() != c.want {
+			t.Errorf("with %s: got %s, want %s", c.add, got, c.want)
+		}
+	}
+}
+
+// A route by several gateways is one by the first, not one to the link.
+func TestRouteBySeveralGateways(t *testing.T) {
+	t.Parallel()
+	ns := podtest.New(t)
+	ns.IP(t, "link add eth0 type veth peer name peer", "link set peer up", "link set eth0 up",
+		"addr add 10.9.0.7/24 dev eth0", "addr add fd00::7/64 dev eth0 nodad",
+		"neigh add fd00::1 lladdr 02:00:00:00:00:01 dev eth0 nud permanent",
+		"route add default nexthop via 10.9.0.1 nexthop via 10.9.0.2",
+		"route add default nexthop via fd00::1 dev eth0 nexthop via fd00::2 dev eth0")
+	pod, err := readPod(t.Context(), t, ns, discover.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := pod.Interfaces[0]
+	if g := in.Gateway6; g == nil || g.Address.String() != "fd00::1" || g.MAC.String() != "02:00:00:00:00:01" {
+		t.Errorf("the IPv6 gateway is %+v", g)
+	}
+	var gateways []string
+	for _, r := range in.Routes {
+		if r.Destination.Bits() == 0 {
+			gateways = append(gateways, r.Gateway.String())
+		}
+	}
+	if d := cmp.Diff([]string{"10.9.0.1", "fd00::1"}, gateways); d != "" {
+		t.Errorf("default routes (-want +got):\n%s", d)
+	}
+}
+
+// The IPv6 gateway is that of the widest route, by its best: not every network
+// has a default route.
+func TestIPv6Gateway(t *testing.T) {
+	t.Parallel()
+	ns := podtest.New(t)
+	ns.IP(t, "link add eth0 type veth peer name peer", "link set peer up", "link set eth0 up", "addr add fd00::7/64 dev eth0 nodad")
+	for i, c := range []struct{ add, want string }{
+		{"fd10::/48 via fd00::1", "fd00::1"},
+		{"fd20::/32 via fd00::2", "fd00::2"},
+		{"default via fd00::3 table 100", "fd00::2"},
+		{"default via fd00::4 metric 2000", "fd00::4"},
+		{"default via fd00::5 metric 1000", "fd00::5"},
+	} {
+		ns.IP(t, fmt.Sprintf("neigh add fd00::%d lladdr 02:00:00:00:00:0%d dev eth0 nud permanent", i+1, i+1), "route add "+c.add)
+		pod, err := readPod(t.Context(), t, ns, discover.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if g := pod.Interfaces[0].Gateway6; g == nil || g.Address.String() != c.want {
+			t.Errorf("with %s: got %+v, want %s", c.add, g, c.want)
+		}
+	}
+}
+
+// A gateway is looked for on its route's link, though another has the same network.
+func TestIPv6GatewayOnItsLink(t *testing.T) {
+	t.Parallel()
+	ns, node := podtest.New(t), podtest.New(t)
+	ns.IP(t, "link add eth0 type veth peer name peer0 netns "+node.Path(), "link set eth0 up", "addr add fd00::7/64 dev eth0 nodad",
+		"link add net1 type veth peer name peer1 netns "+node.Path(), "link set net1 up", "addr add fd00::8/64 dev net1 nodad",
+		"route add fd20::/16 via fd00::99 dev net1")
+	node.IP(t, "link set peer0 up", "link set peer1 up", "addr add fd00::99/64 dev peer1 nodad")
+	pod, err := readPod(t.Context(), t, ns, discover.Options{Interfaces: []string{"eth0", "net1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if g := pod.Interfaces[1].Gateway6; g == nil || g.Address.String() != "fd00::99" {
+		t.Errorf("the gateway of net1 is %+v", g)
+	}
 }
 
 // A resolv.conf that is not there costs the VM its DNS, not its start, unless

@@ -162,6 +162,7 @@ func TestOddPod(t *testing.T) {
 		"route add 198.51.100.0/24 nexthop via 10.9.0.1 weight 1 nexthop via 10.9.0.2 weight 3",
 		"route add blackhole 203.0.113.128/25",
 		"route add fd00:99::/64 via fd00:9::1 dev eth0 metric 33",
+		"route add fd00:98::/64 nexthop via fd00:9::1 dev eth0 weight 1 nexthop via fd00:9::2 dev eth0 weight 3",
 		"rule add from 10.9.0.7 table 100 priority 1000",
 		"neigh add 10.9.0.1 lladdr 02:00:00:00:00:01 dev eth0 nud permanent",
 		"neigh add fd00:9::1 lladdr 02:00:00:00:00:01 dev eth0 nud permanent")

@@ -26,19 +26,10 @@ const (
 func (p Plan) guard() table {
 	tap, uplink := p.Tap.Name, p.Bridge.Uplink
 	g := table{family: bridgeFamily, name: tablePrefix + p.Interface.Name}
-	// A network without IPAM: the VM may have any address, but one MAC.
-	if _, hasIPv6 := p.Interface.IPv6(); len(p.ipv4()) == 0 && !hasIPv6 {
-		g.chains = []chain{{name: guardOnlyChain, hook: "prerouting", rules: []rule{
-			ruleOf(iif(tap), etherSource("!=", p.MAC), drop()),
-		}}}
-		return g
-	}
-	g.chains = []chain{
-		{name: guardFirstChain, rules: slices.Concat(fromGuest(p.MAC, p.ipv4()), p.ipv6FromGuest(), []rule{ruleOf(drop())})},
-		{name: "to_guest", rules: slices.Concat(toGuest(p.MAC), p.ipv6ToGuest(), []rule{ruleOf(drop())})},
-		{name: "prerouting", hook: "prerouting", rules: []rule{ruleOf(iif(tap), jump(guardFirstChain))}},
-		{name: "forward", hook: "forward", rules: []rule{ruleOf(oif(tap), jump("to_guest"))}},
-		// The pod's own stack neither hears nor speaks on this bridge.
+	// The pod's own stack neither hears nor speaks on this bridge. It would make
+	// itself an address of any router's prefix (RFC 4862 section 5.5.3), the
+	// VM's among them.
+	pod := []chain{
 		{name: "input", hook: "input", rules: []rule{
 			ruleOf(iif(tap), drop()),
 			ruleOf(iif(uplink), drop()),
@@ -48,6 +39,19 @@ func (p Plan) guard() table {
 			ruleOf(oif(uplink), drop()),
 		}},
 	}
+	// A network without IPAM: the VM may have any address, but one MAC.
+	if _, hasIPv6 := p.Interface.IPv6(); len(p.ipv4()) == 0 && !hasIPv6 {
+		g.chains = append([]chain{{name: guardOnlyChain, hook: "prerouting", rules: []rule{
+			ruleOf(iif(tap), etherSource("!=", p.MAC), drop()),
+		}}}, pod...)
+		return g
+	}
+	g.chains = append([]chain{
+		{name: guardFirstChain, rules: slices.Concat(fromGuest(p.MAC, p.ipv4()), p.ipv6FromGuest(), []rule{ruleOf(drop())})},
+		{name: "to_guest", rules: slices.Concat(toGuest(p.MAC), p.ipv6ToGuest(), []rule{ruleOf(drop())})},
+		{name: "prerouting", hook: "prerouting", rules: []rule{ruleOf(iif(tap), jump(guardFirstChain))}},
+		{name: "forward", hook: "forward", rules: []rule{ruleOf(oif(tap), jump("to_guest"))}},
+	}, pod...)
 	return g
 }
 

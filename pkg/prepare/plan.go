@@ -68,8 +68,8 @@ type IPv6 struct {
 	Router *Router `json:"router,omitempty"`
 }
 
-// Router is the VM's default router, which IPv6 knows by a link-local address
-// only (RFC 4861 section 6.1.2).
+// Router is whom the VM's IPv6 routes lead to, which IPv6 knows by a link-local
+// address only (RFC 4861 section 6.1.2).
 type Router struct {
 	LinkLocal netip.Addr            `json:"linkLocal"`
 	MAC       discover.HardwareAddr `json:"mac"` // the gateway's

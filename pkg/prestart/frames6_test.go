@@ -78,6 +78,15 @@ func neighbor(from, to party, kind byte, target netip.Addr, options ...[]byte) [
 	return icmp6From(from, to, kind, 255, flags, target.AsSlice(), slices.Concat(options...))
 }
 
+// router is an advertisement of a default router that has all make themselves
+// addresses of a prefix of 64 bits (RFC 4861 sections 4.2 and 4.6.2).
+func router(mac net.HardwareAddr, prefix string) []byte {
+	from := party{mac, netip.MustParseAddr("fe80::1")}
+	head := []byte{64, 0, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0}
+	prefixOf := []byte{prefixOption, 4, 64, 0xc0, 0, 0, 0xe, 0x10, 0, 0, 0xe, 0x10, 0, 0, 0, 0}
+	return icmp6From(from, allNodes, advertiseRouter, 255, head, prefixOf, netip.MustParseAddr(prefix).AsSlice())
+}
+
 // option is one of neighbour discovery with six bytes in it.
 func option(kind byte, mac net.HardwareAddr) []byte { return append([]byte{kind, 1}, mac...) }
 

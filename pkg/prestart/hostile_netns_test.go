@@ -305,6 +305,25 @@ func TestGuardWithoutAddresses(t *testing.T) {
 	}, udp(other, p.vm, anyPort, 40001, "marker"), "")
 }
 
+// A router on a network without addresses, the VM among them, gives the pod
+// neither an address nor a route.
+func TestPodHearsNoRouter(t *testing.T) {
+	t.Parallel()
+	p := newHostilePod(t, podtest.L2, prestart.Hook{})
+	routes := p.pod.Pod.Run(t, "ip", "-6", "route")
+	other := party{stranger.mac, stranger.ip}
+	p.judgeSent(t, []try{{"router", router(p.vm.mac, "2001:db8:1::"), verdict{passes: true}}}, udp(p.vm, other, anyPort, 40001, "marker"), "")
+	p.judgeReceived(t, []try{{"router", router(other.mac, "2001:db8:2::"), verdict{passes: true}}}, udp(other, p.vm, anyPort, 40001, "marker"), "")
+	if now := p.pod.Pod.Run(t, "ip", "-6", "route"); now != routes {
+		t.Errorf("the pod's routes were\n%sand are\n%s", routes, now)
+	}
+	for _, link := range []string{"br-" + p.pod.Interface, "up-" + p.pod.Interface, "tap-" + p.pod.Interface, p.pod.Interface} {
+		if out := p.pod.Pod.Run(t, "ip", "-6", "addr", "show", "dev", link); out != "" {
+			t.Errorf("the pod has an address:\n%s", out)
+		}
+	}
+}
+
 // hostilePod is a prepared pod with a guest that writes its frames itself.
 type hostilePod struct {
 	pod  *podtest.Pod

@@ -59,35 +59,64 @@ func NewAdvertisement(p prepare.Plan, pod discover.Pod, defaultRoute bool, s Lea
 	a = ra.Advertisement{Managed: true, Other: true, MTU: p.MTU}
 	a.Router, a.MAC = routerOf(p)
 	a.DNS, a.Search = s.resolver6(p, pod)
-	if p.IPv6.Router != nil && defaultRoute {
-		a.RouterLifetime = ra.MaxRouterLifetime
-	}
-	address := p.IPv6.Address
-	for _, r := range p.Interface.Routes {
+	for _, r := range routes6(p.Interface) {
+		isDefault := r.Destination.Bits() == 0
 		switch {
-		case r.Table != unix.RT_TABLE_MAIN || r.Type != unix.RTN_UNICAST || !r.Destination.Addr().Is6() || r.Destination.Addr().IsLinkLocalUnicast():
-		case r.Destination.Bits() == 0:
-			if r.MTU != 0 && defaultRoute {
-				a.MTU = min(a.MTU, r.MTU)
-			}
-		case !r.Gateway.IsValid():
-			// On the link: the pod's own prefix where its CNI says so. The
-			// guest must not make itself another address of it.
-			if r.Destination == address.Masked() && !address.IsSingleIP() {
-				a.Prefixes = append(a.Prefixes, ra.Prefix{Prefix: r.Destination, OnLink: true})
-			}
-		case p.IPv6.Router != nil && isDefaultGateway(p, r.Gateway):
+		case isDefault && !defaultRoute:
+			continue
+		case byRouter(p, r):
 			a.Routes = append(a.Routes, r.Destination)
+		case !isDefault && !r.Gateway.IsValid() && !isOwn(p.Interface, r.Destination):
+			// On the link, for the guest as for the pod. The guest must not
+			// make itself another address of it.
+			a.Prefixes = append(a.Prefixes, ra.Prefix{Prefix: r.Destination, OnLink: true})
+		}
+		if isDefault && byRouter(p, r) { // ::/0 outlasts the router's lifetime
+			a.RouterLifetime = ra.MaxRouterLifetime
+		}
+		if isDefault && r.MTU != 0 {
+			a.MTU = min(a.MTU, r.MTU)
 		}
 	}
-	if a.RouterLifetime > 0 {
-		a.Routes = append(a.Routes, netip.PrefixFrom(netip.IPv6Unspecified(), 0)) // outlasts the router's lifetime
+	if a.RouterLifetime > 0 { // who is the router needs no route
+		a.Prefixes = slices.DeleteFunc(a.Prefixes, func(o ra.Prefix) bool { return o.Prefix == single(p.Interface.Gateway6.Address) })
 	}
 	slices.SortFunc(a.Routes, func(a, b netip.Prefix) int {
 		return cmp.Or(cmp.Compare(b.Bits(), a.Bits()), a.Addr().Compare(b.Addr()))
 	})
 	return a, true
 }
+
+// routes6 returns the IPv6 routes that can be told, the best to each destination.
+func routes6(in discover.Interface) []discover.Route {
+	candidates := slices.SortedStableFunc(slices.Values(in.Routes), func(a, b discover.Route) int {
+		return cmp.Compare(a.Metric, b.Metric)
+	})
+	var out []discover.Route
+	for _, r := range candidates {
+		to := r.Destination.Addr()
+		if r.Table != unix.RT_TABLE_MAIN || r.Type != unix.RTN_UNICAST || !to.Is6() || to.IsLinkLocalUnicast() || to.IsMulticast() {
+			continue
+		}
+		if !slices.ContainsFunc(out, func(o discover.Route) bool { return o.Destination == r.Destination }) {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// byRouter reports whether a route leads to the router.
+func byRouter(p prepare.Plan, r discover.Route) bool {
+	return p.IPv6.Router != nil && p.Interface.Gateway6 != nil && p.Interface.Gateway6.Address == r.Gateway
+}
+
+// isOwn reports whether a route is the one to an address of the interface, which
+// the kernel makes.
+func isOwn(in discover.Interface, to netip.Prefix) bool {
+	return slices.ContainsFunc(in.Addresses, func(a discover.Address) bool { return single(a.Prefix.Addr()) == to })
+}
+
+func single(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
 
 // resolver6 is the DNS that IPv6 tells of, and ntp6 are the time servers: all of
 // them if the VM has no IPv4, by which it would hear of the others.
@@ -104,11 +133,6 @@ func (s LeaseSettings) ntp6(p prepare.Plan) []netip.Addr {
 		return ofFamily(s.NTP, netip.Addr.Is6)
 	}
 	return s.NTP
-}
-
-// isDefaultGateway reports whether a route leads where the router does.
-func isDefaultGateway(p prepare.Plan, gateway netip.Addr) bool {
-	return p.Interface.Gateway6 != nil && p.Interface.Gateway6.Address == gateway
 }
 
 // routerOf is who tells the VM of its network: the router, or nobody's address

@@ -2,6 +2,7 @@ package ra
 
 import (
 	"bufio"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +13,11 @@ import (
 // TestKernel lets Linux itself take what is advertised.
 func TestKernel(t *testing.T) {
 	t.Parallel()
+	more := calico()
+	more.RouterLifetime, more.Routes = 0, nil
+	for _, p := range []string{"fd00:30::/112", "fd00:40::9/128"} {
+		more.Prefixes = append(more.Prefixes, Prefix{Prefix: netip.MustParsePrefix(p), OnLink: true})
+	}
 	for _, c := range []struct {
 		name   string
 		ad     Advertisement
@@ -20,6 +26,7 @@ func TestKernel(t *testing.T) {
 	}{
 		{"calico", calico(), []string{"default via " + router.String() + " proto ra"}, "expires"},
 		{"bridge", bridged(), []string{"default via " + router.String() + " proto ra", "fd00:10:244:1::/64 proto kernel"}, "fd00:10:244::/56"},
+		{"more on the link, no router", more, []string{"fd00:30::/112 proto kernel", "fd00:40::9 proto kernel"}, "default"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -30,7 +37,7 @@ func TestKernel(t *testing.T) {
 			if strings.Contains(routes, c.not) {
 				t.Errorf("the guest has %q:\n%s", c.not, routes)
 			}
-			if !strings.Contains(routes, "mtu 1450") {
+			if c.ad.RouterLifetime > 0 && !strings.Contains(routes, "mtu 1450") {
 				t.Errorf("the guest has another MTU:\n%s", routes)
 			}
 			if out := guest.Run(t, "ip", "-6", "address", "show", "dev", "eth0", "scope", "global"); out != "" {

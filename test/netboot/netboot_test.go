@@ -5,6 +5,7 @@ package netboot_test
 import (
 	"encoding/json"
 	"errors"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -24,17 +25,16 @@ const (
 // bootTime is how long firmware may take, emulated on a busy machine.
 const bootTime = 3 * time.Minute
 
-// script is what iPXE runs. That the server is asked for the next file, by a
-// name that holds what iPXE knows, proves that it ran.
-const script = "#!ipxe\n" +
-	"chain tftp://${next-server}/proof-${platform}-${net0/ip}-${net0/hostname}\n"
+// Scripts that iPXE runs. That the server is asked for the next file, by a name
+// that holds what iPXE knows, proves that it ran.
+const (
+	script  = "#!ipxe\nchain tftp://${next-server}/proof-${platform}-${net0/ip}-${net0/hostname}\n"
+	script6 = "#!ipxe\nchain tftp://[fd00:192::10]/proof-${platform}-${net0/ip6}\n"
+)
 
 // bootFiles are the flags for all firmware under test: iPXE gets its script,
 // UEFI gets iPXE, and all others something that would not boot.
-var bootFiles = []string{
-	"--tftp-server", podtest.OutsideIP.String(),
-	"--boot-file", "for-nobody", "--boot-file", "efi-x64=snponly.efi", "--boot-file", "ipxe=boot.ipxe",
-}
+var bootFiles = []string{"--boot-file", "for-nobody", "--boot-file", "efi-x64=snponly.efi", "--boot-file", "ipxe=boot.ipxe"}
 
 // TestIPXE: iPXE in the NIC's ROM runs its script.
 func TestIPXE(t *testing.T) {
@@ -44,7 +44,7 @@ func TestIPXE(t *testing.T) {
 	n.boot(t, "-device", "virtio-net-pci,netdev=net")
 	n.wait(t, "sent", "boot.ipxe")
 	n.wait(t, "proof-pcbios-"+n.pod.IP.Addr().String()+"-vm-7")
-	n.bound(t)
+	n.bound(t, "lease")
 }
 
 // TestOVMF: UEFI, which knows nothing of iPXE, loads and runs the program for
@@ -57,7 +57,30 @@ func TestOVMF(t *testing.T) {
 	n.wait(t, "sent", "snponly.efi")
 	n.wait(t, "sent", "boot.ipxe")
 	n.wait(t, "proof-efi-"+n.pod.IP.Addr().String()+"-vm-7")
-	n.bound(t)
+	n.bound(t, "lease")
+}
+
+// TestIPXE6 is TestIPXE in a pod without IPv4.
+func TestIPXE6(t *testing.T) {
+	t.Parallel()
+	n := newNetwork6(t)
+	n.boot(t, "-device", "virtio-net-pci,netdev=net")
+	n.wait(t, "sent", "boot.ipxe")
+	n.wait(t, "proof-pcbios-"+n.pod.IPv6.Addr().String())
+	n.bound(t, "lease6")
+}
+
+// TestOVMF6 is TestOVMF in a pod without IPv4.
+func TestOVMF6(t *testing.T) {
+	t.Parallel()
+	n := newNetwork6(t)
+	n.boot(t, "-bios", podtest.Packaged(t, ovmf), "-device", "virtio-net-pci,netdev=net,bootindex=0,romfile=",
+		// Else it tries IPv4 for two minutes first.
+		"-fw_cfg", "name=opt/org.tianocore/IPv4PXESupport,string=n")
+	n.wait(t, "sent", "snponly.efi")
+	n.wait(t, "sent", "boot.ipxe")
+	n.wait(t, "proof-efi-"+n.pod.IPv6.Addr().String())
+	n.bound(t, "lease6")
 }
 
 // network is a pod that is served, and a TFTP server beyond its node.
@@ -71,8 +94,28 @@ type network struct {
 
 func newNetwork(t *testing.T, shape podtest.Shape) *network {
 	t.Helper()
-	dir := t.TempDir()
 	n := &network{pod: podtest.NewPod(t, shape)}
+	n.serve(t, podtest.OutsideIP, script)
+	return n
+}
+
+func newNetwork6(t *testing.T) *network {
+	t.Helper()
+	// Debian's iPXE finds no router where the address is in no prefix on the link
+	// (github.com/ipxe/ipxe/pull/1245), and none to a global address from a local
+	// one.
+	n := &network{pod: podtest.NewPod(t, podtest.BridgeDual)}
+	n.pod.Pod.IP(t, "addr del "+n.pod.IP.String()+" dev eth0")
+	n.pod.Node.IP(t, "addr add fd00:192::1/64 dev uplink0")
+	n.pod.Outside.IP(t, "addr add fd00:192::10/64 dev eth0")
+	n.serve(t, netip.MustParseAddr("fd00:192::10"), script6)
+	return n
+}
+
+// serve starts a TFTP server and the program.
+func (n *network) serve(t *testing.T, tftp netip.Addr, script string) {
+	t.Helper()
+	dir := t.TempDir()
 	n.common = []string{"--netns", n.pod.Pod.Path(), "--state-dir", filepath.Join(dir, "state")}
 
 	root := filepath.Join(dir, "tftp")
@@ -87,10 +130,9 @@ func newNetwork(t *testing.T, shape podtest.Shape) *network {
 		"--user=root", "--log-facility=-", "--port=0", "--enable-tftp", "--tftp-root="+root))
 	n.tftp.WaitLine(t, bootTime, "TFTP root is")
 
-	args := append([]string{"run", "--no-check", "--resolv-conf", "/dev/null", "--hostname", "vm-7"}, bootFiles...)
+	args := append([]string{"run", "--no-check", "--resolv-conf", "/dev/null", "--hostname", "vm-7", "--tftp-server", tftp.String()}, bootFiles...)
 	n.served = podtest.StartConsole(t, n.pod.Node.Command(t.Context(), podtest.Built(t, "virt-launcher-net"), append(args, n.common...)...))
 	n.program(t, "wait", "--for", "network", "--timeout", "30s")
-	return n
 }
 
 // boot starts a machine without a disk on the pod's tap.
@@ -120,23 +162,25 @@ func (n *network) wait(t *testing.T, words ...string) {
 	n.tftp.WaitLine(t, bootTime, words...)
 }
 
-// bound checks that the server saw iPXE take the lease.
-func (n *network) bound(t *testing.T) {
+// bound checks that the server of "lease" or "lease6" saw iPXE take the lease.
+func (n *network) bound(t *testing.T, server string) {
 	t.Helper()
 	var status struct {
-		Interfaces []struct {
-			Lease struct {
-				State  string
-				Client struct{ VendorClass string }
-			}
-		}
+		Interfaces []map[string]json.RawMessage
 	}
 	text := n.program(t, "status", "-o", "json")
 	if err := json.Unmarshal([]byte(text), &status); err != nil {
 		t.Fatal(err)
 	}
-	if lease := status.Interfaces[0].Lease; lease.State != "bound" || !strings.HasPrefix(lease.Client.VendorClass, "PXEClient:Arch:0000") {
-		t.Errorf("status is\n%s", text)
+	var lease struct {
+		State  string
+		Client struct{ VendorClass string }
+	}
+	if err := json.Unmarshal(status.Interfaces[0][server], &lease); err != nil {
+		t.Fatalf("%v in\n%s", err, text)
+	}
+	if lease.State != "bound" || !strings.HasPrefix(lease.Client.VendorClass, "PXEClient:Arch:0000") {
+		t.Errorf("%s is %+v", server, lease)
 	}
 }
 

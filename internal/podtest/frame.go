@@ -4,6 +4,9 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
+	"slices"
+
+	"golang.org/x/sys/unix"
 )
 
 // Lengths of the headers in a UDPFrame.
@@ -13,35 +16,38 @@ const (
 	UDPLen      = 8
 )
 
-// UDPFrame is a whole Ethernet frame with a UDP datagram in IPv4, unfragmented
-// and with right checksums, as a guest's network card sends it.
+// UDPFrame is a whole Ethernet frame with a UDP datagram in IPv4 or IPv6, as the
+// addresses are, unfragmented and with right checksums, as a guest's network card
+// sends it.
 func UDPFrame(src, dst net.HardwareAddr, from, to netip.AddrPort, payload []byte) []byte {
-	b := make([]byte, EthernetLen, EthernetLen+IPv4Len+UDPLen+len(payload))
-	copy(b, dst)
-	copy(b[6:], src)
-	binary.BigEndian.PutUint16(b[12:], 0x0800)
-
-	ip := make([]byte, IPv4Len)
-	ip[0] = 0x45 // version 4, five words
-	binary.BigEndian.PutUint16(ip[2:], uint16(IPv4Len+UDPLen+len(payload)))
-	ip[8], ip[9] = 64, 17 // TTL, UDP
-	copy(ip[12:], from.Addr().AsSlice())
-	copy(ip[16:], to.Addr().AsSlice())
-	binary.BigEndian.PutUint16(ip[10:], checksum(0, ip))
-	b = append(b, ip...)
-
 	udp := make([]byte, UDPLen, UDPLen+len(payload))
 	binary.BigEndian.PutUint16(udp, from.Port())
 	binary.BigEndian.PutUint16(udp[2:], to.Port())
 	binary.BigEndian.PutUint16(udp[4:], uint16(UDPLen+len(payload)))
 	udp = append(udp, payload...)
+	if to.Addr().Is6() {
+		return IPv6Frame(src, dst, from.Addr(), to.Addr(), unix.IPPROTO_UDP, 64, udp)
+	}
+
+	ip := make([]byte, IPv4Len)
+	ip[0] = 0x45 // version 4, five words
+	binary.BigEndian.PutUint16(ip[2:], uint16(IPv4Len+len(udp)))
+	ip[8], ip[9] = 64, unix.IPPROTO_UDP // TTL before it
+	copy(ip[12:], from.Addr().AsSlice())
+	copy(ip[16:], to.Addr().AsSlice())
+	binary.BigEndian.PutUint16(ip[10:], checksum(0, ip))
 	// The pseudo header is the addresses, the protocol and the length (RFC 768).
-	sum := checksum(17+uint32(len(udp)), ip[12:], udp)
+	sum := checksum(unix.IPPROTO_UDP+uint32(len(udp)), ip[12:], udp)
 	if sum == 0 {
 		sum = 0xffff // 0 means that there is none
 	}
 	binary.BigEndian.PutUint16(udp[6:], sum)
-	return append(b, udp...)
+	return ethernet(src, dst, unix.ETH_P_IP, ip, udp)
+}
+
+func ethernet(src, dst net.HardwareAddr, etherType uint16, payload ...[]byte) []byte {
+	head := binary.BigEndian.AppendUint16(slices.Concat(dst, src), etherType)
+	return append(head, slices.Concat(payload...)...)
 }
 
 // checksum is the Internet checksum (RFC 1071) of parts, of which all but the

@@ -22,11 +22,17 @@ type Seat struct {
 	t testing.TB
 }
 
-// Sit opens tap0 of a NewTapNS and waits until it carries frames. It is closed
-// at the test's end at the latest.
+// Sit is SitAt tap0 of a NewTapNS.
 func Sit(t testing.TB, pod *NS) Seat {
 	t.Helper()
-	tap, err := OpenTap(pod, "tap0", 1)
+	return SitAt(t, pod, "tap0")
+}
+
+// SitAt opens a pod's tap, which has one queue, and waits until it carries
+// frames. It is closed at the test's end at the latest.
+func SitAt(t testing.TB, pod *NS, name string) Seat {
+	t.Helper()
+	tap, err := OpenTap(pod, name, 1)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,9 +16,21 @@ import (
 // has caught up with its carrier. An address that failed duplicate address
 // detection is an error. It waits for netlink events, at most until ctx ends.
 func WaitSettled(ctx context.Context, ns *NS) error {
+	return waitUntil(ctx, ns, "namespace has settled", unsettled)
+}
+
+// WaitRouter waits until the namespace has an IPv6 default route by a router
+// advertisement, at most until ctx ends.
+func WaitRouter(ctx context.Context, ns *NS) error {
+	return waitUntil(ctx, ns, "router has advertised itself", routerless)
+}
+
+// waitUntil waits until missing, in the namespace, names nothing any more. It
+// looks at each netlink event.
+func waitUntil(ctx context.Context, ns *NS, what string, missing func() (string, error)) error {
 	events, err := openEvents(ns)
 	if err != nil {
-		return fmt.Errorf("wait until namespace has settled: %w", err)
+		return fmt.Errorf("wait until %s: %w", what, err)
 	}
 	defer events.Close()
 	stop := context.AfterFunc(ctx, func() { _ = events.SetReadDeadline(time.Unix(1, 0)) })
@@ -27,7 +39,7 @@ func WaitSettled(ctx context.Context, ns *NS) error {
 	for {
 		var waitFor string
 		err := ns.Do(func() (err error) {
-			waitFor, err = unsettled()
+			waitFor, err = missing()
 			return err
 		})
 		if err != nil || waitFor == "" {
@@ -38,12 +50,12 @@ func WaitSettled(ctx context.Context, ns *NS) error {
 			if ctx.Err() != nil {
 				err = context.Cause(ctx)
 			}
-			return fmt.Errorf("wait until namespace has settled: %s: %w", waitFor, err)
+			return fmt.Errorf("wait until %s: %s: %w", what, waitFor, err)
 		}
 	}
 }
 
-// openEvents opens a netlink socket that hears of links and addresses.
+// openEvents opens a netlink socket that hears of links, addresses and routes.
 func openEvents(ns *NS) (*os.File, error) {
 	var file *os.File
 	err := ns.Do(func() error {
@@ -54,10 +66,25 @@ func openEvents(ns *NS) (*os.File, error) {
 		file = os.NewFile(uintptr(fd), "netlink")
 		return os.NewSyscallError("bind", unix.Bind(fd, &unix.SockaddrNetlink{
 			Family: unix.AF_NETLINK,
-			Groups: unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV6_IFADDR,
+			Groups: unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV6_IFADDR | unix.RTMGRP_IPV6_ROUTE,
 		}))
 	})
 	return file, err
+}
+
+// routerless says so if the current namespace has no router.
+func routerless() (string, error) {
+	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V6, &netlink.Route{Protocol: unix.RTPROT_RA}, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_DST)
+	if errors.Is(err, netlink.ErrDumpInterrupted) {
+		return "routes are changing", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("list routes: %w", err)
+	}
+	if len(routes) == 0 {
+		return "no default route by a router", nil
+	}
+	return "", nil
 }
 
 // unsettled names something in the current namespace that is still to change

@@ -103,3 +103,19 @@ func TestWaitSettled(t *testing.T) {
 		t.Errorf("WaitSettled with a duplicate address: %v", err)
 	}
 }
+
+func TestWaitRouter(t *testing.T) {
+	ns := New(t)
+	ns.IP(t, "link add a0 type veth peer name b0", "link set a0 up", "link set b0 up",
+		"route add default via fe80::1 dev a0", "route add fd02::/64 via fe80::1 dev a0 proto ra")
+	short, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if err := WaitRouter(short, ns); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("WaitRouter after its time: %v", err)
+	}
+	added := make(chan error, 1)
+	go func() { added <- ns.Batch(t.Context(), "route add default via fe80::2 dev a0 proto ra metric 1") }()
+	if err := errors.Join(WaitRouter(t.Context(), ns), <-added); err != nil {
+		t.Error(err)
+	}
+}

@@ -282,29 +282,3 @@ func TestChange(t *testing.T) {
 		t.Errorf("after a restart: %+v", got)
 	}
 }
-
-// TestLink: down and up, guest gone and back, the tap deleted.
-func TestLink(t *testing.T) {
-	t.Parallel()
-	pod := podtest.NewTapNS(t)
-	s := serve(t, pod, testLease())
-	for range 2 {
-		guest := sit(t, pod)
-		guest.ask(message(solicit, na(1)))
-		pod.IP(t, "link set tap0 down", "link set tap0 up")
-		if err := podtest.WaitSettled(t.Context(), pod); err != nil {
-			t.Fatal(err)
-		}
-		guest.ask(message(solicit, na(1)))
-		if err := guest.Close(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if got := s.Status(); got.LastError.Error != "" || !got.Serving {
-		t.Errorf("status is %+v", got)
-	}
-	pod.IP(t, "link del tap0")
-	if status := await(t, s, "ended", func(s Status) bool { return !s.Serving }); status.LastError.Error == "" {
-		t.Errorf("status is %+v", status)
-	}
-}

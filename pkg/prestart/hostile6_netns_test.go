@@ -49,7 +49,7 @@ func hasOption(kind byte, mac net.HardwareAddr) string {
 
 // strange adds packets with something wrong, or with tags.
 func (l *list) strange(from, to party) {
-	plain := func(name string) []byte { return udp6(from, to, anyPort, anyPort, name) }
+	plain := func(name string) []byte { return udp(from, to, anyPort, anyPort, name) }
 	version4 := plain("version")
 	version4[head6] = 0x45
 	tooLong := plain("long")
@@ -63,7 +63,7 @@ func (l *list) strange(from, to party) {
 	l.stop("", "a router advertisement in 802.1Q", tagged(icmp6(from.mac, advertiseRouter, "tagged"), 0x8100, 7))
 	l.stop("", "IPv6 said to be IPv4", ethernet(to.mac, from.mac, 0x0800, plain("as IPv4")[head6:]...))
 	l.stop("", "an extension header that ends nowhere", lengthOf(behind(plain("cut"), destinationOptions)[:head6End+1], 1))
-	l.stop("frag nexthdr 60", "a last fragment that could be anything", fragment6(udp6(from, to, anyPort, anyPort, "nobody knows what"), 16, 25, destinationOptions))
+	l.stop("frag nexthdr 60", "a last fragment that could be anything", fragment6(udp(from, to, anyPort, anyPort, "nobody knows what"), 16, 25, destinationOptions))
 }
 
 // routers adds what only the pod network's routers and DHCPv6 servers send, or
@@ -84,7 +84,7 @@ func (l *list) routers(from party) {
 		{"Advertise", server6, client6},
 		{"Reply from another port", anyPort, client6},
 	} {
-		l.wrapped(fmt.Sprintf("udp dport %d", d.dport), d.name, udp6(from, allDHCP, d.sport, d.dport, d.name))
+		l.wrapped(fmt.Sprintf("udp dport %d", d.dport), d.name, udp(from, allDHCP, d.sport, d.dport, d.name))
 	}
 }
 
@@ -133,11 +133,11 @@ func (p hostilePod) site6(t *testing.T) site6 {
 func (l *list) its(s site6, from party, saddr, taddr string) {
 	to, nobody, saddr, taddr := s.gateway, party{from.mac, nobody6}, " ip6 saddr "+saddr, " icmpv6 taddr "+taddr
 	ping := icmp6From(from, to, 128, 64, []byte{0, 7, 0, 1}, make([]byte, 56))
-	parts := udp6(from, to, anyPort, anyPort, "in several parts")
-	l.pass(otherThan6+saddr, "a datagram", udp6(from, to, anyPort, anyPort, "own"))
-	l.pass(otherThan6+saddr, "a datagram to all", udp6(from, allNodes, anyPort, anyPort, "all"))
-	l.pass(otherThan6+saddr, "a datagram behind options", behind(udp6(from, to, anyPort, anyPort, "options"), hopByHop, destinationOptions))
-	l.pass(otherThan6+saddr, "a packet that is authenticated", behind(udp6(from, to, anyPort, anyPort, "AH"), authentication))
+	parts := udp(from, to, anyPort, anyPort, "in several parts")
+	l.pass(otherThan6+saddr, "a datagram", udp(from, to, anyPort, anyPort, "own"))
+	l.pass(otherThan6+saddr, "a datagram to all", udp(from, allNodes, anyPort, anyPort, "all"))
+	l.pass(otherThan6+saddr, "a datagram behind options", behind(udp(from, to, anyPort, anyPort, "options"), hopByHop, destinationOptions))
+	l.pass(otherThan6+saddr, "a packet that is authenticated", behind(udp(from, to, anyPort, anyPort, "AH"), authentication))
 	l.pass(otherThan6+saddr, "a datagram's first fragment", fragment6(parts, 0, 16, isUDP))
 	l.pass(otherThan6+saddr, "a datagram's last fragment", fragment6(parts, 16, 24, isUDP))
 	l.pass(anyICMP6+saddr, "a ping", ping)
@@ -188,12 +188,12 @@ func (l *list) others(s site6) {
 		"another's address": stranger6.ip, "the gateway's address": s.nodeGlobal, "no address": nobody6, "the loopback": netip.IPv6Loopback(),
 		"a group": allNodes.ip, "another prefix of its own address": netip.MustParseAddr("fe81::2"), "IPv4": netip.MustParseAddr("::ffff:10.244.0.2"),
 	} {
-		l.stop("", "a datagram from "+name, udp6(party{mac, from}, stranger6, anyPort, anyPort, "forged"))
+		l.stop("", "a datagram from "+name, udp(party{mac, from}, stranger6, anyPort, anyPort, "forged"))
 		l.stop("", "a ping from "+name, icmp6From(party{mac, from}, stranger6, 128, 64, []byte{0, 7, 0, 1}))
-		l.stop("", "TCP from "+name, packet6(party{mac, from}, stranger6, isTCP, 64, 16, make([]byte, 20)))
+		l.stop("", "TCP from "+name, packet6(party{mac, from}, stranger6, isTCP, 64, make([]byte, 20)))
 	}
-	l.stop("", "a fragment from another's address", fragment6(udp6(other, s.gateway, anyPort, anyPort, "another's fragment"), 16, 26, isUDP))
-	l.stop("ip6 saddr "+router.String(), "a datagram from the router's address", udp6(asRouter, stranger6, anyPort, anyPort, "router"))
+	l.stop("", "a fragment from another's address", fragment6(udp(other, s.gateway, anyPort, anyPort, "another's fragment"), 16, 26, isUDP))
+	l.stop("ip6 saddr "+router.String(), "a datagram from the router's address", udp(asRouter, stranger6, anyPort, anyPort, "router"))
 	l.stop("ip6 saddr "+router.String(), "a solicitation from the router's address", neighbor(asRouter, group(stranger6.ip), solicit, stranger6.ip, option(sourceMAC, mac)))
 	l.stop("ip6 saddr "+router.String(), "an advertisement from the router's address", neighbor(asRouter, allNodes, advertise, router, option(targetMAC, mac)))
 	l.stop(ofType(advertiseRouter), "a router advertisement from the router's address", icmp6From(asRouter, allNodes, advertiseRouter, 255, make([]byte, 12)))
@@ -202,12 +202,12 @@ func (l *list) others(s site6) {
 	l.stop(ofType(solicit), "detection of duplicates of another's", neighbor(nobody, group(stranger6.ip), solicit, stranger6.ip))
 	l.stop(ofType(solicit), "a solicitation in another's name", neighbor(other, group(s.gateway.ip), solicit, s.gateway.ip, option(sourceMAC, mac)))
 	l.stop(ofType(advertise), "an advertisement in another's name", neighbor(other, allNodes, advertise, s.own.ip, option(targetMAC, mac)))
-	l.stop("udp sport 547", "DHCPv6 to another port", udp6(s.own, s.gateway, server6, anyPort, "odd port"))
+	l.stop("udp sport 547", "DHCPv6 to another port", udp(s.own, s.gateway, server6, anyPort, "odd port"))
 	forged := verdict{rule: l.chain + ": ether saddr != " + mac.String() + " counter drop"}
 	for _, from := range []party{s.own, s.linkLocal} {
 		from.mac = stranger.mac
 		l.tries = append(l.tries,
-			try{"another's MAC", udp6(from, s.gateway, anyPort, anyPort, "mac"), forged},
+			try{"another's MAC", udp(from, s.gateway, anyPort, anyPort, "mac"), forged},
 			try{"advertisement from another's MAC", neighbor(from, allNodes, advertise, from.ip, option(targetMAC, from.mac)), forged},
 			try{"solicitation from another's MAC", neighbor(from, group(s.gateway.ip), solicit, s.gateway.ip, option(sourceMAC, from.mac)), forged})
 	}
@@ -236,11 +236,11 @@ func TestHostileGuestIPv6(t *testing.T) {
 			}
 			l.others(s)
 			l.strange(s.own, s.gateway)
-			segment := packet6(s.own, s.gateway, isTCP, 64, 16, append([]byte{0x9c, 0x40, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0x50}, make([]byte, 7)...))
+			segment := packet6(s.own, s.gateway, isTCP, 64, append([]byte{0x9c, 0x40, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0x50}, make([]byte, 7)...))
 			l.pass("meta l4proto tcp ip6 nexthdr tcp"+own, "TCP", segment)
 			l.pass(otherThan6+own, "TCP behind options", behind(segment, destinationOptions))
 			l.pass(ofType(143)+" ip6 saddr ::", "a multicast report from no address", behind(icmp6From(party{s.own.mac, nobody6}, reporters, 143, 1, make([]byte, 4)), hopByHop))
-			p.judgeSent(t, l.tries, udp6(s.own, s.gateway, anyPort, 40001, "marker"), "from_guest: ether type ip6 "+otherThan6+own+" counter accept")
+			p.judgeSent(t, l.tries, udp(s.own, s.gateway, anyPort, 40001, "marker"), "from_guest: ether type ip6 "+otherThan6+own+" counter accept")
 		})
 	}
 }
@@ -254,8 +254,8 @@ func TestHostilePodNetworkIPv6(t *testing.T) {
 			s, l := p.site6(t), list{chain: "to_guest"}
 			vm, from := s.own, party{s.gateway.mac, s.router.LinkLocal}
 			ping := icmp6From(stranger6, vm, 128, 64, []byte{0, 7, 0, 1}, make([]byte, 56))
-			l.pass(otherThan6, "a datagram", udp6(stranger6, vm, anyPort, anyPort, "to the VM"))
-			l.pass(otherThan6, "a last fragment", fragment6(udp6(stranger6, vm, anyPort, anyPort, "in several parts"), 16, 24, isUDP))
+			l.pass(otherThan6, "a datagram", udp(stranger6, vm, anyPort, anyPort, "to the VM"))
+			l.pass(otherThan6, "a last fragment", fragment6(udp(stranger6, vm, anyPort, anyPort, "in several parts"), 16, 24, isUDP))
 			l.pass(anyICMP6, "a ping", ping)
 			l.pass(anyICMP6, "a ping's first fragment", fragment6(ping, 0, 32, isICMP6))
 			l.pass(anyICMP6, "a ping's last fragment", fragment6(ping, 32, 64, isICMP6))
@@ -263,11 +263,11 @@ func TestHostilePodNetworkIPv6(t *testing.T) {
 			l.pass(anyICMP6, "solicitation", neighbor(from, group(vm.ip), solicit, vm.ip, option(sourceMAC, from.mac)))
 			l.pass(anyICMP6, "advertisement", neighbor(from, vm, advertise, from.ip, option(targetMAC, from.mac)))
 			l.pass(anyICMP6, "multicast query", behind(icmp6From(from, allNodes, 130, 1, make([]byte, 24)), hopByHop))
-			l.pass("meta l4proto tcp ip6 nexthdr tcp", "TCP", packet6(stranger6, vm, isTCP, 64, 16, append(make([]byte, 12), 0x50, 0, 0, 0, 0, 0, 0, 0)))
+			l.pass("meta l4proto tcp ip6 nexthdr tcp", "TCP", packet6(stranger6, vm, isTCP, 64, append(make([]byte, 12), 0x50, 0, 0, 0, 0, 0, 0, 0)))
 			l.routers(from)
 			l.strange(stranger6, vm)
-			l.tries = append(l.tries, try{"the VM's own", udp6(vm, allNodes, anyPort, anyPort, "hairpin"), verdict{rule: "to_guest: ether saddr " + vm.mac.String() + " counter drop"}})
-			p.judgeReceived(t, l.tries, udp6(stranger6, vm, anyPort, 40001, "marker"), "to_guest: ether type ip6 meta l4proto != ipv6-icmp counter accept")
+			l.tries = append(l.tries, try{"the VM's own", udp(vm, allNodes, anyPort, anyPort, "hairpin"), verdict{rule: "to_guest: ether saddr " + vm.mac.String() + " counter drop"}})
+			p.judgeReceived(t, l.tries, udp(stranger6, vm, anyPort, 40001, "marker"), "to_guest: ether type ip6 meta l4proto != ipv6-icmp counter accept")
 		})
 	}
 }
@@ -317,7 +317,7 @@ func TestRouterIsAnsweredFor(t *testing.T) {
 			t.Errorf("%s: answered with\n%x", name, got)
 		}
 	}
-	p.send(t, udp6(s.own, s.gateway, anyPort, 40001, "marker"))
+	p.send(t, udp(s.own, s.gateway, anyPort, 40001, "marker"))
 	capture.Wait(".40001: UDP")
 	for _, frame := range capture.Frames() {
 		if isNeighborMessage(frame, solicit) && bytes.Equal(frame[6:12], s.own.mac) && !bytes.Equal(frame, passedOn) && bytes.Contains(frame[head6End:], router.ip.AsSlice()) {
@@ -330,8 +330,7 @@ func TestRouterIsAnsweredFor(t *testing.T) {
 // checksum right.
 func fromRouter(frame []byte) {
 	frame[head6End+4] |= 0x80
-	frame[head6End+2], frame[head6End+3] = 0, 0
-	made := packet6(party{frame[6:12], netip.AddrFrom16([16]byte(frame[head6+8:]))}, party{frame[:6], netip.AddrFrom16([16]byte(frame[head6+24:]))}, isICMP6, 255, 2, frame[head6End:])
+	made := packet6(party{frame[6:12], netip.AddrFrom16([16]byte(frame[head6+8:]))}, party{frame[:6], netip.AddrFrom16([16]byte(frame[head6+24:]))}, isICMP6, 255, frame[head6End:])
 	copy(frame, made)
 }
 

@@ -1,22 +1,12 @@
 package prestart_test
 
 import (
-	"os"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
 )
-
-const dhclient6Script = `#!/bin/sh
-case $reason in
-PREINIT6) ip link set "$interface" up ;;
-BOUND6 | REBIND6 | RENEW6) ip -6 addr replace "$new_ip6_address/$new_ip6_prefixlen" dev "$interface" ;;
-esac
-`
 
 // A guest that knows only what it is told, by router advertisement and DHCPv6,
 // has the pod's IPv6, and keeps it when nobody serves any more.
@@ -81,39 +71,10 @@ func TestGuestHasPodIPv6(t *testing.T) {
 // flag do, and waits until it can be used.
 func solicitIPv6(t *testing.T, guest *podtest.Guest) {
 	t.Helper()
-	dir := t.TempDir()
-	script := filepath.Join(dir, "script")
-	if err := os.WriteFile(script, []byte(dhclient6Script), 0o755); err != nil { //nolint:gosec // dhclient executes it
+	if _, err := guest.Dhclient6(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if err := podtest.WaitSettled(t.Context(), guest.NS); err != nil {
 		t.Fatal(err)
-	}
-	guest.Run(t, "dhclient", "-6", "-1", "-v", "-cf", "/dev/null", "-lf", filepath.Join(dir, "leases"), "-pf", filepath.Join(dir, "pid"), "-sf", script, "eth0")
-	t.Cleanup(func() { stopPIDFile(t, filepath.Join(dir, "pid")) })
-	if err := podtest.WaitSettled(t.Context(), guest.NS); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// stopPIDFile kills the process whose id is in the file.
-func stopPIDFile(t *testing.T, path string) {
-	t.Helper()
-	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Error(err)
-		return
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
-	if err != nil {
-		t.Error(err)
-		return
-	}
-	process, err := os.FindProcess(pid)
-	if err == nil {
-		err = process.Kill()
-	}
-	if err != nil {
-		t.Errorf("kill dhclient %d: %v", pid, err)
 	}
 }

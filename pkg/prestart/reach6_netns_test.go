@@ -108,14 +108,14 @@ func TestIPv6Off(t *testing.T) {
 func (l *list) silent(from, to party) {
 	ping := icmp6From(from, to, 128, 64, []byte{0, 7, 0, 1}, make([]byte, 56))
 	for name, frame := range map[string][]byte{
-		"datagram": udp6(from, to, anyPort, anyPort, "silent"), "ping": ping, "ping behind options": behind(ping, hopByHop),
-		"fragment": fragment6(ping, 32, 64, isICMP6), "TCP": packet6(from, to, isTCP, 64, 16, make([]byte, 20)),
+		"datagram": udp(from, to, anyPort, anyPort, "silent"), "ping": ping, "ping behind options": behind(ping, hopByHop),
+		"fragment": fragment6(ping, 32, 64, isICMP6), "TCP": packet6(from, to, isTCP, 64, make([]byte, 20)),
 		"router solicitation": icmp6(from.mac, solicitRouter, "off"), "router advertisement": icmp6(from.mac, advertiseRouter, "off"),
 		"solicitation":            neighbor(from, group(to.ip), solicit, to.ip, option(sourceMAC, from.mac)),
 		"advertisement":           neighbor(from, allNodes, advertise, from.ip, option(targetMAC, from.mac)),
 		"detection of duplicates": neighbor(party{from.mac, nobody6}, group(from.ip), solicit, from.ip),
 		"multicast report":        behind(icmp6From(party{from.mac, nobody6}, reporters, 143, 1, make([]byte, 4)), hopByHop),
-		"Solicit":                 udp6(from, allDHCP, client6, server6, "solicit"), "Advertise": udp6(from, to, server6, client6, "advertise"),
+		"Solicit":                 udp(from, allDHCP, client6, server6, "solicit"), "Advertise": udp(from, to, server6, client6, "advertise"),
 	} {
 		l.stop("", name, frame)
 	}

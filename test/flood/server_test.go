@@ -3,6 +3,7 @@ package flood_test
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -30,9 +31,9 @@ type server struct {
 
 // serve starts the program on a pod of its own and returns when it serves. It
 // is ended, and has to end well, at the test's end.
-func serve(t *testing.T) *server {
+func serve(t *testing.T, shape podtest.Shape) *server {
 	t.Helper()
-	s := &server{pod: podtest.NewPod(t, podtest.Flannel), binary: podtest.Built(t, "virt-launcher-net"), dir: filepath.Join(t.TempDir(), "state")}
+	s := &server{pod: podtest.NewPod(t, shape), binary: podtest.Built(t, "virt-launcher-net"), dir: filepath.Join(t.TempDir(), "state")}
 	s.mac, s.tap = s.pod.MAC, "tap-"+s.pod.Interface
 	ready, stdout, err := os.Pipe()
 	if err != nil {
@@ -63,30 +64,31 @@ func serve(t *testing.T) *server {
 // log is what the program has logged so far.
 func (s *server) log() string { return s.output.String() }
 
-// leaseStatus is what the test reads of a lease's status.
-type leaseStatus struct {
-	State   string            `json:"state"`
-	Dropped map[string]uint64 `json:"dropped"`
+// partStatus is what the test reads of a part of the status.
+type partStatus struct {
+	State    string            `json:"state"`
+	Received map[string]uint64 `json:"received"`
+	Dropped  map[string]uint64 `json:"dropped"`
 }
 
-func (s *server) status(t *testing.T) leaseStatus {
+// status is a part of what the program says of its only interface.
+func (s *server) status(t *testing.T, part string) partStatus {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), s.binary, "status", "-o", "json", "--netns", s.pod.Pod.Path(), "--state-dir", s.dir).Output()
 	if err != nil {
 		t.Fatalf("status: %v", err)
 	}
-	var status struct {
-		Interfaces []struct {
-			Lease leaseStatus `json:"lease"`
-		} `json:"interfaces"`
+	var all struct {
+		Interfaces []map[string]json.RawMessage `json:"interfaces"`
 	}
-	if err := json.Unmarshal(out, &status); err != nil {
-		t.Fatal(err)
+	if err := json.Unmarshal(out, &all); err != nil || len(all.Interfaces) != 1 {
+		t.Fatalf("status is %s: %v", out, err)
 	}
-	if len(status.Interfaces) != 1 {
-		t.Fatalf("status is %s", out)
+	var status partStatus
+	if err := json.Unmarshal(all.Interfaces[0][part], &status); err != nil {
+		t.Fatalf("%s in %s: %v", part, out, err)
 	}
-	return status.Interfaces[0].Lease
+	return status
 }
 
 // usage is what the program has taken.
@@ -101,12 +103,9 @@ type usage struct {
 func (s *server) usage(t *testing.T) usage {
 	t.Helper()
 	proc := fmt.Sprintf("/proc/%d/", s.pid)
-	count := func(dir string) int {
-		entries, err := os.ReadDir(proc + dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return len(entries)
+	threads, err := os.ReadDir(proc + "task")
+	if err != nil {
+		t.Fatal(err)
 	}
 	statm, err := os.ReadFile(proc + "statm")
 	if err != nil {
@@ -130,7 +129,45 @@ func (s *server) usage(t *testing.T) usage {
 		ticks += time.Duration(n)
 	}
 	return usage{
-		rss: pages * os.Getpagesize(), threads: count("task"), files: count("fd"),
+		rss: pages * os.Getpagesize(), threads: len(threads), files: s.files(t),
 		cpu: ticks * time.Second / 100, // USER_HZ is 100 on all of Go's platforms
+	}
+}
+
+// files counts the program's descriptors, but for those in its state directory:
+// what it knows of the leases is written there after each step of one.
+func (s *server) files(t *testing.T) (n int) {
+	t.Helper()
+	dir := fmt.Sprintf("/proc/%d/fd/", s.pid)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, entry := range entries {
+		file, err := os.Readlink(dir + entry.Name())
+		if errors.Is(err, os.ErrNotExist) {
+			continue // closed since
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasPrefix(file, s.dir) {
+			n++
+		}
+	}
+	return n
+}
+
+// notMoreThan tells what is more than before, beyond what may be.
+func (u usage) notMoreThan(t *testing.T, before usage) {
+	t.Helper()
+	if u.rss > before.rss+moreRSS {
+		t.Errorf("RSS was %d KiB, is %d KiB after the flood", before.rss>>10, u.rss>>10)
+	}
+	if u.threads > before.threads+moreThreads {
+		t.Errorf("%d threads before the flood, %d after", before.threads, u.threads)
+	}
+	if u.files != before.files {
+		t.Errorf("%d file descriptors before the flood, %d after", before.files, u.files)
 	}
 }

@@ -12,12 +12,16 @@ type client struct {
 	name  string // of its script too
 	title string
 	once  bool // does not renew
-	// start starts it in a guest at a pod's tap, until the test's end.
-	start func(*testing.T, client, *seat) running
+	// start starts it in a guest at a pod's tap, until the test's end; start6 for
+	// IPv6. Nil: it can't.
+	start, start6 func(*testing.T, client, *seat) running
 	// own is what it does otherwise than it is told, known and not ours to
-	// change.
-	own []habit
+	// change; own6 by IPv6.
+	own, own6 []habit
 }
+
+// kernel is the client that is no program.
+const kernel = "kernel"
 
 // habit is a way in which a client departs from what it is given.
 type habit struct {
@@ -27,11 +31,31 @@ type habit struct {
 
 // makes is what the client should make of a lease.
 func (c client) makes(l lease) state {
+	habits := c.own
+	if l.six {
+		habits = c.own6
+	}
 	return l.given.with(func(s *state) {
-		for _, h := range c.own {
+		for _, h := range habits {
 			h.change(s)
 		}
 	})
+}
+
+// starter is how the client is started to take a lease; nil: it can't take it.
+func (c client) starter(l lease) func(*testing.T, client, *seat) running {
+	switch {
+	case !l.six:
+		return c.start
+	case l.renew && c.name == "connman":
+		return nil // it takes its address away to renew it, and then declines it
+	}
+	return c.start6
+}
+
+// takers are the clients that take a lease.
+func takers(l lease) []client {
+	return append(slices.DeleteFunc(clients(), func(c client) bool { return c.starter(l) == nil }), debian)
 }
 
 // everyone is all clients.
@@ -40,13 +64,19 @@ func everyone() []client { return append(clients(), debian) }
 // clients are those that have a guest for each lease.
 func clients() []client {
 	return []client{
+		{name: kernel, title: "the kernel alone", once: true, start6: inKernel, own6: []habit{
+			{"It asks DHCPv6 for nothing, and keeps no name servers.", func(s *state) { s.Address, s.DNS, s.Search = "", nil, nil }},
+			routesBySysctl,
+		}},
 		{name: "udhcpc", title: "udhcpc", start: inSandbox, own: []habit{
 			{"Debian's script adds the default route alone: classless static routes are not asked for.", onlyDefault},
 			{"Debian's script writes the domain, but no search list: that is not asked for.", func(s *state) { s.Search = s.Search[:1] }},
 			{"Debian's script does not set the hostname.", func(s *state) { s.Hostname = unset }},
 		}},
-		{name: "dhclient", title: "dhclient", start: inSandbox},
-		{name: "dhcpcd", title: "dhcpcd", start: inSandbox, own: []habit{
+		{name: "dhclient", title: "dhclient", start: inSandbox, start6: inSandbox6, own6: []habit{
+			{"It leaves advertisements to the kernel: " + routesBySysctl.why, routesBySysctl.change},
+		}},
+		{name: "dhcpcd", title: "dhcpcd", start: inSandbox, start6: inSandbox6, own: []habit{
 			{"The MTU goes onto the routes, not the interface.", func(s *state) {
 				for i := range s.Routes {
 					s.Routes[i] += fmt.Sprintf(" mtu %d", s.MTU)
@@ -54,16 +84,25 @@ func clients() []client {
 				s.MTU = 1500
 			}},
 			{"The hostname gets the domain.", func(s *state) { s.Hostname += "." + s.Search[0] }},
+		}, own6: []habit{
+			{"Further routes in advertisements (RFC 4191) are not heeded.", onlyDefault6},
 		}},
-		{name: "networkd", title: "systemd-networkd", start: inSandbox, own: []habit{
+		{name: "networkd", title: "systemd-networkd", start: inSandbox, start6: inSandbox6, own: []habit{
 			networkdRoutes,
 		}},
-		{name: "networkmanager", title: "NetworkManager", start: inSandbox},
-		{name: "connman", title: "connman", start: inSandbox, own: []habit{
+		{name: "networkmanager", title: "NetworkManager", start: inSandbox, start6: inSandbox6},
+		{name: "connman", title: "connman", start: inSandbox, start6: inSandbox6, own: []habit{
 			{"Classless static routes are not asked for: the default route follows from the router.", onlyDefault},
 			{"Routes to the DNS servers, and to the gateway, are added; without a gateway on the link.", routesToDNS},
 			{"Without a router the default route is on the link.", defaultAnyway},
 			{"The search list is not asked for: the domain takes its place.", func(s *state) { s.Search = s.Search[:1] }},
+		}, own6: []habit{
+			{"It leaves advertisements to the kernel: " + routesBySysctl.why, routesBySysctl.change},
+			{"The address takes the length of a prefix on the link.", func(s *state) {
+				if address, _, _ := strings.Cut(s.Address, "/"); len(s.Routes) > 1 {
+					s.Address = address + "/64"
+				}
+			}},
 		}},
 		{name: "ipxe", title: "iPXE", once: true, start: inIPXE, own: []habit{
 			{"Classless static routes are not asked for: the default route follows from the router.", onlyDefault},
@@ -80,6 +119,16 @@ func clients() []client {
 
 var networkdRoutes = habit{
 	"Routes to the DNS servers, and to the gateway, are added (RoutesToDNS=); without a gateway on the link.", routesToDNS,
+}
+
+// routesBySysctl is the way of Linux.
+var routesBySysctl = habit{"Further routes in advertisements (RFC 4191) are taken with accept_ra_rt_info_max_plen=128 only.", onlyDefault6}
+
+// onlyDefault6 takes away what leads to other destinations by the router.
+func onlyDefault6(s *state) {
+	s.Routes = slices.DeleteFunc(s.Routes, func(r string) bool {
+		return strings.Contains(r, " via ") && !strings.HasPrefix(r, toDefault)
+	})
 }
 
 // notRenewed is why a client is once.

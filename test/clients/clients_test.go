@@ -44,21 +44,27 @@ func TestClients(t *testing.T) {
 	})
 	// They mostly wait, so more at once than there are processors.
 	slots := make(chan struct{}, 8)
-	for _, l := range slices.Backward(leases()) { // those that wait longest first
-		for _, c := range clients() {
+	cases := 0
+	for _, l := range slices.Backward(everyLease()) { // those that wait longest first
+		for _, c := range takers(l) {
+			cases++
+			start := c.starter(l)
+			if start == nil {
+				continue // takes its turn
+			}
 			slots <- struct{}{}
 			work.Go(func() {
 				defer func() { <-slots }()
 				t.Run(l.name+"/"+c.name, func(t *testing.T) {
 					at := l.serve(t)
-					all.add(l, c, at.take(t, c, func() running { return c.start(t, c, at) }))
+					all.add(l, c, at.take(t, c, func() running { return start(t, c, at) }))
 				})
 			})
 		}
 	}
 	work.Wait()
 	// Not with -run or where some were skipped.
-	if !t.Failed() && len(all.by) == len(leases())*len(everyone()) {
+	if !t.Failed() && len(all.by) == cases {
 		checkTable(t, all.by)
 	}
 }
@@ -75,7 +81,7 @@ type running interface {
 func (at *seat) take(t *testing.T, c client, start func() running) result {
 	tap := newWitness(t, at.pod)
 	guest := start()
-	tap.await(t, "ACK", isAck)
+	tap.await(t, "grant", c.isGranted)
 	want := c.makes(at.lease)
 	r := result{state: await(t, guest, want)}
 	switch {
@@ -85,13 +91,16 @@ func (at *seat) take(t *testing.T, c client, start func() running) result {
 	default:
 		guest.renew(t)
 		r.renewed = "unicast"
-		if tap.await(t, "renewal", isRenewal).broadcast {
+		if m := tap.await(t, "renewal", isRenewal); m.broadcast {
 			r.renewed = "broadcast"
 		}
-		tap.await(t, "ACK", isAck)
+		tap.await(t, "grant", c.isGranted)
 		await(t, guest, want)
 	}
 	at.server.isContent(t, c, at.lease)
+	if on, ok := guest.(networked); ok {
+		at.outlive(t, on, want)
+	}
 	if t.Failed() {
 		t.Logf("seen: %v", tap.types())
 	}

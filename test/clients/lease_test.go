@@ -1,6 +1,7 @@
 package clients
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 type lease struct {
 	name  string
 	title string
+	six   bool // the guest is to have IPv6, whatever it has of IPv4
 	shape podtest.Shape
 	node  []string // ip(8) lines that change what the CNI left on the node
 	pod   []string // and in the pod
@@ -23,10 +25,10 @@ type lease struct {
 
 const (
 	flannelGateway = "10.244.1.1"
-	resolvConf     = "search default.svc.cluster.local svc.cluster.local cluster.local\nnameserver 10.96.0.10\nnameserver 10.96.0.11\n"
+	resolvConf4    = "search default.svc.cluster.local svc.cluster.local cluster.local\nnameserver 10.96.0.10\nnameserver 10.96.0.11\n"
 )
 
-// given is what resolvConf and the command line say, and an MTU of 1450.
+// given is what resolvConf4 and the command line say, and an MTU of 1450.
 func given(address string, routes ...string) state {
 	return state{
 		Address: address, Routes: routes, MTU: 1450,
@@ -76,6 +78,9 @@ func leases() []lease {
 	}
 }
 
+// everyLease is all leases.
+func everyLease() []lease { return append(leases(), leases6()...) }
+
 // seat is where a guest gets a lease: at the tap of a pod that is served.
 type seat struct {
 	lease
@@ -91,11 +96,20 @@ func (l lease) serve(t *testing.T) *seat {
 	pod.Node.IP(t, l.node...)
 	pod.Pod.IP(t, l.pod...)
 	dir := t.TempDir()
-	resolv := filepath.Join(dir, "resolv.conf")
-	if err := os.WriteFile(resolv, []byte(resolvConf), 0o600); err != nil {
+	resolv, text := filepath.Join(dir, "resolv.conf"), resolvConf4
+	if l.six {
+		text = resolvConf6
+	}
+	if err := os.WriteFile(resolv, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	s := &server{binary: podtest.Built(t, "virt-launcher-net"), pod: pod, stateDir: filepath.Join(dir, "state")}
 	s.start(t, append([]string{"--no-check", "--resolv-conf", resolv, "--hostname", "vm-7"}, l.args...))
+	// The node checks its link-local address anew: its link was down.
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := podtest.WaitSettled(ctx, pod.Node); err != nil {
+		t.Fatal(err)
+	}
 	return &seat{l, pod, s}
 }

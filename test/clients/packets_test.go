@@ -12,6 +12,7 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp" //nolint:depguard // its replies to recorded messages are pure
 )
 
@@ -19,22 +20,25 @@ import (
 // per kind of message.
 func (c client) record(t *testing.T, l lease, seen []message) {
 	t.Helper()
-	if !*update || l.shape != leases()[0].shape {
+	if !*update {
 		return
 	}
 	for _, m := range seen {
-		kind := ""
+		kind := strings.ToLower(m.kind)
 		switch {
-		case !m.client:
-		case isRenewal(m) && m.broadcast:
-			kind = "rebind"
-		case isRenewal(m):
-			kind = "renew"
-		case l.name == "flannel":
-			kind = strings.ToLower(m.MessageType().String())
-		}
-		if kind == "" {
+		case !m.client || m.kind == "RS":
 			continue
+		case l.name == "flannel", l.name == "calico6", l.name == "finite6" && m.renewal:
+		case l.shape == podtest.Flannel && m.renewal && m.broadcast:
+			kind = "rebind"
+		case l.shape == podtest.Flannel && m.renewal:
+			kind = "renew"
+		default:
+			continue
+		}
+		name := c.name
+		if l.six {
+			name += "6"
 		}
 		text := hex.EncodeToString(m.raw)
 		var b strings.Builder
@@ -43,7 +47,7 @@ func (c client) record(t *testing.T, l lease, seen []message) {
 			text = text[64:]
 		}
 		b.WriteString(text + "\n")
-		write(t, c.name+"-"+kind+".hex", b.String())
+		write(t, name+"-"+kind+".hex", b.String())
 	}
 }
 

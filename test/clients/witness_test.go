@@ -12,20 +12,22 @@ import (
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/insomniacslk/dhcp/dhcpv6"
 	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 )
 
-// message is a DHCP message that was seen on the tap.
+// message is one that was seen on the tap: of DHCP, DHCPv6 or router discovery.
 type message struct {
-	*dhcpv4.DHCPv4
-	raw       []byte
-	client    bool // sent by the guest
-	broadcast bool // to everybody, by its Ethernet address
+	kind      string // DISCOVER, SOLICIT, RA, …
+	raw       []byte // without the headers that carry it
+	client    bool   // sent by the guest
+	broadcast bool   // to everybody, by its Ethernet address
+	renewal   bool   // of a client that has its address
 }
 
-// witness sees all DHCP on a tap, both ways, in the kernel's order.
+// witness sees all messages on a tap, both ways, in the kernel's order.
 type witness struct {
 	file *os.File
 	mac  net.HardwareAddr
@@ -83,40 +85,85 @@ func (w *witness) await(t *testing.T, what string, want func(message) bool) mess
 	}
 }
 
-// parse finds the DHCP message in a frame that has no IP options.
+// parse finds the message in a frame that has no IP options.
 func (w *witness) parse(frame []byte) (message, bool) {
-	const eth, ip, udp = 14, 20, 8
-	if len(frame) < eth+ip+udp || binary.BigEndian.Uint16(frame[12:]) != unix.ETH_P_IP || frame[eth] != 0x45 || frame[eth+9] != unix.IPPROTO_UDP {
+	const eth = 14
+	if len(frame) < eth {
 		return message{}, false
 	}
-	if port := binary.BigEndian.Uint16(frame[eth+ip+2:]); port != 67 && port != 68 {
-		return message{}, false
+	m := message{client: bytes.Equal(frame[6:12], w.mac), broadcast: frame[0]&1 != 0}
+	switch binary.BigEndian.Uint16(frame[12:]) {
+	case unix.ETH_P_IP:
+		return m, m.read4(frame[eth:])
+	case unix.ETH_P_IPV6:
+		return m, m.read6(frame[eth:])
 	}
-	end := eth + ip + int(binary.BigEndian.Uint16(frame[eth+ip+4:]))
-	if end > len(frame) {
-		return message{}, false
+	return m, false
+}
+
+// read4 reads a message of DHCP from a packet.
+func (m *message) read4(packet []byte) bool {
+	const ip, udp = 20, 8
+	if len(packet) < ip+udp || packet[0] != 0x45 || packet[9] != unix.IPPROTO_UDP {
+		return false
 	}
-	raw := frame[eth+ip+udp : end]
-	m, err := dhcpv4.FromBytes(raw)
-	return message{
-		DHCPv4: m, raw: raw,
-		client:    bytes.Equal(frame[6:12], w.mac),
-		broadcast: frame[0]&1 != 0,
-	}, err == nil
+	end := ip + int(binary.BigEndian.Uint16(packet[ip+4:]))
+	if port := binary.BigEndian.Uint16(packet[ip+2:]); port != 67 && port != 68 || end > len(packet) {
+		return false
+	}
+	m.raw = packet[ip+udp : end]
+	d, err := dhcpv4.FromBytes(m.raw)
+	if err != nil {
+		return false
+	}
+	m.kind = d.MessageType().String()
+	m.renewal = d.MessageType() == dhcpv4.MessageTypeRequest && !d.ClientIPAddr.IsUnspecified() // RFC 2131 §4.3.2
+	return true
+}
+
+// read6 reads a message of DHCPv6 or router discovery from a packet.
+func (m *message) read6(packet []byte) bool {
+	const ip, udp = 40, 8
+	if len(packet) < ip+udp {
+		return false
+	}
+	m.raw = packet[ip:]
+	switch next := packet[6]; {
+	case next == unix.IPPROTO_ICMPV6 && packet[ip] == 133:
+		m.kind = "RS"
+	case next == unix.IPPROTO_ICMPV6 && packet[ip] == 134:
+		m.kind = "RA"
+	case next == unix.IPPROTO_UDP:
+		if port := binary.BigEndian.Uint16(packet[ip+2:]); port != 546 && port != 547 {
+			return false
+		}
+		m.raw = packet[ip+udp:]
+		d, err := dhcpv6.MessageFromBytes(m.raw)
+		if err != nil {
+			return false
+		}
+		m.kind = d.MessageType.String()
+		m.renewal = d.MessageType == dhcpv6.MessageTypeRenew || d.MessageType == dhcpv6.MessageTypeRebind
+	}
+	return m.kind != ""
 }
 
 // types names what was seen, in order.
 func (w *witness) types() (names []string) {
 	for _, m := range w.seen {
-		names = append(names, m.MessageType().String())
+		names = append(names, m.kind)
 	}
 	return names
 }
 
-// isAck is an answer that grants the address.
-func isAck(m message) bool { return !m.client && m.MessageType() == dhcpv4.MessageTypeAck }
-
-// isRenewal is a DHCPREQUEST of a client that has its address (RFC 2131 §4.3.2).
-func isRenewal(m message) bool {
-	return m.client && m.MessageType() == dhcpv4.MessageTypeRequest && !m.ClientIPAddr.IsUnspecified()
+// isGranted tells whether a message is the one that gives a client what it can
+// take: an address or, if it asks for none, a router.
+func (c client) isGranted(m message) bool {
+	if c.name == kernel {
+		return m.kind == "RA"
+	}
+	return !m.client && (m.kind == "ACK" || m.kind == "REPLY")
 }
+
+// isRenewal is a message of a client that has its address.
+func isRenewal(m message) bool { return m.client && m.renewal }

@@ -2,6 +2,7 @@ package clients
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -11,7 +12,6 @@ import (
 type client struct {
 	name  string // of its script too
 	title string
-	once  bool // does not renew
 	// start starts it in a guest at a pod's tap, until the test's end; start6 for
 	// IPv6. Nil: it can't.
 	start, start6 func(*testing.T, client, *seat) running
@@ -31,15 +31,23 @@ type habit struct {
 
 // makes is what the client should make of a lease.
 func (c client) makes(l lease) state {
-	habits := c.own
-	if l.six {
-		habits = c.own6
-	}
 	return l.given.with(func(s *state) {
-		for _, h := range habits {
+		for _, h := range c.habits(l) {
 			h.change(s)
 		}
 	})
+}
+
+func (c client) habits(l lease) []habit {
+	if l.six {
+		return c.own6
+	}
+	return c.own
+}
+
+// renews tells whether the client renews its lease.
+func (c client) renews(l lease) bool {
+	return c.name != kernel && !slices.ContainsFunc(c.habits(l), func(h habit) bool { return h.why == notRenewed })
 }
 
 // starter is how the client is started to take a lease; nil: it can't take it.
@@ -64,7 +72,7 @@ func everyone() []client { return append(clients(), debian) }
 // clients are those that have a guest for each lease.
 func clients() []client {
 	return []client{
-		{name: kernel, title: "the kernel alone", once: true, start6: inKernel, own6: []habit{
+		{name: kernel, title: "the kernel alone", start6: inKernel, own6: []habit{
 			{"It asks DHCPv6 for nothing, and keeps no name servers.", func(s *state) { s.Address, s.DNS, s.Search = "", nil, nil }},
 			routesBySysctl,
 		}},
@@ -99,20 +107,40 @@ func clients() []client {
 		}, own6: []habit{
 			{"It leaves advertisements to the kernel: " + routesBySysctl.why, routesBySysctl.change},
 			{"The address takes the length of a prefix on the link.", func(s *state) {
-				if address, _, _ := strings.Cut(s.Address, "/"); len(s.Routes) > 1 {
-					s.Address = address + "/64"
+				if slices.ContainsFunc(s.Routes, isOnLink) {
+					takeHalf(s)
 				}
 			}},
 		}},
-		{name: "ipxe", title: "iPXE", once: true, start: inIPXE, own: []habit{
+		{name: "ipxe", title: "iPXE", start: inIPXE, start6: inIPXE6, own: []habit{
 			{"Classless static routes are not asked for: the default route follows from the router.", onlyDefault},
 			{"It uses one DNS server.", func(s *state) { s.DNS = s.DNS[:1] }},
 			{notRenewed, asGiven},
+		}, own6: []habit{
+			{"The address's /64 is taken to be on the link, and its router is found only where the advertisements have such a prefix (before 2024).", func(s *state) {
+				onLink := slices.ContainsFunc(s.Routes, isOnLink)
+				onlyDefault(s)
+				if !onLink {
+					s.Routes = nil
+				}
+				takeHalf(s)
+			}},
+			{"It has no MTU of IPv6.", func(s *state) { s.MTU = 0 }},
+			{notRenewed, asGiven},
 		}},
-		{name: "ovmf", title: "OVMF", once: true, start: inOVMF, own: []habit{
+		{name: "ovmf", title: "OVMF", start: inOVMF, start6: inOVMF6, own: []habit{
 			{"Classless static routes are not asked for: the default route follows from the router.", onlyDefault},
 			{"It has neither an MTU, nor a search list, nor a hostname.", func(s *state) { s.MTU, s.Search, s.Hostname = 0, nil, "" }},
 			{notRenewed, asGiven},
+		}, own6: []habit{
+			{"The address's /64 is taken to be on the link; further routes in advertisements (RFC 4191) are not heeded.", func(s *state) {
+				onlyDefault6(s)
+				takeHalf(s)
+				s.Routes = append(s.Routes, netip.MustParsePrefix(s.Address).Masked().String())
+				slices.Sort(s.Routes)
+				s.Routes = slices.Compact(s.Routes)
+			}},
+			{"It has neither an MTU nor a search list.", func(s *state) { s.MTU, s.Search = 0, nil }},
 		}},
 	}
 }
@@ -129,6 +157,14 @@ func onlyDefault6(s *state) {
 	s.Routes = slices.DeleteFunc(s.Routes, func(r string) bool {
 		return strings.Contains(r, " via ") && !strings.HasPrefix(r, toDefault)
 	})
+}
+
+func isOnLink(route string) bool { return !strings.Contains(route, " via ") }
+
+// takeHalf makes the address one of a network of 64 bits.
+func takeHalf(s *state) {
+	address, _, _ := strings.Cut(s.Address, "/")
+	s.Address = address + "/64"
 }
 
 // notRenewed is why a client is once.

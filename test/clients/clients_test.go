@@ -86,7 +86,7 @@ func (at *seat) take(t *testing.T, c client, start func() running) result {
 	r := result{state: await(t, guest, want)}
 	switch {
 	case !at.renew:
-	case c.once:
+	case !c.renews(at.lease):
 		r.renewed = "none"
 	default:
 		guest.renew(t)

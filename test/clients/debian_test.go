@@ -31,9 +31,12 @@ func takeInTurn(t *testing.T, all *results) {
 	vm := bootDebian(t, seats)
 	for i, at := range seats {
 		t.Run(at.name, func(t *testing.T) {
-			nic := &debianNIC{vm, fmt.Sprintf("eth%d", i), at.six}
+			nic := &debianNIC{vm, fmt.Sprintf("eth%d", i)}
 			all.add(at.lease, debian, at.take(t, debian, func() running {
 				nic.run(t, "networkctl up "+nic.name)
+				if at.six {
+					return debianNIC6{nic}
+				}
 				return nic
 			}))
 			nic.run(t, "networkctl down "+nic.name)
@@ -95,7 +98,6 @@ func (vm *debianVM) run(t *testing.T, command string) string {
 type debianNIC struct {
 	*debianVM
 	name string
-	six  bool
 }
 
 // It renews when it is time.
@@ -103,11 +105,6 @@ func (*debianNIC) renew(*testing.T) {}
 
 func (n *debianNIC) state(t *testing.T) state {
 	t.Helper()
-	if n.six {
-		s := kernelState6(t, func(command ...string) string { return n.run(t, strings.Join(command, " ")) }, n.name)
-		s.DNS, s.Search = afterColon(n.run(t, "resolvectl dns "+n.name)), afterColon(n.run(t, "resolvectl domain "+n.name))
-		return s
-	}
 	const script = `printf '{"addresses":%%s,"nic":%%s,"routes":%%s,"host":%%s,"dns":"%%s","search":"%%s"}\n' \
 "$(ip -json -4 address show dev %[1]s)" "$(ip -json link show dev %[1]s)" "$(ip -json -4 route show)" \
 "$(hostnamectl --json=short)" "$(resolvectl dns %[1]s)" "$(resolvectl domain %[1]s)"`

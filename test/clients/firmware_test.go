@@ -49,8 +49,13 @@ shell
 
 func inIPXE(t *testing.T, _ client, at *seat) running {
 	t.Helper()
+	return runIPXE(t, at, ipxeScript)
+}
+
+func runIPXE(t *testing.T, at *seat, text string) *ipxe {
+	t.Helper()
 	script := filepath.Join(t.TempDir(), "script.ipxe")
-	if err := os.WriteFile(script, []byte(ipxeScript), 0o600); err != nil {
+	if err := os.WriteFile(script, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return &ipxe{firmware(t, at, "-kernel", podtest.Packaged(t, ipxeKernel), "-initrd", script)}
@@ -61,11 +66,16 @@ func (*ipxe) renew(*testing.T) {}
 
 var ipxeRoute = regexp.MustCompile(`net0: ([\d.]+)/([\d.]+)(?: gw ([\d.]+))?`)
 
+// told is what the script has printed.
+func (i *ipxe) told(t *testing.T) string {
+	t.Helper()
+	return i.console.Wait(t, bootTime, "state", func(text string) bool { return strings.Contains(text, "\nthat is all\n") })
+}
+
 func (i *ipxe) state(t *testing.T) state {
 	t.Helper()
-	text := i.console.Wait(t, bootTime, "state", func(text string) bool { return strings.Contains(text, "\nthat is all\n") })
 	var s state
-	for line := range strings.Lines(text) {
+	for line := range strings.Lines(i.told(t)) {
 		words := strings.Fields(line)
 		if m := ipxeRoute.FindStringSubmatch(line); m != nil {
 			s.Address = withMask(t, m[1], m[2])
@@ -95,13 +105,20 @@ type uefi struct{ console *podtest.Console }
 
 func inOVMF(t *testing.T, _ client, at *seat) running {
 	t.Helper()
+	u := bootUEFI(t, at)
+	u.run(t, "ifconfig -s eth0 dhcp")
+	return u
+}
+
+// bootUEFI boots OVMF's shell.
+func bootUEFI(t *testing.T, at *seat) *uefi {
+	t.Helper()
 	// The one thing to boot from is an empty disk: the shell is what is left.
 	u := &uefi{firmware(t, at, "-bios", podtest.Packaged(t, ovmf),
 		"-blockdev", "null-co,node-name=disk,size=1048576,read-zeroes=on", "-device", "virtio-blk-pci,drive=disk,bootindex=0")}
 	u.console.WaitLine(t, bootTime, "or any other key to continue")
 	u.run(t, "")
 	u.run(t, "connect -r")
-	u.run(t, "ifconfig -s eth0 dhcp")
 	return u
 }
 

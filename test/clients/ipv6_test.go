@@ -39,7 +39,7 @@ func unique(list []string) (out []string) {
 
 func (c sandbox6) kernelState(t *testing.T) state {
 	t.Helper()
-	return kernelState6(t, func(command ...string) string { return c.guest.NS.Run(t, command[0], command[1:]...) }, "eth0")
+	return kernelState6(t, c)
 }
 
 // onlyKernel is a guest in which there is no client.
@@ -58,10 +58,11 @@ func (c onlyKernel) state(t *testing.T) state {
 // It cannot be asked.
 func (onlyKernel) renew(*testing.T) {}
 
-// kernelState6 is what the kernel of a guest has of IPv6 on a NIC. run runs a
-// command in the guest and returns what it prints.
-func kernelState6(t *testing.T, run func(command ...string) string, nic string) state {
+// kernelState6 is what the kernel of a guest has of IPv6.
+func kernelState6(t *testing.T, guest networked) state {
 	t.Helper()
+	nic := guest.nic()
+	run := func(command ...string) string { return guest.do(t, command...) }
 	var s state
 	var links []struct {
 		Addresses []struct {
@@ -85,20 +86,26 @@ func kernelState6(t *testing.T, run func(command ...string) string, nic string) 
 		}
 	}
 	s.Address = strings.Join(addresses, ", ")
-	mtu := strings.TrimSpace(run("cat", "/proc/sys/net/ipv6/conf/"+nic+"/mtu"))
-	var err error
-	if s.MTU, err = strconv.Atoi(mtu); err != nil {
-		t.Fatal(err)
-	}
 	var routes []struct {
 		route
 		Nexthops json.RawMessage `json:"nexthops"`
 	}
 	readJSON(t, []byte(run("ip", "-json", "-6", "route", "show", "dev", nic)), &routes)
+	var err error
+	if s.MTU, err = strconv.Atoi(strings.TrimSpace(run("cat", "/proc/sys/net/ipv6/conf/"+nic+"/mtu"))); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range routes { // some put the router's MTU onto routes
+		for _, metric := range r.Metrics {
+			if mtu := metric["mtu"]; r.Destination == "default" && mtu != 0 {
+				s.MTU = min(s.MTU, mtu)
+			}
+		}
+	}
 	for _, r := range routes {
 		own := r.Gateway == "" && (r.Destination == "fe80::/64" || strings.HasPrefix(r.Destination, "ff") || strings.HasPrefix(s.Address, r.Destination+"/"))
 		if !own {
-			s.Routes = append(s.Routes, strings.TrimSuffix(r.words(), " mtu "+mtu)+string(r.Nexthops))
+			s.Routes = append(s.Routes, strings.TrimSuffix(r.words(), fmt.Sprintf(" mtu %d", s.MTU))+string(r.Nexthops))
 		}
 	}
 	slices.Sort(s.Routes)

@@ -9,18 +9,15 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 )
 
-// networked is a guest of which can be seen that it has a network.
+// networked is a guest in which commands can be run.
 type networked interface {
 	running
-	// reach checks that packets and TCP go between the guest, at its address, and
-	// who is outside, whichever begins.
-	reach(t *testing.T, at *seat)
-	// forgetNeighbors has the guest ask anew who its neighbours are.
-	forgetNeighbors(t *testing.T)
-	// lifetimes are those of the guest's address and of its default route.
-	lifetimes(t *testing.T) (address, route time.Duration)
-	// stay checks that what is outside can be reached all the time.
-	stay(t *testing.T, howLong time.Duration)
+	// do runs a command and returns what it prints.
+	do(t *testing.T, command ...string) string
+	// nic is the name of the NIC in the guest.
+	nic() string
+	// tcp checks that TCP carries data to who is outside and from there.
+	tcp(t *testing.T, at *seat)
 }
 
 // forever is what has no end.
@@ -30,17 +27,17 @@ const forever = time.Duration(1<<32-1) * time.Second
 // program is killed, for as long as was promised.
 func (at *seat) outlive(t *testing.T, guest networked, want state) {
 	t.Helper()
-	guest.reach(t, at)
+	at.reach(t, guest)
 	at.server.kill(t)
-	guest.forgetNeighbors(t)
-	guest.reach(t, at)
-	address, route := guest.lifetimes(t)
+	guest.do(t, "ip", "neigh", "flush", "dev", guest.nic())
+	at.reach(t, guest)
+	address, route := lifetimes(t, guest)
 	if route != forever || address != forever && !at.renew {
 		t.Errorf("the default route ends after %v, the address after %v", route, address)
 	}
 	if at.renew {
-		guest.stay(t, address)
-		guest.reach(t, at)
+		at.pingAll(t, address-2*time.Second)
+		at.reach(t, guest)
 	}
 	await(t, guest, want)
 }
@@ -51,56 +48,66 @@ func (at *seat) addressOf() string {
 	return address
 }
 
-// size is what is sent each way by TCP: some hundred segments.
-const size = 1 << 17
-
-func (c sandbox6) reach(t *testing.T, at *seat) {
+// reach checks that packets and TCP go between the guest, at its address, and
+// who is outside, whichever begins.
+func (at *seat) reach(t *testing.T, guest networked) {
 	t.Helper()
-	guest, outside := c.guest.NS, at.pod.Outside
-	guest.Run(t, "ping", "-n", "-c", "1", "-W", "5", podtest.OutsideIPv6.String())
-	outside.Run(t, "ping", "-n", "-c", "1", "-W", "5", at.addressOf())
-	if err := podtest.Exchange(t.Context(), guest, outside, podtest.OutsideIPv6, size); err != nil {
-		t.Errorf("TCP from the guest: %v", err)
+	if text := guest.do(t, "ping", "-n", "-c", "1", "-W", "5", podtest.OutsideIPv6.String()); !strings.Contains(text, " 0% packet loss") {
+		t.Errorf("from the guest: %s", text)
 	}
-	if err := podtest.Exchange(t.Context(), outside, guest, at.pod.IPv6.Addr(), size); err != nil {
-		t.Errorf("TCP to the guest: %v", err)
+	at.pingAll(t, time.Second)
+	guest.tcp(t, at)
+}
+
+// pingAll has who is outside ping the guest once a second for so long.
+func (at *seat) pingAll(t *testing.T, howLong time.Duration) {
+	t.Helper()
+	count := max(int(howLong/time.Second), 1)
+	text := at.pod.Outside.Run(t, "ping", "-n", "-i", "1", "-W", "5", "-c", fmt.Sprint(count), at.addressOf())
+	if !strings.Contains(text, " 0% packet loss") {
+		t.Errorf("to the guest: %s", text)
 	}
 }
 
-func (c sandbox6) forgetNeighbors(t *testing.T) {
-	t.Helper()
-	c.guest.IP(t, "neigh flush dev eth0")
-}
-
-func (c sandbox6) lifetimes(t *testing.T) (address, route time.Duration) {
+// lifetimes are what is left of those of the guest's address and default route.
+func lifetimes(t *testing.T, guest networked) (address, route time.Duration) {
 	t.Helper()
 	var links []struct {
 		Addresses []struct {
 			Valid int64 `json:"valid_life_time"`
 		} `json:"addr_info"`
 	}
-	readJSON(t, []byte(c.guest.NS.Run(t, "ip", "-json", "-6", "address", "show", "dev", "eth0", "scope", "global")), &links)
+	readJSON(t, []byte(guest.do(t, "ip", "-json", "-6", "address", "show", "dev", guest.nic(), "scope", "global")), &links)
 	for _, l := range links {
 		for _, a := range l.Addresses {
 			address = max(address, time.Duration(a.Valid)*time.Second)
 		}
 	}
-	route = forever
-	if text := c.guest.NS.Run(t, "ip", "-6", "route", "show", "default", "dev", "eth0"); strings.Contains(text, "expires") {
-		_, after, _ := strings.Cut(text, "expires ")
-		if _, err := fmt.Sscanf(after, "%dsec", &route); err != nil {
-			t.Fatalf("%v in %q", err, text)
-		}
-		route *= time.Second
+	_, after, ends := strings.Cut(guest.do(t, "ip", "-6", "route", "show", "default", "dev", guest.nic()), " expires ")
+	if !ends {
+		return address, forever
 	}
-	return address, route
+	var seconds int
+	if _, err := fmt.Sscanf(after, "%dsec", &seconds); err != nil {
+		t.Fatalf("%v in %q", err, after)
+	}
+	return address, time.Duration(seconds) * time.Second
 }
 
-func (c sandbox6) stay(t *testing.T, howLong time.Duration) {
+func (sandbox6) nic() string { return "eth0" }
+
+func (c sandbox6) do(t *testing.T, command ...string) string {
 	t.Helper()
-	count := int(howLong/time.Second) - 2
-	text := c.guest.NS.Run(t, "ping", "-n", "-i", "1", "-W", "1", "-c", fmt.Sprint(count), podtest.OutsideIPv6.String())
-	if !strings.Contains(text, " 0% packet loss") {
-		t.Error(text)
+	return c.guest.NS.Run(t, command[0], command[1:]...)
+}
+
+func (c sandbox6) tcp(t *testing.T, at *seat) {
+	t.Helper()
+	const size = 1 << 17 // some hundred segments
+	if err := podtest.Exchange(t.Context(), c.guest.NS, at.pod.Outside, podtest.OutsideIPv6, size); err != nil {
+		t.Errorf("TCP from the guest: %v", err)
+	}
+	if err := podtest.Exchange(t.Context(), at.pod.Outside, c.guest.NS, at.pod.IPv6.Addr(), size); err != nil {
+		t.Errorf("TCP to the guest: %v", err)
 	}
 }

@@ -26,11 +26,13 @@ func newGuest(t *testing.T, pod *podtest.Pod) *podtest.Guest {
 		"link set eth0 down",
 		"link set eth0 name nic address 02:00:00:00:00:01",
 		"link add wire type bridge forward_delay 0 mcast_snooping 0",
-		"link add eth0 address "+pod.MAC.String()+" type veth peer name plug",
-		// A line that has it up as well does that first.
-		"link set nic addrgenmode none",
-		"link set plug addrgenmode none",
-		"link set wire addrgenmode none",
+		"link add eth0 address "+pod.MAC.String()+" type veth peer name plug")
+	for _, device := range []string{"nic", "wire", "plug"} { // they only pass on
+		if err := guest.Sysctl("net/ipv6/conf/"+device+"/disable_ipv6", "1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	guest.IP(t,
 		"link set nic master wire up",
 		"link set plug master wire up",
 		"link set wire up",

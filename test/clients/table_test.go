@@ -22,7 +22,12 @@ taken care. What is told here is each client's own state: addresses, routes and
 MTU as ip(8) shows them in the guest, DNS servers, search list and hostname as
 the client has set them there. iPXE and OVMF, which are firmware of a virtual
 machine, say what they have on their consoles: iPXE by its commands, OVMF by
-those of its shell. test/netboot has both load and run a file by flannel's lease.
+those of its shell. test/netboot has both load and run a file, by IPv4 and IPv6.
+
+Of the leases of IPv6, a guest is told by router advertisements and DHCPv6. Each
+client that is a program, and Debian, then sends and gets packets and TCP, and does
+so again once virt-launcher-net is killed: for as long as its address lasts, and by
+a default route without end.
 
 This is written by the tests: ` + "`go test ./test/clients -update`" + `. ` + "`make test`" + ` fails if
 a client does otherwise. ✓ is as given, + and − are what the client has beyond
@@ -51,17 +56,17 @@ func checkTable(t *testing.T, results map[string]result) {
 func table(results map[string]result) string {
 	var b strings.Builder
 	b.WriteString(tableHead)
-	for _, l := range leases() {
+	for _, l := range everyLease() {
 		fmt.Fprintf(&b, "\n## %s%s\n\n", strings.ToUpper(l.title[:1]), l.title[1:])
-		writeRow(&b, "Client", "Address", "Routes", "MTU", "DNS", "Search list", "Hostname", "Renewal")
-		writeRow(&b, slices.Repeat([]string{"---"}, 8)...)
+		writeRow(&b, columns(l, "Client", "Address", "Routes", "MTU", "DNS", "Search list", "Hostname", "Renewal")...)
+		writeRow(&b, columns(l, slices.Repeat([]string{"---"}, 8)...)...)
 		g := l.given
-		writeRow(&b, "*given*", g.Address, listRoutes(g.Routes), fmt.Sprint(g.MTU), lines(g.DNS), lines(g.Search), g.Hostname, "")
-		for _, c := range everyone() {
+		writeRow(&b, columns(l, "*given*", g.Address, listRoutes(g.Routes), fmt.Sprint(g.MTU), lines(g.DNS), lines(g.Search), g.Hostname, "")...)
+		for _, c := range takers(l) {
 			r := results[l.name+"/"+c.name]
-			writeRow(&b, c.title,
+			writeRow(&b, columns(l, c.title,
 				cell(r.state.Address, g.Address), routesCell(r.state.Routes, g.Routes), cell(r.state.MTU, g.MTU),
-				listCell(r.state.DNS, g.DNS), listCell(r.state.Search, g.Search), cell(r.state.Hostname, g.Hostname), r.renewed)
+				listCell(r.state.DNS, g.DNS), listCell(r.state.Search, g.Search), cell(r.state.Hostname, g.Hostname), r.renewed)...)
 		}
 	}
 	b.WriteString("\n## Habits\n\nWhy some differ from what is given, which is their way with every server:\n\n")
@@ -69,8 +74,19 @@ func table(results map[string]result) string {
 		for _, h := range c.own {
 			fmt.Fprintf(&b, "- %s: %s\n", c.title, h.why)
 		}
+		for _, h := range c.own6 {
+			fmt.Fprintf(&b, "- %s, IPv6: %s\n", c.title, h.why)
+		}
 	}
 	return b.String()
+}
+
+// columns are a row's, for a table of the lease: there is no hostname by IPv6.
+func columns(l lease, all ...string) []string {
+	if l.six {
+		return slices.Delete(all, 6, 7)
+	}
+	return all
 }
 
 func writeRow(b *strings.Builder, cells ...string) {

@@ -10,7 +10,7 @@ set -euo pipefail
 
 out=${1:?usage: debian.sh OUTDIR}
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-packages=systemd-sysv,systemd-resolved,dbus,udev,polkitd,kmod,iproute2
+packages=systemd-sysv,systemd-resolved,dbus,udev,polkitd,kmod,iproute2,iputils-ping,netcat-openbsd
 
 sources=$({
 	find "$here/debian" -type f -exec cat {} +

@@ -167,9 +167,9 @@ func (v *VM) start(ctx context.Context, xml string) error {
 
 func (v *VM) create(ctx context.Context, xml string) (*libvirt.Domain, error) {
 	if old, err := v.conn.LookupDomainByName(v.name); err == nil {
-		running, err := old.IsActive()
+		running := isRunning(old)
 		_ = old.Free()
-		if err == nil && running {
+		if running {
 			return nil, fmt.Errorf("one of that name is running: virsh -c %s destroy %s ends it", v.uri, v.name)
 		}
 	}
@@ -185,6 +185,21 @@ func (v *VM) create(ctx context.Context, xml string) (*libvirt.Domain, error) {
 		return nil, err
 	}
 	return dom, nil
+}
+
+// isRunning reports whether the domain runs. A QEMU driver that was killed, as the
+// embedded one is with its process, takes the domain for running when it comes
+// back, until it has tried to reach QEMU (qemuProcessReconnect). No event tells
+// of the outcome if QEMU is dead, but the domain is locked for this (its job)
+// meanwhile: a query waits for it.
+func isRunning(dom *libvirt.Domain) bool {
+	active, err := dom.IsActive()
+	if err != nil || !active {
+		return false
+	}
+	_, _ = dom.MemoryStats(1, 0) // an error says nothing: not every driver has it
+	active, err = dom.IsActive()
+	return err == nil && active
 }
 
 // discard ends a domain nobody will hear of.

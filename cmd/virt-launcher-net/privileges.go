@@ -3,12 +3,9 @@ package main
 import (
 	"fmt"
 	"runtime"
-	"strings"
 
 	"golang.org/x/sys/unix"
 	"kernel.org/pub/linux/libs/security/libcap/cap"
-
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
 
 // giveUpPrivileges gives up every capability, for good and in all threads: the
@@ -16,8 +13,8 @@ import (
 // exceptions: a QEMU driver that runs in this process starts and ends the VM,
 // and the port guard's counters, if metrics want them, take NET_ADMIN. That is
 // then not in effect but where it is asked for, see withNetAdmin.
-func giveUpPrivileges(d *prestart.Domain, metrics bool) error {
-	if d != nil && strings.Contains(d.URI, ":///embed") {
+func giveUpPrivileges(embedded, metrics bool) error {
+	if embedded {
 		return nil
 	}
 	// Otherwise root would get them back by an execve(2).

@@ -86,7 +86,7 @@ func (p *program) stay(cmd *cobra.Command, start func(context.Context) (*prestar
 		return err
 	}
 	started := time.Now()
-	if err := giveUpPrivileges(p.hook.Domain, watch != nil); err != nil { // the VM can do without
+	if err := giveUpPrivileges(session.Embedded(), watch != nil); err != nil { // the VM can do without
 		p.hook.Log.Warn("can't give up privileges that are no longer needed", "error", err)
 	}
 	if watch != nil {

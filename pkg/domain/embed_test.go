@@ -121,6 +121,8 @@ func TestEmbeddedQEMU(t *testing.T) {
 	}
 	checkStopped(t, vm, root, netns, ReasonDestroyed)
 
+	t.Setenv("LIBVIRT_DEFAULT_URI", uri)
+	uri = "" // does not tell that the driver is embedded
 	inThread(t, netns, func() { vm, startErr = start() })
 	if startErr != nil {
 		t.Fatalf("second time: %v", startErr)
@@ -172,6 +174,9 @@ func inThread(t *testing.T, netns *os.File, f func()) {
 // checkRunning checks that QEMU was born in netns and holds the tap.
 func checkRunning(t *testing.T, vm *VM, root string, netns *os.File) {
 	t.Helper()
+	if !vm.Embedded() {
+		t.Error("the driver is in this process, but is not known to be")
+	}
 	pids := qemus(t, root)
 	if len(pids) != 1 {
 		t.Fatalf("%d QEMUs, want 1", len(pids))

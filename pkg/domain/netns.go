@@ -42,8 +42,28 @@ func enterNetns(ns *os.File) error {
 	return nil
 }
 
-// call runs f, which calls libvirt, on a thread of its own in ns: what libvirt
-// starts from there, its threads and QEMU, is born in ns.
+// within returns f as one that locks its goroutine to a thread, for good, and
+// calls f there in ns: what libvirt starts from there, its threads and QEMU, is
+// born in ns. It is called once; the thread ends with the goroutine.
+func within[T any](ns *os.File, f func() (T, error)) (func() (T, error), error) {
+	// The thread needs a descriptor which lives as long as it does.
+	fd, err := unix.FcntlInt(ns.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("duplicate network namespace: %w", err)
+	}
+	own := os.NewFile(uintptr(fd), ns.Name())
+	return func() (T, error) {
+		runtime.LockOSThread()
+		defer own.Close()
+		if err := enterNetns(own); err != nil {
+			var zero T
+			return zero, err
+		}
+		return f()
+	}, nil
+}
+
+// call runs f, which calls libvirt, in ns, or anywhere if that is nil.
 //
 // A call of libvirt can't be cancelled. If ctx ends first, call returns the cause
 // and leaves f and its thread behind, for good if libvirt never answers; when f
@@ -54,21 +74,17 @@ func call[T any](ctx context.Context, ns *os.File, f func() (T, error), late fun
 		err   error
 	}
 	var zero T
-	// The thread needs a descriptor which lives as long as it does.
-	fd, err := unix.FcntlInt(ns.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		return zero, fmt.Errorf("duplicate network namespace: %w", err)
+	if ns != nil {
+		var err error
+		if f, err = within(ns, f); err != nil {
+			return zero, err
+		}
 	}
-	own := os.NewFile(uintptr(fd), ns.Name())
 	done := make(chan result) // unbuffered: a result is taken, or known to be late
 	gone := make(chan struct{})
 	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends here, with its namespace
-		defer own.Close()
 		var r result
-		if r.err = enterNetns(own); r.err == nil {
-			r.value, r.err = f()
-		}
+		r.value, r.err = f()
 		select {
 		case done <- r:
 		case <-gone:

@@ -22,6 +22,9 @@ func (*VM) Name() string { return "" }
 // UUID is the domain's UUID.
 func (*VM) UUID() string { return "" }
 
+// Embedded is false: this build has no libvirt support.
+func (*VM) Embedded() bool { return false }
+
 // Wait fails: this build has no libvirt support.
 func (*VM) Wait(context.Context) error { return errNoLibvirt }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"strings"
 	"time"
 
@@ -24,10 +25,10 @@ const (
 // Start connects to libvirt at the URI and starts the domain. The caller closes
 // the VM.
 //
-// QEMU is born in the network namespace of the calling thread if the URI has the
-// driver run in this process (qemu:///embed?root=DIR, one process per DIR), else
-// in that of the libvirtd found. The caller, if it has entered a namespace, must
-// have locked its thread.
+// libvirt is dialled from the network namespace of the calling thread. QEMU is
+// born there too if the URI has the driver run in this process
+// (qemu:///embed?root=DIR, one process per DIR), else in that of the libvirtd
+// found. The caller, if it has entered a namespace, must have locked its thread.
 //
 // The domain is transient: libvirt forgets it when it stops, so nothing is left
 // to undefine, even if this process is killed. QEMU outlives a killed process;
@@ -45,6 +46,10 @@ func Start(ctx context.Context, log *slog.Logger, uri string, xml []byte) (*VM, 
 	if err := v.connect(ctx); err != nil {
 		v.netns.Close()
 		return nil, err
+	}
+	if !v.embedded { // the connection stays in the namespace, wherever it is used
+		v.netns.Close()
+		v.netns = nil
 	}
 	if err := v.start(ctx, string(xml)); err != nil {
 		return nil, errors.Join(err, v.Close()) //nolint:contextcheck // Close takes none
@@ -103,6 +108,10 @@ func (v *VM) open() (*libvirt.Connect, error) {
 	if err != nil {
 		return nil, err
 	}
+	if v.embedded, err = isEmbedded(conn); err != nil {
+		_, _ = conn.Close()
+		return nil, err
+	}
 	if err := conn.RegisterCloseCallback(v.lost); err != nil {
 		_, _ = conn.Close()
 		return nil, err
@@ -114,6 +123,18 @@ func (v *VM) open() (*libvirt.Connect, error) {
 		return nil, err
 	}
 	return conn, nil
+}
+
+// isEmbedded reports whether the connection is to a driver in this process. Its
+// own URI tells; that which it was opened with may be an alias of libvirt's
+// configuration.
+func isEmbedded(conn *libvirt.Connect) (bool, error) {
+	uri, err := conn.GetURI()
+	if err != nil {
+		return false, err
+	}
+	u, err := url.Parse(uri)
+	return err == nil && u.Path == "/embed", err
 }
 
 // disconnect undoes open. A callback left registered would keep the connection.
@@ -146,9 +167,9 @@ func (v *VM) start(ctx context.Context, xml string) error {
 
 func (v *VM) create(ctx context.Context, xml string) (*libvirt.Domain, error) {
 	if old, err := v.conn.LookupDomainByName(v.name); err == nil {
-		running, err := old.IsActive()
+		running := isRunning(old)
 		_ = old.Free()
-		if err == nil && running {
+		if running {
 			return nil, fmt.Errorf("one of that name is running: virsh -c %s destroy %s ends it", v.uri, v.name)
 		}
 	}
@@ -164,6 +185,21 @@ func (v *VM) create(ctx context.Context, xml string) (*libvirt.Domain, error) {
 		return nil, err
 	}
 	return dom, nil
+}
+
+// isRunning reports whether the domain runs. A QEMU driver that was killed, as the
+// embedded one is with its process, takes the domain for running when it comes
+// back, until it has tried to reach QEMU (qemuProcessReconnect). No event tells
+// of the outcome if QEMU is dead, but the domain is locked for this (its job)
+// meanwhile: a query waits for it.
+func isRunning(dom *libvirt.Domain) bool {
+	active, err := dom.IsActive()
+	if err != nil || !active {
+		return false
+	}
+	_, _ = dom.MemoryStats(1, 0) // an error says nothing: not every driver has it
+	active, err = dom.IsActive()
+	return err == nil && active
 }
 
 // discard ends a domain nobody will hear of.

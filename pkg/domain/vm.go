@@ -19,7 +19,8 @@ type VM struct {
 	log        *slog.Logger
 	uri        string
 	name, uuid string
-	netns      *os.File
+	embedded   bool
+	netns      *os.File // where libvirt is called from; nil: anywhere
 	conn       *libvirt.Connect
 	dom        *libvirt.Domain
 	lifecycle  int // number of the event callback
@@ -37,6 +38,10 @@ func (v *VM) Name() string { return v.name }
 
 // UUID is the domain's UUID.
 func (v *VM) UUID() string { return v.uuid }
+
+// Embedded reports whether libvirt's driver runs in this process. Then ending the
+// VM may take the privileges that starting it took; otherwise it takes none.
+func (v *VM) Embedded() bool { return v.embedded }
 
 // Wait returns when the domain has stopped: nil if the guest shut down, a
 // [*StopError] if there is another reason. Any other error says that it is not
@@ -124,7 +129,9 @@ func (v *VM) close() error {
 	}
 	if ctx.Err() == nil { // else the connection may still need both
 		events.release()
-		err = errors.Join(err, v.netns.Close())
+		if v.netns != nil {
+			err = errors.Join(err, v.netns.Close())
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("close connection to %s: %w", v.uri, plain(err))

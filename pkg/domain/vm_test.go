@@ -107,8 +107,8 @@ func TestAttachSchema(t *testing.T) {
 func TestShutdown(t *testing.T) {
 	c := testConnect(t)
 	vm := startTest(t)
-	if vm.Name() != t.Name() || len(vm.UUID()) != 36 {
-		t.Errorf("name %q, UUID %q", vm.Name(), vm.UUID())
+	if vm.Name() != t.Name() || len(vm.UUID()) != 36 || vm.Embedded() {
+		t.Errorf("name %q, UUID %q, embedded: %v", vm.Name(), vm.UUID(), vm.Embedded())
 	}
 	if domains(t, c, t.Name()) != 1 {
 		t.Error("libvirt does not know the domain")

@@ -209,6 +209,10 @@ func (s *Session) Networks() []prepare.Network {
 	return networks
 }
 
+// Embedded reports whether there is a VM whose driver runs in this process and
+// may need its privileges to end it.
+func (s *Session) Embedded() bool { return s.vm != nil && s.vm.Embedded() }
+
 // Wait blocks until the VM has stopped, a server has failed or ctx ends. It
 // returns nil if the guest shut down, a [*domain.StopError] if the VM ended
 // otherwise. Without a domain there is no good end but that of ctx.

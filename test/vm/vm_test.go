@@ -5,6 +5,7 @@ package vm
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -24,6 +25,7 @@ const resolvConf = "search default.svc.cluster.local cluster.local\nnameserver 1
 // machine is a VM in a pod, and the program that started it.
 type machine struct {
 	*podtest.Launcher
+	config podtest.LaunchConfig
 	vm     podtest.VM
 	pod    *podtest.Pod
 	common []string // flags for the other verbs
@@ -44,15 +46,12 @@ func start(t *testing.T, pod *podtest.Pod, args ...string) *machine {
 		common: []string{"--netns", pod.Pod.Path(), "--state-dir", filepath.Join(dir, "state")},
 		log:    &podtest.Buffer{},
 	}
-	var err error
-	m.Launcher, err = podtest.Launch(podtest.LaunchConfig{
+	m.config = podtest.LaunchConfig{
 		Binary: podtest.Built(t, "virt-launcher-net"), VM: m.vm, Dir: dir,
 		CacheDir: filepath.Join(podtest.Built(t, "."), "libvirt-cache"), Log: m.log,
 		Args: slices.Concat(m.common, []string{"--resolv-conf", file, "--hostname", "vm-7"}, args),
-	})
-	if err != nil {
-		t.Fatal(err)
 	}
+	m.launch(t)
 	t.Cleanup(func() {
 		if err := m.Kill(); err != nil {
 			t.Error(err)
@@ -62,6 +61,15 @@ func start(t *testing.T, pod *podtest.Pod, args ...string) *machine {
 		}
 	})
 	return m
+}
+
+// launch starts the program, anew if it has ended.
+func (m *machine) launch(t *testing.T) {
+	t.Helper()
+	var err error
+	if m.Launcher, err = podtest.Launch(m.config); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // report waits until the guest has booted and says what it has.
@@ -166,6 +174,36 @@ func TestKilledProgram(t *testing.T) {
 	pod.Node.Run(t, "ping", "-c1", "-W2", address)
 	stop()
 	_ = serve.Wait() // killed by stop
+}
+
+// A container that is killed takes the program and the VM along. The next one
+// starts the VM, though libvirt was not told that it ended. It does not if only
+// the program was killed.
+func TestKilledContainer(t *testing.T) {
+	m := start(t, podtest.NewPod(t, podtest.Calico), "--no-check") // which finds the tap of a VM in use
+	m.program(t, "wait", "--for", "network", "--timeout", "1m")
+	for range 5 {
+		if err := errors.Join(m.Signal(syscall.SIGKILL), m.Kill()); err != nil {
+			t.Fatal(err)
+		}
+		m.launch(t)
+		m.program(t, "wait", "--for", "network", "--timeout", "20s")
+	}
+	if strings.Contains(m.log.String(), "is running") {
+		t.Error("what is dead is taken for running")
+	}
+	if err := m.Signal(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	m.launch(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	ctx, stop := m.WhileRunning(ctx)
+	defer stop()
+	<-ctx.Done()
+	if !strings.Contains(m.log.String(), "one of that name is running") {
+		t.Errorf("beside the VM: %v", context.Cause(ctx))
+	}
 }
 
 // A guest that does not obey is destroyed in time, and the program ends well.

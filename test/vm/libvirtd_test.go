@@ -1,0 +1,33 @@
+package vm
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+)
+
+// A VM that a libvirtd in the pod runs is on the pod's network, and the program,
+// which is outside of it and has no privileges left, ends it in peace.
+func TestVMOfLibvirtd(t *testing.T) {
+	pod := podtest.NewPod(t, podtest.Calico)
+	podtest.StartLibvirtd(t, pod.Pod)
+	const uri = "qemu+tcp://127.0.0.1/system"
+	m := start(t, pod, "--connect", uri)
+	if r := m.report(t); r.Address != pod.IP {
+		t.Errorf("the guest has %s, the pod %s", r.Address, pod.IP)
+	}
+	if err := m.End(20 * time.Second); err != nil {
+		t.Errorf("after SIGTERM: %v", err)
+	}
+	if !strings.Contains(m.serial(t), "VLN-SHUTDOWN") {
+		t.Error("the guest was not asked to shut down")
+	}
+	if strings.Contains(m.log.String(), "level=WARN") {
+		t.Error("the program warns")
+	}
+	if left := pod.Pod.Run(t, "virsh", "-c", uri, "list", "--all", "--name"); strings.TrimSpace(left) != "" {
+		t.Errorf("libvirt still has %s", left)
+	}
+}

@@ -97,7 +97,10 @@ func checkPlan(ctx context.Context, p prepare.Plan) (CheckReport, error) {
 		}
 		report.Offer6 = time.Since(start)
 	}
-	if _, leased := p.Interface.IPv4(); !leased {
+	// The default route is asked after on every NIC, whichever gets it: it is the
+	// way out of the interface's network.
+	lease, leased := NewLease(p, discover.Pod{}, true, LeaseSettings{})
+	if !leased {
 		report.Note = "no IPv4 address, so no DHCPv4 and no gateway to ask for"
 		return report, nil
 	}
@@ -107,30 +110,17 @@ func checkPlan(ctx context.Context, p prepare.Plan) (CheckReport, error) {
 	}
 	report.Offer = time.Since(start)
 	report.Address, _ = netip.AddrFromSlice(offer.YourIPAddr.To4())
-	gateway, note := gatewayOf(p)
-	if note != "" {
-		report.Note = note
+	gateway := gatewayOf(lease)
+	if !gateway.IsValid() {
+		report.Note = "the pod has no gateway to resolve"
 		return report, nil
 	}
-	mac, err := seat.resolve(ctx, p, gateway)
+	mac, err := seat.resolve(ctx, lease.Address.Addr(), gateway)
 	if err != nil {
 		return report, fmt.Errorf("ARP for the gateway %s by %s (DHCP did answer): %w", gateway, p.Bridge.Uplink, err)
 	}
 	report.Gateway, report.GatewayMAC, report.Resolved = gateway, mac, time.Since(start)
 	return report, nil
-}
-
-// gatewayOf returns the pod's gateway, or why none is asked for.
-func gatewayOf(p prepare.Plan) (gateway netip.Addr, note string) {
-	for _, r := range p.Interface.Routes {
-		if usable(r) && r.Gateway.IsValid() && (!gateway.IsValid() || r.Destination.Bits() == 0) {
-			gateway = r.Gateway
-		}
-	}
-	if !gateway.IsValid() {
-		return gateway, "the pod has no gateway to resolve"
-	}
-	return gateway, ""
 }
 
 // seat is the guest's place at the tap.
@@ -203,9 +193,8 @@ func (s *seat) solicit(ctx context.Context) (address netip.Addr, err error) {
 }
 
 // resolve asks for the gateway's MAC (RFC 826).
-func (s *seat) resolve(ctx context.Context, p prepare.Plan, gateway netip.Addr) (mac discover.HardwareAddr, err error) {
-	address, _ := p.Interface.IPv4()
-	err = s.ask(ctx, arpRequest(s.mac, address.Addr(), gateway), func(frame []byte) bool {
+func (s *seat) resolve(ctx context.Context, guest, gateway netip.Addr) (mac discover.HardwareAddr, err error) {
+	err = s.ask(ctx, arpRequest(s.mac, guest, gateway), func(frame []byte) bool {
 		// Ethernet header, then hardware and protocol type, lengths,
 		// operation, sender's MAC and address, target's.
 		const arp = 14

@@ -314,6 +314,23 @@ func TestSeveralInterfaces(t *testing.T) {
 	}
 }
 
+// Of two gateways the guest is told of the better one, and that one is proven:
+// the other may be dead.
+func TestCheckAsksForTheGatewayOfTheLease(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Flannel)
+	pod.Pod.IP(t, "route add default via 10.244.1.99 dev eth0 metric 500")
+	h := newHook(t, pod)
+	run(t, h)
+	reports, err := h.Check(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := reports[0].Gateway; got != pod.Gateway {
+		t.Errorf("resolved %s, want %s", got, pod.Gateway)
+	}
+}
+
 // Without a gateway that answers the start is refused, and says what was tried.
 func TestCheckFails(t *testing.T) {
 	t.Parallel()

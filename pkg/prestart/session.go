@@ -171,7 +171,7 @@ func (s *Session) check(ctx context.Context, p prepare.Plan) error {
 		return fmt.Errorf("check %s: %w (--no-check starts without this proof)", p.Interface.Name, err)
 	}
 	s.hook.Log.Info("a guest would get its network", "interface", p.Interface.Name,
-		"offered", report.Address, "offered6", report.Address6, "gateway", report.Gateway, "note", report.Note)
+		"offered", report.Address, "offered6", report.Address6, "gateway", report.Gateway, "router6", report.Router6, "note", report.Note)
 	return nil
 }
 

@@ -50,7 +50,12 @@ func (h Hook) Check(ctx context.Context) (reports []CheckReport, err error) {
 			return err
 		}
 		for _, p := range plans {
+			start := time.Now()
 			report, err := checkPlan(ctx, p)
+			if isUnserved(err) {
+				session, askErr := h.askServer(ctx)
+				err = whyUnserved(err, session, askErr, p, start)
+			}
 			if err != nil {
 				return fmt.Errorf("check %s: %w", p.Interface.Name, err)
 			}
@@ -100,7 +105,7 @@ func (r *CheckReport) checkIPv4(ctx context.Context, seat *seat, p prepare.Plan,
 	}
 	offer, err := seat.discover(ctx)
 	if err != nil {
-		return fmt.Errorf("DHCPDISCOVER on %s got no offer: %w", p.Tap.Name, err)
+		return unserved{fmt.Errorf("DHCPDISCOVER on %s got no offer: %w", p.Tap.Name, err)}
 	}
 	r.Offer = time.Since(start)
 	r.Address, _ = netip.AddrFromSlice(offer.YourIPAddr.To4())
@@ -123,12 +128,12 @@ func (r *CheckReport) checkIPv6(ctx context.Context, seat *seat, p prepare.Plan,
 		return nil
 	}
 	if r.Address6, err = seat.solicit(ctx); err != nil {
-		return fmt.Errorf("DHCPv6 Solicit on %s got no answer: %w", p.Tap.Name, err)
+		return unserved{fmt.Errorf("DHCPv6 Solicit on %s got no offer: %w", p.Tap.Name, err)}
 	}
 	r.Offer6 = time.Since(start)
 	speaker, _ := routerOf(p)
 	if err := seat.solicitRouter(ctx, speaker); err != nil {
-		return fmt.Errorf("router solicitation on %s got no advertisement of %s: %w", p.Tap.Name, speaker, err)
+		return unserved{fmt.Errorf("router solicitation on %s got no advertisement of %s: %w", p.Tap.Name, speaker, err)}
 	}
 	r.Advertised = time.Since(start)
 	router := p.IPv6.Router

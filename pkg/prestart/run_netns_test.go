@@ -331,6 +331,63 @@ func TestCheckAsksForTheGatewayOfTheLease(t *testing.T) {
 	}
 }
 
+// A check that gets no answer says that nobody serves, if so.
+func TestCheckUnserved(t *testing.T) {
+	for _, shape := range []podtest.Shape{podtest.Calico, podtest.CalicoDual} {
+		t.Run(string(shape), func(t *testing.T) {
+			t.Parallel()
+			h := newHook(t, podtest.NewPod(t, shape))
+			if _, err := h.Prepare(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			defer cancel()
+			_, err := h.Check(ctx)
+			if !errors.Is(err, prestart.ErrNobodyServes) || !strings.Contains(err.Error(), "got no offer") || !strings.Contains(err.Error(), "run or serve") {
+				t.Errorf("got error %v", err)
+			}
+		})
+	}
+}
+
+// A reply is fitted to the link's MTU, down to the least that a message has.
+// Below that the check says so.
+func TestSmallMTU(t *testing.T) {
+	for mtu, want := range map[int]string{
+		400: "",
+		328: "", // 300 bytes of BOOTP (RFC 951) with their headers
+		327: "a reply of 328 bytes does not pass the MTU of tap-eth0, 327: raise it (--mtu)",
+		68:  "a reply of 328 bytes does not pass the MTU of tap-eth0, 68: raise it (--mtu)",
+	} {
+		t.Run(strconv.Itoa(mtu), func(t *testing.T) {
+			t.Parallel()
+			pod := podtest.NewPod(t, podtest.Calico)
+			h := newHook(t, pod)
+			h.Network.MTU = mtu
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+			defer cancel()
+			session, err := h.Run(ctx)
+			if want != "" {
+				if err == nil || !strings.Contains(err.Error(), "got no offer") || !strings.Contains(err.Error(), want) {
+					t.Errorf("got error %v", err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			guest := podtest.NewGuest(t, pod.Pod, session.Networks()[0].Tap, pod.MAC)
+			lease, err := guest.Udhcpc(t.Context())
+			if err != nil || lease["ip"] != pod.IP.Addr().String() || lease["mtu"] != strconv.Itoa(mtu) {
+				t.Errorf("lease %v, error %v", lease, err)
+			}
+			if err := session.Close(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 // Without a gateway that answers the start is refused, and says what was tried.
 func TestCheckFails(t *testing.T) {
 	t.Parallel()

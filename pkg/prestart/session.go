@@ -162,7 +162,11 @@ func (s *Session) start(ctx context.Context, xml []byte) (err error) {
 // check proves that a guest on the tap gets its network. It leaves out a tap that
 // a VM already sits on: that proves itself.
 func (s *Session) check(ctx context.Context, p prepare.Plan) error {
+	start := time.Now()
 	report, err := checkPlan(ctx, p)
+	if isUnserved(err) {
+		err = whyUnserved(err, s.Status(), nil, p, start)
+	}
 	if errors.Is(err, ErrTapInUse) && s.hook.Domain == nil {
 		s.hook.Log.Info("the tap is in use, so it is not checked", "tap", p.Tap.Name)
 		return nil

@@ -25,7 +25,10 @@ func (v statusView) writeText(w io.Writer) {
 	if v.Server.Alive && v.Server.Domain != "" {
 		fmt.Fprintf(w, "domain\t%s\n", v.Server.Domain)
 	}
-	if !v.Prepared {
+	for _, lost := range v.Lost {
+		fmt.Fprintf(w, "network\t%v\n", lost)
+	}
+	if !v.Prepared && len(v.Lost) == 0 {
 		fmt.Fprintln(w, "network\tnot prepared")
 	}
 	for _, i := range v.Interfaces {

@@ -30,6 +30,9 @@ type Status struct {
 	Prepared   bool              `json:"prepared"`
 	Server     ServerStatus      `json:"server"`
 	Interfaces []InterfaceStatus `json:"interfaces"`
+	// Lost are interfaces that are prepared without a record, if there is no
+	// record at all.
+	Lost []*prepare.LostError `json:"lost,omitempty"`
 }
 
 // ServerStatus tells of the process that serves.
@@ -70,8 +73,10 @@ func (h Hook) Status(ctx context.Context) (Status, error) {
 	var status Status
 	err := in(h.Netns, func() error {
 		plans, err := h.prepared()
-		if errors.Is(err, errNotPrepared) && len(h.Interfaces) == 0 {
-			return nil
+		_, isLost := errors.AsType[*prepare.LostError](err)
+		if (isLost || errors.Is(err, errNotPrepared)) && len(h.Interfaces) == 0 {
+			status.Lost, err = prepare.ReadLost(h.StateDir)
+			return err
 		}
 		if err != nil {
 			return err

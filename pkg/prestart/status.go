@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/fsnotify/fsnotify"
 
@@ -21,7 +22,7 @@ var ErrNobodyServes = errors.New("nobody serves this pod")
 
 // What [Hook.Wait] can wait for.
 const (
-	ForNetwork = "network" // the network is prepared and served: a guest could boot
+	ForNetwork = "network" // the network is prepared, all there, and served: a guest could boot
 	ForLease   = "lease"   // the guest has its addresses
 )
 
@@ -194,6 +195,8 @@ func (h Hook) soFar(ctx context.Context) string {
 	switch {
 	case err != nil:
 		return err.Error()
+	case len(status.Missing) > 0:
+		return fmt.Sprintf("links of the VM's network are missing: %s: %s", strings.Join(status.Missing, ", "), missingRemedy)
 	case !status.Ready:
 		return "the network is not ready yet"
 	}

@@ -174,6 +174,9 @@ func Restore(ctx context.Context, log *slog.Logger, store *Store, names ...strin
 		log = slog.New(slog.DiscardHandler)
 	}
 	recorded, err := store.load(log)
+	if err == nil {
+		err = store.sweep()
+	}
 	if err != nil {
 		return err
 	}

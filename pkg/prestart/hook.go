@@ -252,7 +252,10 @@ func (h Hook) restore(ctx context.Context) error {
 		return err
 	}
 	defer store.Close()
-	return prepare.Restore(ctx, h.Log, store, h.Interfaces...)
+	if err := prepare.Restore(ctx, h.Log, store, h.Interfaces...); err != nil {
+		return err
+	}
+	return h.forgetRestored(store)
 }
 
 // Attach returns the domain's XML with the pod's NICs in it: those of the

@@ -13,8 +13,8 @@ import (
 )
 
 // A pod that is prepared, and whose record can't be used, is not taken for one
-// that is not: each verb says what is there and what can be done, and changes
-// nothing.
+// that is not: each verb says what is there and what can be done. With the
+// record found again the pod can be put back.
 func TestRecordIsLost(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -39,11 +39,16 @@ func TestRecordIsLost(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			pod := podtest.NewPod(t, podtest.CalicoDual)
+			before := podtest.TakeSnapshot(t, pod.Pod)
 			h := newHook(t, pod)
 			if _, err := h.Prepare(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			before := podtest.TakeSnapshot(t, pod.Pod)
+			whole := h
+			record, err := os.ReadFile(filepath.Join(h.StateDir, "eth0.json"))
+			if err != nil {
+				t.Fatal(err)
+			}
 			c.lose(t, &h)
 			for verb, do := range map[string]func() error{
 				"discover": func() error { _, err := h.Discover(t.Context()); return err },
@@ -73,8 +78,14 @@ func TestRecordIsLost(t *testing.T) {
 					}
 				}
 			}
+			if err := os.WriteFile(filepath.Join(whole.StateDir, "eth0.json"), record, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := whole.Restore(t.Context()); err != nil {
+				t.Fatal(err)
+			}
 			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
-				t.Errorf("the pod has changed:\n%s", d)
+				t.Errorf("after restore by the record:\n%s", d)
 			}
 		})
 	}

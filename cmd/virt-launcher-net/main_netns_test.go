@@ -213,7 +213,8 @@ func TestVerbs(t *testing.T) {
 		t.Fatal(err)
 	}
 	run("", "wait", "--for", "network", "--timeout", "10s")
-	if out := run("", "check"); !strings.Contains(out, "offered "+pod.IP.Addr().String()) || !strings.Contains(out, "gateway "+pod.Gateway.String()) {
+	if out := run("", "check"); !strings.Contains(out, "offered "+pod.IP.Addr().String()) || !strings.Contains(out, "gateway "+pod.Gateway.String()) ||
+		!strings.Contains(out, "router "+pod.IPv6Gateway.String()+" is at ") {
 		t.Errorf("check says:\n%s", out)
 	}
 	var status struct {

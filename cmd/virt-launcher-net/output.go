@@ -10,11 +10,9 @@ import (
 	"runtime/debug"
 	"strings"
 	"text/tabwriter"
-	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
 
 // view is what a verb prints: JSON by its tags, or text for people.
@@ -217,46 +215,6 @@ type domainView struct {
 }
 
 func (v domainView) writeText(w io.Writer) { fmt.Fprint(w, v.XML) }
-
-// checksView are the results of check. Times are seconds since the tap was
-// opened.
-type checksView struct {
-	Interfaces []checkView `json:"interfaces"`
-}
-
-type checkView struct {
-	prestart.CheckReport
-	ForwardingAfter float64 `json:"forwardingAfterSeconds"`
-	OfferAfter      float64 `json:"offerAfterSeconds,omitempty"`
-	Offer6After     float64 `json:"offer6AfterSeconds,omitempty"`
-	ResolvedAfter   float64 `json:"resolvedAfterSeconds,omitempty"`
-}
-
-func viewChecks(reports []prestart.CheckReport) checksView {
-	v := checksView{Interfaces: []checkView{}}
-	for _, r := range reports {
-		v.Interfaces = append(v.Interfaces, checkView{r, r.Forwarding.Seconds(), r.Offer.Seconds(), r.Offer6.Seconds(), r.Resolved.Seconds()})
-	}
-	return v
-}
-
-func (v checksView) writeText(w io.Writer) {
-	for _, r := range v.Interfaces {
-		fmt.Fprintf(w, "%s\tforwarding after %s\n", r.Tap, r.Forwarding.Round(time.Microsecond))
-		if r.Offer > 0 {
-			fmt.Fprintf(w, "%s\toffered %s after %s\n", r.Tap, r.Address, r.Offer.Round(time.Microsecond))
-		}
-		if r.Offer6 > 0 {
-			fmt.Fprintf(w, "%s\toffered %s after %s\n", r.Tap, r.Address6, r.Offer6.Round(time.Microsecond))
-		}
-		if r.Resolved > 0 {
-			fmt.Fprintf(w, "%s\tgateway %s is at %s after %s\n", r.Tap, r.Gateway, r.GatewayMAC, r.Resolved.Round(time.Microsecond))
-		}
-		if r.Note != "" {
-			fmt.Fprintf(w, "%s\t%s\n", r.Tap, r.Note)
-		}
-	}
-}
 
 // versionView says what was built, of what.
 type versionView struct {

@@ -18,14 +18,17 @@ type statusView struct{ prestart.Status }
 
 func (v statusView) writeText(w io.Writer) {
 	if v.Server.Alive {
-		fmt.Fprintf(w, "server\tpid %d, since %s%s\n", v.Server.PID, v.Server.Since.Format(time.RFC3339), notReady(v.Server.Ready))
+		fmt.Fprintf(w, "server\tpid %d, since %s%s\n", v.Server.PID, v.Server.Since.Format(time.RFC3339), notReady(v.Server.SessionStatus))
 	} else {
 		fmt.Fprintf(w, "server\tnone: %s\n", v.Server.Error)
 	}
 	if v.Server.Alive && v.Server.Domain != "" {
 		fmt.Fprintf(w, "domain\t%s\n", v.Server.Domain)
 	}
-	if !v.Prepared {
+	for _, lost := range v.Lost {
+		fmt.Fprintf(w, "network\t%v\n", lost)
+	}
+	if !v.Prepared && len(v.Lost) == 0 {
 		fmt.Fprintln(w, "network\tnot prepared")
 	}
 	for _, i := range v.Interfaces {
@@ -53,11 +56,14 @@ func (v statusView) writeText(w io.Writer) {
 	}
 }
 
-func notReady(ready bool) string {
-	if ready {
-		return ""
+func notReady(s *prestart.SessionStatus) string {
+	switch {
+	case len(s.Missing) > 0:
+		return ", not ready: links are missing"
+	case !s.Ready:
+		return ", not ready yet"
 	}
-	return ", not ready yet"
+	return ""
 }
 
 func linkWords(l prestart.LinkStatus) string {

@@ -221,8 +221,9 @@ func (p *program) checkCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "check",
 		Short: "Look from the guest's seat: does DHCP answer, does the gateway resolve",
-		Long: `Open the tap as a guest would, ask for a lease and for the gateway's MAC, and
-let go of it again. No VM may be on the tap; somebody must serve.`,
+		Long: `Open the tap as a guest would, ask for a lease and for the gateway's MAC, by
+IPv6 for the router and its MAC too, and let go of it again. No VM may be on the
+tap; somebody must serve.`,
 		Example: example("check", "check -o json"),
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

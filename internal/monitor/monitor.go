@@ -1,7 +1,7 @@
 // Package monitor lets probes and Prometheus look at a session over HTTP:
 //
 //	GET /healthz    200 while the process answers
-//	GET /readyz     200 once the network is served; 503 and why before that
+//	GET /readyz     200 while the network is there and served; 503 and why not
 //	GET /metrics    Prometheus metrics
 package monitor
 
@@ -98,10 +98,14 @@ func (m *Monitor) Watch(s Source) { m.source.Store(&s) }
 
 func (m *Monitor) ready(w http.ResponseWriter, _ *http.Request) {
 	s := m.source.Load()
-	switch {
-	case s == nil:
+	if s == nil {
 		http.Error(w, "starting", http.StatusServiceUnavailable)
-	case !s.Status().Ready:
+		return
+	}
+	switch status := s.Status(); {
+	case len(status.Missing) > 0:
+		http.Error(w, "links are missing: "+strings.Join(status.Missing, ", "), http.StatusServiceUnavailable)
+	case !status.Ready:
 		http.Error(w, "the network is not ready yet", http.StatusServiceUnavailable)
 	default:
 		_, _ = io.WriteString(w, "ok\n") // whoever asked has gone

@@ -95,6 +95,9 @@ func TestMonitor(t *testing.T) {
 	if _, body := get("/metrics"); strings.Contains(body, "guard_dropped") {
 		t.Errorf("counters that could not be read are there:\n%s", body)
 	}
+	status.Missing = []string{"up-eth0"}
+	expect("/readyz", http.StatusServiceUnavailable, "links are missing: up-eth0")
+	status.Missing = nil
 	status.Ready, status.StartSeconds, guardErr = true, 0.02, nil
 	expect("/readyz", http.StatusOK)
 	expect("/metrics", http.StatusOK,

@@ -3,12 +3,15 @@ package dhcp
 import (
 	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/journal"
@@ -139,7 +142,12 @@ func (s *Server) send(r *Responder, req, reply *dhcpv4.DHCPv4, out []byte) error
 		s.noteMisfits(reply, left)
 	}
 	seal(out, reply, s.conn.SourceFor(r.mac), r.lease.Server)
-	return s.conn.Write(out)
+	err := s.conn.Write(out)
+	if errors.Is(err, unix.EMSGSIZE) {
+		return fmt.Errorf("%w: a reply of %d bytes does not pass the MTU of %s, %d: raise it (--mtu)",
+			err, len(out)-ethLen, s.conn.Name(), s.conn.MTU())
+	}
+	return err
 }
 
 func (s *Server) current() *Responder {

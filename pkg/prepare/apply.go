@@ -167,22 +167,24 @@ func forget(store *Store, recorded, records []record) error {
 }
 
 // Restore puts the named pod interfaces, or all that are recorded, back as the
-// CNI left them; all of them or none. Nothing recorded is nothing to do. A nil
-// log is silent.
+// CNI left them; all of them or none. What is not prepared is nothing to do; what
+// is prepared but not recorded is a [LostError]. A nil log is silent.
 func Restore(ctx context.Context, log *slog.Logger, store *Store, names ...string) error {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
 	recorded, err := store.load(log)
+	if err == nil {
+		err = store.sweep()
+	}
 	if err != nil {
 		return err
 	}
 	records := slices.DeleteFunc(slices.Clone(recorded), func(r record) bool {
 		return len(names) > 0 && !slices.Contains(names, r.Plan.Interface.Name)
 	})
-	if len(records) == 0 {
-		log.Info("nothing to restore: no interface is recorded as prepared", "stateDir", store.dir)
-		return nil
+	if err := store.unrecorded(log, names, records); err != nil || len(records) == 0 {
+		return err
 	}
 	k, err := newKernel(log)
 	if err != nil {

@@ -216,8 +216,8 @@ func (u useless) needed() error {
 	if err != nil {
 		return err
 	}
-	name := strings.TrimSuffix(filepath.Base(u.path), ".json")
-	if l := s.link(name); l != nil && l.Kind != "bridge" {
+	name := u.name()
+	if s.asByCNI(name) {
 		return nil
 	}
 	return fmt.Errorf("read record %s: %w: %s is prepared, and what the CNI had given it is lost with the record: make the pod anew",

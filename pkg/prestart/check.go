@@ -3,21 +3,12 @@ package prestart
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"net/netip"
-	"os"
+	"strings"
 	"time"
 
-	"github.com/insomniacslk/dhcp/dhcpv4"
-	"github.com/insomniacslk/dhcp/dhcpv6"
-	"golang.org/x/sys/unix"
-
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp6"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
@@ -27,10 +18,6 @@ var ErrTapInUse = errors.New("the tap is in use: a VM or another check has it op
 
 // CheckTimeout is how long a check waits for an answer.
 const CheckTimeout = 5 * time.Second
-
-// resendAfter is how long the first answer may take before a question is
-// repeated.
-const resendAfter = 200 * time.Millisecond
 
 // CheckReport is what a guest on the tap would have seen. Durations are from
 // the moment the tap was opened.
@@ -45,11 +32,16 @@ type CheckReport struct {
 	Gateway    netip.Addr            `json:"gateway,omitzero"`  // what was resolved
 	GatewayMAC discover.HardwareAddr `json:"gatewayMAC,omitempty"`
 	Resolved   time.Duration         `json:"-"`
+	Router6    netip.Addr            `json:"router6,omitzero"` // what the advertisement and the neighbour discovery were of
+	Router6MAC discover.HardwareAddr `json:"router6MAC,omitempty"`
+	Advertised time.Duration         `json:"-"`              // by router advertisement; 0: there is no IPv6
+	Resolved6  time.Duration         `json:"-"`              // 0: the pod has no IPv6 router
 	Note       string                `json:"note,omitempty"` // what was not tried, and why
 }
 
 // Check looks from the guest's seat, through the tap of each prepared
-// interface: does DHCP answer, does the gateway resolve. No guest may sit there.
+// interface: does DHCP answer, does the gateway resolve, for each of IPv4 and
+// IPv6 that the guest gets. No guest may sit there.
 func (h Hook) Check(ctx context.Context) (reports []CheckReport, err error) {
 	h = h.withDefaults()
 	err = in(h.Netns, func() error {
@@ -58,7 +50,12 @@ func (h Hook) Check(ctx context.Context) (reports []CheckReport, err error) {
 			return err
 		}
 		for _, p := range plans {
+			start := time.Now()
 			report, err := checkPlan(ctx, p)
+			if isUnserved(err) {
+				session, askErr := h.askServer(ctx)
+				err = whyUnserved(err, session, askErr, p, start)
+			}
 			if err != nil {
 				return fmt.Errorf("check %s: %w", p.Interface.Name, err)
 			}
@@ -91,171 +88,78 @@ func checkPlan(ctx context.Context, p prepare.Plan) (CheckReport, error) {
 		return report, err
 	}
 	report.Forwarding = time.Since(start)
-	if p.IPv6 != nil {
-		if report.Address6, err = seat.solicit(ctx); err != nil {
-			return report, fmt.Errorf("DHCPv6 Solicit on %s got no answer: %w", p.Tap.Name, err)
-		}
-		report.Offer6 = time.Since(start)
+	if err := report.checkIPv6(ctx, seat, p, start); err != nil {
+		return report, err
 	}
-	if _, leased := p.Interface.IPv4(); !leased {
-		report.Note = "no IPv4 address, so no DHCPv4 and no gateway to ask for"
-		return report, nil
+	return report, report.checkIPv4(ctx, seat, p, start)
+}
+
+// checkIPv4 asks for a lease, and for the gateway that the guest is told of.
+func (r *CheckReport) checkIPv4(ctx context.Context, seat *seat, p prepare.Plan, start time.Time) error {
+	// The default route is asked after on every NIC, whichever gets it: it is the
+	// way out of the interface's network.
+	lease, leased := NewLease(p, discover.Pod{}, true, LeaseSettings{})
+	if !leased {
+		r.note("no IPv4 address, so no DHCPv4")
+		return nil
 	}
 	offer, err := seat.discover(ctx)
 	if err != nil {
-		return report, fmt.Errorf("DHCPDISCOVER on %s got no offer: %w", p.Tap.Name, err)
+		return unserved{fmt.Errorf("DHCPDISCOVER on %s got no offer: %w", p.Tap.Name, err)}
 	}
-	report.Offer = time.Since(start)
-	report.Address, _ = netip.AddrFromSlice(offer.YourIPAddr.To4())
-	gateway, note := gatewayOf(p)
-	if note != "" {
-		report.Note = note
-		return report, nil
-	}
-	mac, err := seat.resolve(ctx, p, gateway)
-	if err != nil {
-		return report, fmt.Errorf("ARP for the gateway %s by %s (DHCP did answer): %w", gateway, p.Bridge.Uplink, err)
-	}
-	report.Gateway, report.GatewayMAC, report.Resolved = gateway, mac, time.Since(start)
-	return report, nil
-}
-
-// gatewayOf returns the pod's gateway, or why none is asked for.
-func gatewayOf(p prepare.Plan) (gateway netip.Addr, note string) {
-	for _, r := range p.Interface.Routes {
-		if usable(r) && r.Gateway.IsValid() && (!gateway.IsValid() || r.Destination.Bits() == 0) {
-			gateway = r.Gateway
-		}
-	}
+	r.Offer = time.Since(start)
+	r.Address, _ = netip.AddrFromSlice(offer.YourIPAddr.To4())
+	gateway := gatewayOf(lease)
 	if !gateway.IsValid() {
-		return gateway, "the pod has no gateway to resolve"
+		r.note("the pod has no gateway to resolve")
+		return nil
 	}
-	return gateway, ""
-}
-
-// seat is the guest's place at the tap.
-type seat struct {
-	file *os.File
-	mac  net.HardwareAddr
-}
-
-// vnetHeader is the length of struct virtio_net_hdr in front of each frame
-// (linux/virtio_net.h); all zero: nothing is left to the other side.
-const vnetHeader = 10
-
-// takeSeat opens the tap as QEMU does.
-func takeSeat(p prepare.Plan) (*seat, error) {
-	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	mac, err := seat.resolve(ctx, lease.Address.Addr(), gateway)
 	if err != nil {
-		return nil, fmt.Errorf("open /dev/net/tun: %w", err)
+		return fmt.Errorf("ARP for the gateway %s by %s (DHCP did answer): %w", gateway, p.Bridge.Uplink, err)
 	}
-	req, err := unix.NewIfreq(p.Tap.Name)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open tap %s: %w", p.Tap.Name, err), unix.Close(fd))
-	}
-	flags := uint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
-	if p.Tap.Queues > 1 {
-		flags |= unix.IFF_MULTI_QUEUE
-	}
-	req.SetUint16(flags)
-	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
-		if errors.Is(err, unix.EBUSY) {
-			err = ErrTapInUse
-		}
-		return nil, errors.Join(fmt.Errorf("open tap %s: %w", p.Tap.Name, err), unix.Close(fd))
-	}
-	return &seat{file: os.NewFile(uintptr(fd), p.Tap.Name), mac: []byte(p.MAC)}, nil
+	r.Gateway, r.GatewayMAC, r.Resolved = gateway, mac, time.Since(start)
+	return nil
 }
 
-// Close leaves the tap to the guest.
-func (s *seat) Close() error { return s.file.Close() }
-
-// discover asks for a lease.
-func (s *seat) discover(ctx context.Context) (offer *dhcpv4.DHCPv4, err error) {
-	xid := rand.Uint32()
-	err = s.ask(ctx, dhcp.DiscoverFrame(s.mac, xid), func(frame []byte) bool {
-		m, err := dhcp.ParseReplyFrame(frame)
-		if err != nil || binary.BigEndian.Uint32(m.TransactionID[:]) != xid {
-			return false
+// checkIPv6 asks for a lease and for the router, and for the router's MAC.
+func (r *CheckReport) checkIPv6(ctx context.Context, seat *seat, p prepare.Plan, start time.Time) (err error) {
+	if p.IPv6 == nil {
+		return nil
+	}
+	if r.Address6, err = seat.solicit(ctx); err != nil {
+		return unserved{fmt.Errorf("DHCPv6 Solicit on %s got no offer: %w", p.Tap.Name, err)}
+	}
+	r.Offer6 = time.Since(start)
+	speaker, _ := routerOf(p)
+	if err := seat.solicitRouter(ctx, speaker); err != nil {
+		return unserved{fmt.Errorf("router solicitation on %s got no advertisement of %s: %w", p.Tap.Name, speaker, err)}
+	}
+	r.Advertised = time.Since(start)
+	router := p.IPv6.Router
+	if router == nil {
+		r.note("the pod has no IPv6 router to resolve")
+		return nil
+	}
+	asked := []netip.Addr{router.LinkLocal}
+	if g := p.Interface.Gateway6; router.Answered && g != nil { // the kernel answers, and the gateway has yet to show itself
+		asked = append(asked, g.Address)
+	}
+	for _, address := range asked {
+		mac, err := seat.resolve6(ctx, p.IPv6.Address.Addr(), address)
+		if err != nil {
+			return fmt.Errorf("neighbour solicitation for the router %s by %s (DHCPv6 did answer): %w", address, p.Bridge.Uplink, err)
 		}
-		offer = m
-		return m.MessageType() == dhcpv4.MessageTypeOffer
-	})
-	return offer, err
-}
-
-// solicit asks for an IPv6 address and returns what is offered.
-func (s *seat) solicit(ctx context.Context) (address netip.Addr, err error) {
-	id := dhcpv6.TransactionID{byte(rand.Uint32()), byte(rand.Uint32()), byte(rand.Uint32())}
-	err = s.ask(ctx, dhcp6.SolicitFrame(s.mac, id), func(frame []byte) bool {
-		m, err := dhcp6.ParseReplyFrame(frame)
-		if err != nil || m.TransactionID != id || m.Options.OneIANA() == nil {
-			return false
-		}
-		offered := m.Options.OneIANA().Options.OneAddress()
-		if offered == nil {
-			return false
-		}
-		address, _ = netip.AddrFromSlice(offered.IPv6Addr)
-		return true
-	})
-	return address, err
-}
-
-// resolve asks for the gateway's MAC (RFC 826).
-func (s *seat) resolve(ctx context.Context, p prepare.Plan, gateway netip.Addr) (mac discover.HardwareAddr, err error) {
-	address, _ := p.Interface.IPv4()
-	err = s.ask(ctx, arpRequest(s.mac, address.Addr(), gateway), func(frame []byte) bool {
-		// Ethernet header, then hardware and protocol type, lengths,
-		// operation, sender's MAC and address, target's.
-		const arp = 14
-		if len(frame) < arp+28 || binary.BigEndian.Uint16(frame[12:]) != unix.ETH_P_ARP ||
-			binary.BigEndian.Uint16(frame[arp+6:]) != 2 || !bytes.Equal(frame[arp+14:arp+18], gateway.AsSlice()) {
-			return false
-		}
-		mac = bytes.Clone(frame[arp+8 : arp+14])
-		return true
-	})
-	return mac, err
-}
-
-func arpRequest(mac net.HardwareAddr, from, to netip.Addr) []byte {
-	frame := bytes.Repeat([]byte{0xff}, 6)
-	frame = append(frame, mac...)
-	frame = binary.BigEndian.AppendUint16(frame, unix.ETH_P_ARP)
-	frame = append(frame, 0, 1, 8, 0, 6, 4, 0, 1) // Ethernet, IPv4, request
-	frame = append(append(frame, mac...), from.AsSlice()...)
-	return append(append(frame, 0, 0, 0, 0, 0, 0), to.AsSlice()...)
-}
-
-// ask sends a frame, again and again if need be, until isAnswer says yes to one
-// that came back, or ctx ends.
-func (s *seat) ask(ctx context.Context, frame []byte, isAnswer func([]byte) bool) error {
-	stop := context.AfterFunc(ctx, func() { _ = s.file.SetReadDeadline(time.Unix(1, 0)) })
-	defer stop()
-	question := append(make([]byte, vnetHeader), frame...)
-	buf := make([]byte, vnetHeader+1<<16)
-	for wait := resendAfter; ; wait *= 2 {
-		if _, err := s.file.Write(question); err != nil {
-			return fmt.Errorf("send: %w", err)
-		}
-		if err := s.file.SetReadDeadline(time.Now().Add(wait)); err != nil {
-			return fmt.Errorf("receive: %w", err)
-		}
-		for ctx.Err() == nil {
-			n, err := s.file.Read(buf)
-			if errors.Is(err, os.ErrDeadlineExceeded) {
-				break
-			}
-			if err != nil {
-				return fmt.Errorf("receive: %w", err)
-			}
-			if n > vnetHeader && isAnswer(buf[vnetHeader:n]) {
-				return nil
-			}
-		}
-		if ctx.Err() != nil {
-			return fmt.Errorf("no answer: %w", context.Cause(ctx))
+		if !bytes.Equal(mac, router.MAC) {
+			return fmt.Errorf("the router %s is at %s by %s, but the pod was prepared for %s: restore and prepare it again",
+				address, mac, p.Bridge.Uplink, router.MAC)
 		}
 	}
+	r.Router6, r.Router6MAC, r.Resolved6 = router.LinkLocal, router.MAC, time.Since(start)
+	return nil
+}
+
+// note adds what was not tried.
+func (r *CheckReport) note(what string) {
+	r.Note = strings.TrimPrefix(r.Note+"; "+what, "; ")
 }

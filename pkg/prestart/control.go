@@ -25,7 +25,8 @@ type SessionStatus struct {
 	PID     int       `json:"pid"`
 	Version string    `json:"version,omitempty"`
 	Since   time.Time `json:"since"`
-	Ready   bool      `json:"ready"` // a guest could boot
+	Ready   bool      `json:"ready"`             // a guest could boot
+	Missing []string  `json:"missing,omitempty"` // links of the VM's network that are not there
 	// PrepareSeconds is how long it took to discover and prepare the network
 	// (or to find it prepared), StartSeconds until a guest could boot.
 	PrepareSeconds float64 `json:"prepareSeconds"`
@@ -109,8 +110,8 @@ func (s *Session) waitFor(ctx context.Context, condition string) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	if condition == ForNetwork {
-		return nil
+	if err := s.links.waitForAll(ctx); err != nil || condition == ForNetwork {
+		return err
 	}
 	for _, on := range s.servers {
 		if err := on.waitForLease(ctx); err != nil {

@@ -16,7 +16,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
@@ -134,7 +133,11 @@ func (h Hook) discover(ctx context.Context, recorded []prepare.Plan) (discover.P
 	for _, p := range recorded {
 		o.Recorded = append(o.Recorded, p.Interface)
 	}
-	return discover.ReadPod(ctx, o)
+	pod, err := discover.ReadPod(ctx, o)
+	if err == nil {
+		err = h.noPlaceholder(pod, recorded)
+	}
+	return pod, err
 }
 
 // Plan says what Prepare would do, or why it can't. It changes nothing.
@@ -249,7 +252,10 @@ func (h Hook) restore(ctx context.Context) error {
 		return err
 	}
 	defer store.Close()
-	return prepare.Restore(ctx, h.Log, store, h.Interfaces...)
+	if err := prepare.Restore(ctx, h.Log, store, h.Interfaces...); err != nil {
+		return err
+	}
+	return h.forgetRestored(store)
 }
 
 // Attach returns the domain's XML with the pod's NICs in it: those of the
@@ -269,32 +275,6 @@ func (h Hook) Attach(ctx context.Context, xml []byte) ([]byte, error) {
 		return nil, err
 	}
 	return h.attach(xml, plans)
-}
-
-// errNotPrepared is what prepared returns where there is nothing yet.
-var errNotPrepared = errors.New("the pod's network is not prepared: run prepare first, with the same --state-dir")
-
-// prepared returns the recorded plans of the named interfaces, or all.
-func (h Hook) prepared() ([]prepare.Plan, error) {
-	recorded, err := prepare.ReadPlans(h.Log, h.StateDir)
-	if err != nil {
-		return nil, err
-	}
-	if len(h.Interfaces) == 0 {
-		if len(recorded) == 0 {
-			return nil, errNotPrepared
-		}
-		return recorded, nil
-	}
-	var plans []prepare.Plan
-	for _, name := range h.Interfaces {
-		i := slices.IndexFunc(recorded, func(p prepare.Plan) bool { return p.Interface.Name == name })
-		if i < 0 {
-			return nil, fmt.Errorf("interface %s: %w", name, errNotPrepared)
-		}
-		plans = append(plans, recorded[i])
-	}
-	return plans, nil
 }
 
 // nics are the guest's sides of the interfaces.

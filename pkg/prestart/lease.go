@@ -172,12 +172,9 @@ func reachable(gateway netip.Addr, onLink netip.Prefix, routes []dhcp.Route) boo
 	})
 }
 
-// serverIdentifier picks the address that the guest sends its renewals to. The
-// server hears them on the tap whatever it is, but the guest must be able to
-// send them: it resolves the router anyway. Without one any gateway will do,
-// and without that the first address of its network, so that a renewal to
-// nobody is followed by a rebinding to all (RFC 2131 section 4.4.5).
-func serverIdentifier(l dhcp.Lease) netip.Addr {
+// gatewayOf is whom the guest resolves: the router, or without one the gateway
+// of its first route that has one. Invalid: the guest is told of none.
+func gatewayOf(l dhcp.Lease) netip.Addr {
 	if l.Router.IsValid() {
 		return l.Router
 	}
@@ -185,6 +182,18 @@ func serverIdentifier(l dhcp.Lease) netip.Addr {
 		if r.Gateway.IsValid() {
 			return r.Gateway
 		}
+	}
+	return netip.Addr{}
+}
+
+// serverIdentifier picks the address that the guest sends its renewals to. The
+// server hears them on the tap whatever it is, but the guest must be able to
+// send them: it resolves the gateway anyway. Without one it is the first address
+// of its network, so that a renewal to nobody is followed by a rebinding to all
+// (RFC 2131 section 4.4.5).
+func serverIdentifier(l dhcp.Lease) netip.Addr {
+	if gateway := gatewayOf(l); gateway.IsValid() {
+		return gateway
 	}
 	if l.Address.IsSingleIP() {
 		return netip.AddrFrom4([4]byte{169, 254, 1, 1})

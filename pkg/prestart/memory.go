@@ -1,12 +1,15 @@
 package prestart
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 
 	"github.com/google/renameio/v2"
 
@@ -70,14 +73,33 @@ func readMemory(path string) (was journal.Status, err error) {
 	return was, nil
 }
 
-// forget removes what was kept of a preparation that is no more.
-func forget(dir string) error {
-	paths, err := filepath.Glob(filepath.Join(dir, "*.lease*"))
+// forgetRestored removes what was kept of interfaces that are not recorded any
+// more.
+func (h Hook) forgetRestored(store *prepare.Store) error {
+	left, err := store.Plans(h.Log)
+	if err != nil {
+		return err
+	}
+	return forget(h.StateDir, left...)
+}
+
+// memoryFile matches what is kept of an interface, and what a process that was
+// killed left of writing it (renameio puts a dot before, and a number behind).
+var memoryFile = regexp.MustCompile(`^(?:(.+)\.lease6?|\.(.+)\.lease6?[0-9]+)$`)
+
+// forget removes what was kept of preparations that are no more, which are all
+// but those of the plans.
+func forget(dir string, plans ...prepare.Plan) error {
+	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return fmt.Errorf("list states of leases: %w", err)
 	}
-	for _, path := range paths {
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	for _, e := range entries {
+		match := memoryFile.FindStringSubmatch(e.Name())
+		if match == nil || slices.ContainsFunc(plans, func(p prepare.Plan) bool { return p.Interface.Name == cmp.Or(match[1], match[2]) }) {
+			continue
+		}
+		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("remove state of the lease: %w", err)
 		}
 	}

@@ -313,17 +313,3 @@ func TestSeveralInterfaces(t *testing.T) {
 		t.Errorf("after restore:\n%s", d)
 	}
 }
-
-// Without a gateway that answers the start is refused, and says what was tried.
-func TestCheckFails(t *testing.T) {
-	t.Parallel()
-	pod := podtest.NewPod(t, podtest.Flannel)
-	pod.Node.IP(t, "addr flush to "+pod.Gateway.String())
-	h := newHook(t, pod)
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
-	defer cancel()
-	_, err := h.Run(ctx)
-	if err == nil || !strings.Contains(err.Error(), "ARP for the gateway 10.244.1.1") || !strings.Contains(err.Error(), "--no-check") {
-		t.Errorf("got error %v", err)
-	}
-}

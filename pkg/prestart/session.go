@@ -25,6 +25,7 @@ type Session struct {
 	hook     Hook
 	plans    []prepare.Plan
 	servers  []*servers // of each plan
+	links    *links
 	vm       *domain.VM
 	control  *control
 	since    time.Time
@@ -102,9 +103,7 @@ func (h Hook) open(ctx context.Context, since time.Time, pod discover.Pod, plans
 	s := &Session{hook: h, plans: plans, since: since, prepared: time.Now(), ready: make(chan struct{})}
 	defer func() {
 		if err != nil {
-			for _, on := range s.servers {
-				err = errors.Join(err, on.close())
-			}
+			err = errors.Join(err, s.closeSockets())
 		}
 	}()
 	defaultRoute, err := h.Lease.hasDefaultRoute(plans)
@@ -117,6 +116,9 @@ func (h Hook) open(ctx context.Context, since time.Time, pod discover.Pod, plans
 			return nil, err
 		}
 		s.servers = append(s.servers, on)
+	}
+	if s.links, err = openLinks(h.Log, plans); err != nil {
+		return nil, err
 	}
 	if s.control, err = listenControl(ctx, h.StateDir); err != nil {
 		return nil, err
@@ -134,6 +136,10 @@ func (s *Session) serve(ctx context.Context) {
 		on.serve(ctx, s.running, s.hook)
 	}
 	s.running.Go(func() error { return s.control.serve(ctx, s) })
+	s.running.Go(func() error {
+		s.links.follow(ctx)
+		return nil
+	})
 }
 
 // start proves the path and starts the domain, in the current network namespace.
@@ -162,7 +168,11 @@ func (s *Session) start(ctx context.Context, xml []byte) (err error) {
 // check proves that a guest on the tap gets its network. It leaves out a tap that
 // a VM already sits on: that proves itself.
 func (s *Session) check(ctx context.Context, p prepare.Plan) error {
+	start := time.Now()
 	report, err := checkPlan(ctx, p)
+	if isUnserved(err) {
+		err = whyUnserved(err, s.Status(), nil, p, start)
+	}
 	if errors.Is(err, ErrTapInUse) && s.hook.Domain == nil {
 		s.hook.Log.Info("the tap is in use, so it is not checked", "tap", p.Tap.Name)
 		return nil
@@ -171,7 +181,7 @@ func (s *Session) check(ctx context.Context, p prepare.Plan) error {
 		return fmt.Errorf("check %s: %w (--no-check starts without this proof)", p.Interface.Name, err)
 	}
 	s.hook.Log.Info("a guest would get its network", "interface", p.Interface.Name,
-		"offered", report.Address, "offered6", report.Address6, "gateway", report.Gateway, "note", report.Note)
+		"offered", report.Address, "offered6", report.Address6, "gateway", report.Gateway, "router6", report.Router6, "note", report.Note)
 	return nil
 }
 
@@ -246,20 +256,31 @@ func (s *Session) close(ctx context.Context) error {
 	}
 	s.cancel()
 	errs = append(errs, s.running.Wait())
-	for _, on := range s.servers { // no sooner: a server would take it for a failure
+	errs = append(errs, s.closeSockets()) // no sooner: a server would take it for a failure
+	return errors.Join(errs...)
+}
+
+func (s *Session) closeSockets() error {
+	var errs []error
+	for _, on := range s.servers {
 		errs = append(errs, on.close())
+	}
+	if s.links != nil {
+		s.links.close()
 	}
 	return errors.Join(errs...)
 }
 
 // Status is what only the session knows: how far it is, and the leases.
 func (s *Session) Status() SessionStatus {
+	missing, _ := s.links.state()
+	isReady := s.isReady.Load()
 	status := SessionStatus{
-		PID: os.Getpid(), Version: s.hook.Version, Since: s.since, Ready: s.isReady.Load(),
+		PID: os.Getpid(), Version: s.hook.Version, Since: s.since, Ready: isReady && len(missing) == 0, Missing: missing,
 		Leases: map[string]journal.Status{}, Leases6: map[string]journal.Status{}, Routers: map[string]ra.Status{},
 		PrepareSeconds: s.prepared.Sub(s.since).Seconds(),
 	}
-	if status.Ready {
+	if isReady {
 		status.StartSeconds = s.started.Sub(s.since).Seconds()
 	}
 	for _, on := range s.servers {

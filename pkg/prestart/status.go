@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/fsnotify/fsnotify"
 
@@ -21,7 +22,7 @@ var ErrNobodyServes = errors.New("nobody serves this pod")
 
 // What [Hook.Wait] can wait for.
 const (
-	ForNetwork = "network" // the network is prepared and served: a guest could boot
+	ForNetwork = "network" // the network is prepared, all there, and served: a guest could boot
 	ForLease   = "lease"   // the guest has its addresses
 )
 
@@ -30,6 +31,9 @@ type Status struct {
 	Prepared   bool              `json:"prepared"`
 	Server     ServerStatus      `json:"server"`
 	Interfaces []InterfaceStatus `json:"interfaces"`
+	// Lost are interfaces that are prepared without a record, if there is no
+	// record at all.
+	Lost []*prepare.LostError `json:"lost,omitempty"`
 }
 
 // ServerStatus tells of the process that serves.
@@ -70,8 +74,10 @@ func (h Hook) Status(ctx context.Context) (Status, error) {
 	var status Status
 	err := in(h.Netns, func() error {
 		plans, err := h.prepared()
-		if errors.Is(err, errNotPrepared) && len(h.Interfaces) == 0 {
-			return nil
+		_, isLost := errors.AsType[*prepare.LostError](err)
+		if (isLost || errors.Is(err, errNotPrepared)) && len(h.Interfaces) == 0 {
+			status.Lost, err = prepare.ReadLost(h.StateDir)
+			return err
 		}
 		if err != nil {
 			return err
@@ -189,6 +195,8 @@ func (h Hook) soFar(ctx context.Context) string {
 	switch {
 	case err != nil:
 		return err.Error()
+	case len(status.Missing) > 0:
+		return fmt.Sprintf("links of the VM's network are missing: %s: %s", strings.Join(status.Missing, ", "), missingRemedy)
 	case !status.Ready:
 		return "the network is not ready yet"
 	}

@@ -59,13 +59,11 @@ func parseSolicitation(frame []byte, guest packet.MAC, checksumPending bool) (ne
 		return netip.Addr{}, Malformed
 	}
 	for rest := p.Payload[solicitationLen:]; len(rest) > 0; {
-		if len(rest) < 2 || rest[1] == 0 || int(rest[1])*8 > len(rest) {
+		var option []byte
+		var ok bool
+		if option, rest, ok = nextOption(rest); !ok || option[0] == optSourceMAC && p.Src.IsUnspecified() {
 			return netip.Addr{}, Malformed
 		}
-		if rest[0] == optSourceMAC && p.Src.IsUnspecified() {
-			return netip.Addr{}, Malformed
-		}
-		rest = rest[int(rest[1])*8:]
 	}
 	return p.Src, nil
 }

@@ -1,0 +1,59 @@
+package prestart_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+)
+
+// The IPv6 router is proven as the IPv4 gateway is, also where there is no IPv4,
+// and also where the kernel answers for it.
+func TestCheckRouter6(t *testing.T) {
+	for _, shape := range []podtest.Shape{podtest.KindnetDual, podtest.CalicoDual, podtest.BridgeDual} {
+		for name, with4 := range map[string]bool{string(shape): true, string(shape) + " without IPv4": false} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				pod := podtest.NewPod(t, shape)
+				if !with4 {
+					pod.Pod.IP(t, "addr flush to "+pod.IP.Addr().String())
+				}
+				h := newHook(t, pod)
+				run(t, h)
+				reports, err := h.Check(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				r := reports[0]
+				links := pod.Node.Run(t, "ip", "link")
+				if r.Advertised == 0 || r.Resolved6 == 0 || !r.Router6.IsLinkLocalUnicast() || !strings.Contains(links, "ether "+r.Router6MAC.String()) {
+					t.Errorf("the router is %s at %q, which nobody on the node is: %+v", r.Router6, r.Router6MAC, r)
+				}
+				if (r.Offer > 0 && r.Resolved > 0) != with4 {
+					t.Errorf("the report is %+v", r)
+				}
+				pod.Node.IP(t, "addr flush to "+pod.IPv6Gateway.String())
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				if _, err := h.Check(ctx); err == nil || !strings.Contains(err.Error(), "neighbour solicitation for the router "+pod.IPv6Gateway.String()) {
+					t.Errorf("the gateway is gone, and check says: %v", err)
+				}
+			})
+		}
+	}
+}
+
+// A gateway with another MAC than the VM is told of is not proven.
+func TestCheckRouterMoved(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.CalicoDual)
+	h := newHook(t, pod)
+	run(t, h)
+	pod.Node.IP(t, "link set "+pod.NodeLink+" addrgenmode none", "link set "+pod.NodeLink+" address 02:00:00:00:00:99")
+	_, err := h.Check(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "is at 02:00:00:00:00:99") || !strings.Contains(err.Error(), "restore and prepare it again") {
+		t.Errorf("got error %v", err)
+	}
+}

@@ -1,0 +1,55 @@
+package prestart_test
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+)
+
+// restore takes along what was kept of an interface, and what killed processes
+// left, but nothing of others.
+func TestRestoreForgets(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Calico)
+	pod.Pod.IP(t, "link add net1 type veth peer name net1 netns "+pod.Node.Path(), "link set net1 up")
+	h := newHook(t, pod)
+	h.Interfaces = []string{"eth0", "net1"}
+	if _, err := h.Prepare(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{
+		"eth0.lease", "eth0.lease6", "net1.lease", ".eth0.lease4711", ".eth0.lease64711", ".net1.lease4711", // of leases
+		".eth0.json4711", ".net1.json4711", // of records
+		"eth0.json.stale", "eth0.json.damaged", ".notes", "lease", // somebody's
+	} {
+		if err := os.WriteFile(filepath.Join(h.StateDir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		restore string
+		left    []string
+	}{
+		{"eth0", []string{".net1.lease4711", ".notes", "eth0.json.damaged", "eth0.json.stale", "lease", "lock", "net1.json", "net1.lease"}},
+		{"net1", []string{".notes", "eth0.json.damaged", "eth0.json.stale", "lease", "lock"}},
+	} {
+		h.Interfaces = []string{c.restore}
+		if err := h.Restore(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		entries, err := os.ReadDir(h.StateDir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var left []string
+		for _, e := range entries {
+			left = append(left, e.Name())
+		}
+		if !slices.Equal(left, c.left) {
+			t.Errorf("after restore of %s there is %q, want %q", c.restore, left, c.left)
+		}
+	}
+}

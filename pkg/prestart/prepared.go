@@ -1,0 +1,68 @@
+package prestart
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
+)
+
+// errNotPrepared is what prepared returns where there is nothing yet.
+var errNotPrepared = errors.New("the pod's network is not prepared: run prepare first, with the same --state-dir")
+
+// prepared returns the recorded plans of the named interfaces, or all.
+func (h Hook) prepared() ([]prepare.Plan, error) {
+	recorded, err := prepare.ReadPlans(h.Log, h.StateDir)
+	if err != nil {
+		return nil, err
+	}
+	if len(h.Interfaces) == 0 {
+		if len(recorded) == 0 {
+			return nil, cmp.Or(h.lost(""), errNotPrepared)
+		}
+		return recorded, nil
+	}
+	var plans []prepare.Plan
+	for _, name := range h.Interfaces {
+		i := slices.IndexFunc(recorded, func(p prepare.Plan) bool { return p.Interface.Name == name })
+		if i < 0 {
+			return nil, cmp.Or(h.lost(name), fmt.Errorf("interface %s: %w", name, errNotPrepared))
+		}
+		plans = append(plans, recorded[i])
+	}
+	return plans, nil
+}
+
+// lost returns a [*prepare.LostError] if the interface, or any if the name is
+// empty, is prepared without a record that can be used.
+func (h Hook) lost(name string) error {
+	lost, err := prepare.ReadLost(h.StateDir)
+	if err != nil {
+		return err
+	}
+	for _, l := range lost {
+		if name == "" || l.Interface == name {
+			return l
+		}
+	}
+	return nil
+}
+
+// noPlaceholder returns a [*prepare.LostError] if what was read of the pod is
+// what prepare left in an interface's place: the record alone knows what that
+// had.
+func (h Hook) noPlaceholder(pod discover.Pod, recorded []prepare.Plan) error {
+	for _, i := range pod.Interfaces {
+		isRecorded := slices.ContainsFunc(recorded, func(p prepare.Plan) bool { return p.Interface.Name == i.Name })
+		if isRecorded || i.Kind != "bridge" {
+			continue
+		}
+		if err := h.lost(i.Name); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
@@ -39,7 +40,7 @@ domain. It must run in the pod's network namespace, or be told it by --netns.`,
 		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	flags := root.PersistentFlags()
-	flags.StringArrayVarP(&p.hook.Interfaces, "interface", "i", nil, "pod `interface`, repeatable, the primary one first (default: that of the default route, else the only one, else eth0)")
+	flags.VarP(p.interfaceFlag(), "interface", "i", "pod `interface`, repeatable, the primary one first (default: that of the default route, else the only one, else eth0)")
 	flags.StringVar(&p.hook.Netns, "netns", "", "`path` of the pod's network namespace, such as /proc/42/ns/net (default: the current one)")
 	flags.StringVar(&p.hook.StateDir, "state-dir", prepare.DefaultStateDir, "`directory` of the records and the control socket")
 	flags.StringVarP(&p.output, "output", "o", "text", "what to print on standard output: text or json")
@@ -70,14 +71,17 @@ func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 	}
 }
 
-// setUp checks the common flags and makes the logger.
+// setUp makes the logger and checks what can be known to be wrong from the
+// command line alone.
 func (p *program) setUp(cmd *cobra.Command, _ []string) error {
-	seen := map[string]bool{}
-	for _, name := range p.hook.Interfaces {
-		if name == "" || seen[name] {
-			return usagef("--interface %q is empty or there twice", name)
+	var empty []string
+	cmd.Flags().Visit(func(f *pflag.Flag) {
+		if f.Value.String() == "" {
+			empty = append(empty, "--"+f.Name)
 		}
-		seen[name] = true
+	})
+	if len(empty) > 0 {
+		return usagef("%s without a value: give it one or leave it out", strings.Join(empty, ", "))
 	}
 	if p.output != "text" && p.output != "json" {
 		return usagef("--output %q: want text or json", p.output)
@@ -92,6 +96,9 @@ func (p *program) setUp(cmd *cobra.Command, _ []string) error {
 		return usagef("--log-format %q: want text or json", p.logFormat)
 	}
 	p.hook.Version = version
+	if err := p.hook.Validate(); err != nil {
+		return usageError{err}
+	}
 	return nil
 }
 

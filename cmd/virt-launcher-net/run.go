@@ -58,15 +58,18 @@ signal ends it at once. The pod stays prepared; see restore.`,
 	p.monitorFlags(cmd.Flags())
 	cmd.Flags().StringVar(&domainFile, "domain", "", "`file` with the XML of the libvirt domain to start (-: standard input)")
 	cmd.Flags().StringVar(&dom.URI, "connect", "qemu:///system", "libvirt's `URI`; qemu:///embed?root=DIR needs no daemon")
-	cmd.Flags().DurationVar(&dom.StartTimeout, "start-timeout", prestart.DefaultStartTimeout, "how long libvirt may take to answer and to start the VM")
-	cmd.Flags().DurationVar(&dom.ShutdownTimeout, "shutdown-timeout", prestart.DefaultShutdownTimeout, "how long the guest may take to shut down before it is destroyed")
+	cmd.Flags().Var(duration(&dom.StartTimeout, prestart.DefaultStartTimeout), "start-timeout", "how long libvirt may take to answer and to start the VM")
+	cmd.Flags().Var(duration(&dom.ShutdownTimeout, prestart.DefaultShutdownTimeout), "shutdown-timeout", "how long the guest may take to shut down before it is destroyed")
 	cmd.Flags().BoolVar(&p.hook.SkipCheck, "no-check", false, "start without proving that a guest gets its network")
 	return cmd
 }
 
 // monitorFlags are for verbs that stay.
 func (p *program) monitorFlags(flags *pflag.FlagSet) {
-	flags.StringVar(&p.listen, "listen", "", "`address` of /healthz, /readyz and /metrics: host:port, or unix:PATH (default: none)")
+	flags.Var(&value{kind: "address", parse: func(s string) error {
+		p.listen = s
+		return monitor.CheckAddress(s)
+	}}, "listen", "`address` of /healthz, /readyz and /metrics: host:port, or unix:PATH (default: none)")
 }
 
 // stay starts a session, gives up privileges, prints the networks and waits

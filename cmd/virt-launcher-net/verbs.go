@@ -213,7 +213,7 @@ has its addresses (--for lease). For probes and init containers.`,
 		},
 	}
 	cmd.Flags().StringVar(&condition, "for", "", "what to wait for: network or lease")
-	cmd.Flags().DurationVar(&timeout, "timeout", 0, "how long to wait; 0: without end")
+	cmd.Flags().Var(duration(&timeout, 0), "timeout", "how long to wait; 0: without end")
 	return cmd
 }
 

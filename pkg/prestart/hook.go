@@ -79,34 +79,13 @@ type Domain struct {
 	ShutdownTimeout time.Duration
 }
 
-// withDefaults fills in what is empty.
-func (h Hook) withDefaults() Hook {
-	if h.StateDir == "" {
-		h.StateDir = prepare.DefaultStateDir
-	}
-	if h.Log == nil {
-		h.Log = slog.New(slog.DiscardHandler)
-	}
-	if h.Domain != nil {
-		d := *h.Domain
-		if d.URI == "" {
-			d.URI = "qemu:///system"
-		}
-		if d.StartTimeout == 0 {
-			d.StartTimeout = DefaultStartTimeout
-		}
-		if d.ShutdownTimeout == 0 {
-			d.ShutdownTimeout = DefaultShutdownTimeout
-		}
-		h.Domain = &d
-	}
-	return h
-}
-
 // Discover reads what the CNI gave the pod; for interfaces that are prepared
 // already, what it had given. It changes nothing and waits for the CNI until
 // ctx ends.
 func (h Hook) Discover(ctx context.Context) (pod discover.Pod, err error) {
+	if err := h.Validate(); err != nil {
+		return pod, err
+	}
 	h = h.withDefaults()
 	err = in(h.Netns, func() error {
 		ctx, cancel := h.waiting(ctx)
@@ -158,8 +137,8 @@ func (h Hook) discoverPlans(ctx context.Context) ([]prepare.Plan, error) {
 }
 
 func (h Hook) plans(pod discover.Pod) ([]prepare.Plan, error) {
-	if o := h.Network; len(pod.Interfaces) > 1 && (o.MAC != nil || o.TapName != "" || o.BridgeName != "" || o.UplinkName != "") {
-		return nil, errors.New("a MAC or a name is for one interface: prepare the interfaces one by one")
+	if err := h.checkShared(len(pod.Interfaces)); err != nil {
+		return nil, err
 	}
 	var plans []prepare.Plan
 	for _, i := range pod.Interfaces {
@@ -176,6 +155,9 @@ func (h Hook) plans(pod discover.Pod) ([]prepare.Plan, error) {
 // Prepare discovers the pod and rewires it for its VM. Done already, it
 // changes nothing.
 func (h Hook) Prepare(ctx context.Context) (networks []prepare.Network, err error) {
+	if err := h.Validate(); err != nil {
+		return nil, err
+	}
 	h = h.withDefaults()
 	err = in(h.Netns, func() error {
 		p, err := h.prepare(ctx)
@@ -256,6 +238,9 @@ func (h Hook) restore(ctx context.Context) error {
 // prepared interfaces, or what they will be once they are prepared with the
 // same options. It changes nothing else.
 func (h Hook) Attach(ctx context.Context, xml []byte) ([]byte, error) {
+	if err := h.Validate(); err != nil {
+		return nil, err
+	}
 	h = h.withDefaults()
 	var plans []prepare.Plan
 	err := in(h.Netns, func() (err error) {

@@ -43,6 +43,9 @@ type Session struct {
 // boot, or does. On error nothing of it is left: a pod that was not prepared
 // before is as the CNI left it.
 func (h Hook) Run(ctx context.Context) (*Session, error) {
+	if err := h.Validate(); err != nil {
+		return nil, err
+	}
 	h = h.withDefaults()
 	since := time.Now()
 	var s *Session
@@ -71,6 +74,9 @@ func (h Hook) Run(ctx context.Context) (*Session, error) {
 // Serve serves DHCP in a pod that is prepared already. It returns once the
 // server listens.
 func (h Hook) Serve(ctx context.Context) (*Session, error) {
+	if err := h.Validate(); err != nil {
+		return nil, err
+	}
 	h = h.withDefaults()
 	h.Domain = nil
 	since := time.Now()

@@ -24,8 +24,8 @@ func (p *program) runCommand() *cobra.Command {
 		Long: `Discover and prepare the pod, serve the VM's DHCP, prove from the guest's seat
 that a guest gets its network, and with --domain start the libvirt domain; with
 --output-dir leave the NICs there for who starts the VM instead. Stays until
-SIGTERM or SIGINT, which shuts the VM down, or until the VM stops. A second
-signal ends it at once. The pod stays prepared; see restore.`,
+SIGTERM, SIGINT or SIGHUP, which shuts the VM down, or until the VM stops. A
+second signal ends it at once. The pod stays prepared; see restore.`,
 		Example: example("run", "run --domain vm.xml --connect qemu:///system",
 			"run --netns /proc/42/ns/net --domain vm.xml --connect 'qemu:///embed?root=/var/lib/vm'",
 			"run --output-dir /run/nics"),
@@ -75,6 +75,7 @@ func (p *program) monitorFlags(flags *pflag.FlagSet) {
 // stay starts a session, gives up privileges, prints the networks and waits
 // until a signal, or until the VM stops.
 func (p *program) stay(cmd *cobra.Command, start func(context.Context) (*prestart.Session, error)) (err error) {
+	signal.Ignore(unix.SIGPIPE) // who reads the log may end sooner, and must not end the VM
 	var watch func(monitor.Source)
 	if p.listen != "" {
 		m, err := monitor.Listen(cmd.Context(), p.hook.Log, p.listen, version)
@@ -128,5 +129,5 @@ func sourceOf(session *prestart.Session) monitor.Source {
 
 // hurry returns a context that the next signal ends: the one that says "now".
 func hurry(ctx context.Context) (context.Context, context.CancelFunc) {
-	return signal.NotifyContext(context.WithoutCancel(ctx), unix.SIGINT, unix.SIGTERM)
+	return signal.NotifyContext(context.WithoutCancel(ctx), endSignals()...)
 }

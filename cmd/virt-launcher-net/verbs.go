@@ -102,8 +102,8 @@ func (p *program) serveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Serve DHCP to the VM of a pod that is prepared already",
-		Long: `Serve DHCP to the VM of a pod that is prepared already, until SIGTERM or SIGINT.
-Needs NET_RAW, and not what prepare needs.`,
+		Long: `Serve DHCP to the VM of a pod that is prepared already, until SIGTERM, SIGINT or
+SIGHUP. Needs NET_RAW, and not what prepare needs.`,
 		Example: example("serve", "serve --lease-time 1h --ntp 192.0.2.123"),
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -20,14 +20,7 @@ import (
 	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/domain"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
-)
-
-// Defaults of a [Domain].
-const (
-	DefaultStartTimeout    = time.Minute
-	DefaultShutdownTimeout = 30 * time.Second
 )
 
 // Hook says how a pod's network is handed to its VM. The zero value is good for
@@ -63,20 +56,6 @@ type Hook struct {
 	Version string
 	// Log gets what is done and why; nil is silent.
 	Log *slog.Logger
-}
-
-// Domain is a libvirt domain to run.
-type Domain struct {
-	// XML is its definition; the pod's NICs are put in.
-	XML []byte
-	// URI is libvirt's; empty: qemu:///system.
-	URI string
-	// StartTimeout is how long libvirt may take to answer and to start the
-	// VM; 0: [DefaultStartTimeout].
-	StartTimeout time.Duration
-	// ShutdownTimeout is how long the guest may take to shut down before it
-	// is destroyed; 0: [DefaultShutdownTimeout].
-	ShutdownTimeout time.Duration
 }
 
 // Discover reads what the CNI gave the pod; for interfaces that are prepared
@@ -280,23 +259,4 @@ func (h Hook) prepared() ([]prepare.Plan, error) {
 		plans = append(plans, recorded[i])
 	}
 	return plans, nil
-}
-
-// nics are the guest's sides of the interfaces.
-func (h Hook) nics(plans []prepare.Plan) []domain.NIC {
-	var nics []domain.NIC
-	for _, p := range plans {
-		nics = append(nics, domain.NIC{
-			Interface: p.Interface.Name, Tap: p.Tap.Name, MAC: []byte(p.MAC), MTU: p.MTU, Queues: p.Tap.Queues, Model: h.Model,
-		})
-	}
-	return nics
-}
-
-func (h Hook) attach(xml []byte, plans []prepare.Plan) ([]byte, error) {
-	out, err := domain.Attach(xml, h.nics(plans)...)
-	if err != nil {
-		return nil, fmt.Errorf("attach NICs: %w", err)
-	}
-	return out, nil
 }

@@ -27,8 +27,9 @@ func podArgs(t *testing.T, pod *podtest.Pod, args ...string) []string {
 func TestFailures(t *testing.T) {
 	notDir := filepath.Join(t.TempDir(), "file")
 	badXML := filepath.Join(t.TempDir(), "network.xml")
+	nameless := filepath.Join(t.TempDir(), "nameless.xml")
 	goodXML := filepath.Join(t.TempDir(), "vm.xml")
-	for path, content := range map[string]string{notDir: "", badXML: "<network/>", goodXML: domainXML} {
+	for path, content := range map[string]string{notDir: "", badXML: "<network/>", nameless: "<domain/>", goodXML: domainXML} {
 		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -51,11 +52,12 @@ func TestFailures(t *testing.T) {
 		{"status -i eth7", []string{"eth7", "not prepared"}},
 		{"wait --for network --timeout 10ms", []string{"nobody serves"}},
 		{"domain /nowhere.xml", []string{"/nowhere.xml"}},
-		{"domain " + badXML, []string{"network", "domain"}},
+		{"domain " + badXML, []string{badXML, "network", "domain"}},
 		{"run --listen 192.0.2.1:80", []string{"probes and metrics", "192.0.2.1:80"}},
 		{"run --listen unix:/nowhere/probes.sock", []string{"/nowhere/probes.sock"}},
 		{"run --domain /nowhere.xml", []string{"/nowhere.xml"}},
-		{"run --no-check --domain " + badXML, []string{"domain"}},
+		{"run --no-check --domain " + badXML, []string{badXML, "domain"}},
+		{"run --no-check --domain " + nameless, []string{nameless, "has no <name>"}},
 		{"run --no-check --domain " + goodXML + " --connect test+unix:///?socket=/nowhere", []string{"test+unix:///?socket=/nowhere", "--connect"}},
 		{"run --no-check --start-timeout 1s --domain " + goodXML + " --connect test+unix:///?socket=" + silent, []string{silent, "no answer within 1s"}},
 	} {
@@ -150,6 +152,9 @@ func TestMissingPrivileges(t *testing.T) {
 				if !strings.Contains(string(out), want) {
 					t.Errorf("no %q in: %s", want, out)
 				}
+			}
+			if strings.Contains(string(out), "msg=prepared") {
+				t.Errorf("it was found out after the first change: %s", out)
 			}
 			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
 				t.Errorf("the pod has changed:\n%s", d)

@@ -32,7 +32,7 @@ second signal ends it at once. The pod stays prepared; see restore.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if domainFile != "" {
-				xml, err := readDomain(cmd.InOrStdin(), domainFile)
+				xml, err := readDomain(cmd.InOrStdin(), domainFile, canStart)
 				if err != nil {
 					return err
 				}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/domain"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
 
@@ -125,7 +126,7 @@ NICs in it. What is there already is kept; repeating it changes nothing.`,
 		Example: example("domain vm.xml > vm-in-pod.xml", "domain --model e1000e - < vm.xml"),
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			xml, err := readDomain(cmd.InOrStdin(), args[0])
+			xml, err := readDomain(cmd.InOrStdin(), args[0], isDomain)
 			if err != nil {
 				return err
 			}
@@ -150,21 +151,34 @@ func (p *program) modelFlag(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&p.hook.Model, "model", "", "emulated NIC, such as virtio or e1000e (default virtio)")
 }
 
-// readDomain reads a domain's XML from a file or, for "-", from standard input.
-func readDomain(stdin io.Reader, path string) ([]byte, error) {
+// readDomain reads a domain's XML from a file or, for "-", from standard input,
+// and has it checked, so that what is wrong with it names the file.
+func readDomain(stdin io.Reader, path string, check func([]byte) error) ([]byte, error) {
 	const most = 16 << 20
+	name, read := path, func() ([]byte, error) { return os.ReadFile(path) }
 	if path == "-" {
-		b, err := io.ReadAll(io.LimitReader(stdin, most))
-		if err != nil {
-			return nil, fmt.Errorf("read domain from standard input: %w", err)
-		}
-		return b, nil
+		name, read = "standard input", func() ([]byte, error) { return io.ReadAll(io.LimitReader(stdin, most)) }
 	}
-	b, err := os.ReadFile(path)
+	xml, err := read()
 	if err != nil {
 		return nil, fmt.Errorf("read domain: %w", err)
 	}
-	return b, nil
+	if err := check(xml); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return xml, nil
+}
+
+// isDomain tells why there is no domain in the XML.
+func isDomain(xml []byte) error {
+	_, err := domain.Attach(xml)
+	return err
+}
+
+// canStart tells why libvirt can't start the domain in the XML.
+func canStart(xml []byte) error {
+	_, err := domain.Name(xml)
+	return err
 }
 
 func (p *program) statusCommand() *cobra.Command {

@@ -50,6 +50,9 @@ func (h Hook) Run(ctx context.Context) (*Session, error) {
 	since := time.Now()
 	var s *Session
 	err := in(h.Netns, func() error {
+		if err := canServe(); err != nil {
+			return err
+		}
 		p, err := h.prepare(ctx)
 		if err != nil {
 			return err

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/signal"
 	"strings"
@@ -53,7 +54,12 @@ func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 		return exitDone
 	}
 	// errors.Join puts each error on a line of its own.
-	fmt.Fprintf(stderr, "virt-launcher-net: %s\n", strings.ReplaceAll(err.Error(), "\n", "; "))
+	text := strings.ReplaceAll(err.Error(), "\n", "; ")
+	if format := cmd.PersistentFlags().Lookup("log-format").Value.String(); format == "json" {
+		slog.New(slog.NewJSONHandler(stderr, nil)).Error("failed", "error", text)
+	} else {
+		fmt.Fprintf(stderr, "virt-launcher-net: %s\n", text)
+	}
 	if usage := (usageError{}); errors.As(err, &usage) {
 		return exitUsage
 	}

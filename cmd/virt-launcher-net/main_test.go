@@ -99,6 +99,27 @@ func TestUsageErrors(t *testing.T) {
 	}
 }
 
+// Where logs are JSON, the error that ends the program is one of them.
+func TestErrorIsLogged(t *testing.T) {
+	for _, c := range []struct {
+		line string
+		code int
+		want string
+	}{
+		{"plan --log-format json --netns /nowhere", exitFailed, "/nowhere"},
+		{"plan --log-format json --log-level error --netns /nowhere", exitFailed, "/nowhere"},
+		{"plan --log-format json --mtu 5", exitUsage, "MTU 5"},
+		{"plan --log-format json --frobnicate", exitUsage, "--frobnicate"},
+		{"frobnicate --log-format json", exitUsage, "frobnicate"},
+	} {
+		r := runCLI(t, "", strings.Fields(c.line)...)
+		var line struct{ Level, Error string }
+		if err := json.Unmarshal([]byte(r.stderr), &line); err != nil || r.code != c.code || line.Level != "ERROR" || !strings.Contains(line.Error, c.want) {
+			t.Errorf("%s: exit code %d, printed %s", c.line, r.code, r.stderr)
+		}
+	}
+}
+
 // Every verb has help with an example.
 func TestHelp(t *testing.T) {
 	var check func(*cobra.Command)

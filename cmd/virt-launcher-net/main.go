@@ -49,6 +49,7 @@ func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 	cmd.SetIn(stdin)
 	cmd.SetOut(stdout)
 	cmd.SetErr(stderr)
+	addStrict(cmd)
 	err := cmd.ExecuteContext(ctx)
 	if err == nil {
 		return exitDone

@@ -42,6 +42,8 @@ func TestFailures(t *testing.T) {
 		{"plan -i eth7 --timeout 10ms", []string{"eth7", "there are: lo, eth0", "--interface"}},
 		{"plan -i lo --timeout 10ms", []string{"lo"}},
 		{"plan --netns /nowhere", []string{"/nowhere"}},
+		{"plan --netns /etc/passwd", []string{"/etc/passwd: it is none", "/proc/PID/ns/net"}},
+		{"plan --netns /proc/self/ns/mnt", []string{"/proc/self/ns/mnt: it is none"}},
 		{"plan --resolv-conf /nowhere", []string{"/nowhere"}},
 		{"plan --mtu 1000", []string{"MTU 1000", "1280", "--ipv6=off"}},
 		{"plan --mtu 9000", []string{"MTU 9000", "eth0 carries"}},
@@ -50,7 +52,7 @@ func TestFailures(t *testing.T) {
 		{"serve", []string{"not prepared", "run prepare first"}},
 		{"check", []string{"not prepared"}},
 		{"status -i eth7", []string{"eth7", "not prepared"}},
-		{"wait --for network --timeout 10ms", []string{"nobody serves"}},
+		{"wait --for network --timeout 10ms", []string{"nobody serves", "no such file", "start run or serve", "--state-dir"}},
 		{"domain /nowhere.xml", []string{"/nowhere.xml"}},
 		{"domain " + badXML, []string{badXML, "network", "domain"}},
 		{"run --listen 192.0.2.1:80", []string{"probes and metrics", "192.0.2.1:80"}},
@@ -135,6 +137,12 @@ func TestMissingPrivileges(t *testing.T) {
 			[]string{"setpriv", "--bounding-set", "-net_raw", "--inh-caps", "-net_raw", "--"},
 			[]string{"run", "--no-check"},
 			[]string{"operation not permitted", "NET_RAW"},
+		},
+		{
+			"no SYS_ADMIN",
+			[]string{"setpriv", "--bounding-set", "-sys_admin", "--inh-caps", "-sys_admin", "--"},
+			[]string{"prepare", "--netns", "/proc/self/ns/net"},
+			[]string{"enter network namespace /proc/self/ns/net: operation not permitted", "SYS_ADMIN"},
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -29,6 +29,10 @@ func TestUsageErrors(t *testing.T) {
 	}{
 		{"frobnicate", `unknown command "frobnicate"`},
 		{"plan extra", "extra"},
+		{"completion tcsh", "tcsh"},
+		{"completion bash extra", "extra"},
+		{"help nosuch", "nosuch"},
+		{"help run extra", "run extra"},
 		{"plan --frobnicate", "--frobnicate"},
 		{"plan -i eth0 -i eth0", "interface eth0 is named twice"},
 		{"plan -i eth0,eth0", "repeat the flag"},
@@ -135,7 +139,7 @@ func TestHelp(t *testing.T) {
 		}
 	}
 	check(newRoot())
-	for _, line := range []string{"--help", "run --help", "completion bash", "version"} {
+	for _, line := range []string{"--help", "run --help", "help", "help run", "completion", "completion bash", "version"} {
 		if r := runCLI(t, "", strings.Fields(line)...); r.code != exitDone || r.stdout == "" || r.stderr != "" {
 			t.Errorf("%s: %+v", line, r)
 		}

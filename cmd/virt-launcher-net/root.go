@@ -71,6 +71,29 @@ func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 	}
 }
 
+// addStrict adds the verbs that cobra makes itself. Where these would print help
+// instead of what was asked for, the command line is wrong.
+func addStrict(root *cobra.Command) {
+	root.InitDefaultCompletionCmd()
+	root.InitDefaultHelpCmd()
+	for _, c := range root.Commands() {
+		switch c.Name() {
+		case "completion":
+			c.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() } // else its arguments are not looked at
+			for _, shell := range append(c.Commands(), c) {
+				shell.Args = usageArgs(shell.Args)
+			}
+		case "help":
+			c.Args = func(_ *cobra.Command, args []string) error {
+				if _, left, err := root.Find(args); err != nil || len(left) > 0 {
+					return usagef("no help for %q", strings.Join(args, " "))
+				}
+				return nil
+			}
+		}
+	}
+}
+
 // setUp makes the logger and checks what can be known to be wrong from the
 // command line alone.
 func (p *program) setUp(cmd *cobra.Command, _ []string) error {

@@ -127,6 +127,12 @@ func TestMissingPrivileges(t *testing.T) {
 			[]string{"/dev/net/tun", "no such file", "hostPath"},
 		},
 		{
+			"no /dev/net/tun, and only asked",
+			[]string{"unshare", "-m", "sh", "-c", `mount -t tmpfs none /dev/net && exec "$0" "$@"`},
+			[]string{"plan"},
+			[]string{"/dev/net/tun", "no such file", "hostPath"},
+		},
+		{
 			"unwritable state directory",
 			[]string{"unshare", "-m", "sh", "-c", `mount -t tmpfs -o ro none /mnt && exec "$0" "$@"`},
 			[]string{"prepare", "--state-dir", "/mnt/state"},
@@ -250,8 +256,16 @@ func TestVerbs(t *testing.T) {
 	if out := run("", "status"); !strings.Contains(out, "nobody serves") {
 		t.Errorf("status says:\n%s", out)
 	}
-	for range 2 {
-		run("", "restore")
+	for _, want := range []string{"eth0", ""} { // the second time there is nothing to do
+		var put struct{ Restored []string }
+		out := run("", "restore", "-o", "json")
+		decode(out, &put)
+		if put.Restored == nil || strings.Join(put.Restored, " ") != want {
+			t.Errorf("restored, want %q:\n%s", want, out)
+		}
+	}
+	if out := run("", "restore"); out != "" {
+		t.Errorf("restore prints:\n%s", out)
 	}
 	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
 		t.Errorf("after restore:\n%s", d)

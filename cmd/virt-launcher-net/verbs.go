@@ -39,7 +39,8 @@ func (p *program) planCommand() *cobra.Command {
 		Use:   "plan",
 		Short: "Print what prepare would do",
 		Long: `Print what prepare would do to the pod as the CNI left it, in the language of
-ip(8), bridge(8) and nft(8). Changes nothing and runs none of these.`,
+ip(8), bridge(8) and nft(8). Changes nothing and runs none of these. Fails where
+prepare would, as for want of /dev/net/tun.`,
 		Example: example("plan", "plan --queues 4 --guard off"),
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -91,10 +92,14 @@ func (p *program) restoreCommand() *cobra.Command {
 		Short: "Put the pod back as the CNI left it",
 		Long: `Put all prepared interfaces, or those named, back as the CNI left them. All or
 nothing; nothing prepared is nothing to do. A VM on the tap loses its network.`,
-		Example: example("restore", "restore --netns /proc/42/ns/net"),
+		Example: example("restore", "restore --netns /proc/42/ns/net -o json"),
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return p.hook.Restore(cmd.Context())
+			restored, err := p.hook.Restore(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return p.print(cmd.OutOrStdout(), restoredView{orEmpty(restored)})
 		},
 	}
 }

@@ -197,20 +197,36 @@ func (h Hook) prepare(ctx context.Context) (preparation, error) {
 }
 
 // Restore puts the interfaces, all that are prepared if none are named, back as
-// the CNI left them.
-func (h Hook) Restore(ctx context.Context) error {
+// the CNI left them. It returns their names.
+func (h Hook) Restore(ctx context.Context) (restored []string, err error) {
 	h = h.withDefaults()
-	return in(h.Netns, func() error { return h.restore(ctx) })
+	err = in(h.Netns, func() (err error) {
+		restored, err = h.restore(ctx)
+		return err
+	})
+	return restored, err
 }
 
 // restore acts in the current network namespace.
-func (h Hook) restore(ctx context.Context) error {
+func (h Hook) restore(ctx context.Context) (restored []string, err error) {
 	store, err := prepare.OpenStore(ctx, h.StateDir)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer store.Close()
-	return prepare.Restore(ctx, h.Log, store, h.Interfaces...)
+	recorded, err := store.Plans(h.Log)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range recorded {
+		if name := p.Interface.Name; len(h.Interfaces) == 0 || slices.Contains(h.Interfaces, name) {
+			restored = append(restored, name)
+		}
+	}
+	if err := prepare.Restore(ctx, h.Log, store, h.Interfaces...); err != nil {
+		return nil, err
+	}
+	return restored, nil
 }
 
 // Attach returns the domain's XML with the pod's NICs in it: those of the

@@ -64,7 +64,8 @@ func (h Hook) Run(ctx context.Context) (*Session, error) {
 			err = errors.Join(err, s.Close(ctx))
 		}
 		if p.fresh {
-			err = errors.Join(err, h.takeBack(), h.restore(context.WithoutCancel(ctx)))
+			_, restoreErr := h.restore(context.WithoutCancel(ctx))
+			err = errors.Join(err, h.takeBack(), restoreErr)
 		}
 		return err
 	})

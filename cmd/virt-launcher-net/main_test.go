@@ -93,7 +93,8 @@ func TestUsageErrors(t *testing.T) {
 		{"wait --for godot", "godot"},
 	} {
 		t.Run(c.line, func(t *testing.T) {
-			r := runCLI(t, "", strings.Fields(c.line)...)
+			// What is not refused must not find a network.
+			r := runCLI(t, "", append([]string{"--netns", "/nowhere"}, strings.Fields(c.line)...)...)
 			if r.code != exitUsage {
 				t.Errorf("exit code %d, want %d", r.code, exitUsage)
 			}
@@ -113,7 +114,7 @@ func TestErrorIsLogged(t *testing.T) {
 	}{
 		{"plan --log-format json --netns /nowhere", exitFailed, "/nowhere"},
 		{"plan --log-format json --log-level error --netns /nowhere", exitFailed, "/nowhere"},
-		{"plan --log-format json --mtu 5", exitUsage, "MTU 5"},
+		{"plan --log-format json --netns /nowhere --mtu 5", exitUsage, "MTU 5"},
 		{"plan --log-format json --frobnicate", exitUsage, "--frobnicate"},
 		{"frobnicate --log-format json", exitUsage, "frobnicate"},
 	} {

@@ -35,7 +35,7 @@ func (v *value) Set(s string) error {
 
 // discoverFlags are for verbs that may have to wait for the CNI.
 func (p *program) discoverFlags(flags *pflag.FlagSet) {
-	flags.DurationVar(&p.hook.Timeout, "timeout", 30*time.Second, "how long to wait for the CNI's address; 0: without end")
+	flags.Var(duration(&p.hook.Timeout, 30*time.Second), "timeout", "how long to wait for the CNI's address; 0: without end")
 	flags.StringVar(&p.hook.ResolvConf, "resolv-conf", "", "`path` of the pod's resolv.conf (default /etc/resolv.conf)")
 }
 
@@ -46,8 +46,8 @@ func (p *program) networkFlags(flags *pflag.FlagSet) {
 		o.MAC, err = net.ParseMAC(s)
 		return err
 	}}, "mac", "the VM's MAC address (default: the pod interface's)")
-	flags.IntVar(&o.MTU, "mtu", 0, "the VM's MTU in bytes (default: the pod interface's)")
-	flags.IntVar(&o.Queues, "queues", 1, "queues of the tap and the NIC")
+	flags.Var(number(&o.MTU, ""), "mtu", "the VM's MTU in bytes (default: the pod interface's)")
+	flags.Var(number(&o.Queues, "1"), "queues", "queues of the tap and the NIC")
 	flags.Var(&value{kind: "uid[:gid]", parse: func(s string) (err error) {
 		o.TapOwner, err = parseOwner(s)
 		return err
@@ -57,6 +57,42 @@ func (p *program) networkFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.TapName, "tap-name", "", "`name` of the tap (default tap- and the interface's name)")
 	flags.StringVar(&o.BridgeName, "bridge-name", "", "`name` of the bridge (default br- and the interface's name)")
 	flags.StringVar(&o.UplinkName, "uplink-name", "", "`name` of the pod's interface as a bridge port (default up- and its name)")
+}
+
+// number is for a flag of 1 or more; the text is its default.
+func number(n *int, text string) *value {
+	return &value{kind: "int", text: text, parse: func(s string) (err error) {
+		if *n, err = strconv.Atoi(s); err != nil || *n < 1 {
+			return errors.New("want a whole number of 1 or more")
+		}
+		return nil
+	}}
+}
+
+// duration is for a flag of 0 or more, whose default is 0 if none is shown.
+func duration(d *time.Duration, preset time.Duration) *value {
+	v := &value{kind: "duration", parse: func(s string) (err error) {
+		if *d, err = time.ParseDuration(s); err != nil || *d < 0 {
+			return errors.New("want a duration of 0 or more, such as 30s or 1m30s")
+		}
+		return nil
+	}}
+	if *d = preset; preset != 0 {
+		v.text = preset.String()
+	}
+	return v
+}
+
+// interfaceFlag is repeated. The kernel takes a comma in a name, but who writes
+// one means two.
+func (p *program) interfaceFlag() *value {
+	return &value{kind: "interface", parse: func(s string) error {
+		if strings.Contains(s, ",") {
+			return errors.New("repeat the flag to name several interfaces")
+		}
+		p.hook.Interfaces = append(p.hook.Interfaces, s)
+		return nil
+	}}
 }
 
 // outputDirFlag is for verbs after which a VM can be started by someone else.

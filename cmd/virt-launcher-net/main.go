@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/signal"
 	"strings"
@@ -24,11 +25,21 @@ const (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), endSignals()...)
 	// A second signal ends the program at once, except where a verb wants
 	// to hear of it.
 	context.AfterFunc(ctx, stop)
 	os.Exit(execute(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+// endSignals are those that ask the program to end. A terminal that closes is
+// one, unless nohup(1) said to stay.
+func endSignals() []os.Signal {
+	signals := []os.Signal{unix.SIGINT, unix.SIGTERM}
+	if !signal.Ignored(unix.SIGHUP) {
+		signals = append(signals, unix.SIGHUP)
+	}
+	return signals
 }
 
 // execute runs one command line and returns its exit code.
@@ -38,12 +49,18 @@ func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 	cmd.SetIn(stdin)
 	cmd.SetOut(stdout)
 	cmd.SetErr(stderr)
+	addStrict(cmd)
 	err := cmd.ExecuteContext(ctx)
 	if err == nil {
 		return exitDone
 	}
 	// errors.Join puts each error on a line of its own.
-	fmt.Fprintf(stderr, "virt-launcher-net: %s\n", strings.ReplaceAll(err.Error(), "\n", "; "))
+	text := strings.ReplaceAll(err.Error(), "\n", "; ")
+	if format := cmd.PersistentFlags().Lookup("log-format").Value.String(); format == "json" {
+		slog.New(slog.NewJSONHandler(stderr, nil)).Error("failed", "error", text)
+	} else {
+		fmt.Fprintf(stderr, "virt-launcher-net: %s\n", text)
+	}
 	if usage := (usageError{}); errors.As(err, &usage) {
 		return exitUsage
 	}

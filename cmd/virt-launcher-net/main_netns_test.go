@@ -27,8 +27,9 @@ func podArgs(t *testing.T, pod *podtest.Pod, args ...string) []string {
 func TestFailures(t *testing.T) {
 	notDir := filepath.Join(t.TempDir(), "file")
 	badXML := filepath.Join(t.TempDir(), "network.xml")
+	nameless := filepath.Join(t.TempDir(), "nameless.xml")
 	goodXML := filepath.Join(t.TempDir(), "vm.xml")
-	for path, content := range map[string]string{notDir: "", badXML: "<network/>", goodXML: domainXML} {
+	for path, content := range map[string]string{notDir: "", badXML: "<network/>", nameless: "<domain/>", goodXML: domainXML} {
 		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -41,20 +42,24 @@ func TestFailures(t *testing.T) {
 		{"plan -i eth7 --timeout 10ms", []string{"eth7", "there are: lo, eth0", "--interface"}},
 		{"plan -i lo --timeout 10ms", []string{"lo"}},
 		{"plan --netns /nowhere", []string{"/nowhere"}},
+		{"plan --netns /etc/passwd", []string{"/etc/passwd: it is none", "/proc/PID/ns/net"}},
+		{"plan --netns /proc/self/ns/mnt", []string{"/proc/self/ns/mnt: it is none"}},
 		{"plan --resolv-conf /nowhere", []string{"/nowhere"}},
+		{"plan --mtu 1000", []string{"MTU 1000", "1280", "--ipv6=off"}},
 		{"plan --mtu 9000", []string{"MTU 9000", "eth0 carries"}},
 		{"prepare --state-dir " + notDir + "/state", []string{notDir, "--state-dir"}},
 		{"prepare --tap-name eth0", []string{"eth0 is used twice"}},
 		{"serve", []string{"not prepared", "run prepare first"}},
 		{"check", []string{"not prepared"}},
 		{"status -i eth7", []string{"eth7", "not prepared"}},
-		{"wait --for network --timeout 10ms", []string{"nobody serves"}},
+		{"wait --for network --timeout 10ms", []string{"nobody serves", "no such file", "start run or serve", "--state-dir"}},
 		{"domain /nowhere.xml", []string{"/nowhere.xml"}},
-		{"domain " + badXML, []string{"network", "domain"}},
-		{"run --listen nonsense", []string{"probes and metrics", "nonsense"}},
+		{"domain " + badXML, []string{badXML, "network", "domain"}},
+		{"run --listen 192.0.2.1:80", []string{"probes and metrics", "192.0.2.1:80"}},
 		{"run --listen unix:/nowhere/probes.sock", []string{"/nowhere/probes.sock"}},
 		{"run --domain /nowhere.xml", []string{"/nowhere.xml"}},
-		{"run --no-check --domain " + badXML, []string{"domain"}},
+		{"run --no-check --domain " + badXML, []string{badXML, "domain"}},
+		{"run --no-check --domain " + nameless, []string{nameless, "has no <name>"}},
 		{"run --no-check --domain " + goodXML + " --connect test+unix:///?socket=/nowhere", []string{"test+unix:///?socket=/nowhere", "--connect"}},
 		{"run --no-check --start-timeout 1s --domain " + goodXML + " --connect test+unix:///?socket=" + silent, []string{silent, "no answer within 1s"}},
 	} {
@@ -122,6 +127,12 @@ func TestMissingPrivileges(t *testing.T) {
 			[]string{"/dev/net/tun", "no such file", "hostPath"},
 		},
 		{
+			"no /dev/net/tun, and only asked",
+			[]string{"unshare", "-m", "sh", "-c", `mount -t tmpfs none /dev/net && exec "$0" "$@"`},
+			[]string{"plan"},
+			[]string{"/dev/net/tun", "no such file", "hostPath"},
+		},
+		{
 			"unwritable state directory",
 			[]string{"unshare", "-m", "sh", "-c", `mount -t tmpfs -o ro none /mnt && exec "$0" "$@"`},
 			[]string{"prepare", "--state-dir", "/mnt/state"},
@@ -132,6 +143,12 @@ func TestMissingPrivileges(t *testing.T) {
 			[]string{"setpriv", "--bounding-set", "-net_raw", "--inh-caps", "-net_raw", "--"},
 			[]string{"run", "--no-check"},
 			[]string{"operation not permitted", "NET_RAW"},
+		},
+		{
+			"no SYS_ADMIN",
+			[]string{"setpriv", "--bounding-set", "-sys_admin", "--inh-caps", "-sys_admin", "--"},
+			[]string{"prepare", "--netns", "/proc/self/ns/net"},
+			[]string{"enter network namespace /proc/self/ns/net: operation not permitted", "SYS_ADMIN"},
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -149,6 +166,9 @@ func TestMissingPrivileges(t *testing.T) {
 				if !strings.Contains(string(out), want) {
 					t.Errorf("no %q in: %s", want, out)
 				}
+			}
+			if strings.Contains(string(out), "msg=prepared") {
+				t.Errorf("it was found out after the first change: %s", out)
 			}
 			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
 				t.Errorf("the pod has changed:\n%s", d)
@@ -237,8 +257,16 @@ func TestVerbs(t *testing.T) {
 	if out := run("", "status"); !strings.Contains(out, "nobody serves") {
 		t.Errorf("status says:\n%s", out)
 	}
-	for range 2 {
-		run("", "restore")
+	for _, want := range []string{"eth0", ""} { // the second time there is nothing to do
+		var put struct{ Restored []string }
+		out := run("", "restore", "-o", "json")
+		decode(out, &put)
+		if put.Restored == nil || strings.Join(put.Restored, " ") != want {
+			t.Errorf("restored, want %q:\n%s", want, out)
+		}
+	}
+	if out := run("", "restore"); out != "" {
+		t.Errorf("restore prints:\n%s", out)
 	}
 	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
 		t.Errorf("after restore:\n%s", d)

@@ -29,8 +29,17 @@ func TestUsageErrors(t *testing.T) {
 	}{
 		{"frobnicate", `unknown command "frobnicate"`},
 		{"plan extra", "extra"},
+		{"completion tcsh", "tcsh"},
+		{"completion bash extra", "extra"},
+		{"help nosuch", "nosuch"},
+		{"help run extra", "run extra"},
 		{"plan --frobnicate", "--frobnicate"},
-		{"plan -i eth0 -i eth0", `--interface "eth0"`},
+		{"plan -i eth0 -i eth0", "interface eth0 is named twice"},
+		{"plan -i eth0,eth0", "repeat the flag"},
+		{"plan -i ../x", `"../x" is no interface name`},
+		{"plan -i twentyfive-characters-long", "no interface name"},
+		{"plan --interface= -i eth0", `"" is no interface name`},
+		{"plan --netns=", "--netns"},
 		{"plan --interface=", "--interface"},
 		{"plan -o yaml", "--output"},
 		{"plan --log-level loud", "--log-level"},
@@ -38,13 +47,37 @@ func TestUsageErrors(t *testing.T) {
 		{"plan --mac 02:00:00", "--mac"},
 		{"plan --guard maybe", "--guard"},
 		{"plan --ipv6 maybe", "--ipv6"},
-		{"plan --queues many", "--queues"},
+		{"plan --mac 00:00:00:00:00:00", "no unicast"},
+		{"plan --mac 01:00:5e:00:00:01", "no unicast"},
+		{"plan --mac 02:00:00:00:00:01 -i eth0 -i net1", "for one interface"},
+		{"plan --queues many", "want a whole number"},
+		{"plan --queues 0", "--queues"},
+		{"plan --queues -1", "--queues"},
+		{"plan --queues 257", "257 queues"},
+		{"plan --mtu 0", "--mtu"},
+		{"plan --mtu -1", "--mtu"},
+		{"plan --mtu 67", "MTU 67"},
+		{"plan --mtu 65536", "MTU 65536"},
+		{"prepare --tap-name tap%d", "tap%d"},
+		{"prepare --bridge-name br%d", "br%d"},
+		{"prepare --uplink-name up%", "up%"},
+		{"prepare --tap-name a/b", "a/b"},
+		{"prepare --tap-name sixteencharacter", "sixteencharacter"},
+		{"prepare --tap-name vm --bridge-name vm", "vm is used twice"},
+		{"prepare --output-dir /nowhere --model a\"b", "model"},
+		{"prepare --state-dir /" + strings.Repeat("d", 90), "--state-dir"},
 		{"plan --tap-owner root", "--tap-owner"},
 		{"plan --tap-owner 0:x", "--tap-owner"},
 		{"plan --timeout soon", "--timeout"},
+		{"plan --timeout -1s", "--timeout"},
+		{"wait --for lease --timeout -1s", "--timeout"},
+		{"run --domain vm.xml --start-timeout -1s", "--start-timeout"},
+		{"run --domain vm.xml --shutdown-timeout -1s", "--shutdown-timeout"},
 		{"run --dns 10.0.0.300", "--dns"},
 		{"run --ntp ntp.example.org", "--ntp"},
 		{"run --lease-time 0s", "--lease-time"},
+		{"run --lease-time 2000000h", "duration 2000000h"},
+		{"run --default-route nosuch -i eth0", "nosuch"},
 		{"run --dhcp-option 53=1", "--dhcp-option"},
 		{"run --dhcp-option 252", "--dhcp-option"},
 		{"run --connect test:///default", "--domain"},
@@ -52,12 +85,16 @@ func TestUsageErrors(t *testing.T) {
 		{"run --model e1000e", "--output-dir"},
 		{"prepare --model e1000e", "--output-dir"},
 		{"serve --listen", "--listen"},
+		{"serve --listen nonsense", "--listen"},
+		{"serve --listen unix:", "--listen"},
+		{"serve --listen 127.0.0.1:99999", "--listen"},
 		{"domain", "arg"},
 		{"wait", "--for"},
 		{"wait --for godot", "godot"},
 	} {
 		t.Run(c.line, func(t *testing.T) {
-			r := runCLI(t, "", strings.Fields(c.line)...)
+			// What is not refused must not find a network.
+			r := runCLI(t, "", append([]string{"--netns", "/nowhere"}, strings.Fields(c.line)...)...)
 			if r.code != exitUsage {
 				t.Errorf("exit code %d, want %d", r.code, exitUsage)
 			}
@@ -65,6 +102,27 @@ func TestUsageErrors(t *testing.T) {
 				t.Errorf("printed %q and %q, want one line with %q", r.stdout, r.stderr, c.want)
 			}
 		})
+	}
+}
+
+// Where logs are JSON, the error that ends the program is one of them.
+func TestErrorIsLogged(t *testing.T) {
+	for _, c := range []struct {
+		line string
+		code int
+		want string
+	}{
+		{"plan --log-format json --netns /nowhere", exitFailed, "/nowhere"},
+		{"plan --log-format json --log-level error --netns /nowhere", exitFailed, "/nowhere"},
+		{"plan --log-format json --netns /nowhere --mtu 5", exitUsage, "MTU 5"},
+		{"plan --log-format json --frobnicate", exitUsage, "--frobnicate"},
+		{"frobnicate --log-format json", exitUsage, "frobnicate"},
+	} {
+		r := runCLI(t, "", strings.Fields(c.line)...)
+		var line struct{ Level, Error string }
+		if err := json.Unmarshal([]byte(r.stderr), &line); err != nil || r.code != c.code || line.Level != "ERROR" || !strings.Contains(line.Error, c.want) {
+			t.Errorf("%s: exit code %d, printed %s", c.line, r.code, r.stderr)
+		}
 	}
 }
 
@@ -83,7 +141,7 @@ func TestHelp(t *testing.T) {
 		}
 	}
 	check(newRoot())
-	for _, line := range []string{"--help", "run --help", "completion bash", "version"} {
+	for _, line := range []string{"--help", "run --help", "help", "help run", "completion", "completion bash", "version"} {
 		if r := runCLI(t, "", strings.Fields(line)...); r.code != exitDone || r.stdout == "" || r.stderr != "" {
 			t.Errorf("%s: %+v", line, r)
 		}

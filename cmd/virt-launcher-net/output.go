@@ -209,6 +209,13 @@ func (v networksView) writeText(w io.Writer) {
 	}
 }
 
+// restoredView are interfaces that were put back. To people the log says so.
+type restoredView struct {
+	Restored []string `json:"restored"`
+}
+
+func (restoredView) writeText(io.Writer) {}
+
 // domainView is a domain's XML in JSON.
 type domainView struct {
 	XML string `json:"xml"`

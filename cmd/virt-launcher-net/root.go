@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
@@ -39,7 +40,7 @@ domain. It must run in the pod's network namespace, or be told it by --netns.`,
 		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	flags := root.PersistentFlags()
-	flags.StringArrayVarP(&p.hook.Interfaces, "interface", "i", nil, "pod `interface`, repeatable, the primary one first (default: that of the default route, else the only one, else eth0)")
+	flags.VarP(p.interfaceFlag(), "interface", "i", "pod `interface`, repeatable, the primary one first (default: that of the default route, else the only one, else eth0)")
 	flags.StringVar(&p.hook.Netns, "netns", "", "`path` of the pod's network namespace, such as /proc/42/ns/net (default: the current one)")
 	flags.StringVar(&p.hook.StateDir, "state-dir", prepare.DefaultStateDir, "`directory` of the records and the control socket")
 	flags.StringVarP(&p.output, "output", "o", "text", "what to print on standard output: text or json")
@@ -70,14 +71,40 @@ func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 	}
 }
 
-// setUp checks the common flags and makes the logger.
-func (p *program) setUp(cmd *cobra.Command, _ []string) error {
-	seen := map[string]bool{}
-	for _, name := range p.hook.Interfaces {
-		if name == "" || seen[name] {
-			return usagef("--interface %q is empty or there twice", name)
+// addStrict adds the verbs that cobra makes itself. Where these would print help
+// instead of what was asked for, the command line is wrong.
+func addStrict(root *cobra.Command) {
+	root.InitDefaultCompletionCmd()
+	root.InitDefaultHelpCmd()
+	for _, c := range root.Commands() {
+		switch c.Name() {
+		case "completion":
+			c.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() } // else its arguments are not looked at
+			for _, shell := range append(c.Commands(), c) {
+				shell.Args = usageArgs(shell.Args)
+			}
+		case "help":
+			c.Args = func(_ *cobra.Command, args []string) error {
+				if _, left, err := root.Find(args); err != nil || len(left) > 0 {
+					return usagef("no help for %q", strings.Join(args, " "))
+				}
+				return nil
+			}
 		}
-		seen[name] = true
+	}
+}
+
+// setUp makes the logger and checks what can be known to be wrong from the
+// command line alone.
+func (p *program) setUp(cmd *cobra.Command, _ []string) error {
+	var empty []string
+	cmd.Flags().Visit(func(f *pflag.Flag) {
+		if f.Value.String() == "" {
+			empty = append(empty, "--"+f.Name)
+		}
+	})
+	if len(empty) > 0 {
+		return usagef("%s without a value: give it one or leave it out", strings.Join(empty, ", "))
 	}
 	if p.output != "text" && p.output != "json" {
 		return usagef("--output %q: want text or json", p.output)
@@ -92,6 +119,9 @@ func (p *program) setUp(cmd *cobra.Command, _ []string) error {
 		return usagef("--log-format %q: want text or json", p.logFormat)
 	}
 	p.hook.Version = version
+	if err := p.hook.Validate(); err != nil {
+		return usageError{err}
+	}
 	return nil
 }
 

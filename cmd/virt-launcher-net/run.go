@@ -24,15 +24,15 @@ func (p *program) runCommand() *cobra.Command {
 		Long: `Discover and prepare the pod, serve the VM's DHCP, prove from the guest's seat
 that a guest gets its network, and with --domain start the libvirt domain; with
 --output-dir leave the NICs there for who starts the VM instead. Stays until
-SIGTERM or SIGINT, which shuts the VM down, or until the VM stops. A second
-signal ends it at once. The pod stays prepared; see restore.`,
+SIGTERM, SIGINT or SIGHUP, which shuts the VM down, or until the VM stops. A
+second signal ends it at once. The pod stays prepared; see restore.`,
 		Example: example("run", "run --domain vm.xml --connect qemu:///system",
 			"run --netns /proc/42/ns/net --domain vm.xml --connect 'qemu:///embed?root=/var/lib/vm'",
 			"run --output-dir /run/nics"),
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if domainFile != "" {
-				xml, err := readDomain(cmd.InOrStdin(), domainFile)
+				xml, err := readDomain(cmd.InOrStdin(), domainFile, canStart)
 				if err != nil {
 					return err
 				}
@@ -58,20 +58,24 @@ signal ends it at once. The pod stays prepared; see restore.`,
 	p.monitorFlags(cmd.Flags())
 	cmd.Flags().StringVar(&domainFile, "domain", "", "`file` with the XML of the libvirt domain to start (-: standard input)")
 	cmd.Flags().StringVar(&dom.URI, "connect", "qemu:///system", "libvirt's `URI`; qemu:///embed?root=DIR needs no daemon")
-	cmd.Flags().DurationVar(&dom.StartTimeout, "start-timeout", prestart.DefaultStartTimeout, "how long libvirt may take to answer and to start the VM")
-	cmd.Flags().DurationVar(&dom.ShutdownTimeout, "shutdown-timeout", prestart.DefaultShutdownTimeout, "how long the guest may take to shut down before it is destroyed")
+	cmd.Flags().Var(duration(&dom.StartTimeout, prestart.DefaultStartTimeout), "start-timeout", "how long libvirt may take to answer and to start the VM")
+	cmd.Flags().Var(duration(&dom.ShutdownTimeout, prestart.DefaultShutdownTimeout), "shutdown-timeout", "how long the guest may take to shut down before it is destroyed")
 	cmd.Flags().BoolVar(&p.hook.SkipCheck, "no-check", false, "start without proving that a guest gets its network")
 	return cmd
 }
 
 // monitorFlags are for verbs that stay.
 func (p *program) monitorFlags(flags *pflag.FlagSet) {
-	flags.StringVar(&p.listen, "listen", "", "`address` of /healthz, /readyz and /metrics: host:port, or unix:PATH (default: none)")
+	flags.Var(&value{kind: "address", parse: func(s string) error {
+		p.listen = s
+		return monitor.CheckAddress(s)
+	}}, "listen", "`address` of /healthz, /readyz and /metrics: host:port, or unix:PATH (default: none)")
 }
 
 // stay starts a session, gives up privileges, prints the networks and waits
 // until a signal, or until the VM stops.
 func (p *program) stay(cmd *cobra.Command, start func(context.Context) (*prestart.Session, error)) (err error) {
+	signal.Ignore(unix.SIGPIPE) // who reads the log may end sooner, and must not end the VM
 	var watch func(monitor.Source)
 	if p.listen != "" {
 		m, err := monitor.Listen(cmd.Context(), p.hook.Log, p.listen, version)
@@ -125,5 +129,5 @@ func sourceOf(session *prestart.Session) monitor.Source {
 
 // hurry returns a context that the next signal ends: the one that says "now".
 func hurry(ctx context.Context) (context.Context, context.CancelFunc) {
-	return signal.NotifyContext(context.WithoutCancel(ctx), unix.SIGINT, unix.SIGTERM)
+	return signal.NotifyContext(context.WithoutCancel(ctx), endSignals()...)
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/domain"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
 
@@ -38,7 +39,8 @@ func (p *program) planCommand() *cobra.Command {
 		Use:   "plan",
 		Short: "Print what prepare would do",
 		Long: `Print what prepare would do to the pod as the CNI left it, in the language of
-ip(8), bridge(8) and nft(8). Changes nothing and runs none of these.`,
+ip(8), bridge(8) and nft(8). Changes nothing and runs none of these. Fails where
+prepare would, as for want of /dev/net/tun.`,
 		Example: example("plan", "plan --queues 4 --guard off"),
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -90,10 +92,14 @@ func (p *program) restoreCommand() *cobra.Command {
 		Short: "Put the pod back as the CNI left it",
 		Long: `Put all prepared interfaces, or those named, back as the CNI left them. All or
 nothing; nothing prepared is nothing to do. A VM on the tap loses its network.`,
-		Example: example("restore", "restore --netns /proc/42/ns/net"),
+		Example: example("restore", "restore --netns /proc/42/ns/net -o json"),
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return p.hook.Restore(cmd.Context())
+			restored, err := p.hook.Restore(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return p.print(cmd.OutOrStdout(), restoredView{orEmpty(restored)})
 		},
 	}
 }
@@ -102,8 +108,8 @@ func (p *program) serveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Serve DHCP to the VM of a pod that is prepared already",
-		Long: `Serve DHCP to the VM of a pod that is prepared already, until SIGTERM or SIGINT.
-Needs NET_RAW, and not what prepare needs.`,
+		Long: `Serve DHCP to the VM of a pod that is prepared already, until SIGTERM, SIGINT or
+SIGHUP. Needs NET_RAW, and not what prepare needs.`,
 		Example: example("serve", "serve --lease-time 1h --ntp 192.0.2.123"),
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -125,7 +131,7 @@ NICs in it. What is there already is kept; repeating it changes nothing.`,
 		Example: example("domain vm.xml > vm-in-pod.xml", "domain --model e1000e - < vm.xml"),
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			xml, err := readDomain(cmd.InOrStdin(), args[0])
+			xml, err := readDomain(cmd.InOrStdin(), args[0], isDomain)
 			if err != nil {
 				return err
 			}
@@ -150,21 +156,34 @@ func (p *program) modelFlag(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&p.hook.Model, "model", "", "emulated NIC, such as virtio or e1000e (default virtio)")
 }
 
-// readDomain reads a domain's XML from a file or, for "-", from standard input.
-func readDomain(stdin io.Reader, path string) ([]byte, error) {
+// readDomain reads a domain's XML from a file or, for "-", from standard input,
+// and has it checked, so that what is wrong with it names the file.
+func readDomain(stdin io.Reader, path string, check func([]byte) error) ([]byte, error) {
 	const most = 16 << 20
+	name, read := path, func() ([]byte, error) { return os.ReadFile(path) }
 	if path == "-" {
-		b, err := io.ReadAll(io.LimitReader(stdin, most))
-		if err != nil {
-			return nil, fmt.Errorf("read domain from standard input: %w", err)
-		}
-		return b, nil
+		name, read = "standard input", func() ([]byte, error) { return io.ReadAll(io.LimitReader(stdin, most)) }
 	}
-	b, err := os.ReadFile(path)
+	xml, err := read()
 	if err != nil {
 		return nil, fmt.Errorf("read domain: %w", err)
 	}
-	return b, nil
+	if err := check(xml); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return xml, nil
+}
+
+// isDomain tells why there is no domain in the XML.
+func isDomain(xml []byte) error {
+	_, err := domain.Attach(xml)
+	return err
+}
+
+// canStart tells why libvirt can't start the domain in the XML.
+func canStart(xml []byte) error {
+	_, err := domain.Name(xml)
+	return err
 }
 
 func (p *program) statusCommand() *cobra.Command {
@@ -213,7 +232,7 @@ has its addresses (--for lease). For probes and init containers.`,
 		},
 	}
 	cmd.Flags().StringVar(&condition, "for", "", "what to wait for: network or lease")
-	cmd.Flags().DurationVar(&timeout, "timeout", 0, "how long to wait; 0: without end")
+	cmd.Flags().Var(duration(&timeout, 0), "timeout", "how long to wait; 0: without end")
 	return cmd
 }
 

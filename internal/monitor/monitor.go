@@ -26,6 +26,9 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
 
+// unixPrefix is before the path of a socket.
+const unixPrefix = "unix:"
+
 // Source is what there is to look at, once a session runs.
 type Source struct {
 	// Status is the session's.
@@ -70,8 +73,26 @@ func Listen(ctx context.Context, log *slog.Logger, address, version string) (*Mo
 	return m, nil
 }
 
+// CheckAddress tells what [Listen] would refuse of an address wherever it is.
+func CheckAddress(address string) error {
+	if path, ok := strings.CutPrefix(address, unixPrefix); ok {
+		if most := len(syscall.RawSockaddrUnix{}.Path) - 1; path == "" || len(path) > most {
+			return fmt.Errorf("the path of a socket has 1 to %d bytes", most)
+		}
+		return nil
+	}
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return errors.New("want host:port or unix:PATH")
+	}
+	if _, err := net.LookupPort("tcp", port); err != nil {
+		return fmt.Errorf("%q is no port", port)
+	}
+	return nil
+}
+
 func listen(ctx context.Context, address string) (net.Listener, error) {
-	path, ok := strings.CutPrefix(address, "unix:")
+	path, ok := strings.CutPrefix(address, unixPrefix)
 	if !ok {
 		return (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 	}

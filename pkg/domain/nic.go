@@ -91,8 +91,15 @@ func (n NIC) validate() error {
 		return fmt.Errorf("MTU %d is not within %d..%d", n.MTU, minMTU, maxMTU)
 	case n.Queues < 0 || n.Queues > maxQueues:
 		return fmt.Errorf("%d queues are not within 1..%d", n.Queues, maxQueues)
-	case strings.Trim(n.Model, aliasChars) != "":
-		return fmt.Errorf("model %q: want letters, digits, _ or -", n.Model)
+	}
+	return CheckModel(n.Model)
+}
+
+// CheckModel refuses what libvirt does not take as a NIC's model, whether it
+// knows that model or not.
+func CheckModel(model string) error {
+	if strings.Trim(model, aliasChars) != "" {
+		return fmt.Errorf("model %q: want letters, digits, _ or -", model)
 	}
 	return nil
 }

@@ -41,6 +41,20 @@ func parseDomain(doc []byte) (*node, error) {
 	return root, nil
 }
 
+// Name returns the name of the domain in the XML. Without one libvirt starts
+// nothing.
+func Name(doc []byte) (string, error) {
+	root, err := parseDomain(doc)
+	if err != nil {
+		return "", fmt.Errorf("parse domain XML: %w", err)
+	}
+	names := root.all("name")
+	if len(names) == 0 || len(names[0].text) == 0 {
+		return "", errors.New("domain XML has no <name>")
+	}
+	return string(names[0].text), nil
+}
+
 // parse returns the root element of a well-formed document in UTF-8.
 func parse(doc []byte) (*node, error) {
 	d := xml.NewDecoder(bytes.NewReader(doc))

@@ -60,13 +60,9 @@ func Start(ctx context.Context, log *slog.Logger, uri string, xml []byte) (*VM, 
 
 // newVM returns the domain in the XML, not yet connected.
 func newVM(log *slog.Logger, uri string, xml []byte) (*VM, error) {
-	root, err := parseDomain(xml)
+	name, err := Name(xml)
 	if err != nil {
-		return nil, fmt.Errorf("parse domain XML: %w", err)
-	}
-	names := root.all("name")
-	if len(names) == 0 || len(names[0].text) == 0 {
-		return nil, errors.New("domain XML has no <name>")
+		return nil, err
 	}
 	netns, err := openNetns()
 	if err != nil {
@@ -76,7 +72,7 @@ func newVM(log *slog.Logger, uri string, xml []byte) (*VM, error) {
 		log = slog.New(slog.DiscardHandler)
 	}
 	return &VM{
-		log: log, uri: uri, name: string(names[0].text), netns: netns,
+		log: log, uri: uri, name: name, netns: netns,
 		stopped: make(chan struct{}), disconnected: make(chan struct{}),
 	}, nil
 }

@@ -1,6 +1,7 @@
 package prepare
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -8,7 +9,6 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
-	"reflect"
 	"slices"
 	"strings"
 
@@ -231,26 +231,46 @@ func newKernel(log *slog.Logger) (*kernel, error) {
 // differences says in which fields, by their JSON names, two plans differ.
 func differences(was, now Plan) []string {
 	a, b := fields(was), fields(now)
+	all := maps.Clone(a)
+	maps.Copy(all, b)
 	var out []string
-	for _, key := range slices.Sorted(maps.Keys(a)) {
-		if !reflect.DeepEqual(a[key], b[key]) {
-			out = append(out, fmt.Sprintf("%s was %v, is now %v", key, a[key], b[key]))
+	for _, key := range slices.Sorted(maps.Keys(all)) {
+		if a[key] != b[key] {
+			out = append(out, fmt.Sprintf("%s was %s, is now %s", key, cmp.Or(a[key], "none"), cmp.Or(b[key], "none")))
 		}
 	}
 	return out
 }
 
-// fields returns a plan's options as JSON has them. The interface is not among
-// them: what the CNI gave does not change.
-func fields(p Plan) map[string]any {
-	b, err := json.Marshal(p)
-	var m map[string]any
+// fields returns a plan's options as JSON has them, by their paths. The interface
+// is not among them: what the CNI gave does not change.
+func fields(p Plan) map[string]string {
+	all := map[string]string{}
+	text, err := json.Marshal(p)
 	if err == nil {
-		err = json.Unmarshal(b, &m)
+		err = flatten(all, "", text)
 	}
 	if err != nil {
-		return map[string]any{"plan": err.Error()}
+		return map[string]string{"plan": err.Error()}
 	}
-	delete(m, "interface")
-	return m
+	maps.DeleteFunc(all, func(path, _ string) bool { return strings.HasPrefix(path, "interface.") })
+	return all
+}
+
+// flatten adds what is in a JSON object to all, by its path.
+func flatten(all map[string]string, path string, text json.RawMessage) error {
+	if text[0] != '{' {
+		all[path] = string(text)
+		return nil
+	}
+	var object map[string]json.RawMessage
+	if err := json.Unmarshal(text, &object); err != nil {
+		return err
+	}
+	for key, value := range object {
+		if err := flatten(all, strings.TrimPrefix(path+"."+key, "."), value); err != nil {
+			return err
+		}
+	}
+	return nil
 }

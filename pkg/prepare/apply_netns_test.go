@@ -228,7 +228,8 @@ func TestApplyRefuses(t *testing.T) {
 			_, err := apply(t.Context(), dir, pod.Interface, prepare.Options{})
 			return err
 		})
-		refused(t, pod, dir, prepare.Options{Queues: 2, NoGuard: true}, "guard was true, is now false", "tap was", "restore first")
+		refused(t, pod, dir, prepare.Options{Queues: 2, NoGuard: true}, "guard was true, is now false", "tap.queues was 1, is now 2;", "restore first")
+		refused(t, pod, dir, prepare.Options{TapOwner: &prepare.Owner{UID: 107, GID: -1}}, "tap.owner.uid was none, is now 107")
 	})
 	t.Run("prepared, but the record is lost", func(t *testing.T) {
 		t.Parallel()

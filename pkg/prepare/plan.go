@@ -10,7 +10,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"strings"
 
@@ -18,25 +17,6 @@ import (
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 )
-
-// Options say how a pod interface is handed to its VM. The zero value is good.
-type Options struct {
-	MAC        net.HardwareAddr // the VM's; nil: the pod interface's
-	MTU        int              // the VM's; 0: the pod interface's
-	Queues     int              // of the tap and the NIC; 0 or 1: one
-	TapOwner   *Owner           // who may open the tap without privileges; nil: nobody
-	NoGuard    bool             // leave the port guard out
-	NoIPv6     bool             // give the VM no IPv6
-	UplinkName string           // empty: up- and the pod interface's name
-	BridgeName string           // empty: br- and the pod interface's name
-	TapName    string           // empty: tap- and the pod interface's name
-}
-
-// Owner is a user and a group as numbers. A negative one is nobody's.
-type Owner struct {
-	UID int `json:"uid"`
-	GID int `json:"gid"`
-}
 
 // Plan says how one pod interface is rewired, and what it was before. It is
 // plain data, the same for the same interface and options.
@@ -86,13 +66,10 @@ type Bridge struct {
 	UplinkMAC discover.HardwareAddr `json:"uplinkMAC"`
 }
 
-// maxTapMTU is the most a tap takes: 65535 less the Ethernet header (drivers/net/tun.c).
-const maxTapMTU = 65535 - 14
-
 // NewPlan plans how in is handed to a VM. It refuses an interface that cannot
 // be bridged, before anything is touched, and says what can be done about it.
 func NewPlan(in discover.Interface, o Options) (Plan, error) {
-	if err := bridgeable(in); err != nil {
+	if err := errors.Join(bridgeable(in), o.Validate()); err != nil {
 		return Plan{}, fmt.Errorf("plan %s: %w", in.Name, err)
 	}
 	p := Plan{
@@ -177,33 +154,21 @@ func bridgeable(in discover.Interface) error {
 	case in.Master != "":
 		return fmt.Errorf("it already is a port of the bridge or a member of the bond or VRF %s; "+
 			"take it out (ip link set %s nomaster) or name another --interface", in.Master, in.Name)
-	case in.MTU < 68:
-		return fmt.Errorf("its MTU is %d, IPv4 needs 68 at least (RFC 791)", in.MTU)
+	case in.MTU < minMTU:
+		return fmt.Errorf("its MTU is %d, IPv4 needs %d at least (RFC 791)", in.MTU, minMTU)
 	}
 	return nil
 }
 
+// validate tells why the pod interface and the options don't go together.
 func (p Plan) validate() error {
-	if len(p.MAC) != 6 || p.MAC[0]&1 != 0 {
-		return fmt.Errorf("MAC %s is no unicast Ethernet address", p.MAC)
+	if most := min(p.Interface.MTU, maxTapMTU); p.MTU > most {
+		return fmt.Errorf("MTU %d is more than %s carries, which is %d", p.MTU, p.Interface.Name, most)
 	}
-	if p.MTU < 68 || p.MTU > min(p.Interface.MTU, maxTapMTU) {
-		return fmt.Errorf("MTU %d is outside 68…%d, the most that %s carries", p.MTU, min(p.Interface.MTU, maxTapMTU), p.Interface.Name)
+	if p.IPv6 != nil && p.MTU < minIPv6MTU {
+		return fmt.Errorf("MTU %d is too small for IPv6, which needs %d (RFC 8200): use a larger one, or give the VM no IPv6 (--ipv6=off)", p.MTU, minIPv6MTU)
 	}
-	if p.Tap.Queues > 256 { // MAX_TAP_QUEUES, drivers/net/tun.c
-		return fmt.Errorf("%d queues: a tap has 256 at most", p.Tap.Queues)
-	}
-	seen := map[string]bool{p.Interface.Name: true}
-	for _, name := range []string{p.Tap.Name, p.Bridge.Name, p.Bridge.Uplink} {
-		if len(name) >= unix.IFNAMSIZ || strings.ContainsAny(name, "/ \t\n:") || name == "." || name == ".." {
-			return fmt.Errorf("%q is no interface name: 1 to 15 characters without space, slash or colon", name)
-		}
-		if seen[name] {
-			return fmt.Errorf("the name %s is used twice", name)
-		}
-		seen[name] = true
-	}
-	return nil
+	return distinct(p.Interface.Name, p.Tap.Name, p.Bridge.Name, p.Bridge.Uplink)
 }
 
 // Addresses returns what the VM gets: the IPv4 addresses that the CNI gave,

@@ -174,9 +174,17 @@ func TestNewPlanRefuses(t *testing.T) {
 		{"point to point", func(in *discover.Interface, _ *Options) { in.PointToPoint = true }, "point-to-point"},
 		{"a port", func(in *discover.Interface, _ *Options) { in.Master = "br7" }, "port of the bridge or a member of the bond or VRF br7"},
 		{"tiny MTU", func(in *discover.Interface, _ *Options) { in.MTU = 60 }, "MTU is 60"},
-		{"MTU too large", func(_ *discover.Interface, o *Options) { o.MTU = 1500 }, "MTU 1500 is outside"},
+		{"MTU too large", func(_ *discover.Interface, o *Options) { o.MTU = 1500 }, "MTU 1500 is more than eth0 carries"},
 		{"multicast MAC", func(_ *discover.Interface, o *Options) { o.MAC = net.HardwareAddr{1, 0, 0, 0, 0, 7} }, "no unicast"},
 		{"long MAC", func(_ *discover.Interface, o *Options) { o.MAC = make(net.HardwareAddr, 8) }, "no unicast"},
+		{"no MAC", func(_ *discover.Interface, o *Options) { o.MAC = make(net.HardwareAddr, 6) }, "no unicast"},
+		{"name with a number to come", func(_ *discover.Interface, o *Options) { o.TapName = "tap%d" }, "no interface name"},
+		{"two links of a name", func(_ *discover.Interface, o *Options) { o.TapName, o.BridgeName = "vm", "vm" }, "vm is used twice"},
+		{"MTU too small for IPv6", func(in *discover.Interface, o *Options) {
+			in.Addresses, o.MTU = append(in.Addresses, address("fd00:79::5/128")), 1279
+		}, "--ipv6=off"},
+		{"negative MTU", func(_ *discover.Interface, o *Options) { o.MTU = -1 }, "MTU -1 is outside"},
+		{"negative queues", func(_ *discover.Interface, o *Options) { o.Queues = -1 }, "-1 queues"},
 		{"long name", func(_ *discover.Interface, o *Options) { o.TapName = "sixteencharacter" }, "no interface name"},
 		{"name with a slash", func(_ *discover.Interface, o *Options) { o.BridgeName = "a/b" }, "no interface name"},
 		{"same name twice", func(_ *discover.Interface, o *Options) { o.BridgeName = "eth0" }, "eth0 is used twice"},

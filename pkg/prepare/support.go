@@ -77,7 +77,11 @@ func tunSupported() error {
 	if err != nil {
 		return withoutTun(err)
 	}
-	return file.Close()
+	defer file.Close()
+	if _, err := unix.IoctlGetInt(int(file.Fd()), unix.TUNGETFEATURES); err != nil {
+		return withoutTun(fmt.Errorf("it is another device: %w", err))
+	}
+	return nil
 }
 
 // withoutTun adds the way out to why the tun device can't be opened.

@@ -77,6 +77,14 @@ func driverless() error {
 	return unix.Mknod(tunDevice, unix.S_IFCHR|0o666, int(unix.Mkdev(10, 254)))
 }
 
+// otherDevice has the thread see another device in the place of tun.
+func otherDevice() error {
+	if err := emptyDev(); err != nil {
+		return err
+	}
+	return unix.Mknod(tunDevice, unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))) // null
+}
+
 func TestCheckSupportRefuses(t *testing.T) {
 	for _, c := range []struct {
 		name    string
@@ -87,6 +95,7 @@ func TestCheckSupportRefuses(t *testing.T) {
 		{"no nftables", withoutNetfilter, []string{"nft add table bridge virt-launcher-net-eth0", "protocol not supported", "load the module nf_tables", "--guard=off"}},
 		{"no tun device", emptyDev, []string{"open /dev/net/tun", "no such file", "hostPath volume of type CharDevice"}},
 		{"no tun driver", driverless, []string{"open /dev/net/tun", "no such device", "load the module tun"}},
+		{"another device", otherDevice, []string{"open /dev/net/tun", "another device", "hostPath volume of type CharDevice"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

@@ -138,8 +138,11 @@ func ask(ctx context.Context, dir, resource string) (SessionStatus, error) {
 	resp, err := client.Do(req)
 	if err != nil {
 		var dial *net.OpError
-		if errors.As(err, &dial) && dial.Op == "dial" || errors.Is(err, io.EOF) {
-			err = fmt.Errorf("%w: %w", ErrNobodyServes, err)
+		if errors.As(err, &dial) && dial.Op == "dial" {
+			return SessionStatus{}, fmt.Errorf("%w on %s (%w): start run or serve, or name their --state-dir", ErrNobodyServes, path, errors.Unwrap(dial.Err))
+		}
+		if errors.Is(err, io.EOF) {
+			err = fmt.Errorf("%w: it ended", ErrNobodyServes)
 		}
 		return SessionStatus{}, fmt.Errorf("ask %s: %w", path, err)
 	}

@@ -14,19 +14,12 @@ package prestart
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/domain"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
-)
-
-// Defaults of a [Domain].
-const (
-	DefaultStartTimeout    = time.Minute
-	DefaultShutdownTimeout = 30 * time.Second
 )
 
 // Hook says how a pod's network is handed to its VM. The zero value is good for
@@ -64,48 +57,13 @@ type Hook struct {
 	Log *slog.Logger
 }
 
-// Domain is a libvirt domain to run.
-type Domain struct {
-	// XML is its definition; the pod's NICs are put in.
-	XML []byte
-	// URI is libvirt's; empty: qemu:///system.
-	URI string
-	// StartTimeout is how long libvirt may take to answer and to start the
-	// VM; 0: [DefaultStartTimeout].
-	StartTimeout time.Duration
-	// ShutdownTimeout is how long the guest may take to shut down before it
-	// is destroyed; 0: [DefaultShutdownTimeout].
-	ShutdownTimeout time.Duration
-}
-
-// withDefaults fills in what is empty.
-func (h Hook) withDefaults() Hook {
-	if h.StateDir == "" {
-		h.StateDir = prepare.DefaultStateDir
-	}
-	if h.Log == nil {
-		h.Log = slog.New(slog.DiscardHandler)
-	}
-	if h.Domain != nil {
-		d := *h.Domain
-		if d.URI == "" {
-			d.URI = "qemu:///system"
-		}
-		if d.StartTimeout == 0 {
-			d.StartTimeout = DefaultStartTimeout
-		}
-		if d.ShutdownTimeout == 0 {
-			d.ShutdownTimeout = DefaultShutdownTimeout
-		}
-		h.Domain = &d
-	}
-	return h
-}
-
 // Discover reads what the CNI gave the pod; for interfaces that are prepared
 // already, what it had given. It changes nothing and waits for the CNI until
 // ctx ends.
 func (h Hook) Discover(ctx context.Context) (pod discover.Pod, err error) {
+	if err := h.Validate(); err != nil {
+		return pod, err
+	}
 	h = h.withDefaults()
 	err = in(h.Netns, func() error {
 		ctx, cancel := h.waiting(ctx)
@@ -161,8 +119,8 @@ func (h Hook) discoverPlans(ctx context.Context) ([]prepare.Plan, error) {
 }
 
 func (h Hook) plans(pod discover.Pod) ([]prepare.Plan, error) {
-	if o := h.Network; len(pod.Interfaces) > 1 && (o.MAC != nil || o.TapName != "" || o.BridgeName != "" || o.UplinkName != "") {
-		return nil, errors.New("a MAC or a name is for one interface: prepare the interfaces one by one")
+	if err := h.checkShared(len(pod.Interfaces)); err != nil {
+		return nil, err
 	}
 	var plans []prepare.Plan
 	for _, i := range pod.Interfaces {
@@ -179,6 +137,9 @@ func (h Hook) plans(pod discover.Pod) ([]prepare.Plan, error) {
 // Prepare discovers the pod and rewires it for its VM. Done already, it
 // changes nothing.
 func (h Hook) Prepare(ctx context.Context) (networks []prepare.Network, err error) {
+	if err := h.Validate(); err != nil {
+		return nil, err
+	}
 	h = h.withDefaults()
 	err = in(h.Netns, func() error {
 		p, err := h.prepare(ctx)
@@ -239,29 +200,45 @@ func (h Hook) prepare(ctx context.Context) (preparation, error) {
 }
 
 // Restore puts the interfaces, all that are prepared if none are named, back as
-// the CNI left them.
-func (h Hook) Restore(ctx context.Context) error {
+// the CNI left them. It returns their names.
+func (h Hook) Restore(ctx context.Context) (restored []string, err error) {
 	h = h.withDefaults()
-	return in(h.Netns, func() error { return h.restore(ctx) })
+	err = in(h.Netns, func() (err error) {
+		restored, err = h.restore(ctx)
+		return err
+	})
+	return restored, err
 }
 
 // restore acts in the current network namespace.
-func (h Hook) restore(ctx context.Context) error {
+func (h Hook) restore(ctx context.Context) (restored []string, err error) {
 	store, err := prepare.OpenStore(ctx, h.StateDir)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer store.Close()
-	if err := prepare.Restore(ctx, h.Log, store, h.Interfaces...); err != nil {
-		return err
+	recorded, err := store.Plans(h.Log)
+	if err != nil {
+		return nil, err
 	}
-	return h.forgetRestored(store)
+	for _, p := range recorded {
+		if name := p.Interface.Name; len(h.Interfaces) == 0 || slices.Contains(h.Interfaces, name) {
+			restored = append(restored, name)
+		}
+	}
+	if err := prepare.Restore(ctx, h.Log, store, h.Interfaces...); err != nil {
+		return nil, err
+	}
+	return restored, h.forgetRestored(store)
 }
 
 // Attach returns the domain's XML with the pod's NICs in it: those of the
 // prepared interfaces, or what they will be once they are prepared with the
 // same options. It changes nothing else.
 func (h Hook) Attach(ctx context.Context, xml []byte) ([]byte, error) {
+	if err := h.Validate(); err != nil {
+		return nil, err
+	}
 	h = h.withDefaults()
 	var plans []prepare.Plan
 	err := in(h.Netns, func() (err error) {
@@ -275,23 +252,4 @@ func (h Hook) Attach(ctx context.Context, xml []byte) ([]byte, error) {
 		return nil, err
 	}
 	return h.attach(xml, plans)
-}
-
-// nics are the guest's sides of the interfaces.
-func (h Hook) nics(plans []prepare.Plan) []domain.NIC {
-	var nics []domain.NIC
-	for _, p := range plans {
-		nics = append(nics, domain.NIC{
-			Interface: p.Interface.Name, Tap: p.Tap.Name, MAC: []byte(p.MAC), MTU: p.MTU, Queues: p.Tap.Queues, Model: h.Model,
-		})
-	}
-	return nics
-}
-
-func (h Hook) attach(xml []byte, plans []prepare.Plan) ([]byte, error) {
-	out, err := domain.Attach(xml, h.nics(plans)...)
-	if err != nil {
-		return nil, fmt.Errorf("attach NICs: %w", err)
-	}
-	return out, nil
 }

@@ -57,7 +57,7 @@ func TestGuestHasPodIPv6(t *testing.T) {
 			}
 			guest.IP(t, "neigh flush dev eth0")
 			reach()
-			if err := h.Restore(t.Context()); err != nil {
+			if _, err := h.Restore(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {

@@ -37,14 +37,26 @@ const NoDefaultRoute = "none"
 // hasDefaultRoute tells of each plan whether its NIC gets the default route.
 // Only one does: a VM with two of them would answer by the wrong one.
 func (s LeaseSettings) hasDefaultRoute(plans []prepare.Plan) (map[string]bool, error) {
-	if s.DefaultRoute == NoDefaultRoute || len(plans) == 0 {
+	var names []string
+	for _, p := range plans {
+		names = append(names, p.Interface.Name)
+	}
+	if s.DefaultRoute == NoDefaultRoute || len(names) == 0 {
 		return nil, nil
 	}
-	name := cmp.Or(s.DefaultRoute, plans[0].Interface.Name)
-	if !slices.ContainsFunc(plans, func(p prepare.Plan) bool { return p.Interface.Name == name }) {
-		return nil, fmt.Errorf("default route: %s is none of the VM's interfaces; name one of them, or %s", name, NoDefaultRoute)
+	if err := s.checkDefaultRoute(names); err != nil {
+		return nil, err
 	}
-	return map[string]bool{name: true}, nil
+	return map[string]bool{cmp.Or(s.DefaultRoute, names[0]): true}, nil
+}
+
+// checkDefaultRoute refuses a default route by none of the VM's interfaces.
+func (s LeaseSettings) checkDefaultRoute(interfaces []string) error {
+	name := s.DefaultRoute
+	if name == "" || name == NoDefaultRoute || slices.Contains(interfaces, name) {
+		return nil
+	}
+	return fmt.Errorf("default route: %s is none of the VM's interfaces; name one of them, or %s", name, NoDefaultRoute)
 }
 
 // NewLease makes the lease for one interface of the pod, with the default route

@@ -56,11 +56,12 @@ func TestRecordIsLost(t *testing.T) {
 				"serve":    func() error { _, err := h.Serve(t.Context()); return err },
 				"check":    func() error { _, err := h.Check(t.Context()); return err },
 				"run":      func() error { _, err := h.Run(t.Context()); return err },
-				"restore":  func() error { return h.Restore(t.Context()) },
+				"restore":  func() error { _, err := h.Restore(t.Context()); return err },
 				"restore of eth0": func() error {
 					h := h
 					h.Interfaces = []string{"eth0"}
-					return h.Restore(t.Context())
+					_, err := h.Restore(t.Context())
+					return err
 				},
 				"status": func() error {
 					status, err := h.Status(t.Context())
@@ -81,7 +82,7 @@ func TestRecordIsLost(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(whole.StateDir, "eth0.json"), record, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			if err := whole.Restore(t.Context()); err != nil {
+			if _, err := whole.Restore(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
@@ -107,7 +108,7 @@ func TestRestoreOfAnother(t *testing.T) {
 		var said bytes.Buffer
 		h.Log = slog.New(slog.NewTextHandler(&said, nil))
 		h.Interfaces = strings.Fields(c.interfaces)
-		if err := h.Restore(t.Context()); err != nil {
+		if _, err := h.Restore(t.Context()); err != nil {
 			t.Error(err)
 		}
 		if !strings.Contains(said.String(), c.want) || strings.Contains(said.String(), "restored") != (c.interfaces == "eth1 eth0") {

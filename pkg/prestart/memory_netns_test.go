@@ -37,7 +37,7 @@ func TestRestoreForgets(t *testing.T) {
 		{"net1", []string{".notes", "eth0.json.damaged", "eth0.json.stale", "lease", "lock"}},
 	} {
 		h.Interfaces = []string{c.restore}
-		if err := h.Restore(t.Context()); err != nil {
+		if _, err := h.Restore(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		entries, err := os.ReadDir(h.StateDir)

@@ -1,9 +1,12 @@
 package prestart
 
 import (
+	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/containernetworking/plugins/pkg/ns"
+	"golang.org/x/sys/unix"
 )
 
 // in runs fn in the network namespace at path, on a thread of its own; an
@@ -14,9 +17,24 @@ func in(path string, fn func() error) error {
 		return fn()
 	}
 	target, err := ns.GetNS(path)
+	if notNS := (ns.NSPathNotNSErr{}); errors.As(err, &notNS) {
+		err = errors.New("it is none; that of a process is /proc/PID/ns/net")
+	}
 	if err != nil {
-		return fmt.Errorf("open network namespace %s: %w", path, err)
+		return fmt.Errorf("enter network namespace %s: %w", path, err)
 	}
 	defer target.Close()
-	return target.Do(func(ns.NetNS) error { return fn() })
+	entered := false
+	err = target.Do(func(ns.NetNS) error {
+		entered = true
+		return fn()
+	})
+	if entered || err == nil {
+		return err
+	}
+	// The cause is but text in it.
+	if strings.HasSuffix(err.Error(), unix.EPERM.Error()) {
+		err = fmt.Errorf("%w: this needs the capability SYS_ADMIN (securityContext.capabilities.add: [SYS_ADMIN])", unix.EPERM)
+	}
+	return fmt.Errorf("enter network namespace %s: %w", path, err)
 }

@@ -66,7 +66,7 @@ func TestRealPlugins(t *testing.T) {
 				if err := session.Close(t.Context()); err != nil {
 					t.Fatal(err)
 				}
-				if err := h.Restore(t.Context()); err != nil {
+				if _, err := h.Restore(t.Context()); err != nil {
 					t.Fatal(err)
 				}
 				if err := neighbor.Delete(context.WithoutCancel(t.Context())); err != nil {

@@ -166,7 +166,7 @@ func TestPodWithoutIPv4(t *testing.T) {
 			if err := session.Close(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			if err := h.Restore(t.Context()); err != nil {
+			if _, err := h.Restore(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {

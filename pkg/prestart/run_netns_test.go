@@ -106,7 +106,7 @@ func TestGuestHasPodNetwork(t *testing.T) {
 			// The network is the kernel's: it needs nobody who serves.
 			guest.Run(t, "ip", "neigh", "flush", "dev", "eth0")
 			guest.Run(t, "ping", "-c1", "-W2", podtest.OutsideIP.String())
-			if err := h.Restore(t.Context()); err != nil {
+			if _, err := h.Restore(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
@@ -306,7 +306,7 @@ func TestSeveralInterfaces(t *testing.T) {
 	if _, err := h.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "net7 is none of the VM's interfaces") {
 		t.Errorf("a default route to net7: %v", err)
 	}
-	if err := h.Restore(t.Context()); err != nil {
+	if _, err := h.Restore(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {

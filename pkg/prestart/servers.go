@@ -8,6 +8,7 @@ import (
 	"io/fs"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp6"
@@ -33,6 +34,16 @@ type servers struct {
 	lease6 leaseServer // DHCPv6
 	router *ra.Server
 	conns  []io.Closer
+}
+
+// canServe reports why no socket can be opened, in the current network namespace,
+// on a tap that is yet to be made.
+func canServe() error {
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return rawAdvice(fmt.Errorf("open packet socket: %w", err))
+	}
+	return unix.Close(fd)
 }
 
 // openServers opens sockets on the tap, in the current network namespace. On

@@ -44,10 +44,16 @@ type Session struct {
 // boot, or does. On error nothing of it is left: a pod that was not prepared
 // before is as the CNI left it.
 func (h Hook) Run(ctx context.Context) (*Session, error) {
+	if err := h.Validate(); err != nil {
+		return nil, err
+	}
 	h = h.withDefaults()
 	since := time.Now()
 	var s *Session
 	err := in(h.Netns, func() error {
+		if err := canServe(); err != nil {
+			return err
+		}
 		p, err := h.prepare(ctx)
 		if err != nil {
 			return err
@@ -59,7 +65,8 @@ func (h Hook) Run(ctx context.Context) (*Session, error) {
 			err = errors.Join(err, s.Close(ctx))
 		}
 		if p.fresh {
-			err = errors.Join(err, h.takeBack(), h.restore(context.WithoutCancel(ctx)))
+			_, restoreErr := h.restore(context.WithoutCancel(ctx))
+			err = errors.Join(err, h.takeBack(), restoreErr)
 		}
 		return err
 	})
@@ -72,6 +79,9 @@ func (h Hook) Run(ctx context.Context) (*Session, error) {
 // Serve serves DHCP in a pod that is prepared already. It returns once the
 // server listens.
 func (h Hook) Serve(ctx context.Context) (*Session, error) {
+	if err := h.Validate(); err != nil {
+		return nil, err
+	}
 	h = h.withDefaults()
 	h.Domain = nil
 	since := time.Now()

@@ -81,7 +81,7 @@ type running interface {
 func (at *seat) take(t *testing.T, c client, start func() running) result {
 	tap := newWitness(t, at.pod)
 	guest := start()
-	tap.await(t, "grant", c.isGranted)
+	tap.await(t, "grant", c.granted(at.lease))
 	want := c.makes(at.lease)
 	r := result{state: await(t, guest, want)}
 	switch {
@@ -91,10 +91,10 @@ func (at *seat) take(t *testing.T, c client, start func() running) result {
 	default:
 		guest.renew(t)
 		r.renewed = "unicast"
-		if m := tap.await(t, "renewal", isRenewal); m.broadcast {
+		if m := tap.await(t, "renewal", at.renewal); m.broadcast {
 			r.renewed = "broadcast"
 		}
-		tap.await(t, "grant", c.isGranted)
+		tap.await(t, "grant", c.granted(at.lease))
 		await(t, guest, want)
 	}
 	at.server.isContent(t, c, at.lease)

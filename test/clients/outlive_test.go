@@ -31,15 +31,14 @@ func (at *seat) outlive(t *testing.T, guest networked, want state) {
 	at.server.kill(t)
 	guest.do(t, "ip", "neigh", "flush", "dev", guest.nic())
 	at.reach(t, guest)
+	await(t, guest, want)
 	address, route := lifetimes(t, guest)
 	if route != forever || address != forever && !at.renew {
 		t.Errorf("the default route ends after %v, the address after %v", route, address)
 	}
 	if at.renew {
-		at.pingAll(t, address-2*time.Second)
-		at.reach(t, guest)
+		at.pingAll(t, address-3*time.Second)
 	}
-	await(t, guest, want)
 }
 
 // addressOf is the guest's, as it was given.

@@ -26,7 +26,7 @@ func (c client) record(t *testing.T, l lease, seen []message) {
 	for _, m := range seen {
 		kind := strings.ToLower(m.kind)
 		switch {
-		case !m.client || m.kind == "RS":
+		case !m.client || m.kind == "RS" || m.six != l.six:
 			continue
 		case l.name == "flannel", l.name == "calico6", l.name == "finite6" && m.renewal:
 		case l.shape == podtest.Flannel && m.renewal && m.broadcast:

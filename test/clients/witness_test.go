@@ -20,6 +20,7 @@ import (
 
 // message is one that was seen on the tap: of DHCP, DHCPv6 or router discovery.
 type message struct {
+	six       bool   // by IPv6
 	kind      string // DISCOVER, SOLICIT, RA, …
 	raw       []byte // without the headers that carry it
 	client    bool   // sent by the guest
@@ -127,7 +128,7 @@ func (m *message) read6(packet []byte) bool {
 	if len(packet) < ip+udp {
 		return false
 	}
-	m.raw = packet[ip:]
+	m.six, m.raw = true, packet[ip:]
 	switch next := packet[6]; {
 	case next == unix.IPPROTO_ICMPV6 && packet[ip] == 133:
 		m.kind = "RS"
@@ -156,14 +157,18 @@ func (w *witness) types() (names []string) {
 	return names
 }
 
-// isGranted tells whether a message is the one that gives a client what it can
-// take: an address or, if it asks for none, a router.
-func (c client) isGranted(m message) bool {
-	if c.name == kernel {
-		return m.kind == "RA"
+// granted tells whether a message is the one that gives a client what it can
+// take of a lease: an address or, if it asks for none, a router.
+func (c client) granted(l lease) func(message) bool {
+	kind := "ACK"
+	switch {
+	case c.name == kernel:
+		kind = "RA"
+	case l.six:
+		kind = "REPLY"
 	}
-	return !m.client && (m.kind == "ACK" || m.kind == "REPLY")
+	return func(m message) bool { return !m.client && m.kind == kind }
 }
 
-// isRenewal is a message of a client that has its address.
-func isRenewal(m message) bool { return m.client && m.renewal }
+// renewal tells whether a message is that of a client that has its address.
+func (l lease) renewal(m message) bool { return m.client && m.renewal && m.six == l.six }

@@ -27,7 +27,9 @@ func main() {
 	flag.StringVar(&d.cacheDir, "cache", "build/libvirt-cache", "directory where libvirt keeps what it learned of QEMU, which takes it some seconds")
 	flag.Parse()
 
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// A terminal that closes leaves nothing behind either.
+	signal.Ignore(syscall.SIGPIPE)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	if err := start(ctx, &d); err != nil {
 		fmt.Fprintf(os.Stderr, "demo: %v\n", err)

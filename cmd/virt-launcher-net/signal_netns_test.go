@@ -1,0 +1,78 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+)
+
+// A terminal that closes ends the program as SIGTERM does, though nobody reads
+// its log any more; nohup(1) keeps it.
+func TestHangup(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		wrap    []string
+		ignored bool
+		end     syscall.Signal
+	}{
+		{"terminal", nil, false, syscall.SIGHUP},
+		{"nohup", []string{"nohup"}, true, syscall.SIGTERM},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			pod := podtest.NewPod(t, podtest.CalicoDual)
+			stateDir := t.TempDir()
+			line := append(append([]string{}, c.wrap...), os.Args[0], "run", "--state-dir", stateDir)
+			cmd := pod.Pod.Command(t.Context(), line[0], line[1:]...)
+			cmd.Env = append(os.Environ(), "VIRT_LAUNCHER_NET_TEST_MAIN=1")
+			out, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			logs, err := cmd.StderrPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+				t.Fatal(err)
+			}
+			logs.Close()
+			if got := ignoresHangup(t, cmd.Process.Pid); got != c.ignored {
+				t.Errorf("SIGHUP is ignored: %t", got)
+			}
+			if err := errors.Join(cmd.Process.Signal(c.end), cmd.Wait()); err != nil {
+				t.Errorf("ended with %v", err)
+			}
+			if _, err := os.Stat(filepath.Join(stateDir, "control.sock")); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("the socket was left behind: %v", err)
+			}
+		})
+	}
+}
+
+// ignoresHangup looks at what the kernel has noted of a process.
+func ignoresHangup(t *testing.T, pid int) bool {
+	t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, mask, _ := strings.Cut(string(status), "SigIgn:\t")
+	ignored, err := strconv.ParseUint(mask[:16], 16, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ignored&(1<<(syscall.SIGHUP-1)) != 0
+}

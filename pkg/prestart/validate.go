@@ -1,0 +1,105 @@
+package prestart
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/domain"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
+)
+
+// withDefaults fills in what is empty.
+func (h Hook) withDefaults() Hook {
+	if h.StateDir == "" {
+		h.StateDir = prepare.DefaultStateDir
+	}
+	if h.Log == nil {
+		h.Log = slog.New(slog.DiscardHandler)
+	}
+	if h.Domain != nil {
+		d := *h.Domain
+		if d.URI == "" {
+			d.URI = "qemu:///system"
+		}
+		if d.StartTimeout == 0 {
+			d.StartTimeout = DefaultStartTimeout
+		}
+		if d.ShutdownTimeout == 0 {
+			d.ShutdownTimeout = DefaultShutdownTimeout
+		}
+		h.Domain = &d
+	}
+	return h
+}
+
+// Validate tells what is wrong with h whatever the pod is, all of it at once. The
+// methods that need it begin with it.
+func (h Hook) Validate() error {
+	errs := []error{h.checkInterfaces(), h.checkSocket(), notNegative("timeout", h.Timeout)}
+	errs = append(errs, h.Network.Validate(), h.checkShared(len(h.Interfaces)))
+	errs = append(errs, h.Lease.Validate(), domain.CheckModel(h.Model))
+	if len(h.Interfaces) > 0 {
+		errs = append(errs, h.Lease.checkDefaultRoute(h.Interfaces))
+	}
+	if d := h.Domain; d != nil {
+		_, err := domain.Name(d.XML)
+		errs = append(errs, err, notNegative("start timeout", d.StartTimeout), notNegative("shutdown timeout", d.ShutdownTimeout))
+	}
+	return errors.Join(errs...)
+}
+
+func (h Hook) checkInterfaces() error {
+	seen := map[string]bool{}
+	for _, name := range h.Interfaces {
+		if err := prepare.CheckName(name); err != nil {
+			return err
+		}
+		if seen[name] {
+			return fmt.Errorf("interface %s is named twice", name)
+		}
+		seen[name] = true
+	}
+	return nil
+}
+
+// checkShared refuses what only one of several interfaces can have.
+func (h Hook) checkShared(interfaces int) error {
+	if o := h.Network; interfaces > 1 && (o.MAC != nil || o.TapName != "" || o.BridgeName != "" || o.UplinkName != "") {
+		return errors.New("a MAC or a name is for one interface: prepare the interfaces one by one")
+	}
+	return nil
+}
+
+// checkSocket refuses a directory in which the kernel can't name the control
+// socket, nor what it is called before it listens.
+func (h Hook) checkSocket() error {
+	const longest = ".4194304" // PID_MAX_LIMIT, linux/threads.h
+	most := len(unix.RawSockaddrUnix{}.Path) - 1 - len("/"+controlSocket+longest)
+	if dir := filepath.Clean(h.withDefaults().StateDir); len(dir) > most {
+		return fmt.Errorf("state directory %s: its path has %d bytes, of which a socket's leaves room for %d: choose a shorter --state-dir", dir, len(dir), most)
+	}
+	return nil
+}
+
+func notNegative(what string, d time.Duration) error {
+	if d < 0 {
+		return fmt.Errorf("%s %s is negative", what, d)
+	}
+	return nil
+}
+
+// Validate tells what is wrong with the settings whatever the CNI gave: what the
+// DHCP server would refuse of a lease that is well otherwise.
+func (s LeaseSettings) Validate() error {
+	return dhcp.Lease{
+		MAC: []byte{2, 0, 0, 0, 0, 1}, Address: netip.MustParsePrefix("192.0.2.2/24"), Server: netip.MustParseAddr("192.0.2.1"),
+		Duration: s.Duration, TFTPServer: s.TFTPServer, BootFiles: s.BootFiles, Options: s.Options,
+	}.Validate()
+}

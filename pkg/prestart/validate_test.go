@@ -1,0 +1,63 @@
+package prestart_test
+
+import (
+	"errors"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
+)
+
+// What can be known to be wrong without a look at the pod is refused before
+// anything is done: not even the state directory is made.
+func TestRefusedHooks(t *testing.T) {
+	const named = "<domain><name>vm</name></domain>"
+	for _, c := range []struct {
+		name string
+		hook prestart.Hook
+		want string
+	}{
+		{"interface", prestart.Hook{Interfaces: []string{"../x"}}, `"../x" is no interface name`},
+		{"interface twice", prestart.Hook{Interfaces: []string{"net1", "net1"}}, "net1 is named twice"},
+		{"timeout", prestart.Hook{Timeout: -1}, "timeout"},
+		{"options", prestart.Hook{Network: prepare.Options{TapName: "tap%d"}}, `"tap%d" is no interface name`},
+		{"one MAC for two", prestart.Hook{
+			Interfaces: []string{"eth0", "net1"}, Network: prepare.Options{MAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}},
+		}, "for one interface"},
+		{"lease time", prestart.Hook{Lease: prestart.LeaseSettings{Duration: 2000000 * time.Hour}}, "duration 2000000h"},
+		{"TFTP server", prestart.Hook{Lease: prestart.LeaseSettings{TFTPServer: strings.Repeat("t", 64)}}, "TFTP server"},
+		{"default route", prestart.Hook{Interfaces: []string{"eth0"}, Lease: prestart.LeaseSettings{DefaultRoute: "net1"}}, "default route: net1"},
+		{"model", prestart.Hook{Model: `a"b`}, "model"},
+		{"no XML", prestart.Hook{Domain: &prestart.Domain{}}, "parse domain XML"},
+		{"no name", prestart.Hook{Domain: &prestart.Domain{XML: []byte("<domain/>")}}, "has no <name>"},
+		{"start timeout", prestart.Hook{Domain: &prestart.Domain{XML: []byte(named), StartTimeout: -1}}, "start timeout"},
+		{"shutdown timeout", prestart.Hook{Domain: &prestart.Domain{XML: []byte(named), ShutdownTimeout: -1}}, "shutdown timeout"},
+		{"state directory", prestart.Hook{StateDir: strings.Repeat("d", 90)}, "--state-dir"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			h := c.hook
+			h.Netns = "/nowhere"
+			h.StateDir = filepath.Join(t.TempDir(), h.StateDir, "state")
+			_, planned := h.Plan(t.Context())
+			_, prepared := h.Prepare(t.Context())
+			_, run := h.Run(t.Context())
+			_, served := h.Serve(t.Context())
+			_, attached := h.Attach(t.Context(), []byte(named))
+			for _, err := range []error{planned, prepared, run, served, attached} {
+				if err == nil || !strings.Contains(err.Error(), c.want) {
+					t.Errorf("got %v, want %q", err, c.want)
+				}
+			}
+			if _, err := os.Stat(h.StateDir); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("the state directory was made: %v", err)
+			}
+		})
+	}
+}

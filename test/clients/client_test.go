@@ -56,7 +56,7 @@ func (c client) starter(l lease) func(*testing.T, client, *seat) running {
 	case !l.six:
 		return c.start
 	case l.renew && c.name == "connman":
-		return nil // it takes its address away to renew it, and then declines it
+		return nil // see its habits
 	}
 	return c.start6
 }
@@ -111,6 +111,7 @@ func clients() []client {
 					takeHalf(s)
 				}
 			}},
+			{"A lease that has an end is not judged: to renew it the address is taken away, and then declined.", asGiven},
 		}},
 		{name: "ipxe", title: "iPXE", start: inIPXE, start6: inIPXE6, own: []habit{
 			{"Classless static routes are not asked for: the default route follows from the router.", onlyDefault},

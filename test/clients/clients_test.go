@@ -90,9 +90,14 @@ func (at *seat) take(t *testing.T, c client, start func() running) result {
 		r.renewed = "none"
 	default:
 		guest.renew(t)
-		r.renewed = "unicast"
-		if m := tap.await(t, "renewal", at.renewal); m.broadcast {
+		m := tap.await(t, "renewal", at.renewal)
+		switch {
+		case m.broadcast && m.six:
+			r.renewed = "multicast"
+		case m.broadcast:
 			r.renewed = "broadcast"
+		default:
+			r.renewed = "unicast"
 		}
 		tap.await(t, "grant", c.granted(at.lease))
 		await(t, guest, want)

@@ -39,8 +39,10 @@ func takeInTurn(t *testing.T, all *results) {
 				}
 				return nic
 			}))
-			nic.run(t, "networkctl down "+nic.name)
-			await(t, nic, state{MTU: 1500, Hostname: unset})
+			if i < len(seats)-1 { // it would be in the next one's way
+				nic.run(t, "networkctl down "+nic.name)
+				await(t, nic, state{MTU: 1500, Hostname: unset})
+			}
 		})
 	}
 }

@@ -26,21 +26,21 @@ func sharedSteps(s state, plans []Plan, before, after []discover.Interface, losi
 	}
 	name := s.namer(plans)
 	for _, r := range replayOrder(routes) {
-		from, is := s.reduced(r, before, plans)
-		to, is2 := s.reduced(r, after, plans)
-		goes := is && present[routeKey(from)] && (!is2 || routeKey(from) != routeKey(to) || s.holds(losing, r.Source))
+		from, had := s.reduced(r, before, plans)
+		to, has := s.reduced(r, after, plans)
+		goes := had && present[routeKey(from)] && (!has || routeKey(from) != routeKey(to) || s.holds(losing, r.Source))
 		if goes {
 			st.goes(from, change{kind: "route", text: routeText(from, name), message: routeRequest(from.Message)})
 		}
-		if is2 && (goes || !present[routeKey(to)]) {
+		if has && (goes || !present[routeKey(to)]) {
 			st.comes(to, othersRoute{change{kind: "route", add: true, text: routeText(to, name), message: routeRequest(to.Message)}})
 		}
 	}
 	return st
 }
 
-// sharedRoutes are the routes of plans that need more than the interface whose
-// they are, each once.
+// sharedRoutes are the routes of plans that need more than their own interface,
+// each once.
 func sharedRoutes(plans []Plan) []discover.Route {
 	var out []discover.Route
 	known := map[string]bool{}

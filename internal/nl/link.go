@@ -20,12 +20,14 @@ const AddrGenModeUnknown = -1
 type Link struct {
 	Index   int
 	Name    string
+	Other   []string         // IFLA_ALT_IFNAME: names that it has besides
 	Kind    string           // IFLA_INFO_KIND: veth, bridge, tun, …; empty for hardware
 	Type    uint16           // ARPHRD_ETHER, ARPHRD_NONE, … (linux/if_arp.h)
 	MAC     net.HardwareAddr // nil if the link has none or it is all zero
 	MTU     int
 	Flags   uint32 // IFF_UP, IFF_LOWER_UP, … (linux/if.h)
 	Master  int    // index of the bridge, bond or VRF it belongs to; 0: none
+	Lower   int    // index of the link that it is made on, in this namespace; 0: none
 	Carrier bool
 
 	// AddrGenMode is how the kernel makes IPv6 link-local addresses
@@ -99,6 +101,7 @@ func parseLink(m []byte) (Link, bool, error) {
 		Index: int(info.Index), Type: info.Type, Flags: info.Flags,
 		Carrier: info.Flags&unix.IFF_LOWER_UP != 0, AddrGenMode: AddrGenModeUnknown,
 	}
+	elsewhere := false // Lower is an index of another namespace
 	for _, a := range attrs {
 		switch attrType(a) {
 		case unix.IFLA_IFNAME:
@@ -111,6 +114,12 @@ func parseLink(m []byte) (Link, bool, error) {
 			l.MTU = int(uint32Of(a.Value))
 		case unix.IFLA_MASTER:
 			l.Master = int(uint32Of(a.Value))
+		case unix.IFLA_LINK:
+			l.Lower = int(uint32Of(a.Value))
+		case unix.IFLA_LINK_NETNSID:
+			elsewhere = true
+		case unix.IFLA_PROP_LIST:
+			err = l.parseProperties(a.Value)
 		case unix.IFLA_LINKINFO:
 			err = l.parseInfo(a.Value)
 		case unix.IFLA_AF_SPEC:
@@ -120,7 +129,23 @@ func parseLink(m []byte) (Link, bool, error) {
 			return Link{}, false, fmt.Errorf("parse link message: %w", err)
 		}
 	}
+	if elsewhere {
+		l.Lower = 0
+	}
 	return l, true, nil
+}
+
+func (l *Link) parseProperties(b []byte) error {
+	attrs, err := nl.ParseRouteAttr(b)
+	if err != nil {
+		return err
+	}
+	for _, a := range attrs {
+		if attrType(a) == unix.IFLA_ALT_IFNAME {
+			l.Other = append(l.Other, nl.BytesToString(a.Value))
+		}
+	}
+	return nil
 }
 
 func (l *Link) parseInfo(b []byte) error {

@@ -19,6 +19,7 @@ var witnesses = []string{
 	"ip -j addr",
 	"ip -4 -d -j route show table all",
 	"ip -6 -d -j route show table all",
+	"ip -d -j nexthop",
 	"ip -4 -j rule",
 	"ip -6 -j rule",
 	"ip -j neigh show nud permanent",
@@ -32,8 +33,8 @@ var witnesses = []string{
 var sysctlTrees = []string{"ipv4/conf/*/*", "ipv6/conf/*/*", "bridge/*"}
 
 // Snapshot is everything about a namespace that outside witnesses tell: links
-// with their attributes, addresses, routes of all tables, rules, permanent
-// neighbours, bridge ports, queueing disciplines, nftables' rules and the
+// with their attributes, addresses, routes of all tables, nexthop objects, rules,
+// permanent and proxied neighbours, bridge ports, queueing disciplines, nftables' rules and the
 // interfaces' sysctls, in the kernel's order. What changes by itself (timers,
 // counters, remaining lifetimes) is left out, so that a namespace which was
 // changed and restored has the same snapshot; interface indexes stay, a link

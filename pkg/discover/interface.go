@@ -49,13 +49,18 @@ type Interface struct {
 	Carrier      bool   `json:"carrier"`
 	ARP          bool   `json:"arp"`
 	PointToPoint bool   `json:"pointToPoint,omitempty"`
-	Ethernet     bool   `json:"ethernet"`         // false: frames have no Ethernet header (netkit in L3 mode, tun, …)
-	Master       string `json:"master,omitempty"` // the bridge, bond or VRF it already belongs to
-	AddrGenMode  int    `json:"addrGenMode"`      // IFLA_INET6_ADDR_GEN_MODE; -1: the link has no IPv6
+	Ethernet     bool   `json:"ethernet"`          // false: frames have no Ethernet header (netkit in L3 mode, tun, …)
+	Master       string `json:"master,omitempty"`  // the bridge, bond or VRF it already belongs to
+	TakenBy      string `json:"takenBy,omitempty"` // kind and name of a link on it that gets its frames, as a macvlan does
+	AddrGenMode  int    `json:"addrGenMode"`       // IFLA_INET6_ADDR_GEN_MODE; -1: the link has no IPv6
 
 	Addresses []Address  `json:"addresses,omitempty"`
-	Routes    []Route    `json:"routes,omitempty"`    // of all tables but local, in the kernel's order
+	Routes    []Route    `json:"routes,omitempty"`    // by it, in the kernel's order; of the table local only what does not follow from the addresses
 	Neighbors []Neighbor `json:"neighbors,omitempty"` // permanent ones
+	Proxies   []Neighbor `json:"proxies,omitempty"`   // what it answers for, without a MAC
+	// Dependents are routes by other links, or by none, that the kernel takes away
+	// or cuts short along with this interface's addresses or next hops.
+	Dependents []Route `json:"dependents,omitempty"`
 	// Gateway6 is the gateway of the widest IPv6 route, which is the default one if
 	// there is one, with its MAC; nil: there is none, or it does not answer.
 	Gateway6 *Neighbor `json:"gateway6,omitempty"`
@@ -68,22 +73,6 @@ type Address struct {
 	Flags  uint32       `json:"flags,omitempty"` // IFA_F_… (linux/if_addr.h)
 	// Message is the kernel's own ifaddrmsg with attributes, so that
 	// restoring the address loses none (label, broadcast, lifetimes, …).
-	Message []byte `json:"message"`
-}
-
-// Route is a route by a pod interface.
-type Route struct {
-	Destination netip.Prefix `json:"destination"`
-	Gateway     netip.Addr   `json:"gateway,omitzero"` // zero: the destination is on the link
-	Source      netip.Addr   `json:"source,omitzero"`  // preferred source
-	Scope       Scope        `json:"scope"`
-	OnLink      bool         `json:"onLink,omitempty"` // the gateway is reachable though no other route says so
-	Table       int          `json:"table"`            // 254: main
-	Type        uint8        `json:"type"`             // RTN_UNICAST, … (linux/rtnetlink.h)
-	Protocol    uint8        `json:"protocol"`         // RTPROT_KERNEL, RTPROT_BOOT, …
-	Metric      int          `json:"metric,omitempty"`
-	MTU         int          `json:"mtu,omitempty"` // 0: the interface's
-	// Message is the kernel's own rtmsg with attributes, as in [Address].
 	Message []byte `json:"message"`
 }
 
@@ -191,7 +180,7 @@ func (a Address) checking() bool {
 func (i Interface) gatewayIPv6() (gateway netip.Addr, ok bool) {
 	var best Route
 	for _, r := range i.Routes {
-		if r.Table != unix.RT_TABLE_MAIN || r.Type != unix.RTN_UNICAST || !r.Destination.Addr().Is6() || !r.Gateway.IsValid() {
+		if r.Table != unix.RT_TABLE_MAIN || r.Type != unix.RTN_UNICAST || !r.Destination.Addr().Is6() || !r.Gateway.IsValid() || r.From.IsValid() {
 			continue
 		}
 		if !ok || cmp.Or(cmp.Compare(r.Destination.Bits(), best.Destination.Bits()), cmp.Compare(r.Metric, best.Metric)) < 0 {
@@ -200,6 +189,11 @@ func (i Interface) gatewayIPv6() (gateway netip.Addr, ok bool) {
 	}
 	return best.Gateway, ok
 }
+
+// takesFrames are the kinds of links that get the frames of the link below them
+// before a bridge could: each by its rx_handler, of which a link has one
+// (netdev_rx_handler_register, net/core/dev.c).
+var takesFrames = map[string]bool{"macvlan": true, "macvtap": true, "ipvlan": true, "ipvtap": true, "macsec": true, "rmnet": true}
 
 // newInterface collects what the kernel has of one link.
 func (k kernel) newInterface(l nl.Link) Interface {
@@ -215,25 +209,24 @@ func (k kernel) newInterface(l nl.Link) Interface {
 		if l.Master != 0 && other.Index == l.Master {
 			in.Master = other.Name
 		}
+		if other.Lower == l.Index && takesFrames[other.Kind] {
+			in.TakenBy = other.Kind + " " + other.Name
+		}
 	}
 	for _, a := range k.addresses {
 		if a.Index == l.Index {
 			in.Addresses = append(in.Addresses, Address{Prefix: a.Prefix, Scope: Scope(a.Scope), Flags: a.Flags, Message: a.Message})
 		}
 	}
-	for _, r := range k.routes {
-		// The local table is the kernel's own, made from the addresses.
-		if r.Index == l.Index && r.Table != unix.RT_TABLE_LOCAL {
-			in.Routes = append(in.Routes, Route{
-				Destination: r.Destination, Gateway: r.Gateway, Source: r.Source, Scope: Scope(r.Scope),
-				OnLink: r.OnLink, Table: r.Table, Type: r.Type, Protocol: r.Protocol, Metric: r.Metric, MTU: r.MTU,
-				Message: r.Message,
-			})
-		}
-	}
+	in.Routes, in.Dependents = k.routesOf(in)
 	for _, n := range k.neighbors {
 		if n.Index == l.Index && n.State&unix.NUD_PERMANENT != 0 {
 			in.Neighbors = append(in.Neighbors, Neighbor{Address: n.Address, MAC: HardwareAddr(n.MAC), Message: n.Message})
+		}
+	}
+	for _, n := range k.proxies {
+		if n.Index == l.Index {
+			in.Proxies = append(in.Proxies, Neighbor{Address: n.Address, Message: n.Message})
 		}
 	}
 	return in

@@ -85,20 +85,27 @@ func ReadPod(ctx context.Context, o Options) (Pod, error) {
 
 // ReadInterfaces reads all interfaces there are now, waiting for nothing.
 func ReadInterfaces() ([]Interface, error) {
+	interfaces, _, err := ReadAll()
+	return interfaces, err
+}
+
+// ReadAll is [ReadInterfaces] with the routes of all tables, by whatever link or
+// none, in the kernel's order.
+func ReadAll() ([]Interface, []Route, error) {
 	conn, err := nl.Open()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer conn.Close()
 	k, err := read(conn)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	interfaces := make([]Interface, 0, len(k.links))
 	for _, l := range k.links {
 		interfaces = append(interfaces, k.newInterface(l))
 	}
-	return interfaces, nil
+	return interfaces, k.routes, nil
 }
 
 func waitForInterfaces(ctx context.Context, o Options) ([]Interface, error) {
@@ -160,8 +167,9 @@ func endOf(ctx context.Context) string {
 type kernel struct {
 	links     []nl.Link
 	addresses []nl.Address
-	routes    []nl.Route
+	routes    []Route
 	neighbors []nl.Neighbor
+	proxies   []nl.Neighbor
 }
 
 func read(conn *nl.Conn) (k kernel, err error) {
@@ -171,10 +179,15 @@ func read(conn *nl.Conn) (k kernel, err error) {
 	if k.addresses, err = conn.Addresses(); err != nil {
 		return k, err
 	}
-	if k.routes, err = conn.Routes(); err != nil {
+	routes, err := conn.Routes()
+	if err != nil {
 		return k, err
 	}
-	k.neighbors, err = conn.Neighbors()
+	k.routes = newRoutes(routes)
+	if k.neighbors, err = conn.Neighbors(); err != nil {
+		return k, err
+	}
+	k.proxies, err = conn.Proxies()
 	return k, err
 }
 
@@ -229,16 +242,16 @@ func (k kernel) names() string {
 // defaultName picks the pod interface: that of the default route with the
 // lowest metric, else the only one there is, else eth0.
 func (k kernel) defaultName() string {
-	var best *nl.Route
+	var best *Route
 	for i, r := range k.routes {
-		if r.Table == unix.RT_TABLE_MAIN && r.Type == unix.RTN_UNICAST && r.Destination.Bits() == 0 && r.Index != 0 &&
+		if r.Table == unix.RT_TABLE_MAIN && r.Type == unix.RTN_UNICAST && r.Destination.Bits() == 0 && r.link() != 0 &&
 			(best == nil || r.Metric < best.Metric && r.Destination.Addr().Is4() == best.Destination.Addr().Is4()) {
 			best = &k.routes[i]
 		}
 	}
 	var others []string
 	for _, l := range k.links {
-		if best != nil && l.Index == best.Index {
+		if best != nil && l.Index == best.link() {
 			return l.Name
 		}
 		// Tunnel devices that every namespace is born with (tunl0, sit0,

@@ -99,34 +99,47 @@ func planned(s state, recorded []record, plans []Plan) ([]op, []record, error) {
 	if len(recorded) > 0 { // they are the namespace's, and turned off already
 		knobs = recorded[0].Knobs
 	}
-	ops := knobOps(s)
+	others := slices.DeleteFunc(plansOf(recorded), func(o Plan) bool {
+		return slices.ContainsFunc(plans, func(p Plan) bool { return p.Interface.Name == o.Interface.Name })
+	})
+	whole := make([]Plan, len(plans))
 	for i, p := range plans {
 		name := p.Interface.Name
+		p = p.inherit(s, others)
+		whole[i] = p
 		r := record{Version: recordVersion, Order: i, Knobs: knobs, Plan: p}
 		if n := slices.IndexFunc(recorded, func(r record) bool { return r.Plan.Interface.Name == name }); n >= 0 {
 			was := recorded[n]
-			if d := differences(was.Plan, p); len(d) > 0 && len(was.Plan.restoreOps(s)) > 0 {
+			if d := differences(was.Plan, p); len(d) > 0 && was.Plan.touched(s) {
 				return nil, nil, fmt.Errorf("prepare %s: it is prepared with other options, and changing them would cut off its VM: %s; "+
 					"use the same options, or stop the VM and run restore first", name, strings.Join(d, ", "))
 			}
 		} else if err := p.namesFree(s); err != nil {
 			return nil, nil, fmt.Errorf("prepare %s: %w", name, err)
 		}
-		todo, err := p.applyOps(s)
-		if err != nil {
-			return nil, nil, fmt.Errorf("prepare %s: %w", name, err)
-		}
-		ops = append(ops, todo...)
 		records = append(records, r)
 	}
-	return ops, records, nil
+	ops, err := applyOps(s, whole, others)
+	if err != nil {
+		return nil, nil, err
+	}
+	return append(knobOps(s), ops...), records, nil
+}
+
+// touched reports whether the pod interface is not as the CNI left it.
+func (p Plan) touched(s state) bool {
+	st := p.restoreSteps(s)
+	return len(st.ops()) > 0
 }
 
 // namesFree refuses to take over links that no record says are ours.
 func (p Plan) namesFree(s state) error {
 	flags := map[string]string{p.Tap.Name: "--tap-name", p.Bridge.Name: "--bridge-name", p.Bridge.Uplink: "--uplink-name"}
 	for _, name := range slices.Sorted(maps.Keys(flags)) {
-		if l := s.link(name); l != nil {
+		if l := s.named(name); l != nil && l.Name != name {
+			return fmt.Errorf("the name %s is taken, as another name of %s: take that from it (ip link property del dev %s altname %s) or choose another %s",
+				name, l.Name, l.Name, name, flags[name])
+		} else if l != nil {
 			return fmt.Errorf("the name %s is taken by a link of kind %q that is not recorded in the state directory: "+
 				"delete it (ip link delete %s), choose another %s, or name the --state-dir that was used before", name, l.Kind, name, flags[name])
 		}
@@ -148,7 +161,14 @@ func (k *kernel) withdraw(ctx context.Context, store *Store, before state, recor
 	if len(partial) == 0 {
 		return nil
 	}
-	if err := k.putBack(ctx, partial, len(partial) == len(records) && len(recorded) <= len(records)); err != nil {
+	staying := slices.Clone(records)
+	for _, r := range recorded {
+		if !hasRecord(records, r) {
+			staying = append(staying, r)
+		}
+	}
+	staying = slices.DeleteFunc(staying, func(r record) bool { return hasRecord(partial, r) })
+	if err := k.putBack(ctx, partial, staying); err != nil {
 		return fmt.Errorf("restore: %w", err)
 	}
 	return forget(store, nil, partial)
@@ -158,12 +178,16 @@ func (k *kernel) withdraw(ctx context.Context, store *Store, before state, recor
 func forget(store *Store, recorded, records []record) error {
 	var errs []error
 	for _, r := range records {
-		name := r.Plan.Interface.Name
-		if !slices.ContainsFunc(recorded, func(r record) bool { return r.Plan.Interface.Name == name }) {
-			errs = append(errs, store.remove(name))
+		if !hasRecord(recorded, r) {
+			errs = append(errs, store.remove(r.Plan.Interface.Name))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// hasRecord reports whether one of the records is of the same interface as r.
+func hasRecord(records []record, r record) bool {
+	return slices.ContainsFunc(records, func(o record) bool { return o.Plan.Interface.Name == r.Plan.Interface.Name })
 }
 
 // Restore puts the named pod interfaces, or all that are recorded, back as the
@@ -191,7 +215,8 @@ func Restore(ctx context.Context, log *slog.Logger, store *Store, names ...strin
 		return err
 	}
 	defer k.conn.Close()
-	if err := k.putBack(ctx, records, len(records) == len(recorded)); err != nil {
+	staying := slices.DeleteFunc(slices.Clone(recorded), func(r record) bool { return hasRecord(records, r) })
+	if err := k.putBack(ctx, records, staying); err != nil {
 		return fmt.Errorf("restore: %w", err)
 	}
 	for _, r := range records {
@@ -202,19 +227,18 @@ func Restore(ctx context.Context, log *slog.Logger, store *Store, names ...strin
 
 // putBack restores what the records say; the namespace's switches too if no
 // other interface of the pod stays prepared.
-func (k *kernel) putBack(ctx context.Context, records []record, last bool) error {
+func (k *kernel) putBack(ctx context.Context, records, staying []record) error {
 	s, err := readState()
 	if err != nil {
 		return err
 	}
-	var ops []op
 	for _, r := range records {
 		if s.linkByIndex(r.Plan.Interface.Index) == nil {
 			k.log.Warn("the pod interface is gone: only what was made for the VM is removed", "interface", r.Plan.Interface.Name)
 		}
-		ops = append(ops, r.Plan.restoreOps(s)...)
 	}
-	if last {
+	ops := restoreOps(s, plansOf(records), plansOf(staying))
+	if len(staying) == 0 {
 		ops = append(ops, knobRestoreOps(s, records[0].Knobs)...)
 	}
 	return k.execute(ctx, ops)

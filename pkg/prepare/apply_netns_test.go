@@ -129,6 +129,7 @@ func TestApplyRepairs(t *testing.T) {
 		{"ip", "link", "set", "tap-eth0", "mtu", "1400"},
 		{"ip", "link", "set", "br-eth0", "down"},
 		{"ip", "link", "set", "up-eth0", "addrgenmode", "eui64"},
+		{"ip", "link", "set", "up-eth0", "mtu", "1300"},
 		{"sysctl", "-qw", "net.bridge.bridge-nf-call-iptables=1"},
 	} {
 		pod.Pod.Run(t, meddle[0], meddle[1:]...)
@@ -209,13 +210,31 @@ func TestApplyRefuses(t *testing.T) {
 		pod.Pod.IP(t, "tuntap add dev tap-eth0 mode tap")
 		refused(t, pod, t.TempDir(), prepare.Options{}, "tap-eth0", "is taken", "--tap-name")
 	})
-	t.Run("the kernel refuses the new name midway", func(t *testing.T) {
+	t.Run("tap name taken as another name", func(t *testing.T) {
 		t.Parallel()
 		pod := podtest.NewPod(t, podtest.CalicoDual)
-		// An alternative name is in nobody's list of links.
-		pod.Pod.IP(t, "link property add dev lo altname up-eth0")
+		pod.Pod.IP(t, "link property add dev lo altname tap-eth0")
+		refused(t, pod, t.TempDir(), prepare.Options{}, "tap-eth0", "another name of lo", "altname tap-eth0", "--tap-name")
+	})
+	t.Run("a macvlan on it", func(t *testing.T) {
+		t.Parallel()
+		pod := podtest.NewPod(t, podtest.CalicoDual)
+		pod.Pod.IP(t, "link add mv0 link eth0 type macvlan mode bridge")
+		refused(t, pod, t.TempDir(), prepare.Options{}, "plan eth0", "the macvlan mv0 on it gets its frames")
+	})
+	t.Run("a route by a nexthop object", func(t *testing.T) {
+		t.Parallel()
+		pod := podtest.NewPod(t, podtest.Flannel)
+		pod.Pod.IP(t, "nexthop add id 7 via "+pod.Gateway.String()+" dev eth0", "route add 10.92.0.0/16 nhid 7")
+		refused(t, pod, t.TempDir(), prepare.Options{}, "plan eth0", "10.92.0.0/16 is by nexthop object 7", "ip route replace 10.92.0.0/16 via … dev eth0")
+	})
+	t.Run("the kernel refuses the port midway", func(t *testing.T) {
+		t.Parallel()
+		pod := podtest.NewPod(t, podtest.CalicoDual)
+		// What is in another namespace is in nobody's list of links here.
+		pod.Pod.IP(t, "link add mv0 link eth0 netns "+pod.Node.Path()+" type macvlan mode bridge")
 		dir := t.TempDir()
-		refused(t, pod, dir, prepare.Options{}, "ip link set eth0 name up-eth0", "file exists")
+		refused(t, pod, dir, prepare.Options{}, "ip link set up-eth0 master br-eth0", "resource busy", "another network namespace")
 		if left, _ := filepath.Glob(filepath.Join(dir, "*.json")); len(left) > 0 {
 			t.Errorf("records are left: %v", left)
 		}

@@ -14,30 +14,58 @@ import (
 // flagUp is IFF_UP (linux/if.h).
 const flagUp = unix.IFF_UP
 
-// applyOps returns what is still to do, in order, so that the namespace is as p
-// wants it: nothing if it is. It works from every state that an apply or a
-// restore may have been killed in. Whatever can fail for a reason of the
-// kernel's (no nftables, no tun, no bridge) comes before the pod's interface is
-// touched; the guard, which [CheckSupport] can't ask for quickly, is the first
-// of all, so that nothing is changed where it is refused.
-func (p Plan) applyOps(s state) ([]op, error) {
+// applyOps returns what is still to do, in order, so that the namespace is as
+// the plans want it, beside others that are applied: nothing if it is. It works
+// from every state that an apply or a restore may have been killed in. Whatever
+// can fail for a reason of the kernel's (no nftables, no tun, no bridge) comes
+// before a pod interface is touched; the guard, which [CheckSupport] can't ask
+// for quickly, is the first of all, so that nothing is changed where it is
+// refused.
+func applyOps(s state, plans, others []Plan) ([]op, error) {
+	var all steps
+	for _, p := range plans {
+		st, err := p.applySteps(s)
+		if err != nil {
+			return nil, fmt.Errorf("prepare %s: %w", p.Interface.Name, err)
+		}
+		all.and(st)
+	}
+	var losing []int
+	for _, p := range plans {
+		losing = append(losing, p.Interface.Index)
+	}
+	before := interfacesOf(others)
+	all.and(sharedSteps(s, plans, before, slices.Concat(before, interfacesOf(plans)), losing))
+	return all.ops(), nil
+}
+
+func (p Plan) applyOps(s state) ([]op, error) { return applyOps(s, []Plan{p}, nil) }
+
+// applySteps is p's own part of applyOps.
+func (p Plan) applySteps(s state) (st steps, err error) {
 	tap, err := p.tapOps(s)
 	if err != nil {
-		return nil, err
+		return st, err
 	}
 	bridge, err := p.bridgeOps(s)
 	if err != nil {
-		return nil, err
+		return st, err
 	}
+	st[makeStep] = slices.Concat(p.guardOps(s), tap, bridge, p.answersOps(s), p.tapPortOps(s))
 	uplink, err := p.uplinkOps(s)
 	if err != nil {
-		return nil, err
+		return st, err
 	}
 	placeholder, err := p.placeholderOps(s)
 	if err != nil {
-		return nil, err
+		return st, err
 	}
-	return slices.Concat(p.guardOps(s), tap, bridge, p.answersOps(s), p.tapPortOps(s), uplink, placeholder), nil
+	in := s.interfaces[p.Interface.Index]
+	p.stripRoutes(&st, in)
+	// Addresses first: once the link has another name the kernel no longer
+	// finds an IPv4 address by its label.
+	st[linkStep] = slices.Concat(stripAddresses(in), uplink, placeholder)
+	return st, nil
 }
 
 // knobOps keeps br_netfilter from showing the VM's frames to the pod's iptables.
@@ -168,9 +196,7 @@ func (p Plan) uplinkOps(s state) ([]op, error) {
 		return nil, fmt.Errorf("the name %s is taken by another link: delete it or choose another --uplink-name", p.Bridge.Uplink)
 	}
 	name, up := l.Name, l.Up()
-	// Addresses first: once the link has another name the kernel no longer
-	// finds an IPv4 address by its label.
-	ops := stripOps(s.interfaces[l.Index])
+	var ops []op
 	if up && (name != p.Bridge.Uplink || !bytes.Equal(l.MAC, p.Bridge.UplinkMAC)) {
 		ops = append(ops, setUp{name, false})
 		up = false
@@ -181,6 +207,9 @@ func (p Plan) uplinkOps(s state) ([]op, error) {
 	}
 	if !bytes.Equal(l.MAC, p.Bridge.UplinkMAC) {
 		ops = append(ops, setMAC{name, discover.HardwareAddr(l.MAC), p.Bridge.UplinkMAC})
+	}
+	if l.MTU != p.Interface.MTU {
+		ops = append(ops, setMTU{name, l.MTU, p.Interface.MTU})
 	}
 	if mode := l.AddrGenMode; mode != nl.AddrGenModeUnknown && mode != addrGenModeNone {
 		ops = append(ops, setAddrGenMode{name, mode, addrGenModeNone})
@@ -196,15 +225,28 @@ func (p Plan) uplinkOps(s state) ([]op, error) {
 	return ops, nil
 }
 
-// stripOps takes from an interface everything that in lists.
-func stripOps(in discover.Interface) []op {
-	var ops []op
+// stripRoutes takes from an interface the routes that it has now, but for those
+// that it shares, and the neighbours.
+func (p Plan) stripRoutes(st *steps, in discover.Interface) {
+	shared := sharedRoutes([]Plan{p})
+	for _, r := range replayOrder(in.Routes) {
+		if !containsRoute(shared, r) {
+			st.goes(r, routeChange(false, in.Name, r))
+		}
+	}
+	var neighbors []op
 	for _, n := range in.Neighbors {
-		ops = append(ops, neighborChange(false, in.Name, n))
+		neighbors = append(neighbors, neighborChange(false, in.Name, n))
 	}
-	for _, r := range slices.Backward(replayOrder(in.Routes)) {
-		ops = append(ops, routeChange(false, in.Name, r))
+	for _, n := range in.Proxies {
+		neighbors = append(neighbors, proxyChange(false, in.Name, n))
 	}
+	st[viaGoes] = append(neighbors, st[viaGoes]...)
+}
+
+// stripAddresses takes from an interface all addresses.
+func stripAddresses(in discover.Interface) []op {
+	var ops []op
 	for _, a := range slices.Backward(addressReplayOrder(in.Addresses)) {
 		ops = append(ops, addressChange(false, in.Name, a))
 	}

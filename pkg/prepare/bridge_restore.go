@@ -13,26 +13,54 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 )
 
-// restoreOps returns what is still to do, in order, so that the namespace is as
-// the CNI left it: nothing if it is. Like applyOps it works from every state in
-// between.
-func (p Plan) restoreOps(s state) []op {
-	var ops []op
-	if l := s.link(p.Interface.Name); l != nil && l.Index != p.Interface.Index {
-		ops = append(ops, p.dropPlaceholder(*l, s.interfaces[l.Index]))
+// restoreOps returns what is still to do, in order, so that the plans'
+// interfaces are as the CNI left them, beside others that stay prepared: nothing
+// if they are. Like applyOps it works from every state in between.
+func restoreOps(s state, plans, others []Plan) []op {
+	var all steps
+	var losing []int
+	for _, p := range plans {
+		all.and(p.restoreSteps(s))
+		if l := p.placeholder(s); l != nil {
+			losing = append(losing, l.Index)
+		}
+	}
+	after := interfacesOf(others)
+	all.and(sharedSteps(s, plans, slices.Concat(after, interfacesOf(plans)), after, losing))
+	return all.ops()
+}
+
+func (p Plan) restoreOps(s state) []op { return restoreOps(s, []Plan{p}, nil) }
+
+// restoreSteps is p's own part of restoreOps.
+func (p Plan) restoreSteps(s state) (st steps) {
+	if l := p.placeholder(s); l != nil {
+		st[linkStep] = append(st[linkStep], p.dropPlaceholder(*l, s.interfaces[l.Index]))
 	}
 	if l := s.linkByIndex(p.Interface.Index); l != nil {
-		ops = append(ops, p.restoreUplinkOps(s, *l)...)
+		now := s.interfaces[l.Index]
+		st[linkStep] = append(st[linkStep], p.restoreUplinkOps(s, *l)...)
+		st[linkStep] = append(st[linkStep], fillAddresses(p.Interface, now)...)
+		p.fillRoutes(&st, s, now)
+		st[endStep] = fillNeighbors(p.Interface, now)
 	}
-	ops = append(ops, dropTableOps(s, p.guard())...)
-	ops = append(ops, dropTableOps(s, p.answers())...)
+	st[endStep] = append(st[endStep], dropTableOps(s, p.guard())...)
+	st[endStep] = append(st[endStep], dropTableOps(s, p.answers())...)
 	if l := s.link(p.Tap.Name); l != nil && l.Tun != nil {
-		ops = append(ops, p.dropTap(s, *l))
+		st[endStep] = append(st[endStep], p.dropTap(s, *l))
 	}
 	if l := s.link(p.Bridge.Name); l != nil && l.Kind == "bridge" {
-		ops = append(ops, delLink{l.Name, bridgeAsIs(*l)})
+		st[endStep] = append(st[endStep], delLink{l.Name, bridgeAsIs(*l)})
 	}
-	return ops
+	return st
+}
+
+// placeholder returns what has the pod interface's name beside it, or nil.
+func (p Plan) placeholder(s state) *nl.Link {
+	if l := s.link(p.Interface.Name); l != nil && l.Index != p.Interface.Index {
+		return l
+	}
+	return nil
 }
 
 // knobRestoreOps puts back the switches that knobOps turned off.
@@ -79,7 +107,7 @@ func bridgeAsIs(l nl.Link) sequence {
 	return seq
 }
 
-// restoreUplinkOps makes the uplink the pod interface again, with all it had.
+// restoreUplinkOps makes the uplink the pod interface again.
 func (p Plan) restoreUplinkOps(s state, l nl.Link) []op {
 	was := p.Interface
 	name, up := l.Name, l.Up()
@@ -101,17 +129,20 @@ func (p Plan) restoreUplinkOps(s state, l nl.Link) []op {
 	if renamed {
 		ops = append(ops, rename{name, was.Name})
 	}
+	if l.MTU != was.MTU {
+		ops = append(ops, setMTU{was.Name, l.MTU, was.MTU})
+	}
 	if mode := l.AddrGenMode; mode != nl.AddrGenModeUnknown && was.AddrGenMode >= 0 && mode != was.AddrGenMode {
 		ops = append(ops, setAddrGenMode{was.Name, mode, was.AddrGenMode})
 	}
 	if up != was.Up {
 		ops = append(ops, setUp{was.Name, was.Up})
 	}
-	return append(ops, fillOps(was, s.interfaces[l.Index])...)
+	return ops
 }
 
-// fillOps gives an interface everything of was that now lacks.
-func fillOps(was, now discover.Interface) []op {
+// fillAddresses gives an interface the addresses of was that now lacks.
+func fillAddresses(was, now discover.Interface) []op {
 	var ops []op
 	for _, a := range addressReplayOrder(was.Addresses) {
 		missing := !hasAddress(now, a)
@@ -125,24 +156,66 @@ func fillOps(was, now discover.Interface) []op {
 			ops = append(ops, routeChange(false, was.Name, r.Route))
 		}
 	}
-	for _, r := range replayOrder(was.Routes) {
-		if !slices.ContainsFunc(now.Routes, sameRoute{r}.same) {
-			ops = append(ops, routeChange(true, was.Name, r))
+	return ops
+}
+
+// fillRoutes gives the interface the routes of its own that it lacks now.
+func (p Plan) fillRoutes(st *steps, s state, now discover.Interface) {
+	name := p.Interface.Name
+	for _, r := range replayOrder(p.ownRoutes()) {
+		switch {
+		case !slices.ContainsFunc(now.Routes, sameRoute{r}.same):
+			st.comes(r, routeChange(true, name, r))
+		case r.First && s.behind(r): // where the kernel put it with the address
+			st.comes(r, routeChange(false, name, last(r)), routeChange(true, name, r))
 		}
 	}
+}
+
+// behind reports whether a rival by another link is listed before a route.
+func (s state) behind(r discover.Route) bool {
+	for _, o := range s.routes {
+		if slices.Equal(o.Links, r.Links) && (sameRoute{r}).same(o) {
+			return false
+		}
+		if o.Rivals(r) && !slices.Equal(o.Links, r.Links) {
+			return true
+		}
+	}
+	return false
+}
+
+// last is the route where the kernel puts a new one, behind its rivals.
+func last(r discover.Route) discover.Route {
+	r.First = false
+	return r
+}
+
+// fillNeighbors gives an interface the neighbours of was that now lacks.
+func fillNeighbors(was, now discover.Interface) []op {
+	var ops []op
 	for _, n := range was.Neighbors {
-		if !slices.ContainsFunc(now.Neighbors, func(m discover.Neighbor) bool { return m.Address == n.Address }) {
+		if !hasNeighbor(now.Neighbors, n) {
 			ops = append(ops, neighborChange(true, was.Name, n))
 		}
 	}
+	for _, n := range was.Proxies {
+		if !hasNeighbor(now.Proxies, n) {
+			ops = append(ops, proxyChange(true, was.Name, n))
+		}
+	}
 	return ops
+}
+
+func hasNeighbor(neighbors []discover.Neighbor, n discover.Neighbor) bool {
+	return slices.ContainsFunc(neighbors, func(m discover.Neighbor) bool { return m.Address == n.Address })
 }
 
 // sameRoute compares routes by what they do.
 type sameRoute struct{ discover.Route }
 
 func (a sameRoute) same(b discover.Route) bool {
-	return a.Destination == b.Destination && a.Table == b.Table && a.Metric == b.Metric &&
+	return a.Destination == b.Destination && a.From == b.From && a.TOS == b.TOS && a.Table == b.Table && a.Metric == b.Metric &&
 		a.Gateway == b.Gateway && a.Source == b.Source && a.Type == b.Type && a.Protocol == b.Protocol && a.Scope == b.Scope
 }
 
@@ -189,16 +262,20 @@ func addressReplayOrder(addresses []discover.Address) []discover.Address {
 	return append(v4, v6...)
 }
 
-// replayOrder sorts routes so that each gateway's own route comes before it:
-// the kernel lists them by destination.
+// replayOrder sorts routes so that what makes an address local comes before the
+// routes that may prefer it, and each gateway's own route before one by it: the
+// kernel lists them by destination.
 func replayOrder(routes []discover.Route) []discover.Route {
 	return slices.SortedStableFunc(slices.Values(routes), func(a, b discover.Route) int {
-		return cmp.Compare(hasGateway(a), hasGateway(b))
+		return cmp.Compare(replayRank(a), replayRank(b))
 	})
 }
 
-func hasGateway(r discover.Route) int {
-	if r.Gateway.IsValid() {
+func replayRank(r discover.Route) int {
+	switch {
+	case r.Gateway.IsValid():
+		return 2
+	case r.Table != unix.RT_TABLE_LOCAL:
 		return 1
 	}
 	return 0

@@ -202,7 +202,11 @@ func (o setMaster) do(k *kernel) error {
 			return err
 		}
 	}
-	return k.setLink(o.link, vnl.NewRtAttr(unix.IFLA_MASTER, vnl.Uint32Attr(uint32(master))))
+	err := k.setLink(o.link, vnl.NewRtAttr(unix.IFLA_MASTER, vnl.Uint32Attr(uint32(master))))
+	if errors.Is(err, unix.EBUSY) { // netdev_rx_handler_register, net/core/dev.c
+		return advised{fmt.Errorf("%w: something else gets its frames already, as a macvlan or ipvlan on it does, perhaps in another network namespace: delete that", err)}
+	}
+	return err
 }
 
 func (o setLearning) do(k *kernel) error {
@@ -237,13 +241,26 @@ func (o change) do(k *kernel) error {
 	del := map[string]int{"addr": unix.RTM_DELADDR, "route": unix.RTM_DELROUTE, "neigh": unix.RTM_DELNEIGH}
 	if o.add {
 		flags := unix.NLM_F_CREATE | unix.NLM_F_EXCL
-		if o.kind == "route" { // beside one to the same destination, as it was
+		switch {
+		case o.first: // before its rivals (fib_table_insert, net/ipv4/fib_trie.c), also if the kernel has just added it behind them
+			if err := o.inverse().do(k); err != nil {
+				return err
+			}
+			flags = unix.NLM_F_CREATE
+		case o.kind == "route": // beside one to the same destination, as it was
 			flags = unix.NLM_F_CREATE | unix.NLM_F_APPEND
 		}
 		return ignore(k.conn.Request(add[o.kind], flags, raw(o.message)), unix.EEXIST)
 	}
 	// What the kernel has already taken away along with something else.
 	return ignore(k.conn.Request(del[o.kind], 0, raw(o.message)), unix.ESRCH, unix.EADDRNOTAVAIL, unix.ENOENT)
+}
+
+func (o othersRoute) do(k *kernel) error {
+	if err := o.change.do(k); err != nil {
+		k.log.Warn("a route that the pod's interface shares with others can't be put back", "route", o.text, "error", err)
+	}
+	return nil
 }
 
 func (o placeAddress) do(k *kernel) error {

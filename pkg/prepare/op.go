@@ -179,10 +179,14 @@ type change struct {
 	add     bool
 	text    string
 	message []byte
+	first   bool // a route that is added in front of its rivals
 }
 
 func (o change) String() string {
-	if o.add {
+	switch {
+	case o.add && o.first:
+		return "ip " + o.kind + " prepend " + o.text
+	case o.add:
 		return "ip " + o.kind + " add " + o.text
 	}
 	return "ip " + o.kind + " del " + o.text
@@ -192,6 +196,10 @@ func (o change) inverse() op {
 	o.add = !o.add
 	return o
 }
+
+// othersRoute adds a route that is not the pod interface's alone. That it can't
+// be added, for what has become of the others, stops nothing.
+type othersRoute struct{ change }
 
 // placeAddress adds an address without a route to its network, or deletes it.
 type placeAddress struct {

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -154,8 +155,23 @@ func bridgeable(in discover.Interface) error {
 	case in.Master != "":
 		return fmt.Errorf("it already is a port of the bridge or a member of the bond or VRF %s; "+
 			"take it out (ip link set %s nomaster) or name another --interface", in.Master, in.Name)
+	case in.TakenBy != "":
+		return fmt.Errorf("the %s on it gets its frames, which a bridge can't get too; "+
+			"delete that link, or put it on another interface", in.TakenBy)
 	case in.MTU < minMTU:
 		return fmt.Errorf("its MTU is %d, IPv4 needs %d at least (RFC 791)", in.MTU, minMTU)
+	}
+	return replayable(in)
+}
+
+// replayable says why a route of the interface can't be put back: the kernel
+// deletes a nexthop object with its link (nexthop_flush_dev, net/ipv4/nexthop.c).
+func replayable(in discover.Interface) error {
+	for _, r := range slices.Concat(in.Routes, in.Dependents) {
+		if r.NextHop != 0 && slices.Contains(r.Links, in.Index) {
+			return fmt.Errorf("its route to %s is by nexthop object %d, which could not be put back; "+
+				"give the route its gateway and link itself (ip route replace %s via … dev %s)", r.Destination, r.NextHop, r.Destination, in.Name)
+		}
 	}
 	return nil
 }

@@ -173,6 +173,10 @@ func TestNewPlanRefuses(t *testing.T) {
 		{"no ARP", func(in *discover.Interface, _ *Options) { in.ARP = false }, "ARP is off"},
 		{"point to point", func(in *discover.Interface, _ *Options) { in.PointToPoint = true }, "point-to-point"},
 		{"a port", func(in *discover.Interface, _ *Options) { in.Master = "br7" }, "port of the bridge or a member of the bond or VRF br7"},
+		{"a macvlan on it", func(in *discover.Interface, _ *Options) { in.TakenBy = "macvlan mv0" }, "the macvlan mv0 on it gets its frames"},
+		{"by a nexthop object", func(in *discover.Interface, _ *Options) {
+			in.Routes[0].NextHop, in.Routes[0].Links = 7, []int{in.Index}
+		}, "nexthop object 7"},
 		{"tiny MTU", func(in *discover.Interface, _ *Options) { in.MTU = 60 }, "MTU is 60"},
 		{"MTU too large", func(_ *discover.Interface, o *Options) { o.MTU = 1500 }, "MTU 1500 is more than eth0 carries"},
 		{"multicast MAC", func(_ *discover.Interface, o *Options) { o.MAC = net.HardwareAddr{1, 0, 0, 0, 0, 7} }, "no unicast"},

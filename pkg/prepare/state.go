@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -18,6 +19,7 @@ import (
 type state struct {
 	links      []nl.Link
 	interfaces map[int]discover.Interface // by index
+	routes     []discover.Route           // all, in the kernel's order
 	tables     map[tableID]string         // nftables' tables of ours, with their digests
 	knobs      map[string]string          // br_netfilter's switches that we may change: name to value
 	stuck      []string                   // those that are on and that we may not change
@@ -34,10 +36,11 @@ func readState() (state, error) {
 	if s.links, err = conn.Links(); err != nil {
 		return state{}, err
 	}
-	interfaces, err := discover.ReadInterfaces()
+	interfaces, routes, err := discover.ReadAll()
 	if err != nil {
 		return state{}, err
 	}
+	s.routes = routes
 	for _, in := range interfaces {
 		s.interfaces[in.Index] = in
 	}
@@ -54,13 +57,32 @@ func (p Plan) original() state {
 	if p.Interface.Up {
 		l.Flags = flagUp
 	}
-	return state{links: []nl.Link{l}, interfaces: map[int]discover.Interface{l.Index: p.Interface}}
+	links := []nl.Link{l}
+	for _, r := range sharedRoutes([]Plan{p}) {
+		for _, index := range r.Links { // whose names are not told
+			links = append(links, nl.Link{Index: index, Name: fmt.Sprintf("if%d", index), Flags: flagUp})
+		}
+	}
+	return state{
+		links: links, interfaces: map[int]discover.Interface{l.Index: p.Interface},
+		routes: slices.Concat(p.Interface.Routes, p.Interface.Dependents),
+	}
 }
 
 // link returns the link of that name, or nil.
 func (s state) link(name string) *nl.Link {
 	for i := range s.links {
 		if s.links[i].Name == name {
+			return &s.links[i]
+		}
+	}
+	return nil
+}
+
+// named returns the link that has that name, perhaps beside its own, or nil.
+func (s state) named(name string) *nl.Link {
+	for i := range s.links {
+		if s.links[i].Name == name || slices.Contains(s.links[i].Other, name) {
 			return &s.links[i]
 		}
 	}

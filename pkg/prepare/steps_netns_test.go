@@ -22,22 +22,50 @@ func (failing) String() string   { return "fail" }
 func (failing) do(*kernel) error { return errRefused }
 func (failing) inverse() op      { return failing{} }
 
-// bench is a pod with a plan for it.
+// bench is a pod with plans for it.
 type bench struct {
-	t    *testing.T
-	pod  *podtest.Pod
-	plan Plan
-	dir  string
+	t     *testing.T
+	pod   *podtest.NS
+	plans []Plan
 }
 
 func newBench(t *testing.T, shape podtest.Shape) *bench {
 	t.Helper()
-	b := &bench{t: t, pod: podtest.NewPod(t, shape), dir: t.TempDir()}
-	b.in(func() (err error) {
-		b.plan, err = planOf(b.pod.Interface)
-		return err
-	})
+	pod := podtest.NewPod(t, shape)
+	return newBenchOf(t, pod.Pod, pod.Interface)
+}
+
+func newBenchOf(t *testing.T, pod *podtest.NS, names ...string) *bench {
+	t.Helper()
+	b := &bench{t: t, pod: pod}
+	for _, name := range names {
+		b.in(func() error {
+			plan, err := planOf(name)
+			b.plans = append(b.plans, plan)
+			return err
+		})
+	}
 	return b
+}
+
+// benches are a pod as a CNI makes it, and one with routes that two prepared
+// interfaces share with each other and with a third one.
+func benches(t *testing.T, test func(*testing.T, *bench)) {
+	t.Run("one interface", func(t *testing.T) {
+		t.Parallel()
+		test(t, newBench(t, podtest.CalicoDual))
+	})
+	t.Run("shared routes", func(t *testing.T) {
+		t.Parallel()
+		test(t, newBenchOf(t, threeNets(t,
+			"route add default nexthop via 10.1.0.1 dev eth0 nexthop via 10.2.0.1 dev net1 nexthop via 10.3.0.1 dev eth2",
+			"route add default nexthop via fd00:2::1 dev net1 nexthop via fd00:1::1 dev eth0",
+			"route add 10.77.0.0/16 via 10.1.0.1 dev eth0 src 10.2.0.17",
+			"route add 10.61.0.0/16 via 10.3.0.1 dev eth2 src 10.1.0.7", "route add blackhole 10.70.0.0/16 src 10.2.0.17",
+			"route add fd00:61::/64 dev eth2 src fd00:1::7",
+			"addr add 10.5.0.7/24 dev eth0", "addr add 10.5.0.17/24 dev eth2",
+			"route add local 10.66.0.0/24 dev eth0", "neigh add proxy 10.1.0.44 dev eth0"), "eth0", "net1"))
+	})
 }
 
 var (
@@ -60,12 +88,22 @@ func planOf(name string) (Plan, error) {
 
 func (b *bench) in(fn func() error) {
 	b.t.Helper()
-	if err := b.pod.Pod.Do(fn); err != nil {
+	if err := b.pod.Do(fn); err != nil {
 		b.t.Fatal(err)
 	}
 }
 
-func (b *bench) snapshot() string { return podtest.TakeSnapshot(b.t, b.pod.Pod) }
+// worth reports whether a failure at a change is worth its time: with several
+// plans at those of routes, addresses and neighbours, which they have in common.
+func (b *bench) worth(o op) bool {
+	switch o.(type) {
+	case change, othersRoute:
+		return true
+	}
+	return len(b.plans) == 1
+}
+
+func (b *bench) snapshot() string { return snapshotOf(b.t, b.pod) }
 
 // numbered is what a link that is made anew shows differently: its index, and
 // the name of whatever has, in this namespace, the index of a peer in another.
@@ -88,10 +126,10 @@ func (b *bench) ops(restore bool) (ops []op) {
 			return err
 		}
 		if restore {
-			ops = append(b.plan.restoreOps(s), knobRestoreOps(s, map[string]string{knobNames[0]: "1", knobNames[1]: "1", knobNames[2]: "1"})...)
+			ops = append(restoreOps(s, b.plans, nil), knobRestoreOps(s, map[string]string{knobNames[0]: "1", knobNames[1]: "1", knobNames[2]: "1"})...)
 			return nil
 		}
-		more, err := b.plan.applyOps(s)
+		more, err := applyOps(s, b.plans, nil)
 		ops = append(knobOps(s), more...)
 		return err
 	})
@@ -129,7 +167,10 @@ func (b *bench) same(what, want string) {
 // Whatever change of an apply or a restore fails, everything is as before.
 func TestFailureAtEachChange(t *testing.T) {
 	t.Parallel()
-	b := newBench(t, podtest.CalicoDual)
+	benches(t, failAtEachChange)
+}
+
+func failAtEachChange(t *testing.T, b *bench) {
 	for _, restore := range []bool{false, true} {
 		before := b.snapshot()
 		ops := b.ops(restore)
@@ -137,6 +178,9 @@ func TestFailureAtEachChange(t *testing.T) {
 			t.Fatalf("only %d changes", len(ops))
 		}
 		for i := range ops {
+			if !b.worth(ops[max(0, i-1)]) {
+				continue
+			}
 			err := b.execute(slices.Concat(ops[:i], []op{failing{}}))
 			if !errors.Is(err, errRefused) || strings.Contains(err.Error(), "undo") {
 				t.Fatalf("after %q: %v", headline(ops[max(0, i-1)]), err)
@@ -157,7 +201,10 @@ func TestFailureAtEachChange(t *testing.T) {
 // it; wherever a restore was killed, another one completes it.
 func TestKilledAfterEachChange(t *testing.T) {
 	t.Parallel()
-	b := newBench(t, podtest.CalicoDual)
+	benches(t, killAfterEachChange)
+}
+
+func killAfterEachChange(t *testing.T, b *bench) {
 	original := b.snapshot()
 	all := b.ops(false)
 	b.must(all)
@@ -167,6 +214,9 @@ func TestKilledAfterEachChange(t *testing.T) {
 	b.same("after restore", original)
 
 	for i := range all {
+		if !b.worth(all[i]) {
+			continue
+		}
 		at := "apply killed after " + headline(all[i])
 		b.must(all[:i+1])
 		b.must(b.ops(true))
@@ -182,6 +232,9 @@ func TestKilledAfterEachChange(t *testing.T) {
 		b.must(b.ops(true))
 	}
 	for i := range back {
+		if !b.worth(back[i]) {
+			continue
+		}
 		b.must(b.ops(false))
 		b.must(back[:i+1])
 		b.must(b.ops(true))

@@ -28,7 +28,7 @@ func CheckSupport(plans ...Plan) error {
 	for _, p := range plans {
 		ops, err := p.applyOps(p.original())
 		if err != nil {
-			return fmt.Errorf("plan %s: %w", p.Interface.Name, err)
+			return err
 		}
 		todo = append(todo, ops...)
 	}

@@ -7,8 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/netboot"
@@ -121,7 +119,7 @@ func guestPrefix(in discover.Interface, address netip.Prefix) netip.Prefix {
 
 // usable reports whether a route can be told by DHCP: an ordinary IPv4 one.
 func usable(r discover.Route) bool {
-	return r.Table == unix.RT_TABLE_MAIN && r.Type == unix.RTN_UNICAST && r.Destination.Addr().Is4()
+	return ordinary(r) && r.Destination.Addr().Is4() && peculiarity(r) == ""
 }
 
 // leaseRoutes returns the pod's routes as option 121 wants them (RFC 3442):

@@ -7,8 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp6"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/netboot"
@@ -95,7 +93,7 @@ func routes6(in discover.Interface) []discover.Route {
 	var out []discover.Route
 	for _, r := range candidates {
 		to := r.Destination.Addr()
-		if r.Table != unix.RT_TABLE_MAIN || r.Type != unix.RTN_UNICAST || !to.Is6() || to.IsLinkLocalUnicast() || to.IsMulticast() {
+		if !ordinary(r) || peculiarity(r) != "" || !to.Is6() || to.IsLinkLocalUnicast() || to.IsMulticast() {
 			continue
 		}
 		if !slices.ContainsFunc(out, func(o discover.Route) bool { return o.Destination == r.Destination }) {

@@ -91,6 +91,7 @@ func (h Hook) openServers(p prepare.Plan, pod discover.Pod, defaultRoute bool) (
 			return nil, err
 		}
 	}
+	warnOfRoutes(h.Log, p.Interface)
 	if len(s.conns) == 0 {
 		h.Log.Info("no address to lease: the VM is bridged through", "interface", p.Interface.Name)
 	}

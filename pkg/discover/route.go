@@ -1,0 +1,117 @@
+package discover
+
+import (
+	"net/netip"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
+)
+
+// Route is a route of the pod.
+type Route struct {
+	Destination netip.Prefix `json:"destination"`
+	From        netip.Prefix `json:"from,omitzero"`    // only packets from here take it; zero: all do
+	Gateway     netip.Addr   `json:"gateway,omitzero"` // zero: the destination is on the link; an IPv4 route may have an IPv6 one
+	Source      netip.Addr   `json:"source,omitzero"`  // preferred source
+	Scope       Scope        `json:"scope"`
+	OnLink      bool         `json:"onLink,omitempty"` // the gateway is reachable though no other route says so
+	Table       int          `json:"table"`            // 254: main
+	Type        uint8        `json:"type"`             // RTN_UNICAST, … (linux/rtnetlink.h)
+	Protocol    uint8        `json:"protocol"`         // RTPROT_KERNEL, RTPROT_BOOT, …
+	TOS         uint8        `json:"tos,omitempty"`    // only packets with this type of service take it; 0: all do
+	Metric      int          `json:"metric,omitempty"`
+	MTU         int          `json:"mtu,omitempty"`     // 0: the interface's
+	Encap       bool         `json:"encap,omitempty"`   // packets are encapsulated (MPLS, seg6, …)
+	NextHop     uint32       `json:"nextHop,omitempty"` // id of the nexthop object it goes by
+	Links       []int        `json:"links,omitempty"`   // indexes of the links of all its next hops
+	// First is whether it comes before routes by other links that are its equals,
+	// so that the kernel takes this one.
+	First bool `json:"first,omitempty"`
+	// Message is the kernel's own rtmsg with attributes, as in [Address].
+	Message []byte `json:"message"`
+}
+
+// rival is what routes have in common of which the kernel takes the one that is
+// listed first (fib_find_alias, net/ipv4/fib_trie.c).
+type rival struct {
+	destination netip.Prefix
+	table       int
+	tos         uint8
+	metric      int
+}
+
+// Rivals reports whether the kernel takes that of a and b which is listed first.
+// IPv6 has no such order.
+func (a Route) Rivals(b Route) bool {
+	return a.Destination.Addr().Is4() && a.rival() == b.rival()
+}
+
+func (a Route) rival() rival { return rival{a.Destination, a.Table, a.TOS, a.Metric} }
+
+// newRoutes takes over the kernel's routes, and finds out which are First.
+func newRoutes(routes []nl.Route) []Route {
+	out := make([]Route, 0, len(routes))
+	first := map[rival]int{} // of all that are rivals
+	for i, r := range routes {
+		out = append(out, Route{
+			Destination: r.Destination, From: r.From, Gateway: r.Gateway, Source: r.Source, Scope: Scope(r.Scope),
+			OnLink: r.OnLink, Table: r.Table, Type: r.Type, Protocol: r.Protocol, TOS: r.TOS, Metric: r.Metric, MTU: r.MTU,
+			Encap: r.Encap, NextHop: r.NextHop, Links: r.Links, Message: r.Message,
+		})
+		if !r.Destination.Addr().Is4() {
+			continue
+		}
+		if f, ok := first[out[i].rival()]; !ok {
+			first[out[i].rival()] = i
+		} else if out[f].link() != out[i].link() {
+			out[f].First = true
+		}
+	}
+	return out
+}
+
+// link is the index of the link that a route leaves by, the first of several; 0:
+// none.
+func (a Route) link() int {
+	if len(a.Links) == 0 {
+		return 0
+	}
+	return a.Links[0]
+}
+
+// routesOf returns the routes by an interface, and those by others that depend
+// on it. What the kernel makes in the table local comes and goes with the
+// addresses, but the kernel puts it last.
+func (k kernel) routesOf(in Interface) (own, dependents []Route) {
+	for _, r := range k.routes {
+		if r.Table == unix.RT_TABLE_LOCAL && r.Protocol == unix.RTPROT_KERNEL && !r.First {
+			continue
+		}
+		switch {
+		case r.link() == in.Index:
+			own = append(own, r)
+		case slices.Contains(r.Links, in.Index), k.onlyOn(r.Source, in):
+			dependents = append(dependents, r)
+		}
+	}
+	return own, dependents
+}
+
+// onlyOn reports whether an address is the interface's and no other's, so that
+// the kernel drops the routes that prefer it when the interface loses it
+// (fib_sync_down_addr, net/ipv4/fib_semantics.c; rt6_remove_prefsrc,
+// net/ipv6/route.c).
+func (k kernel) onlyOn(a netip.Addr, in Interface) bool {
+	held := false
+	for _, other := range k.addresses {
+		if other.Prefix.Addr() == a && a.IsValid() {
+			if other.Index != in.Index {
+				return false
+			}
+			held = true
+		}
+	}
+	return held
+}

@@ -1,0 +1,212 @@
+package prepare
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+)
+
+// threeNets is a pod with three interfaces, of which eth0 and net1 are for VMs.
+func threeNets(t *testing.T, more ...string) *podtest.NS {
+	t.Helper()
+	pod, node := podtest.New(t), podtest.New(t)
+	if err := pod.Sysctl("net/ipv6/conf/default/accept_dad", "0"); err != nil { // nobody else is there
+		t.Fatal(err)
+	}
+	pod.IP(t, "link set lo up")
+	for _, link := range []string{"eth0 10.1.0.7/24 fd00:1::7/64", "net1 10.2.0.17/24 fd00:2::17/64", "eth2 10.3.0.7/24 fd00:3::7/64"} {
+		words := strings.Fields(link)
+		pod.IP(t, "link add "+words[0]+" type veth peer name "+words[0]+" netns "+node.Path(), "link set "+words[0]+" up",
+			"addr add "+words[1]+" dev "+words[0], "addr add "+words[2]+" nodad dev "+words[0])
+		node.IP(t, "link set "+words[0]+" up")
+	}
+	pod.IP(t, more...)
+	return pod
+}
+
+func in(t *testing.T, ns *podtest.NS, fn func() error) {
+	t.Helper()
+	if err := ns.Do(fn); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// prepareAll plans and applies interfaces together, from their records if there
+// are any.
+func prepareAll(ctx context.Context, dir string, names ...string) error {
+	store, err := OpenStore(ctx, dir)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	recorded, err := store.Plans(discard)
+	if err != nil {
+		return err
+	}
+	interfaces, err := discover.ReadInterfaces()
+	if err != nil {
+		return err
+	}
+	for _, p := range recorded {
+		interfaces = slices.Insert(interfaces, 0, p.Interface)
+	}
+	var plans []Plan
+	for _, name := range names {
+		i := slices.IndexFunc(interfaces, func(in discover.Interface) bool { return in.Name == name })
+		plan, err := NewPlan(interfaces[i], Options{})
+		if err != nil {
+			return err
+		}
+		plans = append(plans, plan)
+	}
+	return Apply(ctx, nil, store, plans...)
+}
+
+func restoreOnly(ctx context.Context, dir string, names ...string) error {
+	store, err := OpenStore(ctx, dir)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	return Restore(ctx, nil, store, names...)
+}
+
+// snapshotOf is a snapshot in which IPv6 routes by several links to the same
+// destination are in no order: the kernel puts each new one behind the others
+// (fib6_add_rt2node, net/ipv6/ip6_fib.c), also its own to fe80::/64.
+func snapshotOf(t *testing.T, ns *podtest.NS) string {
+	t.Helper()
+	const title = "# ip -6 -d -j route show table all\n"
+	before, rest, _ := strings.Cut(podtest.TakeSnapshot(t, ns), title)
+	routes, after, ok := strings.Cut(rest, "\n#")
+	if !ok {
+		t.Fatal("no IPv6 routes in the snapshot")
+	}
+	items := strings.Split(strings.Trim(routes, "[]{} \n"), "\n },\n {")
+	slices.Sort(items)
+	return before + title + strings.Join(items, "\n },\n {") + "\n#" + after
+}
+
+// What a pod's routes lean on comes back whatever of it was prepared, together
+// or one after the other.
+func TestRoutesComeBack(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name  string
+		setup []string
+		while []string // routes that the pod has while eth0 alone is prepared
+	}{
+		{"next hops by two interfaces", []string{
+			"route add default nexthop via 10.1.0.1 dev eth0 nexthop via 10.2.0.1 dev net1 weight 3",
+			"route add default nexthop via fd00:1::1 dev eth0 nexthop via fd00:2::1 dev net1",
+		}, []string{"default via 10.2.0.1 dev net1", "default via fd00:2::1 dev net1"}},
+		{"next hops by three interfaces", []string{
+			"route add default nexthop via 10.3.0.1 dev eth2 nexthop via 10.1.0.1 dev eth0 nexthop via 10.2.0.1 dev net1",
+		}, []string{"nexthop via 10.3.0.1 dev eth2 weight 1 \\\tnexthop via 10.2.0.1 dev net1"}},
+		{"the other's address as source", []string{
+			"route add 10.77.0.0/16 via 10.1.0.1 dev eth0 src 10.2.0.17", "route add 10.78.0.0/16 via 10.2.0.1 dev net1 src 10.1.0.7",
+			"route add fd00:77::/64 via fd00:1::1 dev eth0 src fd00:2::17", "route add fd00:78::/64 via fd00:2::1 dev net1 src fd00:1::7",
+		}, []string{"10.78.0.0/16 via 10.2.0.1 dev net1 src 10.1.0.7", "fd00:78::/64 via fd00:2::1 dev net1 "}},
+		{"not by the interface, but with its address as source", []string{
+			"route add 10.61.0.0/16 dev eth2 src 10.1.0.7", "route add 10.62.0.0/16 via 10.3.0.1 dev eth2 src 10.1.0.7 metric 7",
+			"route add blackhole 10.70.0.0/16 src 10.1.0.7", "route add 10.71.0.0/16 dev lo src 10.1.0.7",
+			"route add 10.72.0.0/16 dev eth2 src 10.1.0.7 table 100",
+			"route add fd00:61::/64 dev eth2 src fd00:1::7", "route add fd00:62::/64 via fd00:3::1 dev eth2 src fd00:1::7",
+		}, []string{
+			"10.61.0.0/16 dev eth2 scope link src 10.1.0.7", "blackhole 10.70.0.0/16 src 10.1.0.7", "10.71.0.0/16 dev lo scope link src 10.1.0.7",
+			"10.62.0.0/16 via 10.3.0.1 dev eth2 src 10.1.0.7 metric 7", "10.72.0.0/16 dev eth2 table 100 scope link src 10.1.0.7",
+			"fd00:61::/64 dev eth2 metric 1024", "fd00:62::/64 via fd00:3::1 dev eth2",
+		}},
+		{"a lifetime", []string{"route add fd00:99::/64 via fd00:1::1 dev eth0 proto ra expires 1800"}, nil},
+		{"in front of an equal one", []string{
+			"addr add 10.5.0.7/24 dev eth0", "addr add 10.5.0.17/24 dev net1", "addr add 10.6.0.17/24 dev net1", "addr add 10.6.0.7/24 dev eth0",
+			"route append 10.80.0.0/16 via 10.1.0.1 dev eth0", "route append 10.80.0.0/16 via 10.2.0.1 dev net1",
+			"route append 10.81.0.0/16 via 10.2.0.1 dev net1", "route append 10.81.0.0/16 via 10.1.0.1 dev eth0",
+		}, nil},
+		{"in the table local, and proxied neighbours", []string{
+			"route add local 10.66.0.0/24 dev eth0", "route add broadcast 10.67.0.255 dev eth0", "route add local fd00:66::/64 dev eth0",
+			"route add 10.68.0.0/24 dev eth0 src 10.66.0.5",
+			"neigh add proxy 10.1.0.44 dev eth0", "neigh add proxy fd00:1::44 dev eth0",
+		}, nil},
+		{"an IPv6 gateway of IPv4, a type of service, a source", []string{
+			"route add 10.90.0.0/16 via inet6 fd00:1::1 dev eth0", "route add 10.91.0.0/16 tos 0x10 via 10.1.0.1 dev eth0", "route add 10.91.0.0/16 via 10.1.0.2 dev eth0",
+			"route add fd00:91::/64 from fd00:1::/64 via fd00:1::1 dev eth0",
+		}, nil},
+		{
+			"by a nexthop object of another",
+			[]string{"nexthop add id 7 via 10.3.0.1 dev eth2", "route add 10.92.0.0/16 nhid 7 src 10.1.0.7"},
+			[]string{"10.92.0.0/16 nhid 7 via 10.3.0.1 dev eth2 src 10.1.0.7"},
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			pod, dir := threeNets(t, c.setup...), t.TempDir()
+			before := snapshotOf(t, pod)
+
+			same := func(what string) {
+				t.Helper()
+				if d := podtest.Diff(before, snapshotOf(t, pod)); d != "" {
+					t.Errorf("%s:\n%s", what, d)
+				}
+			}
+			in(t, pod, func() error { return prepareAll(t.Context(), dir, "eth0", "net1") })
+			both := snapshotOf(t, pod)
+			in(t, pod, func() error { return prepareAll(t.Context(), dir, "eth0", "net1") })
+			if d := podtest.Diff(both, snapshotOf(t, pod)); d != "" {
+				t.Errorf("a second apply changed:\n%s", d)
+			}
+			in(t, pod, func() error { return restoreOnly(t.Context(), dir) })
+			same("both together")
+			for _, order := range [][]string{{"eth0", "net1"}, {"net1", "eth0"}} {
+				in(t, pod, func() error { return prepareAll(t.Context(), dir, "eth0", "net1") })
+				in(t, pod, func() error { return restoreOnly(t.Context(), dir, order[0]) })
+				in(t, pod, func() error { return restoreOnly(t.Context(), dir, order[1]) })
+				same("restored one by one, " + order[0] + " first")
+				in(t, pod, func() error { return prepareAll(t.Context(), dir, order[0]) })
+				in(t, pod, func() error { return prepareAll(t.Context(), dir, order[1]) })
+				in(t, pod, func() error { return restoreOnly(t.Context(), dir) })
+				same("prepared one by one, " + order[0] + " first")
+			}
+			in(t, pod, func() error { return prepareAll(t.Context(), dir, "eth0") })
+			routes := pod.Run(t, "ip", "-4", "-o", "route", "show", "table", "all") + pod.Run(t, "ip", "-6", "-o", "route", "show", "table", "all")
+			for _, want := range c.while {
+				if !strings.Contains(routes, want) {
+					t.Errorf("while eth0 is prepared there is no %q in\n%s", want, routes)
+				}
+			}
+			in(t, pod, func() error { return restoreOnly(t.Context(), dir) })
+			same("eth0 alone")
+		})
+	}
+}
+
+// An MTU that somebody changed meanwhile does not outlast the restore.
+func TestRestoreSetsMTU(t *testing.T) {
+	t.Parallel()
+	pod, dir := threeNets(t), t.TempDir()
+	before := snapshotOf(t, pod)
+	in(t, pod, func() error { return prepareAll(t.Context(), dir, "eth0") })
+	pod.IP(t, "link set up-eth0 mtu 1300")
+	in(t, pod, func() error { return restoreOnly(t.Context(), dir) })
+	if d := podtest.Diff(before, snapshotOf(t, pod)); d != "" {
+		t.Errorf("after restore:\n%s", d)
+	}
+}
+
+// A route whose other link is gone does not keep the interface from coming back.
+func TestRestoreWithoutTheOther(t *testing.T) {
+	t.Parallel()
+	pod, dir := threeNets(t,
+		"route add default nexthop via 10.1.0.1 dev eth0 nexthop via 10.3.0.1 dev eth2",
+		"route add 10.61.0.0/16 via 10.3.0.1 dev eth2 src 10.1.0.7"), t.TempDir()
+	in(t, pod, func() error { return prepareAll(t.Context(), dir, "eth0") })
+	pod.IP(t, "link del eth2")
+	in(t, pod, func() error { return restoreOnly(t.Context(), dir) })
+	if routes := pod.Run(t, "ip", "route"); !strings.HasPrefix(routes, "default via 10.1.0.1 dev eth0") || strings.Contains(routes, "10.61") {
+		t.Errorf("after restore:\n%s", routes)
+	}
+}

@@ -60,6 +60,10 @@ func OpenTap(ns *NS, name string, queues int) (*Tap, error) {
 	return tap, nil
 }
 
+// left is how long a tap may be busy after it was closed: a process that is being
+// started holds all descriptors until it executes its program.
+const left = 500 * time.Millisecond
+
 // openQueue attaches a descriptor to the tap name of the current namespace,
 // which is made if it does not exist and then ends with the descriptor.
 func openQueue(name string, multi bool) (*os.File, error) {
@@ -84,7 +88,11 @@ func attachQueue(fd int, name string, multi bool) (*os.File, error) {
 		flags |= unix.IFF_MULTI_QUEUE
 	}
 	req.SetUint16(flags)
-	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
+	err = unix.IoctlIfreq(fd, unix.TUNSETIFF, req)
+	for start := time.Now(); errors.Is(err, unix.EBUSY) && time.Since(start) < left; err = unix.IoctlIfreq(fd, unix.TUNSETIFF, req) {
+		time.Sleep(time.Millisecond)
+	}
+	if err != nil {
 		return nil, os.NewSyscallError("ioctl TUNSETIFF", err)
 	}
 	// A guest before us may have left the device with a longer header.

@@ -9,6 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+var errNotNetns = errors.New("it is none; that of a process is /proc/PID/ns/net")
+
 // in runs fn in the network namespace at path, on a thread of its own; an
 // empty path is the calling thread's. Goroutines that fn starts are elsewhere:
 // whatever must be in the namespace fn opens itself.
@@ -18,7 +20,7 @@ func in(path string, fn func() error) error {
 	}
 	target, err := ns.GetNS(path)
 	if notNS := (ns.NSPathNotNSErr{}); errors.As(err, &notNS) {
-		err = errors.New("it is none; that of a process is /proc/PID/ns/net")
+		err = errNotNetns
 	}
 	if err != nil {
 		return fmt.Errorf("enter network namespace %s: %w", path, err)
@@ -33,8 +35,11 @@ func in(path string, fn func() error) error {
 		return err
 	}
 	// The cause is but text in it.
-	if strings.HasSuffix(err.Error(), unix.EPERM.Error()) {
+	switch text := err.Error(); {
+	case strings.HasSuffix(text, unix.EPERM.Error()):
 		err = fmt.Errorf("%w: this needs the capability SYS_ADMIN (securityContext.capabilities.add: [SYS_ADMIN])", unix.EPERM)
+	case strings.HasSuffix(text, unix.EINVAL.Error()): // a namespace of another kind (setns(2))
+		err = errNotNetns
 	}
 	return fmt.Errorf("enter network namespace %s: %w", path, err)
 }

@@ -37,11 +37,13 @@ type servers struct {
 }
 
 // canServe reports why no socket can be opened, in the current network namespace,
-// on a tap that is yet to be made.
+// on a tap that is yet to be made. A raw socket needs the capability that packet
+// sockets do (packet(7), raw(7)), and is closed at once: those wait for all
+// processors (packet_release, net/packet/af_packet.c).
 func canServe() error {
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
 	if err != nil {
-		return rawAdvice(fmt.Errorf("open packet socket: %w", err))
+		return rawAdvice(fmt.Errorf("open raw socket: %w", err))
 	}
 	return unix.Close(fd)
 }

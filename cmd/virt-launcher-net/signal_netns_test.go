@@ -24,14 +24,14 @@ func TestHangup(t *testing.T) {
 		ignored bool
 		end     syscall.Signal
 	}{
-		{"terminal", nil, false, syscall.SIGHUP},
+		{"terminal", []string{"env", "--default-signal=HUP"}, false, syscall.SIGHUP}, // these tests may run under nohup(1) themselves
 		{"nohup", []string{"nohup"}, true, syscall.SIGTERM},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			pod := podtest.NewPod(t, podtest.CalicoDual)
 			stateDir := t.TempDir()
-			line := append(append([]string{}, c.wrap...), os.Args[0], "run", "--state-dir", stateDir)
+			line := append(c.wrap, os.Args[0], "run", "--state-dir", stateDir)
 			cmd := pod.Pod.Command(t.Context(), line[0], line[1:]...)
 			cmd.Env = append(os.Environ(), "VIRT_LAUNCHER_NET_TEST_MAIN=1")
 			out, err := cmd.StdoutPipe()

@@ -30,8 +30,8 @@ type Route struct {
 	Message     []byte // rtmsg and attributes as the kernel sent them
 }
 
-// rtaNHID is RTA_NH_ID (linux/rtnetlink.h).
-const rtaNHID = 30
+// AttrNextHopID is RTA_NH_ID (linux/rtnetlink.h).
+const AttrNextHopID = 30
 
 // Routes reads the routes of all tables and of both families, in the kernel's
 // order.
@@ -86,7 +86,7 @@ func parseRoute(m []byte) (Route, bool, error) {
 			r.MTU, err = routeMTU(a.Value)
 		case unix.RTA_MULTIPATH:
 			err = r.parseNextHops(a.Value)
-		case rtaNHID:
+		case AttrNextHopID:
 			r.NextHop = uint32Of(a.Value)
 		case unix.RTA_OIF:
 			r.Links = []int{int(uint32Of(a.Value))}

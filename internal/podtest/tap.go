@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"syscall"
 	"time"
 	"unsafe"
 
@@ -60,10 +61,6 @@ func OpenTap(ns *NS, name string, queues int) (*Tap, error) {
 	return tap, nil
 }
 
-// left is how long a tap may be busy after it was closed: a process that is being
-// started holds all descriptors until it executes its program.
-const left = 500 * time.Millisecond
-
 // openQueue attaches a descriptor to the tap name of the current namespace,
 // which is made if it does not exist and then ends with the descriptor.
 func openQueue(name string, multi bool) (*os.File, error) {
@@ -88,11 +85,7 @@ func attachQueue(fd int, name string, multi bool) (*os.File, error) {
 		flags |= unix.IFF_MULTI_QUEUE
 	}
 	req.SetUint16(flags)
-	err = unix.IoctlIfreq(fd, unix.TUNSETIFF, req)
-	for start := time.Now(); errors.Is(err, unix.EBUSY) && time.Since(start) < left; err = unix.IoctlIfreq(fd, unix.TUNSETIFF, req) {
-		time.Sleep(time.Millisecond)
-	}
-	if err != nil {
+	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
 		return nil, os.NewSyscallError("ioctl TUNSETIFF", err)
 	}
 	// A guest before us may have left the device with a longer header.
@@ -169,6 +162,10 @@ func (t *Tap) SetDeadline(deadline time.Time) error {
 // Close leaves the device, which loses its carrier.
 func (t *Tap) Close() error {
 	var errs []error
+	// A process that is being started has all descriptors until it executes its
+	// program: the tap would stay busy.
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	for _, file := range append(t.parked, t.file) {
 		if file != nil {
 			errs = append(errs, file.Close())

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -95,5 +96,32 @@ func TestTapErrors(t *testing.T) {
 	}
 	if out := ns.Run(t, "ip", "link", "show", "dev", "one"); !strings.Contains(out, "NO-CARRIER") {
 		t.Errorf("the device still has a carrier: %s", out)
+	}
+}
+
+// A tap is free once it is closed, whatever is started meanwhile.
+func TestTapIsFreeOnceClosed(t *testing.T) {
+	ns := NewTapNS(t)
+	ended, done := make(chan struct{}), make(chan struct{})
+	defer func() { close(ended); <-done }()
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-ended:
+				return
+			default:
+				_ = exec.Command("true").Run()
+			}
+		}
+	}()
+	for range 300 {
+		tap, err := OpenTap(ns, "tap0", 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := tap.Close(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

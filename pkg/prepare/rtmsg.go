@@ -26,7 +26,7 @@ func routeRequest(message []byte) []byte {
 	if !ok {
 		return message // the kernel refuses it
 	}
-	byObject := slices.ContainsFunc(r.attrs, func(a attr) bool { return a.typ == rtaNHID })
+	byObject := slices.ContainsFunc(r.attrs, func(a attr) bool { return a.typ == nl.AttrNextHopID })
 	out := r.header
 	for _, a := range r.attrs {
 		switch a.typ {
@@ -45,10 +45,7 @@ func routeRequest(message []byte) []byte {
 	return out
 }
 
-const (
-	rtaNHID = 30  // RTA_NH_ID, linux/rtnetlink.h
-	userHZ  = 100 // clock ticks per second in what the kernel tells (time(7))
-)
+const userHZ = 100 // clock ticks per second in what the kernel tells (time(7))
 
 // lifetime is the seconds that struct rta_cacheinfo (linux/rtnetlink.h) leaves a
 // route; 0: it has no end. One that has just ended has a second.

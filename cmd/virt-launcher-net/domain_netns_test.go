@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"errors"
 	"os"
 	"os/exec"
@@ -20,18 +19,10 @@ func startDomain(t *testing.T, pod *podtest.Pod, uri string) (cmd *exec.Cmd, log
 	t.Helper()
 	args := podArgs(t, pod, "run", "--no-check", "--domain", "-", "--connect", uri)
 	cmd = pod.Node.Command(t.Context(), os.Args[0], args...)
-	cmd.Env = append(os.Environ(), "VIRT_LAUNCHER_NET_TEST_MAIN=1")
 	cmd.Stdin = strings.NewReader(testDomainXML)
 	log = &podtest.Buffer{}
 	cmd.Stderr = log
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+	if err := startMain(cmd); err != nil {
 		t.Fatalf("%v: %s", errors.Join(err, cmd.Wait()), log)
 	}
 	return cmd, log

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"encoding/json"
 	"errors"
 	"net"
@@ -271,4 +272,19 @@ func TestVerbs(t *testing.T) {
 	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
 		t.Errorf("after restore:\n%s", d)
 	}
+}
+
+// startMain starts the program, which is this test binary, and returns once it has
+// printed a line: it does so when it serves.
+func startMain(cmd *exec.Cmd) error {
+	cmd.Env = append(os.Environ(), "VIRT_LAUNCHER_NET_TEST_MAIN=1")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	_, err = bufio.NewReader(out).ReadString('\n')
+	return err
 }

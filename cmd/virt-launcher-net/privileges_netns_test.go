@@ -204,15 +204,7 @@ func TestGivesUpPrivileges(t *testing.T) {
 		{[]string{"run", "--listen", "unix:" + probes}, netAdmin},
 	} {
 		cmd := pod.Pod.Command(t.Context(), program, append(c.args, "--state-dir", stateDir)...)
-		cmd.Env = append(os.Environ(), "VIRT_LAUNCHER_NET_TEST_MAIN=1")
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+		if err := startMain(cmd); err != nil {
 			t.Fatal(err)
 		}
 		guest, err := podtest.StartGuest(t.Context(), pod.Pod, "tap-eth0", pod.MAC)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -33,19 +32,11 @@ func TestHangup(t *testing.T) {
 			stateDir := t.TempDir()
 			line := append(c.wrap, os.Args[0], "run", "--state-dir", stateDir)
 			cmd := pod.Pod.Command(t.Context(), line[0], line[1:]...)
-			cmd.Env = append(os.Environ(), "VIRT_LAUNCHER_NET_TEST_MAIN=1")
-			out, err := cmd.StdoutPipe()
-			if err != nil {
-				t.Fatal(err)
-			}
 			logs, err := cmd.StderrPipe()
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+			if err := startMain(cmd); err != nil {
 				t.Fatal(err)
 			}
 			logs.Close()

@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -187,23 +186,15 @@ func (g *Guest) Udhcpc(ctx context.Context) (map[string]string, error) {
 
 // Close leaves the tap and closes the guest's namespace.
 func (g *Guest) Close() error {
-	errs := []error{g.leave()}
-	if g.NS != nil {
-		errs = append(errs, g.NS.Close())
-	}
-	return errors.Join(append(errs, os.RemoveAll(g.dir))...)
-}
-
-// leave lets go of the tap, as [Tap.Close] does.
-func (g *Guest) leave() error {
-	syscall.ForkLock.RLock()
-	defer syscall.ForkLock.RUnlock()
 	var errs []error
 	for _, file := range []*os.File{g.seat, g.nic} {
 		if file != nil {
 			errs = append(errs, file.Close())
 		}
 	}
-	g.copying.Wait() // who reads has the file open
-	return errors.Join(errs...)
+	g.copying.Wait()
+	if g.NS != nil {
+		errs = append(errs, g.NS.Close())
+	}
+	return errors.Join(append(errs, os.RemoveAll(g.dir))...)
 }

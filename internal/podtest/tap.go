@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"syscall"
 	"time"
 	"unsafe"
 
@@ -61,6 +60,11 @@ func OpenTap(ns *NS, name string, queues int) (*Tap, error) {
 	return tap, nil
 }
 
+// letGo is how long a tap may be busy after it was closed: a process that is being
+// started has all descriptors, and lets go of them only after it has left its
+// parent to go on (begin_new_exec, fs/exec.c), so that no lock of ours helps.
+const letGo = time.Second
+
 // openQueue attaches a descriptor to the tap name of the current namespace,
 // which is made if it does not exist and then ends with the descriptor.
 func openQueue(name string, multi bool) (*os.File, error) {
@@ -85,7 +89,11 @@ func attachQueue(fd int, name string, multi bool) (*os.File, error) {
 		flags |= unix.IFF_MULTI_QUEUE
 	}
 	req.SetUint16(flags)
-	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
+	err = unix.IoctlIfreq(fd, unix.TUNSETIFF, req)
+	for start := time.Now(); errors.Is(err, unix.EBUSY) && time.Since(start) < letGo; err = unix.IoctlIfreq(fd, unix.TUNSETIFF, req) {
+		time.Sleep(time.Millisecond)
+	}
+	if err != nil {
 		return nil, os.NewSyscallError("ioctl TUNSETIFF", err)
 	}
 	// A guest before us may have left the device with a longer header.
@@ -162,10 +170,6 @@ func (t *Tap) SetDeadline(deadline time.Time) error {
 // Close leaves the device, which loses its carrier.
 func (t *Tap) Close() error {
 	var errs []error
-	// A process that is being started has all descriptors until it executes its
-	// program: the tap would stay busy.
-	syscall.ForkLock.RLock()
-	defer syscall.ForkLock.RUnlock()
 	for _, file := range append(t.parked, t.file) {
 		if file != nil {
 			errs = append(errs, file.Close())

@@ -99,8 +99,8 @@ func TestTapErrors(t *testing.T) {
 	}
 }
 
-// A tap is free once it is closed, whatever is started meanwhile.
-func TestTapIsFreeOnceClosed(t *testing.T) {
+// A tap that was closed can be opened, whatever is started meanwhile.
+func TestOpenTapOnceClosed(t *testing.T) {
 	ns := NewTapNS(t)
 	ended, done := make(chan struct{}), make(chan struct{})
 	defer func() { close(ended); <-done }()

@@ -30,7 +30,7 @@ func TestMissingLinks(t *testing.T) {
 	}
 	pod.Pod.IP(t, "link del br-eth0")
 	until("links of the VM's network are missing")
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	_, err := h.Wait(ctx, prestart.ForNetwork)
 	if err == nil || !strings.Contains(err.Error(), "missing: br-eth0: ") || !strings.Contains(err.Error(), "run it again") {

@@ -227,7 +227,7 @@ func TestWait(t *testing.T) {
 	if err := <-got; err != nil { // the network
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	if _, err := h.Wait(ctx, prestart.ForLease); err == nil || !strings.Contains(err.Error(), "the guest has not asked") {
 		t.Errorf("nobody asked for a lease, and wait said: %v", err)

@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"syscall"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -62,13 +61,8 @@ func takeSeat(p prepare.Plan) (*seat, error) {
 	return &seat{file: os.NewFile(uintptr(fd), p.Tap.Name), mac: []byte(p.MAC)}, nil
 }
 
-// Close leaves the tap to the guest. A process that a launcher is just starting
-// has all descriptors until it executes its program: QEMU would find the tap busy.
-func (s *seat) Close() error {
-	syscall.ForkLock.RLock()
-	defer syscall.ForkLock.RUnlock()
-	return s.file.Close()
-}
+// Close leaves the tap to the guest.
+func (s *seat) Close() error { return s.file.Close() }
 
 // discover asks for a lease.
 func (s *seat) discover(ctx context.Context) (offer *dhcpv4.DHCPv4, err error) {

@@ -10,6 +10,8 @@ BENCH    ?= .
 DEMO     ?=
 IMAGE    ?= virt-launcher-net:dev
 PREFIX   ?= /usr/local
+# Kubernetes, compiled: kept outside of the checkout, since it takes a quarter of an hour.
+KIND_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/virt-launcher-net/kind
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 
 # With this tag libvirt is opened when a domain is first touched, and neither
@@ -89,12 +91,12 @@ test-pod: deps cni guest static ## run the program as a sidecar in a pod of cont
 	VLN_TEST_POD=1 $(GO) test -count=1 -v -timeout 5m ./test/pod
 
 .PHONY: test-kind
-test-kind: deps guest static ## run VMs in pods of a two-node Kubernetes cluster, as root; KEEP=1 gives a shell in it
+test-kind: deps guest static ## run VMs in pods of a two-node Kubernetes cluster, as root; KEEP=1 gives a shell in it; what it compiles is kept in KIND_DIR
 	@packages='$(KIND_PACKAGES)'; \
 	[ -n "$$(docker image ls -q kindest/node 2>/dev/null)" ] || packages+=' $(KIND_ENGINE_PACKAGES)'; \
 	$(MAKE) --no-print-directory deps DEBIAN_PACKAGES="$$packages"
-	$(GO) test -c -o build/kind/ ./test/kind
-	cd test/kind && $(SUDO) ./run.sh $(CURDIR)/build/kind $(CURDIR)/build/kind/kind.test -test.v -test.timeout 15m
+	$(GO) test -c -o build/ ./test/kind
+	cd test/kind && $(SUDO) ./run.sh $(KIND_DIR) $(CURDIR)/build/kind.test -test.v -test.timeout 15m
 
 .PHONY: test-short
 test-short: ## run the tests that need no privileges, no packages and no VM
@@ -152,5 +154,5 @@ deps: ## install the Debian packages that the demo and the tests need
 	fi
 
 .PHONY: clean
-clean: ## remove build/
+clean: ## remove build/; KIND_DIR (~/.cache/virt-launcher-net/kind) stays
 	rm -rf build

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"time"
 
 	"libvirt.org/go/libvirt"
 )
@@ -77,17 +78,21 @@ func isClosed(c <-chan struct{}) bool {
 }
 
 // Shutdown asks the guest to shut down, by ACPI or its agent, and destroys the
-// domain if it has not when ctx ends. Without an error the domain has stopped;
-// [VM.Wait] tells why.
+// domain if it has not when ctx ends: at once, without asking, if ctx has ended
+// already. Without an error the domain has stopped; [VM.Wait] tells why.
 func (v *VM) Shutdown(ctx context.Context) error {
-	err := v.call(ctx, (*libvirt.Domain).Shutdown)
+	asked := time.Now()
+	why, err := "the domain is destroyed without being asked to shut down: the context has ended", ctx.Err()
 	if err == nil {
-		err = v.Wait(ctx)
+		why, err = "libvirt can't ask the domain to shut down, destroying it", v.call(ctx, (*libvirt.Domain).Shutdown)
+	}
+	if err == nil {
+		why, err = "the domain has not shut down, destroying it", v.Wait(ctx)
 	}
 	if v.hasStopped() {
 		return nil
 	}
-	v.log.Warn("domain does not shut down, destroying it", "domain", v.name, "cause", err)
+	v.log.Warn(why, "domain", v.name, "after", time.Since(asked).Round(time.Millisecond), "cause", err)
 	return v.destroy(ctx)
 }
 

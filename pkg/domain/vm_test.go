@@ -3,9 +3,11 @@
 package domain
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"path/filepath"
 	"strings"
@@ -156,6 +158,8 @@ func TestWaitDestroyed(t *testing.T) {
 // A second signal: no time for the guest at all.
 func TestShutdownAtOnce(t *testing.T) {
 	vm := startTest(t)
+	log := &bytes.Buffer{}
+	vm.log = slog.New(slog.NewTextHandler(log, nil))
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := vm.Shutdown(ctx); err != nil {
@@ -163,6 +167,9 @@ func TestShutdownAtOnce(t *testing.T) {
 	}
 	if !vm.hasStopped() {
 		t.Error("Shutdown returned before the domain stopped")
+	}
+	if text := log.String(); !strings.Contains(text, "without being asked") || strings.Contains(text, "has not shut down") {
+		t.Errorf("the log is untrue:\n%s", text)
 	}
 }
 

@@ -7,7 +7,7 @@
 //
 //	session, err := prestart.Hook{Netns: "/proc/42/ns/net", Log: log}.Run(ctx)
 //	if err != nil { … }
-//	defer session.Close(ctx)
+//	defer session.Close(context.WithoutCancel(ctx)) // ctx has usually ended by then
 //	// The VM's NIC goes on session.Networks()[0].Tap.
 package prestart
 

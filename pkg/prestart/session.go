@@ -249,9 +249,10 @@ func (s *Session) Wait(ctx context.Context) error {
 }
 
 // Close asks the VM, if there is one, to shut down, and destroys it when that
-// takes longer than the Domain's ShutdownTimeout or ctx ends. Then it ends the
-// servers and closes all sockets. The pod's network stays prepared. Only the
-// first call does something.
+// takes longer than the Domain's ShutdownTimeout or ctx ends meanwhile. A ctx that
+// has ended before, as that of the process usually has, leaves the guest its
+// ShutdownTimeout. Then Close ends the servers and closes all sockets. The pod's
+// network stays prepared. Only the first call does something.
 func (s *Session) Close(ctx context.Context) (err error) {
 	s.closing.Do(func() { err = s.close(ctx) })
 	return err
@@ -260,6 +261,9 @@ func (s *Session) Close(ctx context.Context) (err error) {
 func (s *Session) close(ctx context.Context) error {
 	var errs []error
 	if s.vm != nil {
+		if ctx.Err() != nil {
+			ctx = context.WithoutCancel(ctx)
+		}
 		ctx, cancel := context.WithTimeout(ctx, s.hook.Domain.ShutdownTimeout)
 		defer cancel()
 		errs = append(errs, s.vm.Shutdown(ctx), s.vm.Close()) //nolint:contextcheck // Close takes none

@@ -1,0 +1,36 @@
+//go:build linux && cgo && libvirt_dlopen
+
+package prestart_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
+)
+
+// A launcher closes the session when its own context is over. The guest is asked
+// to shut down all the same, which libvirt's simulated one does.
+func TestCloseWithContextThatIsOver(t *testing.T) {
+	pod := podtest.NewPod(t, podtest.Flannel)
+	hook := prestart.Hook{
+		Netns: pod.Pod.Path(), StateDir: t.TempDir(), SkipCheck: true,
+		Domain: &prestart.Domain{
+			URI: "test:///default",
+			XML: []byte("<domain type='test'><name>close</name><memory>8192</memory><os><type>hvm</type></os></domain>"),
+		},
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	session, err := hook.Run(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	if err := session.Close(ctx); err != nil {
+		t.Error(err)
+	}
+	if err := session.Wait(t.Context()); err != nil {
+		t.Errorf("the guest did not shut down: %v", err)
+	}
+}

@@ -14,8 +14,8 @@ PREFIX   ?= /usr/local
 KIND_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/virt-launcher-net/kind
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 
-# With this tag libvirt is opened when a domain is first touched, and neither
-# its headers nor the library are needed to build.
+# With this tag libvirt is opened when the program starts, if it is there, and
+# neither its headers nor the library are needed to build.
 TAGS := -tags libvirt_dlopen
 TOOL := $(GO) tool -modfile=tools/go.mod
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
@@ -55,9 +55,12 @@ docs: ## write docs/cli.md and the manual pages from the help texts, and docs/*.
 	for picture in docs/*.dot; do dot -Tsvg "$$picture" -o "$${picture%.dot}.svg"; done
 
 .PHONY: image
-image: ## build the container image IMAGE (virt-launcher-net:dev), and IMAGE-amd64 and IMAGE-arm64, by docker or podman
-	@engine=$${ENGINE:-$$(command -v docker || command -v podman || true)}; archs='amd64 arm64'; \
-	if [ -z "$$engine" ]; then echo 'make image needs docker or podman' >&2; exit 1; fi; \
+image: ## build the container image IMAGE (virt-launcher-net:dev), and IMAGE-amd64 and IMAGE-arm64, by ENGINE (docker or podman)
+	@engine=$${ENGINE:-}; archs='amd64 arm64'; \
+	for e in docker podman; do \
+		if [ -z "$$engine" ] && $$e info >/dev/null 2>&1; then engine=$$e; fi; \
+	done; \
+	if [ -z "$$engine" ]; then echo 'make image needs a docker whose daemon runs, or podman (ENGINE=... names another engine)' >&2; exit 1; fi; \
 	export DOCKER_BUILDKIT=1; \
 	if ! $$engine build --help >/dev/null 2>&1; then \
 		export DOCKER_BUILDKIT=0; archs=$$($(GO) env GOARCH); \

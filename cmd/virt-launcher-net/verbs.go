@@ -127,7 +127,10 @@ func (p *program) domainCommand() *cobra.Command {
 		Use:   "domain FILE",
 		Short: "Put the pod's NICs into a libvirt domain's XML",
 		Long: `Read a libvirt domain's XML (- is standard input) and print it with the pod's
-NICs in it. What is there already is kept; repeating it changes nothing.`,
+NICs in it. An interface of the domain with the alias ua-INTERFACE (ua-eth0), the
+tap as its target or the VM's MAC becomes the pod's NIC and keeps its PCI address,
+boot order and driver. Without one the NIC is added. Any other interface stays; a
+warning names each that will not work in a pod. Repeating it changes nothing.`,
 		Example: example("domain vm.xml > vm-in-pod.xml", "domain --model e1000e - < vm.xml"),
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

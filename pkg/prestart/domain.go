@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/domain"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
@@ -39,10 +40,38 @@ func (h Hook) nics(plans []prepare.Plan) []domain.NIC {
 	return nics
 }
 
+// attach returns the domain's XML with the NICs of the interfaces in it. It acts in
+// the current network namespace, to warn of NICs that will not work there.
 func (h Hook) attach(xml []byte, plans []prepare.Plan) ([]byte, error) {
-	out, err := domain.Attach(xml, h.nics(plans)...)
+	nics := h.nics(plans)
+	out, err := domain.Attach(xml, nics...)
 	if err != nil {
 		return nil, fmt.Errorf("attach NICs: %w", err)
 	}
-	return out, nil
+	return out, h.warnOfForeign(xml, plans, nics)
+}
+
+// warnOfForeign logs which NICs of the domain, besides the pod's, will not work.
+func (h Hook) warnOfForeign(xml []byte, plans []prepare.Plan, nics []domain.NIC) error {
+	interfaces, err := discover.ReadInterfaces()
+	if err != nil {
+		return err
+	}
+	var devices []string
+	for _, i := range interfaces {
+		devices = append(devices, i.Name)
+	}
+	for _, p := range plans {
+		devices = append(devices, p.Bridge.Name) // it may be yet to come
+	}
+	foreign, err := domain.Foreign(xml, devices, nics...)
+	if err != nil {
+		return fmt.Errorf("look for other NICs: %w", err)
+	}
+	for _, f := range foreign {
+		if f.Problem != "" {
+			h.Log.Warn("the domain has a NIC that will not work in the pod", "nic", f.String(), "problem", f.Problem, "remedy", f.Remedy)
+		}
+	}
+	return nil
 }

@@ -66,16 +66,21 @@ func (h Hook) Discover(ctx context.Context) (pod discover.Pod, err error) {
 	}
 	h = h.withDefaults()
 	err = in(h.Netns, func() error {
-		ctx, cancel := h.waiting(ctx)
-		defer cancel()
-		recorded, err := prepare.ReadPlans(h.Log, h.StateDir)
-		if err != nil {
-			return err
-		}
-		pod, err = h.discover(ctx, recorded)
+		pod, err = h.look(ctx)
 		return err
 	})
 	return pod, err
+}
+
+// look is Discover in the current network namespace.
+func (h Hook) look(ctx context.Context) (discover.Pod, error) {
+	ctx, cancel := h.waiting(ctx)
+	defer cancel()
+	recorded, err := prepare.ReadPlans(h.Log, h.StateDir)
+	if err != nil {
+		return discover.Pod{}, err
+	}
+	return h.discover(ctx, recorded)
 }
 
 // waiting bounds what is waited for.
@@ -99,19 +104,26 @@ func (h Hook) discover(ctx context.Context, recorded []prepare.Plan) (discover.P
 }
 
 // Plan says what Prepare would do, or why it can't. It changes nothing.
-func (h Hook) Plan(ctx context.Context) ([]prepare.Plan, error) {
-	plans, err := h.discoverPlans(ctx)
-	if err != nil {
+func (h Hook) Plan(ctx context.Context) (plans []prepare.Plan, err error) {
+	if err := h.Validate(); err != nil {
 		return nil, err
 	}
-	if err := in(h.Netns, func() error { return prepare.CheckSupport(plans...) }); err != nil {
+	h = h.withDefaults()
+	err = in(h.Netns, func() (err error) {
+		if plans, err = h.plansOf(ctx); err != nil {
+			return err
+		}
+		return prepare.CheckSupport(plans...)
+	})
+	if err != nil {
 		return nil, err
 	}
 	return plans, nil
 }
 
-func (h Hook) discoverPlans(ctx context.Context) ([]prepare.Plan, error) {
-	pod, err := h.Discover(ctx)
+// plansOf says what Prepare would do, in the current network namespace.
+func (h Hook) plansOf(ctx context.Context) ([]prepare.Plan, error) {
+	pod, err := h.look(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -232,24 +244,26 @@ func (h Hook) restore(ctx context.Context) (restored []string, err error) {
 	return restored, h.forgetRestored(store)
 }
 
-// Attach returns the domain's XML with the pod's NICs in it: those of the
-// prepared interfaces, or what they will be once they are prepared with the
-// same options. It changes nothing else.
-func (h Hook) Attach(ctx context.Context, xml []byte) ([]byte, error) {
+// Attach returns the domain's XML with the pod's NICs in it, as [domain.Attach]
+// puts them in: those of the prepared interfaces, or what they will be once they
+// are prepared with the same options. It changes nothing else. Other NICs of the
+// domain stay; the log warns of each that will not work in the pod, which
+// [domain.Foreign] tells as well.
+func (h Hook) Attach(ctx context.Context, xml []byte) (out []byte, err error) {
 	if err := h.Validate(); err != nil {
 		return nil, err
 	}
 	h = h.withDefaults()
-	var plans []prepare.Plan
-	err := in(h.Netns, func() (err error) {
-		plans, err = h.prepared()
+	err = in(h.Netns, func() error {
+		plans, err := h.prepared()
+		if errors.Is(err, errNotPrepared) {
+			plans, err = h.plansOf(ctx)
+		}
+		if err != nil {
+			return err
+		}
+		out, err = h.attach(xml, plans)
 		return err
 	})
-	if errors.Is(err, errNotPrepared) {
-		plans, err = h.discoverPlans(ctx)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return h.attach(xml, plans)
+	return out, err
 }

@@ -63,12 +63,13 @@ func launch(ctx context.Context, log *slog.Logger, file, uri string) (err error)
 	defer func() {
 		err = errors.Join(err, session.Close(context.WithoutCancel(ctx)))
 	}()
-	for _, n := range session.Networks() {
-		log.Info("the VM plugs in here", "interface", n.Name, "tap", n.Tap, "mac", n.MAC, "mtu", n.MTU)
+	for _, n := range session.NICs() {
+		log.Info("the VM plugs in here", "interface", n.Interface, "tap", n.Tap, "mac", n.MAC, "mtu", n.MTU)
 	}
 
-	// Patch. The domain gets a NIC for each interface. Whatever else is in the
-	// XML stays, so this is the place for changes of your own.
+	// Patch. The domain gets a NIC for each interface, domain.Attach(xml,
+	// session.NICs()...), and the hook warns of others that will not work. Whatever
+	// else is in the XML stays, so this is the place for changes of your own.
 	if xml, err = hook.Attach(ctx, xml); err != nil {
 		return err
 	}
@@ -82,18 +83,17 @@ func launch(ctx context.Context, log *slog.Logger, file, uri string) (err error)
 		err = errors.Join(err, vm.Close())
 	}()
 
-	go reportLease(ctx, log, hook)
+	go reportLease(ctx, log, session)
 	return follow(ctx, session, vm)
 }
 
 // reportLease says when the guest has its addresses: that it is up and has a
-// working network. Session.Status has more.
-func reportLease(ctx context.Context, log *slog.Logger, hook prestart.Hook) {
-	status, err := hook.Wait(ctx, prestart.ForLease)
-	if err != nil {
+// working network. Session.Events tells each step, Session.Status has more.
+func reportLease(ctx context.Context, log *slog.Logger, session *prestart.Session) {
+	if err := session.WaitLease(ctx); err != nil {
 		return // the VM ended before
 	}
-	for name, lease := range status.Leases {
+	for name, lease := range session.Status().Leases {
 		log.Info("the guest has its lease", "interface", name, "address", lease.Address, "hostname", lease.Client.Hostname)
 	}
 }

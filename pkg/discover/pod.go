@@ -8,12 +8,10 @@ package discover
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -51,8 +49,9 @@ type Options struct {
 
 // ReadPod reads the pod's network. If the primary interface is not there yet,
 // is down or has no address, it waits for the CNI until ctx ends; the error
-// then says what is missing. Further interfaces may be without an address
-// (a CNI without IPAM).
+// then says what is missing and wraps that of ctx, and is a [NotFoundError] too if
+// an interface is not there. Further interfaces may be without an address (a CNI
+// without IPAM).
 func ReadPod(ctx context.Context, o Options) (Pod, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -140,7 +139,7 @@ func waitForInterfaces(ctx context.Context, o Options) ([]Interface, error) {
 		}
 		if err := events.Wait(ctx); err != nil {
 			if ctx.Err() != nil {
-				return nil, fmt.Errorf("wait for the CNI: %w: %s", missing, endOf(ctx))
+				return nil, fmt.Errorf("wait for the CNI: %w: %w", missing, context.Cause(ctx))
 			}
 			return nil, err
 		}
@@ -153,14 +152,6 @@ func isQuiet(ctx context.Context, events *nl.Events) bool {
 	ctx, cancel := context.WithTimeout(ctx, quiet)
 	defer cancel()
 	return events.Wait(ctx) != nil
-}
-
-// endOf says in words why a wait ended.
-func endOf(ctx context.Context) string {
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return "timed out (wait longer with --timeout, or name another --interface)"
-	}
-	return context.Cause(ctx).Error()
 }
 
 // kernel is one reading of a network namespace.
@@ -204,7 +195,7 @@ func (k kernel) interfaces(o Options) (found []Interface, missing error) {
 		}
 		l, ok := k.link(name)
 		if !ok {
-			return nil, fmt.Errorf("no interface %s in this network namespace (there are: %s)", name, k.names())
+			return nil, &NotFoundError{Interface: name, There: k.names()}
 		}
 		in := k.newInterface(l)
 		if i == 0 && !in.Up {
@@ -231,12 +222,12 @@ func (k kernel) link(name string) (nl.Link, bool) {
 	return k.links[i], true
 }
 
-func (k kernel) names() string {
+func (k kernel) names() []string {
 	var names []string
 	for _, l := range k.links {
 		names = append(names, l.Name)
 	}
-	return strings.Join(names, ", ")
+	return names
 }
 
 // defaultName picks the pod interface: that of the default route with the

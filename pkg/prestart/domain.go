@@ -1,6 +1,8 @@
 package prestart
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -27,6 +29,38 @@ type Domain struct {
 	// ShutdownTimeout is how long the guest may take to shut down before it
 	// is destroyed; 0: [DefaultShutdownTimeout].
 	ShutdownTimeout time.Duration
+}
+
+// NICs returns the guest's sides of the interfaces, the primary one first, ready
+// for [domain.Attach], [domain.QEMUArgs] and their like.
+func (s *Session) NICs() []domain.NIC { return s.hook.nics(s.plans) }
+
+// NICs returns the guest's sides of the prepared interfaces, as [Session.NICs]
+// does, or what they will be once they are prepared with the same options. It
+// changes nothing.
+func (h Hook) NICs(ctx context.Context) (nics []domain.NIC, err error) {
+	if err := h.Validate(); err != nil {
+		return nil, err
+	}
+	h = h.withDefaults()
+	err = in(h.Netns, func() error {
+		plans, err := h.preparedOrPlanned(ctx)
+		nics = h.nics(plans)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return nics, nil
+}
+
+// preparedOrPlanned acts in the current network namespace.
+func (h Hook) preparedOrPlanned(ctx context.Context) ([]prepare.Plan, error) {
+	plans, err := h.prepared()
+	if errors.Is(err, ErrNotPrepared) {
+		return h.plansOf(ctx)
+	}
+	return plans, err
 }
 
 // nics are the guest's sides of the interfaces.

@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
 	"os/signal"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/domain"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
 
@@ -38,15 +40,32 @@ func ExampleHook_Run() {
 	}
 }
 
-// A launcher that starts QEMU itself only needs to know the taps.
-func ExampleHook_Prepare() {
-	networks, err := prestart.Hook{Netns: "/proc/42/ns/net"}.Prepare(context.Background())
+// A launcher that starts QEMU itself, in the pod's namespace, and hears when the
+// guest has its address.
+func ExampleSession_NICs() {
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM)
+	defer stop()
+	hook := prestart.Hook{Netns: "/proc/42/ns/net", StateDir: "/run/vm-7"}
+	session, err := hook.Run(ctx)
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	for _, n := range networks {
-		fmt.Printf("-netdev tap,id=%s,ifname=%s,script=no,downscript=no -device virtio-net-pci,netdev=%s,mac=%s\n",
-			n.Name, n.Tap, n.Name, n.MAC)
+	defer session.Close(context.WithoutCancel(ctx))
+	args, err := domain.QEMUArgs(session.NICs()...)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	qemu := exec.CommandContext(ctx, "qemu-system-x86_64", append(args, "disk.img")...)
+	if err := hook.InNetns(qemu.Start); err != nil {
+		fmt.Println(err)
+		return
+	}
+	if err := session.WaitLease(ctx); err == nil {
+		fmt.Println("the guest has its address")
+	}
+	if err := qemu.Wait(); err != nil {
+		fmt.Println(err)
 	}
 }

@@ -13,7 +13,6 @@ package prestart
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"slices"
 	"time"
@@ -88,7 +87,7 @@ func (h Hook) waiting(ctx context.Context) (context.Context, context.CancelFunc)
 	if h.Timeout <= 0 {
 		return context.WithCancel(ctx)
 	}
-	return context.WithTimeout(ctx, h.Timeout)
+	return context.WithTimeoutCause(ctx, h.Timeout, timeoutError(h.Timeout))
 }
 
 func (h Hook) discover(ctx context.Context, recorded []prepare.Plan) (discover.Pod, error) {
@@ -255,10 +254,7 @@ func (h Hook) Attach(ctx context.Context, xml []byte) (out []byte, err error) {
 	}
 	h = h.withDefaults()
 	err = in(h.Netns, func() error {
-		plans, err := h.prepared()
-		if errors.Is(err, errNotPrepared) {
-			plans, err = h.plansOf(ctx)
-		}
+		plans, err := h.preparedOrPlanned(ctx)
 		if err != nil {
 			return err
 		}

@@ -11,6 +11,13 @@ import (
 
 var errNotNetns = errors.New("it is none; that of a process is /proc/PID/ns/net")
 
+// InNetns runs f in the pod's network namespace, on a thread that is locked for that
+// while f runs. A process that f starts (exec.Cmd.Start) is born there, as a QEMU
+// must be to open the tap; so is a socket that f opens. Goroutines that f starts
+// are elsewhere. It returns what f does, or why it can't enter the namespace, which
+// needs SYS_ADMIN. Without [Hook.Netns] f runs where the caller is.
+func (h Hook) InNetns(f func() error) error { return in(h.Netns, f) }
+
 // in runs fn in the network namespace at path, on a thread of its own; an
 // empty path is the calling thread's. Goroutines that fn starts are elsewhere:
 // whatever must be in the namespace fn opens itself.

@@ -2,16 +2,12 @@ package prestart
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"slices"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
-
-// errNotPrepared is what prepared returns where there is nothing yet.
-var errNotPrepared = errors.New("the pod's network is not prepared: run prepare first, with the same --state-dir")
 
 // prepared returns the recorded plans of the named interfaces, or all.
 func (h Hook) prepared() ([]prepare.Plan, error) {
@@ -21,7 +17,7 @@ func (h Hook) prepared() ([]prepare.Plan, error) {
 	}
 	if len(h.Interfaces) == 0 {
 		if len(recorded) == 0 {
-			return nil, cmp.Or(h.lost(""), errNotPrepared)
+			return nil, cmp.Or(h.lost(""), ErrNotPrepared)
 		}
 		return recorded, nil
 	}
@@ -29,11 +25,19 @@ func (h Hook) prepared() ([]prepare.Plan, error) {
 	for _, name := range h.Interfaces {
 		i := slices.IndexFunc(recorded, func(p prepare.Plan) bool { return p.Interface.Name == name })
 		if i < 0 {
-			return nil, cmp.Or(h.lost(name), fmt.Errorf("interface %s: %w", name, errNotPrepared))
+			return nil, cmp.Or(h.lost(name), fmt.Errorf("interface %s: %w", name, ErrNotPrepared))
 		}
 		plans = append(plans, recorded[i])
 	}
 	return plans, nil
+}
+
+func namesOf(plans []prepare.Plan) []string {
+	names := make([]string, len(plans))
+	for i, p := range plans {
+		names[i] = p.Interface.Name
+	}
+	return names
 }
 
 // lost returns a [*prepare.LostError] if the interface, or any if the name is

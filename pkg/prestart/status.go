@@ -17,9 +17,6 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/ra"
 )
 
-// ErrNobodyServes means that no process answers on the control socket.
-var ErrNobodyServes = errors.New("nobody serves this pod")
-
 // What [Hook.Wait] can wait for.
 const (
 	ForNetwork = "network" // the network is prepared, all there, and served: a guest could boot
@@ -75,7 +72,7 @@ func (h Hook) Status(ctx context.Context) (Status, error) {
 	err := in(h.Netns, func() error {
 		plans, err := h.prepared()
 		_, isLost := errors.AsType[*prepare.LostError](err)
-		if (isLost || errors.Is(err, errNotPrepared)) && len(h.Interfaces) == 0 {
+		if (isLost || errors.Is(err, ErrNotPrepared)) && len(h.Interfaces) == 0 {
 			status.Lost, err = prepare.ReadLost(h.StateDir)
 			return err
 		}

@@ -1,0 +1,152 @@
+package prestart_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/domain"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
+)
+
+// A launcher hears from its session what happens to the lease and whether the
+// network is there, without asking the control socket.
+func TestSessionEvents(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Flannel)
+	session := run(t, newHook(t, pod))
+	events := session.Events(t.Context())
+	next := func() prestart.Event {
+		t.Helper()
+		select {
+		case e, ok := <-events:
+			if !ok {
+				t.Fatal("no more events")
+			}
+			return e
+		case <-time.After(time.Minute):
+			t.Fatal("no event")
+		}
+		panic("unreachable")
+	}
+	if err := session.WaitLease(t.Context(), "eth7"); !isNotFound(err, "eth7") {
+		t.Errorf("lease of an interface that is not there: %v", err)
+	}
+	soon, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	if err := session.WaitLease(soon); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("lease of a guest that has not asked: %v", err)
+	}
+
+	guest := podtest.NewGuest(t, pod.Pod, session.Networks()[0].Tap, pod.MAC)
+	if _, err := guest.Udhcpc(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := session.WaitLease(t.Context(), "eth0"); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []dhcp.EventType{dhcp.EventOffered, dhcp.EventBound} {
+		e := next()
+		if e.Lease == nil || e.Lease.Type != want || e.Interface != "eth0" || e.Protocol != prestart.DHCPv4 || !e.Ready || e.Lease.Address.Addr() != pod.IP.Addr() {
+			t.Errorf("got %+v, want %s", e, want)
+		}
+	}
+	pod.Pod.IP(t, "link del br-eth0")
+	if e := next(); e.Lease != nil || e.Ready || e.At.IsZero() {
+		t.Errorf("the bridge is gone, and the event is %+v", e)
+	}
+
+	if err := session.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for range events { //nolint:revive // until it is closed
+	}
+}
+
+func isNotFound(err error, name string) bool {
+	e, ok := errors.AsType[*discover.NotFoundError](err)
+	return ok && e.Interface == name
+}
+
+// The session's NICs are what QEMU gets, born in the pod's namespace.
+func TestNICs(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Flannel)
+	h := newHook(t, pod)
+	h.Model = "e1000e"
+	before, err := h.NICs(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	session := run(t, h)
+	after, err := h.NICs(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, nics := range [][]domain.NIC{before, after} {
+		if !slices.EqualFunc(nics, session.NICs(), func(a, b domain.NIC) bool { return a.Tap == b.Tap && a.MAC.String() == b.MAC.String() }) {
+			t.Errorf("the hook says %+v, the session %+v", nics, session.NICs())
+		}
+	}
+	args, err := domain.QEMUArgs(session.NICs()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "ifname=tap-eth0"
+	if text := strings.Join(args, " "); !strings.Contains(text, want) || !strings.Contains(text, "e1000e") || !strings.Contains(text, pod.MAC.String()) {
+		t.Errorf("QEMU gets %s", text)
+	}
+	pidFile := filepath.Join(t.TempDir(), "pid")
+	args = append([]string{"-S", "-machine", "q35,accel=tcg", "-m", "32", "-nodefaults", "-display", "none", "-daemonize", "-pidfile", pidFile}, args...)
+	var out []byte
+	if err := h.InNetns(func() (err error) {
+		out, err = exec.CommandContext(t.Context(), "qemu-system-x86_64", args...).CombinedOutput()
+		return err
+	}); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	t.Cleanup(func() { killQEMU(t, pidFile) })
+	status, err := h.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if links := status.Interfaces[0].Links; !slices.ContainsFunc(links, func(l prestart.LinkStatus) bool { return l.Name == "tap-eth0" && l.Carrier }) {
+		t.Errorf("QEMU is not on the tap: %+v", links)
+	}
+
+	waiting := make(chan error)
+	go func() { waiting <- session.WaitLease(context.Background()) }()
+	if err := session.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-waiting; !errors.Is(err, prestart.ErrSessionClosed) {
+		t.Errorf("who waited for a lease until the session closed got %v", err)
+	}
+}
+
+func killQEMU(t *testing.T, pidFile string) {
+	t.Helper()
+	text, err := os.ReadFile(pidFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+		t.Error(err)
+	}
+}

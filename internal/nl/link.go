@@ -51,7 +51,7 @@ type Tun struct {
 	Persist    bool
 	Owner      int // uid; -1: anyone with CAP_NET_ADMIN
 	Group      int // gid; -1: likewise
-	Queues     int // queues that a process has open now
+	Queues     int // queues that a process has open now; 0 also if there can be just one
 }
 
 // Up reports whether the link is administratively up.
@@ -196,8 +196,8 @@ func (l *Link) parseTun(b []byte) error {
 			t.Owner = int(uint32Of(a.Value))
 		case nl.IFLA_TUN_GROUP:
 			t.Group = int(uint32Of(a.Value))
-		case nl.IFLA_TUN_NUM_QUEUES:
-			t.Queues = int(uint32Of(a.Value))
+		case nl.IFLA_TUN_NUM_QUEUES, nl.IFLA_TUN_NUM_DISABLED_QUEUES:
+			t.Queues += int(uint32Of(a.Value))
 		}
 	}
 	l.Tun = t

@@ -11,9 +11,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// vnetHeaderLen is sizeof(struct virtio_net_hdr), the header before each frame
-// on a tap with IFF_VNET_HDR (include/uapi/linux/virtio_net.h).
-const vnetHeaderLen = 10
+// vnetHeaderLen is sizeof(struct virtio_net_hdr_v1), the header before each frame
+// that machines with virtio 1 set on a tap with IFF_VNET_HDR
+// (include/uapi/linux/virtio_net.h). It stays on a persistent tap, which begins
+// with a shorter one.
+const vnetHeaderLen = 12
 
 // maxFrame is the largest frame on a tap with segmentation offload.
 const maxFrame = vnetHeaderLen + 14 + 1<<16
@@ -96,7 +98,6 @@ func attachQueue(fd int, name string, multi bool) (*os.File, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("ioctl TUNSETIFF", err)
 	}
-	// A guest before us may have left the device with a longer header.
 	if err := unix.IoctlSetPointerInt(fd, unix.TUNSETVNETHDRSZ, vnetHeaderLen); err != nil {
 		return nil, os.NewSyscallError("ioctl TUNSETVNETHDRSZ", err)
 	}

@@ -84,7 +84,7 @@ func (p Plan) tapOps(s state) ([]op, error) {
 	l := s.link(p.Tap.Name)
 	if l == nil {
 		return []op{
-			addTap{tap: p.Tap},
+			addTap{tap: p.Tap, again: s.link(p.Bridge.Uplink) != nil}, // which gets that name later
 			setMAC{p.Tap.Name, nil, p.Tap.MAC},
 			setMTU{p.Tap.Name, 1500, p.MTU},
 			setAddrGenMode{p.Tap.Name, 0, addrGenModeNone},
@@ -93,7 +93,7 @@ func (p Plan) tapOps(s state) ([]op, error) {
 	if err := p.Tap.matches(*l); err != nil {
 		return nil, err
 	}
-	var ops []op
+	ops := p.Tap.ownerOps(*l)
 	if !bytes.Equal(l.MAC, p.Tap.MAC) {
 		ops = append(ops, setMAC{l.Name, discover.HardwareAddr(l.MAC), p.Tap.MAC})
 	}
@@ -101,26 +101,6 @@ func (p Plan) tapOps(s state) ([]op, error) {
 		ops = append(ops, setMTU{l.Name, l.MTU, p.MTU})
 	}
 	return append(ops, silence(*l)...), nil
-}
-
-// matches says how an existing link differs from the tap.
-func (t Tap) matches(l nl.Link) error {
-	kind := l.Kind
-	if kind == "" {
-		kind = "physical link"
-	}
-	owner := Owner{-1, -1}
-	if t.Owner != nil {
-		owner = *t.Owner
-	}
-	switch {
-	case l.Tun == nil || !l.Tun.Tap:
-		return fmt.Errorf("the name %s is taken by a %s: delete it or choose another --tap-name", t.Name, kind)
-	case l.Tun.MultiQueue != (t.Queues > 1) || !l.Tun.VNetHdr || !l.Tun.Persist ||
-		max(l.Tun.Owner, -1) != max(owner.UID, -1) || max(l.Tun.Group, -1) != max(owner.GID, -1):
-		return fmt.Errorf("there is a tap %s with other queues or another owner: delete it (ip link delete %s) or choose another --tap-name", t.Name, t.Name)
-	}
-	return nil
 }
 
 // guardOps makes the guard, if there is to be one.

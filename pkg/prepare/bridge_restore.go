@@ -84,7 +84,7 @@ func (p Plan) dropPlaceholder(l nl.Link, in discover.Interface) op {
 
 func (p Plan) dropTap(s state, l nl.Link) op {
 	rebuild := sequence{
-		addTap{p.Tap, l.Index},
+		addTap{tap: p.Tap, index: l.Index},
 		setMAC{l.Name, nil, discover.HardwareAddr(l.MAC)},
 		setMTU{l.Name, 1500, l.MTU},
 		setAddrGenMode{l.Name, 0, max(0, l.AddrGenMode)},

@@ -83,7 +83,7 @@ func (s sequence) do(k *kernel) error {
 
 const tunDevice = "/dev/net/tun"
 
-func (o addTap) do(*kernel) error {
+func (o addTap) do(k *kernel) error {
 	fd, err := unix.Open(tunDevice, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return withoutTun(err)
@@ -106,18 +106,13 @@ func (o addTap) do(*kernel) error {
 	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
 		return err
 	}
-	if o.tap.Owner != nil && o.tap.Owner.UID >= 0 {
-		if err := unix.IoctlSetInt(fd, unix.TUNSETOWNER, o.tap.Owner.UID); err != nil {
-			return fmt.Errorf("set owner: %w", err)
-		}
+	if err := o.tap.keep(fd); err != nil {
+		return err
 	}
-	if o.tap.Owner != nil && o.tap.Owner.GID >= 0 {
-		if err := unix.IoctlSetInt(fd, unix.TUNSETGROUP, o.tap.Owner.GID); err != nil {
-			return fmt.Errorf("set group: %w", err)
-		}
+	if o.again {
+		k.log.Warn("the tap was missing and is made anew: a VM that had it open must be started again, or its NIC plugged in again", "tap", o.tap.Name)
 	}
-	// Last: until here the device goes away with the descriptor.
-	return unix.IoctlSetInt(fd, unix.TUNSETPERSIST, 1)
+	return nil
 }
 
 func (o addBridge) do(k *kernel) error {

@@ -57,9 +57,9 @@ func (p Plan) notForwarding(s state) string {
 	return ""
 }
 
-// InUse reports whether somebody has the tap open: it has a carrier then. A tap
-// with several queues could be opened once more, and its frames would go to
-// both.
+// InUse reports whether somebody has the tap open: it has a carrier then, or
+// queues if the carrier was taken away. A tap with several queues could be opened
+// once more, and its frames would go to both. One that is missing is not in use.
 func (p Plan) InUse() (bool, error) {
 	conn, err := nl.Open()
 	if err != nil {
@@ -71,5 +71,5 @@ func (p Plan) InUse() (bool, error) {
 		return false, err
 	}
 	l := state{links: links}.link(p.Tap.Name)
-	return l != nil && l.Carrier, nil
+	return l != nil && (l.Carrier || l.Tun != nil && l.Tun.Queues > 0), nil
 }

@@ -20,7 +20,8 @@ type op interface {
 // addTap makes a persistent tap device.
 type addTap struct {
 	tap   Tap
-	index int // of the link; 0: the kernel's choice
+	index int  // of the link; 0: the kernel's choice
+	again bool // the pod is prepared, and somebody has deleted the tap
 }
 
 func (o addTap) String() string {
@@ -28,11 +29,8 @@ func (o addTap) String() string {
 	if o.tap.Queues > 1 {
 		s += " multi_queue"
 	}
-	if o.tap.Owner != nil && o.tap.Owner.UID >= 0 {
-		s += fmt.Sprintf(" user %d", o.tap.Owner.UID)
-	}
-	if o.tap.Owner != nil && o.tap.Owner.GID >= 0 {
-		s += fmt.Sprintf(" group %d", o.tap.Owner.GID)
+	if owner := o.tap.owner(); owner != (Owner{-1, -1}) {
+		s += " " + owner.String()
 	}
 	return s
 }

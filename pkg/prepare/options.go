@@ -2,6 +2,7 @@ package prepare
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -28,6 +29,18 @@ type Options struct {
 type Owner struct {
 	UID int `json:"uid"`
 	GID int `json:"gid"`
+}
+
+// String is in the words of ip(8).
+func (o Owner) String() string {
+	var words []string
+	if o.UID >= 0 {
+		words = append(words, fmt.Sprintf("user %d", o.UID))
+	}
+	if o.GID >= 0 {
+		words = append(words, fmt.Sprintf("group %d", o.GID))
+	}
+	return cmp.Or(strings.Join(words, " "), "nobody")
 }
 
 const (

@@ -10,7 +10,8 @@ import (
 )
 
 // missingRemedy is the way out when links are missing.
-const missingRemedy = "end virt-launcher-net and run it again, which makes bridge and tap anew; if the uplink is gone, make the pod anew"
+const missingRemedy = "end virt-launcher-net and run it again, which makes bridge and tap anew; " +
+	"a VM whose tap was deleted must then be started again, or its NIC plugged in again; if the uplink is gone, make the pod anew"
 
 // links keeps which links of the VM's network are missing: somebody may delete
 // them, and the servers would hear of the tap only.

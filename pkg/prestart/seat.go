@@ -33,32 +33,16 @@ type seat struct {
 	mac  net.HardwareAddr
 }
 
-// vnetHeader is the length of struct virtio_net_hdr in front of each frame
-// (linux/virtio_net.h); all zero: nothing is left to the other side.
-const vnetHeader = 10
-
 // takeSeat opens the tap as QEMU does.
 func takeSeat(p prepare.Plan) (*seat, error) {
-	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	file, err := p.Tap.Open()
+	if errors.Is(err, unix.EBUSY) {
+		err = fmt.Errorf("open tap %s: %w", p.Tap.Name, ErrTapInUse)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("open /dev/net/tun: %w", err)
+		return nil, err
 	}
-	req, err := unix.NewIfreq(p.Tap.Name)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open tap %s: %w", p.Tap.Name, err), unix.Close(fd))
-	}
-	flags := uint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
-	if p.Tap.Queues > 1 {
-		flags |= unix.IFF_MULTI_QUEUE
-	}
-	req.SetUint16(flags)
-	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
-		if errors.Is(err, unix.EBUSY) {
-			err = ErrTapInUse
-		}
-		return nil, errors.Join(fmt.Errorf("open tap %s: %w", p.Tap.Name, err), unix.Close(fd))
-	}
-	return &seat{file: os.NewFile(uintptr(fd), p.Tap.Name), mac: []byte(p.MAC)}, nil
+	return &seat{file: file, mac: []byte(p.MAC)}, nil
 }
 
 // Close leaves the tap to the guest.
@@ -144,10 +128,10 @@ func arpRequest(mac net.HardwareAddr, from, to netip.Addr) []byte {
 // ask sends a frame, again and again if need be, until isAnswer says yes to one
 // that came back, or ctx ends.
 func (s *seat) ask(ctx context.Context, frame []byte, isAnswer func([]byte) bool) error {
-	stop := context.AfterFunc(ctx, func() { _ = s.file.SetReadDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { _ = s.file.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	question := append(make([]byte, vnetHeader), frame...)
-	buf := make([]byte, vnetHeader+1<<16)
+	question := append(make([]byte, prepare.VNetHeader), frame...)
+	buf := make([]byte, prepare.VNetHeader+1<<16)
 	for wait := resendAfter; ; wait *= 2 {
 		if _, err := s.file.Write(question); err != nil {
 			return fmt.Errorf("send: %w", err)
@@ -163,7 +147,7 @@ func (s *seat) ask(ctx context.Context, frame []byte, isAnswer func([]byte) bool
 			if err != nil {
 				return fmt.Errorf("receive: %w", err)
 			}
-			if n > vnetHeader && isAnswer(buf[vnetHeader:n]) {
+			if n > prepare.VNetHeader && isAnswer(buf[prepare.VNetHeader:n]) {
 				return nil
 			}
 		}

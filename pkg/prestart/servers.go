@@ -119,11 +119,19 @@ func (s *servers) serve(ctx context.Context, running *errgroup.Group, h Hook) {
 			h.remember(s.plan, suffix, server, events)
 			return nil
 		})
-		running.Go(func() error { return server.Serve(ctx) })
+		running.Go(func() error { return tapAdvice(server.Serve(ctx)) })
 	}
 	if s.router != nil {
-		running.Go(func() error { return s.router.Serve(ctx) })
+		running.Go(func() error { return tapAdvice(s.router.Serve(ctx)) })
 	}
+}
+
+// tapAdvice says what to do where the tap was deleted under a server.
+func tapAdvice(err error) error {
+	if errors.Is(err, dhcp.ErrGone) { // which is that of the other servers, too
+		return fmt.Errorf("%w: %w", err, prepare.ErrTapMissing)
+	}
+	return err
 }
 
 func (s *servers) close() error {

@@ -38,11 +38,19 @@ func (p Plan) Network() Network {
 	}
 }
 
-// Apply makes the plans so, all of them or none: on error, and if ctx ends,
-// the namespace is as before. Plans are recorded in the store first. Where a
-// plan is applied already, or was in part when a process was killed, only what
-// is missing is done; a plan that differs from the recorded one is refused. A
-// nil log is silent.
+// Apply makes the plans so, all of them or none. Plans are recorded in the store
+// first, and marked there when the last change is done. Where a plan is applied
+// already, or was in part when a process was killed, only what is missing is
+// done; a plan that differs from the recorded one is refused.
+//
+// On error, and if ctx ends, the namespace is as before, but for two things. An
+// interface that an earlier apply or restore left half done is as the CNI left
+// it. A port guard that was made whole on an interface that was prepared stays,
+// so that its VM is never without.
+//
+// What is applied is what the store has afterwards: beside other interfaces that
+// are prepared, a plan is completed by what their records know. A nil log is
+// silent.
 func Apply(ctx context.Context, log *slog.Logger, store *Store, plans ...Plan) error {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -64,6 +72,9 @@ func Apply(ctx context.Context, log *slog.Logger, store *Store, plans ...Plan) e
 	}
 	if len(ops) == 0 {
 		log.Debug("the network is prepared already")
+		if err := store.mark(records, true); err != nil { // an older program's, or one of a process that was killed just before it
+			log.Warn("can't mark the network as prepared: if a repair fails, it may be taken for half done", "error", err)
+		}
 		return nil
 	}
 	k, err := newKernel(log)
@@ -74,18 +85,19 @@ func Apply(ctx context.Context, log *slog.Logger, store *Store, plans ...Plan) e
 	if err := devicesSupported(k.conn, ops); err != nil {
 		return fmt.Errorf("prepare: %w", err)
 	}
-	for _, r := range records {
-		if r.Namespace, err = currentNamespace(); err != nil {
-			return err
-		}
-		if err := store.save(r); err != nil {
-			return errors.Join(err, forget(store, recorded, records))
+	if err := store.mark(before.fresh(records), false); err != nil {
+		return errors.Join(err, forget(store, recorded, records))
+	}
+	err = k.execute(ctx, ops)
+	if err == nil {
+		if err = store.mark(records, true); err != nil {
+			err = errors.Join(err, k.undo(ops))
 		}
 	}
-	if err := k.execute(ctx, ops); err != nil {
-		return errors.Join(err, k.withdraw(context.WithoutCancel(ctx), store, before, recorded, records))
+	if err != nil {
+		return errors.Join(err, k.withdraw(context.WithoutCancel(ctx), store, recorded, before.fresh(records)))
 	}
-	for _, p := range plans {
+	for _, p := range plansOf(records) {
 		log.Info("prepared", "interface", p.Interface.Name, "uplink", p.Bridge.Uplink, "bridge", p.Bridge.Name, "tap", p.Tap.Name,
 			"mac", p.MAC, "addresses", p.Addresses(), "guard", p.Guard)
 	}
@@ -94,32 +106,42 @@ func Apply(ctx context.Context, log *slog.Logger, store *Store, plans ...Plan) e
 
 // planned returns everything that is to do, and the records that go with it.
 func planned(s state, recorded []record, plans []Plan) ([]op, []record, error) {
-	var records []record
-	knobs := s.knobs
-	if len(recorded) > 0 { // they are the namespace's, and turned off already
-		knobs = recorded[0].Knobs
+	current, err := currentNamespace()
+	if err != nil {
+		return nil, nil, err
+	}
+	knobs, order := s.knobs, 0
+	for _, r := range recorded {
+		knobs = r.Knobs // they are the namespace's, and turned off already
+		order = max(order, r.Order+1)
 	}
 	others := slices.DeleteFunc(plansOf(recorded), func(o Plan) bool {
 		return slices.ContainsFunc(plans, func(p Plan) bool { return p.Interface.Name == o.Interface.Name })
 	})
-	whole := make([]Plan, len(plans))
-	for i, p := range plans {
+	var records []record
+	for _, p := range plans {
 		name := p.Interface.Name
-		p = p.inherit(s, others)
-		whole[i] = p
-		r := record{Version: recordVersion, Order: i, Knobs: knobs, Plan: p}
-		if n := slices.IndexFunc(recorded, func(r record) bool { return r.Plan.Interface.Name == name }); n >= 0 {
-			was := recorded[n]
-			if d := differences(was.Plan, p); len(d) > 0 && was.Plan.touched(s) {
+		r := record{Version: recordVersion, Namespace: current, Knobs: knobs, Applied: new(bool)}
+		n := slices.IndexFunc(recorded, func(r record) bool { return r.Plan.Interface.Name == name })
+		switch {
+		case n < 0:
+			if err := p.namesFree(s); err != nil {
+				return nil, nil, fmt.Errorf("prepare %s: %w", name, err)
+			}
+			r.Order, r.Plan = order, p.inherit(s, others)
+			order++
+		case recorded[n].Plan.touched(s):
+			if d := differences(recorded[n].Plan, p); len(d) > 0 {
 				return nil, nil, fmt.Errorf("prepare %s: it is prepared with other options, and changing them would cut off its VM: %s; "+
 					"use the same options, or stop the VM and run restore first", name, strings.Join(d, ", "))
 			}
-		} else if err := p.namesFree(s); err != nil {
-			return nil, nil, fmt.Errorf("prepare %s: %w", name, err)
+			r = recorded[n]
+		default:
+			r.Order, r.Plan = recorded[n].Order, p.inherit(s, others)
 		}
 		records = append(records, r)
 	}
-	ops, err := applyOps(s, whole, others)
+	ops, err := applyOps(s, plansOf(records), others)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -147,27 +169,14 @@ func (p Plan) namesFree(s state) error {
 	return nil
 }
 
-// withdraw ends a failed apply. What it had done is undone; an interface that
-// an earlier, killed apply left half done is put back too. One that was whole,
-// with perhaps a VM running, keeps what it had.
-func (k *kernel) withdraw(ctx context.Context, store *Store, before state, recorded, records []record) error {
-	var partial []record
-	for _, r := range records {
-		// The placeholder comes last.
-		if ops, err := r.Plan.placeholderOps(before); err != nil || len(ops) > 0 {
-			partial = append(partial, r)
-		}
-	}
+// withdraw ends a failed apply, whose changes are undone: interfaces that were
+// not prepared are put back, also from what an earlier, killed apply left half
+// done. One that was whole, with perhaps a VM running, keeps what it had.
+func (k *kernel) withdraw(ctx context.Context, store *Store, recorded, partial []record) error {
 	if len(partial) == 0 {
 		return nil
 	}
-	staying := slices.Clone(records)
-	for _, r := range recorded {
-		if !hasRecord(records, r) {
-			staying = append(staying, r)
-		}
-	}
-	staying = slices.DeleteFunc(staying, func(r record) bool { return hasRecord(partial, r) })
+	staying := slices.DeleteFunc(slices.Clone(recorded), func(r record) bool { return hasRecord(partial, r) })
 	if err := k.putBack(ctx, partial, staying); err != nil {
 		return fmt.Errorf("restore: %w", err)
 	}
@@ -216,8 +225,11 @@ func Restore(ctx context.Context, log *slog.Logger, store *Store, names ...strin
 	}
 	defer k.conn.Close()
 	staying := slices.DeleteFunc(slices.Clone(recorded), func(r record) bool { return hasRecord(records, r) })
+	if err := store.mark(records, false); err != nil { // what is half put back is not whole
+		log.Warn("can't mark the network as half put back: if this is killed, restore it again", "error", err)
+	}
 	if err := k.putBack(ctx, records, staying); err != nil {
-		return fmt.Errorf("restore: %w", err)
+		return errors.Join(fmt.Errorf("restore: %w", err), store.saveAll(records))
 	}
 	for _, r := range records {
 		log.Info("restored", "interface", r.Plan.Interface.Name)

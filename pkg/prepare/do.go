@@ -33,17 +33,25 @@ func (k *kernel) execute(ctx context.Context, ops []op) error {
 		if err == nil {
 			continue
 		}
-		err = fmt.Errorf("%s: %w", headline(o), explain(err))
-		for _, done := range slices.Backward(ops[:i]) {
-			undo := done.inverse()
-			k.log.Debug("undo", "do", undo.String())
-			if e := undo.do(k); e != nil {
-				err = errors.Join(err, fmt.Errorf("undo: %s: %w", headline(undo), e))
-			}
-		}
-		return err
+		return errors.Join(fmt.Errorf("%s: %w", headline(o), explain(err)), k.undo(ops[:i]))
 	}
 	return nil
+}
+
+// undo undoes ops that are done, last first.
+func (k *kernel) undo(ops []op) error {
+	var errs []error
+	for _, done := range slices.Backward(ops) {
+		undo := done.inverse()
+		if undo == nil {
+			continue
+		}
+		k.log.Debug("undo", "do", undo.String())
+		if err := undo.do(k); err != nil {
+			errs = append(errs, fmt.Errorf("undo: %s: %w", headline(undo), err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // headline is an op's first line.

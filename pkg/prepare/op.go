@@ -10,7 +10,7 @@ import (
 
 // op is one change of the namespace. It is data: its String is the change in
 // the words of ip(8), bridge(8), nft(8) or sysctl(8), and it knows the change
-// that undoes it. do is in do.go.
+// that undoes it; nil: it stays. do is in do.go.
 type op interface {
 	fmt.Stringer
 	do(k *kernel) error
@@ -76,7 +76,9 @@ func (s sequence) String() string {
 func (s sequence) inverse() op {
 	var inv sequence
 	for _, o := range slices.Backward(s) {
-		inv = append(inv, o.inverse())
+		if undo := o.inverse(); undo != nil {
+			inv = append(inv, undo)
+		}
 	}
 	return inv
 }

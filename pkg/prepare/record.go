@@ -25,11 +25,14 @@ const recordVersion = 1
 // record is what is written down before the first change: the kernel forgets
 // the pod's routes once its interface is rewired.
 type record struct {
-	Version   int               `json:"version"`
-	Namespace namespace         `json:"namespace"`
-	Order     int               `json:"order"` // 0: the primary interface
-	Knobs     map[string]string `json:"sysctls,omitempty"`
-	Plan      Plan              `json:"plan"`
+	Version   int       `json:"version"`
+	Namespace namespace `json:"namespace"`
+	Order     int       `json:"order"` // the lowest is the primary interface's
+	// Applied is set once the last change of an apply is done, and cleared before
+	// a restore begins. nil: an older program wrote the record.
+	Applied *bool             `json:"applied,omitempty"`
+	Knobs   map[string]string `json:"sysctls,omitempty"`
+	Plan    Plan              `json:"plan"`
 }
 
 // namespace identifies a network namespace over the node's lifetime.

@@ -36,6 +36,9 @@ func (v statusView) writeText(w io.Writer) {
 		for _, l := range i.Links {
 			fmt.Fprintf(w, "link\t%s\t%s\n", l.Name, linkWords(l))
 		}
+		for _, d := range i.Differences {
+			fmt.Fprintf(w, "not as planned\t%s: %s\n", d, d.Remedy)
+		}
 		if i.Lease != nil {
 			writeLease(w, "lease", *i.Lease)
 		}
@@ -58,8 +61,8 @@ func (v statusView) writeText(w io.Writer) {
 
 func notReady(s *prestart.SessionStatus) string {
 	switch {
-	case len(s.Missing) > 0:
-		return ", not ready: links are missing"
+	case len(s.Differences) > 0:
+		return ", not ready: the network is not as planned"
 	case !s.Ready:
 		return ", not ready yet"
 	}
@@ -80,6 +83,7 @@ func linkWords(l prestart.LinkStatus) string {
 	if l.Master != "" {
 		words = append(words, "port of "+l.Master)
 	}
+	words = append(words, fmt.Sprintf("MTU %d", l.MTU))
 	return strings.Join(words, ", ")
 }
 

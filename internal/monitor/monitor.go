@@ -123,14 +123,11 @@ func (m *Monitor) ready(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, "starting", http.StatusServiceUnavailable)
 		return
 	}
-	switch status := s.Status(); {
-	case len(status.Missing) > 0:
-		http.Error(w, "links are missing: "+strings.Join(status.Missing, ", "), http.StatusServiceUnavailable)
-	case !status.Ready:
-		http.Error(w, "the network is not ready yet", http.StatusServiceUnavailable)
-	default:
-		_, _ = io.WriteString(w, "ok\n") // whoever asked has gone
+	if why := s.Status().NotReady(); why != "" {
+		http.Error(w, why, http.StatusServiceUnavailable)
+		return
 	}
+	_, _ = io.WriteString(w, "ok\n") // whoever asked has gone
 }
 
 // Close ends it, cutting off whoever is still reading.

@@ -95,9 +95,9 @@ func TestMonitor(t *testing.T) {
 	if _, body := get("/metrics"); strings.Contains(body, "guard_dropped") {
 		t.Errorf("counters that could not be read are there:\n%s", body)
 	}
-	status.Missing = []string{"up-eth0"}
-	expect("/readyz", http.StatusServiceUnavailable, "links are missing: up-eth0")
-	status.Missing = nil
+	status.Differences = []prepare.Difference{{Interface: "eth0", What: "br-eth0", Is: "down", Want: "up", Remedy: "prepare again"}}
+	expect("/readyz", http.StatusServiceUnavailable, "eth0: br-eth0 is down, not up: prepare again")
+	status.Differences = nil
 	status.Ready, status.StartSeconds, guardErr = true, 0.02, nil
 	expect("/readyz", http.StatusOK)
 	expect("/metrics", http.StatusOK,

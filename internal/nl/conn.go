@@ -75,6 +75,9 @@ func (c *Conn) execute(msgType, flags int, resType uint16, data ...nl.NetlinkReq
 	}
 }
 
+// maxDiscarded is more than fits into the buffer of a socket at any time.
+const maxDiscarded = 4096
+
 // Events tells that something in the network namespace changed.
 type Events struct {
 	socket *nl.NetlinkSocket
@@ -108,6 +111,23 @@ func (e *Events) Wait(ctx context.Context) error {
 			return fmt.Errorf("receive route netlink event: %w", err)
 		}
 	}
+}
+
+// Discard forgets what has changed until now: the next Wait tells of later changes
+// only.
+func (e *Events) Discard() error {
+	var b [1]byte // what does not fit is lost, as is meant
+	// Whoever makes changes faster than they can be forgotten must not keep us.
+	for range maxDiscarded {
+		switch _, _, err := unix.Recvfrom(e.socket.GetFd(), b[:], unix.MSG_DONTWAIT); {
+		case errors.Is(err, unix.EAGAIN):
+			return nil
+		case err == nil, errors.Is(err, unix.EINTR), errors.Is(err, unix.ENOBUFS):
+		default:
+			return fmt.Errorf("receive route netlink event: %w", err)
+		}
+	}
+	return nil
 }
 
 // Close closes the subscription.

@@ -57,6 +57,10 @@ type Tun struct {
 // Up reports whether the link is administratively up.
 func (l Link) Up() bool { return l.Flags&unix.IFF_UP != 0 }
 
+// Running reports whether the link is up and connected, and its users know: the
+// kernel tells them a moment after Carrier has changed.
+func (l Link) Running() bool { return l.Flags&unix.IFF_RUNNING != 0 }
+
 // ARP reports whether the link resolves neighbours.
 func (l Link) ARP() bool { return l.Flags&unix.IFF_NOARP == 0 }
 

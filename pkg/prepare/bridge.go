@@ -152,6 +152,12 @@ func silentBridge(s state, name string, mac discover.HardwareAddr, mtu int, flag
 		return nil, fmt.Errorf("the name %s is taken by a link of kind %q: delete it or choose another %s", name, l.Kind, flag)
 	}
 	ops := silence(*l)
+	if !bytes.Equal(l.MAC, mac) {
+		ops = append(ops, setMAC{name, discover.HardwareAddr(l.MAC), mac})
+	}
+	if l.MTU != mtu {
+		ops = append(ops, setMTU{name, l.MTU, mtu})
+	}
 	if !l.Up() {
 		ops = append(ops, setUp{name, true})
 	}

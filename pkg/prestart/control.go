@@ -14,6 +14,7 @@ import (
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp6"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/ra"
 )
 
@@ -25,8 +26,11 @@ type SessionStatus struct {
 	PID     int       `json:"pid"`
 	Version string    `json:"version,omitempty"`
 	Since   time.Time `json:"since"`
-	Ready   bool      `json:"ready"`             // a guest could boot
-	Missing []string  `json:"missing,omitempty"` // links of the VM's network that are not there
+	Ready   bool      `json:"ready"` // a guest could boot, and the network is as planned
+	// Differences are what is not as planned; Missing are the links among it that
+	// are not there at all.
+	Differences []prepare.Difference `json:"differences,omitempty"`
+	Missing     []string             `json:"missing,omitempty"`
 	// PrepareSeconds is how long it took to discover and prepare the network
 	// (or to find it prepared), StartSeconds until a guest could boot.
 	PrepareSeconds float64 `json:"prepareSeconds"`
@@ -110,7 +114,7 @@ func (s *Session) waitFor(ctx context.Context, condition string) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	if err := s.links.waitForAll(ctx); err != nil || condition == ForNetwork {
+	if err := s.watch.waitUntilPlanned(ctx); err != nil || condition == ForNetwork {
 		return err
 	}
 	for _, on := range s.servers {

@@ -25,7 +25,7 @@ type Session struct {
 	hook     Hook
 	plans    []prepare.Plan
 	servers  []*servers // of each plan
-	links    *links
+	watch    *watch
 	vm       *domain.VM
 	control  *control
 	since    time.Time
@@ -127,7 +127,7 @@ func (h Hook) open(ctx context.Context, since time.Time, pod discover.Pod, plans
 		}
 		s.servers = append(s.servers, on)
 	}
-	if s.links, err = openLinks(h.Log, plans); err != nil {
+	if s.watch, err = openWatch(h.Log, plans); err != nil {
 		return nil, err
 	}
 	if s.control, err = listenControl(ctx, h.StateDir); err != nil {
@@ -147,7 +147,7 @@ func (s *Session) serve(ctx context.Context) {
 	}
 	s.running.Go(func() error { return s.control.serve(ctx, s) })
 	s.running.Go(func() error {
-		s.links.follow(ctx)
+		s.watch.follow(ctx)
 		return nil
 	})
 }
@@ -279,18 +279,19 @@ func (s *Session) closeSockets() error {
 	for _, on := range s.servers {
 		errs = append(errs, on.close())
 	}
-	if s.links != nil {
-		s.links.close()
+	if s.watch != nil {
+		s.watch.close()
 	}
 	return errors.Join(errs...)
 }
 
 // Status is what only the session knows: how far it is, and the leases.
 func (s *Session) Status() SessionStatus {
-	missing, _ := s.links.state()
+	differences, _ := s.watch.differences()
 	isReady := s.isReady.Load()
 	status := SessionStatus{
-		PID: os.Getpid(), Version: s.hook.Version, Since: s.since, Ready: isReady && len(missing) == 0, Missing: missing,
+		PID: os.Getpid(), Version: s.hook.Version, Since: s.since, Ready: isReady && len(differences) == 0,
+		Differences: differences, Missing: missing(differences),
 		Leases: map[string]journal.Status{}, Leases6: map[string]journal.Status{}, Routers: map[string]ra.Status{},
 		PrepareSeconds: s.prepared.Sub(s.since).Seconds(),
 	}

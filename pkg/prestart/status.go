@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
+	"slices"
 
 	"github.com/fsnotify/fsnotify"
 
@@ -44,6 +44,8 @@ type ServerStatus struct {
 type InterfaceStatus struct {
 	prepare.Network
 	Links []LinkStatus `json:"links"`
+	// Differences are what is not as planned.
+	Differences []prepare.Difference `json:"differences,omitempty"`
 	// None: nobody serves, or there is nothing to lease.
 	Lease  *dhcp.Status  `json:"lease,omitempty"`
 	Lease6 *dhcp6.Status `json:"lease6,omitempty"`
@@ -83,9 +85,14 @@ func (h Hook) Status(ctx context.Context) (Status, error) {
 		if err != nil {
 			return err
 		}
+		differences, err := prepare.Differences(plans...)
+		if err != nil {
+			return err
+		}
 		status.Prepared = true
 		for _, p := range plans {
 			i := InterfaceStatus{Network: p.Network(), Links: linksOf(p, now)}
+			i.addDifferences(differences)
 			i.Counters, err = p.GuardCounters()
 			if err != nil { // the rest can be told without privileges
 				i.GuardError = err.Error()
@@ -109,6 +116,7 @@ func (s *Status) add(session SessionStatus, err error) {
 	}
 	s.Server = ServerStatus{Alive: true, SessionStatus: &session}
 	for i, in := range s.Interfaces {
+		s.Interfaces[i].addDifferences(session.Differences)
 		if lease, ok := session.Leases[in.Name]; ok {
 			s.Interfaces[i].Lease = &lease
 		}
@@ -117,6 +125,15 @@ func (s *Status) add(session SessionStatus, err error) {
 		}
 		if router, ok := session.Routers[in.Name]; ok {
 			s.Interfaces[i].Router = &router
+		}
+	}
+}
+
+// addDifferences adds those of the interface that are not known yet.
+func (i *InterfaceStatus) addDifferences(differences []prepare.Difference) {
+	for _, d := range differences {
+		if d.Interface == i.Name && !slices.Contains(i.Differences, d) {
+			i.Differences = append(i.Differences, d)
 		}
 	}
 }
@@ -192,10 +209,8 @@ func (h Hook) soFar(ctx context.Context) string {
 	switch {
 	case err != nil:
 		return err.Error()
-	case len(status.Missing) > 0:
-		return fmt.Sprintf("links of the VM's network are missing: %s: %s", strings.Join(status.Missing, ", "), missingRemedy)
-	case !status.Ready:
-		return "the network is not ready yet"
+	case status.NotReady() != "":
+		return status.NotReady()
 	}
 	return "the guest has not asked for all its addresses"
 }

@@ -1,0 +1,169 @@
+package prestart
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
+)
+
+// lasting is how long a difference that nobody told of has to be there to be
+// logged: who asks may see a prepare half way.
+const lasting = time.Second
+
+// watch keeps how the pod differs from the plans of a session.
+type watch struct {
+	pod *prepare.Watch
+	log *slog.Logger
+
+	mu      sync.Mutex
+	inPod   []prepare.Difference
+	set     map[string]prepare.Difference // others, by their names
+	since   time.Time                     // when either changed
+	changed chan struct{}                 // closed when either changes
+	logged  []prepare.Difference
+	closed  bool
+}
+
+// openWatch looks at the current network namespace. Close it.
+func openWatch(log *slog.Logger, plans []prepare.Plan) (*watch, error) {
+	pod, err := prepare.OpenWatch(plans...)
+	if err != nil {
+		return nil, err
+	}
+	w := &watch{pod: pod, log: log, set: map[string]prepare.Difference{}, changed: make(chan struct{})}
+	if err := w.look(); err != nil {
+		pod.Close()
+		return nil, err
+	}
+	w.report() // nobody else has it yet
+	return w, nil
+}
+
+// look reads what differs now.
+func (w *watch) look() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return nil
+	}
+	found, err := w.pod.Look()
+	if err != nil {
+		return err
+	}
+	if !slices.Equal(found, w.inPod) {
+		w.inPod = found
+		w.announce()
+	}
+	return nil
+}
+
+// Set keeps a difference that is not seen in the network namespace, in the place
+// of the one of the same name; nil takes it away.
+func (w *watch) Set(name string, d *prepare.Difference) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	was, had := w.set[name]
+	switch {
+	case d == nil && !had, d != nil && had && *d == was:
+		return
+	case d == nil:
+		delete(w.set, name)
+	default:
+		w.set[name] = *d
+	}
+	w.announce()
+	w.report()
+}
+
+// announce wakes those who wait. The lock is held.
+func (w *watch) announce() {
+	w.since = time.Now()
+	close(w.changed)
+	w.changed = make(chan struct{})
+}
+
+// report logs what is new since it last did. The lock is held.
+func (w *watch) report() {
+	now := w.all()
+	for _, d := range now {
+		if !slices.Contains(w.logged, d) {
+			w.log.Error("the VM's network is not as planned", "interface", d.Interface, "what", d.What, "is", d.Is, "want", d.Want, "remedy", d.Remedy)
+		}
+	}
+	if len(now) == 0 && len(w.logged) > 0 {
+		w.log.Info("the VM's network is as planned again")
+	}
+	w.logged = now
+}
+
+// all are all differences. The lock is held.
+func (w *watch) all() []prepare.Difference {
+	all := slices.Clone(w.inPod)
+	for _, name := range slices.Sorted(maps.Keys(w.set)) {
+		all = append(all, w.set[name])
+	}
+	return all
+}
+
+// follow looks at each change until ctx ends. Not to know any more is no reason
+// to end what serves the VM.
+func (w *watch) follow(ctx context.Context) {
+	for {
+		err := w.pod.Wait(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if err == nil {
+			err = w.look()
+		}
+		if err != nil {
+			w.log.Warn("can't watch the VM's network any more", "error", err)
+			return
+		}
+		w.mu.Lock()
+		w.report()
+		w.mu.Unlock()
+	}
+}
+
+// differences returns what differs now, and what is closed when that changes.
+func (w *watch) differences() ([]prepare.Difference, <-chan struct{}) {
+	_ = w.look() // follow tells of an error; what was seen last is told then
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if time.Since(w.since) > lasting { // what has no events, such as a sysctl
+		w.report()
+	}
+	return w.all(), w.changed
+}
+
+// waitUntilPlanned blocks until nothing differs, or ctx ends.
+func (w *watch) waitUntilPlanned(ctx context.Context) error {
+	again := time.NewTicker(lasting)
+	defer again.Stop()
+	for {
+		found, changed := w.differences()
+		if len(found) == 0 {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-again.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// close leaves what was seen last.
+func (w *watch) close() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.closed = true
+	w.pod.Close()
+}

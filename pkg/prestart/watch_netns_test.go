@@ -1,0 +1,165 @@
+package prestart_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
+)
+
+// damage is what somebody does to a prepared pod under its VM.
+type damage struct {
+	do    func(t *testing.T, pod *podtest.Pod)
+	says  []string // each about one difference
+	heals func(t *testing.T, pod *podtest.Pod)
+}
+
+func inPod(lines ...string) func(*testing.T, *podtest.Pod) {
+	return func(t *testing.T, pod *podtest.Pod) { pod.Pod.IP(t, lines...) }
+}
+
+func bridgeLink(args string) func(*testing.T, *podtest.Pod) {
+	return func(t *testing.T, pod *podtest.Pod) {
+		pod.Pod.Run(t, "bridge", append([]string{"link"}, strings.Fields(args)...)...)
+	}
+}
+
+func onNode(line string) func(*testing.T, *podtest.Pod) {
+	return func(t *testing.T, pod *podtest.Pod) { pod.Node.IP(t, strings.ReplaceAll(line, "LINK", pod.NodeLink)) }
+}
+
+// Whoever changes what the VM's packets pass through is noticed, by the log, by
+// those who wait and by status; and so is who puts it right.
+func TestDamagedPodIsNotReady(t *testing.T) {
+	for name, d := range map[string]damage{
+		"bridge down":         {do: inPod("link set br-eth0 down"), says: []string{"br-eth0 is down, not up"}},
+		"bridge deleted":      {do: inPod("link del br-eth0"), says: []string{"br-eth0 is missing", "tap-eth0 is no port", "up-eth0 is no port"}},
+		"bridge's MAC":        {do: inPod("link set br-eth0 address 02:00:00:00:00:99"), says: []string{"br-eth0 is of MAC 02:00:00:00:00:99"}},
+		"bridge's MTU":        {do: inPod("link set br-eth0 mtu 1300"), says: []string{"br-eth0 is of MTU 1300"}},
+		"uplink down":         {do: inPod("link set up-eth0 down"), says: []string{"up-eth0 is down, not up"}},
+		"uplink taken out":    {do: inPod("link set up-eth0 nomaster"), says: []string{"up-eth0 is no port, not a port of br-eth0"}},
+		"uplink's MTU":        {do: inPod("link set up-eth0 mtu 1400"), says: []string{"up-eth0 is of MTU 1400"}},
+		"uplink's MAC":        {do: inPod("link set up-eth0 address 02:00:00:00:00:99"), says: []string{"up-eth0 is of MAC 02:00:00:00:00:99"}},
+		"uplink renamed":      {do: inPod("link set up-eth0 down", "link set up-eth0 name eth9", "link set eth9 up"), says: []string{"up-eth0 is missing, not the pod's interface, which is eth9 now"}},
+		"uplink learns":       {do: inPod("link set up-eth0 type bridge_slave learning on"), says: []string{"up-eth0 is a port that learns"}},
+		"uplink disabled":     {do: bridgeLink("set dev up-eth0 state 0"), says: []string{"up-eth0 is disabled, not forwarding: bridge link"}, heals: bridgeLink("set dev up-eth0 state 3")},
+		"node's end down":     {do: onNode("link set LINK down"), says: []string{"up-eth0 is without carrier", "on the node"}, heals: onNode("link set LINK up")},
+		"tap down":            {do: inPod("link set tap-eth0 down"), says: []string{"tap-eth0 is down, not up"}},
+		"tap taken out":       {do: inPod("link set tap-eth0 nomaster"), says: []string{"tap-eth0 is no port, not a port of br-eth0"}},
+		"tap's MTU":           {do: inPod("link set tap-eth0 mtu 1400"), says: []string{"tap-eth0 is of MTU 1400"}},
+		"tap's MAC":           {do: inPod("link set tap-eth0 address 02:00:00:00:00:99"), says: []string{"tap-eth0 is of MAC 02:00:00:00:00:99"}},
+		"placeholder deleted": {do: inPod("link del eth0"), says: []string{"eth0 is missing, not the placeholder"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			pod := podtest.NewPod(t, podtest.Calico)
+			h := newHook(t, pod)
+			said := make(chan string, 256)
+			h.Log = slog.New(slog.NewTextHandler(lineWriter(said), nil))
+			session := run(t, h)
+			podtest.NewGuest(t, pod.Pod, session.Networks()[0].Tap, pod.MAC)
+			if err := waitFor(t, h, prestart.ForNetwork, time.Minute); err != nil {
+				t.Fatal(err)
+			}
+			for len(said) > 0 {
+				if line := <-said; strings.Contains(line, "not as planned") {
+					t.Error("before anything happened it was said: ", line)
+				}
+			}
+
+			start := time.Now()
+			d.do(t, pod)
+			what, _, _ := strings.Cut(d.says[0], " ")
+			until(t, said, "not as planned\" interface=eth0 what="+what+" ")
+			if took := time.Since(start); took > 2*time.Second {
+				t.Errorf("it was said after %s", took)
+			}
+			err := waitFor(t, h, prestart.ForNetwork, time.Second)
+			if !errors.Is(err, context.DeadlineExceeded) {
+				t.Fatalf("wait says: %v", err)
+			}
+			status, statusErr := h.Status(t.Context())
+			if statusErr != nil || status.Server.Ready || len(status.Interfaces[0].Differences) != len(status.Server.Differences) {
+				t.Errorf("status is %+v, %v", status, statusErr)
+			}
+			for _, want := range d.says {
+				if !strings.Contains(err.Error(), want) || !strings.Contains(session.Status().NotReady(), want) {
+					t.Errorf("wait says: %v\nwant %q in it", err, want)
+				}
+			}
+
+			if d.heals != nil {
+				d.heals(t, pod)
+			} else if _, err := h.Prepare(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			until(t, said, "as planned again")
+			if err := waitFor(t, h, prestart.ForNetwork, time.Minute); err != nil {
+				t.Error(err)
+			}
+			if status := session.Status(); !status.Ready || status.NotReady() != "" {
+				t.Errorf("status is %+v", status)
+			}
+		})
+	}
+}
+
+// A pod interface that is gone can't be had again.
+func TestUplinkGoneForGood(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Calico)
+	h := newHook(t, pod)
+	session := run(t, h)
+	pod.Pod.IP(t, "link del up-eth0", "link add up-eth0 type veth peer name else")
+	err := waitFor(t, h, prestart.ForNetwork, time.Second)
+	if err == nil || !strings.Contains(err.Error(), "up-eth0 is another link") || !strings.Contains(err.Error(), "make the pod anew") {
+		t.Errorf("wait says: %v", err)
+	}
+	pod.Pod.IP(t, "link del up-eth0")
+	if err := waitFor(t, h, prestart.ForNetwork, time.Second); err == nil {
+		t.Error("wait is content")
+	}
+	if status := session.Status(); status.Ready || len(status.Missing) != 1 || status.Missing[0] != "up-eth0" || status.StartSeconds == 0 {
+		t.Errorf("status is %+v", status)
+	}
+}
+
+// waitFor waits as long.
+func waitFor(t *testing.T, h prestart.Hook, condition string, timeout time.Duration) error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), timeout)
+	defer cancel()
+	_, err := h.Wait(ctx, condition)
+	return err
+}
+
+// until reads the log until a line has the text.
+func until(t *testing.T, said <-chan string, want string) {
+	t.Helper()
+	var lines strings.Builder
+	late := time.After(time.Minute)
+	for {
+		select {
+		case line := <-said:
+			lines.WriteString(line)
+			if strings.Contains(line, want) {
+				return
+			}
+		case <-late:
+			t.Fatalf("nothing says %q:\n%s", want, lines.String())
+		}
+	}
+}
+
+// lineWriter sends what is written, as slog does a line at a time.
+type lineWriter chan string
+
+func (w lineWriter) Write(b []byte) (int, error) {
+	w <- string(b)
+	return len(b), nil
+}

@@ -112,10 +112,17 @@ func (p Plan) tapDiffers(d *differing, s state, bridge bool) bool {
 		d.add(name, Missing, "a tap", newVM)
 		return false
 	}
-	if p.Tap.matches(*l) != nil {
-		d.add(name, kindOf(*l)+" of other queues or another owner", "the tap that was made for the VM",
-			"stop the VM, delete the link (ip link delete "+name+"), and "+newVM)
+	if err := p.Tap.matches(*l); err != nil {
+		d.add(name, kindOf(*l)+" that was not made for the VM", "the planned tap",
+			err.Error()+"; stop the VM before that, and "+newVM)
 		return false
+	}
+	if len(p.Tap.ownerOps(*l)) > 0 {
+		is := Owner{l.Tun.Owner, l.Tun.Group}.String()
+		if !l.Tun.Persist {
+			is += " and not persistent"
+		}
+		d.add(name, "owned by "+is, "persistent, owned by "+p.Tap.owner().String(), prepareAgain)
 	}
 	d.mac(*l, p.Tap.MAC)
 	isPort := d.port(s, *l, p.Bridge.Name)

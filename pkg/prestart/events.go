@@ -97,8 +97,8 @@ func (s *Session) readiness() (ready bool, changed <-chan struct{}) {
 	if !s.isReady.Load() {
 		return false, s.ready
 	}
-	missing, changed := s.links.state()
-	return len(missing) == 0, changed
+	differences, changed := s.watch.differences()
+	return len(differences) == 0, changed
 }
 
 // WaitLease blocks until the guest has the addresses of the named pod interfaces,

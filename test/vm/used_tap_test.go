@@ -1,0 +1,176 @@
+package vm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+)
+
+// A sidecar that is started beside a QEMU, or after one that was killed, works
+// whatever QEMU made of the tap: it sets a longer header for a virtio NIC once
+// the guest's driver asks for it, and libvirt gives it a tap without a header for
+// any other model.
+func TestKilledQEMU(t *testing.T) {
+	for _, c := range []struct {
+		name, netdev, model string
+		boots               bool // and has its address
+	}{
+		{"virtio-net", "", "virtio-net-pci", true},
+		{"e1000", ",vnet_hdr=off", "e1000", false}, // the guest of test/guest has no driver
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			pod := podtest.NewPod(t, podtest.Calico)
+			s := newSidecar(t, pod)
+			s.start(t)
+			vm := s.qemu(t, c.netdev, c.model)
+			if c.boots {
+				vm.expect(t, pod)
+			} else {
+				s.untilTap(t, "LOWER_UP")
+			}
+			s.stop()
+			s.start(t) // beside the VM
+			if out, err := s.try(t, "check"); err == nil || !strings.Contains(err.Error(), "the tap is in use") {
+				t.Errorf("check beside the VM: %v\n%s", err, out)
+			}
+			vm.kill(t)
+			s.untilTap(t, "NO-CARRIER")
+			if out, err := s.try(t, "check"); err != nil {
+				t.Errorf("check after the VM: %v\n%s", err, out)
+			}
+			s.stop()
+			s.start(t)
+			if out, err := s.try(t, "check"); err != nil {
+				t.Errorf("check after another start: %v\n%s", err, out)
+			}
+			s.qemu(t, "", "virtio-net-pci").expect(t, pod)
+		})
+	}
+}
+
+// sidecar is the program beside a QEMU that somebody else starts.
+type sidecar struct {
+	pod    *podtest.Pod
+	common []string
+	log    podtest.Buffer
+	stop   func()
+}
+
+func newSidecar(t *testing.T, pod *podtest.Pod) *sidecar {
+	t.Helper()
+	s := &sidecar{pod: pod, common: []string{"--netns", pod.Pod.Path(), "--state-dir", t.TempDir()}}
+	t.Cleanup(func() {
+		s.stop()
+		if t.Failed() {
+			t.Logf("virt-launcher-net printed:\n%s", s.log.String())
+		}
+	})
+	return s
+}
+
+// start starts the program and waits until a guest could boot.
+func (s *sidecar) start(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	cmd := s.pod.Node.Command(ctx, podtest.Built(t, "virt-launcher-net"), append([]string{"run"}, s.common...)...)
+	cmd.Stdout, cmd.Stderr = &s.log, &s.log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = cmd.Wait() // it is killed
+	}()
+	s.stop = func() { cancel(); <-ended }
+	if out, err := s.try(t, "wait", "--for", "network", "--timeout", "10s"); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+}
+
+// try runs another verb.
+func (s *sidecar) try(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	return s.pod.Node.Output(t.Context(), podtest.Built(t, "virt-launcher-net"), append(args, s.common...)...)
+}
+
+// untilTap waits until the tap's flags are as ip(8) prints them.
+func (s *sidecar) untilTap(t *testing.T, flag string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), bootTime)
+	defer cancel()
+	for !strings.Contains(s.pod.Pod.Run(t, "ip", "link", "show", "tap-eth0"), flag) {
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			t.Fatalf("the tap has no %s", flag)
+		}
+	}
+}
+
+// emulated is a QEMU with the pod's tap, without libvirt.
+type emulated struct {
+	cmd    *exec.Cmd
+	serial string
+}
+
+// qemu starts a QEMU in the pod that opens the tap itself.
+func (s *sidecar) qemu(t *testing.T, netdev, model string) *emulated {
+	t.Helper()
+	vm := podtest.VM{GuestDir: podtest.Built(t, "guest"), Serial: filepath.Join(t.TempDir(), "serial.log")}
+	cmd := s.pod.Pod.Command(t.Context(), "qemu-system-x86_64",
+		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-machine", "q35,accel=tcg", "-cpu", "max", "-m", "256",
+		"-kernel", vm.Kernel(), "-initrd", vm.Initrd(), "-append", vm.Cmdline(), "-serial", "file:"+vm.Serial,
+		"-netdev", "tap,id=net0,ifname=tap-eth0,script=no,downscript=no,vhost=off"+netdev,
+		"-device", fmt.Sprintf("%s,netdev=net0,romfile=,mac=%v", model, s.pod.MAC))
+	var log podtest.Buffer
+	cmd.Stdout, cmd.Stderr = &log, &log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	q := &emulated{cmd, vm.Serial}
+	t.Cleanup(func() {
+		_ = q.end()
+		if t.Failed() {
+			t.Logf("QEMU printed:\n%s", log.String())
+		}
+	})
+	return q
+}
+
+// expect waits until the guest has booted, with the pod's address.
+func (q *emulated) expect(t *testing.T, pod *podtest.Pod) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), bootTime)
+	defer cancel()
+	if r, err := podtest.WaitReport(ctx, q.serial); err != nil || r.Address != pod.IP {
+		t.Fatalf("the guest reports %+v, the pod has %s: %v", r, pod.IP, err)
+	}
+}
+
+// end kills QEMU, as the kernel does when it is out of memory.
+func (q *emulated) end() error {
+	if q.cmd.ProcessState != nil {
+		return nil
+	}
+	err := q.cmd.Process.Kill()
+	var exit *exec.ExitError
+	if werr := q.cmd.Wait(); !errors.As(werr, &exit) {
+		err = errors.Join(err, werr)
+	}
+	return err
+}
+
+func (q *emulated) kill(t *testing.T) {
+	t.Helper()
+	if err := q.end(); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -14,6 +14,7 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/netboot"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
 
 // value is a flag whose text is parsed into what the library takes. A
@@ -39,9 +40,13 @@ func (p *program) discoverFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&p.hook.ResolvConf, "resolv-conf", "", "`path` of the pod's resolv.conf (default /etc/resolv.conf)")
 }
 
-// networkFlags say how the pod's interface is rewired.
+// networkFlags say how the pod's interfaces are rewired.
 func (p *program) networkFlags(flags *pflag.FlagSet) {
-	o := &p.hook.Network
+	defineNetwork(flags, &p.hook.Network)
+	p.perInterface(flags, "mac", "mtu", "queues", "tap-owner", "guard", "ipv6", "tap-name", "bridge-name", "uplink-name")
+}
+
+func defineNetwork(flags *pflag.FlagSet, o *prepare.Options) {
 	flags.Var(&value{kind: "mac", parse: func(s string) (err error) {
 		o.MAC, err = net.ParseMAC(s)
 		return err
@@ -54,9 +59,9 @@ func (p *program) networkFlags(flags *pflag.FlagSet) {
 	}}, "tap-owner", "numeric user and group who may open the tap without privileges")
 	flags.Var(switchOff(&o.NoGuard), "guard", "keep forged addresses and DHCP from crossing between VM and pod network")
 	flags.Var(switchOff(&o.NoIPv6), "ipv6", "give the VM the pod's IPv6 address, if it has one")
-	flags.StringVar(&o.TapName, "tap-name", "", "`name` of the tap (default tap- and the interface's name)")
-	flags.StringVar(&o.BridgeName, "bridge-name", "", "`name` of the bridge (default br- and the interface's name)")
-	flags.StringVar(&o.UplinkName, "uplink-name", "", "`name` of the pod's interface as a bridge port (default up- and its name)")
+	flags.StringVar(&o.TapName, "tap-name", o.TapName, "`name` of the tap (default tap- and the interface's name)")
+	flags.StringVar(&o.BridgeName, "bridge-name", o.BridgeName, "`name` of the bridge (default br- and the interface's name)")
+	flags.StringVar(&o.UplinkName, "uplink-name", o.UplinkName, "`name` of the pod's interface as a bridge port (default up- and its name)")
 }
 
 // number is for a flag of 1 or more; the text is its default.
@@ -137,7 +142,12 @@ func parseID(s string) (int, error) {
 
 // leaseFlags say what the VM is told besides what the CNI gave.
 func (p *program) leaseFlags(flags *pflag.FlagSet) {
-	l := &p.hook.Lease
+	defineLease(flags, &p.hook.Lease)
+	flags.StringVar(&p.hook.Lease.DefaultRoute, "default-route", "", "`interface` whose NIC gets the default route, or none (default: the first)")
+	p.perInterface(flags, "lease-time", "hostname", "dns", "search", "ntp", "tftp-server", "boot-file", "dhcp-option")
+}
+
+func defineLease(flags *pflag.FlagSet, l *prestart.LeaseSettings) {
 	flags.Var(&value{kind: "duration", text: "infinite", parse: func(s string) (err error) {
 		if s == "infinite" {
 			l.Duration = 0
@@ -149,34 +159,40 @@ func (p *program) leaseFlags(flags *pflag.FlagSet) {
 		}
 		return err
 	}}, "lease-time", "how long the VM may use its address without asking again")
-	flags.StringVar(&l.DefaultRoute, "default-route", "", "`interface` whose NIC gets the default route, or none (default: the first)")
-	flags.StringVar(&l.Hostname, "hostname", "", "the VM's host `name` (default: the pod's)")
+	flags.StringVar(&l.Hostname, "hostname", l.Hostname, "the VM's host `name` (default: the pod's)")
 	flags.Var(addresses(&l.DNS), "dns", "DNS server, repeatable (default: from resolv.conf)")
-	flags.StringArrayVar(&l.Search, "search", nil, "DNS search `domain`, repeatable (default: from resolv.conf)")
+	flags.StringArrayVar(&l.Search, "search", l.Search, "DNS search `domain`, repeatable (default: from resolv.conf)")
 	flags.Var(addresses(&l.NTP), "ntp", "time server, repeatable")
-	flags.StringVar(&l.TFTPServer, "tftp-server", "", "`host` that the firmware loads the boot files from; told by IPv6 as well if it is a name or an IPv6 address")
+	flags.StringVar(&l.TFTPServer, "tftp-server", l.TFTPServer, "`host` that the firmware loads the boot files from; told by IPv6 as well if it is a name or an IPv6 address")
+	var files netboot.Files
 	flags.Var(&value{kind: "[firmware=]name", parse: func(s string) error {
 		f, err := netboot.ParseFile(s)
 		if err != nil {
 			return err
 		}
-		l.BootFiles = append(l.BootFiles, f)
-		return l.BootFiles.Validate()
+		files = append(files, f)
+		l.BootFiles = files
+		return files.Validate()
 	}}, "boot-file", "file or URL that the firmware boots, repeatable: pxelinux.0, efi-x64=ipxe.efi, ipxe=boot.ipxe")
+	var options []dhcp.Option
 	flags.Var(&value{kind: "code=value", parse: func(s string) error {
 		o, err := dhcp.ParseOption(s)
 		if err == nil {
-			l.Options = append(l.Options, o)
+			options = append(options, o)
+			l.Options = options
 		}
 		return err
 	}}, "dhcp-option", "further DHCP option, repeatable: 252=http://proxy/wpad.dat, 43=0x0104")
 }
 
+// addresses is repeated. What was in the list before is replaced.
 func addresses(list *[]netip.Addr) *value {
+	var given []netip.Addr
 	return &value{kind: "address", parse: func(s string) error {
 		a, err := netip.ParseAddr(s)
 		if err == nil {
-			*list = append(*list, a)
+			given = append(given, a)
+			*list = given
 		}
 		return err
 	}}

@@ -18,6 +18,7 @@ type program struct {
 	logFormat string
 	logLevel  slog.Level
 	listen    string
+	waiting   []waitingFlag
 }
 
 func newRoot() *cobra.Command {
@@ -119,6 +120,9 @@ func (p *program) setUp(cmd *cobra.Command, _ []string) error {
 		return usagef("--log-format %q: want text or json", p.logFormat)
 	}
 	p.hook.Version = version
+	if err := p.setPerInterface(); err != nil {
+		return usageError{err}
+	}
 	if err := p.hook.Validate(); err != nil {
 		return usageError{err}
 	}

@@ -25,7 +25,9 @@ func (p *program) runCommand() *cobra.Command {
 that a guest gets its network, and with --domain start the libvirt domain; with
 --output-dir leave the NICs there for who starts the VM instead. Stays until
 SIGTERM, SIGINT or SIGHUP, which shuts the VM down, or until the VM stops. A
-second signal ends it at once. The pod stays prepared; see restore.`,
+second signal ends it at once. The pod stays prepared; see restore.
+
+` + perInterfaceHelp,
 		Example: example("run", "run --domain vm.xml --connect qemu:///system",
 			"run --netns /proc/42/ns/net --domain vm.xml --connect 'qemu:///embed?root=/var/lib/vm'",
 			"run --output-dir /run/nics"),

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/domain"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
@@ -40,7 +41,9 @@ func (p *program) planCommand() *cobra.Command {
 		Short: "Print what prepare would do",
 		Long: `Print what prepare would do to the pod as the CNI left it, in the language of
 ip(8), bridge(8) and nft(8). Changes nothing and runs none of these. Fails where
-prepare would, as for want of /dev/net/tun.`,
+prepare would, as for want of /dev/net/tun.
+
+` + perInterfaceHelp,
 		Example: example("plan", "plan --queues 4 --guard off"),
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -64,8 +67,11 @@ func (p *program) prepareCommand() *cobra.Command {
 and leave the pod's MAC and address free for the VM. All or nothing; done
 already, it changes nothing. Print the NICs, and leave them in --output-dir for
 libvirt, QEMU, Cloud Hypervisor and Firecracker. Needs NET_ADMIN, /dev/net/tun
-and a writable --state-dir.`,
+and a writable --state-dir.
+
+` + perInterfaceHelp,
 		Example: example("prepare", "prepare -i eth0 -i net1 --tap-owner 107:107 -o json",
+			"prepare -i eth0 -i net1 --mtu 1400 --mac net1=52:54:00:00:00:01",
 			"prepare --model e1000e --output-dir /run/nics"),
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -109,7 +115,9 @@ func (p *program) serveCommand() *cobra.Command {
 		Use:   "serve",
 		Short: "Serve DHCP to the VM of a pod that is prepared already",
 		Long: `Serve DHCP to the VM of a pod that is prepared already, until SIGTERM, SIGINT or
-SIGHUP. Needs NET_RAW, and not what prepare needs.`,
+SIGHUP. Needs NET_RAW, and not what prepare needs.
+
+` + perInterfaceHelp,
 		Example: example("serve", "serve --lease-time 1h --ntp 192.0.2.123"),
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -130,7 +138,9 @@ func (p *program) domainCommand() *cobra.Command {
 NICs in it. An interface of the domain with the alias ua-INTERFACE (ua-eth0), the
 tap as its target or the VM's MAC becomes the pod's NIC and keeps its PCI address,
 boot order and driver. Without one the NIC is added. Any other interface stays; a
-warning names each that will not work in a pod. Repeating it changes nothing.`,
+warning names each that will not work in a pod. Repeating it changes nothing.
+
+` + perInterfaceHelp,
 		Example: example("domain vm.xml > vm-in-pod.xml", "domain --model e1000e - < vm.xml"),
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -156,7 +166,12 @@ warning names each that will not work in a pod. Repeating it changes nothing.`,
 }
 
 func (p *program) modelFlag(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&p.hook.Model, "model", "", "emulated NIC, such as virtio or e1000e (default virtio)")
+	defineModel(cmd.Flags(), &p.hook.Model)
+	p.perInterface(cmd.Flags(), "model")
+}
+
+func defineModel(flags *pflag.FlagSet, model *string) {
+	flags.StringVar(model, "model", *model, "emulated NIC `model`, such as virtio or e1000e (default virtio)")
 }
 
 // readDomain reads a domain's XML from a file or, for "-", from standard input,

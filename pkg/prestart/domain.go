@@ -67,8 +67,9 @@ func (h Hook) preparedOrPlanned(ctx context.Context) ([]prepare.Plan, error) {
 func (h Hook) nics(plans []prepare.Plan) []domain.NIC {
 	var nics []domain.NIC
 	for _, p := range plans {
+		name := p.Interface.Name
 		nics = append(nics, domain.NIC{
-			Interface: p.Interface.Name, Tap: p.Tap.Name, MAC: []byte(p.MAC), MTU: p.MTU, Queues: p.Tap.Queues, Model: h.Model,
+			Interface: name, Tap: p.Tap.Name, MAC: []byte(p.MAC), MTU: p.MTU, Queues: p.Tap.Queues, Model: h.modelOf(name),
 		})
 	}
 	return nics

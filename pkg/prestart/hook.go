@@ -13,6 +13,7 @@ package prestart
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"slices"
 	"time"
@@ -43,6 +44,9 @@ type Hook struct {
 	Lease LeaseSettings
 	// Model is the emulated NIC in the domain and in OutputDir; empty: virtio.
 	Model string
+	// PerInterface are the options, by its name, of an interface that has not the
+	// three above. A name that is none of the VM's interfaces is refused.
+	PerInterface map[string]InterfaceOptions
 	// OutputDir is where Prepare and Run leave the NICs for whoever starts the
 	// VM; empty: nowhere. See [NICsFile].
 	OutputDir string
@@ -130,16 +134,23 @@ func (h Hook) plansOf(ctx context.Context) ([]prepare.Plan, error) {
 }
 
 func (h Hook) plans(pod discover.Pod) ([]prepare.Plan, error) {
-	if err := h.checkShared(len(pod.Interfaces)); err != nil {
+	var names []string
+	for _, i := range pod.Interfaces {
+		names = append(names, i.Name)
+	}
+	if err := errors.Join(h.checkNamed(names), h.checkShared(names)); err != nil {
 		return nil, err
 	}
 	var plans []prepare.Plan
 	for _, i := range pod.Interfaces {
-		p, err := prepare.NewPlan(i, h.Network)
+		p, err := prepare.NewPlan(i, h.networkOf(i.Name))
 		if err != nil {
 			return nil, err
 		}
 		plans = append(plans, p)
+	}
+	if err := distinct(plans); err != nil {
+		return nil, err
 	}
 	_, err := h.Lease.hasDefaultRoute(plans)
 	return plans, err

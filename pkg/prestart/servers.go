@@ -57,7 +57,8 @@ func (h Hook) openServers(p prepare.Plan, pod discover.Pod, defaultRoute bool) (
 			err = errors.Join(fmt.Errorf("serve %s: %w", p.Interface.Name, rawAdvice(err)), s.close())
 		}
 	}()
-	if lease, ok := NewLease(p, pod, defaultRoute, h.Lease); ok {
+	settings := h.leaseOf(p.Interface.Name)
+	if lease, ok := NewLease(p, pod, defaultRoute, settings); ok {
 		conn, err := dhcp.Listen(p.Tap.Name)
 		if err != nil {
 			return nil, err
@@ -70,7 +71,7 @@ func (h Hook) openServers(p prepare.Plan, pod discover.Pod, defaultRoute bool) (
 		s.lease = server
 		h.recall(p, ".lease", server)
 	}
-	if lease, ok := NewLease6(p, pod, h.Lease); ok {
+	if lease, ok := NewLease6(p, pod, settings); ok {
 		conn, err := dhcp6.Listen(p.Tap.Name)
 		if err != nil {
 			return nil, err
@@ -83,7 +84,7 @@ func (h Hook) openServers(p prepare.Plan, pod discover.Pod, defaultRoute bool) (
 		s.lease6 = server
 		h.recall(p, ".lease6", server)
 	}
-	if advertisement, ok := NewAdvertisement(p, pod, defaultRoute, h.Lease); ok {
+	if advertisement, ok := NewAdvertisement(p, pod, defaultRoute, settings); ok {
 		conn, err := ra.Listen(p.Tap.Name)
 		if err != nil {
 			return nil, err

@@ -116,6 +116,9 @@ func (h Hook) open(ctx context.Context, since time.Time, pod discover.Pod, plans
 			err = errors.Join(err, s.closeSockets())
 		}
 	}()
+	if err := h.checkNamed(namesOf(plans)); err != nil {
+		return nil, err
+	}
 	defaultRoute, err := h.Lease.hasDefaultRoute(plans)
 	if err != nil {
 		return nil, err

@@ -43,10 +43,9 @@ func (h Hook) withDefaults() Hook {
 // methods that need it begin with it.
 func (h Hook) Validate() error {
 	errs := []error{h.checkInterfaces(), h.checkSocket(), notNegative("timeout", h.Timeout)}
-	errs = append(errs, h.Network.Validate(), h.checkShared(len(h.Interfaces)))
-	errs = append(errs, h.Lease.Validate(), domain.CheckModel(h.Model))
+	errs = append(errs, h.Network.Validate(), h.Lease.Validate(), domain.CheckModel(h.Model), h.checkPerInterface())
 	if len(h.Interfaces) > 0 {
-		errs = append(errs, h.Lease.checkDefaultRoute(h.Interfaces))
+		errs = append(errs, h.checkNamed(h.Interfaces), h.checkShared(h.Interfaces), h.Lease.checkDefaultRoute(h.Interfaces))
 	}
 	if d := h.Domain; d != nil {
 		_, err := domain.Name(d.XML)
@@ -65,14 +64,6 @@ func (h Hook) checkInterfaces() error {
 			return fmt.Errorf("interface %s is named twice", name)
 		}
 		seen[name] = true
-	}
-	return nil
-}
-
-// checkShared refuses what only one of several interfaces can have.
-func (h Hook) checkShared(interfaces int) error {
-	if o := h.Network; interfaces > 1 && (o.MAC != nil || o.TapName != "" || o.BridgeName != "" || o.UplinkName != "") {
-		return errors.New("a MAC or a name is for one interface: prepare the interfaces one by one")
 	}
 	return nil
 }

@@ -1,0 +1,119 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
+)
+
+const perInterfaceHelp = `A flag with [interface=] is for all of the VM's interfaces, or for the one named
+before the =, which then has nothing of what is said for all by that flag.`
+
+// perInterface has these flags take what is for one interface too, as in
+// --mac net1=52:54:00:00:00:01.
+func (p *program) perInterface(flags *pflag.FlagSet, names ...string) {
+	for _, name := range names {
+		f := flags.Lookup(name)
+		kind, usage := pflag.UnquoteUsage(f)
+		f.Usage = usage
+		f.Value = &perInterfaceValue{Value: f.Value, p: p, flag: name, kind: "[interface=]" + kind}
+	}
+}
+
+// perInterfaceValue is such a flag. What has a = waits until all flags are known.
+type perInterfaceValue struct {
+	pflag.Value
+	p    *program
+	flag string
+	kind string
+	last string
+}
+
+func (v *perInterfaceValue) Type() string { return v.kind }
+
+func (v *perInterfaceValue) String() string {
+	if text := cmp.Or(v.last, v.Value.String()); text != "[]" { // of no words
+		return text
+	}
+	return ""
+}
+
+// Set implements [pflag.Value].
+func (v *perInterfaceValue) Set(s string) error {
+	v.last = s
+	if !strings.Contains(s, "=") {
+		return v.Value.Set(s)
+	}
+	v.p.waiting = append(v.p.waiting, waitingFlag{v.flag, s, v.Value})
+	return nil
+}
+
+// waitingFlag is a flag that may be for one interface, with its value for all.
+type waitingFlag struct {
+	flag, text string
+	all        pflag.Value
+}
+
+func (w waitingFlag) fail(err error) error {
+	return fmt.Errorf("invalid argument %q for \"--%s\" flag: %w", w.text, w.flag, err)
+}
+
+// hasSign tells which flags have a = in their values, so that what is before it
+// is an interface only if --interface names it.
+var hasSign = []string{"boot-file", "dhcp-option"}
+
+// setPerInterface gives each interface that a flag names what all have, and then
+// its own.
+func (p *program) setPerInterface() error {
+	var single []waitingFlag
+	for _, w := range p.waiting {
+		name, _, _ := strings.Cut(w.text, "=")
+		if !slices.Contains(hasSign, w.flag) || slices.Contains(p.hook.Interfaces, name) {
+			single = append(single, w)
+		} else if err := w.all.Set(w.text); err != nil {
+			return w.fail(err)
+		}
+	}
+	own := map[string]*pflag.FlagSet{}
+	p.hook.PerInterface = map[string]prestart.InterfaceOptions{}
+	for _, w := range single {
+		name, text, _ := strings.Cut(w.text, "=")
+		if own[name] == nil {
+			own[name] = p.optionsOf(name)
+		}
+		switch {
+		case name == "":
+			return w.fail(errors.New("want an interface before the ="))
+		case text == "":
+			return w.fail(errors.New("want a value after the ="))
+		}
+		if err := own[name].Set(w.flag, text); err != nil {
+			return err
+		}
+	}
+	for name, flags := range own {
+		o := p.hook.PerInterface[name]
+		o.Model = flags.Lookup("model").Value.String()
+		p.hook.PerInterface[name] = o
+	}
+	return nil
+}
+
+// optionsOf makes the options of an interface, as all have them, and returns the
+// flags that change them.
+func (p *program) optionsOf(name string) *pflag.FlagSet {
+	network, lease, model := p.hook.Network, p.hook.Lease, p.hook.Model
+	lease.DefaultRoute = ""
+	p.hook.PerInterface[name] = prestart.InterfaceOptions{Network: &network, Lease: &lease}
+	flags := pflag.NewFlagSet(name, pflag.ContinueOnError)
+	defineNetwork(flags, &network)
+	defineLease(flags, &lease)
+	defineModel(flags, &model)
+	return flags
+}

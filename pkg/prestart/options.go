@@ -1,0 +1,107 @@
+package prestart
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/domain"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
+)
+
+// InterfaceOptions are what one pod interface has apart from the others. The zero
+// value is that of the Hook.
+type InterfaceOptions struct {
+	// Network is in place of [Hook.Network], as a whole; nil: that.
+	Network *prepare.Options
+	// Lease is in place of [Hook.Lease], as a whole; nil: that. The default route
+	// is the pod's, and said there.
+	Lease *LeaseSettings
+	// Model is in place of [Hook.Model]; empty: that.
+	Model string
+}
+
+// networkOf, leaseOf and modelOf are what the interface of that name has.
+func (h Hook) networkOf(name string) prepare.Options {
+	if o := h.PerInterface[name].Network; o != nil {
+		return *o
+	}
+	return h.Network
+}
+
+func (h Hook) leaseOf(name string) LeaseSettings {
+	if s := h.PerInterface[name].Lease; s != nil {
+		return *s
+	}
+	return h.Lease
+}
+
+func (h Hook) modelOf(name string) string { return cmp.Or(h.PerInterface[name].Model, h.Model) }
+
+// checkPerInterface tells what is wrong with the options of single interfaces
+// whatever the pod is.
+func (h Hook) checkPerInterface() error {
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(h.PerInterface)) {
+		o := h.PerInterface[name]
+		err := errors.Join(prepare.CheckName(name), domain.CheckModel(o.Model))
+		if o.Network != nil {
+			err = errors.Join(err, o.Network.Validate())
+		}
+		if o.Lease != nil {
+			err = errors.Join(err, o.Lease.Validate())
+			if route := o.Lease.DefaultRoute; route != "" && route != h.Lease.DefaultRoute {
+				err = errors.Join(err, errors.New("the default route is said for all interfaces together"))
+			}
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("options of interface %s: %w", name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// checkNamed refuses options of an interface that is none of these.
+func (h Hook) checkNamed(interfaces []string) error {
+	for _, name := range slices.Sorted(maps.Keys(h.PerInterface)) {
+		if !slices.Contains(interfaces, name) {
+			return fmt.Errorf("options of interface %s: it is none of the VM's interfaces", name)
+		}
+	}
+	return nil
+}
+
+// checkShared refuses what only one interface can have where several would.
+func (h Hook) checkShared(interfaces []string) error {
+	owner := map[string]string{}
+	for _, name := range interfaces {
+		o := h.networkOf(name)
+		for _, given := range []string{o.MAC.String(), o.TapName, o.BridgeName, o.UplinkName} {
+			other, ok := owner[given]
+			if ok && other != name {
+				return fmt.Errorf("interfaces %s and %s both have %s: a MAC or a name is for one interface", other, name, given)
+			}
+			if given != "" {
+				owner[given] = name
+			}
+		}
+	}
+	return nil
+}
+
+// distinct refuses links of the same name for two interfaces.
+func distinct(plans []prepare.Plan) error {
+	owner := map[string]string{}
+	for _, p := range plans {
+		n := p.Network()
+		for _, link := range []string{n.Uplink, n.Bridge, n.Tap} {
+			if other, ok := owner[link]; ok {
+				return fmt.Errorf("interfaces %s and %s would both have a link %s: choose another name", other, n.Name, link)
+			}
+			owner[link] = n.Name
+		}
+	}
+	return nil
+}

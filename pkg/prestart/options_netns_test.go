@@ -1,0 +1,75 @@
+package prestart_test
+
+import (
+	"bytes"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
+)
+
+// Two interfaces are prepared and served in one call, each with a MAC, names and a
+// lease of its own, and the next run takes the pod as it is.
+func TestOptionsOfEachInterface(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Flannel)
+	pod.Pod.IP(t, "link add net1 type veth peer name net1 netns "+pod.Node.Path(), "link set net1 up", "addr add 10.9.0.7/24 dev net1")
+	pod.Node.IP(t, "link set net1 up")
+	before := podtest.TakeSnapshot(t, pod.Pod)
+	mac := net.HardwareAddr{0x52, 0x54, 0, 0, 0, 1}
+	h := newHook(t, pod)
+	h.Interfaces, h.SkipCheck = []string{"eth0", "net1"}, true // nobody is behind net1
+	h.Model = "virtio"
+	h.PerInterface = map[string]prestart.InterfaceOptions{"net1": {
+		Network: &prepare.Options{MAC: mac, TapName: "vm1", MTU: 1300},
+		Lease:   &prestart.LeaseSettings{Hostname: "other", DNS: []netip.Addr{netip.MustParseAddr("10.9.0.53")}},
+		Model:   "e1000e",
+	}}
+	session := run(t, h)
+	nics := session.NICs()
+	if n := nics[0]; n.Tap != "tap-eth0" || !bytes.Equal(n.MAC, pod.MAC) || n.Model != "virtio" {
+		t.Errorf("eth0 is %+v", n)
+	}
+	if n := nics[1]; n.Tap != "vm1" || !bytes.Equal(n.MAC, mac) || n.Model != "e1000e" || n.MTU != 1300 {
+		t.Errorf("net1 is %+v", n)
+	}
+	for i, want := range []map[string]string{
+		{"hostname": "vm-7", "dns": "10.96.0.10"},
+		{"hostname": "other", "dns": "10.9.0.53", "mtu": "1300"},
+	} {
+		lease, err := podtest.NewGuest(t, pod.Pod, nics[i].Tap, nics[i].MAC).Udhcpc(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for key, value := range want {
+			if lease[key] != value {
+				t.Errorf("the lease of %s has %s %q, want %q", nics[i].Interface, key, lease[key], value)
+			}
+		}
+	}
+	if err := session.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := run(t, h).Close(t.Context()); err != nil { // as it is
+		t.Fatal(err)
+	}
+	h.PerInterface = nil
+	if _, err := h.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "net1") || !strings.Contains(err.Error(), mac.String()) {
+		t.Errorf("without the options of net1: %v", err)
+	}
+	h.PerInterface = map[string]prestart.InterfaceOptions{"net1": {Network: &prepare.Options{TapName: "tap-eth0"}}}
+	if _, err := h.Plan(t.Context()); err == nil || !strings.Contains(err.Error(), "eth0 and net1 would both have a link tap-eth0") {
+		t.Errorf("with the other's default name: %v", err)
+	}
+	h.PerInterface = nil
+	if _, err := h.Restore(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+		t.Errorf("after restore:\n%s", d)
+	}
+}

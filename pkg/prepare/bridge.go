@@ -106,7 +106,7 @@ func (p Plan) tapOps(s state) ([]op, error) {
 // guardOps makes the guard, if there is to be one.
 func (p Plan) guardOps(s state) []op {
 	if p.Guard {
-		return tableOps(s, p.guard())
+		return tableOps(s, p.guard(), p.Tap.Name)
 	}
 	return dropTableOps(s, p.guard())
 }
@@ -114,7 +114,7 @@ func (p Plan) guardOps(s state) []op {
 // answersOps makes the answers for neighbours that need them.
 func (p Plan) answersOps(s state) []op {
 	if len(p.answers().chains) > 0 {
-		return tableOps(s, p.answers())
+		return tableOps(s, p.answers(), p.Tap.Name)
 	}
 	return dropTableOps(s, p.answers())
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 )
 
-// Chains of the guard whose first rule carries the digest.
+// Chains that judge what the guest sends.
 const (
 	guardFirstChain = "from_guest"
 	guardOnlyChain  = "prerouting"

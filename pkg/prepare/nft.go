@@ -1,9 +1,7 @@
 package prepare
 
 import (
-	"crypto/sha256"
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -13,8 +11,6 @@ import (
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
 	"golang.org/x/sys/unix"
-
-	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
 )
 
 // table is an nftables table of ours. Its chains stand in the order in which
@@ -93,20 +89,14 @@ func (t table) String() string {
 	return b.String()
 }
 
-// digest names the table's content; the kernel keeps it as a comment, by which
-// a later run sees whether the table is the planned one.
-func (t table) digest() string {
-	sum := sha256.Sum256([]byte(t.String()))
-	return hex.EncodeToString(sum[:8])
-}
-
-// tableOps makes the table, or makes it anew if it is not the planned one.
-func tableOps(s state, t table) []op {
-	switch digest, there := s.tables[t.id()]; {
+// tableOps makes the table, or makes it anew if it is not the planned one. It
+// stays, whatever comes of the changes after it, where a VM may be on the tap.
+func tableOps(s state, t table, tap string) []op {
+	switch now, there := s.tables[t.id()]; {
 	case !there:
-		return []op{addTable{table: t}}
-	case digest != t.digest():
-		return []op{addTable{table: t, replace: true}}
+		return []op{addTable{table: t, stays: s.link(tap) != nil}}
+	case now.differs(t, s.index) != "":
+		return []op{addTable{table: t, replace: true, stays: true}}
 	}
 	return nil
 }
@@ -125,6 +115,10 @@ type addTable struct {
 	// replace is for a table that is there already. Elsewhere it would cost
 	// the kernel some milliseconds to wait for readers of nothing.
 	replace bool
+	// stays: it is not undone. A table of ours that is replaced was not whole,
+	// so the old one is not worth coming back to, and a VM that may be on the
+	// tap must never be without.
+	stays bool
 }
 
 func (o addTable) String() string {
@@ -134,7 +128,12 @@ func (o addTable) String() string {
 	return o.table.String()
 }
 
-func (o addTable) inverse() op { return delTable{o.table} }
+func (o addTable) inverse() op {
+	if o.stays {
+		return nil
+	}
+	return delTable{o.table}
+}
 
 // delTable deletes a table.
 type delTable struct{ table table }
@@ -152,11 +151,11 @@ func (o addTable) do(k *kernel) error {
 		return fmt.Errorf("open nftables socket: %w", err)
 	}
 	t := &nftables.Table{Family: families[o.table.family], Name: o.table.name}
-	if o.replace {
-		conn.DelTable(t)
-	}
 	conn.AddTable(t)
-	comment := userdata.AppendString(nil, userdata.TypeComment, o.table.digest())
+	if o.replace { // made first, so that it is no error if it has just gone
+		conn.DelTable(t)
+		conn.AddTable(t)
+	}
 	for _, c := range o.table.chains {
 		made := &nftables.Chain{Name: c.name, Table: t, Device: c.device}
 		if c.hook != "" {
@@ -165,12 +164,14 @@ func (o addTable) do(k *kernel) error {
 		}
 		conn.AddChain(made)
 		for _, r := range c.rules {
-			exprs, err := r.resolve(k.conn)
-			if err != nil {
-				return err
+			index := 0
+			if r.sendTo != "" {
+				if index, err = k.conn.Index(r.sendTo); err != nil {
+					return err
+				}
 			}
-			conn.AddRule(&nftables.Rule{Table: t, Chain: made, Exprs: exprs, UserData: comment})
-			comment = nil // on the first rule only
+			comment := userdata.AppendString(nil, userdata.TypeComment, r.digest(o.table.family, index))
+			conn.AddRule(&nftables.Rule{Table: t, Chain: made, Exprs: r.resolve(index), UserData: comment})
 		}
 	}
 	err = conn.Flush()
@@ -180,20 +181,15 @@ func (o addTable) do(k *kernel) error {
 	return err
 }
 
-// resolve returns the rule's expressions. A device to send to goes by its index,
-// which is known only now.
-func (r rule) resolve(conn *nl.Conn) ([]expr.Any, error) {
+// resolve returns the rule's expressions. A device to send to goes by its index.
+func (r rule) resolve(index int) []expr.Any {
 	if r.sendTo == "" {
-		return r.exprs, nil
-	}
-	index, err := conn.Index(r.sendTo)
-	if err != nil {
-		return nil, err
+		return r.exprs
 	}
 	return append(slices.Clip(r.exprs),
 		&expr.Immediate{Register: unix.NFT_REG_1, Data: binary.NativeEndian.AppendUint32(nil, uint32(index))},
 		&expr.Dup{RegDev: unix.NFT_REG_1, IsRegDevSet: true},
-		&expr.Verdict{Kind: expr.VerdictDrop}), nil
+		&expr.Verdict{Kind: expr.VerdictDrop})
 }
 
 func (o delTable) do(*kernel) error {
@@ -203,52 +199,4 @@ func (o delTable) do(*kernel) error {
 	}
 	conn.DelTable(&nftables.Table{Family: families[o.table.family], Name: o.table.name})
 	return ignore(conn.Flush(), unix.ENOENT)
-}
-
-// readTables returns the digests of our tables that are there.
-func readTables() (map[tableID]string, error) {
-	conn, err := nftables.New()
-	if err != nil {
-		return nil, fmt.Errorf("open nftables socket: %w", err)
-	}
-	digests := map[tableID]string{}
-	for _, f := range []family{bridgeFamily, netdevFamily} {
-		tables, err := conn.ListTablesOfFamily(families[f])
-		if isUnsupported(err) {
-			continue // a kernel without nftables has no tables; making one will say so
-		}
-		if err != nil {
-			return nil, fmt.Errorf("read nftables: %w", explain(err))
-		}
-		for _, t := range tables {
-			if !strings.HasPrefix(t.Name, tablePrefix) {
-				continue
-			}
-			if digests[tableID{f, t.Name}], err = readDigest(conn, t); err != nil {
-				return nil, err
-			}
-		}
-	}
-	return digests, nil
-}
-
-func isUnsupported(err error) bool {
-	return errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPROTONOSUPPORT) ||
-		errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EINVAL)
-}
-
-// readDigest finds the comment on the first rule of the first chain that has
-// any, or "" if there is none.
-func readDigest(conn *nftables.Conn, t *nftables.Table) (string, error) {
-	for _, name := range []string{guardFirstChain, guardOnlyChain, answersChain} {
-		rules, err := conn.GetRules(t, &nftables.Chain{Name: name, Table: t})
-		if err != nil && !errors.Is(err, unix.ENOENT) {
-			return "", fmt.Errorf("read nftables table %s: %w", t.Name, err)
-		}
-		if len(rules) > 0 {
-			digest, _ := userdata.GetString(rules[0].UserData, userdata.TypeComment)
-			return digest, nil
-		}
-	}
-	return "", nil
 }

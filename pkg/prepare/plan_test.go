@@ -9,6 +9,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/google/nftables"
+
 	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
@@ -117,14 +119,31 @@ func (p Plan) applied() state {
 		2:  {Name: p.Bridge.Uplink},
 		12: {Name: p.Interface.Name, Addresses: p.placeholderAddresses()},
 	}
-	s.tables = map[tableID]string{}
+	s.tables = map[tableID]tableNow{}
 	if p.Guard {
-		s.tables[p.guard().id()] = p.guard().digest()
+		s.tables[p.guard().id()] = made(p.guard(), s.index)
 	}
 	if len(p.answers().chains) > 0 {
-		s.tables[p.answers().id()] = p.answers().digest()
+		s.tables[p.answers().id()] = made(p.answers(), s.index)
 	}
 	return s
+}
+
+// made is a table as the kernel has it once it is made.
+func made(t table, index func(string) int) tableNow {
+	now := tableNow{chains: map[string]chainNow{}}
+	for _, c := range t.chains {
+		var is chainNow
+		if c.hook != "" {
+			policy, priority := nftables.ChainPolicyAccept, filterPriorities[t.family]
+			is.chain = nftables.Chain{Type: nftables.ChainTypeFilter, Hooknum: hooks[c.hook], Policy: &policy, Priority: &priority}
+		}
+		for _, r := range c.rules {
+			is.comments = append(is.comments, r.digest(t.family, index(r.sendTo)))
+		}
+		now.chains[c.name] = is
+	}
+	return now
 }
 
 func golden(t *testing.T, name, got string) {

@@ -20,7 +20,7 @@ type state struct {
 	links      []nl.Link
 	interfaces map[int]discover.Interface // by index
 	routes     []discover.Route           // all, in the kernel's order
-	tables     map[tableID]string         // nftables' tables of ours, with their digests
+	tables     map[tableID]tableNow       // nftables' tables of ours
 	knobs      map[string]string          // br_netfilter's switches that we may change: name to value
 	stuck      []string                   // those that are on and that we may not change
 }
@@ -67,6 +67,14 @@ func (p Plan) original() state {
 		links: links, interfaces: map[int]discover.Interface{l.Index: p.Interface},
 		routes: slices.Concat(p.Interface.Routes, p.Interface.Dependents),
 	}
+}
+
+// index returns the index of the link of that name; 0: there is none.
+func (s state) index(name string) int {
+	if l := s.link(name); l != nil {
+		return l.Index
+	}
+	return 0
 }
 
 // link returns the link of that name, or nil.

@@ -111,7 +111,7 @@ func (p Plan) applied() state {
 	}
 	tap, bridge, placeholder := up, up, up
 	tap.Index, tap.Name, tap.Kind, tap.MAC = 10, p.Tap.Name, "tun", []byte(p.Tap.MAC)
-	tap.Tun = newTun(p.Tap)
+	tap.Type, tap.Tun = unix.ARPHRD_ETHER, newTun(p.Tap)
 	bridge.Index, bridge.Name, bridge.Kind, bridge.Master, bridge.MAC = 11, p.Bridge.Name, "bridge", 0, []byte(p.Bridge.MAC)
 	placeholder.Index, placeholder.Name, placeholder.Kind, placeholder.Master = 12, p.Interface.Name, "bridge", 0
 	s.links = append(s.links[:0], up, tap, bridge, placeholder)

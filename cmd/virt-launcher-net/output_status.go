@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/journal"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/ra"
 )
@@ -108,27 +109,33 @@ func writeLease(w io.Writer, what string, l dhcp.Status) {
 	if l.LastMessage.Type != "" {
 		fmt.Fprintf(w, "last message\t%s at %s\n", l.LastMessage.Type, l.LastMessage.At.Format(time.RFC3339))
 	}
-	if l.LastError.Error != "" {
-		fmt.Fprintf(w, "last error\t%s at %s\n", l.LastError.Error, l.LastError.At.Format(time.RFC3339))
+	writeCounts(w, l.Received, l.Sent, l.Dropped)
+	if o := l.OtherSource; o.Count > 0 {
+		fmt.Fprintf(w, "other MAC\t%s asked %d times, last at %s, the VM's is %s: %s\n", o.MAC, o.Count, o.At.Format(time.RFC3339), o.Want, o.Remedy())
 	}
-	for _, note := range l.Notes {
+	writeTrouble(w, l.LastError, l.Notes)
+}
+
+func writeCounts(w io.Writer, received, sent map[string]uint64, dropped map[journal.Silence]uint64) {
+	fmt.Fprintf(w, "received\t%s\nsent\t%s\n", journal.Counts(received), journal.Counts(sent))
+	if len(dropped) > 0 {
+		fmt.Fprintf(w, "dropped\t%s\n", journal.Counts(dropped))
+	}
+}
+
+func writeTrouble(w io.Writer, last journal.Failure, notes []string) {
+	if last.Error != "" {
+		fmt.Fprintf(w, "last error\t%s at %s\n", last.Error, last.At.Format(time.RFC3339))
+	}
+	for _, note := range notes {
 		fmt.Fprintf(w, "left out\t%s\n", note)
 	}
 }
 
 func writeRouter(w io.Writer, r ra.Status) {
-	fmt.Fprintf(w, "IPv6 router\t%s, told of", r.Router)
-	var n uint64
-	for _, sent := range r.Sent {
-		n += sent
-	}
-	fmt.Fprintf(w, " %d times\n", n)
-	if r.LastError.Error != "" {
-		fmt.Fprintf(w, "last error\t%s at %s\n", r.LastError.Error, r.LastError.At.Format(time.RFC3339))
-	}
-	for _, note := range r.Notes {
-		fmt.Fprintf(w, "left out\t%s\n", note)
-	}
+	fmt.Fprintf(w, "IPv6 router\t%s\n", r.Router)
+	writeCounts(w, r.Received, r.Sent, r.Dropped)
+	writeTrouble(w, r.LastError, r.Notes)
 }
 
 // sessionView is what wait prints.

@@ -106,7 +106,7 @@ func (s *Server) handle(frame []byte, checksumPending bool, out []byte) {
 		s.journal.Refuse(BadFrame)
 		return
 	case d.src.mac != r.mac:
-		s.journal.Refuse(OtherSource)
+		s.journal.RefuseSource(OtherSource, d.src.mac[:], r.mac[:])
 		return
 	}
 	req, err := parseMessage(d.payload)

@@ -3,6 +3,7 @@ package dhcp6
 import (
 	"cmp"
 	"context"
+	"errors"
 	"log/slog"
 	"net/netip"
 	"sync"
@@ -90,6 +91,10 @@ func (s *Server) Serve(ctx context.Context) error {
 func (s *Server) handle(frame []byte, checksumPending bool, out []byte) {
 	r := s.current()
 	d, err := r.datagram(frame, checksumPending)
+	if errors.Is(err, OtherSource) && d.SrcMAC != r.mac {
+		s.journal.RefuseSource(OtherSource, d.SrcMAC[:], r.mac[:])
+		return
+	}
 	if err != nil {
 		s.journal.Refuse(err)
 		return

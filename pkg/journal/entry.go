@@ -5,6 +5,10 @@ import (
 	"time"
 )
 
+// sourceWarnings is how long after a warning of another MAC there is none of
+// yet another one.
+const sourceWarnings = 10 * time.Minute
+
 // Entry is one change to a Journal.
 type Entry struct{ j *Journal }
 
@@ -29,6 +33,19 @@ func (e Entry) Sent(typ string) { e.j.status.Sent[typ]++ }
 
 // Message keeps that the guest has sent a message, which Received has counted.
 func (e Entry) Message(typ string) { e.j.status.LastMessage = Message{Type: typ, At: time.Now()} }
+
+// otherSource keeps who asks with another Ethernet address than the guest's. A
+// guest can forge one for every message: the last one is kept, and only so many
+// are logged.
+func (e Entry) otherSource(from, guest string) {
+	j, was, now := e.j, e.j.status.OtherSource, time.Now()
+	j.status.OtherSource = OtherSource{MAC: from, Want: guest, Count: was.Count + 1, At: now}
+	if j.warnedOfSource == from || now.Sub(j.warnedAt) < sourceWarnings {
+		return
+	}
+	j.warnedOfSource, j.warnedAt = from, now
+	j.log.Warn("a guest with another MAC than the VM's asks for an address, and gets none", "mac", from, "want", guest, "remedy", j.status.OtherSource.Remedy())
+}
 
 // Client keeps what the guest says of itself.
 func (e Entry) Client(c Client) { e.j.status.Client = c }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -31,9 +32,12 @@ type Journal struct {
 	status        Status
 	declinedUntil time.Time
 	expiry        *time.Timer // ends a finite lease
-	readers       map[*reader]bool
-	lines         *packet.Budget // of the log
-	changed       chan struct{}  // closed at the next change; nil: nobody waits
+	// The last MAC that is not the guest's that was warned of, and when.
+	warnedOfSource string
+	warnedAt       time.Time
+	readers        map[*reader]bool
+	lines          *packet.Budget // of the log
+	changed        chan struct{}  // closed at the next change; nil: nobody waits
 }
 
 // New returns the Journal of a server of the protocol on an interface. What it
@@ -148,6 +152,15 @@ func (j *Journal) Refuse(err error) {
 	}
 	j.log.Debug("message dropped", "reason", string(why))
 	j.Write(func(Entry) { j.status.Dropped[why]++ })
+}
+
+// RefuseSource counts a message that gets no answer since it comes from another
+// Ethernet address than the guest's, and keeps and logs which.
+func (j *Journal) RefuseSource(why Silence, from, guest net.HardwareAddr) {
+	j.Write(func(e Entry) {
+		j.status.Dropped[why]++
+		e.otherSource(from.String(), guest.String())
+	})
 }
 
 // Write makes one change, after which those who wait look again. The Entry is

@@ -3,7 +3,9 @@ package journal
 import (
 	"errors"
 	"log/slog"
+	"net"
 	"net/netip"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -82,4 +84,44 @@ func TestCounters(t *testing.T) {
 	if now := j.Status(); now.Received["SOLICIT"] != 1 || now.Notes[0] != "misfit" || now.Dropped[OverBudget] != 2 {
 		t.Errorf("a status is no value: %+v", now)
 	}
+}
+
+// TestOtherSource: who asks with another MAC than the guest's is kept and warned
+// of, and who forges one for every message fills neither memory nor log.
+func TestOtherSource(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log strings.Builder
+		j := New("DHCP", "tap0", slog.New(slog.NewTextHandler(&log, nil)), func() uint64 { return 0 })
+		guest, forged := net.HardwareAddr{2, 0, 0, 0, 0, 1}, net.HardwareAddr{2, 1, 0, 0, 0, 0}
+		refuse := func() { j.RefuseSource("other-source", forged, guest) }
+		for range 3 {
+			refuse()
+		}
+		want := OtherSource{MAC: "02:01:00:00:00:00", Want: "02:00:00:00:00:01", Count: 3, At: time.Now()}
+		if got := j.Status(); got.OtherSource != want || got.Dropped["other-source"] != 3 {
+			t.Errorf("status is %+v", got)
+		}
+		if n := strings.Count(log.String(), "\n"); n != 1 || !strings.Contains(log.String(), "mac=02:01:00:00:00:00 want=02:00:00:00:00:01 remedy=") {
+			t.Errorf("%d lines:\n%s", n, log.String())
+		}
+		for i := range 20000 {
+			forged[4], forged[5] = byte(i>>8), byte(i)
+			refuse()
+			time.Sleep(time.Millisecond)
+		}
+		if n := strings.Count(log.String(), "\n"); n != 1 || j.Status().OtherSource.Count != 20003 {
+			t.Errorf("%d lines, status %+v", n, j.Status())
+		}
+		time.Sleep(time.Hour)
+		refuse()
+		refuse()
+		if n := strings.Count(log.String(), "\n"); n != 2 {
+			t.Errorf("%d lines:\n%s", n, log.String())
+		}
+		time.Sleep(time.Hour)
+		refuse() // as before
+		if n := strings.Count(log.String(), "\n"); n != 2 {
+			t.Errorf("%d lines:\n%s", n, log.String())
+		}
+	})
 }

@@ -1,7 +1,10 @@
 package journal
 
 import (
+	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 )
@@ -45,6 +48,9 @@ type Status struct {
 	Received map[string]uint64  `json:"received,omitempty"`
 	Sent     map[string]uint64  `json:"sent,omitempty"`
 	Dropped  map[Silence]uint64 `json:"dropped,omitempty"`
+	// OtherSource is who asks with another Ethernet address than the guest's, and
+	// so gets no answer; zero: nobody has.
+	OtherSource OtherSource `json:"otherSource,omitzero"`
 	// LastError is the last thing that went wrong on our side.
 	LastError Failure `json:"lastError,omitzero"`
 	// Notes say which settings could not be sent, and why.
@@ -59,6 +65,20 @@ type Client struct {
 	// ID is the client identifier (DHCPv4's option 61) or DUID (DHCPv6's option
 	// 1) in hexadecimal.
 	ID string `json:"id,omitempty"`
+}
+
+// OtherSource is who asks with another Ethernet address than the guest's: most
+// often the guest itself, whose NIC was given a MAC of its own.
+type OtherSource struct {
+	MAC   string    `json:"mac"`   // of the last one
+	Want  string    `json:"want"`  // the guest's
+	Count uint64    `json:"count"` // of messages, whatever their MACs
+	At    time.Time `json:"at"`    // of the last one
+}
+
+// Remedy is the way out.
+func (o OtherSource) Remedy() string {
+	return "give the VM's NIC the MAC " + o.Want + " (virt-launcher-net domain does), or restore, and prepare with --mac " + o.MAC
 }
 
 // Message is a message's type and when it came.
@@ -89,6 +109,18 @@ const (
 )
 
 func (s Silence) Error() string { return "no reply: " + string(s) }
+
+// Counts are counters by what they count, in words.
+func Counts[K ~string](counts map[K]uint64) string {
+	var words []string
+	for _, what := range slices.Sorted(maps.Keys(counts)) {
+		words = append(words, fmt.Sprintf("%d %s", counts[what], what))
+	}
+	if len(words) == 0 {
+		return "nothing"
+	}
+	return strings.Join(words, ", ")
+}
 
 // maxPrintable is how much is kept of what a guest says of itself.
 const maxPrintable = 255

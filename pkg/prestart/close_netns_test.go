@@ -34,3 +34,34 @@ func TestCloseWithContextThatIsOver(t *testing.T) {
 		t.Errorf("the guest did not shut down: %v", err)
 	}
 }
+
+// Who asks for the status while the domain starts gets it, and later the domain's
+// name. With -race this shows what two goroutines share.
+func TestStatusWhileDomainStarts(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Flannel)
+	hook := prestart.Hook{
+		Netns: pod.Pod.Path(), StateDir: t.TempDir(), SkipCheck: true,
+		Domain: &prestart.Domain{
+			URI: "test:///default",
+			XML: []byte("<domain type='test'><name>slow</name><memory>8192</memory><os><type>hvm</type></os></domain>"),
+		},
+	}
+	named := make(chan error, 1)
+	go func() {
+		for {
+			status, err := hook.Status(t.Context())
+			if err != nil || status.Server.Alive && status.Server.Domain == "slow" {
+				named <- err
+				return
+			}
+		}
+	}()
+	session := run(t, hook)
+	if err := <-named; err != nil {
+		t.Error(err)
+	}
+	if name := session.Status().Domain; name != "slow" {
+		t.Errorf("the domain is %q", name)
+	}
+}

@@ -313,7 +313,7 @@ func (s *Session) Status() SessionStatus {
 			status.Routers[name] = on.router.Status()
 		}
 	}
-	if s.vm != nil {
+	if isReady && s.vm != nil { // before that start may be about to set it
 		status.Domain = s.vm.Name()
 	}
 	return status

@@ -1,12 +1,14 @@
 package prestart
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/fsnotify/fsnotify"
 
@@ -155,6 +157,7 @@ func linksOf(p prepare.Plan, now []discover.Interface) []LinkStatus {
 // Wait blocks until what is asked for is so, or ctx ends. A process that serves
 // may yet have to start.
 func (h Hook) Wait(ctx context.Context, condition string) (SessionStatus, error) {
+	start := time.Now()
 	h = h.withDefaults()
 	if condition != ForNetwork && condition != ForLease {
 		return SessionStatus{}, fmt.Errorf("wait for %q: want %s or %s", condition, ForNetwork, ForLease)
@@ -179,7 +182,7 @@ func (h Hook) Wait(ctx context.Context, condition string) (SessionStatus, error)
 			err = waitForSocket(ctx, watcher)
 		}
 		if ctx.Err() != nil {
-			return SessionStatus{}, fmt.Errorf("wait for %s: %w: %s", condition, context.Cause(ctx), h.soFar(context.WithoutCancel(ctx)))
+			return SessionStatus{}, &notYet{condition, time.Since(start), context.Cause(ctx), h.soFar(context.WithoutCancel(ctx))}
 		}
 		if err != nil {
 			return SessionStatus{}, err
@@ -206,11 +209,8 @@ func waitForSocket(ctx context.Context, watcher *fsnotify.Watcher) error {
 // soFar says in words how far the pod has come.
 func (h Hook) soFar(ctx context.Context) string {
 	status, err := ask(ctx, h.StateDir, "/v1/status")
-	switch {
-	case err != nil:
+	if err != nil {
 		return err.Error()
-	case status.NotReady() != "":
-		return status.NotReady()
 	}
-	return "the guest has not asked for all its addresses"
+	return cmp.Or(status.NotReady(), status.NoLease(), "it has just come")
 }

@@ -1,0 +1,75 @@
+package prestart_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
+)
+
+// A VM whose NIC was given another MAC than the planned one is told of as such.
+func TestGuestWithAnotherMAC(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Calico)
+	h := newHook(t, pod)
+	said := make(chan string, 256)
+	h.Log = slog.New(slog.NewTextHandler(lineWriter(said), nil))
+	session := run(t, h)
+	tap := session.Networks()[0].Tap
+	err := waitFor(t, h, prestart.ForLease, 100*time.Millisecond)
+	if err == nil || !strings.Contains(err.Error(), "eth0: the guest on tap-eth0 has not got "+pod.IP.Addr().String()+"/32: it has not asked for it") {
+		t.Errorf("of a guest that is not there wait says: %v", err)
+	}
+
+	wrong, err := podtest.StartGuest(t.Context(), pod.Pod, tap, net.HardwareAddr{0x52, 0x54, 0, 0xaa, 0xbb, 0xcc})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	asking := make(chan error, 1)
+	go func() {
+		_, err := wrong.Udhcpc(ctx)
+		asking <- err
+	}()
+	until(t, said, "mac=52:54:00:aa:bb:cc want="+pod.MAC.String()+" remedy=")
+	err = waitFor(t, h, prestart.ForLease, time.Second)
+	if !errors.Is(err, context.DeadlineExceeded) || !strings.HasPrefix(err.Error(), "wait for lease: timed out after 1") {
+		t.Errorf("wait says: %v", err)
+	}
+	for _, want := range []string{"eth0: ", "a guest with MAC 52:54:00:aa:bb:cc asks", "the VM's is " + pod.MAC.String(), "prepare with --mac 52:54:00:aa:bb:cc"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("wait says: %v\nwant %q in it", err, want)
+		}
+	}
+	lease := session.Status().Leases["eth0"]
+	if o := lease.OtherSource; o.MAC != "52:54:00:aa:bb:cc" || o.Want != pod.MAC.String() || o.Count == 0 || o.Count != lease.Dropped[dhcp.OtherSource] {
+		t.Errorf("status is %+v", lease)
+	}
+	cancel()
+	if err := <-asking; err == nil {
+		t.Error("it got a lease")
+	}
+	if err := wrong.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	right := podtest.NewGuest(t, pod.Pod, tap, pod.MAC)
+	if _, err := right.Udhcpc(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := waitFor(t, h, prestart.ForLease, time.Minute); err != nil {
+		t.Error(err)
+	}
+	for len(said) > 0 {
+		if line := <-said; strings.Contains(line, "another MAC") {
+			t.Error("it was said more than once: ", line)
+		}
+	}
+}

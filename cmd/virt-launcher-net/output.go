@@ -75,6 +75,8 @@ type routeView struct {
 	Table       int            `json:"table"`
 	Metric      int            `json:"metric,omitempty"`
 	MTU         int            `json:"mtu,omitempty"`
+
+	text string
 }
 
 type neighborView struct {
@@ -97,7 +99,7 @@ func viewPod(pod discover.Pod) podView {
 			i.Addresses = append(i.Addresses, a.Prefix)
 		}
 		for _, r := range in.Routes {
-			i.Routes = append(i.Routes, routeView{r.Destination, r.Gateway, r.Source, r.Scope, r.OnLink, r.Table, r.Metric, r.MTU})
+			i.Routes = append(i.Routes, routeView{r.Destination, r.Gateway, r.Source, r.Scope, r.OnLink, r.Table, r.Metric, r.MTU, r.String()})
 		}
 		for _, n := range in.Neighbors {
 			i.Neighbors = append(i.Neighbors, neighborView{n.Address, n.MAC})
@@ -124,36 +126,12 @@ func (v podView) writeText(w io.Writer) {
 			fmt.Fprintf(w, "address\t%s\n", a)
 		}
 		for _, r := range i.Routes {
-			fmt.Fprintf(w, "route\t%s\n", r)
+			fmt.Fprintf(w, "route\t%s\n", r.text)
 		}
 		for _, n := range i.Neighbors {
 			fmt.Fprintf(w, "neighbor\t%s\t%s\n", n.Address, n.MAC)
 		}
 	}
-}
-
-// String is the route as ip-route(8) has it.
-func (r routeView) String() string {
-	s := r.Destination.String()
-	if r.Destination.Bits() == 0 {
-		s = "default"
-	}
-	if r.Gateway.IsValid() {
-		s += " via " + r.Gateway.String()
-	}
-	if r.Scope.String() != "global" {
-		s += " scope " + r.Scope.String()
-	}
-	if r.Source.IsValid() {
-		s += " src " + r.Source.String()
-	}
-	if r.Metric != 0 {
-		s += fmt.Sprintf(" metric %d", r.Metric)
-	}
-	if r.MTU != 0 {
-		s += fmt.Sprintf(" mtu %d", r.MTU)
-	}
-	return s
 }
 
 func join[T fmt.Stringer](list []T) string {

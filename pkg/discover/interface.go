@@ -66,6 +66,13 @@ type Interface struct {
 	Gateway6 *Neighbor `json:"gateway6,omitempty"`
 }
 
+// Message is a netlink message of the kernel, without its header. It is printed as
+// its size.
+type Message []byte
+
+// String returns the size in words.
+func (m Message) String() string { return fmt.Sprintf("%d bytes of netlink", len(m)) }
+
 // Address is an address of a pod interface.
 type Address struct {
 	Prefix netip.Prefix `json:"prefix"`
@@ -73,7 +80,7 @@ type Address struct {
 	Flags  uint32       `json:"flags,omitempty"` // IFA_F_… (linux/if_addr.h)
 	// Message is the kernel's own ifaddrmsg with attributes, so that
 	// restoring the address loses none (label, broadcast, lifetimes, …).
-	Message []byte `json:"message"`
+	Message Message `json:"message"`
 }
 
 // Neighbor is a permanent entry of the neighbour table.
@@ -81,7 +88,7 @@ type Neighbor struct {
 	Address netip.Addr   `json:"address"`
 	MAC     HardwareAddr `json:"mac"`
 	// Message is the kernel's own ndmsg with attributes, as in [Address].
-	Message []byte `json:"message,omitempty"`
+	Message Message `json:"message,omitempty"`
 }
 
 // Scope is the reach of an address or a route (rt_scope_t, linux/rtnetlink.h).

@@ -1,8 +1,10 @@
 package discover
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -30,7 +32,68 @@ type Route struct {
 	// so that the kernel takes this one.
 	First bool `json:"first,omitempty"`
 	// Message is the kernel's own rtmsg with attributes, as in [Address].
-	Message []byte `json:"message"`
+	Message Message `json:"message"`
+}
+
+// routeTypes are ip(8)'s words for what a route does with packets (RTN_UNICAST,
+// …, linux/rtnetlink.h).
+var routeTypes = map[uint8]string{
+	unix.RTN_LOCAL: "local", unix.RTN_BROADCAST: "broadcast", unix.RTN_ANYCAST: "anycast", unix.RTN_MULTICAST: "multicast",
+	unix.RTN_BLACKHOLE: "blackhole", unix.RTN_UNREACHABLE: "unreachable", unix.RTN_PROHIBIT: "prohibit", unix.RTN_THROW: "throw",
+}
+
+// String returns the route as ip-route(8) prints it, without the device: its links
+// are known by their indexes. Of several next hops it says how many there are.
+func (a Route) String() string {
+	switch {
+	case len(a.Links) > 1:
+		return a.Text(fmt.Sprintf("nexthops %d", len(a.Links)))
+	case !a.Gateway.IsValid():
+		return a.Text()
+	case a.Gateway.Is4() != a.Destination.Addr().Is4():
+		return a.Text("via inet6", a.Gateway.String())
+	}
+	return a.Text("via", a.Gateway.String())
+}
+
+// Text returns the route as ip-route(8) takes it, with these words where it says
+// where the route leads.
+func (a Route) Text(leads ...string) string {
+	var words []string
+	if word, ok := routeTypes[a.Type]; ok {
+		words = append(words, word)
+	}
+	if a.Destination.Bits() == 0 {
+		words = append(words, "default")
+	} else {
+		words = append(words, a.Destination.String())
+	}
+	words = append(words, leads...)
+	if a.From.IsValid() {
+		words = append(words, "from", a.From.String())
+	}
+	if a.TOS != 0 {
+		words = append(words, fmt.Sprintf("tos %#x", a.TOS))
+	}
+	if a.Table != unix.RT_TABLE_MAIN {
+		words = append(words, fmt.Sprintf("table %d", a.Table))
+	}
+	if a.Scope != unix.RT_SCOPE_UNIVERSE {
+		words = append(words, "scope", a.Scope.String())
+	}
+	if a.Source.IsValid() {
+		words = append(words, "src", a.Source.String())
+	}
+	if a.Metric != 0 {
+		words = append(words, fmt.Sprintf("metric %d", a.Metric))
+	}
+	if a.MTU != 0 {
+		words = append(words, fmt.Sprintf("mtu %d", a.MTU))
+	}
+	if a.OnLink {
+		words = append(words, "onlink")
+	}
+	return strings.Join(words, " ")
 }
 
 // rival is what routes have in common of which the kernel takes the one that is

@@ -4,9 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
-	"strings"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 )
@@ -31,46 +28,10 @@ func routeChange(add bool, link string, r discover.Route) change {
 	}
 }
 
-// routeTypes are ip(8)'s words for what a route does with packets (RTN_UNICAST,
-// …, linux/rtnetlink.h).
-var routeTypes = map[uint8]string{
-	unix.RTN_LOCAL: "local ", unix.RTN_BROADCAST: "broadcast ", unix.RTN_ANYCAST: "anycast ", unix.RTN_MULTICAST: "multicast ",
-	unix.RTN_BLACKHOLE: "blackhole ", unix.RTN_UNREACHABLE: "unreachable ", unix.RTN_PROHIBIT: "prohibit ", unix.RTN_THROW: "throw ",
-}
-
 // routeText writes a route as ip-route(8) takes it; name names links by their
 // indexes.
 func routeText(r discover.Route, name func(index int) string) string {
-	dst := r.Destination.String()
-	if r.Destination.Bits() == 0 {
-		dst = "default"
-	}
-	words := append([]string{routeTypes[r.Type] + dst}, nextHopWords(r, name)...)
-	if r.From.IsValid() {
-		words = append(words, "from", r.From.String())
-	}
-	if r.TOS != 0 {
-		words = append(words, fmt.Sprintf("tos %#x", r.TOS))
-	}
-	if r.Table != unix.RT_TABLE_MAIN {
-		words = append(words, fmt.Sprintf("table %d", r.Table))
-	}
-	if r.Scope != unix.RT_SCOPE_UNIVERSE {
-		words = append(words, "scope", r.Scope.String())
-	}
-	if r.Source.IsValid() {
-		words = append(words, "src", r.Source.String())
-	}
-	if r.Metric != 0 {
-		words = append(words, fmt.Sprintf("metric %d", r.Metric))
-	}
-	if r.MTU != 0 {
-		words = append(words, fmt.Sprintf("mtu %d", r.MTU))
-	}
-	if r.OnLink {
-		words = append(words, "onlink")
-	}
-	return strings.Join(words, " ")
+	return r.Text(nextHopWords(r, name)...)
 }
 
 // nextHopWords says where a route leads.

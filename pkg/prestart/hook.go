@@ -165,15 +165,24 @@ func (h Hook) Prepare(ctx context.Context) (networks []prepare.Network, err erro
 	h = h.withDefaults()
 	err = in(h.Netns, func() error {
 		p, err := h.prepare(ctx)
-		if err == nil {
-			err = h.handOver(p.plans)
+		if err != nil {
+			return err
 		}
-		for _, plan := range p.plans {
-			networks = append(networks, plan.Network())
-		}
-		return err
+		networks = networksOf(p.plans)
+		return h.handOver(p.plans)
 	})
-	return networks, err
+	if err != nil {
+		return nil, err
+	}
+	return networks, nil
+}
+
+func networksOf(plans []prepare.Plan) []prepare.Network {
+	networks := make([]prepare.Network, len(plans))
+	for i, p := range plans {
+		networks[i] = p.Network()
+	}
+	return networks
 }
 
 // preparation is a pod that is prepared.

@@ -61,6 +61,9 @@ func TestOptionsOfEachInterface(t *testing.T) {
 	if _, err := h.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "net1") || !strings.Contains(err.Error(), mac.String()) {
 		t.Errorf("without the options of net1: %v", err)
 	}
+	if networks, err := h.Prepare(t.Context()); err == nil || networks != nil {
+		t.Errorf("Prepare returns %+v and %v", networks, err)
+	}
 	h.PerInterface = map[string]prestart.InterfaceOptions{"net1": {Network: &prepare.Options{TapName: "tap-eth0"}}}
 	if _, err := h.Plan(t.Context()); err == nil || !strings.Contains(err.Error(), "eth0 and net1 would both have a link tap-eth0") {
 		t.Errorf("with the other's default name: %v", err)

@@ -224,13 +224,7 @@ func (s *Session) GuardCounters() (map[string][]prepare.GuardCounter, error) {
 }
 
 // Networks returns what the VM's NICs plug into, the primary one first.
-func (s *Session) Networks() []prepare.Network {
-	networks := make([]prepare.Network, len(s.plans))
-	for i, p := range s.plans {
-		networks[i] = p.Network()
-	}
-	return networks
-}
+func (s *Session) Networks() []prepare.Network { return networksOf(s.plans) }
 
 // Embedded reports whether there is a VM whose driver runs in this process and
 // may need its privileges to end it.

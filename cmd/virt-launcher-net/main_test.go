@@ -73,7 +73,6 @@ func TestUsageErrors(t *testing.T) {
 		{"prepare --tap-name sixteencharacter", "sixteencharacter"},
 		{"prepare --tap-name vm --bridge-name vm", "vm is used twice"},
 		{"prepare --output-dir /nowhere --model a\"b", "model"},
-		{"prepare --state-dir /" + strings.Repeat("d", 90), "--state-dir"},
 		{"plan --tap-owner root", "--tap-owner"},
 		{"plan --tap-owner 0:x", "--tap-owner"},
 		{"plan --timeout soon", "--timeout"},

@@ -43,7 +43,7 @@ domain. It must run in the pod's network namespace, or be told it by --netns.`,
 	flags := root.PersistentFlags()
 	flags.VarP(p.interfaceFlag(), "interface", "i", "pod `interface`, repeatable, the primary one first (default: that of the default route, else the only one, else eth0)")
 	flags.StringVar(&p.hook.Netns, "netns", "", "`path` of the pod's network namespace, such as /proc/42/ns/net (default: the current one)")
-	flags.StringVar(&p.hook.StateDir, "state-dir", prepare.DefaultStateDir, "`directory` of the records and the control socket")
+	flags.StringVar(&p.hook.StateDir, "state-dir", "", "`directory` of the records and the control socket (default "+prepare.DefaultStateDir+", with --netns one of the namespace's own below it)")
 	flags.StringVarP(&p.output, "output", "o", "text", "what to print on standard output: text or json")
 	flags.StringVar(&p.logFormat, "log-format", "text", "how to log on standard error: text or json")
 	flags.TextVar(&p.logLevel, "log-level", slog.LevelInfo, "what to log: debug, info, warn or error")

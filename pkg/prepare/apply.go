@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 )
 
@@ -85,6 +86,9 @@ func Apply(ctx context.Context, log *slog.Logger, store *Store, plans ...Plan) e
 	if err := devicesSupported(k.conn, ops); err != nil {
 		return fmt.Errorf("prepare: %w", err)
 	}
+	if err := store.makeRoom(log, records); err != nil {
+		return err
+	}
 	if err := store.mark(before.fresh(records), false); err != nil {
 		return errors.Join(err, forget(store, recorded, records))
 	}
@@ -106,7 +110,7 @@ func Apply(ctx context.Context, log *slog.Logger, store *Store, plans ...Plan) e
 
 // planned returns everything that is to do, and the records that go with it.
 func planned(s state, recorded []record, plans []Plan) ([]op, []record, error) {
-	current, err := currentNamespace()
+	current, err := statedir.Current()
 	if err != nil {
 		return nil, nil, err
 	}

@@ -1,12 +1,15 @@
 package prepare_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -261,27 +264,79 @@ func TestApplyRefuses(t *testing.T) {
 	})
 }
 
-// A pod whose sandbox was made anew in place is not what its record says.
+// A pod whose sandbox was made anew in place is not what its record says. Nobody
+// can tell whether the older namespace still lives, so its record stays as it is.
 func TestRecordOfAnotherNamespace(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
+	var pods []*podtest.Pod
+	var before []string
 	for i := range 2 {
 		pod := podtest.NewPod(t, podtest.CalicoDual)
-		before := podtest.TakeSnapshot(t, pod.Pod)
+		pods, before = append(pods, pod), append(before, podtest.TakeSnapshot(t, pod.Pod))
 		inPod(t, pod.Pod, func() error {
 			_, err := apply(t.Context(), dir, pod.Interface, prepare.Options{Queues: 1 + i})
 			return err
 		})
-		if i == 0 {
-			continue
-		}
-		if _, err := os.Stat(filepath.Join(dir, "eth0.json.stale")); err != nil {
-			t.Error(err)
-		}
+	}
+	for i, pod := range pods {
 		inPod(t, pod.Pod, func() error { return restore(t.Context(), dir) })
-		if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
-			t.Errorf("after restore:\n%s", d)
+		if d := podtest.Diff(before[i], podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+			t.Errorf("after restore of %d:\n%s", i, d)
 		}
 	}
+	if left := names(t, dir); !slices.Equal(left, []string{"lock"}) {
+		t.Errorf("left are %q", left)
+	}
+}
+
+// A record of a namespace that is certainly no more is set aside when its place is
+// needed, and nothing that was set aside before is overwritten.
+func TestRecordOfNamespaceThatIsGone(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "eth0.json")
+	pod := podtest.NewPod(t, podtest.CalicoDual)
+	for i := range 3 {
+		inPod(t, pod.Pod, func() error {
+			_, err := apply(t.Context(), dir, pod.Interface, prepare.Options{})
+			return err
+		})
+		record, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		inPod(t, pod.Pod, func() error { return restore(t.Context(), dir) })
+		older := regexp.MustCompile(`"bootID": "[^"]+"`).ReplaceAll(record, fmt.Appendf(nil, `"bootID": "boot %d"`, i))
+		if err := os.WriteFile(path, older, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		inPod(t, pod.Pod, func() error { return restore(t.Context(), dir) })
+		if b, err := os.ReadFile(path); err != nil || !bytes.Equal(b, older) {
+			t.Errorf("restore touched another's record: %v", err)
+		}
+	}
+	if left := names(t, dir); !slices.Equal(left, []string{"eth0.json", "eth0.json.stale", "eth0.json.stale.1", "lock"}) {
+		t.Errorf("left are %q", left)
+	}
+	for i, name := range []string{"eth0.json.stale", "eth0.json.stale.1", "eth0.json"} {
+		if b, err := os.ReadFile(filepath.Join(dir, name)); err != nil || !strings.Contains(string(b), fmt.Sprintf("boot %d", i)) {
+			t.Errorf("%s is not the record of boot %d: %v", name, i, err)
+		}
+	}
+}
+
+func names(t *testing.T, dir string) []string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, e := range entries {
+		out = append(out, e.Name())
+	}
+	return out
 }
 
 // A record that can't be used is set aside where the interface is as a CNI

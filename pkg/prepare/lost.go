@@ -5,11 +5,11 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
 )
 
 // LostError is a pod interface that is prepared while there is no record of it
@@ -32,7 +32,7 @@ func (e *LostError) Error() string {
 // are prepared, as links by their default names tell, and of which dir has no
 // record that can be used.
 func ReadLost(dir string) ([]*LostError, error) {
-	current, err := currentNamespace()
+	current, err := statedir.Current()
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +55,7 @@ func ReadLost(dir string) ([]*LostError, error) {
 		why[u.name()] = fmt.Sprintf("its record %s can't be used: %v: what the CNI had given it is lost with the record: make the pod anew", u.path, u.why)
 	}
 	for _, r := range records {
-		if r.Namespace.same(current) {
+		if r.Namespace.Same(current) {
 			delete(names, r.Plan.Interface.Name)
 		}
 	}
@@ -63,13 +63,13 @@ func ReadLost(dir string) ([]*LostError, error) {
 	for _, name := range slices.Sorted(maps.Keys(names)) {
 		_, damaged := why[name]
 		made := s.madeFor(name)
-		prepared := len(made) >= 2 || len(made) == 1 && s.hasPlaceholder(name) || damaged && !s.asByCNI(name)
+		prepared := len(made) >= 2 || len(made) == 1 && s.hasPlaceholder(name) || damaged && s.looksPrepared(name)
 		if !prepared {
 			continue
 		}
 		if !damaged {
-			why[name] = fmt.Sprintf("there is no record of it in %s: name the --state-dir that was used then; "+
-				"if that is lost, so is what the CNI had given it: make the pod anew", dir)
+			why[name] = fmt.Sprintf("there is no record of it in %s: name the --state-dir that was used then "+
+				"(with --netns it was a directory below %s of where that ran, if it was not named); if that is lost, so is what the CNI had given it: make the pod anew", dir, DefaultStateDir)
 		}
 		out = append(out, &LostError{name, made, why[name]})
 	}
@@ -85,7 +85,7 @@ func (s *Store) unrecorded(log *slog.Logger, names []string, records []record) e
 	if len(names) == 0 && len(records) > 0 {
 		return nil
 	}
-	lost, err := ReadLost(s.dir)
+	lost, err := ReadLost(s.Dir())
 	if err != nil {
 		return err
 	}
@@ -102,7 +102,7 @@ func (s *Store) unrecorded(log *slog.Logger, names []string, records []record) e
 		log.Info("nothing to restore: the interface is not prepared", "interface", name)
 	}
 	if len(names) == 0 {
-		log.Info("nothing to restore: no interface is recorded as prepared", "stateDir", s.dir)
+		log.Info("nothing to restore: no interface is recorded as prepared", "stateDir", s.Dir())
 	}
 	return nil
 }
@@ -143,5 +143,11 @@ func (s state) asByCNI(name string) bool {
 	return s.link(name) != nil && !s.hasPlaceholder(name)
 }
 
+// looksPrepared tells whether an interface of that name is there, or what is made
+// for its VM, and it is not as a CNI leaves it.
+func (s state) looksPrepared(name string) bool {
+	return !s.asByCNI(name) && (s.hasPlaceholder(name) || len(s.madeFor(name)) > 0)
+}
+
 // name is the interface's whose record it was.
-func (u useless) name() string { return strings.TrimSuffix(filepath.Base(u.path), ".json") }
+func (u useless) name() string { return nameOf(u.path) }

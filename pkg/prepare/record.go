@@ -13,7 +13,7 @@ import (
 	"strings"
 
 	"github.com/google/renameio/v2"
-	"golang.org/x/sys/unix"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
 )
 
 // DefaultStateDir is where the records are by default.
@@ -22,12 +22,15 @@ const DefaultStateDir = "/run/virt-launcher-net"
 // recordVersion changes when an older program could misread a record.
 const recordVersion = 1
 
+// maxRecord bounds a record: a pod has a few routes of some hundred bytes each.
+const maxRecord = 4 << 20
+
 // record is what is written down before the first change: the kernel forgets
 // the pod's routes once its interface is rewired.
 type record struct {
-	Version   int       `json:"version"`
-	Namespace namespace `json:"namespace"`
-	Order     int       `json:"order"` // the lowest is the primary interface's
+	Version   int                `json:"version"`
+	Namespace statedir.Namespace `json:"namespace"`
+	Order     int                `json:"order"` // the lowest is the primary interface's
 	// Applied is set once the last change of an apply is done, and cleared before
 	// a restore begins. nil: an older program wrote the record.
 	Applied *bool             `json:"applied,omitempty"`
@@ -35,103 +38,42 @@ type record struct {
 	Plan    Plan              `json:"plan"`
 }
 
-// namespace identifies a network namespace over the node's lifetime.
-type namespace struct {
-	BootID string `json:"bootID"`
-	Cookie uint64 `json:"cookie,omitempty"` // SO_NETNS_COOKIE; 0 before Linux 5.14
-	Inode  uint64 `json:"inode"`            // may be used again once the namespace is gone
-}
-
-func currentNamespace() (namespace, error) {
-	var ns namespace
-	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return ns, fmt.Errorf("read boot id: %w", err)
-	}
-	ns.BootID = strings.TrimSpace(string(id))
-	var st unix.Stat_t
-	if err := unix.Stat("/proc/thread-self/ns/net", &st); err != nil {
-		return ns, fmt.Errorf("identify network namespace: %w", err)
-	}
-	ns.Inode = st.Ino
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return ns, fmt.Errorf("identify network namespace: %w", err)
-	}
-	defer unix.Close(fd)
-	ns.Cookie, err = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
-	if err != nil && !errors.Is(err, unix.ENOPROTOOPT) {
-		return ns, fmt.Errorf("identify network namespace: %w", err)
-	}
-	return ns, nil
-}
-
-func (n namespace) same(m namespace) bool {
-	if n.Cookie != 0 && m.Cookie != 0 {
-		return n.BootID == m.BootID && n.Cookie == m.Cookie
-	}
-	return n.BootID == m.BootID && n.Inode == m.Inode
-}
-
 // Store is the directory of a pod's records, held for one process at a time.
 type Store struct {
-	dir  string
-	lock *os.File
+	dir       *statedir.Dir
+	namespace statedir.Namespace
 }
 
-// OpenStore makes the directory if need be and waits until no other process
-// holds it, or ctx ends. The hold dies with the process. Close lets go.
+// OpenStore makes the directory of the calling thread's network namespace if need
+// be, and waits until no other process holds it, or ctx ends. That is dir, or one
+// below it if dir has records of another namespace, which may still live. The hold
+// dies with the process. Close lets go.
 func OpenStore(ctx context.Context, dir string) (*Store, error) {
-	way := "choose a writable --state-dir (in a pod: an emptyDir volume)"
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make state directory: %w: %s", err, way)
-	}
-	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	current, err := statedir.Current()
 	if err != nil {
-		return nil, fmt.Errorf("open state directory: %w: %s", err, way)
+		return nil, err
 	}
-	// flock(2) can't be interrupted by a context. If ctx ends first, the
-	// goroutine gets the lock some day and lets go of it at once.
-	locked := make(chan error, 1)
-	go func() {
-		locked <- flock(lock)
-	}()
-	select {
-	case err := <-locked:
-		if err != nil {
-			lock.Close()
-			return nil, fmt.Errorf("lock state directory %s: %w", dir, err)
-		}
-		return &Store{dir: dir, lock: lock}, nil
-	case <-ctx.Done():
-		go func() {
-			<-locked
-			lock.Close()
-		}()
-		return nil, fmt.Errorf("lock state directory %s: %w: another virt-launcher-net is at work on this pod", dir, context.Cause(ctx))
+	d, err := statedir.Open(ctx, dir)
+	if err != nil {
+		return nil, err
 	}
+	return &Store{dir: d, namespace: current}, nil
 }
 
-func flock(f *os.File) error {
-	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX)
-		if !errors.Is(err, unix.EINTR) {
-			return err
-		}
-	}
-}
+// Dir is where the records of the namespace are.
+func (s *Store) Dir() string { return s.dir.Path }
 
 // Close lets go of the directory.
-func (s *Store) Close() {
-	s.lock.Close()
-}
+func (s *Store) Close() { s.dir.Close() }
 
-func (s *Store) path(name string) string { return filepath.Join(s.dir, name+".json") }
+func (s *Store) path(name string) string { return filepath.Join(s.Dir(), name+".json") }
 
-// Plans returns what is recorded of the calling thread's network namespace,
-// the primary interface first. Records of another namespace (the pod's sandbox
-// was made anew in place) are set aside with a warning.
+// Plans returns what is recorded of the store's network namespace, the primary
+// interface first. A nil log is silent.
 func (s *Store) Plans(log *slog.Logger) ([]Plan, error) {
+	if s.dir.Apart && log != nil {
+		log.Warn("the state directory has records of another network namespace, which may still live: they are left alone, and this pod's are kept apart", "stateDir", s.Dir())
+	}
 	records, err := s.load(log)
 	if err != nil {
 		return nil, err
@@ -139,10 +81,10 @@ func (s *Store) Plans(log *slog.Logger) ([]Plan, error) {
 	return plansOf(records), nil
 }
 
-// ReadPlans is [Store.Plans] without holding the directory and without setting
-// anything aside: for looking.
+// ReadPlans returns what dir, found by [statedir.Find], has recorded of the calling
+// thread's network namespace, without holding it: for looking. A nil log is silent.
 func ReadPlans(log *slog.Logger, dir string) ([]Plan, error) {
-	current, err := currentNamespace()
+	current, err := statedir.Current()
 	if err != nil {
 		return nil, err
 	}
@@ -151,9 +93,11 @@ func ReadPlans(log *slog.Logger, dir string) ([]Plan, error) {
 		return nil, err
 	}
 	for _, u := range useless {
-		log.Warn("left out a record that can't be used", "record", u.path, "why", u.why)
+		if log != nil {
+			log.Warn("left out a record that can't be used", "record", u.path, "why", u.why)
+		}
 	}
-	return plansOf(slices.DeleteFunc(records, func(r record) bool { return !r.Namespace.same(current) })), nil
+	return plansOf(slices.DeleteFunc(records, func(r record) bool { return !r.Namespace.Same(current) })), nil
 }
 
 func plansOf(records []record) []Plan {
@@ -164,13 +108,10 @@ func plansOf(records []record) []Plan {
 	return plans
 }
 
-// load reads the records of the current namespace and sets others aside.
+// load reads the records of the store's namespace. Others it leaves alone. One that
+// can't be used is an error where nothing can be done without it.
 func (s *Store) load(log *slog.Logger) ([]record, error) {
-	current, err := currentNamespace()
-	if err != nil {
-		return nil, err
-	}
-	all, useless, err := readRecords(s.dir)
+	all, useless, err := readRecords(s.Dir())
 	if err != nil {
 		return nil, err
 	}
@@ -178,31 +119,70 @@ func (s *Store) load(log *slog.Logger) ([]record, error) {
 		if err := u.needed(); err != nil {
 			return nil, err
 		}
-		if err := setAside(u.path, ".damaged"); err != nil {
-			return nil, err
+		if log != nil {
+			log.Warn("left out a record that can't be used", "record", u.path, "why", u.why)
 		}
-		log.Warn("set aside a record that can't be used: the pod's interface is as a CNI leaves it", "record", u.path+".damaged", "why", u.why)
 	}
-	var records []record
-	for _, r := range all {
-		if r.Namespace.same(current) {
-			records = append(records, r)
-			continue
-		}
-		path := s.path(r.Plan.Interface.Name)
-		if err := setAside(path, ".stale"); err != nil {
-			return nil, err
-		}
-		log.Warn("set aside a record of another network namespace: the pod's sandbox was made anew", "record", path+".stale")
-	}
-	return records, nil
+	return slices.DeleteFunc(all, func(r record) bool { return !r.Namespace.Same(s.namespace) }), nil
 }
 
-func setAside(path, suffix string) error {
-	if err := os.Rename(path, path+suffix); err != nil {
-		return fmt.Errorf("set record aside: %w", err)
+// Kept returns the names of the interfaces of which the directory has a record
+// that may be needed: of this namespace, and of others that may still live.
+func (s *Store) Kept() ([]string, error) {
+	records, _, err := readRecords(s.Dir())
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, r := range records {
+		if !r.Namespace.Gone(s.namespace) {
+			names = append(names, r.Plan.Interface.Name)
+		}
+	}
+	return names, nil
+}
+
+// makeRoom sets aside what is in the place of records that are about to be written
+// and not their older versions.
+func (s *Store) makeRoom(log *slog.Logger, records []record) error {
+	for _, r := range records {
+		path := s.path(r.Plan.Interface.Name)
+		was, err := readRecord(path)
+		if errors.Is(err, fs.ErrNotExist) || err == nil && was.Namespace.Same(s.namespace) {
+			continue
+		}
+		if err == nil && !was.Namespace.Gone(s.namespace) {
+			return fmt.Errorf("write record %s: it is there, of the network namespace %s, which may still live: "+
+				"choose another --state-dir, or remove that file if its pod is gone", path, was.Namespace)
+		}
+		suffix, why := ".stale", errors.New("its network namespace is gone: the pod's sandbox was made anew")
+		if err != nil {
+			suffix, why = ".damaged", err
+		}
+		aside, err := setAside(path, suffix)
+		if err != nil {
+			return err
+		}
+		log.Warn("set aside a record that can't be used; the pod's interface is as a CNI leaves it", "record", aside, "why", why)
 	}
 	return nil
+}
+
+// setAside renames a record, to a name that nothing has, and returns that.
+func setAside(path, suffix string) (string, error) {
+	aside := path + suffix
+	for n := 1; ; n++ {
+		if _, err := os.Lstat(aside); errors.Is(err, fs.ErrNotExist) {
+			break
+		} else if err != nil {
+			return "", fmt.Errorf("set record aside: %w", err)
+		}
+		aside = fmt.Sprintf("%s%s.%d", path, suffix, n)
+	}
+	if err := os.Rename(path, aside); err != nil {
+		return "", fmt.Errorf("set record aside: %w", err)
+	}
+	return aside, nil
 }
 
 // useless is a record that can't be used: damaged, or another program's.
@@ -220,7 +200,7 @@ func (u useless) needed() error {
 		return err
 	}
 	name := u.name()
-	if s.asByCNI(name) {
+	if !s.looksPrepared(name) {
 		return nil
 	}
 	return fmt.Errorf("read record %s: %w: %s is prepared, and what the CNI had given it is lost with the record: make the pod anew",
@@ -228,28 +208,51 @@ func (u useless) needed() error {
 }
 
 func readRecords(dir string) (records []record, unusable []useless, err error) {
-	paths, err := filepath.Glob(filepath.Join(dir, "*.json"))
+	paths, err := statedir.Records(dir)
 	if err != nil {
-		return nil, nil, fmt.Errorf("list records: %w", err)
+		return nil, nil, err
 	}
 	for _, path := range paths {
-		b, err := os.ReadFile(path)
-		if errors.Is(err, fs.ErrNotExist) { // restored by another process just now
-			continue
-		}
-		if err != nil {
+		r, err := readRecord(path)
+		switch damage := (*damagedError)(nil); {
+		case err == nil:
+			records = append(records, r)
+		case errors.As(err, &damage):
+			unusable = append(unusable, useless{path, err})
+		case errors.Is(err, fs.ErrNotExist): // restored by another process just now
+		default:
 			return nil, nil, fmt.Errorf("read record: %w", err)
 		}
-		r, err := parseRecord(strings.TrimSuffix(filepath.Base(path), ".json"), b)
-		if err != nil {
-			unusable = append(unusable, useless{path, err})
-			continue
-		}
-		records = append(records, r)
 	}
 	slices.SortStableFunc(records, func(a, b record) int { return a.Order - b.Order })
 	return records, unusable, nil
 }
+
+// damagedError is what is wrong with a record.
+type damagedError struct{ cause error }
+
+func (e *damagedError) Error() string { return e.cause.Error() }
+func (e *damagedError) Unwrap() error { return e.cause }
+
+// readRecord reads a record from its file. The error is a [damagedError] if it is
+// none.
+func readRecord(path string) (record, error) {
+	b, err := statedir.ReadFile(path, maxRecord)
+	if errors.Is(err, statedir.ErrUnfit) {
+		return record{}, &damagedError{err}
+	}
+	if err != nil {
+		return record{}, err
+	}
+	r, err := parseRecord(nameOf(path), b)
+	if err != nil {
+		return record{}, &damagedError{err}
+	}
+	return r, nil
+}
+
+// nameOf is the interface's whose record is in a file of that name.
+func nameOf(path string) string { return strings.TrimSuffix(filepath.Base(path), ".json") }
 
 // parseRecord reads the record of the interface of that name.
 func parseRecord(name string, b []byte) (record, error) {
@@ -260,8 +263,11 @@ func parseRecord(name string, b []byte) (record, error) {
 	if r.Version != recordVersion {
 		return record{}, fmt.Errorf("it has version %d, this program knows %d", r.Version, recordVersion)
 	}
-	if name != r.Plan.Interface.Name || r.Plan.Datapath != "bridge" || r.Plan.validate() != nil {
+	if name != r.Plan.Interface.Name || r.Plan.Datapath != "bridge" {
 		return record{}, errors.New("it is damaged: it holds no plan for " + name)
+	}
+	if err := r.Plan.check(); err != nil {
+		return record{}, fmt.Errorf("it is damaged: %w", err)
 	}
 	return r, nil
 }
@@ -273,7 +279,7 @@ func (s *Store) save(r record) error {
 		return fmt.Errorf("write record: %w", err)
 	}
 	path := s.path(r.Plan.Interface.Name)
-	if err := renameio.WriteFile(path, append(b, '\n'), 0o600, renameio.WithTempDir(s.dir)); err != nil {
+	if err := renameio.WriteFile(path, append(b, '\n'), 0o600, renameio.WithTempDir(s.Dir())); err != nil {
 		return fmt.Errorf("write record: %w", err)
 	}
 	return s.sync()
@@ -288,7 +294,7 @@ func (s *Store) remove(name string) error {
 
 // sync makes a change of the directory itself durable.
 func (s *Store) sync() error {
-	d, err := os.Open(s.dir)
+	d, err := os.Open(s.Dir())
 	if err != nil {
 		return fmt.Errorf("sync state directory: %w", err)
 	}

@@ -16,7 +16,7 @@ var unfinished = regexp.MustCompile(`^\..+\.json[0-9]+$`)
 // sweep removes what killed processes left. Who writes records holds the store,
 // so none is being written.
 func (s *Store) sweep() error {
-	entries, err := os.ReadDir(s.dir)
+	entries, err := os.ReadDir(s.Dir())
 	if err != nil {
 		return fmt.Errorf("list state directory: %w", err)
 	}
@@ -24,7 +24,7 @@ func (s *Store) sweep() error {
 		if !unfinished.MatchString(e.Name()) {
 			continue
 		}
-		if err := os.Remove(filepath.Join(s.dir, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := os.Remove(filepath.Join(s.Dir(), e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("remove unfinished record: %w", err)
 		}
 	}

@@ -43,7 +43,9 @@ type CheckReport struct {
 // interface: does DHCP answer, does the gateway resolve, for each of IPv4 and
 // IPv6 that the guest gets. No guest may sit there.
 func (h Hook) Check(ctx context.Context) (reports []CheckReport, err error) {
-	h = h.withDefaults()
+	if h, err = h.located(); err != nil {
+		return reports, err
+	}
 	err = in(h.Netns, func() error {
 		plans, err := h.prepared()
 		if err != nil {

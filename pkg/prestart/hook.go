@@ -29,7 +29,9 @@ type Hook struct {
 	// thread's.
 	Netns string
 	// StateDir is where records and the control socket are; empty:
-	// [prepare.DefaultStateDir].
+	// [prepare.DefaultStateDir], or a directory of the namespace's own below it if
+	// Netns is named. Where another namespace has its records, which may still live,
+	// it is a directory below it, too.
 	StateDir string
 	// Interfaces and ResolvConf are as in [discover.Options].
 	Interfaces []string
@@ -67,7 +69,9 @@ func (h Hook) Discover(ctx context.Context) (pod discover.Pod, err error) {
 	if err := h.Validate(); err != nil {
 		return pod, err
 	}
-	h = h.withDefaults()
+	if h, err = h.located(); err != nil {
+		return pod, err
+	}
 	err = in(h.Netns, func() error {
 		pod, err = h.look(ctx)
 		return err
@@ -111,7 +115,9 @@ func (h Hook) Plan(ctx context.Context) (plans []prepare.Plan, err error) {
 	if err := h.Validate(); err != nil {
 		return nil, err
 	}
-	h = h.withDefaults()
+	if h, err = h.located(); err != nil {
+		return plans, err
+	}
 	err = in(h.Netns, func() (err error) {
 		if plans, err = h.plansOf(ctx); err != nil {
 			return err
@@ -162,7 +168,9 @@ func (h Hook) Prepare(ctx context.Context) (networks []prepare.Network, err erro
 	if err := h.Validate(); err != nil {
 		return nil, err
 	}
-	h = h.withDefaults()
+	if h, err = h.located(); err != nil {
+		return networks, err
+	}
 	err = in(h.Netns, func() error {
 		p, err := h.prepare(ctx)
 		if err != nil {
@@ -190,6 +198,7 @@ type preparation struct {
 	pod   discover.Pod
 	plans []prepare.Plan
 	fresh bool   // it was not before
+	dir   string // of its state
 	xml   []byte // of the domain, with the NICs; nil if there is none
 }
 
@@ -203,13 +212,14 @@ func (h Hook) prepare(ctx context.Context) (preparation, error) {
 		return preparation{}, err
 	}
 	defer store.Close()
+	h.StateDir = store.Dir()
 	recorded, err := store.Plans(h.Log)
 	if err != nil {
 		return preparation{}, err
 	}
-	p := preparation{fresh: len(recorded) == 0}
+	p := preparation{fresh: len(recorded) == 0, dir: store.Dir()}
 	if p.fresh {
-		if err := forget(h.StateDir); err != nil {
+		if err := forget(store); err != nil {
 			return preparation{}, err
 		}
 	}
@@ -233,7 +243,9 @@ func (h Hook) prepare(ctx context.Context) (preparation, error) {
 // Restore puts the interfaces, all that are prepared if none are named, back as
 // the CNI left them. It returns their names.
 func (h Hook) Restore(ctx context.Context) (restored []string, err error) {
-	h = h.withDefaults()
+	if h, err = h.located(); err != nil {
+		return restored, err
+	}
 	err = in(h.Netns, func() (err error) {
 		restored, err = h.restore(ctx)
 		return err
@@ -260,7 +272,7 @@ func (h Hook) restore(ctx context.Context) (restored []string, err error) {
 	if err := prepare.Restore(ctx, h.Log, store, h.Interfaces...); err != nil {
 		return nil, err
 	}
-	return restored, h.forgetRestored(store)
+	return restored, forget(store)
 }
 
 // Attach returns the domain's XML with the pod's NICs in it, as [domain.Attach]
@@ -272,7 +284,9 @@ func (h Hook) Attach(ctx context.Context, xml []byte) (out []byte, err error) {
 	if err := h.Validate(); err != nil {
 		return nil, err
 	}
-	h = h.withDefaults()
+	if h, err = h.located(); err != nil {
+		return out, err
+	}
 	err = in(h.Netns, func() error {
 		plans, err := h.preparedOrPlanned(ctx)
 		if err != nil {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/renameio/v2"
 
+	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/journal"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
@@ -58,45 +59,43 @@ func (h Hook) recall(p prepare.Plan, suffix string, server leaseServer) {
 	}
 }
 
+// maxMemory bounds what a server knew: it keeps some fields, and cuts what is long.
+const maxMemory = 64 << 10
+
 // readMemory reads what a server knew; nothing if there is no file.
 func readMemory(path string) (was journal.Status, err error) {
-	b, err := os.ReadFile(path)
+	b, err := statedir.ReadFile(path, maxMemory)
 	if errors.Is(err, fs.ErrNotExist) {
 		return was, nil
 	}
 	if err != nil {
 		return was, fmt.Errorf("read state of the lease: %w", err)
 	}
-	if err := json.Unmarshal(b, &was); err != nil {
-		return was, fmt.Errorf("read state of the lease from %s: %w", path, err)
+	if err := unmarshal(b, &was); err != nil {
+		return journal.Status{}, fmt.Errorf("read state of the lease from %s: %w", path, err)
 	}
 	return was, nil
-}
-
-// forgetRestored removes what was kept of interfaces that are not recorded any
-// more.
-func (h Hook) forgetRestored(store *prepare.Store) error {
-	left, err := store.Plans(h.Log)
-	if err != nil {
-		return err
-	}
-	return forget(h.StateDir, left...)
 }
 
 // memoryFile matches what is kept of an interface, and what a process that was
 // killed left of writing it (renameio puts a dot before, and a number behind).
 var memoryFile = regexp.MustCompile(`^(?:(.+)\.lease6?|\.(.+)\.lease6?[0-9]+)$`)
 
-// forget removes what was kept of preparations that are no more, which are all
-// but those of the plans.
-func forget(dir string, plans ...prepare.Plan) error {
+// forget removes what was kept of preparations that are no more: there is no
+// record of them.
+func forget(store *prepare.Store) error {
+	kept, err := store.Kept()
+	if err != nil {
+		return err
+	}
+	dir := store.Dir()
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return fmt.Errorf("list states of leases: %w", err)
 	}
 	for _, e := range entries {
 		match := memoryFile.FindStringSubmatch(e.Name())
-		if match == nil || slices.ContainsFunc(plans, func(p prepare.Plan) bool { return p.Interface.Name == cmp.Or(match[1], match[2]) }) {
+		if match == nil || slices.Contains(kept, cmp.Or(match[1], match[2])) {
 			continue
 		}
 		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {

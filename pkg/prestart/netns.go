@@ -7,9 +7,9 @@ import (
 
 	"github.com/containernetworking/plugins/pkg/ns"
 	"golang.org/x/sys/unix"
-)
 
-var errNotNetns = errors.New("it is none; that of a process is /proc/PID/ns/net")
+	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
+)
 
 // InNetns runs f in the pod's network namespace, on a thread that is locked for that
 // while f runs. A process that f starts (exec.Cmd.Start) is born there, as a QEMU
@@ -27,7 +27,7 @@ func in(path string, fn func() error) error {
 	}
 	target, err := ns.GetNS(path)
 	if notNS := (ns.NSPathNotNSErr{}); errors.As(err, &notNS) {
-		err = errNotNetns
+		err = statedir.ErrNoNamespace
 	}
 	if err != nil {
 		return fmt.Errorf("enter network namespace %s: %w", path, err)
@@ -46,7 +46,7 @@ func in(path string, fn func() error) error {
 	case strings.HasSuffix(text, unix.EPERM.Error()):
 		err = fmt.Errorf("%w: this needs the capability SYS_ADMIN (securityContext.capabilities.add: [SYS_ADMIN])", unix.EPERM)
 	case strings.HasSuffix(text, unix.EINVAL.Error()): // a namespace of another kind (setns(2))
-		err = errNotNetns
+		err = statedir.ErrNoNamespace
 	}
 	return fmt.Errorf("enter network namespace %s: %w", path, err)
 }

@@ -47,10 +47,13 @@ func (h Hook) Run(ctx context.Context) (*Session, error) {
 	if err := h.Validate(); err != nil {
 		return nil, err
 	}
-	h = h.withDefaults()
+	h, err := h.located()
+	if err != nil {
+		return nil, err
+	}
 	since := time.Now()
 	var s *Session
-	err := in(h.Netns, func() error {
+	err = in(h.Netns, func() error {
 		if err := canServe(); err != nil {
 			return err
 		}
@@ -58,6 +61,7 @@ func (h Hook) Run(ctx context.Context) (*Session, error) {
 		if err != nil {
 			return err
 		}
+		h.StateDir = p.dir
 		if s, err = h.open(ctx, since, p.pod, p.plans); err == nil {
 			if err = s.start(ctx, p.xml); err == nil {
 				return nil
@@ -82,11 +86,14 @@ func (h Hook) Serve(ctx context.Context) (*Session, error) {
 	if err := h.Validate(); err != nil {
 		return nil, err
 	}
-	h = h.withDefaults()
+	h, err := h.located()
+	if err != nil {
+		return nil, err
+	}
 	h.Domain = nil
 	since := time.Now()
 	var s *Session
-	err := in(h.Netns, func() error {
+	err = in(h.Netns, func() error {
 		plans, err := h.prepared()
 		if err != nil {
 			return err

@@ -71,9 +71,12 @@ type LinkStatus struct {
 // Status looks at the kernel and asks the process that serves. It changes
 // nothing. A pod that is not prepared is no error.
 func (h Hook) Status(ctx context.Context) (Status, error) {
-	h = h.withDefaults()
+	h, err := h.located()
+	if err != nil {
+		return Status{}, err
+	}
 	var status Status
-	err := in(h.Netns, func() error {
+	err = in(h.Netns, func() error {
 		plans, err := h.prepared()
 		_, isLost := errors.AsType[*prepare.LostError](err)
 		if (isLost || errors.Is(err, ErrNotPrepared)) && len(h.Interfaces) == 0 {
@@ -158,7 +161,10 @@ func linksOf(p prepare.Plan, now []discover.Interface) []LinkStatus {
 // may yet have to start.
 func (h Hook) Wait(ctx context.Context, condition string) (SessionStatus, error) {
 	start := time.Now()
-	h = h.withDefaults()
+	h, err := h.located()
+	if err != nil {
+		return SessionStatus{}, err
+	}
 	if condition != ForNetwork && condition != ForLease {
 		return SessionStatus{}, fmt.Errorf("wait for %q: want %s or %s", condition, ForNetwork, ForLease)
 	}

@@ -1,15 +1,14 @@
 package prestart
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"path/filepath"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/domain"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
@@ -17,9 +16,6 @@ import (
 
 // withDefaults fills in what is empty.
 func (h Hook) withDefaults() Hook {
-	if h.StateDir == "" {
-		h.StateDir = prepare.DefaultStateDir
-	}
 	if h.Log == nil {
 		h.Log = slog.New(slog.DiscardHandler)
 	}
@@ -39,10 +35,23 @@ func (h Hook) withDefaults() Hook {
 	return h
 }
 
+// located is h with its defaults, and with the directory in which the state of its
+// network namespace is.
+func (h Hook) located() (Hook, error) {
+	h = h.withDefaults()
+	ns, err := statedir.Of(h.Netns)
+	if err != nil {
+		return h, fmt.Errorf("enter network namespace %s: %w", h.Netns, err)
+	}
+	apart := h.StateDir == "" && h.Netns != ""
+	h.StateDir, err = statedir.Find(cmp.Or(h.StateDir, prepare.DefaultStateDir), ns, apart)
+	return h, err
+}
+
 // Validate tells what is wrong with h whatever the pod is, all of it at once. The
 // methods that need it begin with it.
 func (h Hook) Validate() error {
-	errs := []error{h.checkInterfaces(), h.checkSocket(), notNegative("timeout", h.Timeout)}
+	errs := []error{h.checkInterfaces(), notNegative("timeout", h.Timeout)}
 	errs = append(errs, h.Network.Validate(), h.Lease.Validate(), domain.CheckModel(h.Model), h.checkPerInterface())
 	if len(h.Interfaces) > 0 {
 		errs = append(errs, h.checkNamed(h.Interfaces), h.checkShared(h.Interfaces), h.Lease.checkDefaultRoute(h.Interfaces))
@@ -64,17 +73,6 @@ func (h Hook) checkInterfaces() error {
 			return fmt.Errorf("interface %s is named twice", name)
 		}
 		seen[name] = true
-	}
-	return nil
-}
-
-// checkSocket refuses a directory in which the kernel can't name the control
-// socket, nor what it is called before it listens.
-func (h Hook) checkSocket() error {
-	const longest = ".4194304" // PID_MAX_LIMIT, linux/threads.h
-	most := len(unix.RawSockaddrUnix{}.Path) - 1 - len("/"+controlSocket+longest)
-	if dir := filepath.Clean(h.withDefaults().StateDir); len(dir) > most {
-		return fmt.Errorf("state directory %s: its path has %d bytes, of which a socket's leaves room for %d: choose a shorter --state-dir", dir, len(dir), most)
 	}
 	return nil
 }

@@ -48,7 +48,6 @@ func TestRefusedHooks(t *testing.T) {
 		{"no name", prestart.Hook{Domain: &prestart.Domain{XML: []byte("<domain/>")}}, "has no <name>"},
 		{"start timeout", prestart.Hook{Domain: &prestart.Domain{XML: []byte(named), StartTimeout: -1}}, "start timeout"},
 		{"shutdown timeout", prestart.Hook{Domain: &prestart.Domain{XML: []byte(named), ShutdownTimeout: -1}}, "shutdown timeout"},
-		{"state directory", prestart.Hook{StateDir: strings.Repeat("d", 90)}, "--state-dir"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

@@ -1,0 +1,83 @@
+// Package statedir is about the directory in which the state of a pod is kept:
+// whose network namespace it is, who is at work there, and how to read what is in
+// it, of which nothing is taken on trust.
+package statedir
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// maxRecord bounds a record: a pod has a few routes of some hundred bytes each.
+const maxRecord = 4 << 20
+
+// Find returns the directory that the namespace has its state in: base, or one of
+// its own below it. The latter if it is there, if apart wishes so, or if base has
+// records of another namespace, which may still live. Where base has a record of
+// the namespace itself, it is base in any case.
+func Find(base string, ns Namespace, apart bool) (string, error) {
+	ns.Cookie = 0 // so that the answer is the same for who can't know it
+	own := filepath.Join(base, ns.dirName())
+	ours, others, err := whose(base, ns)
+	if err != nil {
+		return "", err
+	}
+	if ours {
+		return base, nil
+	}
+	switch info, err := os.Lstat(own); {
+	case err == nil && !info.IsDir():
+		return "", fmt.Errorf("find state directory: %s is no directory: remove it", own)
+	case err == nil:
+		return own, nil
+	case !errors.Is(err, fs.ErrNotExist):
+		return "", fmt.Errorf("find state directory: %w", err)
+	}
+	if apart || others {
+		return own, nil
+	}
+	return base, nil
+}
+
+// whose tells whether dir has records of the namespace, and of others that may
+// still live.
+func whose(dir string, ns Namespace) (ours, others bool, err error) {
+	paths, err := Records(dir)
+	for _, path := range paths {
+		of, ok := recorded(path)
+		ours = ours || ok && of.Same(ns)
+		others = others || ok && !of.Same(ns) && !of.Gone(ns)
+	}
+	return ours, others, err
+}
+
+// Records returns the paths of what may be records in dir; none if there is no dir.
+func Records(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("list records: %w", err)
+	}
+	var paths []string
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), ".json") && !strings.HasPrefix(e.Name(), ".") {
+			paths = append(paths, filepath.Join(dir, e.Name()))
+		}
+	}
+	return paths, nil
+}
+
+// recorded returns the namespace that a record is of, if it is one.
+func recorded(path string) (Namespace, bool) {
+	b, err := ReadFile(path, maxRecord)
+	if err != nil {
+		return Namespace{}, false // whoever needs it says why
+	}
+	var r struct{ Namespace Namespace }
+	err = json.Unmarshal(b, &r)
+	return r.Namespace, err == nil && r.Namespace != Namespace{}
+}

@@ -1,0 +1,177 @@
+package statedir
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	lockName = "lock"
+	remedy   = "choose a writable --state-dir (in a pod: an emptyDir volume)"
+)
+
+// Dir is the directory of a namespace's state, held for one process at a time.
+type Dir struct {
+	Path  string
+	Apart bool // the directory above has records of another namespace, which may still live
+	own   bool // nothing but this namespace's state is there
+	lock  *os.File
+}
+
+// Open makes the directory of the calling thread's network namespace, which Find
+// finds in base, if need be, and waits until no other process holds it, or ctx
+// ends. The hold dies with the process. Close lets go.
+func Open(ctx context.Context, base string) (*Dir, error) {
+	ns, err := Current()
+	if err != nil {
+		return nil, err
+	}
+	for ctx.Err() == nil {
+		path, err := Find(base, ns, false)
+		if err != nil {
+			return nil, err
+		}
+		d, err := Lock(ctx, path)
+		if err != nil {
+			return nil, err
+		}
+		// Another namespace may have come to be there meanwhile.
+		again, err := Find(base, ns, false)
+		if err == nil && again == path {
+			if d.own = filepath.Base(path) == ns.dirName(); d.own {
+				_, d.Apart, err = whose(filepath.Dir(path), ns)
+			}
+			if err == nil {
+				return d, nil
+			}
+		}
+		d.Close()
+		if err != nil {
+			return nil, err
+		}
+	}
+	return nil, fmt.Errorf("lock state directory %s: %w", base, context.Cause(ctx))
+}
+
+// Lock is Open of a directory that was found before.
+func Lock(ctx context.Context, path string) (*Dir, error) {
+	for {
+		if ctx.Err() != nil {
+			return nil, fmt.Errorf("lock state directory %s: %w", path, context.Cause(ctx))
+		}
+		if err := os.MkdirAll(path, 0o700); err != nil {
+			return nil, fmt.Errorf("make state directory: %w: %s", err, remedy)
+		}
+		name := filepath.Join(path, lockName)
+		lock, err := openLock(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // the last holder has removed the directory just now
+		}
+		if err != nil {
+			return nil, fmt.Errorf("open state directory: %w", err)
+		}
+		if err := flock(ctx, lock); err != nil {
+			return nil, fmt.Errorf("lock state directory %s: %w", path, err)
+		}
+		if isAt(name, lock) {
+			return &Dir{Path: path, lock: lock}, nil
+		}
+		release(lock)
+	}
+}
+
+// Close lets go of the directory, and removes it if it is the namespace's own and
+// nothing is left in it.
+func (d *Dir) Close() {
+	if entries, err := os.ReadDir(d.Path); d.own && err == nil && len(entries) == 1 && entries[0].Name() == lockName {
+		_ = os.Remove(filepath.Join(d.Path, lockName))
+		_ = os.Remove(d.Path) // an error: somebody has come
+	}
+	release(d.lock)
+}
+
+func openLock(name string) (*os.File, error) {
+	fd, err := unix.Open(name, unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0o600)
+	switch {
+	case errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENXIO), errors.Is(err, unix.EISDIR):
+		return nil, fmt.Errorf("%s is no regular file: remove it", name)
+	case err != nil:
+		return nil, fmt.Errorf("%w: %s", &fs.PathError{Op: "open", Path: name, Err: err}, remedy)
+	}
+	lock := os.NewFile(uintptr(fd), name)
+	if info, err := lock.Stat(); err != nil || !info.Mode().IsRegular() {
+		lock.Close()
+		return nil, errors.Join(err, fmt.Errorf("%s is no regular file: remove it", name))
+	}
+	return lock, nil
+}
+
+// isAt tells whether the file is still the one of that name.
+func isAt(name string, f *os.File) bool {
+	there, err := os.Lstat(name)
+	if err != nil {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && os.SameFile(there, info)
+}
+
+// flock waits for the lock until ctx ends. On error the file is closed.
+func flock(ctx context.Context, f *os.File) error {
+	held := tryLock(f)
+	if held == nil {
+		return nil
+	}
+	if !errors.Is(held, unix.EWOULDBLOCK) {
+		f.Close()
+		return held
+	}
+	// flock(2) can't be interrupted by a context. If ctx ends first, the
+	// goroutine gets the lock some day and lets go of it at once.
+	locked := make(chan error, 1)
+	go func() {
+		for {
+			err := unix.Flock(int(f.Fd()), unix.LOCK_EX)
+			if !errors.Is(err, unix.EINTR) {
+				locked <- err
+				return
+			}
+		}
+	}()
+	select {
+	case err := <-locked:
+		if err != nil {
+			f.Close()
+		}
+		return err
+	case <-ctx.Done():
+		holder := holderOf(f)
+		go func() {
+			<-locked
+			release(f)
+		}()
+		return fmt.Errorf("%w: %s is at work there", context.Cause(ctx), holder)
+	}
+}
+
+func tryLock(f *os.File) error {
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
+// release closes the file and lets go of its lock, also where a process that is
+// being started has a copy of the descriptor for a moment.
+func release(f *os.File) {
+	_ = unix.Flock(int(f.Fd()), unix.LOCK_UN)
+	f.Close()
+}

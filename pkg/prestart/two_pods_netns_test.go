@@ -1,0 +1,139 @@
+package prestart_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
+)
+
+// Two pods that live at once never touch each other's state: neither with the
+// directory that each gets by itself, nor with one that both are given.
+func TestTwoPods(t *testing.T) {
+	for _, shared := range []bool{false, true} {
+		t.Run(fmt.Sprintf("shared %v", shared), func(t *testing.T) {
+			t.Parallel()
+			dir := ""
+			if shared {
+				dir = t.TempDir()
+			}
+			a, b := podtest.NewPod(t, podtest.Flannel), podtest.NewPod(t, podtest.Calico)
+			beforeA, beforeB := podtest.TakeSnapshot(t, a.Pod), podtest.TakeSnapshot(t, b.Pod)
+			ha, hb := newHook(t, a), newHook(t, b)
+			ha.StateDir, hb.StateDir = dir, dir
+			session := run(t, ha)
+			if restored, err := hb.Restore(t.Context()); err != nil || len(restored) > 0 {
+				t.Errorf("restore of what is not prepared: %v, %v", restored, err)
+			}
+			if status, err := hb.Status(t.Context()); err != nil || status.Prepared || status.Server.Alive {
+				t.Errorf("the other pod's status is %+v, %v", status, err)
+			}
+			other := run(t, hb)
+			for _, one := range []struct {
+				hook prestart.Hook
+				pod  *podtest.Pod
+			}{{ha, a}, {hb, b}} {
+				answer, err := one.hook.Wait(t.Context(), prestart.ForNetwork)
+				if err != nil || answer.Leases["eth0"].Address.Addr() != one.pod.IP.Addr() {
+					t.Errorf("wait of %s says %+v, %v", one.pod.IP, answer, err)
+				}
+			}
+			for _, err := range []error{session.Close(t.Context()), other.Close(t.Context())} {
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, h := range []prestart.Hook{ha, hb} {
+				if restored, err := h.Restore(t.Context()); err != nil || len(restored) != 1 {
+					t.Errorf("restored %q, %v", restored, err)
+				}
+			}
+			if d := podtest.Diff(beforeA, podtest.TakeSnapshot(t, a.Pod)) + podtest.Diff(beforeB, podtest.TakeSnapshot(t, b.Pod)); d != "" {
+				t.Errorf("after restore:\n%s", d)
+			}
+		})
+	}
+}
+
+// The directory that a namespace gets by itself is the same whatever path names it,
+// also from within, and is gone with what is in it.
+func TestDirectoryOfNamespace(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Calico)
+	before := podtest.TakeSnapshot(t, pod.Pod)
+	h := newHook(t, pod)
+	h.StateDir = ""
+	mounted := filepath.Join(t.TempDir(), "ns")
+	if err := os.WriteFile(mounted, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	bind(t, pod.Pod.Path(), mounted)
+	if _, err := h.Prepare(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var own string
+	for _, path := range []string{pod.Pod.Path(), mounted, ""} {
+		h.Netns = path
+		err := pod.Pod.Do(func() error {
+			status, err := h.Status(t.Context())
+			if err == nil && !status.Prepared {
+				err = errors.New("it is not prepared")
+			}
+			return err
+		})
+		if err != nil {
+			t.Errorf("by %q: %v", path, err)
+		}
+	}
+	found, err := filepath.Glob(prepare.DefaultStateDir + "/netns-*/eth0.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	inode := strings.Trim(strings.TrimPrefix(readlink(t, pod.Pod), "net:"), "[]")
+	for _, path := range found {
+		if strings.Contains(path, inode) {
+			own = filepath.Dir(path)
+		}
+	}
+	if own == "" {
+		t.Fatalf("no directory of %s among %q", inode, found)
+	}
+	if err := pod.Pod.Do(func() error { _, err := h.Restore(t.Context()); return err }); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(own); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%s is left: %v", own, err)
+	}
+	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+		t.Errorf("after restore:\n%s", d)
+	}
+}
+
+func readlink(t *testing.T, ns *podtest.NS) (link string) {
+	t.Helper()
+	if err := ns.Do(func() (err error) { link, err = os.Readlink("/proc/thread-self/ns/net"); return err }); err != nil {
+		t.Fatal(err)
+	}
+	return link
+}
+
+// bind mounts from on to, until the end of the test.
+func bind(t *testing.T, from, to string) {
+	t.Helper()
+	if err := unix.Mount(from, to, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(to, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+}

@@ -248,9 +248,19 @@ func (k *kernel) putBack(ctx context.Context, records, staying []record) error {
 	if err != nil {
 		return err
 	}
-	for _, r := range records {
-		if s.linkByIndex(r.Plan.Interface.Index) == nil {
-			k.log.Warn("the pod interface is gone: only what was made for the VM is removed", "interface", r.Plan.Interface.Name)
+	var errs []error
+	for _, p := range plansOf(records) {
+		errs = append(errs, p.restorable(s))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	for _, p := range plansOf(records) {
+		if p.uplink(s) == nil {
+			k.log.Warn("the pod interface is gone: only what was made for the VM is removed", "interface", p.Interface.Name)
+		}
+		for _, l := range p.strangers(s) {
+			k.log.Warn("left alone: a link that was not made for the VM has the name of one that was", "interface", p.Interface.Name, "link", l.Name, "is", describe(l))
 		}
 	}
 	ops := restoreOps(s, plansOf(records), plansOf(staying))

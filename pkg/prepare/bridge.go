@@ -60,7 +60,7 @@ func (p Plan) applySteps(s state) (st steps, err error) {
 	if err != nil {
 		return st, err
 	}
-	in := s.interfaces[p.Interface.Index]
+	in := s.interfaces[p.Interface.Index] // the uplink's, or uplinkOps had an error
 	p.stripRoutes(&st, in)
 	// Addresses first: once the link has another name the kernel no longer
 	// finds an IPv4 address by its label.
@@ -148,8 +148,9 @@ func silentBridge(s state, name string, mac discover.HardwareAddr, mtu int, flag
 	if l == nil {
 		return []op{addBridge{name: name, mac: mac, mtu: mtu}, setAddrGenMode{name, 0, addrGenModeNone}, setUp{name, true}}, nil
 	}
-	if l.Kind != "bridge" {
-		return nil, fmt.Errorf("the name %s is taken by a link of kind %q: delete it or choose another %s", name, l.Kind, flag)
+	if !isSilentBridge(*l, mac) {
+		return nil, fmt.Errorf("the name %s is taken by %s: delete that (ip link delete %s), give it another name, or choose another %s",
+			name, describe(*l), name, flag)
 	}
 	ops := silence(*l)
 	if !bytes.Equal(l.MAC, mac) {
@@ -174,16 +175,16 @@ func silence(l nl.Link) []op {
 
 // uplinkOps turns the pod interface into a port of the bridge.
 func (p Plan) uplinkOps(s state) ([]op, error) {
-	l := s.linkByIndex(p.Interface.Index)
+	l := p.uplink(s)
 	if l == nil {
-		return nil, fmt.Errorf("the pod interface %s (index %d) is gone from this network namespace", p.Interface.Name, p.Interface.Index)
+		return nil, p.uplinkGone(s)
 	}
 	if other := s.link(p.Bridge.Uplink); other != nil && other.Index != l.Index {
 		return nil, fmt.Errorf("the name %s is taken by another link: delete it or choose another --uplink-name", p.Bridge.Uplink)
 	}
 	name, up := l.Name, l.Up()
 	var ops []op
-	if up && (name != p.Bridge.Uplink || !bytes.Equal(l.MAC, p.Bridge.UplinkMAC)) {
+	if up && name != p.Bridge.Uplink { // else it may be a VM's, which must not lose it
 		ops = append(ops, setUp{name, false})
 		up = false
 	}
@@ -248,7 +249,7 @@ func (p Plan) placeholderOps(s state) ([]op, error) {
 		l = nil
 		s.links = slices.DeleteFunc(slices.Clone(s.links), func(l nl.Link) bool { return l.Index == p.Interface.Index })
 	}
-	ops, err := silentBridge(s, name, derivedMAC(p.Interface, "placeholder"), p.Interface.MTU, "--interface")
+	ops, err := silentBridge(s, name, p.placeholderMAC(), p.Interface.MTU, "--interface")
 	if err != nil {
 		return nil, err
 	}

@@ -35,9 +35,9 @@ func (p Plan) restoreOps(s state) []op { return restoreOps(s, []Plan{p}, nil) }
 // restoreSteps is p's own part of restoreOps.
 func (p Plan) restoreSteps(s state) (st steps) {
 	if l := p.placeholder(s); l != nil {
-		st[linkStep] = append(st[linkStep], p.dropPlaceholder(*l, s.interfaces[l.Index]))
+		st[linkStep] = append(st[linkStep], dropPlaceholder(*l, s.interfaces[l.Index]))
 	}
-	if l := s.linkByIndex(p.Interface.Index); l != nil {
+	if l := p.uplink(s); l != nil {
 		now := s.interfaces[l.Index]
 		st[linkStep] = append(st[linkStep], p.restoreUplinkOps(s, *l)...)
 		st[linkStep] = append(st[linkStep], fillAddresses(p.Interface, now)...)
@@ -46,21 +46,13 @@ func (p Plan) restoreSteps(s state) (st steps) {
 	}
 	st[endStep] = append(st[endStep], dropTableOps(s, p.guard())...)
 	st[endStep] = append(st[endStep], dropTableOps(s, p.answers())...)
-	if l := s.link(p.Tap.Name); l != nil && l.Tun != nil {
+	if l := p.tap(s); l != nil {
 		st[endStep] = append(st[endStep], p.dropTap(s, *l))
 	}
-	if l := s.link(p.Bridge.Name); l != nil && l.Kind == "bridge" {
+	if l := p.bridge(s); l != nil {
 		st[endStep] = append(st[endStep], delLink{l.Name, bridgeAsIs(*l)})
 	}
 	return st
-}
-
-// placeholder returns what has the pod interface's name beside it, or nil.
-func (p Plan) placeholder(s state) *nl.Link {
-	if l := s.link(p.Interface.Name); l != nil && l.Index != p.Interface.Index {
-		return l
-	}
-	return nil
 }
 
 // knobRestoreOps puts back the switches that knobOps turned off.
@@ -74,10 +66,10 @@ func knobRestoreOps(s state, were map[string]string) []op {
 	return ops
 }
 
-func (p Plan) dropPlaceholder(l nl.Link, in discover.Interface) op {
+func dropPlaceholder(l nl.Link, in discover.Interface) op {
 	rebuild := bridgeAsIs(l)
-	for _, a := range in.Addresses {
-		rebuild = append(rebuild, placeAddress{l.Name, a, true})
+	for _, a := range addressReplayOrder(in.Addresses) { // by the kernel's own message, which has the link's index
+		rebuild = append(rebuild, addressChange(true, l.Name, a))
 	}
 	return delLink{l.Name, rebuild}
 }

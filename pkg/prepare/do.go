@@ -180,6 +180,14 @@ func (o setMAC) do(k *kernel) error {
 	if len(o.to) == 0 { // it was the kernel's choice, and goes away with the link
 		return nil
 	}
+	err := k.setLink(o.link, vnl.NewRtAttr(unix.IFLA_ADDRESS, o.to))
+	if errors.Is(err, unix.EBUSY) { // a device that has to be down for that (eth_prepare_mac_addr_change, net/ethernet/eth.c)
+		return k.execute(context.Background(), []op{setUp{o.link, false}, setMACDown{o}, setUp{o.link, true}})
+	}
+	return err
+}
+
+func (o setMACDown) do(k *kernel) error {
 	return k.setLink(o.link, vnl.NewRtAttr(unix.IFLA_ADDRESS, o.to))
 }
 
@@ -272,8 +280,12 @@ func (o placeAddress) do(k *kernel) error {
 		return err
 	}
 	addr := o.addr.Prefix.Addr()
+	family := byte(unix.AF_INET)
+	if addr.Is6() {
+		family = unix.AF_INET6
+	}
 	// struct ifaddrmsg, linux/if_addr.h
-	m := []byte{unix.AF_INET, byte(o.addr.Prefix.Bits()), 0, byte(o.addr.Scope)}
+	m := []byte{family, byte(o.addr.Prefix.Bits()), 0, byte(o.addr.Scope)}
 	m = binary.NativeEndian.AppendUint32(m, uint32(index))
 	m = appendAttr(m, unix.IFA_LOCAL, addr.AsSlice())
 	m = appendAttr(m, unix.IFA_ADDRESS, addr.AsSlice())

@@ -115,6 +115,11 @@ type setMAC struct {
 func (o setMAC) String() string { return "ip link set " + o.link + " address " + o.to.String() }
 func (o setMAC) inverse() op    { return setMAC{o.link, o.to, o.from} }
 
+// setMACDown is setMAC of a link that is down.
+type setMACDown struct{ setMAC }
+
+func (o setMACDown) inverse() op { return setMACDown{setMAC{o.link, o.to, o.from}} }
+
 // setMTU changes a link's MTU.
 type setMTU struct {
 	link     string

@@ -7,9 +7,8 @@ import (
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
@@ -114,6 +113,7 @@ func (p Plan) applied() state {
 	tap.Type, tap.Tun = unix.ARPHRD_ETHER, newTun(p.Tap)
 	bridge.Index, bridge.Name, bridge.Kind, bridge.Master, bridge.MAC = 11, p.Bridge.Name, "bridge", 0, []byte(p.Bridge.MAC)
 	placeholder.Index, placeholder.Name, placeholder.Kind, placeholder.Master = 12, p.Interface.Name, "bridge", 0
+	placeholder.MAC = []byte(p.placeholderMAC())
 	s.links = append(s.links[:0], up, tap, bridge, placeholder)
 	s.interfaces = map[int]discover.Interface{
 		2:  {Name: p.Bridge.Uplink},

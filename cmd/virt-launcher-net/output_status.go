@@ -26,6 +26,9 @@ func (v statusView) writeText(w io.Writer) {
 	if v.Server.Alive && v.Server.Domain != "" {
 		fmt.Fprintf(w, "domain\t%s\n", v.Server.Domain)
 	}
+	if v.Server.Alive && v.Server.Unwatched != "" {
+		fmt.Fprintf(w, "port guard\tnot watched: %s\n", v.Server.Unwatched)
+	}
 	for _, lost := range v.Lost {
 		fmt.Fprintf(w, "network\t%v\n", lost)
 	}

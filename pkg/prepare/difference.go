@@ -2,8 +2,11 @@ package prepare
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
+	"strings"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
@@ -204,8 +207,22 @@ func knobDifferences(plans []Plan, knobs map[string]string) []Difference {
 	return found
 }
 
+// tableDifferences tells which nftables tables are not as they were made.
+func (p Plan) tableDifferences(s state) []Difference {
+	var found []Difference
+	for _, e := range p.tableErrors(s.tables, s.index) {
+		what := "the port guard"
+		if strings.HasPrefix(e.Table, string(netdevFamily)) {
+			what = "the table of answers for neighbours"
+		}
+		found = append(found, Difference{e.Interface, what, "changed (" + e.Why + ")", "whole", prepareAgain})
+	}
+	return found
+}
+
 // Differences tells how the network namespace of the calling thread differs from
-// the plans.
+// the plans. Without the capability NET_ADMIN it does not see the port guard and
+// the answers for neighbours.
 func Differences(plans ...Plan) ([]Difference, error) {
 	conn, err := nl.Open()
 	if err != nil {
@@ -219,13 +236,23 @@ func Differences(plans ...Plan) ([]Difference, error) {
 	if s.knobs, _, err = readKnobs(); err != nil {
 		return nil, err
 	}
+	if s.tables, err = readTables(); errors.Is(err, fs.ErrPermission) {
+		s.tables, err = nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
 	return differencesOf(s, plans), nil
 }
 
+// differencesOf looks at everything but tables that are not known, which are nil.
 func differencesOf(s state, plans []Plan) []Difference {
 	var found []Difference
 	for _, p := range plans {
 		found = slices.Concat(found, p.linkDifferences(s))
+		if s.tables != nil {
+			found = slices.Concat(found, p.tableDifferences(s))
+		}
 	}
 	return append(found, knobDifferences(plans, s.knobs)...)
 }

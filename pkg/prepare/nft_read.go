@@ -21,10 +21,16 @@ type tableNow struct {
 	chains map[string]chainNow
 }
 
-// chainNow is a chain as the kernel has it, with the comments of its rules.
+// chainNow is a chain as the kernel has it, with its rules.
 type chainNow struct {
-	chain    nftables.Chain
-	comments []string
+	chain nftables.Chain
+	rules []ruleNow
+}
+
+// ruleNow is a rule as the kernel has it.
+type ruleNow struct {
+	handle  uint64
+	comment string
 }
 
 // digest is what the kernel keeps as a rule's comment: nobody needs to tell from
@@ -78,11 +84,11 @@ func (n chainNow) differs(f family, c chain, index func(name string) int) string
 	case priority == nil || *priority != filterPriorities[f]:
 		return "has another priority"
 	}
-	if len(n.comments) != len(c.rules) {
-		return fmt.Sprintf("has %d rules, not the %d planned", len(n.comments), len(c.rules))
+	if len(n.rules) != len(c.rules) {
+		return fmt.Sprintf("has %d rules, not the %d planned", len(n.rules), len(c.rules))
 	}
 	for i, r := range c.rules {
-		if n.comments[i] != r.digest(f, index(r.sendTo)) {
+		if n.rules[i].comment != r.digest(f, index(r.sendTo)) {
 			return fmt.Sprintf("has another rule %d than the planned one, %s", i+1, r.text)
 		}
 	}
@@ -106,11 +112,15 @@ func (p Plan) CheckTables() error {
 	if s.links, err = conn.Links(); err != nil {
 		return err
 	}
-	return p.checkTables(now, s.index)
+	var errs []error
+	for _, e := range p.tableErrors(now, s.index) {
+		errs = append(errs, e)
+	}
+	return errors.Join(errs...)
 }
 
-func (p Plan) checkTables(now map[tableID]tableNow, index func(name string) int) error {
-	var errs []error
+func (p Plan) tableErrors(now map[tableID]tableNow, index func(name string) int) []*TableError {
+	var errs []*TableError
 	for _, t := range []table{p.guard(), p.answers()} {
 		if t.family == bridgeFamily && !p.Guard || len(t.chains) == 0 {
 			continue
@@ -123,7 +133,7 @@ func (p Plan) checkTables(now map[tableID]tableNow, index func(name string) int)
 			errs = append(errs, &TableError{Interface: p.Interface.Name, Table: string(t.family) + " " + t.name, Why: why})
 		}
 	}
-	return errors.Join(errs...)
+	return errs
 }
 
 // TableError is an nftables table of a prepared interface that somebody has
@@ -198,7 +208,7 @@ func readFamily(conn *nftables.Conn, f family, all map[tableID]tableNow) error {
 		now := chainNow{chain: *c}
 		for _, r := range rules {
 			comment, _ := userdata.GetString(r.UserData, userdata.TypeComment)
-			now.comments = append(now.comments, comment)
+			now.rules = append(now.rules, ruleNow{r.Handle, comment})
 		}
 		t.chains[c.Name] = now
 	}

@@ -139,7 +139,7 @@ func made(t table, index func(string) int) tableNow {
 			is.chain = nftables.Chain{Type: nftables.ChainTypeFilter, Hooknum: hooks[c.hook], Policy: &policy, Priority: &priority}
 		}
 		for _, r := range c.rules {
-			is.comments = append(is.comments, r.digest(t.family, index(r.sendTo)))
+			is.rules = append(is.rules, ruleNow{comment: r.digest(t.family, index(r.sendTo))})
 		}
 		now.chains[c.name] = is
 	}

@@ -2,6 +2,7 @@ package prepare
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -16,15 +17,20 @@ const settleTime = 100 * time.Millisecond
 
 // Watch tells how a network namespace differs from some plans, and when that may
 // have changed. It stays in the network namespace in which it was opened, and
-// needs no privileges after that. Look and Wait are for one goroutine each.
+// needs no privileges after that. Its methods may be called at the same time, but
+// none by two goroutines.
 type Watch struct {
-	plans  []Plan
-	conn   *nl.Conn
-	events *nl.Events
-	knobs  knobFiles
+	plans     []Plan
+	conn      *nl.Conn
+	events    *nl.Events
+	knobs     knobFiles
+	tables    *tableWatch // nil: unwatched says why
+	unwatched error
 }
 
-// OpenWatch opens a Watch in the network namespace of the calling thread. Close it.
+// OpenWatch opens a Watch in the network namespace of the calling thread. Without
+// the capability NET_ADMIN it does not see the port guard and the answers for
+// neighbours, and Unwatched says so. Close it.
 func OpenWatch(plans ...Plan) (_ *Watch, err error) {
 	w := &Watch{plans: plans}
 	if w.conn, err = nl.Open(); err != nil {
@@ -35,8 +41,14 @@ func OpenWatch(plans ...Plan) (_ *Watch, err error) {
 		return nil, err
 	}
 	w.knobs = openKnobs()
+	if slices.ContainsFunc(plans, Plan.hasTables) {
+		w.tables, w.unwatched = openTableWatch()
+	}
 	return w, nil
 }
+
+// hasTables tells whether the plan has nftables tables.
+func (p Plan) hasTables() bool { return p.Guard || len(p.answers().chains) > 0 }
 
 // Look tells what differs from the plans now.
 func (w *Watch) Look() ([]Difference, error) {
@@ -44,27 +56,58 @@ func (w *Watch) Look() ([]Difference, error) {
 	if err != nil {
 		return nil, err
 	}
-	return differencesOf(state{links: links, knobs: w.knobs.read()}, w.plans), nil
+	s := state{links: links, knobs: w.knobs.read()}
+	if w.tables != nil {
+		s.tables = w.tables.now()
+	}
+	return differencesOf(s, w.plans), nil
 }
 
-// Wait blocks until something may have changed since the Watch was opened or Wait
-// last returned, or ctx ends. However much changes, it returns some ten times a
-// second at most. After ctx has ended the Watch can only be closed. A sysctl that
-// changes wakes nobody.
+// Unwatched says why the Watch does not see the plans' nftables tables; nil: it
+// does, or there are none.
+func (w *Watch) Unwatched() error {
+	if w.tables != nil {
+		return w.tables.failed()
+	}
+	return w.unwatched
+}
+
+// Wait blocks until links may have changed since the Watch was opened or Wait last
+// returned, or ctx ends. However much changes, it returns some ten times a second
+// at most. After ctx has ended the Watch can only be closed. A sysctl that changes
+// wakes nobody.
 func (w *Watch) Wait(ctx context.Context) error {
 	if err := w.events.Wait(ctx); err != nil {
 		return err
 	}
+	if err := settle(ctx); err != nil {
+		return err
+	}
+	return w.events.Discard()
+}
+
+// WaitTables is Wait for the nftables tables. An error other than that of ctx is
+// what Unwatched returns from then on.
+func (w *Watch) WaitTables(ctx context.Context) error {
+	if w.tables == nil {
+		<-ctx.Done()
+		return context.Cause(ctx)
+	}
+	if err := w.tables.wait(ctx); err != nil {
+		return err
+	}
+	return settle(ctx)
+}
+
+// settle waits until what has begun to change is done.
+func settle(ctx context.Context) error {
 	settled := time.NewTimer(settleTime)
 	defer settled.Stop()
 	select {
 	case <-settled.C:
 	case <-ctx.Done():
 	}
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	return w.events.Discard()
+	return context.Cause(ctx)
 }
 
 // Close closes the Watch.
@@ -72,4 +115,7 @@ func (w *Watch) Close() {
 	w.conn.Close()
 	w.events.Close()
 	w.knobs.close()
+	if w.tables != nil {
+		w.tables.close()
+	}
 }

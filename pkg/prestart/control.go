@@ -31,6 +31,9 @@ type SessionStatus struct {
 	// are not there at all.
 	Differences []prepare.Difference `json:"differences,omitempty"`
 	Missing     []string             `json:"missing,omitempty"`
+	// Unwatched says why nobody would notice if somebody changed the port guard or
+	// the answers for neighbours; empty: it would be noticed.
+	Unwatched string `json:"unwatched,omitempty"`
 	// PrepareSeconds is how long it took to discover and prepare the network
 	// (or to find it prepared), StartSeconds until a guest could boot.
 	PrepareSeconds float64 `json:"prepareSeconds"`

@@ -299,6 +299,9 @@ func (s *Session) Status() SessionStatus {
 		Leases: map[string]journal.Status{}, Leases6: map[string]journal.Status{}, Routers: map[string]ra.Status{},
 		PrepareSeconds: s.prepared.Sub(s.since).Seconds(),
 	}
+	if err := s.watch.pod.Unwatched(); err != nil {
+		status.Unwatched = err.Error()
+	}
 	if isReady {
 		status.StartSeconds = s.started.Sub(s.since).Seconds()
 	}

@@ -1,6 +1,7 @@
 package prestart
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"maps"
@@ -110,24 +111,34 @@ func (w *watch) all() []prepare.Difference {
 	return all
 }
 
-// follow looks at each change until ctx ends. Not to know any more is no reason
-// to end what serves the VM.
+// follow looks at each change of links and tables until ctx ends. Not to know any
+// more is no reason to end what serves the VM.
 func (w *watch) follow(ctx context.Context) {
+	if err := w.pod.Unwatched(); err != nil {
+		w.log.Info("the port guard is not watched", "cause", err)
+	}
+	var following sync.WaitGroup
+	defer following.Wait()
+	following.Go(func() { w.followEach(ctx, w.pod.WaitTables, "the port guard is not watched any more") })
+	w.followEach(ctx, w.pod.Wait, "the links of the VM's network are not watched any more")
+}
+
+func (w *watch) followEach(ctx context.Context, wait func(context.Context) error, failed string) {
 	for {
-		err := w.pod.Wait(ctx)
+		err := wait(ctx)
 		if ctx.Err() != nil {
 			return
 		}
-		if err == nil {
-			err = w.look()
-		}
-		if err != nil {
-			w.log.Warn("can't watch the VM's network any more", "error", err)
-			return
+		lookErr := w.look() // after an error too: less may be known
+		if err = cmp.Or(err, lookErr); err != nil {
+			w.log.Warn(failed, "error", err)
 		}
 		w.mu.Lock()
 		w.report()
 		w.mu.Unlock()
+		if err != nil {
+			return
+		}
 	}
 }
 

@@ -1,9 +1,11 @@
 package prestart_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +19,7 @@ type damage struct {
 	do    func(t *testing.T, pod *podtest.Pod)
 	says  []string // each about one difference
 	heals func(t *testing.T, pod *podtest.Pod)
+	shape podtest.Shape
 }
 
 func inPod(lines ...string) func(*testing.T, *podtest.Pod) {
@@ -27,6 +30,10 @@ func bridgeLink(args string) func(*testing.T, *podtest.Pod) {
 	return func(t *testing.T, pod *podtest.Pod) {
 		pod.Pod.Run(t, "bridge", append([]string{"link"}, strings.Fields(args)...)...)
 	}
+}
+
+func nft(args string) func(*testing.T, *podtest.Pod) {
+	return func(t *testing.T, pod *podtest.Pod) { pod.Pod.Run(t, "nft", strings.Fields(args)...) }
 }
 
 func onNode(line string) func(*testing.T, *podtest.Pod) {
@@ -54,10 +61,18 @@ func TestDamagedPodIsNotReady(t *testing.T) {
 		"tap's MTU":           {do: inPod("link set tap-eth0 mtu 1400"), says: []string{"tap-eth0 is of MTU 1400"}},
 		"tap's MAC":           {do: inPod("link set tap-eth0 address 02:00:00:00:00:99"), says: []string{"tap-eth0 is of MAC 02:00:00:00:00:99"}},
 		"placeholder deleted": {do: inPod("link del eth0"), says: []string{"eth0 is missing, not the placeholder"}},
+
+		"guard deleted":   {do: nft("delete table bridge virt-launcher-net-eth0"), says: []string{"the port guard is changed (is missing)"}},
+		"rules flushed":   {do: nft("flush ruleset"), says: []string{"the port guard is changed (is missing)"}},
+		"guard emptied":   {do: nft("flush table bridge virt-launcher-net-eth0"), says: []string{"the port guard is changed (chain "}},
+		"guard's rule":    {do: nft("insert rule bridge virt-launcher-net-eth0 prerouting accept"), says: []string{"the port guard is changed (chain prerouting has 2 rules"}},
+		"guard's chain":   {do: nft("add chain bridge virt-launcher-net-eth0 other"), says: []string{"the port guard is changed (it has "}},
+		"guard asleep":    {do: nft("add table bridge virt-launcher-net-eth0 { flags dormant ; }"), says: []string{"the port guard is changed (it has flags"}},
+		"answers deleted": {do: nft("delete table netdev virt-launcher-net-eth0"), says: []string{"the table of answers for neighbours is changed"}, shape: podtest.AWS},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			pod := podtest.NewPod(t, podtest.Calico)
+			pod := podtest.NewPod(t, cmp.Or(d.shape, podtest.Calico))
 			h := newHook(t, pod)
 			said := make(chan string, 256)
 			h.Log = slog.New(slog.NewTextHandler(lineWriter(said), nil))
@@ -74,8 +89,11 @@ func TestDamagedPodIsNotReady(t *testing.T) {
 
 			start := time.Now()
 			d.do(t, pod)
-			what, _, _ := strings.Cut(d.says[0], " ")
-			until(t, said, "not as planned\" interface=eth0 what="+what+" ")
+			what, _, _ := strings.Cut(d.says[0], " is ")
+			if strings.Contains(what, " ") {
+				what = strconv.Quote(what)
+			}
+			until(t, said, "not as planned\" interface=eth0 what="+what+" is=")
 			if took := time.Since(start); took > 2*time.Second {
 				t.Errorf("it was said after %s", took)
 			}

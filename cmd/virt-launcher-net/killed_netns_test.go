@@ -34,8 +34,9 @@ func newPatient(t *testing.T) *patient {
 
 // process is the program as a process of its own. All its work is done in one
 // thread, that which has entered the pod.
-func (p *patient) process(wrap []string, verb string) (stderr string, err error) {
+func (p *patient) process(wrap []string, verb string, args ...string) (stderr string, err error) {
 	line := append(append([]string{}, wrap...), podtest.Built(p.t, "virt-launcher-net"), verb, "--netns", p.pod.Pod.Path(), "--state-dir", p.stateDir)
+	line = append(line, args...)
 	cmd := exec.CommandContext(p.t.Context(), line[0], line[1:]...)
 	var b bytes.Buffer
 	cmd.Stderr = &b

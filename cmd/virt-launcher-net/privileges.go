@@ -9,11 +9,12 @@ import (
 )
 
 // giveUpPrivileges gives up every capability, for good and in all threads: the
-// sockets are open, and what is left to do needs none. There are two
-// exceptions: a QEMU driver that runs in this process starts and ends the VM,
-// and the port guard's counters, if metrics want them, take NET_ADMIN. That is
-// then not in effect but where it is asked for, see withNetAdmin.
-func giveUpPrivileges(embedded, metrics bool) error {
+// sockets are open, and what is left to do needs none. There are exceptions. A
+// QEMU driver that runs in this process starts and ends the VM. What is kept stays
+// at hand, but not in effect until it is taken up: NET_ADMIN for the port guard's
+// counters, see withNetAdmin, and for putting the pod back at the end, see
+// takeUpPrivileges.
+func giveUpPrivileges(embedded bool, kept ...cap.Value) error {
 	if embedded {
 		return nil
 	}
@@ -22,13 +23,36 @@ func giveUpPrivileges(embedded, metrics bool) error {
 		return fmt.Errorf("set no_new_privs: %w", err)
 	}
 	left := cap.NewSet()
-	if had, err := cap.GetProc().GetFlag(cap.Permitted, cap.NET_ADMIN); metrics && had && err == nil {
-		if err := left.SetFlag(cap.Permitted, true, cap.NET_ADMIN); err != nil {
-			return fmt.Errorf("keep NET_ADMIN: %w", err)
+	for _, c := range kept {
+		if had, err := cap.GetProc().GetFlag(cap.Permitted, c); !had || err != nil {
+			continue
+		}
+		if err := left.SetFlag(cap.Permitted, true, c); err != nil {
+			return fmt.Errorf("keep %s: %w", c, err)
 		}
 	}
 	if err := left.SetProc(); err != nil {
 		return fmt.Errorf("give up capabilities: %w", err)
+	}
+	return nil
+}
+
+// keptPrivileges are the capabilities that are needed once the network is served.
+func (p *program) keptPrivileges() (kept []cap.Value) {
+	if p.listen != "" || p.hook.RestoreAfter {
+		kept = append(kept, cap.NET_ADMIN)
+	}
+	return kept
+}
+
+// takeUpPrivileges puts what was kept in effect, in all threads.
+func takeUpPrivileges() error {
+	set := cap.GetProc()
+	if err := set.Fill(cap.Effective, cap.Permitted); err != nil {
+		return fmt.Errorf("take up capabilities: %w", err)
+	}
+	if err := set.SetProc(); err != nil {
+		return fmt.Errorf("take up capabilities: %w", err)
 	}
 	return nil
 }

@@ -49,6 +49,7 @@ second signal ends it at once. The pod stays prepared; see restore.
 			if domainFile == "" && p.hook.OutputDir == "" && cmd.Flags().Changed("model") {
 				return usagef("--model goes with --domain or --output-dir")
 			}
+			p.hook.Elevate = takeUpPrivileges
 			return p.stay(cmd, p.hook.Run)
 		},
 	}
@@ -62,6 +63,7 @@ second signal ends it at once. The pod stays prepared; see restore.
 	cmd.Flags().StringVar(&dom.URI, "connect", "qemu:///system", "libvirt's `URI`; qemu:///embed?root=DIR needs no daemon")
 	cmd.Flags().Var(duration(&dom.StartTimeout, prestart.DefaultStartTimeout), "start-timeout", "how long libvirt may take to answer and to start the VM")
 	cmd.Flags().Var(duration(&dom.ShutdownTimeout, prestart.DefaultShutdownTimeout), "shutdown-timeout", "how long the guest may take to shut down before it is destroyed")
+	cmd.Flags().BoolVar(&p.hook.RestoreAfter, "restore", false, "put the pod back as the CNI left it at the end, as a CNI needs it that takes its device back (host-device, SR-IOV)")
 	cmd.Flags().BoolVar(&p.hook.SkipCheck, "no-check", false, "start without proving that a guest gets its network")
 	return cmd
 }
@@ -92,7 +94,7 @@ func (p *program) stay(cmd *cobra.Command, start func(context.Context) (*prestar
 		return err
 	}
 	started := time.Now()
-	if err := giveUpPrivileges(session.Embedded(), watch != nil); err != nil { // the VM can do without
+	if err := giveUpPrivileges(session.Embedded(), p.keptPrivileges()...); err != nil { // the VM can do without
 		p.hook.Log.Warn("can't give up privileges that are no longer needed", "error", err)
 	}
 	if watch != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -93,21 +94,27 @@ and a writable --state-dir.
 }
 
 func (p *program) restoreCommand() *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "restore",
 		Short: "Put the pod back as the CNI left it",
 		Long: `Put all prepared interfaces, or those named, back as the CNI left them. All or
-nothing; nothing prepared is nothing to do. A VM on the tap loses its network.`,
-		Example: example("restore", "restore --netns /proc/42/ns/net -o json"),
+nothing; nothing prepared is nothing to do. Refused while a VM has a tap open: with
+--force it loses its network. What was not made for the VM is left alone.`,
+		Example: example("restore", "restore --force", "restore --netns /proc/42/ns/net -o json"),
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			restored, err := p.hook.Restore(cmd.Context())
+			if errors.Is(err, prestart.ErrTapInUse) {
+				return fmt.Errorf("%w (--force restores nevertheless)", err)
+			}
 			if err != nil {
 				return err
 			}
 			return p.print(cmd.OutOrStdout(), restoredView{orEmpty(restored)})
 		},
 	}
+	cmd.Flags().BoolVar(&p.hook.Force, "force", false, "restore although a VM has the tap open")
+	return cmd
 }
 
 func (p *program) serveCommand() *cobra.Command {

@@ -16,7 +16,7 @@ func (r record) whole(s state) bool {
 	if r.Applied != nil {
 		return *r.Applied
 	}
-	if l := s.link(r.Plan.Tap.Name); l != nil && l.Carrier {
+	if r.Plan.inUse(s) {
 		return true
 	}
 	ops, err := r.Plan.placeholderOps(s)

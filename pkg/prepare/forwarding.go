@@ -70,6 +70,27 @@ func (p Plan) InUse() (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	l := state{links: links}.link(p.Tap.Name)
-	return l != nil && (l.Carrier || l.Tun != nil && l.Tun.Queues > 0), nil
+	return p.inUse(state{links: links}), nil
+}
+
+func (p Plan) inUse(s state) bool {
+	l := s.link(p.Tap.Name)
+	return l != nil && (l.Carrier || l.Tun != nil && l.Tun.Queues > 0)
+}
+
+// WaitUnused waits until nobody has the tap open, or ctx ends.
+func (p Plan) WaitUnused(ctx context.Context) error {
+	events, err := nl.Subscribe(unix.RTNLGRP_LINK)
+	if err != nil {
+		return err
+	}
+	defer events.Close()
+	for {
+		if inUse, err := p.InUse(); err != nil || !inUse {
+			return err
+		}
+		if err := events.Wait(ctx); err != nil {
+			return fmt.Errorf("wait until nobody has the tap %s: %w", p.Tap.Name, err)
+		}
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/google/renameio/v2"
@@ -27,23 +28,38 @@ const (
 	FirecrackerFile     = "firecracker.json"      // [domain.FirecrackerConfig]: part of its configuration file
 )
 
+// maxFile is more than any of the files has.
+const maxFile = 1 << 20
+
+var allFiles = []string{NICsFile, InterfacesFile, QEMUFile, CloudHypervisorFile, FirecrackerFile}
+
 // canHandOver makes the output directory and reports why nothing can be written
-// there.
-func (h Hook) canHandOver() error {
+// there. It returns the files that are there already.
+func (h Hook) canHandOver() (files map[string][]byte, err error) {
 	if h.OutputDir == "" {
-		return nil
+		return nil, nil
 	}
 	if err := os.MkdirAll(h.OutputDir, 0o755); err != nil {
-		return fmt.Errorf("make output directory: %w", err)
+		return nil, fmt.Errorf("make output directory: %w", err)
 	}
 	f, err := os.CreateTemp(h.OutputDir, ".writable-*")
 	if err != nil {
-		return fmt.Errorf("write to output directory: %w", err)
+		return nil, fmt.Errorf("write to output directory: %w", err)
 	}
 	if err := errors.Join(f.Close(), os.Remove(f.Name())); err != nil {
-		return fmt.Errorf("write to output directory: %w", err)
+		return nil, fmt.Errorf("write to output directory: %w", err)
 	}
-	return nil
+	files = map[string][]byte{}
+	for _, name := range allFiles {
+		path := filepath.Join(h.OutputDir, name)
+		if info, err := os.Lstat(path); err != nil || !info.Mode().IsRegular() || info.Size() > maxFile {
+			continue // none, or none of ours
+		}
+		if files[name], err = os.ReadFile(path); err != nil {
+			return nil, fmt.Errorf("read output directory: %w", err)
+		}
+	}
+	return files, nil
 }
 
 // handOver writes what a launcher needs to know of the prepared interfaces.
@@ -113,14 +129,20 @@ func (h Hook) remove(name string) error {
 	return nil
 }
 
-// takeBack removes what handOver wrote, first what says that all is there.
-func (h Hook) takeBack() error {
+// takeBack undoes handOver: there are the files that were there before. First goes
+// what says that all are there.
+func (h Hook) takeBack(before map[string][]byte) error {
 	if h.OutputDir == "" {
 		return nil
 	}
 	var errs []error
-	for _, name := range []string{NICsFile, InterfacesFile, QEMUFile, CloudHypervisorFile, FirecrackerFile} {
+	for _, name := range allFiles {
 		errs = append(errs, h.remove(name))
+	}
+	for _, name := range slices.Backward(allFiles) {
+		if text, was := before[name]; was {
+			errs = append(errs, h.write(name, text))
+		}
 	}
 	return errors.Join(errs...)
 }

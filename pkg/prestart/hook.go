@@ -54,6 +54,15 @@ type Hook struct {
 	OutputDir string
 	// SkipCheck leaves out the proof, in Run, that a guest gets an answer.
 	SkipCheck bool
+	// Force has Restore put the pod back although a VM has the tap open, which
+	// then has no network any more.
+	Force bool
+	// RestoreAfter has the end of a session put its interfaces back as the CNI left
+	// them, once no VM has their taps open any more: see [Session.Close].
+	RestoreAfter bool
+	// Elevate is called before RestoreAfter changes the network, for a process that
+	// lays down its privileges meanwhile; nil: nothing is to be done.
+	Elevate func() error
 	// Domain is the libvirt domain that Run starts; nil: someone else's task.
 	Domain *Domain
 	// Version is shown in the status.
@@ -177,7 +186,10 @@ func (h Hook) Prepare(ctx context.Context) (networks []prepare.Network, err erro
 			return err
 		}
 		networks = networksOf(p.plans)
-		return h.handOver(p.plans)
+		if err := h.handOver(p.plans); err != nil {
+			return errors.Join(err, h.withdraw(ctx, p))
+		}
+		return nil
 	})
 	if err != nil {
 		return nil, err
@@ -196,10 +208,11 @@ func networksOf(plans []prepare.Plan) []prepare.Network {
 // preparation is a pod that is prepared.
 type preparation struct {
 	pod   discover.Pod
-	plans []prepare.Plan
-	fresh bool   // it was not before
-	dir   string // of its state
-	xml   []byte // of the domain, with the NICs; nil if there is none
+	plans []prepare.Plan    // as they are recorded, the primary interface first
+	fresh []string          // the interfaces that were not prepared before
+	files map[string][]byte // what was in the output directory before
+	dir   string            // of its state
+	xml   []byte            // of the domain, with the NICs; nil if there is none
 }
 
 // prepare acts in the current network namespace. What can be known to be wrong
@@ -217,12 +230,14 @@ func (h Hook) prepare(ctx context.Context) (preparation, error) {
 	if err != nil {
 		return preparation{}, err
 	}
-	p := preparation{fresh: len(recorded) == 0, dir: store.Dir()}
-	if p.fresh {
-		if err := forget(store); err != nil {
-			return preparation{}, err
-		}
+	whole, err := store.Prepared(h.Log)
+	if err != nil {
+		return preparation{}, err
 	}
+	if err := forget(store); err != nil {
+		return preparation{}, err
+	}
+	p := preparation{dir: store.Dir()}
 	if p.pod, err = h.discover(waiting, recorded); err != nil {
 		return preparation{}, err
 	}
@@ -234,45 +249,33 @@ func (h Hook) prepare(ctx context.Context) (preparation, error) {
 			return preparation{}, err
 		}
 	}
-	if err := h.canHandOver(); err != nil {
+	if p.files, err = h.canHandOver(); err != nil {
 		return preparation{}, err
 	}
-	return p, prepare.Apply(ctx, h.Log, store, p.plans...)
+	if err := prepare.Apply(ctx, h.Log, store, p.plans...); err != nil {
+		return preparation{}, err
+	}
+	names := namesOf(p.plans)
+	p.fresh = slices.DeleteFunc(slices.Clone(names), func(name string) bool { return slices.Contains(whole, name) })
+	// What is served now is what is served by the next one: what is recorded.
+	if recorded, err = store.Plans(h.Log); err != nil {
+		return preparation{}, errors.Join(err, prepare.Restore(context.WithoutCancel(ctx), h.Log, store, p.fresh...))
+	}
+	p.plans = slices.DeleteFunc(recorded, func(r prepare.Plan) bool { return !slices.Contains(names, r.Interface.Name) })
+	if primary := p.plans[0].Interface.Name; len(h.Interfaces) > 0 && h.Interfaces[0] != primary {
+		h.Log.Warn("the interface that was prepared first stays the primary one", "primary", primary, "named", h.Interfaces[0])
+	}
+	return p, nil
 }
 
-// Restore puts the interfaces, all that are prepared if none are named, back as
-// the CNI left them. It returns their names.
-func (h Hook) Restore(ctx context.Context) (restored []string, err error) {
-	if h, err = h.located(); err != nil {
-		return restored, err
-	}
-	err = in(h.Netns, func() (err error) {
-		restored, err = h.restore(ctx)
+// withdraw puts back what prepare has prepared, and not what was before.
+func (h Hook) withdraw(ctx context.Context, p preparation) error {
+	err := h.takeBack(p.files)
+	if h.StateDir, h.Interfaces, h.Force = p.dir, p.fresh, true; len(p.fresh) == 0 {
 		return err
-	})
-	return restored, err
-}
-
-// restore acts in the current network namespace.
-func (h Hook) restore(ctx context.Context) (restored []string, err error) {
-	store, err := prepare.OpenStore(ctx, h.StateDir)
-	if err != nil {
-		return nil, err
 	}
-	defer store.Close()
-	recorded, err := store.Plans(h.Log)
-	if err != nil {
-		return nil, err
-	}
-	for _, p := range recorded {
-		if name := p.Interface.Name; len(h.Interfaces) == 0 || slices.Contains(h.Interfaces, name) {
-			restored = append(restored, name)
-		}
-	}
-	if err := prepare.Restore(ctx, h.Log, store, h.Interfaces...); err != nil {
-		return nil, err
-	}
-	return restored, forget(store)
+	_, restoreErr := h.restore(context.WithoutCancel(ctx))
+	return errors.Join(err, restoreErr)
 }
 
 // Attach returns the domain's XML with the pod's NICs in it, as [domain.Attach]

@@ -50,3 +50,46 @@ func in(path string, fn func() error) error {
 	}
 	return fmt.Errorf("enter network namespace %s: %w", path, err)
 }
+
+// anchor runs functions in a network namespace, on a thread that has entered it:
+// also when its process may not enter it any more, or its path is gone.
+type anchor struct{ work chan func() }
+
+// openAnchor enters the namespace at path; empty: functions
+// run where the caller of do is. Close it.
+func openAnchor(path string) (*anchor, error) {
+	if path == "" {
+		return &anchor{}, nil
+	}
+	a := &anchor{work: make(chan func())}
+	entered := make(chan error, 1)
+	go func() {
+		entered <- in(path, func() error {
+			entered <- nil
+			for f := range a.work {
+				f()
+			}
+			return nil
+		})
+	}()
+	return a, <-entered
+}
+
+func (a *anchor) do(fn func() error) (err error) {
+	if a.work == nil {
+		return fn()
+	}
+	done := make(chan struct{})
+	a.work <- func() {
+		defer close(done)
+		err = fn()
+	}
+	<-done
+	return err
+}
+
+func (a *anchor) close() {
+	if a != nil && a.work != nil {
+		close(a.work)
+	}
+}

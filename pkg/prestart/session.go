@@ -37,6 +37,8 @@ type Session struct {
 	running  *errgroup.Group
 	done     context.Context // ends with the first server that fails
 	closing  sync.Once
+	restore  bool    // at the end
+	pod      *anchor // for that; nil: it does not
 }
 
 // Run prepares the pod's network, serves it, proves the path from the guest's
@@ -64,13 +66,14 @@ func (h Hook) Run(ctx context.Context) (*Session, error) {
 		h.StateDir = p.dir
 		if s, err = h.open(ctx, since, p.pod, p.plans); err == nil {
 			if err = s.start(ctx, p.xml); err == nil {
+				s.restore = h.RestoreAfter
 				return nil
 			}
 			err = errors.Join(err, s.Close(ctx))
 		}
-		if p.fresh {
-			_, restoreErr := h.restore(context.WithoutCancel(ctx))
-			err = errors.Join(err, h.takeBack(), restoreErr)
+		err = errors.Join(err, h.withdraw(ctx, p))
+		if h.RestoreAfter {
+			err = errors.Join(err, h.restoreAfter(context.WithoutCancel(ctx), p.plans, 0))
 		}
 		return err
 	})
@@ -106,6 +109,7 @@ func (h Hook) Serve(ctx context.Context) (*Session, error) {
 			return err
 		}
 		s.becomeReady()
+		s.restore = h.RestoreAfter
 		return nil
 	})
 	if err != nil {
@@ -121,12 +125,13 @@ func (h Hook) open(ctx context.Context, since time.Time, pod discover.Pod, plans
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.closeSockets())
+			s.pod.close()
 		}
 	}()
 	if err := h.checkNamed(namesOf(plans)); err != nil {
 		return nil, err
 	}
-	defaultRoute, err := h.Lease.hasDefaultRoute(plans)
+	defaultRoute, err := h.defaultRouteOf(plans)
 	if err != nil {
 		return nil, err
 	}
@@ -139,6 +144,11 @@ func (h Hook) open(ctx context.Context, since time.Time, pod discover.Pod, plans
 	}
 	if s.watch, err = openWatch(h.Log, plans); err != nil {
 		return nil, err
+	}
+	if h.RestoreAfter {
+		if s.pod, err = openAnchor(h.Netns); err != nil {
+			return nil, err
+		}
 	}
 	if s.control, err = listenControl(ctx, h.StateDir); err != nil {
 		return nil, err
@@ -256,7 +266,9 @@ func (s *Session) Wait(ctx context.Context) error {
 // takes longer than the Domain's ShutdownTimeout or ctx ends meanwhile. A ctx that
 // has ended before, as that of the process usually has, leaves the guest its
 // ShutdownTimeout. Then Close ends the servers and closes all sockets. The pod's
-// network stays prepared. Only the first call does something.
+// network stays prepared, unless the Hook says RestoreAfter: then a VM that is not
+// ours has [DefaultShutdownTimeout], or until ctx ends, to leave the tap, and the
+// error wraps [ErrTapInUse] if it does not. Only the first call does something.
 func (s *Session) Close(ctx context.Context) (err error) {
 	s.closing.Do(func() { err = s.close(ctx) })
 	return err
@@ -275,6 +287,13 @@ func (s *Session) close(ctx context.Context) error {
 	s.cancel()
 	errs = append(errs, s.running.Wait())
 	errs = append(errs, s.closeSockets()) // no sooner: a server would take it for a failure
+	if s.restore {
+		if ctx.Err() != nil {
+			ctx = context.WithoutCancel(ctx)
+		}
+		errs = append(errs, s.pod.do(func() error { return s.hook.restoreAfter(ctx, s.plans, DefaultShutdownTimeout) }))
+	}
+	s.pod.close()
 	return errors.Join(errs...)
 }
 

@@ -1,0 +1,90 @@
+package prestart
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
+)
+
+// Restore puts the interfaces, all that are prepared if none are named, back as
+// the CNI left them. It returns their names. While a VM has a tap open nothing is
+// changed, and the error wraps [ErrTapInUse], unless the Hook says Force.
+func (h Hook) Restore(ctx context.Context) (restored []string, err error) {
+	if h, err = h.located(); err != nil {
+		return restored, err
+	}
+	err = in(h.Netns, func() (err error) {
+		if server, err := h.askServer(ctx); !errors.Is(err, ErrNobodyServes) {
+			h.Log.Warn("a server is at work on the pod that is put back, and will end with its tap", "pid", server.PID, "error", err)
+		}
+		restored, err = h.restore(ctx)
+		return err
+	})
+	return restored, err
+}
+
+// restore acts in the current network namespace.
+func (h Hook) restore(ctx context.Context) (restored []string, err error) {
+	store, err := prepare.OpenStore(ctx, h.StateDir)
+	if err != nil {
+		return nil, err
+	}
+	defer store.Close()
+	recorded, err := store.Plans(h.Log)
+	if err != nil {
+		return nil, err
+	}
+	var errs []error
+	for _, p := range recorded {
+		name := p.Interface.Name
+		if len(h.Interfaces) > 0 && !slices.Contains(h.Interfaces, name) {
+			continue
+		}
+		restored = append(restored, name)
+		if h.Force {
+			continue
+		}
+		inUse, err := usedByVM(ctx, p)
+		if inUse {
+			err = fmt.Errorf("restore %s: %w: %s; a VM that has it would lose its network: stop it first", name, ErrTapInUse, p.Tap.Name)
+		}
+		errs = append(errs, err)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	if err := prepare.Restore(ctx, h.Log, store, h.Interfaces...); err != nil {
+		return nil, err
+	}
+	return restored, forget(store)
+}
+
+// restoreAfter is Restore at a session's end, in the current network namespace. A
+// VM has a time to leave the tap.
+func (h Hook) restoreAfter(ctx context.Context, plans []prepare.Plan, patience time.Duration) error {
+	h.Interfaces, h.Force = namesOf(plans), false
+	waiting, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for _, p := range plans {
+		if inUse, err := p.InUse(); err != nil || !inUse || patience == 0 {
+			continue
+		}
+		h.Log.Info("waiting for the VM to leave the tap", "tap", p.Tap.Name, "atMost", patience)
+		if err := p.WaitUnused(waiting); err != nil {
+			break // restore says what is in use
+		}
+	}
+	if h.Elevate != nil {
+		if err := h.Elevate(); err != nil {
+			return err
+		}
+	}
+	if _, err := h.restore(context.WithoutCancel(ctx)); err != nil {
+		return fmt.Errorf("the pod stays prepared: %w", err)
+	}
+	return nil
+}

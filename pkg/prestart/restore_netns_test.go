@@ -1,0 +1,349 @@
+package prestart_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
+)
+
+// closed closes a session that a test has ended.
+func closed(t *testing.T, session *prestart.Session) {
+	t.Helper()
+	if err := session.Close(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A VM keeps its network unless somebody insists; a check of ours is no VM, and a
+// server no reason to refuse.
+func TestRestoreRefusesWhileAVMHasTheTap(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Flannel)
+	before := podtest.TakeSnapshot(t, pod.Pod)
+	h := newHook(t, pod)
+	var log podtest.Buffer
+	h.Log = slog.New(slog.NewTextHandler(&log, nil))
+	session, err := h.Run(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	guest, err := podtest.StartGuest(t.Context(), pod.Pod, "tap-eth0", pod.MAC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := guest.Udhcpc(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	prepared := podtest.TakeSnapshot(t, pod.Pod)
+	start := time.Now()
+	if _, err := h.Restore(t.Context()); !errors.Is(err, prestart.ErrTapInUse) || !strings.Contains(err.Error(), "tap-eth0") {
+		t.Errorf("restore with a VM on the tap: %v", err)
+	}
+	if took := time.Since(start); took > 4*time.Second {
+		t.Errorf("it took %s to say so", took)
+	}
+	if !strings.Contains(log.String(), "a server is at work") {
+		t.Errorf("nothing was said of the server:\n%s", log.String())
+	}
+	if d := podtest.Diff(prepared, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+		t.Errorf("a refused restore changed:\n%s", d)
+	}
+	guest.Run(t, "ping", "-c1", "-W2", podtest.OutsideIP.String())
+	closed(t, session)
+	h.Force = true
+	if _, err := h.Restore(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := guest.Close(); err != nil {
+		t.Error(err)
+	}
+	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+		t.Errorf("after restore:\n%s", d)
+	}
+}
+
+// A check that has the tap open is waited for.
+func TestRestoreWaitsForACheck(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Flannel)
+	before := podtest.TakeSnapshot(t, pod.Pod)
+	h := newHook(t, pod)
+	if _, err := h.Prepare(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	checked := make(chan error, 1)
+	go func() {
+		_, err := h.Check(ctx) // nobody serves, so it asks for a while
+		checked <- err
+	}()
+	for !strings.Contains(pod.Pod.Run(t, "ip", "link", "show", "tap-eth0"), "LOWER_UP") {
+		time.Sleep(time.Millisecond)
+	}
+	time.AfterFunc(200*time.Millisecond, cancel)
+	if _, err := h.Restore(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-checked; err == nil {
+		t.Error("the check succeeded")
+	}
+	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+		t.Errorf("after restore:\n%s", d)
+	}
+}
+
+// What a session put together it takes apart at its end, once the VM has left.
+func TestRestoreAfter(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Flannel)
+	before := podtest.TakeSnapshot(t, pod.Pod)
+	h := newHook(t, pod)
+	h.RestoreAfter = true
+	for _, hasVM := range []bool{false, true} {
+		session, err := h.Run(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if hasVM {
+			guest, err := podtest.StartGuest(t.Context(), pod.Pod, "tap-eth0", pod.MAC)
+			if err != nil {
+				t.Fatal(err)
+			}
+			time.AfterFunc(300*time.Millisecond, func() { _ = guest.Close() })
+		}
+		closed(t, session)
+		if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+			t.Errorf("after the session:\n%s", d)
+		}
+	}
+	session, err := h.Run(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	podtest.NewGuest(t, pod.Pod, "tap-eth0", pod.MAC)
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if err := session.Close(ctx); !errors.Is(err, prestart.ErrTapInUse) || !strings.Contains(err.Error(), "stays prepared") {
+		t.Errorf("with a VM that stays: %v", err)
+	}
+	pod.Pod.Run(t, "ip", "link", "show", "tap-eth0")
+}
+
+// withNet1 is a pod with a second interface, to which nobody answers.
+func withNet1(t *testing.T, more ...string) *podtest.Pod {
+	t.Helper()
+	pod := podtest.NewPod(t, podtest.Bridge)
+	pod.Pod.IP(t, append([]string{"link add net1 type veth peer name net1 netns " + pod.Node.Path(), "link set net1 up", "addr add 10.9.0.7/24 dev net1"}, more...)...)
+	pod.Node.IP(t, "link set net1 up")
+	return pod
+}
+
+// factsOf is what a pod with several interfaces has: not in which order, nor what a
+// check that had a tap open left behind, which a snapshot tells.
+func factsOf(t *testing.T, pod *podtest.Pod) string {
+	t.Helper()
+	facts := pod.Pod.Run(t, "ls", "/proc/sys/net/ipv4/conf")
+	for _, command := range []string{"ip -4 -o addr", "ip -4 route", "nft list tables"} {
+		words := strings.Fields(command)
+		facts += pod.Pod.Run(t, words[0], words[1:]...)
+	}
+	return facts
+}
+
+// A call that fails takes back what it prepared, and nothing that was before.
+func TestFailureTakesBackItsOwnOnly(t *testing.T) {
+	t.Parallel()
+	pod := withNet1(t, "route add 10.10.0.0/16 via 10.9.0.1") // who does not answer
+	h := newHook(t, pod)
+	h.OutputDir = filepath.Join(t.TempDir(), "nics")
+	h.Interfaces = []string{"eth0"}
+	before := factsOf(t, pod)
+	if _, err := h.Prepare(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	prepared, nics := factsOf(t, pod), readIn(t, h.OutputDir, prestart.NICsFile)
+	same := func(what string) {
+		t.Helper()
+		if d := podtest.Diff(prepared, factsOf(t, pod)); d != "" {
+			t.Errorf("%s:\n%s", what, d)
+		}
+		if now := readIn(t, h.OutputDir, prestart.NICsFile); now != nics {
+			t.Errorf("%s: the NICs are %s, were %s", what, now, nics)
+		}
+		if left, _ := filepath.Glob(filepath.Join(h.StateDir, "*.json")); len(left) > 1 || len(left) == 1 && filepath.Base(left[0]) != "eth0.json" {
+			t.Errorf("%s: records are %v", what, left)
+		}
+	}
+	for _, names := range [][]string{{"net1"}, {"eth0", "net1"}} {
+		h.Interfaces = names
+		if _, err := h.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "10.9.0.1") {
+			t.Fatalf("run of %v with a gateway that does not answer: %v", names, err)
+		}
+		same("after a failed run of " + strings.Join(names, " and "))
+	}
+
+	// A directory where the file should be can't be replaced by it.
+	h.Interfaces = []string{"net1"}
+	if err := os.Remove(filepath.Join(h.OutputDir, prestart.QEMUFile)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(h.OutputDir, prestart.QEMUFile, "x"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Prepare(t.Context()); err == nil {
+		t.Fatal("prepare wrote a file over a directory")
+	}
+	same("after a prepare that could not write")
+	h.Interfaces, h.OutputDir = nil, ""
+	if _, err := h.Restore(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if d := podtest.Diff(before, factsOf(t, pod)); d != "" {
+		t.Errorf("after restore:\n%s", d)
+	}
+}
+
+// leased is what a guest on the tap is told.
+func leased(t *testing.T, pod *podtest.Pod, network string, session *prestart.Session) map[string]string {
+	t.Helper()
+	for _, n := range session.Networks() {
+		if n.Name != network {
+			continue
+		}
+		guest, err := podtest.StartGuest(t.Context(), pod.Pod, n.Tap, []byte(n.MAC))
+		if err != nil {
+			t.Fatal(err)
+		}
+		lease, err := guest.Udhcpc(t.Context())
+		if err := errors.Join(err, guest.Close()); err != nil {
+			t.Fatal(err)
+		}
+		return lease
+	}
+	t.Fatalf("%s is not served", network)
+	return nil
+}
+
+// What a VM is told does not change when its server is started anew, whichever of
+// the verbs starts it and whatever it names.
+func TestOneLeasePerVM(t *testing.T) {
+	t.Parallel()
+	for _, shape := range podtest.Shapes() {
+		if shape == podtest.L2 { // nothing is leased
+			continue
+		}
+		t.Run(string(shape), func(t *testing.T) {
+			t.Parallel()
+			oneLease(t, podtest.NewPod(t, shape), "eth0")
+		})
+	}
+	for name, pod := range map[string]func(*testing.T) *podtest.Pod{
+		"next hops by both, eth0 prepared before": func(t *testing.T) *podtest.Pod {
+			return withNet1(t, "route replace default nexthop via 10.22.0.1 dev eth0 nexthop via 10.9.0.1 dev net1")
+		},
+		"next hops by both, net1 first": func(t *testing.T) *podtest.Pod {
+			return withNet1(t, "route replace default nexthop via 10.9.0.1 dev net1 nexthop via 10.22.0.1 dev eth0")
+		},
+		"a default route each": func(t *testing.T) *podtest.Pod {
+			return withNet1(t, "route add default via 10.9.0.1 metric 50")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			pod := pod(t)
+			h := newHook(t, pod)
+			h.Interfaces = []string{"eth0"}
+			if _, err := h.Prepare(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			oneLeaseOf(t, pod, h, "net1")
+		})
+	}
+}
+
+func oneLease(t *testing.T, pod *podtest.Pod, name string) {
+	t.Helper()
+	oneLeaseOf(t, pod, newHook(t, pod), name)
+}
+
+func oneLeaseOf(t *testing.T, pod *podtest.Pod, h prestart.Hook, name string) {
+	t.Helper()
+	h.SkipCheck = true
+	named, all := h, h
+	named.Interfaces, all.Interfaces = []string{name}, nil
+	var want map[string]string
+	for i, start := range []func(context.Context) (*prestart.Session, error){named.Run, named.Serve, all.Serve, named.Run} {
+		session, err := start(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := leased(t, pod, name, session)
+		closed(t, session)
+		if want == nil {
+			want = got
+		}
+		if !maps.Equal(got, want) {
+			t.Errorf("the guest is told by the server %d\n%v\nand was by the first\n%v", i+1, got, want)
+		}
+	}
+}
+
+// Whatever is prepared or repaired later, the interface that was prepared first
+// stays the primary one.
+func TestPrimaryStays(t *testing.T) {
+	t.Parallel()
+	for name, calls := range map[string][][]string{
+		"together, then one by one":  {{"net1", "eth0"}, {"eth0"}, {"net1"}},
+		"one by one":                 {{"net1"}, {"eth0"}, {"net1"}, {"eth0", "net1"}},
+		"a repair between the calls": {{"net1"}, {"eth0"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			pod := withNet1(t)
+			h := newHook(t, pod)
+			var log bytes.Buffer
+			h.Log = slog.New(slog.NewTextHandler(&log, nil))
+			for _, names := range calls {
+				h.Interfaces = names
+				if _, err := h.Prepare(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				for _, bridge := range []string{"br-eth0", "br-net1"} {
+					_, _ = pod.Pod.Output(t.Context(), "ip", "link", "del", bridge)
+				}
+			}
+			h.Interfaces = []string{"eth0", "net1"}
+			networks, err := h.Prepare(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			h.Interfaces = nil
+			status, err := h.Status(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			var names []string
+			for i, n := range status.Interfaces {
+				names = append(names, n.Name, networks[i].Name)
+			}
+			if want := []string{"net1", "net1", "eth0", "eth0"}; !slices.Equal(names, want) {
+				t.Errorf("the order is %v, want %v", names, want)
+			}
+			if !strings.Contains(log.String(), "primary=net1 named=eth0") {
+				t.Errorf("nothing was said of it:\n%s", &log)
+			}
+		})
+	}
+}

@@ -18,18 +18,19 @@ const answersChain = "from_guest"
 // neighbours. Some CNIs give the pod a gateway that answers no ARP, and the
 // neighbour's MAC along with it; the guest can't be told that by DHCP. A request
 // from the tap is turned into the reply and sent back, by the kernel alone, so
-// that the guest finds its gateway also when nobody serves any more. It has no
-// chains where nothing needs an answer.
+// that the guest finds its gateway also when nobody serves any more. So is one for
+// the DHCP server of a network without a gateway. It has no chains where nothing
+// needs an answer.
 func (p Plan) answers() table {
 	t := table{family: netdevFamily, name: tablePrefix + p.Interface.Name}
-	addresses := p.ipv4()
 	var out []rule
-	for _, n := range p.Interface.Neighbors {
-		switch {
-		case len(n.MAC) != 6:
-		case n.Address.Is4() && len(addresses) > 0:
+	if addresses := p.ipv4(); len(addresses) > 0 {
+		for _, n := range p.answered4() {
 			out = append(out, p.answer(n, addresses[0].Addr().AsSlice()))
-		case n.Address.Is6() && p.IPv6 != nil:
+		}
+	}
+	for _, n := range p.Interface.Neighbors {
+		if n.Address.Is6() && len(n.MAC) == 6 && p.IPv6 != nil {
 			out = append(out, p.answers6(n.Address, n.MAC)...)
 		}
 	}

@@ -100,9 +100,7 @@ func checkPlan(ctx context.Context, p prepare.Plan) (CheckReport, error) {
 
 // checkIPv4 asks for a lease, and for the gateway that the guest is told of.
 func (r *CheckReport) checkIPv4(ctx context.Context, seat *seat, p prepare.Plan, start time.Time) error {
-	// The default route is asked after on every NIC, whichever gets it: it is the
-	// way out of the interface's network.
-	lease, leased := NewLease(p, discover.Pod{}, true, LeaseSettings{})
+	address, leased := p.Interface.IPv4()
 	if !leased {
 		r.note("no IPv4 address, so no DHCPv4")
 		return nil
@@ -113,12 +111,14 @@ func (r *CheckReport) checkIPv4(ctx context.Context, seat *seat, p prepare.Plan,
 	}
 	r.Offer = time.Since(start)
 	r.Address, _ = netip.AddrFromSlice(offer.YourIPAddr.To4())
-	gateway := gatewayOf(lease)
-	if !gateway.IsValid() {
+	// Of the default route too, whichever NIC gets it: it is the way out of the
+	// interface's network.
+	gateway, ok := p.Interface.GatewayIPv4()
+	if !ok {
 		r.note("the pod has no gateway to resolve")
 		return nil
 	}
-	mac, err := seat.resolve(ctx, lease.Address.Addr(), gateway)
+	mac, err := seat.resolve(ctx, address.Addr(), gateway)
 	if err != nil {
 		return fmt.Errorf("ARP for the gateway %s by %s (DHCP did answer): %w", gateway, p.Bridge.Uplink, err)
 	}

@@ -81,14 +81,15 @@ func NewLease(p prepare.Plan, pod discover.Pod, defaultRoute bool, s LeaseSettin
 	if !ok {
 		return dhcp.Lease{}, false
 	}
-	routes, mtu := leaseRoutes(p, address, defaultRoute)
+	prefix := guestPrefix(p.Interface, address)
+	routes, mtu := leaseRoutes(p, prefix, defaultRoute)
 	dns, search := s.resolver(pod)
 	ntp := s.NTP
 	if p.IPv6 != nil { // servers with an IPv6 address are told of by DHCPv6
 		dns, ntp = ofFamily(dns, netip.Addr.Is4), ofFamily(ntp, netip.Addr.Is4)
 	}
 	l = dhcp.Lease{
-		MAC: []byte(p.MAC), Address: guestPrefix(p.Interface, address), Routes: routes, MTU: mtu,
+		MAC: []byte(p.MAC), Address: prefix, Server: p.ServerIdentifier(), Routes: routes, MTU: mtu,
 		DNS: dns, Search: search, NTP: ntp,
 		Hostname: cmp.Or(s.Hostname, pod.Hostname), Duration: s.Duration,
 		TFTPServer: s.TFTPServer, BootFiles: s.BootFiles, Options: s.Options,
@@ -98,7 +99,6 @@ func NewLease(p prepare.Plan, pod discover.Pod, defaultRoute bool, s LeaseSettin
 			l.Router = r.Gateway
 		}
 	}
-	l.Server = serverIdentifier(l)
 	return l, true
 }
 
@@ -124,13 +124,32 @@ func ofFamily(addresses []netip.Addr, is func(netip.Addr) bool) []netip.Addr {
 // its link: that of the address where the pod has such a route, else the
 // address alone. Point-to-point CNIs take that route away, since they reach
 // the pod's neighbours by the gateway only.
+//
+// A network of which the pod or a gateway has the first or the last address, as in
+// each /31 (RFC 3021), is a route on the link instead: many clients take the last
+// one for the broadcast address whatever the length, and old kernels the first.
 func guestPrefix(in discover.Interface, address netip.Prefix) netip.Prefix {
+	alone := single(address.Addr())
+	network := address.Masked()
+	connected := false
 	for _, r := range in.Routes {
-		if usable(r) && !r.Gateway.IsValid() && r.Destination == address.Masked() {
-			return address
+		if !usable(r) {
+			continue
+		}
+		connected = connected || !r.Gateway.IsValid() && r.Destination == network
+		if isEnd(r.Gateway, network) {
+			return alone
 		}
 	}
-	return netip.PrefixFrom(address.Addr(), address.Addr().BitLen())
+	if !connected || isEnd(address.Addr(), network) {
+		return alone
+	}
+	return address
+}
+
+// isEnd reports whether an address is the first or the last of its network.
+func isEnd(a netip.Addr, network netip.Prefix) bool {
+	return network.Contains(a) && (a == network.Addr() || !network.Contains(a.Next()))
 }
 
 // usable reports whether a route can be told by DHCP: an ordinary IPv4 one.
@@ -141,10 +160,11 @@ func usable(r discover.Route) bool {
 // leaseRoutes returns the pod's routes as option 121 wants them (RFC 3442):
 // those on the link first, since a gateway must be reachable when a client
 // adds its route; then the narrower before the wider, the default route last.
-// The MTU is the interface's, or what the CNI put on the default route.
-func leaseRoutes(p prepare.Plan, address netip.Prefix, defaultRoute bool) ([]dhcp.Route, int) {
+// Gateways and the server that are not in the address's network have routes of
+// their own, though a wider one may lead there: dhcpcd 9 takes those on the link
+// for routes to one host (decode_rfc3442_rt) until it renews. The MTU is the interface's, or what the CNI put on the default route.
+func leaseRoutes(p prepare.Plan, onLink netip.Prefix, defaultRoute bool) ([]dhcp.Route, int) {
 	mtu := p.MTU
-	onLink := guestPrefix(p.Interface, address)
 	candidates := slices.SortedStableFunc(slices.Values(p.Interface.Routes), func(a, b discover.Route) int {
 		return cmp.Compare(a.Metric, b.Metric)
 	})
@@ -167,11 +187,17 @@ func leaseRoutes(p prepare.Plan, address netip.Prefix, defaultRoute bool) ([]dhc
 				mtu = min(mtu, r.MTU)
 			}
 		}
-		add(r.Destination, r.Gateway)
+		add(destinationFor(onLink.Addr(), r.Destination), r.Gateway)
 	}
-	for _, r := range slices.Clone(routes) {
-		if r.Gateway.IsValid() && !reachable(r.Gateway, onLink, routes) {
-			add(netip.PrefixFrom(r.Gateway, r.Gateway.BitLen()), netip.Addr{})
+	hops := []netip.Addr{p.ServerIdentifier()}
+	for _, r := range routes {
+		if r.Gateway.IsValid() {
+			hops = append(hops, r.Gateway)
+		}
+	}
+	for _, hop := range hops {
+		if !onLink.Contains(hop) {
+			add(single(hop), netip.Addr{})
 		}
 	}
 	slices.SortStableFunc(routes, func(a, b dhcp.Route) int {
@@ -183,50 +209,22 @@ func leaseRoutes(p prepare.Plan, address netip.Prefix, defaultRoute bool) ([]dhc
 	return routes, mtu
 }
 
+// destinationFor is a route's destination as a guest is told of it: of a /31 with
+// its own address the other one.
+func destinationFor(own netip.Addr, destination netip.Prefix) netip.Prefix {
+	switch {
+	case destination.Bits() != own.BitLen()-1 || !destination.Contains(own):
+		return destination
+	case own == destination.Addr():
+		return single(own.Next())
+	}
+	return single(own.Prev())
+}
+
 // rank orders on-link routes before those by a gateway.
 func rank(r dhcp.Route) int {
 	if r.Gateway.IsValid() {
 		return 1
 	}
 	return 0
-}
-
-// reachable reports whether the guest sees the gateway on its link.
-func reachable(gateway netip.Addr, onLink netip.Prefix, routes []dhcp.Route) bool {
-	return onLink.Contains(gateway) || slices.ContainsFunc(routes, func(r dhcp.Route) bool {
-		return !r.Gateway.IsValid() && r.Destination.Bits() > 0 && r.Destination.Contains(gateway)
-	})
-}
-
-// gatewayOf is whom the guest resolves: the router, or without one the gateway
-// of its first route that has one. Invalid: the guest is told of none.
-func gatewayOf(l dhcp.Lease) netip.Addr {
-	if l.Router.IsValid() {
-		return l.Router
-	}
-	for _, r := range l.Routes {
-		if r.Gateway.IsValid() {
-			return r.Gateway
-		}
-	}
-	return netip.Addr{}
-}
-
-// serverIdentifier picks the address that the guest sends its renewals to. The
-// server hears them on the tap whatever it is, but the guest must be able to
-// send them: it resolves the gateway anyway. Without one it is the first address
-// of its network, so that a renewal to nobody is followed by a rebinding to all
-// (RFC 2131 section 4.4.5).
-func serverIdentifier(l dhcp.Lease) netip.Addr {
-	if gateway := gatewayOf(l); gateway.IsValid() {
-		return gateway
-	}
-	if l.Address.IsSingleIP() {
-		return netip.AddrFrom4([4]byte{169, 254, 1, 1})
-	}
-	first := l.Address.Masked().Addr().Next()
-	if first == l.Address.Addr() {
-		return first.Next()
-	}
-	return first
 }

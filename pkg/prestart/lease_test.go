@@ -78,11 +78,55 @@ func TestNewLease(t *testing.T) {
 		},
 		{
 			name: "no gateway", plan: planFor(t, "10.9.0.1/24", "10.9.0.0/24"),
-			want: "10.9.0.1/24 router none server 10.9.0.2 mtu 1500",
+			want: "10.9.0.1/24 router none server 169.254.0.1 mtu 1500 [169.254.0.1/32]",
 		},
 		{
 			name: "no gateway, no network", plan: planFor(t, "10.9.0.7/32"),
-			want: "10.9.0.7/32 router none server 169.254.1.1 mtu 1500",
+			want: "10.9.0.7/32 router none server 169.254.0.1 mtu 1500 [169.254.0.1/32]",
+		},
+		{
+			name: "no gateway, a network of which the server's address is", plan: planFor(t, "169.254.0.7/24", "169.254.0.0/24"),
+			want: "169.254.0.7/24 router none server 169.254.255.1 mtu 1500 [169.254.255.1/32]",
+		},
+		{
+			name: "no gateway, all of 169.254", plan: planFor(t, "169.254.7.7/16", "169.254.0.0/16"),
+			want: "169.254.7.7/16 router none server 169.254.0.1 mtu 1500",
+		},
+		{
+			name: "/31, odd gateway", plan: planFor(t, "10.9.0.8/31", "10.9.0.8/31", "0.0.0.0/0 10.9.0.9"),
+			want: "10.9.0.8/32 router 10.9.0.9 server 10.9.0.9 mtu 1500 [10.9.0.9/32] [0.0.0.0/0 via 10.9.0.9]",
+		},
+		{
+			name: "/31, even gateway", plan: planFor(t, "10.9.0.9/31", "10.9.0.8/31", "0.0.0.0/0 10.9.0.8"),
+			want: "10.9.0.9/32 router 10.9.0.8 server 10.9.0.8 mtu 1500 [10.9.0.8/32] [0.0.0.0/0 via 10.9.0.8]",
+		},
+		{
+			name: "/31 without a gateway", plan: planFor(t, "10.9.0.8/31", "10.9.0.8/31"),
+			want: "10.9.0.8/32 router none server 169.254.0.1 mtu 1500 [10.9.0.9/32] [169.254.0.1/32]",
+		},
+		{
+			name: "/30", plan: planFor(t, "10.9.0.10/30", "10.9.0.8/30", "0.0.0.0/0 10.9.0.9"),
+			want: "10.9.0.10/30 router 10.9.0.9 server 10.9.0.9 mtu 1500 [0.0.0.0/0 via 10.9.0.9]",
+		},
+		{
+			name: "the last address of the network", plan: planFor(t, "10.9.0.255/24", "10.9.0.0/24", "0.0.0.0/0 10.9.0.1"),
+			want: "10.9.0.255/32 router 10.9.0.1 server 10.9.0.1 mtu 1500 [10.9.0.1/32] [10.9.0.0/24] [0.0.0.0/0 via 10.9.0.1]",
+		},
+		{
+			name: "the first address of the network", plan: planFor(t, "10.9.0.0/24", "10.9.0.0/24", "0.0.0.0/0 10.9.0.1"),
+			want: "10.9.0.0/32 router 10.9.0.1 server 10.9.0.1 mtu 1500 [10.9.0.1/32] [10.9.0.0/24] [0.0.0.0/0 via 10.9.0.1]",
+		},
+		{
+			name: "a gateway with the first address of the network", plan: planFor(t, "10.9.0.7/24", "10.9.0.0/24", "0.0.0.0/0 10.9.0.0"),
+			want: "10.9.0.7/32 router 10.9.0.0 server 10.9.0.0 mtu 1500 [10.9.0.0/32] [10.9.0.0/24] [0.0.0.0/0 via 10.9.0.0]",
+		},
+		{
+			name: "addresses alone that end with 255 and 0", plan: planFor(t, "10.9.0.255/32", "0.0.0.0/0 10.9.1.0"),
+			want: "10.9.0.255/32 router 10.9.1.0 server 10.9.1.0 mtu 1500 [10.9.1.0/32] [0.0.0.0/0 via 10.9.1.0]",
+		},
+		{
+			name: "secondary with no route but the default one", secondary: true, plan: planFor(t, "10.9.0.7/32", "0.0.0.0/0 10.9.0.1"),
+			want: "10.9.0.7/32 router none server 10.9.0.1 mtu 1500 [10.9.0.1/32]",
 		},
 		{
 			name: "secondary", secondary: true, plan: planFor(t, "10.9.0.7/24", "0.0.0.0/0 10.9.0.1 mtu 1400", "10.10.0.0/16 10.9.0.1", "10.9.0.0/24"),

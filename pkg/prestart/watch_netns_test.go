@@ -181,3 +181,48 @@ func (w lineWriter) Write(b []byte) (int, error) {
 	w <- string(b)
 	return len(b), nil
 }
+
+// A guest that comes, asks, goes and comes again is nothing that differs, in no
+// moment of it.
+func TestFlappingGuestStaysReady(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Flannel)
+	h := newHook(t, pod)
+	said := make(chan string, 256)
+	h.Log = slog.New(slog.NewTextHandler(lineWriter(said), nil))
+	session := run(t, h)
+	ctx, cancel := context.WithCancel(t.Context())
+	looked := make(chan int)
+	go func() {
+		n := 0
+		for ; ctx.Err() == nil; n++ {
+			if why := session.Status().NotReady(); why != "" {
+				t.Error(why)
+				break
+			}
+		}
+		looked <- n
+	}()
+	for i := range 6 {
+		guest, err := podtest.StartGuest(t.Context(), pod.Pod, session.Networks()[0].Tap, pod.MAC)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i%3 == 0 {
+			if _, err := guest.Udhcpc(t.Context()); err != nil {
+				t.Error(err)
+			}
+			guest.Run(t, "ping", "-c1", "-W2", podtest.OutsideIP.String())
+		}
+		if err := guest.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	cancel()
+	t.Logf("looked %d times", <-looked)
+	for len(said) > 0 {
+		if line := <-said; strings.Contains(line, "not as planned") {
+			t.Error("it was said: ", line)
+		}
+	}
+}

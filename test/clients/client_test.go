@@ -85,6 +85,15 @@ func clients() []client {
 			{"It leaves advertisements to the kernel: " + routesBySysctl.why, routesBySysctl.change},
 		}},
 		{name: "dhcpcd", title: "dhcpcd", start: inSandbox, start6: inSandbox6, own: []habit{
+			{"A route to a network on the link is taken for one to its first address until the lease is renewed (before 10).", func(s *state) {
+				for i, r := range s.Routes {
+					if isOnLink(r) {
+						s.Routes[i], _, _ = strings.Cut(r, "/")
+					}
+				}
+				slices.Sort(s.Routes)
+				s.Routes = slices.Compact(s.Routes)
+			}},
 			{"The MTU goes onto the routes, not the interface.", func(s *state) {
 				for i := range s.Routes {
 					s.Routes[i] += fmt.Sprintf(" mtu %d", s.MTU)
@@ -180,6 +189,9 @@ const toDefault = "default via "
 
 func onlyDefault(s *state) {
 	s.Routes = slices.DeleteFunc(s.Routes, func(r string) bool { return !strings.HasPrefix(r, toDefault) })
+	if len(s.Routes) == 0 {
+		s.Routes = nil
+	}
 }
 
 // routesToDNS adds what lets DNS servers be reached whatever other interfaces

@@ -64,16 +64,50 @@ func leases() []lease {
 		},
 		{
 			name: "no-gateway", title: "no gateway: a connected network alone",
-			shape: podtest.Flannel, pod: noGateway, given: given("10.244.1.7/24"),
+			shape: podtest.Flannel, pod: noGateway, given: given("10.244.1.7/24", "169.254.0.1"),
+		},
+		{
+			name: "pair", title: "/31: two addresses, of which the gateway has the odd one, infinite",
+			shape: podtest.Flannel, node: []string{"addr flush dev cni0", "addr add 10.244.1.9/31 dev cni0"},
+			pod: []string{
+				"addr flush dev eth0", "addr add 10.244.1.8/31 dev eth0", "route add default via 10.244.1.9 dev eth0",
+			},
+			given: given("10.244.1.8/32", "10.244.1.9", "default via 10.244.1.9"),
+		},
+		{
+			name: "pair-alone", title: "/31 without a gateway, renewed",
+			shape: podtest.Flannel, node: []string{"addr flush dev cni0", "addr add 10.244.1.9/31 dev cni0"},
+			pod:  []string{"addr flush dev eth0", "addr add 10.244.1.8/31 dev eth0"},
+			args: finite, given: given("10.244.1.8/32", "10.244.1.9", "169.254.0.1"), renew: true,
+		},
+		{
+			name: "first", title: "the first address of a network: 10.244.1.0/30, the gateway on the link",
+			shape: podtest.Flannel, node: []string{"addr flush dev cni0", "addr add 10.244.1.2/30 dev cni0"},
+			pod: []string{
+				"addr flush dev eth0", "addr add 10.244.1.0/30 dev eth0", "route add default via 10.244.1.2 dev eth0",
+			},
+			given: given("10.244.1.0/32", "10.244.1.0/30", "10.244.1.2", "default via 10.244.1.2"),
+		},
+		{
+			name: "end", title: "a gateway that has the first address of its network, 10.244.1.0/29",
+			shape: podtest.Flannel, node: []string{"addr flush dev cni0", "addr add 10.244.1.0/29 dev cni0"},
+			pod: []string{
+				"addr flush dev eth0", "addr add 10.244.1.6/29 dev eth0", "route add default via 10.244.1.0 dev eth0",
+			},
+			given: given("10.244.1.6/32", "10.244.1.0", "10.244.1.0/29", "default via 10.244.1.0"),
 		},
 		{
 			name: "finite", title: "finite: flannel's for sixteen seconds, renewed",
 			shape: podtest.Flannel, args: finite, given: flannel, renew: true,
 		},
 		{
-			name: "rebound", title: "finite without a gateway: nobody is at the server identifier, so that all are asked",
-			shape: podtest.Flannel, node: []string{"addr del " + flannelGateway + "/24 dev cni0"}, pod: noGateway,
-			args: finite, given: given("10.244.1.7/24"), renew: true,
+			name: "no-gateway-finite", title: "finite without a gateway, renewed: the kernel answers for the server identifier",
+			shape: podtest.Flannel, pod: noGateway, args: finite, given: given("10.244.1.7/24", "169.254.0.1"), renew: true,
+		},
+		{
+			name: "rebound", title: "finite with a gateway that is away: nobody is at the server identifier, so that all are asked",
+			shape: podtest.Flannel, node: []string{"addr del " + flannelGateway + "/24 dev cni0"},
+			args: finite, given: flannel, renew: true,
 		},
 	}
 }

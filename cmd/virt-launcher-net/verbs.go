@@ -215,8 +215,10 @@ func (p *program) statusCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",
 		Short: "Print what is: links, lease, server",
-		Long: `Print what is: the links of the prepared interfaces as the kernel has them, and
-what the serving process knows of the lease. Changes nothing.`,
+		Long: `Print what is: the links of the prepared interfaces as the kernel has them, what
+is not as planned and the way out, and what the serving process knows of the
+lease. Changes nothing. Exits with 0 whenever it could look, whatever it saw:
+wait is what fails.`,
 		Example: example("status", "status -o json"),
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -235,8 +237,9 @@ func (p *program) waitCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "wait --for network|lease",
 		Short: "Wait until the network is ready or the VM has its lease",
-		Long: `Wait until the network is prepared and served (--for network), or until the VM
-has its addresses (--for lease). For probes and init containers.`,
+		Long: `Wait until the network is prepared, as planned, and served (--for network), or
+until the VM has its addresses, too (--for lease). If it takes longer than
+--timeout, say what is missing and the way out. For probes and init containers.`,
 		Example: example("wait --for network", "wait --for lease --timeout 1s"),
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

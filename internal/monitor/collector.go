@@ -20,7 +20,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 // The metrics; docs/operations.md lists the same.
 var (
 	buildInfo       = desc("build_info", "Always 1; the labels tell which build this is.", "version", "go_version")
-	ready           = desc("ready", "1 once the network is prepared and served.")
+	ready           = desc("ready", "1 while the network is prepared, as planned, and served.")
 	prepareDuration = desc("prepare_duration_seconds", "How long discovering and preparing the pod's network took.")
 	startDuration   = desc("start_duration_seconds", "How long it took from the start until a guest could boot.")
 	leaseState      = desc("dhcp_lease_state", "1 for the state that the guest's lease is in, 0 for the others.", "interface", "protocol", "state")

@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 )
 
 // version is set when the program is built (-X main.version=…).
@@ -56,6 +58,9 @@ func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 	}
 	// errors.Join puts each error on a line of its own.
 	text := strings.ReplaceAll(err.Error(), "\n", "; ")
+	if incomplete := (*discover.IncompleteError)(nil); errors.As(err, &incomplete) && errors.Is(err, context.DeadlineExceeded) {
+		text += " (wait longer with --timeout, or name another --interface)"
+	}
 	if format := cmd.PersistentFlags().Lookup("log-format").Value.String(); format == "json" {
 		slog.New(slog.NewJSONHandler(stderr, nil)).Error("failed", "error", text)
 	} else {

@@ -64,6 +64,7 @@ type interfaceView struct {
 	Addresses []netip.Prefix        `json:"addresses"`
 	Routes    []routeView           `json:"routes"`
 	Neighbors []neighborView        `json:"neighbors"`
+	Omitted   []discover.Omission   `json:"omitted,omitempty"`
 }
 
 type routeView struct {
@@ -93,7 +94,7 @@ func viewPod(pod discover.Pod) podView {
 	for _, in := range pod.Interfaces {
 		i := interfaceView{
 			Name: in.Name, Index: in.Index, Kind: in.Kind, MAC: in.MAC, MTU: in.MTU,
-			Addresses: []netip.Prefix{}, Routes: []routeView{}, Neighbors: []neighborView{},
+			Addresses: []netip.Prefix{}, Routes: []routeView{}, Neighbors: []neighborView{}, Omitted: in.Omitted,
 		}
 		for _, a := range in.Addresses {
 			i.Addresses = append(i.Addresses, a.Prefix)
@@ -130,6 +131,9 @@ func (v podView) writeText(w io.Writer) {
 		}
 		for _, n := range i.Neighbors {
 			fmt.Fprintf(w, "neighbor\t%s\t%s\n", n.Address, n.MAC)
+		}
+		for _, o := range i.Omitted {
+			fmt.Fprintf(w, "omitted\t%s\n", o)
 		}
 	}
 }

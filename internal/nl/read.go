@@ -12,13 +12,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// attrAddressProtocol is IFA_PROTO, and AddressByRouter is IFAPROT_KERNEL_RA: the
+// kernel made the address of a router's advertisement (linux/if_addr.h).
+const (
+	attrAddressProtocol = 11
+	AddressByRouter     = 2
+)
+
 // Address is an address of a link (linux/if_addr.h).
 type Address struct {
-	Index   int
-	Prefix  netip.Prefix
-	Scope   uint8  // RT_SCOPE_UNIVERSE, …
-	Flags   uint32 // IFA_F_PERMANENT, IFA_F_TENTATIVE, …
-	Message []byte // ifaddrmsg and attributes as the kernel sent them
+	Index  int
+	Prefix netip.Prefix
+	Scope  uint8  // RT_SCOPE_UNIVERSE, …
+	Flags  uint32 // IFA_F_PERMANENT, IFA_F_TENTATIVE, …
+	// Protocol is who made it (AddressByRouter, …); 0: unknown, as always before
+	// Linux 5.18.
+	Protocol uint8
+	Message  []byte // ifaddrmsg and attributes as the kernel sent them
 }
 
 // Neighbor is an entry of the neighbour table (linux/neighbour.h).
@@ -36,7 +46,7 @@ func (c *Conn) Addresses() ([]Address, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read addresses: %w", err)
 	}
-	return parseAll(msgs, parseAddress)
+	return parseAll(ofFamilies(msgs, unix.AF_INET, unix.AF_INET6), parseAddress)
 }
 
 // Neighbors reads the neighbour tables of both families.
@@ -57,7 +67,15 @@ func (c *Conn) neighbors(flags byte) ([]Neighbor, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read neighbours: %w", err)
 	}
-	return parseAll(msgs, parseNeighbor)
+	return parseAll(ofFamilies(msgs, unix.AF_INET, unix.AF_INET6), parseNeighbor)
+}
+
+// ofFamilies returns the messages of these families, which the first byte of an
+// address, a route, a rule and a neighbour tells. A dump may have others in it:
+// where a family is not there (ipv6.disable=1), the kernel answers with all that
+// are (rtnetlink_rcv_msg, net/core/rtnetlink.c).
+func ofFamilies(msgs [][]byte, families ...byte) [][]byte {
+	return slices.DeleteFunc(msgs, func(m []byte) bool { return len(m) == 0 || !slices.Contains(families, m[0]) })
 }
 
 // raw is a header of zeros but for what is set in it.
@@ -116,6 +134,8 @@ func parseAddress(m []byte) (Address, bool, error) {
 			local, _ = netip.AddrFromSlice(at.Value)
 		case unix.IFA_FLAGS:
 			a.Flags = uint32Of(at.Value)
+		case attrAddressProtocol:
+			a.Protocol = at.Value[0]
 		}
 	}
 	// IFA_ADDRESS is the peer's where there is one (linux/if_addr.h).

@@ -25,6 +25,7 @@ type Route struct {
 	Source      netip.Addr   // preferred source; zero: none
 	MTU         int          // 0: the link's
 	Metric      int
+	Expires     bool   // it ends by itself, as what a router advertised does
 	Encap       bool   // packets are encapsulated (MPLS, seg6, …)
 	NextHop     uint32 // id of the nexthop object that it goes by; 0: it has its next hops itself
 	Message     []byte // rtmsg and attributes as the kernel sent them
@@ -43,7 +44,7 @@ func (c *Conn) Routes() ([]Route, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read routes: %w", err)
 		}
-		rs, err := parseAll(msgs, parseRoute)
+		rs, err := parseAll(ofFamilies(msgs, family), parseRoute)
 		if err != nil {
 			return nil, err
 		}
@@ -86,6 +87,8 @@ func parseRoute(m []byte) (Route, bool, error) {
 			r.MTU, err = routeMTU(a.Value)
 		case unix.RTA_MULTIPATH:
 			err = r.parseNextHops(a.Value)
+		case unix.RTA_CACHEINFO: // struct rta_cacheinfo: rta_expires is the third
+			r.Expires = len(a.Value) >= 12 && uint32Of(a.Value[8:12]) != 0
 		case AttrNextHopID:
 			r.NextHop = uint32Of(a.Value)
 		case unix.RTA_OIF:

@@ -87,3 +87,15 @@ func WithLength6(frame []byte, n int) []byte {
 	binary.BigEndian.PutUint16(frame[length6At:], uint16(n))
 	return frame
 }
+
+// RouterFrame is a router's advertisement, to all hosts, of itself as the default
+// router and of a prefix that hosts make themselves an address of (RFC 4861
+// sections 4.2 and 4.6.2).
+func RouterFrame(src net.HardwareAddr, from netip.Addr, prefix netip.Prefix) []byte {
+	const lifetime = 1800
+	seconds := binary.BigEndian.AppendUint32(nil, lifetime)
+	option := slices.Concat([]byte{3, 4, byte(prefix.Bits()), 0xc0}, seconds, seconds, make([]byte, 4), prefix.Addr().AsSlice())
+	allNodes := netip.IPv6LinkLocalAllNodes()
+	return ICMPv6Frame(src, net.HardwareAddr{0x33, 0x33, 0, 0, 0, 1}, from, allNodes, 134, 255,
+		[]byte{64, 0, lifetime >> 8, lifetime & 0xff}, make([]byte, 8), option)
+}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -142,10 +143,14 @@ func (p *Pod) plug(ctx context.Context, l layout) error {
 	if err := setAll(p.Node, l.sysctls); err != nil {
 		return err
 	}
-	if err := setAll(p.Pod, l.podSys); err != nil {
+	node := slices.Concat(l.host, l.node, []string{"link set " + l.link + " up"})
+	for i, line := range node {
+		node[i] = strings.ReplaceAll(line, " netns POD", " netns "+p.Pod.Path())
+	}
+	if err := p.Node.Batch(ctx, node...); err != nil {
 		return err
 	}
-	if err := p.Node.Batch(ctx, slices.Concat(l.host, l.node, []string{"link set " + l.link + " up"})...); err != nil {
+	if err := setAll(p.Pod, l.podSys); err != nil {
 		return err
 	}
 	if err := p.Pod.Batch(ctx, l.pod...); err != nil {

@@ -27,6 +27,15 @@ var podSees = map[Shape]string{
 10.8.2.0/24 via 10.8.2.1 dev eth0 src 10.8.2.2
 10.8.2.1 dev eth0 scope link src 10.8.2.2
 `,
+	GKEClassE: `default via 240.8.2.1 dev eth0
+240.8.2.0/24 via 240.8.2.1 dev eth0 src 240.8.2.2
+240.8.2.1 dev eth0 scope link src 240.8.2.2
+`,
+	AWSIPv6: `default via 169.254.172.1 dev v4if0
+169.254.172.0/22 via 169.254.172.1 dev v4if0 src 169.254.172.10
+169.254.172.1 dev v4if0 scope link src 169.254.172.10
+fe80::1 dev eth0 lladdr de:6f:18:a9:04:c6 PERMANENT
+`,
 	Calico: `default via 169.254.1.1 dev eth0
 169.254.1.1 dev eth0 scope link
 `,
@@ -46,13 +55,13 @@ var podSees = map[Shape]string{
 
 // answersARP tells whether somebody answers ARP for the gateway.
 var answersARP = map[Shape]bool{
-	Flannel: true, Bridge: true, BridgeDual: true, Kindnet: true, KindnetDual: true, GKE: true,
+	Flannel: true, Bridge: true, BridgeDual: true, Kindnet: true, KindnetDual: true, GKE: true, GKEClassE: true,
 	Calico: true, CalicoDual: true, Cilium: true, AWS: false, Azure: true,
 }
 
 // ownsGateway tells whether the gateway's address is the node's.
 var ownsGateway = map[Shape]bool{
-	Flannel: true, Bridge: true, BridgeDual: true, Kindnet: true, KindnetDual: true, GKE: true, Cilium: true,
+	Flannel: true, Bridge: true, BridgeDual: true, Kindnet: true, KindnetDual: true, GKE: true, GKEClassE: true, Cilium: true,
 }
 
 func TestShapes(t *testing.T) {

@@ -15,7 +15,9 @@ const (
 	CalicoDual  Shape = "calico-dual"  // the same with IPv6, gateway link-local
 	Cilium      Shape = "cilium"       // /32, MTU on the route
 	GKE         Shape = "gke"          // point to point, MTU 1460
+	GKEClassE   Shape = "gke-class-e"  // the same with an address of 240.0.0.0/4
 	AWS         Shape = "aws"          // /32, permanent neighbour as gateway, jumbo frames
+	AWSIPv6     Shape = "aws-ipv6"     // IPv6 by eth0; IPv4 by v4if0, with an address of 169.254.0.0/16
 	Azure       Shape = "azure"        // /16 without connected route, permanent neighbour as gateway
 	Bridge      Shape = "bridge"       // the bridge plugin
 	BridgeDual  Shape = "bridge-dual"  // the same with IPv6
@@ -24,11 +26,12 @@ const (
 
 // Shapes returns all shapes.
 func Shapes() []Shape {
-	return []Shape{Flannel, Kindnet, KindnetDual, Calico, CalicoDual, Cilium, GKE, AWS, Azure, Bridge, BridgeDual, L2}
+	return []Shape{Flannel, Kindnet, KindnetDual, Calico, CalicoDual, Cilium, GKE, GKEClassE, AWS, AWSIPv6, Azure, Bridge, BridgeDual, L2}
 }
 
 // layout is what a shape is made of: a veth pair and ip(8) lines on both
-// sides. Lines name the pod's interface eth0 and the node's end by link.
+// sides. Lines name the pod's interface eth0, the node's end by link, and the pod's
+// namespace POD.
 type layout struct {
 	link    string // node's end of the veth pair
 	linkMAC string // empty: the kernel's choice
@@ -57,6 +60,8 @@ func (s Shape) layout() (layout, bool) {
 		return ptpLayout(1500, "10.244.0"), true
 	case GKE:
 		return ptpLayout(1460, "10.8.2"), true
+	case GKEClassE:
+		return ptpLayout(1460, "240.8.2"), true
 	case KindnetDual:
 		return kindnetDualLayout(), true
 	case Calico:
@@ -67,6 +72,8 @@ func (s Shape) layout() (layout, bool) {
 		return ciliumLayout(), true
 	case AWS:
 		return awsLayout(), true
+	case AWSIPv6:
+		return awsIPv6Layout(), true
 	case Azure:
 		return azureLayout(), true
 	case L2:
@@ -241,6 +248,42 @@ func awsLayout() layout {
 			"addr add 192.168.33.75/32 dev eth0",
 			"neigh add 169.254.1.1 lladdr " + linkMAC + " nud permanent dev eth0",
 		},
+	}
+}
+
+// awsIPv6Layout is what routed-eni-cni-plugin and, chained to it, egress-cni leave
+// in a cluster with IPv6: the latter is like ptp.
+func awsIPv6Layout() layout {
+	const link, linkMAC = "eni0a1b2c3d4e5", "de:6f:18:a9:04:c6"
+	return layout{
+		link:    link,
+		linkMAC: linkMAC,
+		mac:     "0a:58:c0:a8:21:06",
+		mtu:     9001,
+		v6:      netip.MustParsePrefix("2001:db8:a:1::5/128"),
+		v6gw:    netip.MustParseAddr("fe80::1"),
+		node: []string{
+			"link set " + link + " up",
+			"route add 2001:db8:a:1::5/128 dev " + link,
+			"link add veth0e172ac4 type veth peer name v4if0 netns POD",
+			"addr add 169.254.172.1/32 dev veth0e172ac4",
+			"link set veth0e172ac4 up",
+			"route add 169.254.172.10/32 dev veth0e172ac4 scope host",
+		},
+		pod: []string{
+			"link set eth0 up",
+			"addr add 2001:db8:a:1::5/128 dev eth0 nodad",
+			"route add fe80::1/128 dev eth0",
+			"route add default via fe80::1 dev eth0",
+			"neigh add fe80::1 lladdr " + linkMAC + " nud permanent dev eth0",
+			"addr add 169.254.172.10/22 brd + dev v4if0",
+			"link set v4if0 up",
+			"route del 169.254.172.0/22 dev v4if0",
+			"route add 169.254.172.1/32 dev v4if0 scope link src 169.254.172.10",
+			"route add 169.254.172.0/22 via 169.254.172.1 dev v4if0 src 169.254.172.10",
+			"route add default via 169.254.172.1 dev v4if0",
+		},
+		podSys: map[string]string{"net/ipv6/conf/v4if0/disable_ipv6": "1"},
 	}
 }
 

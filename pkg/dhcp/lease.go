@@ -116,10 +116,11 @@ func (l Lease) Validate() error {
 	return errors.Join(errs...)
 }
 
-// isHost reports whether a is an IPv4 address that a host can have.
+// isHost reports whether a is an IPv4 address that a host can have. As the Linux
+// kernel this takes 240.0.0.0/4, which some clouds give to pods, and the rest of
+// 0.0.0.0/8.
 func isHost(a netip.Addr) bool {
-	return a.Is4() && !a.IsUnspecified() && !a.IsMulticast() && !a.IsLoopback() &&
-		a.As4()[0] < 240 && a.As4()[0] != 0
+	return a.Is4() && !a.IsUnspecified() && !a.IsMulticast() && !a.IsLoopback() && a != netip.AddrFrom4([4]byte{255, 255, 255, 255})
 }
 
 func isControl(r rune) bool { return r < ' ' || r == 0x7f }

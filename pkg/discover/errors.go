@@ -14,3 +14,18 @@ type NotFoundError struct {
 func (e *NotFoundError) Error() string {
 	return fmt.Sprintf("there is no interface %s (there are: %s)", e.Interface, strings.Join(e.There, ", "))
 }
+
+// IncompleteError is that the wait for the CNI ended before the pod had what was
+// asked for. It wraps both what is missing, which may be a [NotFoundError], and why
+// the wait ended, such as [context.DeadlineExceeded].
+type IncompleteError struct {
+	Missing error // such as "interface eth0 has no address"
+	Cause   error
+}
+
+func (e *IncompleteError) Error() string {
+	return fmt.Sprintf("wait for the CNI: %v: %v", e.Missing, e.Cause)
+}
+
+// Unwrap returns both.
+func (e *IncompleteError) Unwrap() []error { return []error{e.Missing, e.Cause} }

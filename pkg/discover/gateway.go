@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -25,9 +24,8 @@ const discardPort = 9
 // IPv6 rather than not start.
 func resolveGateways(ctx context.Context, conn *nl.Conn, interfaces []Interface, o Options) error {
 	for i, in := range interfaces {
-		recorded := slices.ContainsFunc(o.Recorded, func(r Interface) bool { return r.Name == in.Name })
 		gateway, ok := in.gatewayIPv6()
-		if _, has := in.IPv6(); recorded || !ok || !has {
+		if _, has := in.IPv6(); isRecorded(in, o) || !ok || !has {
 			continue
 		}
 		mac, err := resolve(ctx, conn, in, gateway)
@@ -36,6 +34,7 @@ func resolveGateways(ctx context.Context, conn *nl.Conn, interfaces []Interface,
 		}
 		if err != nil {
 			o.Log.Warn("the IPv6 gateway does not answer, so the VM gets no IPv6 routes", "interface", in.Name, "gateway", gateway, "error", err)
+			interfaces[i].Omitted = append(in.Omitted, Omission{"IPv6 routes via " + gateway.String(), "this gateway does not answer, and its MAC must be known"})
 			continue
 		}
 		interfaces[i].Gateway6 = &Neighbor{Address: gateway, MAC: mac}

@@ -1,11 +1,11 @@
 package discover
 
 import (
-	"cmp"
 	"encoding"
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -64,6 +64,12 @@ type Interface struct {
 	// Gateway6 is the gateway of the widest IPv6 route, which is the default one if
 	// there is one, with its MAC; nil: there is none, or it does not answer.
 	Gateway6 *Neighbor `json:"gateway6,omitempty"`
+	// Tables4 and Tables6 are the routing tables that packets from its IPv4 and its
+	// IPv6 address look into, in this order; none: main alone. See [Interface.PodRoutes].
+	Tables4 []int `json:"tables4,omitempty"`
+	Tables6 []int `json:"tables6,omitempty"`
+	// Omitted is what of all this its VM can't be given, whatever it is told.
+	Omitted []Omission `json:"omitted,omitempty"`
 }
 
 // Message is a netlink message of the kernel, without its header. It is printed as
@@ -78,6 +84,8 @@ type Address struct {
 	Prefix netip.Prefix `json:"prefix"`
 	Scope  Scope        `json:"scope"`
 	Flags  uint32       `json:"flags,omitempty"` // IFA_F_… (linux/if_addr.h)
+	// Protocol is who made it, IFAPROT_… (linux/if_addr.h); 0: unknown.
+	Protocol uint8 `json:"protocol,omitempty"`
 	// Message is the kernel's own ifaddrmsg with attributes, so that
 	// restoring the address loses none (label, broadcast, lifetimes, …).
 	Message Message `json:"message"`
@@ -128,43 +136,53 @@ func (s *Scope) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// Global reports whether other hosts can use the address.
-func (a Address) Global() bool {
-	return a.Scope == unix.RT_SCOPE_UNIVERSE && !a.Prefix.Addr().IsLinkLocalUnicast()
+// Global reports whether other hosts can use the address. 169.254.0.0/16 counts
+// if its scope is global: some CNIs use nothing else for a pod.
+func (a Address) Global() bool { return a.Scope == unix.RT_SCOPE_UNIVERSE }
+
+// FromRouter reports whether the kernel made the address of a router's
+// advertisement (RFC 4862), so that the CNI did not give it. All such addresses,
+// and nothing that a CNI gives, look after temporary ones or are such.
+func (a Address) FromRouter() bool {
+	return a.isIPv6() && (a.Protocol == nl.AddressByRouter || a.Flags&(unix.IFA_F_MANAGETEMPADDR|unix.IFA_F_TEMPORARY) != 0)
 }
 
 // HasAddress reports whether the CNI gave the interface an address to hand on:
 // a global one that is not still being checked for duplicates.
 func (i Interface) HasAddress() bool {
-	for _, a := range i.Addresses {
-		if a.Global() && a.Flags&unix.IFA_F_TENTATIVE == 0 {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(i.Addresses, func(a Address) bool {
+		return a.Global() && !a.FromRouter() && a.Flags&unix.IFA_F_TENTATIVE == 0
+	})
+}
+
+// addressed reports whether the VM is given an address here; else it is on the
+// link as on any other, and the CNI of such a network has no IPAM.
+func (i Interface) addressed() bool {
+	_, has4 := i.IPv4()
+	_, has6 := i.IPv6()
+	return has4 || has6
 }
 
 // IPv4 returns the first global IPv4 address, which is the pod's; ok is false
 // if there is none.
 func (i Interface) IPv4() (p netip.Prefix, ok bool) {
 	for _, a := range i.Addresses {
-		// 169.254.0.0/16 counts: some CNIs use nothing else for a pod.
-		if a.Prefix.Addr().Is4() && a.Scope == unix.RT_SCOPE_UNIVERSE && a.Flags&unix.IFA_F_SECONDARY == 0 {
+		if a.Prefix.Addr().Is4() && !a.Prefix.Addr().IsMulticast() && a.Global() && a.Flags&unix.IFA_F_SECONDARY == 0 {
 			return a.Prefix, true
 		}
 	}
 	return netip.Prefix{}, false
 }
 
-// IPv6 returns the pod's IPv6 address: of the global ones that are good to use
-// the first that the CNI added, which is the one that Kubernetes knows. The
-// kernel lists the newest first (ipv6_link_dev_addr, net/ipv6/addrconf.c). One
-// with an end, as from a router's prefix, counts only if there is no other. ok
-// is false if there is none.
+// IPv6 returns the pod's IPv6 address: of the global ones that the CNI gave and
+// that are good to use the first that it added, which is the one that Kubernetes
+// knows. The kernel lists the newest first (ipv6_link_dev_addr,
+// net/ipv6/addrconf.c). One with an end counts only if there is no other. ok is
+// false if there is none.
 func (i Interface) IPv6() (p netip.Prefix, ok bool) {
 	permanent := false
 	for _, a := range i.Addresses {
-		if !a.isIPv6() || a.Flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED|unix.IFA_F_DEPRECATED|unix.IFA_F_TEMPORARY) != 0 {
+		if !a.isIPv6() || a.FromRouter() || a.Flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED|unix.IFA_F_DEPRECATED) != 0 {
 			continue
 		}
 		if lasts := a.Flags&unix.IFA_F_PERMANENT != 0; lasts || !permanent {
@@ -179,18 +197,18 @@ func (a Address) isIPv6() bool { return a.Prefix.Addr().Is6() && a.Global() }
 // checking reports whether the kernel still looks whether somebody else has the
 // address (RFC 4862 section 5.4).
 func (a Address) checking() bool {
-	return a.isIPv6() && a.Flags&unix.IFA_F_TENTATIVE != 0 && a.Flags&unix.IFA_F_DADFAILED == 0
+	return a.isIPv6() && !a.FromRouter() && a.Flags&unix.IFA_F_TENTATIVE != 0 && a.Flags&unix.IFA_F_DADFAILED == 0
 }
 
 // gatewayIPv6 returns the gateway of the widest IPv6 route, the best one of
 // several; ok is false if there is none.
 func (i Interface) gatewayIPv6() (gateway netip.Addr, ok bool) {
 	var best Route
-	for _, r := range i.Routes {
-		if r.Table != unix.RT_TABLE_MAIN || r.Type != unix.RTN_UNICAST || !r.Destination.Addr().Is6() || !r.Gateway.IsValid() || r.From.IsValid() {
+	for _, r := range i.PodRoutes() {
+		if !r.Destination.Addr().Is6() || !r.Gateway.IsValid() || r.From.IsValid() {
 			continue
 		}
-		if !ok || cmp.Or(cmp.Compare(r.Destination.Bits(), best.Destination.Bits()), cmp.Compare(r.Metric, best.Metric)) < 0 {
+		if !ok || r.Destination.Bits() < best.Destination.Bits() {
 			best, ok = r, true
 		}
 	}
@@ -222,7 +240,7 @@ func (k kernel) newInterface(l nl.Link) Interface {
 	}
 	for _, a := range k.addresses {
 		if a.Index == l.Index {
-			in.Addresses = append(in.Addresses, Address{Prefix: a.Prefix, Scope: Scope(a.Scope), Flags: a.Flags, Message: a.Message})
+			in.Addresses = append(in.Addresses, Address{Prefix: a.Prefix, Scope: Scope(a.Scope), Flags: a.Flags, Protocol: a.Protocol, Message: a.Message})
 		}
 	}
 	in.Routes, in.Dependents = k.routesOf(in)
@@ -236,5 +254,7 @@ func (k kernel) newInterface(l nl.Link) Interface {
 			in.Proxies = append(in.Proxies, Neighbor{Address: n.Address, Message: n.Message})
 		}
 	}
+	in.Tables4, in.Tables6 = k.tablesOf(in)
+	in.Omitted = in.omissions()
 	return in
 }

@@ -126,9 +126,9 @@ func waitForInterfaces(ctx context.Context, o Options) ([]Interface, error) {
 		if err != nil {
 			return nil, err
 		}
-		interfaces, missing := k.interfaces(o)
+		interfaces, perhaps, missing := k.interfaces(o)
 		if missing == nil {
-			if !waited || isQuiet(ctx, events) {
+			if !waited && !perhaps || isQuiet(ctx, events) {
 				return interfaces, resolveGateways(ctx, conn, interfaces, o)
 			}
 			continue
@@ -139,7 +139,7 @@ func waitForInterfaces(ctx context.Context, o Options) ([]Interface, error) {
 		}
 		if err := events.Wait(ctx); err != nil {
 			if ctx.Err() != nil {
-				return nil, fmt.Errorf("wait for the CNI: %w: %w", missing, context.Cause(ctx))
+				return nil, &IncompleteError{Missing: missing, Cause: context.Cause(ctx)}
 			}
 			return nil, err
 		}
@@ -161,6 +161,7 @@ type kernel struct {
 	routes    []Route
 	neighbors []nl.Neighbor
 	proxies   []nl.Neighbor
+	rules     []nl.Rule
 }
 
 func read(conn *nl.Conn) (k kernel, err error) {
@@ -178,12 +179,16 @@ func read(conn *nl.Conn) (k kernel, err error) {
 	if k.neighbors, err = conn.Neighbors(); err != nil {
 		return k, err
 	}
-	k.proxies, err = conn.Proxies()
+	if k.proxies, err = conn.Proxies(); err != nil {
+		return k, err
+	}
+	k.rules, err = conn.Rules()
 	return k, err
 }
 
-// interfaces returns the interfaces asked for, or what is missing.
-func (k kernel) interfaces(o Options) (found []Interface, missing error) {
+// interfaces returns the interfaces asked for, or what is missing. Where perhaps
+// is set only time can tell whether the CNI has more to give.
+func (k kernel) interfaces(o Options) (found []Interface, perhaps bool, missing error) {
 	names := o.Interfaces
 	if len(names) == 0 {
 		names = []string{k.defaultName()}
@@ -195,23 +200,61 @@ func (k kernel) interfaces(o Options) (found []Interface, missing error) {
 		}
 		l, ok := k.link(name)
 		if !ok {
-			return nil, &NotFoundError{Interface: name, There: k.names()}
+			return nil, false, &NotFoundError{Interface: name, There: k.names()}
 		}
 		in := k.newInterface(l)
 		if i == 0 && !in.Up {
-			return nil, fmt.Errorf("interface %s is down", name)
-		}
-		if i == 0 && !in.HasAddress() {
-			return nil, fmt.Errorf("interface %s has no address", name)
+			return nil, false, fmt.Errorf("interface %s is down", name)
 		}
 		for _, a := range in.Addresses {
 			if a.checking() {
-				return nil, fmt.Errorf("duplicate address detection of %s on %s has not ended", a.Prefix, name)
+				return nil, false, fmt.Errorf("duplicate address detection of %s on %s has not ended", a.Prefix, name)
 			}
+		}
+		if i == 0 && !in.HasAddress() {
+			if len(o.Interfaces) == 0 || !k.mayLackAddress(in) {
+				return nil, false, in.noAddress()
+			}
+			perhaps = true
 		}
 		found = append(found, in)
 	}
-	return found, nil
+	if !isRecorded(found[0], o) {
+		found[0].Omitted = append(found[0].Omitted, k.podOmissions(slices.Concat(found, o.Recorded))...)
+	}
+	return found, perhaps, nil
+}
+
+func isRecorded(in Interface, o Options) bool {
+	return slices.ContainsFunc(o.Recorded, func(r Interface) bool { return r.Name == in.Name })
+}
+
+// mayLackAddress reports whether an interface that was named may be one of a
+// network without IPAM: the pod has its address on another one, which its CNI
+// gives before it makes further ones, or a router says that there is a network.
+func (k kernel) mayLackAddress(in Interface) bool {
+	if slices.ContainsFunc(in.Addresses, Address.FromRouter) {
+		return true
+	}
+	return slices.ContainsFunc(k.links, func(l nl.Link) bool {
+		return !l.Loopback() && l.Index != in.Index && k.newInterface(l).HasAddress()
+	})
+}
+
+// noAddress says why the interface has none.
+func (i Interface) noAddress() error {
+	for _, a := range i.Addresses {
+		switch {
+		case a.FromRouter():
+			return fmt.Errorf("interface %s has no address of the CNI: the kernel made %s of a router's advertisement; "+
+				"if the network has no IPAM, name the interface, and the VM is on it as any other host", i.Name, a.Prefix)
+		case a.Flags&unix.IFA_F_DADFAILED != 0:
+			return fmt.Errorf("interface %s has no address: %s is a duplicate, another host on the link has it", i.Name, a.Prefix)
+		case !a.Global() && a.Prefix.Addr().Is4():
+			return fmt.Errorf("interface %s has no address: the scope of %s is %s, so other hosts can't use it", i.Name, a.Prefix, a.Scope)
+		}
+	}
+	return fmt.Errorf("interface %s has no address", i.Name)
 }
 
 func (k kernel) link(name string) (nl.Link, bool) {
@@ -228,31 +271,4 @@ func (k kernel) names() []string {
 		names = append(names, l.Name)
 	}
 	return names
-}
-
-// defaultName picks the pod interface: that of the default route with the
-// lowest metric, else the only one there is, else eth0.
-func (k kernel) defaultName() string {
-	var best *Route
-	for i, r := range k.routes {
-		if r.Table == unix.RT_TABLE_MAIN && r.Type == unix.RTN_UNICAST && r.Destination.Bits() == 0 && r.link() != 0 &&
-			(best == nil || r.Metric < best.Metric && r.Destination.Addr().Is4() == best.Destination.Addr().Is4()) {
-			best = &k.routes[i]
-		}
-	}
-	var others []string
-	for _, l := range k.links {
-		if best != nil && l.Index == best.link() {
-			return l.Name
-		}
-		// Tunnel devices that every namespace is born with (tunl0, sit0,
-		// gre0, …) are down.
-		if !l.Loopback() && l.Up() {
-			others = append(others, l.Name)
-		}
-	}
-	if len(others) == 1 {
-		return others[0]
-	}
-	return "eth0"
 }

@@ -25,6 +25,7 @@ type Route struct {
 	TOS         uint8        `json:"tos,omitempty"`    // only packets with this type of service take it; 0: all do
 	Metric      int          `json:"metric,omitempty"`
 	MTU         int          `json:"mtu,omitempty"`     // 0: the interface's
+	Expires     bool         `json:"expires,omitempty"` // it ends by itself
 	Encap       bool         `json:"encap,omitempty"`   // packets are encapsulated (MPLS, seg6, …)
 	NextHop     uint32       `json:"nextHop,omitempty"` // id of the nexthop object it goes by
 	Links       []int        `json:"links,omitempty"`   // indexes of the links of all its next hops
@@ -121,7 +122,7 @@ func newRoutes(routes []nl.Route) []Route {
 		out = append(out, Route{
 			Destination: r.Destination, From: r.From, Gateway: r.Gateway, Source: r.Source, Scope: Scope(r.Scope),
 			OnLink: r.OnLink, Table: r.Table, Type: r.Type, Protocol: r.Protocol, TOS: r.TOS, Metric: r.Metric, MTU: r.MTU,
-			Encap: r.Encap, NextHop: r.NextHop, Links: r.Links, Message: r.Message,
+			Expires: r.Expires, Encap: r.Encap, NextHop: r.NextHop, Links: r.Links, Message: r.Message,
 		})
 		if !r.Destination.Addr().Is4() {
 			continue

@@ -167,8 +167,7 @@ func (h Hook) plans(pod discover.Pod) ([]prepare.Plan, error) {
 	if err := distinct(plans); err != nil {
 		return nil, err
 	}
-	_, err := h.Lease.hasDefaultRoute(plans)
-	return plans, err
+	return plans, h.checkLeases(plans, pod)
 }
 
 // Prepare discovers the pod and rewires it for its VM. Done already, it

@@ -17,8 +17,8 @@ import (
 // zero value adds nothing.
 type LeaseSettings struct {
 	Duration time.Duration // 0: infinite, so that the VM never depends on the server
-	// DefaultRoute is the interface whose NIC is given the default route; empty:
-	// the primary one, NoDefaultRoute: none.
+	// DefaultRoute is the interface whose NIC is given the default routes; empty:
+	// for each of IPv4 and IPv6 the first that has one, NoDefaultRoute: none.
 	DefaultRoute string
 	Hostname     string       // empty: the pod's
 	DNS          []netip.Addr // none: the pod's
@@ -29,39 +29,65 @@ type LeaseSettings struct {
 	Options      []dhcp.Option // of DHCPv4
 }
 
+// minMTU is the least that a guest can be told (RFC 2132 section 5.1); a route may
+// have less.
+const minMTU = 68
+
 // NoDefaultRoute is for [LeaseSettings.DefaultRoute].
 const NoDefaultRoute = "none"
 
-// hasDefaultRoute tells of each plan whether its NIC gets the default route.
-// Only one does: a VM with two of them would answer by the wrong one.
-func (s LeaseSettings) hasDefaultRoute(plans []prepare.Plan) (map[string]bool, error) {
+// defaultRoutes name the interfaces whose NICs get the default route of IPv4 and
+// of IPv6; empty: none does.
+type defaultRoutes struct{ ipv4, ipv6 string }
+
+// hasDefaultRoute tells which NIC gets the default route: for each family the
+// first interface that has one, or the named one alone. Only one does: a VM with
+// two of them would answer by the wrong one.
+func (s LeaseSettings) hasDefaultRoute(plans []prepare.Plan) (d defaultRoutes, err error) {
 	var names []string
 	for _, p := range plans {
 		names = append(names, p.Interface.Name)
 	}
 	if s.DefaultRoute == NoDefaultRoute || len(names) == 0 {
-		return nil, nil
+		return defaultRoutes{}, nil
 	}
 	if err := s.checkDefaultRoute(names); err != nil {
-		return nil, err
+		return defaultRoutes{}, err
 	}
-	return map[string]bool{cmp.Or(s.DefaultRoute, names[0]): true}, nil
+	for _, p := range plans {
+		in := p.Interface
+		if s.DefaultRoute != "" && s.DefaultRoute != in.Name {
+			continue
+		}
+		if d.ipv4 == "" && in.HasDefaultRoute(true) {
+			d.ipv4 = in.Name
+		}
+		if d.ipv6 == "" && in.HasDefaultRoute(false) {
+			d.ipv6 = in.Name
+		}
+	}
+	return d, nil
 }
 
-// defaultRouteOf is hasDefaultRoute for plans that are recorded. The primary
-// interface may be another one, which is not served now but is the same VM's: what
-// a VM is told does not depend on which of its interfaces a call is about.
-func (h Hook) defaultRouteOf(plans []prepare.Plan) (map[string]bool, error) {
+// defaultRouteOf is hasDefaultRoute for plans that are recorded. The interface with
+// the default route may be another one, which is not served now but is the same VM's:
+// what a VM is told does not depend on which of its interfaces a call is about.
+func (h Hook) defaultRouteOf(plans []prepare.Plan) (defaultRoutes, error) {
 	recorded, err := prepare.ReadPlans(h.Log, h.StateDir)
-	if err != nil || h.Lease.DefaultRoute != "" || len(recorded) == 0 {
-		has, routeErr := h.Lease.hasDefaultRoute(plans)
-		return has, cmp.Or(err, routeErr)
+	if err != nil {
+		return defaultRoutes{}, err
 	}
-	primary := recorded[0].Interface.Name
-	if names := namesOf(plans); !slices.Contains(names, primary) {
-		h.Log.Info("these interfaces get no default route, since another one is the primary", "interfaces", names, "primary", primary)
+	if h.Lease.DefaultRoute != "" || len(recorded) == 0 {
+		return h.Lease.hasDefaultRoute(plans)
 	}
-	return map[string]bool{primary: true}, nil
+	d, err := h.Lease.hasDefaultRoute(recorded)
+	names := namesOf(plans)
+	for family, name := range map[string]string{"IPv4": d.ipv4, "IPv6": d.ipv6} {
+		if name != "" && !slices.Contains(names, name) {
+			h.Log.Info("these interfaces get no default route, since another one has it", "interfaces", names, "family", family, "other", name)
+		}
+	}
+	return d, err
 }
 
 // checkDefaultRoute refuses a default route by none of the VM's interfaces.
@@ -132,11 +158,11 @@ func guestPrefix(in discover.Interface, address netip.Prefix) netip.Prefix {
 	alone := single(address.Addr())
 	network := address.Masked()
 	connected := false
-	for _, r := range in.Routes {
+	for _, r := range in.PodRoutes() {
 		if !usable(r) {
 			continue
 		}
-		connected = connected || !r.Gateway.IsValid() && r.Destination == network
+		connected = connected || !r.Gateway.IsValid() && r.Destination == network && network.Bits() > 0
 		if isEnd(r.Gateway, network) {
 			return alone
 		}
@@ -154,7 +180,7 @@ func isEnd(a netip.Addr, network netip.Prefix) bool {
 
 // usable reports whether a route can be told by DHCP: an ordinary IPv4 one.
 func usable(r discover.Route) bool {
-	return ordinary(r) && r.Destination.Addr().Is4() && peculiarity(r) == ""
+	return r.Destination.Addr().Is4() && peculiarity(r) == ""
 }
 
 // leaseRoutes returns the pod's routes as option 121 wants them (RFC 3442):
@@ -165,16 +191,13 @@ func usable(r discover.Route) bool {
 // for routes to one host (decode_rfc3442_rt) until it renews. The MTU is the interface's, or what the CNI put on the default route.
 func leaseRoutes(p prepare.Plan, onLink netip.Prefix, defaultRoute bool) ([]dhcp.Route, int) {
 	mtu := p.MTU
-	candidates := slices.SortedStableFunc(slices.Values(p.Interface.Routes), func(a, b discover.Route) int {
-		return cmp.Compare(a.Metric, b.Metric)
-	})
 	var routes []dhcp.Route
 	add := func(destination netip.Prefix, gateway netip.Addr) {
 		if !slices.ContainsFunc(routes, func(r dhcp.Route) bool { return r.Destination == destination }) {
 			routes = append(routes, dhcp.Route{Destination: destination, Gateway: gateway})
 		}
 	}
-	for _, r := range candidates {
+	for _, r := range p.Interface.PodRoutes() {
 		// What follows from the address and its mask needs no word.
 		if !usable(r) || r.Destination == onLink.Masked() {
 			continue
@@ -183,7 +206,7 @@ func leaseRoutes(p prepare.Plan, onLink netip.Prefix, defaultRoute bool) ([]dhcp
 			if !defaultRoute {
 				continue
 			}
-			if r.MTU != 0 {
+			if r.MTU >= minMTU {
 				mtu = min(mtu, r.MTU)
 			}
 		}

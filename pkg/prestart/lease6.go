@@ -87,13 +87,10 @@ func NewAdvertisement(p prepare.Plan, pod discover.Pod, defaultRoute bool, s Lea
 
 // routes6 returns the IPv6 routes that can be told, the best to each destination.
 func routes6(in discover.Interface) []discover.Route {
-	candidates := slices.SortedStableFunc(slices.Values(in.Routes), func(a, b discover.Route) int {
-		return cmp.Compare(a.Metric, b.Metric)
-	})
 	var out []discover.Route
-	for _, r := range candidates {
+	for _, r := range in.PodRoutes() {
 		to := r.Destination.Addr()
-		if !ordinary(r) || peculiarity(r) != "" || !to.Is6() || to.IsLinkLocalUnicast() || to.IsMulticast() {
+		if peculiarity(r) != "" || !to.Is6() || to.IsLinkLocalUnicast() || to.IsMulticast() {
 			continue
 		}
 		if !slices.ContainsFunc(out, func(o discover.Route) bool { return o.Destination == r.Destination }) {

@@ -4,16 +4,8 @@ import (
 	"fmt"
 	"log/slog"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 )
-
-// ordinary reports whether a route is one of those that lead the pod's own packets
-// somewhere.
-func ordinary(r discover.Route) bool {
-	return r.Table == unix.RT_TABLE_MAIN && r.Type == unix.RTN_UNICAST
-}
 
 // peculiarity says what of a route neither DHCP nor a router advertisement can
 // express. Told without it the guest's packets would go where the pod's don't.
@@ -26,16 +18,21 @@ func peculiarity(r discover.Route) string {
 		return fmt.Sprintf("it is for packets with the type of service %#x only", r.TOS)
 	case r.From.IsValid():
 		return fmt.Sprintf("it is for packets from %s only", r.From)
+	case r.Destination.Addr().Is6() && r.Destination.Bits() == 0 && !r.Gateway.IsValid():
+		return "it is a default route without a gateway, which a router advertisement can't say"
 	case r.Encap:
 		return "it encapsulates packets"
 	}
 	return ""
 }
 
-// warnOfRoutes tells which routes of the pod the guest does not hear of.
+// warnOfRoutes tells what of the pod the guest does not hear of.
 func warnOfRoutes(log *slog.Logger, in discover.Interface) {
-	for _, r := range in.Routes {
-		if why := peculiarity(r); ordinary(r) && why != "" {
+	for _, o := range in.Omitted {
+		log.Warn("left out of what the VM is given", "interface", in.Name, "what", o.What, "why", o.Why)
+	}
+	for _, r := range in.PodRoutes() {
+		if why := peculiarity(r); why != "" {
 			log.Warn("left out of what the VM is told: a route that can't be expressed", "interface", in.Name, "route", r.Destination, "why", why)
 		}
 	}

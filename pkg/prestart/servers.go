@@ -50,7 +50,7 @@ func canServe() error {
 
 // openServers opens sockets on the tap, in the current network namespace. On
 // error there are none.
-func (h Hook) openServers(p prepare.Plan, pod discover.Pod, defaultRoute bool) (_ *servers, err error) {
+func (h Hook) openServers(p prepare.Plan, pod discover.Pod, defaultRoute defaultRoutes) (_ *servers, err error) {
 	s := &servers{plan: p}
 	defer func() {
 		if err != nil {
@@ -58,7 +58,7 @@ func (h Hook) openServers(p prepare.Plan, pod discover.Pod, defaultRoute bool) (
 		}
 	}()
 	settings := h.leaseOf(p.Interface.Name)
-	if lease, ok := NewLease(p, pod, defaultRoute, settings); ok {
+	if lease, ok := NewLease(p, pod, defaultRoute.ipv4 == p.Interface.Name, settings); ok {
 		conn, err := dhcp.Listen(p.Tap.Name)
 		if err != nil {
 			return nil, err
@@ -84,7 +84,7 @@ func (h Hook) openServers(p prepare.Plan, pod discover.Pod, defaultRoute bool) (
 		s.lease6 = server
 		h.recall(p, ".lease6", server)
 	}
-	if advertisement, ok := NewAdvertisement(p, pod, defaultRoute, settings); ok {
+	if advertisement, ok := NewAdvertisement(p, pod, defaultRoute.ipv6 == p.Interface.Name, settings); ok {
 		conn, err := ra.Listen(p.Tap.Name)
 		if err != nil {
 			return nil, err

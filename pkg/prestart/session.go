@@ -136,7 +136,7 @@ func (h Hook) open(ctx context.Context, since time.Time, pod discover.Pod, plans
 		return nil, err
 	}
 	for _, p := range plans {
-		on, err := h.openServers(p, pod, defaultRoute[p.Interface.Name])
+		on, err := h.openServers(p, pod, defaultRoute)
 		if err != nil {
 			return nil, err
 		}

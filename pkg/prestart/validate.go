@@ -10,6 +10,7 @@ import (
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/domain"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
@@ -91,4 +92,33 @@ func (s LeaseSettings) Validate() error {
 		MAC: []byte{2, 0, 0, 0, 0, 1}, Address: netip.MustParsePrefix("192.0.2.2/24"), Server: netip.MustParseAddr("192.0.2.1"),
 		Duration: s.Duration, TFTPServer: s.TFTPServer, BootFiles: s.BootFiles, Options: s.Options,
 	}.Validate()
+}
+
+// checkLeases tells, before anything is changed, why the servers would refuse what
+// they are to tell the VM.
+func (h Hook) checkLeases(plans []prepare.Plan, pod discover.Pod) error {
+	defaultRoute, err := h.Lease.hasDefaultRoute(plans)
+	if err != nil {
+		return err
+	}
+	for _, p := range plans {
+		name := p.Interface.Name
+		var errs []error
+		if l, ok := NewLease(p, pod, defaultRoute.ipv4 == name, h.leaseOf(name)); ok {
+			_, _, err := l.Compile()
+			errs = append(errs, err)
+		}
+		if l, ok := NewLease6(p, pod, h.leaseOf(name)); ok {
+			_, _, err := l.Compile()
+			errs = append(errs, err)
+		}
+		if a, ok := NewAdvertisement(p, pod, defaultRoute.ipv6 == name, h.leaseOf(name)); ok {
+			_, _, err := a.Encode()
+			errs = append(errs, err)
+		}
+		if err := errors.Join(errs...); err != nil {
+			return fmt.Errorf("plan %s: %w", name, err)
+		}
+	}
+	return nil
 }

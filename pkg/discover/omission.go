@@ -1,0 +1,181 @@
+package discover
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
+)
+
+// otherType is why the VM does not get a route that leads nowhere, or into the pod.
+const otherType = "DHCP and router advertisements know no routes of this type"
+
+// Omission is something of a pod that its VM does not get.
+type Omission struct {
+	What string `json:"what"` // such as "address fd00::8/64"
+	Why  string `json:"why"`
+}
+
+// String is both in one line.
+func (o Omission) String() string { return o.What + ": " + o.Why }
+
+// omissions returns what of an interface can't be given to its VM. What neither
+// DHCP nor a router advertisement can say of the routes in [Interface.PodRoutes] is
+// for whoever makes these to tell.
+func (i Interface) omissions() []Omission {
+	var out []Omission
+	for _, a := range i.Addresses {
+		if why := i.addressOmitted(a); why != "" {
+			out = append(out, Omission{"address " + a.Prefix.String(), why})
+		}
+	}
+	for _, r := range i.Routes {
+		if why := i.routeOmitted(r); why != "" {
+			out = append(out, Omission{"route " + r.String(), why})
+		}
+	}
+	for _, n := range i.Proxies {
+		out = append(out, Omission{"proxied neighbor " + n.Address.String(), "the pod answers for it, a VM does not"})
+	}
+	return out
+}
+
+// addressOmitted says why the VM does not get an address; empty: it does, or the
+// address is the kernel's own for the link.
+func (i Interface) addressOmitted(a Address) string {
+	first, _ := i.IPv4()
+	if a.isIPv6() {
+		first, _ = i.IPv6()
+	}
+	switch {
+	case a.Prefix == first, a.Prefix.Addr().Is6() && a.Prefix.Addr().IsLinkLocalUnicast():
+		return ""
+	case a.FromRouter() && !i.addressed(): // the VM hears the router itself
+		return ""
+	case a.FromRouter():
+		return "the kernel made it of a router's advertisement, the CNI did not give it"
+	case !a.Global():
+		return fmt.Sprintf("its scope is %s: other hosts can't use it", a.Scope)
+	case a.Flags&unix.IFA_F_DADFAILED != 0:
+		return "it is a duplicate: another host on the link has it"
+	case a.Flags&unix.IFA_F_TENTATIVE != 0:
+		return "duplicate address detection has not ended"
+	case a.Flags&unix.IFA_F_DEPRECATED != 0:
+		return "it is deprecated"
+	case a.Prefix.Addr().Is4():
+		return fmt.Sprintf("DHCP gives one IPv4 address, which is %s; the VM may add this one itself", first)
+	}
+	return fmt.Sprintf("the VM gets one IPv6 address, which is %s", first)
+}
+
+// routeOmitted says why the VM can't have a route; empty: it can, or the route is
+// the kernel's own for the link.
+func (i Interface) routeOmitted(r Route) string {
+	switch to := r.Destination.Addr(); {
+	case r.Protocol == unix.RTPROT_KERNEL && (r.Type != unix.RTN_UNICAST || to.IsLinkLocalUnicast() && to.Is6()), to.IsMulticast() && to.Is6():
+		return ""
+	case i.routerMade(r) && !i.addressed():
+		return ""
+	case i.routerMade(r):
+		return "the kernel made it of a router's advertisement, the CNI did not give it"
+	case r.Type != unix.RTN_UNICAST:
+		return otherType
+	case i.tableRank(r) < 0:
+		return fmt.Sprintf("it is in the table %d, to which no rule leads what comes from the address of %s", r.Table, i.Name)
+	case len(r.Links) > 1:
+		return fmt.Sprintf("the VM hears of its first next hop only, %s", hop(r))
+	}
+	return ""
+}
+
+func hop(r Route) string {
+	if !r.Gateway.IsValid() {
+		return "on the link"
+	}
+	return r.Gateway.String()
+}
+
+// podOmissions returns what of the pod belongs to none of the interfaces that its
+// VM gets.
+func (k kernel) podOmissions(chosen []Interface) []Omission {
+	var out []Omission
+	for _, r := range k.routes { // IPv6 has them by the loopback
+		if r.Type >= unix.RTN_BLACKHOLE && r.Type <= unix.RTN_THROW && r.Protocol != unix.RTPROT_KERNEL {
+			out = append(out, Omission{"route " + r.String(), otherType})
+		}
+	}
+	for _, r := range k.rules {
+		if !k.isTakenIn(r, chosen) {
+			out = append(out, Omission{describeRule(r), "DHCP and router advertisements know no rules"})
+		}
+	}
+	for _, l := range k.links {
+		if l.Loopback() || slices.ContainsFunc(chosen, func(in Interface) bool { return in.Name == l.Name }) {
+			continue
+		}
+		if in := k.newInterface(l); in.HasAddress() {
+			out = append(out, Omission{"interface " + in.describe(), "it is none of the VM's interfaces"})
+		}
+	}
+	return out
+}
+
+// isTakenIn reports whether a rule is one that every namespace has, or says
+// nothing but which tables the packets from an address look into.
+func (k kernel) isTakenIn(r nl.Rule, chosen []Interface) bool {
+	if r.Table == 0 || r.Selective {
+		return false
+	}
+	if !r.From.IsValid() || !k.hasRoutes(r.Table, r.IPv6) {
+		return true
+	}
+	for _, a := range k.addresses {
+		isChosen := slices.ContainsFunc(chosen, func(in Interface) bool { return in.Index == a.Index })
+		if r.From.Contains(a.Prefix.Addr()) && isChosen {
+			return slices.ContainsFunc(chosen, func(in Interface) bool { return slices.Contains(in.tablesOf(r.IPv6), r.Table) })
+		}
+	}
+	return true // it is about another interface
+}
+
+func (i Interface) tablesOf(ipv6 bool) []int {
+	if ipv6 {
+		return i.Tables6
+	}
+	return i.Tables4
+}
+
+func describeRule(r nl.Rule) string {
+	s, from := fmt.Sprintf("rule %d", r.Priority), "all"
+	if r.From.IsValid() {
+		from = r.From.String()
+	}
+	s += " from " + from
+	if r.Selective {
+		s += " …"
+	}
+	if r.Table != 0 {
+		s += fmt.Sprintf(" lookup %d", r.Table)
+	}
+	return s
+}
+
+// describe names the interface and what it has.
+func (i Interface) describe() string {
+	var has []string
+	for _, a := range i.Addresses {
+		if a.Global() {
+			has = append(has, a.Prefix.String())
+		}
+	}
+	if i.HasDefaultRoute(true) {
+		has = append(has, "the IPv4 default route")
+	}
+	if i.HasDefaultRoute(false) {
+		has = append(has, "the IPv6 default route")
+	}
+	return fmt.Sprintf("%s (%s)", i.Name, strings.Join(has, ", "))
+}

@@ -132,7 +132,7 @@ bench: deps build ## compare with other DHCP servers, a script and bare calls, s
 
 .PHONY: cni
 cni: ## build the CNI plugins of the demo and the tests into build/cni
-	$(GO) build -modfile=tools/go.mod -o build/cni/ $(CNI)/main/bridge $(CNI)/main/macvlan $(CNI)/main/ptp \
+	$(GO) build -modfile=tools/go.mod -o build/cni/ $(CNI)/main/bridge $(CNI)/main/host-device $(CNI)/main/macvlan $(CNI)/main/ptp \
 		$(CNI)/ipam/host-local $(CNI)/ipam/static $(CNI)/meta/bandwidth $(CNI)/meta/tuning
 
 .PHONY: guest

@@ -160,19 +160,23 @@ type plansView struct {
 
 type planView struct {
 	prepare.Network
-	Steps []string `json:"steps"`
+	Warnings []string `json:"warnings,omitempty"` // with the way out
+	Steps    []string `json:"steps"`
 }
 
 func viewPlans(plans []prepare.Plan) plansView {
 	v := plansView{Interfaces: []planView{}}
 	for _, p := range plans {
-		v.Interfaces = append(v.Interfaces, planView{p.Network(), strings.Split(strings.TrimSpace(p.String()), "\n")})
+		v.Interfaces = append(v.Interfaces, planView{p.Network(), p.Warnings(false), strings.Split(strings.TrimSpace(p.String()), "\n")})
 	}
 	return v
 }
 
 func (v plansView) writeText(w io.Writer) {
 	for _, p := range v.Interfaces {
+		for _, warning := range p.Warnings {
+			fmt.Fprintln(w, "# warning:", warning)
+		}
 		for _, step := range p.Steps {
 			fmt.Fprintln(w, step)
 		}

@@ -21,6 +21,7 @@ type Link struct {
 	Index   int
 	Name    string
 	Other   []string         // IFLA_ALT_IFNAME: names that it has besides
+	Alias   string           // IFLA_IFALIAS: what somebody wrote on it
 	Kind    string           // IFLA_INFO_KIND: veth, bridge, tun, …; empty for hardware
 	Type    uint16           // ARPHRD_ETHER, ARPHRD_NONE, … (linux/if_arp.h)
 	MAC     net.HardwareAddr // nil if the link has none or it is all zero
@@ -122,6 +123,8 @@ func parseLink(m []byte) (Link, bool, error) {
 			l.Lower = int(uint32Of(a.Value))
 		case unix.IFLA_LINK_NETNSID:
 			elsewhere = true
+		case unix.IFLA_IFALIAS:
+			l.Alias = nl.BytesToString(a.Value)
 		case unix.IFLA_PROP_LIST:
 			err = l.parseProperties(a.Value)
 		case unix.IFLA_LINKINFO:

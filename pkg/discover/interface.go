@@ -12,6 +12,9 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
 )
 
+// physical is the Kind of hardware, for which the kernel has no word.
+const physical = "physical"
+
 // HardwareAddr is a MAC address that is text in JSON.
 type HardwareAddr net.HardwareAddr
 
@@ -40,9 +43,10 @@ func (a *HardwareAddr) UnmarshalText(b []byte) error {
 // Interface is a pod interface as the CNI left it.
 type Interface struct {
 	Name  string       `json:"name"`
-	Index int          `json:"index"` // the kernel's; it stays when the link is renamed
-	Kind  string       `json:"kind"`  // veth, macvlan, …; "physical" for hardware
-	MAC   HardwareAddr `json:"mac"`   // empty if it has none
+	Index int          `json:"index"`           // the kernel's; it stays when the link is renamed
+	Kind  string       `json:"kind"`            // veth, macvlan, …; "physical" for hardware
+	Alias string       `json:"alias,omitempty"` // what somebody wrote on the link
+	MAC   HardwareAddr `json:"mac"`             // empty if it has none
 	MTU   int          `json:"mtu"`
 
 	Up           bool   `json:"up"`
@@ -163,6 +167,12 @@ func (i Interface) addressed() bool {
 	return has4 || has6
 }
 
+// GivenBack reports whether the interface looks like a device that a CNI plugin
+// has lent to the pod and takes back by its name: hardware, such as an SR-IOV
+// virtual function, or any link with the name on the node as its alias, as the
+// plugin host-device leaves it.
+func (i Interface) GivenBack() bool { return i.Kind == physical || i.Alias != "" }
+
 // IPv4 returns the first global IPv4 address, which is the pod's; ok is false
 // if there is none.
 func (i Interface) IPv4() (p netip.Prefix, ok bool) {
@@ -223,12 +233,12 @@ var takesFrames = map[string]bool{"macvlan": true, "macvtap": true, "ipvlan": tr
 // newInterface collects what the kernel has of one link.
 func (k kernel) newInterface(l nl.Link) Interface {
 	in := Interface{
-		Name: l.Name, Index: l.Index, Kind: l.Kind, MAC: HardwareAddr(l.MAC), MTU: l.MTU,
+		Name: l.Name, Index: l.Index, Kind: l.Kind, Alias: l.Alias, MAC: HardwareAddr(l.MAC), MTU: l.MTU,
 		Up: l.Up(), Carrier: l.Carrier, ARP: l.ARP(), PointToPoint: l.PointToPoint(), Ethernet: l.Type == unix.ARPHRD_ETHER,
 		AddrGenMode: l.AddrGenMode,
 	}
 	if in.Kind == "" {
-		in.Kind = "physical"
+		in.Kind = physical
 	}
 	for _, other := range k.links {
 		if l.Master != 0 && other.Index == l.Master {

@@ -243,6 +243,11 @@ func (h Hook) prepare(ctx context.Context) (preparation, error) {
 	if p.plans, err = h.plans(p.pod); err != nil {
 		return preparation{}, err
 	}
+	for _, plan := range p.plans {
+		for _, w := range plan.Warnings(h.RestoreAfter) {
+			h.Log.Warn(w, "interface", plan.Interface.Name)
+		}
+	}
 	if h.Domain != nil {
 		if p.xml, err = h.attach(h.Domain.XML, p.plans); err != nil {
 			return preparation{}, err

@@ -1,0 +1,25 @@
+package prepare
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// Warnings tell what will go wrong later, though the interface can be prepared,
+// with the way out. None: nothing is known. restored is whether the interface is
+// put back before the CNI asks for it.
+func (p Plan) Warnings(restored bool) []string {
+	var out []string
+	if p.Interface.GivenBack() && !restored {
+		out = append(out, p.Interface.Name+" looks like a device of the node (host-device, SR-IOV): while it is prepared the CNI can't take it back, "+
+			"and the pod can't be deleted; restore it first (run --restore does that at its end, restore at any time)")
+	}
+	for _, a := range p.Interface.Addresses {
+		if a.Prefix.Addr().Is4() && a.Flags&unix.IFA_F_PERMANENT == 0 {
+			out = append(out, fmt.Sprintf("the address %s on %s has an end: who renews it there (a DHCP client) can't once the VM has it; "+
+				"give the pod a fixed address (IPAM host-local, static), or none, so that the VM asks that network's DHCP server itself", a.Prefix, p.Interface.Name))
+		}
+	}
+	return out
+}

@@ -47,12 +47,12 @@ func (s *Serving) Close() { release(s.file) }
 func holderOf(f *os.File) string {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return "another process"
+		return Process(0)
 	}
 	file := fmt.Sprintf("%02x:%02x:%d", unix.Major(st.Dev), unix.Minor(st.Dev), st.Ino)
 	locks, err := os.Open("/proc/locks")
 	if err != nil {
-		return "another process"
+		return Process(0)
 	}
 	defer locks.Close()
 	for lines := bufio.NewScanner(locks); lines.Scan(); {
@@ -65,11 +65,14 @@ func holderOf(f *os.File) string {
 			return Process(pid)
 		}
 	}
-	return "another process"
+	return Process(0)
 }
 
 // Process names a process by its number and its command.
 func Process(pid int) string {
+	if pid <= 0 { // it is in another PID namespace
+		return "a process of another container"
+	}
 	comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
 	if name := strings.TrimSpace(string(comm)); err == nil && name != "" {
 		return fmt.Sprintf("process %d (%q)", pid, name)

@@ -282,19 +282,19 @@ func (s *Store) save(r record) error {
 	if err := renameio.WriteFile(path, append(b, '\n'), 0o600, renameio.WithTempDir(s.Dir())); err != nil {
 		return fmt.Errorf("write record: %w", err)
 	}
-	return s.sync()
+	return syncDir(s.Dir())
 }
 
 func (s *Store) remove(name string) error {
 	if err := os.Remove(s.path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove record: %w", err)
 	}
-	return s.sync()
+	return syncDir(s.Dir())
 }
 
-// sync makes a change of the directory itself durable.
-func (s *Store) sync() error {
-	d, err := os.Open(s.Dir())
+// syncDir makes a change of the directory itself durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
 	if err != nil {
 		return fmt.Errorf("sync state directory: %w", err)
 	}

@@ -5,13 +5,18 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
+	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp6"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
@@ -39,6 +44,9 @@ type SessionStatus struct {
 	PrepareSeconds float64 `json:"prepareSeconds"`
 	StartSeconds   float64 `json:"startSeconds,omitempty"`
 	Domain         string  `json:"domain,omitempty"`
+	// RecordError is why the record, without which the pod can't be put back, is
+	// not on disk any more; empty: it is.
+	RecordError string `json:"recordError,omitempty"`
 	// By pod interface: the leases of DHCPv4 and DHCPv6, and who tells of the
 	// IPv6 router.
 	Leases  map[string]dhcp.Status  `json:"leases"`
@@ -50,36 +58,103 @@ type SessionStatus struct {
 //
 //	GET /v1/status                    the SessionStatus
 //	GET /v1/wait?for=network|lease    the same, once it is so
+//
+// Each answer has the network namespace that is served in a header.
 type control struct {
-	path     string
-	listener *net.UnixListener
+	dir       string
+	namespace statedir.Namespace
+
+	mu       sync.Mutex
+	listener net.Listener
+	made     os.FileInfo // the socket in the directory
+	server   *http.Server
 }
 
+// namespaceHeader is the header of an answer that says which network namespace it
+// is about.
+const namespaceHeader = "Network-Namespace"
+
 // listenControl opens the socket. One that a killed process left behind is
-// replaced; one that answers is an error. The socket gets its name when it
-// listens already, so that whoever sees it can connect.
-func listenControl(ctx context.Context, dir string) (*control, error) {
-	path := filepath.Join(dir, controlSocket)
-	if conn, err := (&net.Dialer{}).DialContext(ctx, "unix", path); err == nil {
-		conn.Close()
-		return nil, fmt.Errorf("listen on %s: another virt-launcher-net serves this pod already: end it first, or see its status", path)
+// replaced; one that answers is an error.
+func listenControl(ctx context.Context, dir string, namespace statedir.Namespace) (*control, error) {
+	if err := nobodyListens(ctx, dir); err != nil {
+		return nil, err
 	}
-	early := fmt.Sprintf("%s.%d", path, os.Getpid())
-	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: early, Net: "unix"})
+	c := &control{dir: dir, namespace: namespace}
+	if err := c.listen(ctx); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// nobodyListens returns an error if somebody does on the control socket in dir.
+// Whoever serves this namespace has its lock, so that is another one's server.
+func nobodyListens(ctx context.Context, dir string) error {
+	conn, peer, err := statedir.Dial(ctx, filepath.Join(dir, controlSocket))
 	if err != nil {
-		return nil, fmt.Errorf("listen on control socket: %w", err)
+		return nil //nolint:nilerr // then nobody does
 	}
-	listener.SetUnlinkOnClose(false)
-	if err := os.Rename(early, path); err != nil {
-		return nil, errors.Join(fmt.Errorf("listen on control socket: %w", err), listener.Close(), os.Remove(early))
+	conn.Close()
+	return fmt.Errorf("listen on %s: %s listens there, and serves another network namespace: choose another --state-dir",
+		filepath.Join(dir, controlSocket), statedir.Process(int(peer.Pid)))
+}
+
+// listen makes the socket, in the place of what is there. It gets its name when it
+// listens already, so that whoever sees it can connect, and only root and the
+// process's user can do that, whatever the umask.
+func (c *control) listen(ctx context.Context) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	path := filepath.Join(c.dir, controlSocket)
+	dir, err := os.Open(c.dir)
+	if err != nil {
+		return fmt.Errorf("listen on control socket: %w", err)
 	}
-	return &control{path: path, listener: listener}, nil
+	defer dir.Close()
+	early := path + ".new"
+	if err := os.Remove(early); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("listen on control socket: %w", err)
+	}
+	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
+		// The file gets the mode of the socket that is bound to it (unix_bind_bsd,
+		// net/unix/af_unix.c).
+		return errors.Join(c.Control(func(fd uintptr) { err = unix.Fchmod(int(fd), 0o600) }), err)
+	}}
+	// By the descriptor, since a socket's path has 107 bytes at most.
+	listener, err := config.Listen(ctx, "unix", fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(early)))
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w", path, err)
+	}
+	listener.(*net.UnixListener).SetUnlinkOnClose(false)
+	made, err := os.Lstat(early)
+	if err == nil {
+		err = os.Rename(early, path)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("listen on control socket: %w", err), listener.Close(), os.Remove(early))
+	}
+	if c.listener != nil {
+		_ = c.listener.Close() // nobody can reach it any more
+	}
+	c.listener, c.made = listener, made
+	if c.server != nil {
+		go c.server.Serve(listener) //nolint:errcheck // it ends with the server, or with the listener
+	}
+	return nil
+}
+
+// isThere tells whether the socket is where askers look for it.
+func (c *control) isThere() bool {
+	there, err := os.Lstat(filepath.Join(c.dir, controlSocket))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return err == nil && os.SameFile(there, c.made)
 }
 
 // serve answers until ctx ends, and removes the socket.
 func (c *control) serve(ctx context.Context, s *Session) error {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { reply(w, s.Status()) })
+	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { c.reply(w, s.Status()) })
 	mux.HandleFunc("GET /v1/wait", func(w http.ResponseWriter, r *http.Request) {
 		condition := r.FormValue("for")
 		if condition != ForNetwork && condition != ForLease {
@@ -87,28 +162,43 @@ func (c *control) serve(ctx context.Context, s *Session) error {
 			return
 		}
 		if s.waitFor(r.Context(), condition) == nil {
-			reply(w, s.Status())
+			c.reply(w, s.Status())
 		}
 	})
 	server := &http.Server{
 		Handler: mux, ReadHeaderTimeout: 10 * time.Second,
 		BaseContext: func(net.Listener) context.Context { return ctx },
 	}
-	stop := context.AfterFunc(ctx, func() {
-		_ = os.Remove(c.path) // what is left of it is replaced by the next one
-		_ = server.Close()
-	})
-	defer stop()
-	if err := server.Serve(c.listener); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve control socket: %w", err)
+	c.mu.Lock()
+	c.server = server
+	go server.Serve(c.listener) //nolint:errcheck // it ends with the server, or with the listener
+	c.mu.Unlock()
+	<-ctx.Done()
+	if c.isThere() {
+		_ = os.Remove(filepath.Join(c.dir, controlSocket)) // what is left of it is replaced by the next one
+	}
+	_ = server.Close()
+	return nil
+}
+
+func (c *control) close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.listener.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		return fmt.Errorf("close control socket: %w", err)
 	}
 	return nil
 }
 
-func reply(w http.ResponseWriter, status SessionStatus) {
+func (c *control) reply(w http.ResponseWriter, status SessionStatus) {
 	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set(namespaceHeader, headerOf(c.namespace))
 	_ = json.NewEncoder(w).Encode(status) // an error means that nobody reads any more
 }
+
+// headerOf is the namespace as the header has it, as far as who asks from outside
+// can know it.
+func headerOf(ns statedir.Namespace) string { return fmt.Sprintf("%s %d", ns.BootID, ns.Inode) }
 
 // waitFor blocks until the condition holds or ctx ends.
 func (s *Session) waitFor(ctx context.Context, condition string) error {
@@ -126,44 +216,4 @@ func (s *Session) waitFor(ctx context.Context, condition string) error {
 		}
 	}
 	return nil
-}
-
-// ask gets what the serving process answers. The error wraps [ErrNobodyServes]
-// if there is none.
-func ask(ctx context.Context, dir, resource string) (SessionStatus, error) {
-	path := filepath.Join(dir, controlSocket)
-	client := &http.Client{Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", path)
-		},
-	}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://virt-launcher-net"+resource, http.NoBody)
-	if err != nil {
-		return SessionStatus{}, fmt.Errorf("ask %s: %w", path, err)
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		var dial *net.OpError
-		if errors.As(err, &dial) && dial.Op == "dial" {
-			return SessionStatus{}, fmt.Errorf("%w on %s (%w): start run or serve, or name their --state-dir", ErrNobodyServes, path, errors.Unwrap(dial.Err))
-		}
-		if errors.Is(err, io.EOF) {
-			err = fmt.Errorf("%w: it ended", ErrNobodyServes)
-		}
-		return SessionStatus{}, fmt.Errorf("ask %s: %w", path, err)
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		b, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
-		return SessionStatus{}, fmt.Errorf("ask %s: %s: %s", path, resp.Status, b)
-	}
-	var status SessionStatus
-	if err := json.NewDecoder(resp.Body).Decode(&status); err != nil {
-		if errors.Is(err, io.EOF) {
-			err = fmt.Errorf("%w: it ended", ErrNobodyServes)
-		}
-		return SessionStatus{}, fmt.Errorf("ask %s: %w", path, err)
-	}
-	return status, nil
 }

@@ -18,6 +18,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
@@ -69,6 +70,8 @@ type Hook struct {
 	Version string
 	// Log gets what is done and why; nil is silent.
 	Log *slog.Logger
+
+	namespace statedir.Namespace // that of Netns, once it is located
 }
 
 // Discover reads what the CNI gave the pod; for interfaces that are prepared

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/domain"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/journal"
@@ -27,7 +28,9 @@ type Session struct {
 	servers  []*servers // of each plan
 	watch    *watch
 	vm       *domain.VM
+	serving  *statedir.Serving
 	control  *control
+	keeper   *keeper
 	since    time.Time
 	prepared time.Time     // when the network was
 	started  time.Time     // when a guest could boot; read it if isReady
@@ -59,12 +62,17 @@ func (h Hook) Run(ctx context.Context) (*Session, error) {
 		if err := canServe(); err != nil {
 			return err
 		}
-		p, err := h.prepare(ctx)
+		serving, err := h.serveAlone(ctx)
 		if err != nil {
 			return err
 		}
+		p, err := h.prepare(ctx)
+		if err != nil {
+			serving.Close()
+			return err
+		}
 		h.StateDir = p.dir
-		if s, err = h.open(ctx, since, p.pod, p.plans); err == nil {
+		if s, err = h.open(ctx, since, serving, p.pod, p.plans); err == nil {
 			if err = s.start(ctx, p.xml); err == nil {
 				s.restore = h.RestoreAfter
 				return nil
@@ -105,7 +113,11 @@ func (h Hook) Serve(ctx context.Context) (*Session, error) {
 		if err != nil {
 			return err
 		}
-		if s, err = h.open(ctx, since, pod, plans); err != nil {
+		serving, err := h.serveAlone(ctx)
+		if err != nil {
+			return err
+		}
+		if s, err = h.open(ctx, since, serving, pod, plans); err != nil {
 			return err
 		}
 		s.becomeReady()
@@ -118,10 +130,25 @@ func (h Hook) Serve(ctx context.Context) (*Session, error) {
 	return s, nil
 }
 
+// serveAlone takes the right to serve the current network namespace. The error says
+// who else serves it, or listens in its state directory.
+func (h Hook) serveAlone(ctx context.Context) (*statedir.Serving, error) {
+	serving, err := statedir.Serve()
+	if err != nil {
+		return nil, err
+	}
+	if err := nobodyListens(ctx, h.StateDir); err != nil {
+		serving.Close()
+		return nil, err
+	}
+	return serving, nil
+}
+
 // open opens the control socket and a server on each tap, in the current
-// network namespace, and sets them going.
-func (h Hook) open(ctx context.Context, since time.Time, pod discover.Pod, plans []prepare.Plan) (_ *Session, err error) {
-	s := &Session{hook: h, plans: plans, since: since, prepared: time.Now(), ready: make(chan struct{})}
+// network namespace, and sets them going. The session, or its failure, gives the
+// right to serve back.
+func (h Hook) open(ctx context.Context, since time.Time, serving *statedir.Serving, pod discover.Pod, plans []prepare.Plan) (_ *Session, err error) {
+	s := &Session{hook: h, serving: serving, plans: plans, since: since, prepared: time.Now(), ready: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.closeSockets())
@@ -150,9 +177,10 @@ func (h Hook) open(ctx context.Context, since time.Time, pod discover.Pod, plans
 			return nil, err
 		}
 	}
-	if s.control, err = listenControl(ctx, h.StateDir); err != nil {
+	if s.control, err = listenControl(ctx, h.StateDir, h.namespace); err != nil {
 		return nil, err
 	}
+	s.keeper = h.newKeeper(s.control, plans)
 	s.serve(ctx)
 	return s, nil
 }
@@ -166,6 +194,10 @@ func (s *Session) serve(ctx context.Context) {
 		on.serve(ctx, s.running, s.hook)
 	}
 	s.running.Go(func() error { return s.control.serve(ctx, s) })
+	s.running.Go(func() error {
+		s.keeper.follow(ctx)
+		return nil
+	})
 	s.running.Go(func() error {
 		s.watch.follow(ctx)
 		return nil
@@ -305,6 +337,13 @@ func (s *Session) closeSockets() error {
 	if s.watch != nil {
 		s.watch.close()
 	}
+	if s.control != nil {
+		errs = append(errs, s.control.close())
+	}
+	if s.keeper != nil {
+		s.keeper.close()
+	}
+	s.serving.Close()
 	return errors.Join(errs...)
 }
 
@@ -316,7 +355,7 @@ func (s *Session) Status() SessionStatus {
 		PID: os.Getpid(), Version: s.hook.Version, Since: s.since, Ready: isReady && len(differences) == 0,
 		Differences: differences, Missing: missing(differences),
 		Leases: map[string]journal.Status{}, Leases6: map[string]journal.Status{}, Routers: map[string]ra.Status{},
-		PrepareSeconds: s.prepared.Sub(s.since).Seconds(),
+		PrepareSeconds: s.prepared.Sub(s.since).Seconds(), RecordError: s.keeper.recordError(),
 	}
 	if err := s.watch.pod.Unwatched(); err != nil {
 		status.Unwatched = err.Error()

@@ -1,28 +1,15 @@
 package prestart
 
 import (
-	"cmp"
 	"context"
 	"errors"
-	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
-	"time"
-
-	"github.com/fsnotify/fsnotify"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp6"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/ra"
-)
-
-// What [Hook.Wait] can wait for.
-const (
-	ForNetwork = "network" // the network is prepared, all there, and served: a guest could boot
-	ForLease   = "lease"   // the guest has its addresses
 )
 
 // Status is what is: in the kernel, and in the process that serves.
@@ -109,7 +96,7 @@ func (h Hook) Status(ctx context.Context) (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
-	status.add(ask(ctx, h.StateDir, "/v1/status"))
+	status.add(h.askStatus(ctx, answerTime))
 	return status, nil
 }
 
@@ -155,68 +142,4 @@ func linksOf(p prepare.Plan, now []discover.Interface) []LinkStatus {
 		links = append(links, l)
 	}
 	return links
-}
-
-// Wait blocks until what is asked for is so, or ctx ends. A process that serves
-// may yet have to start.
-func (h Hook) Wait(ctx context.Context, condition string) (SessionStatus, error) {
-	start := time.Now()
-	h, err := h.located()
-	if err != nil {
-		return SessionStatus{}, err
-	}
-	if condition != ForNetwork && condition != ForLease {
-		return SessionStatus{}, fmt.Errorf("wait for %q: want %s or %s", condition, ForNetwork, ForLease)
-	}
-	if err := os.MkdirAll(h.StateDir, 0o700); err != nil {
-		return SessionStatus{}, fmt.Errorf("make state directory: %w", err)
-	}
-	watcher, err := fsnotify.NewWatcher()
-	if err != nil {
-		return SessionStatus{}, fmt.Errorf("watch state directory: %w", err)
-	}
-	defer watcher.Close()
-	if err := watcher.Add(h.StateDir); err != nil {
-		return SessionStatus{}, fmt.Errorf("watch state directory %s: %w", h.StateDir, err)
-	}
-	for {
-		status, err := ask(ctx, h.StateDir, "/v1/wait?for="+condition)
-		if err == nil {
-			return status, nil
-		}
-		if ctx.Err() == nil && errors.Is(err, ErrNobodyServes) {
-			err = waitForSocket(ctx, watcher)
-		}
-		if ctx.Err() != nil {
-			return SessionStatus{}, &notYet{condition, time.Since(start), context.Cause(ctx), h.soFar(context.WithoutCancel(ctx))}
-		}
-		if err != nil {
-			return SessionStatus{}, err
-		}
-	}
-}
-
-// waitForSocket waits until a control socket is made.
-func waitForSocket(ctx context.Context, watcher *fsnotify.Watcher) error {
-	for {
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case err := <-watcher.Errors:
-			return fmt.Errorf("watch state directory: %w", err)
-		case event := <-watcher.Events:
-			if filepath.Base(event.Name) == controlSocket && event.Has(fsnotify.Create) {
-				return nil
-			}
-		}
-	}
-}
-
-// soFar says in words how far the pod has come.
-func (h Hook) soFar(ctx context.Context) string {
-	status, err := ask(ctx, h.StateDir, "/v1/status")
-	if err != nil {
-		return err.Error()
-	}
-	return cmp.Or(status.NotReady(), status.NoLease(), "it has just come")
 }

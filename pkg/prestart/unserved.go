@@ -22,9 +22,7 @@ func isUnserved(err error) bool {
 
 // askServer asks the serving process, also where ctx has ended meanwhile.
 func (h Hook) askServer(ctx context.Context) (SessionStatus, error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-	defer cancel()
-	return ask(ctx, h.StateDir, "/v1/status")
+	return h.askStatus(context.WithoutCancel(ctx), time.Second)
 }
 
 // whyUnserved adds to err why nothing answered since start: nobody serves, or

@@ -40,12 +40,12 @@ func (h Hook) withDefaults() Hook {
 // network namespace is.
 func (h Hook) located() (Hook, error) {
 	h = h.withDefaults()
-	ns, err := statedir.Of(h.Netns)
-	if err != nil {
+	var err error
+	if h.namespace, err = statedir.Of(h.Netns); err != nil {
 		return h, fmt.Errorf("enter network namespace %s: %w", h.Netns, err)
 	}
 	apart := h.StateDir == "" && h.Netns != ""
-	h.StateDir, err = statedir.Find(cmp.Or(h.StateDir, prepare.DefaultStateDir), ns, apart)
+	h.StateDir, err = statedir.Find(cmp.Or(h.StateDir, prepare.DefaultStateDir), h.namespace, apart)
 	return h, err
 }
 

@@ -14,15 +14,15 @@ import (
 )
 
 // notYet is that what was waited for was not so when the context ended. It wraps
-// the context's cause.
+// why that ended, and why it was not so.
 type notYet struct {
 	condition string
 	after     time.Duration
 	cause     error
-	why       string
+	why       error
 }
 
-func (e *notYet) Unwrap() error { return e.cause }
+func (e *notYet) Unwrap() []error { return []error{e.cause, e.why} }
 
 func (e *notYet) Error() string {
 	ended := e.cause.Error()

@@ -1,0 +1,65 @@
+package statedir
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+
+	"golang.org/x/sys/unix"
+)
+
+// Dial connects to a socket of the state directory, and says who listens there.
+// That has to be root, the user, or the owner of the directory, or else the error
+// wraps [ErrUnfit].
+func Dial(ctx context.Context, path string) (net.Conn, *unix.Ucred, error) {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, nil, &fs.PathError{Op: "stat", Path: path, Err: err}
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFSOCK {
+		return nil, nil, unfit(path, "it is no socket")
+	}
+	// By the descriptor: it can't be exchanged meanwhile, and a socket's path has
+	// 107 bytes at most.
+	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", fmt.Sprintf("/proc/self/fd/%d", fd))
+	if err != nil {
+		return nil, nil, fmt.Errorf("connect: %w", reason(err))
+	}
+	peer, err := peerOf(conn.(*net.UnixConn))
+	if err == nil {
+		var trusted bool
+		if trusted, err = isTrusted(path, peer.Uid); err == nil && !trusted {
+			err = unfit(path, fmt.Sprintf("%s of user %d listens there", Process(int(peer.Pid)), peer.Uid))
+		}
+	}
+	if err != nil {
+		conn.Close()
+		return nil, nil, err
+	}
+	return conn, peer, nil
+}
+
+// peerOf returns who listens at the other end (SO_PEERCRED, unix(7)).
+func peerOf(conn *net.UnixConn) (peer *unix.Ucred, err error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	controlErr := raw.Control(func(fd uintptr) { peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
+	return peer, errors.Join(controlErr, err)
+}
+
+// reason is why the kernel refuses, without the path, which says nothing here.
+func reason(err error) error {
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		return op.Err
+	}
+	return err
+}

@@ -1,0 +1,120 @@
+package prestart
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+)
+
+// What [Hook.Wait] can wait for.
+const (
+	ForNetwork = "network" // the network is prepared, all there, and served: a guest could boot
+	ForLease   = "lease"   // the guest has its addresses
+)
+
+// Wait blocks until what is asked for is so, or ctx ends. A process that serves
+// may yet have to start. The error wraps the cause of the context's end, and
+// [ErrNobodyServes] or [ErrNoAnswer] if that is why.
+func (h Hook) Wait(ctx context.Context, condition string) (SessionStatus, error) {
+	start := time.Now()
+	if condition != ForNetwork && condition != ForLease {
+		return SessionStatus{}, fmt.Errorf("wait for %q: want %s or %s", condition, ForNetwork, ForLease)
+	}
+	watcher, err := fsnotify.NewWatcher()
+	if err != nil {
+		return SessionStatus{}, fmt.Errorf("watch state directory: %w", err)
+	}
+	defer watcher.Close()
+	for {
+		at, err := h.located() // each time: the directory may have come to be another
+		if err != nil {
+			return SessionStatus{}, err
+		}
+		if err := watchFor(watcher, at.StateDir); err != nil {
+			return SessionStatus{}, err
+		}
+		status, err := at.ask(ctx, "/v1/wait?for="+condition)
+		if err == nil {
+			return status, nil
+		}
+		if ctx.Err() == nil && errors.Is(err, ErrNobodyServes) {
+			err = waitForSocket(ctx, watcher, at.StateDir)
+		}
+		if ctx.Err() != nil {
+			return SessionStatus{}, &notYet{condition, time.Since(start), ended(ctx), at.soFar(context.WithoutCancel(ctx))}
+		}
+		if err != nil {
+			return SessionStatus{}, err
+		}
+	}
+}
+
+// ended is why ctx has ended. Unlike [context.Cause] it is the context's own error
+// as well.
+func ended(ctx context.Context) error {
+	cause := context.Cause(ctx)
+	if errors.Is(cause, ctx.Err()) {
+		return cause
+	}
+	return fmt.Errorf("%w: %w", ctx.Err(), cause)
+}
+
+// watchFor watches the directory, and those above it in which it may come to be;
+// none is made.
+func watchFor(watcher *fsnotify.Watcher, dir string) error {
+	for {
+		err := watcher.Add(dir)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("watch state directory %s: %w", dir, err)
+		}
+		above := filepath.Dir(dir)
+		if err == nil && !strings.HasPrefix(filepath.Base(dir), "netns-") || above == dir {
+			return nil
+		}
+		dir = above
+	}
+}
+
+// waitForSocket waits until something is made that may be a control socket, or a
+// directory on the way to it.
+func waitForSocket(ctx context.Context, watcher *fsnotify.Watcher, dir string) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case err := <-watcher.Errors:
+			if errors.Is(err, fsnotify.ErrEventOverflow) {
+				return nil
+			}
+			return fmt.Errorf("watch state directory: %w", err)
+		case event := <-watcher.Events:
+			name := filepath.Base(event.Name)
+			onTheWay := dir == event.Name || strings.HasPrefix(dir, event.Name+string(os.PathSeparator))
+			if event.Has(fsnotify.Create) && (name == controlSocket || onTheWay || strings.HasPrefix(name, "netns-")) {
+				return nil
+			}
+		}
+	}
+}
+
+// soFar says how far the pod has come; within a second, also if the server does not
+// answer.
+func (h Hook) soFar(ctx context.Context) error {
+	status, err := h.askStatus(ctx, time.Second)
+	switch {
+	case err != nil:
+		return err
+	case status.NotReady() != "":
+		return errors.New(status.NotReady())
+	case status.NoLease() != "":
+		return errors.New(status.NoLease())
+	}
+	return errors.New("it has just come")
+}

@@ -37,7 +37,11 @@ func (v *value) Set(s string) error {
 // discoverFlags are for verbs that may have to wait for the CNI.
 func (p *program) discoverFlags(flags *pflag.FlagSet) {
 	flags.Var(duration(&p.hook.Timeout, 30*time.Second), "timeout", "how long to wait for the CNI's address; 0: without end")
-	flags.StringVar(&p.hook.ResolvConf, "resolv-conf", "", "`path` of the pod's resolv.conf (default /etc/resolv.conf)")
+	p.resolvConfFlag(flags)
+}
+
+func (p *program) resolvConfFlag(flags *pflag.FlagSet) {
+	flags.StringVar(&p.hook.ResolvConf, "resolv-conf", "", "`path` of the pod's resolv.conf (default /etc/resolv.conf; with --netns that of a process of the pod)")
 }
 
 // networkFlags say how the pod's interfaces are rewired.
@@ -143,7 +147,7 @@ func parseID(s string) (int, error) {
 // leaseFlags say what the VM is told besides what the CNI gave.
 func (p *program) leaseFlags(flags *pflag.FlagSet) {
 	defineLease(flags, &p.hook.Lease)
-	flags.StringVar(&p.hook.Lease.DefaultRoute, "default-route", "", "`interface` whose NIC gets the default route, or none (default: the first)")
+	flags.StringVar(&p.hook.Lease.DefaultRoute, "default-route", "", "`interface` whose NIC gets the default routes, or none (default: for each of IPv4 and IPv6 the first that has one)")
 	p.perInterface(flags, "lease-time", "hostname", "dns", "search", "ntp", "tftp-server", "boot-file", "dhcp-option")
 }
 
@@ -159,7 +163,7 @@ func defineLease(flags *pflag.FlagSet, l *prestart.LeaseSettings) {
 		}
 		return err
 	}}, "lease-time", "how long the VM may use its address without asking again")
-	flags.StringVar(&l.Hostname, "hostname", l.Hostname, "the VM's host `name` (default: the pod's)")
+	flags.StringVar(&l.Hostname, "hostname", l.Hostname, "the VM's host `name` (default: the pod's; with --netns that of a process of the pod)")
 	flags.Var(addresses(&l.DNS), "dns", "DNS server, repeatable (default: from resolv.conf)")
 	flags.StringArrayVar(&l.Search, "search", l.Search, "DNS search `domain`, repeatable (default: from resolv.conf)")
 	flags.Var(addresses(&l.NTP), "ntp", "time server, repeatable")

@@ -52,6 +52,8 @@ type podView struct {
 type dnsView struct {
 	Servers []netip.Addr `json:"servers"`
 	Search  []string     `json:"search"`
+	Options []string     `json:"options,omitempty"`
+	Unknown string       `json:"unknown,omitempty"`
 	LeftOut []string     `json:"leftOut,omitempty"`
 }
 
@@ -88,7 +90,7 @@ type neighborView struct {
 func viewPod(pod discover.Pod) podView {
 	v := podView{
 		Hostname:   pod.Hostname,
-		DNS:        dnsView{Servers: orEmpty(pod.DNS.Servers), Search: orEmpty(pod.DNS.Search), LeftOut: pod.DNS.LeftOut},
+		DNS:        dnsView{Servers: orEmpty(pod.DNS.Servers), Search: orEmpty(pod.DNS.Search), Options: pod.DNS.Options, Unknown: pod.DNS.Unknown, LeftOut: pod.DNS.LeftOut},
 		Interfaces: []interfaceView{},
 	}
 	for _, in := range pod.Interfaces {
@@ -118,7 +120,7 @@ func orEmpty[T any](s []T) []T {
 }
 
 func (v podView) writeText(w io.Writer) {
-	fmt.Fprintf(w, "hostname\t%s\n", v.Hostname)
+	fmt.Fprintf(w, "hostname\t%s\n", orNone(v.Hostname))
 	fmt.Fprintf(w, "dns\t%s\n", orNone(join(v.DNS.Servers)))
 	fmt.Fprintf(w, "search\t%s\n", orNone(strings.Join(v.DNS.Search, " ")))
 	for _, i := range v.Interfaces {

@@ -41,7 +41,7 @@ domain. It must run in the pod's network namespace, or be told it by --netns.`,
 		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	flags := root.PersistentFlags()
-	flags.VarP(p.interfaceFlag(), "interface", "i", "pod `interface`, repeatable, the primary one first (default: that of the default route, else the only one, else eth0)")
+	flags.VarP(p.interfaceFlag(), "interface", "i", "pod `interface`, repeatable, the primary one first (default: that of the default route, else the only one that is up, else eth0)")
 	flags.StringVar(&p.hook.Netns, "netns", "", "`path` of the pod's network namespace, such as /proc/42/ns/net (default: the current one)")
 	flags.StringVar(&p.hook.StateDir, "state-dir", "", "`directory` of the records and the control socket (default "+prepare.DefaultStateDir+", with --netns one of the namespace's own below it)")
 	flags.StringVarP(&p.output, "output", "o", "text", "what to print on standard output: text or json")

@@ -131,7 +131,7 @@ SIGHUP. Needs NET_RAW, and not what prepare needs.
 			return p.stay(cmd, p.hook.Serve)
 		},
 	}
-	p.discoverFlags(cmd.Flags())
+	p.resolvConfFlag(cmd.Flags())
 	p.leaseFlags(cmd.Flags())
 	p.monitorFlags(cmd.Flags())
 	return cmd

@@ -10,7 +10,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"os"
 	"slices"
 	"time"
 
@@ -26,7 +25,7 @@ const quiet = 250 * time.Millisecond
 
 // Pod is the network of a pod as the CNI left it.
 type Pod struct {
-	Hostname   string      `json:"hostname"`
+	Hostname   string      `json:"hostname"` // empty: not known
 	DNS        Resolver    `json:"dns"`
 	Interfaces []Interface `json:"interfaces"` // as asked for, the primary one first
 }
@@ -41,8 +40,14 @@ type Options struct {
 	// then: the kernel has forgotten. They stand for the interfaces of
 	// their names, and for the names if there are none in Interfaces.
 	Recorded []Interface
-	// ResolvConf is the path of the pod's resolv.conf; empty: /etc/resolv.conf.
+	// ResolvConf is the path of the pod's resolv.conf; empty: /etc/resolv.conf, if
+	// this process is in the pod's network namespace itself. Where it is not, and
+	// the calling thread alone is, that file and the hostname would be the node's:
+	// they are then those of a process of the pod, or not known.
 	ResolvConf string
+	// Process is the number of a process of the pod; 0: one is looked for. It
+	// takes CAP_SYS_PTRACE to see another user's, CAP_SYS_ADMIN for the hostname.
+	Process int
 	// Log gets what was waited for and what was left out; nil is silent.
 	Log *slog.Logger
 }
@@ -65,21 +70,17 @@ func ReadPod(ctx context.Context, o Options) (Pod, error) {
 	if err != nil {
 		return Pod{}, err
 	}
-	dns, err := ReadResolvConf(o.ResolvConf)
-	if err != nil && o.ResolvConf != "" {
+	id, err := readIdentity(ctx, o)
+	if err != nil {
 		return Pod{}, err
 	}
-	if err != nil { // the VM starts without DNS rather than not at all
-		dns.LeftOut = append(dns.LeftOut, err.Error())
+	for _, what := range id.dns.LeftOut {
+		o.Log.Warn("left out of resolv.conf", "what", what)
 	}
-	for _, s := range dns.LeftOut {
-		o.Log.Warn("left out of resolv.conf", "what", s)
+	if len(id.dns.Options) > 0 {
+		o.Log.Info("DHCP can't tell the options in resolv.conf", "options", id.dns.Options)
 	}
-	hostname, err := os.Hostname()
-	if err != nil {
-		return Pod{}, fmt.Errorf("read hostname: %w", err)
-	}
-	return Pod{Hostname: hostname, DNS: dns, Interfaces: interfaces}, nil
+	return Pod{Hostname: id.hostname, DNS: id.dns, Interfaces: interfaces}, nil
 }
 
 // ReadInterfaces reads all interfaces there are now, waiting for nothing.

@@ -298,7 +298,7 @@ func TestReadPodWithoutResolvConf(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(got.DNS.Servers) != 1 || len(got.DNS.LeftOut) != 1 || got.Hostname == "" {
+	if len(got.DNS.Servers) != 1 || len(got.DNS.LeftOut) != 1 || got.DNS.Unknown != "" {
 		t.Errorf("got %+v", got)
 	}
 }

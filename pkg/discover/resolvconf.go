@@ -3,9 +3,7 @@ package discover
 import (
 	"bufio"
 	"fmt"
-	"io"
 	"net/netip"
-	"os"
 	"strings"
 	"unicode/utf8"
 )
@@ -17,24 +15,24 @@ const maxResolvConf = 64 << 10
 type Resolver struct {
 	Servers []netip.Addr `json:"servers"`
 	Search  []string     `json:"search"` // as written; whoever sends it checks it
+	// Options are how a resolver asks, such as ndots:5, which DHCP has no word for.
+	Options []string `json:"options,omitempty"`
+	// Unknown says why there is nothing; empty: resolv.conf was read.
+	Unknown string `json:"unknown,omitempty"`
 	// LeftOut says what was not understood, one text an item. It never
 	// costs a VM its start.
 	LeftOut []string `json:"leftOut,omitempty"`
 }
 
-// ReadResolvConf reads the file at path, or /etc/resolv.conf if path is empty.
+// ReadResolvConf reads the file at path, or /etc/resolv.conf if path is empty. It
+// must be a regular file.
 func ReadResolvConf(path string) (Resolver, error) {
 	if path == "" {
 		path = "/etc/resolv.conf"
 	}
-	f, err := os.Open(path)
+	b, err := readRegular(path, maxResolvConf)
 	if err != nil {
-		return Resolver{}, fmt.Errorf("read resolv.conf: %w", err)
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxResolvConf+1))
-	if err != nil {
-		return Resolver{}, fmt.Errorf("read resolv.conf: %w", err)
+		return Resolver{}, fmt.Errorf("read %s: %w", path, err)
 	}
 	return ParseResolvConf(b), nil
 }
@@ -77,12 +75,19 @@ func ParseResolvConf(b []byte) Resolver {
 				leaveOut("line %d: nameserver %q is no IP address", n, clip(values[0]))
 				continue
 			}
+			if a.IsLoopback() || a.IsUnspecified() {
+				leaveOut("line %d: nameserver %s is on the host that asks, where the VM has none", n, a)
+				continue
+			}
 			r.Servers = append(r.Servers, a)
 		case "search":
 			r.Search = values
 		case "domain":
 			r.Search = values[:min(1, len(values))]
-		case "options", "sortlist": // how a resolver asks; DHCP has no word for it
+		case "options": // each line adds to them
+			r.Options = append(r.Options, values...)
+		case "sortlist":
+			r.Options = append(r.Options, strings.Join(fields, " "))
 		default:
 			leaveOut("line %d: unknown keyword %q", n, clip(key))
 		}

@@ -2,9 +2,12 @@ package discover_test
 
 import (
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 )
@@ -22,6 +25,7 @@ func TestParseResolvConf(t *testing.T) {
 		{"the last search counts", "domain old.example\nsearch a.example\nsearch b.example\n", "", "b.example", nil},
 		{"domain has one", "domain a.example b.example", "", "a.example", nil},
 		{"empty", "", "", "", nil},
+		{"a stub on the host", "nameserver 127.0.0.53\nnameserver ::1\nnameserver 0.0.0.0\nnameserver 10.0.0.2\n", "10.0.0.2", "", []string{"127.0.0.53 is on the host", "::1 is on the host", "0.0.0.0 is on the host"}},
 		{"bad lines", "nameserver\nnameserver 10.0.0.300\nnamserver 10.0.0.1\nnameserver 10.0.0.2\n", "10.0.0.2", "", []string{"line 1", `"10.0.0.300"`, `"namserver"`}},
 		{"binary", "nameserver 10.0.0.1\n\x00\xff\xfe\nsearch a.example", "10.0.0.1", "a.example", []string{"line 2: not text"}},
 		{"a long word", "nameserver " + strings.Repeat("x", 5000), "", "", []string{"…"}},
@@ -44,6 +48,27 @@ func TestParseResolvConf(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What DHCP has no word for is told apart.
+func TestResolvConfOptions(t *testing.T) {
+	r := discover.ParseResolvConf([]byte("options ndots:5 edns0\nsortlist 10.0.0.0/8\noptions rotate\n"))
+	if got := strings.Join(r.Options, ","); got != "ndots:5,edns0,sortlist 10.0.0.0/8,rotate" || len(r.LeftOut) > 0 {
+		t.Errorf("options %q, left out %q", got, r.LeftOut)
+	}
+}
+
+// Only a regular file is read: others may block, or do something when opened.
+func TestResolvConfOfAnotherKind(t *testing.T) {
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{fifo, "/dev/zero", t.TempDir()} {
+		if _, err := discover.ReadResolvConf(path); err == nil || !strings.Contains(err.Error(), "no regular file") {
+			t.Errorf("%s: got %v", path, err)
+		}
 	}
 }
 

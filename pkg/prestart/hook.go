@@ -27,7 +27,9 @@ import (
 // the usual pod, from within it.
 type Hook struct {
 	// Netns is the path of the pod's network namespace; empty: the calling
-	// thread's.
+	// thread's. Where that is not this process's own, hostname and DNS are those of
+	// a process of the pod, that of /proc/PID/ns/net first. Without one the VM is
+	// told of none, unless Lease or ResolvConf has them.
 	Netns string
 	// StateDir is where records and the control socket are; empty:
 	// [prepare.DefaultStateDir], or a directory of the namespace's own below it if
@@ -111,15 +113,16 @@ func (h Hook) waiting(ctx context.Context) (context.Context, context.CancelFunc)
 }
 
 func (h Hook) discover(ctx context.Context, recorded []prepare.Plan) (discover.Pod, error) {
-	o := discover.Options{Interfaces: h.Interfaces, ResolvConf: h.ResolvConf, Log: h.Log}
+	o := discover.Options{Interfaces: h.Interfaces, ResolvConf: h.ResolvConf, Process: processOf(h.Netns), Log: h.Log}
 	for _, p := range recorded {
 		o.Recorded = append(o.Recorded, p.Interface)
 	}
 	pod, err := discover.ReadPod(ctx, o)
-	if err == nil {
-		err = h.noPlaceholder(pod, recorded)
+	if err != nil {
+		return pod, err
 	}
-	return pod, err
+	h.warnOfUnknown(pod)
+	return pod, h.noPlaceholder(pod, recorded)
 }
 
 // Plan says what Prepare would do, or why it can't. It changes nothing.

@@ -49,7 +49,7 @@ func talk(t *testing.T, guest *podtest.Guest, ip netip.Addr, others ...host) {
 func TestGuestReaches(t *testing.T) {
 	for _, shape := range []podtest.Shape{
 		podtest.Flannel, podtest.Kindnet, podtest.KindnetDual, podtest.Calico, podtest.CalicoDual, podtest.Cilium,
-		podtest.GKE, podtest.AWS, podtest.Azure, podtest.Bridge,
+		podtest.GKE, podtest.GKEClassE, podtest.AWS, podtest.Azure, podtest.Bridge,
 	} {
 		t.Run(string(shape), func(t *testing.T) {
 			t.Parallel()

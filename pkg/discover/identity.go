@@ -1,0 +1,105 @@
+package discover
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+)
+
+// patience is how long the files of a pod's process may take to be read: the pod
+// may have put a file system of its own there.
+const patience = 2 * time.Second
+
+// errNoProcess is why nothing is known of a pod but its network.
+var errNoProcess = errors.New("no process of the pod is seen: none that is in its network namespace has a name and files of its own")
+
+// identity is what a pod is called and whom it asks for names.
+type identity struct {
+	hostname string // empty: not known
+	dns      Resolver
+}
+
+// readIdentity reads the hostname and the resolv.conf of the pod whose network
+// namespace the calling thread is in. This process's are the pod's if it is in that
+// namespace itself; else a process that is has them. They are never the node's.
+func readIdentity(ctx context.Context, o Options) (id identity, err error) {
+	netns, err := threadNetns()
+	if err != nil {
+		return id, err
+	}
+	own, err := openProcess(os.Getpid())
+	if err != nil {
+		return id, err
+	}
+	defer own.close()
+	if own.isIn("net", netns) {
+		id, err = ownIdentity(o)
+	} else {
+		id = podIdentity(ctx, o, netns)
+	}
+	if err == nil && o.ResolvConf != "" {
+		id.dns, err = ReadResolvConf(o.ResolvConf)
+	}
+	return id, err
+}
+
+func ownIdentity(o Options) (id identity, err error) {
+	if id.hostname, err = os.Hostname(); err != nil {
+		return id, fmt.Errorf("read hostname: %w", err)
+	}
+	if o.ResolvConf == "" {
+		if id.dns, err = ReadResolvConf(""); err != nil { // the VM starts without DNS rather than not at all
+			id.dns.Unknown = err.Error()
+		}
+	}
+	return id, nil
+}
+
+// podIdentity reads what processes of the pod have, which is waited for no longer
+// than patience.
+func podIdentity(ctx context.Context, o Options, netns [2]uint64) identity {
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("the pod's files can't be read within %s", patience))
+	defer cancel()
+	read := make(chan identity, 1)
+	go func() {
+		var id identity
+		var err error
+		if id.hostname, err = podHostname(o.Process, netns); err != nil {
+			o.Log.Debug("can't read the pod's hostname", "error", err)
+		}
+		if id.dns, err = podResolver(o.Process, netns); err != nil {
+			id.dns.Unknown = err.Error()
+		}
+		read <- id
+	}()
+	select {
+	case id := <-read:
+		return id
+	case <-ctx.Done():
+		return identity{dns: Resolver{Unknown: context.Cause(ctx).Error()}}
+	}
+}
+
+func podHostname(hint int, netns [2]uint64) (string, error) {
+	p, ok := podProcess(hint, netns, "uts")
+	if !ok {
+		return "", errNoProcess
+	}
+	defer p.close()
+	return p.hostname()
+}
+
+func podResolver(hint int, netns [2]uint64) (Resolver, error) {
+	p, ok := podProcess(hint, netns, "mnt")
+	if !ok {
+		return Resolver{}, errNoProcess
+	}
+	defer p.close()
+	b, err := p.read(maxResolvConf, "etc", "resolv.conf")
+	if err != nil {
+		return Resolver{}, err
+	}
+	return ParseResolvConf(b), nil
+}

@@ -1,0 +1,42 @@
+package prestart
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+)
+
+// processOf returns the number of the process that /proc/PID/ns/net names; 0: none.
+func processOf(netns string) int {
+	rest, isProc := strings.CutPrefix(netns, "/proc/")
+	pid, isNet := strings.CutSuffix(rest, "/ns/net")
+	n, err := strconv.Atoi(pid)
+	if !isProc || !isNet || err != nil || n < 0 {
+		return 0
+	}
+	return n
+}
+
+// warnOfUnknown says which of hostname and DNS the VM is not told of, because they
+// are neither known nor given.
+func (h Hook) warnOfUnknown(pod discover.Pod) {
+	var hostname, dns bool
+	for _, in := range pod.Interfaces {
+		s := h.leaseOf(in.Name)
+		hostname = hostname || pod.Hostname == "" && s.Hostname == ""
+		dns = dns || pod.DNS.Unknown != "" && len(s.DNS) == 0
+	}
+	var unknown, give []string
+	if hostname {
+		unknown, give = append(unknown, "hostname"), append(give, "--hostname")
+	}
+	if dns {
+		unknown, give = append(unknown, "DNS"), append(give, "--resolv-conf or --dns")
+	}
+	if len(unknown) == 0 {
+		return
+	}
+	h.Log.Warn("the VM is not told what is not known of the pod: give it by the flags", "what", strings.Join(unknown, " and "),
+		"flags", strings.Join(give, ", "), "why", pod.DNS.Unknown)
+}

@@ -1,0 +1,218 @@
+package prestart_test
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
+)
+
+// logged has a hook log into what is returned.
+func logged(h *prestart.Hook) *podtest.Buffer {
+	var log podtest.Buffer
+	h.Log = slog.New(slog.NewTextHandler(&log, nil))
+	return &log
+}
+
+// restored ends a session and has the pod as it was.
+func restored(t *testing.T, pod *podtest.Pod, h prestart.Hook, session *prestart.Session, before string) {
+	t.Helper()
+	if err := session.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	h.Force = true
+	if _, err := h.Restore(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+		t.Errorf("after restore:\n%s", d)
+	}
+}
+
+// Each family has the default route of the interface that has it.
+func TestDefaultRoutePerFamily(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.AWSIPv6)
+	before := podtest.TakeSnapshot(t, pod.Pod)
+	h := newHook(t, pod)
+	h.Interfaces = []string{"eth0", "v4if0"}
+	session := run(t, h)
+	if err := podtest.WaitSettled(t.Context(), pod.Node); err != nil {
+		t.Fatal(err)
+	}
+	networks := session.Networks()
+	guest6 := podtest.NewGuest(t, pod.Pod, networks[0].Tap, []byte(networks[0].MAC))
+	solicitIPv6(t, guest6)
+	guest6.Run(t, "ping", "-c1", "-W3", podtest.OutsideIPv6.String())
+	guest4 := podtest.NewGuest(t, pod.Pod, networks[1].Tap, []byte(networks[1].MAC))
+	if lease, err := guest4.Udhcpc(t.Context()); err != nil || lease["ip"] != "169.254.172.10" {
+		t.Fatalf("lease %v, error %v", lease, err)
+	}
+	guest4.Run(t, "ping", "-c1", "-W3", podtest.OutsideIP.String())
+	restored(t, pod, h, session, before)
+
+	// Alone, eth0 is the VM's, and what that does not get is said.
+	h.Interfaces = nil
+	log := logged(&h)
+	session = run(t, h)
+	if names := session.Networks(); len(names) != 1 || names[0].Name != "eth0" {
+		t.Errorf("networks %+v", names)
+	}
+	if !strings.Contains(log.String(), "interface v4if0 (169.254.172.10/22, the IPv4 default route)") {
+		t.Errorf("log:\n%s", log)
+	}
+}
+
+// withNetwork adds net1 to a pod with an eth0 of its own, on a bridge of the node
+// that has no IPAM.
+func withNetwork(t *testing.T) *podtest.Pod {
+	t.Helper()
+	pod := podtest.NewPod(t, podtest.Bridge)
+	pod.Node.IP(t, "link add plain0 type bridge", "link set plain0 up", "addr add 10.77.0.1/24 dev plain0", "addr add fe80::1/64 dev plain0 nodad",
+		"link add veth1 type veth peer name net1 netns "+pod.Pod.Path(), "link set veth1 master plain0 up")
+	pod.Pod.IP(t, "link set net1 up")
+	if err := podtest.WaitSettled(t.Context(), pod.Pod); err != nil {
+		t.Fatal(err)
+	}
+	return pod
+}
+
+// A network without IPAM can be all that the VM has, also where a router has given
+// the pod an address: the VM takes what address it likes.
+func TestNetworkWithoutIPAM(t *testing.T) {
+	for _, routed := range []bool{false, true} {
+		t.Run(map[bool]string{false: "silent", true: "with a router"}[routed], func(t *testing.T) {
+			t.Parallel()
+			pod := withNetwork(t)
+			if routed {
+				frame := podtest.RouterFrame([]byte{2, 0, 0, 0, 0, 1}, netip.MustParseAddr("fe80::1"), netip.MustParsePrefix("2001:db8:77::/64"))
+				if err := podtest.SendFrames(pod.Node, "plain0", frame); err != nil {
+					t.Fatal(err)
+				}
+				if err := podtest.WaitRouter(t.Context(), pod.Pod); err != nil {
+					t.Fatal(err)
+				}
+				if err := podtest.WaitSettled(t.Context(), pod.Pod); err != nil {
+					t.Fatal(err)
+				}
+			}
+			h := newHook(t, pod)
+			h.Interfaces = []string{"net1"}
+			session := run(t, h)
+			network := session.Networks()[0]
+			if len(network.Addresses) > 0 {
+				t.Errorf("the VM is to have %v", network.Addresses)
+			}
+			guest := podtest.NewGuest(t, pod.Pod, network.Tap, []byte(network.MAC))
+			guest.IP(t, "addr add 10.77.0.9/24 dev eth0", "addr add 2001:db8:77::9/64 dev eth0 nodad")
+			pod.Node.IP(t, "addr add 2001:db8:77::1/64 dev plain0 nodad")
+			guest.Run(t, "ping", "-c1", "-W3", "10.77.0.1")
+			guest.Run(t, "ping", "-c1", "-W3", "2001:db8:77::1")
+		})
+	}
+}
+
+// A pod that the CNI plugin sbr has moved the routes of is as any other for its VM.
+func TestSourceBasedRouting(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Bridge)
+	dir := t.TempDir()
+	const conf = `{"cniVersion": "1.0.0", "name": "net", "plugins": [{"type": "bridge", "bridge": "cni9", "isGateway": true,
+		"ipam": {"type": "host-local", "dataDir": "DIR", "ranges": [[{"subnet": "10.88.0.0/24"}], [{"subnet": "fd88::/64"}]],
+		"routes": [{"dst": "10.99.0.0/16"}]}}, {"type": "sbr"}]}`
+	add := func(ns *podtest.NS) *podtest.Attachment {
+		attachment, err := podtest.AddCNI(t.Context(), pod.Node, ns, []byte(strings.ReplaceAll(conf, "DIR", filepath.Join(dir, "networks"))),
+			podtest.Built(t, "cni"), filepath.Join(dir, "cache"), "net1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := attachment.Delete(context.WithoutCancel(t.Context())); err != nil {
+				t.Error(err)
+			}
+		})
+		return attachment
+	}
+	attachment := add(pod.Pod)
+	other := podtest.New(t)
+	neighbor := add(other).Result.IPs[0].Address.IP.String()
+	if rules := pod.Pod.Run(t, "ip", "rule"); !strings.Contains(rules, "lookup 100") {
+		t.Fatalf("sbr has made no rule:\n%s", rules)
+	}
+	if err := podtest.WaitSettled(t.Context(), pod.Pod); err != nil {
+		t.Fatal(err)
+	}
+	before := podtest.TakeSnapshot(t, pod.Pod)
+	h := newHook(t, pod)
+	h.Interfaces = []string{"net1"}
+	session := run(t, h)
+	network := session.Networks()[0]
+	guest := podtest.NewGuest(t, pod.Pod, network.Tap, []byte(network.MAC))
+	lease, err := guest.Udhcpc(t.Context())
+	if err != nil || lease["ip"] != attachment.Result.IPs[0].Address.IP.String() || lease["mask"] != "24" {
+		t.Fatalf("lease %v, error %v", lease, err)
+	}
+	guest.Run(t, "ping", "-c1", "-W3", "10.88.0.1")
+	guest.Run(t, "ping", "-c1", "-W3", neighbor)
+	guest.Run(t, "ping", "-c1", "-W3", podtest.OutsideIP.String()) // net1 is the VM's only one
+	if routes := guest.Run(t, "ip", "route"); !strings.Contains(routes, "10.99.0.0/16 via 10.88.0.1") {
+		t.Errorf("the guest's routes:\n%s", routes)
+	}
+	solicitIPv6(t, guest)
+	guest.Run(t, "ping", "-c1", "-W3", podtest.OutsideIPv6.String())
+	guest.Run(t, "ping", "-c1", "-W3", "fd88::1")
+	restored(t, pod, h, session, before)
+
+	h.Interfaces = []string{"eth0", "net1"} // the default route is eth0's
+	session = run(t, h)
+	second := podtest.NewGuest(t, pod.Pod, session.Networks()[1].Tap, []byte(session.Networks()[1].MAC))
+	if _, err := second.Udhcpc(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if routes := second.Run(t, "ip", "route"); strings.Contains(routes, "default") || !strings.Contains(routes, "10.88.0.0/24 dev eth0") {
+		t.Errorf("the second NIC's routes:\n%s", routes)
+	}
+	restored(t, pod, h, session, before)
+}
+
+// What run refuses plan refuses, and nothing is changed.
+func TestPlanRefusesWhatRunRefuses(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Bridge)
+	pod.Pod.IP(t, "addr flush dev eth0", "addr add 127.9.0.7/8 dev eth0 scope global")
+	before := podtest.TakeSnapshot(t, pod.Pod)
+	h := newHook(t, pod)
+	_, runErr := h.Run(t.Context())
+	_, planErr := h.Plan(t.Context())
+	if runErr == nil || planErr == nil || runErr.Error() != planErr.Error() || !strings.Contains(planErr.Error(), "invalid lease") {
+		t.Errorf("run: %v\nplan: %v", runErr, planErr)
+	}
+	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+		t.Errorf("afterwards:\n%s", d)
+	}
+}
+
+// A default route that no router advertisement can express is said, and so is that
+// neither hostname nor DNS of another namespace are known.
+func TestSaysWhatIsMissing(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.BridgeDual)
+	pod.Pod.IP(t, "route del default via fd00:10:22::1 dev eth0", "route add ::/0 dev eth0")
+	h := newHook(t, pod)
+	h.ResolvConf, h.Lease.Hostname = "", ""
+	log := logged(&h)
+	run(t, h)
+	for _, want := range []string{
+		"it is a default route without a gateway, which a router advertisement can't say",
+		`what="hostname and DNS" flags="--hostname, --resolv-conf or --dns"`,
+	} {
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("no %s in\n%s", want, log)
+		}
+	}
+}

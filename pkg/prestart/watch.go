@@ -119,11 +119,11 @@ func (w *watch) follow(ctx context.Context) {
 	}
 	var following sync.WaitGroup
 	defer following.Wait()
-	following.Go(func() { w.followEach(ctx, w.pod.WaitTables, "the port guard is not watched any more") })
-	w.followEach(ctx, w.pod.Wait, "the links of the VM's network are not watched any more")
+	following.Go(func() { w.followEach(ctx, w.pod.WaitTables, "the port guard") })
+	w.followEach(ctx, w.pod.Wait, "links")
 }
 
-func (w *watch) followEach(ctx context.Context, wait func(context.Context) error, failed string) {
+func (w *watch) followEach(ctx context.Context, wait func(context.Context) error, what string) {
 	for {
 		err := wait(ctx)
 		if ctx.Err() != nil {
@@ -131,7 +131,7 @@ func (w *watch) followEach(ctx context.Context, wait func(context.Context) error
 		}
 		lookErr := w.look() // after an error too: less may be known
 		if err = cmp.Or(err, lookErr); err != nil {
-			w.log.Warn(failed, "error", err)
+			w.log.Warn("changes of the pod are not noticed any more", "of", what, "error", err)
 		}
 		w.mu.Lock()
 		w.report()

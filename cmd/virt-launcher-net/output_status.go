@@ -29,6 +29,9 @@ func (v statusView) writeText(w io.Writer) {
 	if v.Server.Alive && v.Server.Unwatched != "" {
 		fmt.Fprintf(w, "port guard\tnot watched: %s\n", v.Server.Unwatched)
 	}
+	if v.Server.Alive && v.Server.RecordError != "" {
+		fmt.Fprintf(w, "record\tnot on disk: %s\n", v.Server.RecordError)
+	}
 	for _, lost := range v.Lost {
 		fmt.Fprintf(w, "network\t%v\n", lost)
 	}

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -22,10 +21,9 @@ type watch struct {
 	log *slog.Logger
 
 	mu      sync.Mutex
-	inPod   []prepare.Difference
-	set     map[string]prepare.Difference // others, by their names
-	since   time.Time                     // when either changed
-	changed chan struct{}                 // closed when either changes
+	found   []prepare.Difference
+	since   time.Time     // when it changed
+	changed chan struct{} // closed when it changes
 	logged  []prepare.Difference
 	closed  bool
 }
@@ -36,7 +34,7 @@ func openWatch(log *slog.Logger, plans []prepare.Plan) (*watch, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &watch{pod: pod, log: log, set: map[string]prepare.Difference{}, changed: make(chan struct{})}
+	w := &watch{pod: pod, log: log, changed: make(chan struct{})}
 	if err := w.look(); err != nil {
 		pod.Close()
 		return nil, err
@@ -56,59 +54,26 @@ func (w *watch) look() error {
 	if err != nil {
 		return err
 	}
-	if !slices.Equal(found, w.inPod) {
-		w.inPod = found
-		w.announce()
+	if slices.Equal(found, w.found) {
+		return nil
 	}
-	return nil
-}
-
-// Set keeps a difference that is not seen in the network namespace, in the place
-// of the one of the same name; nil takes it away.
-func (w *watch) Set(name string, d *prepare.Difference) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	was, had := w.set[name]
-	switch {
-	case d == nil && !had, d != nil && had && *d == was:
-		return
-	case d == nil:
-		delete(w.set, name)
-	default:
-		w.set[name] = *d
-	}
-	w.announce()
-	w.report()
-}
-
-// announce wakes those who wait. The lock is held.
-func (w *watch) announce() {
-	w.since = time.Now()
+	w.found, w.since = found, time.Now()
 	close(w.changed)
 	w.changed = make(chan struct{})
+	return nil
 }
 
 // report logs what is new since it last did. The lock is held.
 func (w *watch) report() {
-	now := w.all()
-	for _, d := range now {
+	for _, d := range w.found {
 		if !slices.Contains(w.logged, d) {
 			w.log.Error("the VM's network is not as planned", "interface", d.Interface, "what", d.What, "is", d.Is, "want", d.Want, "remedy", d.Remedy)
 		}
 	}
-	if len(now) == 0 && len(w.logged) > 0 {
+	if len(w.found) == 0 && len(w.logged) > 0 {
 		w.log.Info("the VM's network is as planned again")
 	}
-	w.logged = now
-}
-
-// all are all differences. The lock is held.
-func (w *watch) all() []prepare.Difference {
-	all := slices.Clone(w.inPod)
-	for _, name := range slices.Sorted(maps.Keys(w.set)) {
-		all = append(all, w.set[name])
-	}
-	return all
+	w.logged = w.found
 }
 
 // follow looks at each change of links and tables until ctx ends. Not to know any
@@ -150,7 +115,7 @@ func (w *watch) differences() ([]prepare.Difference, <-chan struct{}) {
 	if time.Since(w.since) > lasting { // what has no events, such as a sysctl
 		w.report()
 	}
-	return w.all(), w.changed
+	return w.found, w.changed
 }
 
 // waitUntilPlanned blocks until nothing differs, or ctx ends.

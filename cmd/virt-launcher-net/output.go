@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"text/tabwriter"
+	"unicode"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
@@ -36,10 +37,21 @@ func (p *program) print(w io.Writer, v view) error {
 			return fmt.Errorf("write output: %w", err)
 		}
 	}
-	if _, err := w.Write(out.Bytes()); err != nil {
+	if _, err := w.Write(printable(out.Bytes())); err != nil {
 		return fmt.Errorf("write output: %w", err)
 	}
 	return nil
+}
+
+// printable is text in which a terminal finds no commands: names of links, files and
+// domains may have any character.
+func printable(text []byte) []byte {
+	return bytes.Map(func(r rune) rune {
+		if r == '\n' || unicode.IsPrint(r) {
+			return r
+		}
+		return '?'
+	}, text)
 }
 
 // podView is a pod as programs read it: without the kernel's own messages.

@@ -31,6 +31,7 @@ type chainNow struct {
 type ruleNow struct {
 	handle  uint64
 	comment string
+	lets    [][]byte // see letsOf
 }
 
 // digest is what the kernel keeps as a rule's comment: nobody needs to tell from
@@ -208,7 +209,7 @@ func readFamily(conn *nftables.Conn, f family, all map[tableID]tableNow) error {
 		now := chainNow{chain: *c}
 		for _, r := range rules {
 			comment, _ := userdata.GetString(r.UserData, userdata.TypeComment)
-			now.rules = append(now.rules, ruleNow{r.Handle, comment})
+			now.rules = append(now.rules, ruleNow{r.Handle, comment, letsOf(r.Exprs)})
 		}
 		t.chains[c.Name] = now
 	}

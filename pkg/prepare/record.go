@@ -123,7 +123,28 @@ func (s *Store) load(log *slog.Logger) ([]record, error) {
 			log.Warn("left out a record that can't be used", "record", u.path, "why", u.why)
 		}
 	}
-	return slices.DeleteFunc(all, func(r record) bool { return !r.Namespace.Same(s.namespace) }), nil
+	records := slices.DeleteFunc(all, func(r record) bool { return !r.Namespace.Same(s.namespace) })
+	if len(records) == 0 {
+		return nil, nil
+	}
+	now, err := readState()
+	if err != nil {
+		return nil, err
+	}
+	var confirmed []record
+	for _, r := range records {
+		path := s.path(r.Plan.Interface.Name)
+		switch isLeftover, err := r.Plan.confirm(now); {
+		case isLeftover && log != nil:
+			log.Warn("left out a record: the kernel has nothing that it is about", "record", path, "why", err)
+		case isLeftover:
+		case err != nil:
+			return nil, fmt.Errorf("read record %s: %w: somebody has changed it, or the pod: nothing is touched; make the pod anew if that can't be undone", path, err)
+		default:
+			confirmed = append(confirmed, r)
+		}
+	}
+	return confirmed, nil
 }
 
 // Kept returns the names of the interfaces of which the directory has a record

@@ -229,7 +229,7 @@ func TestWait(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
-	if _, err := h.Wait(ctx, prestart.ForLease); err == nil || !strings.Contains(err.Error(), "the guest has not asked") {
+	if _, err := h.Wait(ctx, prestart.ForLease); err == nil || !strings.Contains(err.Error(), "it has not asked for it") {
 		t.Errorf("nobody asked for a lease, and wait said: %v", err)
 	}
 	guest := podtest.NewGuest(t, pod.Pod, session.Networks()[0].Tap, pod.MAC)

@@ -1,0 +1,123 @@
+package prepare_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
+)
+
+// A record that somebody has changed does not widen the port guard, nor has it
+// another interface rewired.
+func TestForgedRecord(t *testing.T) {
+	address := func(a, family string) func(plan map[string]any) {
+		return func(plan map[string]any) {
+			in := plan["interface"].(map[string]any)
+			in["addresses"] = append(in["addresses"].([]any), map[string]any{"prefix": a, "scope": "global", "message": "AgAAAAAAAAA="})
+			if family == "ipv6" {
+				plan["ipv6"].(map[string]any)["address"] = a
+			}
+		}
+	}
+	for _, c := range []struct {
+		name  string
+		forge func(plan map[string]any)
+		want  string
+	}{
+		{"IPv4 address", address("10.244.1.1/24", "ipv4"), "it says that the VM has 10.244.1.1, which the port guard does not let it use"},
+		{"IPv6 address", address("fd00:666::1/64", "ipv6"), "it says that the VM has fd00:666::1, which the port guard does not let it use"},
+		{"another interface", func(plan map[string]any) { plan["interface"].(map[string]any)["index"] = 99 }, "is net1, which is not eth0"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			pod := podtest.NewPod(t, podtest.CalicoDual)
+			pod.Pod.IP(t, "link add net1 index 99 type veth peer name net1 netns "+pod.Node.Path(), "link set net1 up")
+			before := podtest.TakeSnapshot(t, pod.Pod)
+			dir := t.TempDir()
+			inPod(t, pod.Pod, func() error {
+				_, err := apply(t.Context(), dir, pod.Interface, prepare.Options{})
+				return err
+			})
+			path := filepath.Join(dir, "eth0.json")
+			genuine, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var record map[string]any
+			if err := json.Unmarshal(genuine, &record); err != nil {
+				t.Fatal(err)
+			}
+			c.forge(record["plan"].(map[string]any))
+			forged, err := json.Marshal(record)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(path, forged, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			refused(t, pod, dir, prepare.Options{}, c.want, "somebody has changed it")
+			inPod(t, pod.Pod, func() error {
+				if err := restore(t.Context(), dir); err == nil || !strings.Contains(err.Error(), c.want) {
+					t.Errorf("restore: %v", err)
+				}
+				return os.WriteFile(path, genuine, 0o600)
+			})
+			inPod(t, pod.Pod, func() error { return restore(t.Context(), dir) })
+			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+				t.Errorf("after restore by the genuine one:\n%s", d)
+			}
+		})
+	}
+}
+
+// A record of what was never prepared is left out, whatever it says: the pod is
+// read, and nothing of it is lost.
+func TestRecordOfNothing(t *testing.T) {
+	for _, old := range []string{`"index": %d`, `"prefix": "%s"`} {
+		t.Run(old[1:6], func(t *testing.T) {
+			t.Parallel()
+			pod := podtest.NewPod(t, podtest.CalicoDual)
+			before := podtest.TakeSnapshot(t, pod.Pod)
+			dir := t.TempDir()
+			inPod(t, pod.Pod, func() error {
+				p, err := apply(t.Context(), dir, pod.Interface, prepare.Options{})
+				if err != nil {
+					return err
+				}
+				record, err := os.ReadFile(filepath.Join(dir, "eth0.json"))
+				if err != nil {
+					return err
+				}
+				if err := restore(t.Context(), dir); err != nil {
+					return err
+				}
+				replace := strings.NewReplacer(fmt.Sprintf(`"index": %d`, p.Interface.Index), `"index": 999`)
+				if strings.Contains(old, "prefix") {
+					a := p.Addresses()[0].String()
+					replace = strings.NewReplacer(`"prefix": "`+a+`"`, `"prefix": "10.66.0.1/24"`)
+				}
+				return os.WriteFile(filepath.Join(dir, "eth0.json"), []byte(replace.Replace(string(record))), 0o600)
+			})
+			inPod(t, pod.Pod, func() error { return restore(t.Context(), dir) })
+			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+				t.Errorf("after restore:\n%s", d)
+			}
+			inPod(t, pod.Pod, func() error {
+				p, err := apply(t.Context(), dir, pod.Interface, prepare.Options{})
+				if err == nil && p.Addresses()[0] != pod.IP {
+					t.Errorf("the VM has %s, the pod %s", p.Addresses(), pod.IP)
+				}
+				return err
+			})
+			inPod(t, pod.Pod, func() error { return restore(t.Context(), dir) })
+			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+				t.Errorf("after prepare and restore:\n%s", d)
+			}
+		})
+	}
+}

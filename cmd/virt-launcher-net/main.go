@@ -64,7 +64,7 @@ func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 	if format := cmd.PersistentFlags().Lookup("log-format").Value.String(); format == "json" {
 		slog.New(slog.NewJSONHandler(stderr, nil)).Error("failed", "error", text)
 	} else {
-		fmt.Fprintf(stderr, "virt-launcher-net: %s\n", text)
+		fmt.Fprintf(stderr, "virt-launcher-net: %s\n", printable([]byte(text)))
 	}
 	if usage := (usageError{}); errors.As(err, &usage) {
 		return exitUsage

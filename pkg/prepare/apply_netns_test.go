@@ -435,3 +435,25 @@ func ExampleNewPlan() {
 	// ip link set eth0 addrgenmode none
 	// ip link set eth0 up
 }
+
+// A nil log is silent, whatever there is to say.
+func TestSilentStore(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "eth7.json"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	pod := podtest.NewPod(t, podtest.Calico)
+	inPod(t, pod.Pod, func() error {
+		store, err := prepare.OpenStore(t.Context(), dir)
+		if err != nil {
+			return err
+		}
+		defer store.Close()
+		if _, err := store.Plans(nil); err != nil {
+			return err
+		}
+		_, err = prepare.ReadPlans(nil, dir)
+		return err
+	})
+}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/renameio/v2"
 
+	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/domain"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
@@ -52,10 +53,15 @@ func (h Hook) canHandOver() (files map[string][]byte, err error) {
 	files = map[string][]byte{}
 	for _, name := range allFiles {
 		path := filepath.Join(h.OutputDir, name)
-		if info, err := os.Lstat(path); err != nil || !info.Mode().IsRegular() || info.Size() > maxFile {
-			continue // none, or none of ours
+		if info, err := os.Lstat(path); err == nil && info.IsDir() {
+			return nil, fmt.Errorf("write to output directory: %s is a directory: remove it", path)
 		}
-		if files[name], err = os.ReadFile(path); err != nil {
+		text, err := statedir.ReadFile(path, maxFile)
+		switch {
+		case err == nil:
+			files[name] = text
+		case errors.Is(err, fs.ErrNotExist), errors.Is(err, statedir.ErrUnfit): // none, or none of ours
+		default:
 			return nil, fmt.Errorf("read output directory: %w", err)
 		}
 	}

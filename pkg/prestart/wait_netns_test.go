@@ -1,0 +1,81 @@
+package prestart_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
+)
+
+// A wait makes nothing, and what it returns tells a caller why.
+func TestWaitForNobody(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Calico)
+	h := newHook(t, pod)
+	h.StateDir = filepath.Join(h.StateDir, "deep", "down")
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 10*time.Millisecond, errors.New("lunch"))
+	defer cancel()
+	_, err := h.Wait(ctx, prestart.ForNetwork)
+	for _, want := range []error{context.DeadlineExceeded, prestart.ErrNobodyServes} {
+		if !errors.Is(err, want) {
+			t.Errorf("%v is not %v", err, want)
+		}
+	}
+	canceled, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := h.Wait(canceled, prestart.ForNetwork); !errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a wait that is given up: %v", err)
+	}
+	if _, err := os.Lstat(filepath.Dir(filepath.Dir(h.StateDir))); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the directory was made: %v", err)
+	}
+}
+
+// A wait hears of a server whose directory was not there, nor those above it, and
+// is a path that no socket can have.
+func TestWaitForDirectory(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Calico)
+	h := newHook(t, pod)
+	h.StateDir = filepath.Join(h.StateDir, strings.Repeat("d", 100), "down")
+	got := make(chan error)
+	go func() {
+		_, err := h.Wait(t.Context(), prestart.ForNetwork)
+		got <- err
+	}()
+	time.Sleep(50 * time.Millisecond) // it waits by then, or not: it hears of it
+	run(t, h)
+	select {
+	case err := <-got:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(time.Minute):
+		t.Error("it does not hear of the server")
+	}
+}
+
+// What is in the way of the files for the VMM is named before anything is changed.
+func TestOutputInTheWay(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Calico)
+	before := podtest.TakeSnapshot(t, pod.Pod)
+	h := newHook(t, pod)
+	h.OutputDir = t.TempDir()
+	path := filepath.Join(h.OutputDir, prestart.NICsFile)
+	if err := os.Mkdir(path, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Run(t.Context()); err == nil || !strings.Contains(err.Error(), path+" is a directory") {
+		t.Errorf("run says %v", err)
+	}
+	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+		t.Errorf("afterwards:\n%s", d)
+	}
+}

@@ -135,6 +135,9 @@ func (v podView) writeText(w io.Writer) {
 	fmt.Fprintf(w, "hostname\t%s\n", orNone(v.Hostname))
 	fmt.Fprintf(w, "dns\t%s\n", orNone(join(v.DNS.Servers)))
 	fmt.Fprintf(w, "search\t%s\n", orNone(strings.Join(v.DNS.Search, " ")))
+	for _, text := range v.DNS.LeftOut {
+		fmt.Fprintf(w, "left out\tresolv.conf: %s\n", text)
+	}
 	for _, i := range v.Interfaces {
 		fmt.Fprintf(w, "\ninterface\t%s\t(%s)\nmac\t%s\nmtu\t%d\n", i.Name, i.Kind, i.MAC, i.MTU)
 		for _, a := range i.Addresses {
@@ -147,7 +150,7 @@ func (v podView) writeText(w io.Writer) {
 			fmt.Fprintf(w, "neighbor\t%s\t%s\n", n.Address, n.MAC)
 		}
 		for _, o := range i.Omitted {
-			fmt.Fprintf(w, "omitted\t%s\n", o)
+			fmt.Fprintf(w, "left out\t%s\n", o)
 		}
 	}
 }

@@ -55,6 +55,9 @@ func (v statusView) writeText(w io.Writer) {
 		if i.Router != nil {
 			writeRouter(w, *i.Router)
 		}
+		for _, o := range i.Omitted {
+			fmt.Fprintf(w, "left out\t%s\n", o)
+		}
 		for _, c := range i.Counters {
 			if strings.HasSuffix(c.Rule, "drop") && c.Packets > 0 {
 				fmt.Fprintf(w, "guard dropped\t%d in %s: %s\n", c.Packets, c.Chain, c.Rule)

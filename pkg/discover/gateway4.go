@@ -1,24 +1,16 @@
 package discover
 
-import (
-	"cmp"
-	"net/netip"
+import "net/netip"
 
-	"golang.org/x/sys/unix"
-)
-
-// GatewayIPv4 returns the gateway of the widest IPv4 route that all packets take,
-// the best one of several; ok is false if there is none.
+// GatewayIPv4 returns the gateway of the widest IPv4 route that can be told by
+// DHCP, the best one of several; ok is false if there is none.
 func (i Interface) GatewayIPv4() (gateway netip.Addr, ok bool) {
-	var best Route
-	for _, r := range i.Routes {
-		if r.Table != unix.RT_TABLE_MAIN || r.Type != unix.RTN_UNICAST || !r.Gateway.Is4() || !r.Destination.Addr().Is4() ||
-			r.From.IsValid() || r.TOS != 0 || r.Encap {
-			continue
-		}
-		if !ok || cmp.Or(cmp.Compare(r.Destination.Bits(), best.Destination.Bits()), cmp.Compare(r.Metric, best.Metric)) < 0 {
-			best, ok = r, true
+	bits := 0
+	for _, r := range i.PodRoutes() {
+		told := r.Destination.Addr().Is4() && r.Gateway.Is4() && !r.From.IsValid() && r.TOS == 0 && !r.Encap
+		if told && (!ok || r.Destination.Bits() < bits) {
+			gateway, bits, ok = r.Gateway, r.Destination.Bits(), true
 		}
 	}
-	return best.Gateway, ok
+	return gateway, ok
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp6"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/ra"
 )
@@ -52,6 +53,8 @@ type SessionStatus struct {
 	Leases  map[string]dhcp.Status  `json:"leases"`
 	Leases6 map[string]dhcp6.Status `json:"leases6,omitempty"`
 	Routers map[string]ra.Status    `json:"routers,omitempty"`
+	// Omitted is, by pod interface, what the pod has and its VM does not get.
+	Omitted map[string][]discover.Omission `json:"omitted,omitempty"`
 }
 
 // control answers on the state directory's socket, HTTP with JSON:

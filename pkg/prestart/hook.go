@@ -87,8 +87,14 @@ func (h Hook) Discover(ctx context.Context) (pod discover.Pod, err error) {
 		return pod, err
 	}
 	err = in(h.Netns, func() error {
-		pod, err = h.look(ctx)
-		return err
+		recorded, err := prepare.ReadPlans(h.Log, h.StateDir)
+		if err != nil {
+			return err
+		}
+		if pod, err = h.look(ctx); err != nil {
+			return err
+		}
+		return h.tellOmitted(pod, recorded)
 	})
 	return pod, err
 }

@@ -2,7 +2,6 @@ package prestart
 
 import (
 	"fmt"
-	"log/slog"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 )
@@ -24,16 +23,4 @@ func peculiarity(r discover.Route) string {
 		return "it encapsulates packets"
 	}
 	return ""
-}
-
-// warnOfRoutes tells what of the pod the guest does not hear of.
-func warnOfRoutes(log *slog.Logger, in discover.Interface) {
-	for _, o := range in.Omitted {
-		log.Warn("left out of what the VM is given", "interface", in.Name, "what", o.What, "why", o.Why)
-	}
-	for _, r := range in.PodRoutes() {
-		if why := peculiarity(r); why != "" {
-			log.Warn("left out of what the VM is told: a route that can't be expressed", "interface", in.Name, "route", r.Destination, "why", why)
-		}
-	}
 }

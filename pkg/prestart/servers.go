@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -34,6 +35,8 @@ type servers struct {
 	lease6 leaseServer // DHCPv6
 	router *ra.Server
 	conns  []io.Closer
+	// omitted is what the VM does not get of what the pod has.
+	omitted []discover.Omission
 }
 
 // canServe reports why no socket can be opened, in the current network namespace,
@@ -64,6 +67,7 @@ func (h Hook) openServers(p prepare.Plan, pod discover.Pod, defaultRoute default
 			return nil, err
 		}
 		s.conns = append(s.conns, conn)
+		lease, _ = lease.Normalize() // h.unsent tells
 		server, err := dhcp.NewServer(conn, lease, h.Log)
 		if err != nil {
 			return nil, err
@@ -77,6 +81,7 @@ func (h Hook) openServers(p prepare.Plan, pod discover.Pod, defaultRoute default
 			return nil, err
 		}
 		s.conns = append(s.conns, conn)
+		lease, _ = lease.Normalize()
 		server, err := dhcp6.NewServer(conn, lease, h.Log)
 		if err != nil {
 			return nil, err
@@ -90,11 +95,15 @@ func (h Hook) openServers(p prepare.Plan, pod discover.Pod, defaultRoute default
 			return nil, err
 		}
 		s.conns = append(s.conns, conn)
+		advertisement, _ = advertisement.Normalize()
 		if s.router, err = ra.NewServer(conn, []byte(p.MAC), advertisement, h.Log); err != nil {
 			return nil, err
 		}
 	}
-	warnOfRoutes(h.Log, p.Interface)
+	s.omitted = slices.Concat(omitted(p, defaultRoute), h.unsent(p, pod, defaultRoute))
+	for _, o := range s.omitted {
+		h.Log.Warn("left out of what the VM is given", "interface", p.Interface.Name, "what", o.What, "why", o.Why)
+	}
 	if len(s.conns) == 0 {
 		h.Log.Info("no address to lease: the VM is bridged through", "interface", p.Interface.Name)
 	}

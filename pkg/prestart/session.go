@@ -169,6 +169,9 @@ func (h Hook) open(ctx context.Context, since time.Time, serving *statedir.Servi
 		}
 		s.servers = append(s.servers, on)
 	}
+	for _, text := range pod.DNS.LeftOut { // which discover has logged
+		s.servers[0].omitted = append(s.servers[0].omitted, discover.Omission{What: "resolv.conf", Why: text})
+	}
 	if s.watch, err = openWatch(h.Log, plans); err != nil {
 		return nil, err
 	}
@@ -355,6 +358,7 @@ func (s *Session) Status() SessionStatus {
 		PID: os.Getpid(), Version: s.hook.Version, Since: s.since, Ready: isReady && len(differences) == 0,
 		Differences: differences, Missing: missing(differences),
 		Leases: map[string]journal.Status{}, Leases6: map[string]journal.Status{}, Routers: map[string]ra.Status{},
+		Omitted:        map[string][]discover.Omission{},
 		PrepareSeconds: s.prepared.Sub(s.since).Seconds(), RecordError: s.keeper.recordError(),
 	}
 	if err := s.watch.pod.Unwatched(); err != nil {
@@ -365,6 +369,9 @@ func (s *Session) Status() SessionStatus {
 	}
 	for _, on := range s.servers {
 		name := on.plan.Interface.Name
+		if len(on.omitted) > 0 {
+			status.Omitted[name] = on.omitted
+		}
 		if on.lease != nil {
 			status.Leases[name] = on.lease.Status()
 		}

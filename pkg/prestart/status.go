@@ -39,6 +39,9 @@ type InterfaceStatus struct {
 	Lease  *dhcp.Status  `json:"lease,omitempty"`
 	Lease6 *dhcp6.Status `json:"lease6,omitempty"`
 	Router *ra.Status    `json:"router,omitempty"`
+	// Omitted is what the pod has and the VM does not get. Where nobody serves, it is
+	// what a server without settings of its own would leave out.
+	Omitted []discover.Omission `json:"omitted,omitempty"`
 	// Counters are the port guard's; GuardError says why there are none.
 	Counters   []prepare.GuardCounter `json:"guardCounters,omitempty"`
 	GuardError string                 `json:"guardError,omitempty"`
@@ -82,8 +85,12 @@ func (h Hook) Status(ctx context.Context) (Status, error) {
 			return err
 		}
 		status.Prepared = true
+		d, err := h.Lease.hasDefaultRoute(plans)
+		if err != nil {
+			return err
+		}
 		for _, p := range plans {
-			i := InterfaceStatus{Network: p.Network(), Links: linksOf(p, now)}
+			i := InterfaceStatus{Network: p.Network(), Links: linksOf(p, now), Omitted: omitted(p, d)}
 			i.addDifferences(differences)
 			i.Counters, err = p.GuardCounters()
 			if err != nil { // the rest can be told without privileges
@@ -109,6 +116,7 @@ func (s *Status) add(session SessionStatus, err error) {
 	s.Server = ServerStatus{Alive: true, SessionStatus: &session}
 	for i, in := range s.Interfaces {
 		s.Interfaces[i].addDifferences(session.Differences)
+		s.Interfaces[i].Omitted = session.Omitted[in.Name]
 		if lease, ok := session.Leases[in.Name]; ok {
 			s.Interfaces[i].Lease = &lease
 		}

@@ -226,3 +226,60 @@ func TestFlappingGuestStaysReady(t *testing.T) {
 		}
 	}
 }
+
+// A sysctl has no events: who asks is told of it, and who waits for it to be put
+// right does not wait in vain.
+func TestSysctlNotAsPlanned(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Flannel)
+	h := newHook(t, pod)
+	session := run(t, h)
+	set := func(value string) {
+		t.Helper()
+		if err := pod.Pod.Sysctl("net/bridge/bridge-nf-call-iptables", value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set("1")
+	const want = "eth0: sysctl net.bridge.bridge-nf-call-iptables is 1, not 0: run virt-launcher-net prepare"
+	if why := session.Status().NotReady(); !strings.Contains(why, want) {
+		t.Errorf("status says %q", why)
+	}
+	status, err := h.Status(t.Context())
+	if err != nil || len(status.Interfaces[0].Differences) != 1 {
+		t.Errorf("status is %+v, %v", status, err)
+	}
+	waited := make(chan error)
+	go func() { waited <- waitFor(t, h, prestart.ForNetwork, time.Minute) }()
+	if _, err := h.Prepare(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-waited; err != nil {
+		t.Error(err)
+	}
+}
+
+// Of a pod with several interfaces it is said which one is not as planned, and
+// which one has no lease.
+func TestSecondInterfaceNotAsPlanned(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Calico)
+	pod.Pod.IP(t, "link add net1 type veth peer name net1 netns "+pod.Node.Path(), "link set net1 up", "addr add 10.99.0.2/24 dev net1")
+	pod.Node.IP(t, "link set net1 up")
+	h := newHook(t, pod)
+	h.Interfaces, h.SkipCheck = []string{"eth0", "net1"}, true
+	run(t, h)
+	guest := podtest.NewGuest(t, pod.Pod, "tap-eth0", pod.MAC)
+	if _, err := guest.Udhcpc(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	err := waitFor(t, h, prestart.ForLease, 100*time.Millisecond)
+	if err == nil || !strings.Contains(err.Error(), ": net1: the guest on tap-net1 has not got 10.99.0.2/24") || strings.Contains(err.Error(), "eth0") {
+		t.Errorf("wait says: %v", err)
+	}
+	pod.Node.IP(t, "link set net1 down")
+	err = waitFor(t, h, prestart.ForNetwork, 100*time.Millisecond)
+	if err == nil || !strings.Contains(err.Error(), "planned: net1: up-net1 is without carrier") || strings.Contains(err.Error(), "eth0") {
+		t.Errorf("wait says: %v", err)
+	}
+}

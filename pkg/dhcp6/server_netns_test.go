@@ -205,6 +205,9 @@ func TestDropped(t *testing.T) {
 	if len(status.Dropped) != 9 || status.Received["OTHER"] != 1 {
 		t.Errorf("status is %+v", status)
 	}
+	if o := status.OtherSource; o.MAC != "02:09:00:00:00:00" || o.Want != guestMAC.String() || o.Count != 1 {
+		t.Errorf("asked with another MAC: %+v", o)
+	}
 	if got, _ := guest.receive(50 * time.Millisecond); got != nil {
 		t.Errorf("answered: %v", got)
 	}

@@ -114,7 +114,7 @@ func (s Silence) Error() string { return "no reply: " + string(s) }
 func Counts[K ~string](counts map[K]uint64) string {
 	var words []string
 	for _, what := range slices.Sorted(maps.Keys(counts)) {
-		words = append(words, fmt.Sprintf("%d %s", counts[what], what))
+		words = append(words, fmt.Sprintf("%d %s", counts[what], string(what)))
 	}
 	if len(words) == 0 {
 		return "nothing"

@@ -87,6 +87,14 @@ func (s SessionStatus) waitedFor() map[string]journal.Status {
 	return all
 }
 
+// lastSteps say why a lease is none after that step.
+var lastSteps = map[journal.EventType]string{
+	journal.EventRefused:  "it asked for another address, and was refused",
+	journal.EventDeclined: "it declined it, since somebody else uses the address",
+	journal.EventReleased: "it released it",
+	journal.EventExpired:  "the lease has expired",
+}
+
 func noLease(l journal.Status) string {
 	guest := fmt.Sprintf("the guest on %s has not got %s", l.Interface, l.Address)
 	other := l.OtherSource
@@ -95,8 +103,10 @@ func noLease(l journal.Status) string {
 		return fmt.Sprintf("%s: a guest with MAC %s asks for it (%d times), the VM's is %s: %s", guest, other.MAC, other.Count, other.Want, other.Remedy())
 	case l.State == journal.Offered:
 		return fmt.Sprintf("%s: it was offered, and the guest has not taken it; received %s", guest, journal.Counts(l.Received))
+	case lastSteps[l.LastEvent.Type] != "":
+		return fmt.Sprintf("%s: %s at %s", guest, lastSteps[l.LastEvent.Type], l.LastEvent.At.Format(time.TimeOnly))
 	case l.LastMessage.Type != "":
-		return fmt.Sprintf("%s: received %s, the last one at %s; no answer to %s", guest, journal.Counts(l.Received), l.LastMessage.At.Format(time.TimeOnly), journal.Counts(l.Dropped))
+		return fmt.Sprintf("%s: received %s, the last one at %s, dropped %s", guest, journal.Counts(l.Received), l.LastMessage.At.Format(time.TimeOnly), journal.Counts(l.Dropped))
 	case len(l.Dropped) > 0:
 		return fmt.Sprintf("%s: what was received is of no use: %s", guest, journal.Counts(l.Dropped))
 	}

@@ -1,0 +1,76 @@
+package prestart
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/journal"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
+)
+
+// What is missing is said of each interface, with what is known of it.
+func TestNoLease(t *testing.T) {
+	at := time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
+	address := netip.MustParsePrefix("10.0.0.7/24")
+	const guest = "eth0: the guest on tap-eth0 has not got 10.0.0.7/24: "
+	other := journal.OtherSource{MAC: "02:00:00:00:00:02", Want: "02:00:00:00:00:01", Count: 3, At: at}
+	for _, c := range []struct {
+		lease dhcp.Status
+		want  string
+	}{
+		{dhcp.Status{State: dhcp.Bound}, ""},
+		{dhcp.Status{}, guest + "it has not asked for it (is the VM running, with a DHCP client?)"},
+		{dhcp.Status{OtherSource: other}, guest + "a guest with MAC 02:00:00:00:00:02 asks for it (3 times), the VM's is 02:00:00:00:00:01: " + other.Remedy()},
+		{
+			dhcp.Status{OtherSource: other, State: dhcp.Offered, LastMessage: journal.Message{Type: "DISCOVER", At: at.Add(1)}, Received: map[string]uint64{"DISCOVER": 2}},
+			guest + "it was offered, and the guest has not taken it; received 2 DISCOVER",
+		},
+		{
+			dhcp.Status{LastMessage: journal.Message{Type: "DECLINE", At: at}, LastEvent: journal.Event{Type: journal.EventDeclined, At: at}},
+			guest + "it declined it, since somebody else uses the address at 03:04:05",
+		},
+		{dhcp.Status{Dropped: map[dhcp.Silence]uint64{"bad-checksum": 2, "malformed": 1}}, guest + "what was received is of no use: 2 bad-checksum, 1 malformed"},
+		{
+			dhcp.Status{LastMessage: journal.Message{Type: "INFORM", At: at}, Received: map[string]uint64{"INFORM": 1}},
+			guest + "received 1 INFORM, the last one at 03:04:05, dropped nothing",
+		},
+	} {
+		c.lease.Interface, c.lease.Address = "tap-eth0", address
+		s := SessionStatus{Leases: map[string]dhcp.Status{"eth0": c.lease}, Leases6: map[string]dhcp.Status{"eth0": {}}}
+		if got := s.NoLease(); got != c.want {
+			t.Errorf("%+v:\n%s\nwant\n%s", c.lease, got, c.want)
+		}
+	}
+	six := SessionStatus{Leases6: map[string]dhcp.Status{"net1": {Interface: "tap-net1", Address: netip.MustParsePrefix("fd00::7/128")}}}
+	if got, want := six.NoLease(), "net1: the guest on tap-net1 has not got fd00::7/128: it has not asked for it (is the VM running, with a DHCP client?)"; got != want {
+		t.Errorf("%s\nwant\n%s", got, want)
+	}
+}
+
+// The way out is said once, however much it mends.
+func TestNotReady(t *testing.T) {
+	differs := func(iface, what, is, want, remedy string) prepare.Difference {
+		return prepare.Difference{Interface: iface, What: what, Is: is, Want: want, Remedy: remedy}
+	}
+	for _, c := range []struct {
+		status SessionStatus
+		want   string
+	}{
+		{SessionStatus{Ready: true}, ""},
+		{SessionStatus{}, "the network is not ready yet"},
+		{
+			SessionStatus{Differences: []prepare.Difference{
+				differs("eth0", "br-eth0", "down", "up", "prepare"),
+				differs("eth0", "up-eth0", "missing", "there", "a new pod"),
+				differs("net1", "tap-net1", "down", "up", "prepare"),
+			}},
+			"the VM's network is not as planned: eth0: br-eth0 is down, not up, eth0: up-eth0 is missing, not there, net1: tap-net1 is down, not up: prepare; a new pod",
+		},
+	} {
+		if got := c.status.NotReady(); got != c.want {
+			t.Errorf("%s\nwant\n%s", got, c.want)
+		}
+	}
+}

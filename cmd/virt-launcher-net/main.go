@@ -9,11 +9,8 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"strings"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 )
 
 // version is set when the program is built (-X main.version=…).
@@ -56,11 +53,7 @@ func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 	if err == nil {
 		return exitDone
 	}
-	// errors.Join puts each error on a line of its own.
-	text := strings.ReplaceAll(err.Error(), "\n", "; ")
-	if incomplete := (*discover.IncompleteError)(nil); errors.As(err, &incomplete) && errors.Is(err, context.DeadlineExceeded) {
-		text += " (wait longer with --timeout, or name another --interface)"
-	}
+	text := withHints(err)
 	if format := cmd.PersistentFlags().Lookup("log-format").Value.String(); format == "json" {
 		slog.New(slog.NewJSONHandler(stderr, nil)).Error("failed", "error", text)
 	} else {

@@ -60,7 +60,7 @@ func whose(dir string, ns Namespace) (ours, others bool, err error) {
 func Records(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("list records: %w", err)
+		return nil, fmt.Errorf("list records: %w: %s", err, remedy)
 	}
 	var paths []string
 	for _, e := range entries {

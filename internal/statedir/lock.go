@@ -13,7 +13,7 @@ import (
 
 const (
 	lockName = "lock"
-	remedy   = "choose a writable --state-dir (in a pod: an emptyDir volume)"
+	remedy   = "choose a writable state directory (in a pod: an emptyDir volume)"
 )
 
 // Dir is the directory of a namespace's state, held for one process at a time.
@@ -151,7 +151,7 @@ func flock(ctx context.Context, f *os.File) error {
 		}
 		return err
 	case <-ctx.Done():
-		holder := holderOf(f)
+		holder := Process(holderOf(f))
 		go func() {
 			<-locked
 			release(f)

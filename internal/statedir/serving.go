@@ -11,8 +11,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrServed means that the network namespace is served by a process already.
-var ErrServed = errors.New("another virt-launcher-net serves this pod already")
+// ServedError is that a network namespace is served by a process already.
+type ServedError struct{ PID int } // 0: it is in another PID namespace
+
+func (e *ServedError) Error() string {
+	return fmt.Sprintf("another virt-launcher-net serves this pod already: %s has the lock of its network namespace: end it first, or see its status", Process(e.PID))
+}
 
 // Serving is the right to serve a network namespace, which one session has at a
 // time. It is a lock on the namespace's own file, so it can't be removed, whatever
@@ -22,7 +26,7 @@ var ErrServed = errors.New("another virt-launcher-net serves this pod already")
 type Serving struct{ file *os.File }
 
 // Serve takes the right to serve the calling thread's network namespace. The error
-// wraps [ErrServed] if it is taken. Close it.
+// is a [ServedError] if it is taken. Close it.
 func Serve() (*Serving, error) {
 	f, err := os.Open(current)
 	if err != nil {
@@ -34,7 +38,7 @@ func Serve() (*Serving, error) {
 	}
 	defer f.Close()
 	if errors.Is(err, unix.EWOULDBLOCK) {
-		return nil, fmt.Errorf("%w: %s has the lock of its network namespace: end it first, or see its status", ErrServed, holderOf(f))
+		return nil, &ServedError{holderOf(f)}
 	}
 	return nil, fmt.Errorf("lock network namespace: %w", err)
 }
@@ -42,17 +46,17 @@ func Serve() (*Serving, error) {
 // Close gives the right back.
 func (s *Serving) Close() { release(s.file) }
 
-// holderOf says which process has the lock of a file, as far as the kernel shows
-// that (proc_locks(5)): not if it is in another PID namespace.
-func holderOf(f *os.File) string {
+// holderOf is the process that has the lock of a file, as far as the kernel shows
+// that (proc_locks(5)): 0 if it is in another PID namespace.
+func holderOf(f *os.File) int {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return Process(0)
+		return 0
 	}
 	file := fmt.Sprintf("%02x:%02x:%d", unix.Major(st.Dev), unix.Minor(st.Dev), st.Ino)
 	locks, err := os.Open("/proc/locks")
 	if err != nil {
-		return Process(0)
+		return 0
 	}
 	defer locks.Close()
 	for lines := bufio.NewScanner(locks); lines.Scan(); {
@@ -62,10 +66,10 @@ func holderOf(f *os.File) string {
 			continue
 		}
 		if pid, err := strconv.Atoi(field[4]); err == nil && pid > 0 {
-			return Process(pid)
+			return pid
 		}
 	}
-	return Process(0)
+	return 0
 }
 
 // Process names a process by its number and its command.

@@ -144,7 +144,7 @@ func (s *Server) send(r *Responder, req, reply *dhcpv4.DHCPv4, out []byte) error
 	seal(out, reply, s.conn.SourceFor(r.mac), r.lease.Server)
 	err := s.conn.Write(out)
 	if errors.Is(err, unix.EMSGSIZE) {
-		return fmt.Errorf("%w: a reply of %d bytes does not pass the MTU of %s, %d: raise it (--mtu)",
+		return fmt.Errorf("%w: a reply of %d bytes does not pass the MTU of %s, %d: raise it",
 			err, len(out)-ethLen, s.conn.Name(), s.conn.MTU())
 	}
 	return err

@@ -92,11 +92,11 @@ func (v *VM) connect(ctx context.Context) error {
 		v.conn = conn
 		return nil
 	case ctx.Err() != nil:
-		return fmt.Errorf("connect to %s: no answer from libvirt: %w", v.uri, err)
+		return &ConnectError{v.uri, fmt.Errorf("no answer from libvirt: %w", err)}
 	case errors.Is(err, libvirt.ERR_SYSTEM_ERROR):
-		return fmt.Errorf("connect to %s: %w: is libvirtd running in this pod? --connect names another", v.uri, plain(err))
+		return &ConnectError{v.uri, fmt.Errorf("%w: is libvirtd running in this pod?", plain(err))}
 	}
-	return fmt.Errorf("connect to %s: %w", v.uri, plain(err))
+	return &ConnectError{v.uri, plain(err)}
 }
 
 func (v *VM) open() (*libvirt.Connect, error) {

@@ -29,3 +29,12 @@ type StopError struct {
 func (e *StopError) Error() string {
 	return fmt.Sprintf("domain %s: %s", e.Domain, e.Reason)
 }
+
+// A ConnectError is that libvirt at the URI can't be used.
+type ConnectError struct {
+	URI string
+	Err error
+}
+
+func (e *ConnectError) Error() string { return fmt.Sprintf("connect to %s: %v", e.URI, e.Err) }
+func (e *ConnectError) Unwrap() error { return e.Err }

@@ -78,7 +78,7 @@ type OtherSource struct {
 
 // Remedy is the way out.
 func (o OtherSource) Remedy() string {
-	return "give the VM's NIC the MAC " + o.Want + " (virt-launcher-net domain does), or restore, and prepare with --mac " + o.MAC
+	return "give the VM's NIC the MAC " + o.Want + " (virt-launcher-net domain does), or restore, and prepare with the MAC " + o.MAC
 }
 
 // Message is a message's type and when it came.

@@ -136,8 +136,7 @@ func planned(s state, recorded []record, plans []Plan) ([]op, []record, error) {
 			order++
 		case recorded[n].Plan.touched(s):
 			if d := differences(recorded[n].Plan, p); len(d) > 0 {
-				return nil, nil, fmt.Errorf("prepare %s: it is prepared with other options, and changing them would cut off its VM: %s; "+
-					"use the same options, or stop the VM and run restore first", name, strings.Join(d, ", "))
+				return nil, nil, &OptionsError{Interface: name, Differences: d}
 			}
 			r = recorded[n]
 		default:
@@ -160,14 +159,13 @@ func (p Plan) touched(s state) bool {
 
 // namesFree refuses to take over links that no record says are ours.
 func (p Plan) namesFree(s state) error {
-	flags := map[string]string{p.Tap.Name: "--tap-name", p.Bridge.Name: "--bridge-name", p.Bridge.Uplink: "--uplink-name"}
-	for _, name := range slices.Sorted(maps.Keys(flags)) {
+	uses := map[string]string{p.Tap.Name: "tap", p.Bridge.Name: "bridge", p.Bridge.Uplink: "uplink"}
+	for _, name := range slices.Sorted(maps.Keys(uses)) {
 		if l := s.named(name); l != nil && l.Name != name {
-			return fmt.Errorf("the name %s is taken, as another name of %s: take that from it (ip link property del dev %s altname %s) or choose another %s",
-				name, l.Name, l.Name, name, flags[name])
+			return &NameTakenError{name, uses[name], fmt.Sprintf("as another name of %s: take that from it (ip link property del dev %s altname %s)", l.Name, l.Name, name)}
 		} else if l != nil {
-			return fmt.Errorf("the name %s is taken by a link of kind %q that is not recorded in the state directory: "+
-				"delete it (ip link delete %s), choose another %s, or name the --state-dir that was used before", name, l.Kind, name, flags[name])
+			return &NameTakenError{name, uses[name], fmt.Sprintf("by a link of kind %q that is not recorded in the state directory: "+
+				"name the state directory that was used before, delete it (ip link delete %s)", l.Kind, name)}
 		}
 	}
 	return nil

@@ -211,13 +211,13 @@ func TestApplyRefuses(t *testing.T) {
 		t.Parallel()
 		pod := podtest.NewPod(t, podtest.CalicoDual)
 		pod.Pod.IP(t, "tuntap add dev tap-eth0 mode tap")
-		refused(t, pod, t.TempDir(), prepare.Options{}, "tap-eth0", "is taken", "--tap-name")
+		refused(t, pod, t.TempDir(), prepare.Options{}, "tap-eth0", "is taken", "another tap name")
 	})
 	t.Run("tap name taken as another name", func(t *testing.T) {
 		t.Parallel()
 		pod := podtest.NewPod(t, podtest.CalicoDual)
 		pod.Pod.IP(t, "link property add dev lo altname tap-eth0")
-		refused(t, pod, t.TempDir(), prepare.Options{}, "tap-eth0", "another name of lo", "altname tap-eth0", "--tap-name")
+		refused(t, pod, t.TempDir(), prepare.Options{}, "tap-eth0", "another name of lo", "altname tap-eth0", "another tap name")
 	})
 	t.Run("a macvlan on it", func(t *testing.T) {
 		t.Parallel()
@@ -260,7 +260,7 @@ func TestApplyRefuses(t *testing.T) {
 			_, err := apply(t.Context(), t.TempDir(), pod.Interface, prepare.Options{})
 			return err
 		})
-		refused(t, pod, t.TempDir(), prepare.Options{}, "placeholder", "--state-dir")
+		refused(t, pod, t.TempDir(), prepare.Options{}, "placeholder", "state directory")
 	})
 }
 

@@ -138,19 +138,18 @@ func (p Plan) tapPortOps(s state) []op {
 // bridgeOps makes the bridge that uplink and tap are to join. It has no address
 // and is silent: it must neither answer for the VM nor emit anything.
 func (p Plan) bridgeOps(s state) ([]op, error) {
-	return silentBridge(s, p.Bridge.Name, p.Bridge.MAC, p.MTU, "--bridge-name")
+	return silentBridge(s, p.Bridge.Name, p.Bridge.MAC, p.MTU, "bridge")
 }
 
-// silentBridge makes a bridge or completes one; flag names the way out if
-// something else has the name.
-func silentBridge(s state, name string, mac discover.HardwareAddr, mtu int, flag string) ([]op, error) {
+// silentBridge makes a bridge or completes one; use is what for, as in
+// [NameTakenError].
+func silentBridge(s state, name string, mac discover.HardwareAddr, mtu int, use string) ([]op, error) {
 	l := s.link(name)
 	if l == nil {
 		return []op{addBridge{name: name, mac: mac, mtu: mtu}, setAddrGenMode{name, 0, addrGenModeNone}, setUp{name, true}}, nil
 	}
 	if !isSilentBridge(*l, mac) {
-		return nil, fmt.Errorf("the name %s is taken by %s: delete that (ip link delete %s), give it another name, or choose another %s",
-			name, describe(*l), name, flag)
+		return nil, &NameTakenError{name, use, fmt.Sprintf("by %s: give that another name, delete it (ip link delete %s)", describe(*l), name)}
 	}
 	ops := silence(*l)
 	if !bytes.Equal(l.MAC, mac) {
@@ -180,7 +179,7 @@ func (p Plan) uplinkOps(s state) ([]op, error) {
 		return nil, p.uplinkGone(s)
 	}
 	if other := s.link(p.Bridge.Uplink); other != nil && other.Index != l.Index {
-		return nil, fmt.Errorf("the name %s is taken by another link: delete it or choose another --uplink-name", p.Bridge.Uplink)
+		return nil, &NameTakenError{p.Bridge.Uplink, "uplink", fmt.Sprintf("by another link: delete it (ip link delete %s)", p.Bridge.Uplink)}
 	}
 	name, up := l.Name, l.Up()
 	var ops []op
@@ -249,7 +248,7 @@ func (p Plan) placeholderOps(s state) ([]op, error) {
 		l = nil
 		s.links = slices.DeleteFunc(slices.Clone(s.links), func(l nl.Link) bool { return l.Index == p.Interface.Index })
 	}
-	ops, err := silentBridge(s, name, p.placeholderMAC(), p.Interface.MTU, "--interface")
+	ops, err := silentBridge(s, name, p.placeholderMAC(), p.Interface.MTU, "")
 	if err != nil {
 		return nil, err
 	}

@@ -80,7 +80,7 @@ func explain(err error) error {
 		return fmt.Errorf("%w: this needs the capability NET_ADMIN in the pod's network namespace "+
 			"(securityContext.capabilities.add: [NET_ADMIN])", err)
 	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EPROTONOSUPPORT):
-		return fmt.Errorf("%w: the node's kernel does not support this (CONFIG_BRIDGE, CONFIG_TUN, CONFIG_NF_TABLES_BRIDGE; --guard=off does without nftables)", err)
+		return fmt.Errorf("%w: the node's kernel does not support this (CONFIG_BRIDGE, CONFIG_TUN, CONFIG_NF_TABLES_BRIDGE; without the port guard nftables is not needed)", err)
 	}
 	return err
 }

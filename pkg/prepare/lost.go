@@ -68,8 +68,8 @@ func ReadLost(dir string) ([]*LostError, error) {
 			continue
 		}
 		if !damaged {
-			why[name] = fmt.Sprintf("there is no record of it in %s: name the --state-dir that was used then "+
-				"(with --netns it was a directory below %s of where that ran, if it was not named); if that is lost, so is what the CNI had given it: make the pod anew", dir, DefaultStateDir)
+			why[name] = fmt.Sprintf("there is no record of it in %s: name the state directory that was used then "+
+				"(if none was named, and the network namespace was, it was one below %s of where that ran); if that is lost, so is what the CNI had given it: make the pod anew", dir, DefaultStateDir)
 		}
 		out = append(out, &LostError{name, made, why[name]})
 	}

@@ -68,9 +68,14 @@ type Bridge struct {
 }
 
 // NewPlan plans how in is handed to a VM. It refuses an interface that cannot
-// be bridged, before anything is touched, and says what can be done about it.
+// be bridged, before anything is touched, and says what can be done about it: an
+// [UnusableError].
 func NewPlan(in discover.Interface, o Options) (Plan, error) {
-	if err := errors.Join(bridgeable(in), o.Validate()); err != nil {
+	var unusable error
+	if err := bridgeable(in); err != nil {
+		unusable = &UnusableError{in.Name, err}
+	}
+	if err := errors.Join(unusable, o.Validate()); err != nil {
 		return Plan{}, fmt.Errorf("plan %s: %w", in.Name, err)
 	}
 	p := Plan{
@@ -131,7 +136,7 @@ func LinkLocal(mac discover.HardwareAddr) netip.Addr {
 func bridgeable(in discover.Interface) error {
 	switch {
 	case in.Name == "lo":
-		return errors.New("it is the loopback: name the pod's interface with --interface")
+		return errors.New("it is the loopback: name the pod's interface")
 	case in.Kind == "macvlan" || in.Kind == "macvtap":
 		return fmt.Errorf("it is a %s: its parent delivers only frames for its own MAC, "+
 			"so a VM behind a bridge would get none; give the pod a veth-based network (for example the bridge CNI plugin)", in.Kind)
@@ -140,7 +145,7 @@ func bridgeable(in discover.Interface) error {
 			"so a VM with a MAC of its own can't be behind it; give the pod a veth-based network (for example the bridge CNI plugin)", in.Kind)
 	case in.Kind == "bridge":
 		return errors.New("it is a bridge, which can't be another's port; if this is the placeholder of a pod that is prepared already, " +
-			"name the --state-dir that was used then")
+			"name the state directory that was used then")
 	case !in.Ethernet:
 		return fmt.Errorf("it is a %s without Ethernet frames: a VM needs an Ethernet link "+
 			"(with netkit devices set the CNI to veth or to netkit's L2 mode)", in.Kind)
@@ -154,7 +159,7 @@ func bridgeable(in discover.Interface) error {
 			"set the CNI to veth, or netkit to L2 mode")
 	case in.Master != "":
 		return fmt.Errorf("it already is a port of the bridge or a member of the bond or VRF %s; "+
-			"take it out (ip link set %s nomaster) or name another --interface", in.Master, in.Name)
+			"take it out (ip link set %s nomaster) or name another interface", in.Master, in.Name)
 	case in.TakenBy != "":
 		return fmt.Errorf("the %s on it gets its frames, which a bridge can't get too; "+
 			"delete that link, or put it on another interface", in.TakenBy)
@@ -182,7 +187,7 @@ func (p Plan) validate() error {
 		return fmt.Errorf("MTU %d is more than %s carries, which is %d", p.MTU, p.Interface.Name, most)
 	}
 	if p.IPv6 != nil && p.MTU < minIPv6MTU {
-		return fmt.Errorf("MTU %d is too small for IPv6, which needs %d (RFC 8200): use a larger one, or give the VM no IPv6 (--ipv6=off)", p.MTU, minIPv6MTU)
+		return fmt.Errorf("MTU %d is too small for IPv6, which needs %d (RFC 8200): use a larger one, or give the VM no IPv6", p.MTU, minIPv6MTU)
 	}
 	return distinct(p.Interface.Name, p.Tap.Name, p.Bridge.Name, p.Bridge.Uplink)
 }

@@ -182,7 +182,7 @@ func TestNewPlanRefuses(t *testing.T) {
 		{"macvtap", func(in *discover.Interface, _ *Options) { in.Kind = "macvtap" }, "it is a macvtap: its parent delivers only frames for its own MAC"},
 		{"ipvlan", func(in *discover.Interface, _ *Options) { in.Kind = "ipvlan" }, "it is an ipvlan: it has its parent's MAC"},
 		{"ipvtap", func(in *discover.Interface, _ *Options) { in.Kind = "ipvtap" }, "give the pod a veth-based network"},
-		{"bridge", func(in *discover.Interface, _ *Options) { in.Kind = "bridge" }, "--state-dir"},
+		{"bridge", func(in *discover.Interface, _ *Options) { in.Kind = "bridge" }, "state directory"},
 		{"layer 3", func(in *discover.Interface, _ *Options) { in.Kind, in.Ethernet = "netkit", false }, "netkit's L2 mode"},
 		{"netkit in layer 3", func(in *discover.Interface, _ *Options) {
 			in.Kind, in.MAC, in.ARP = "netkit", make(discover.HardwareAddr, 6), false
@@ -205,7 +205,7 @@ func TestNewPlanRefuses(t *testing.T) {
 		{"two links of a name", func(_ *discover.Interface, o *Options) { o.TapName, o.BridgeName = "vm", "vm" }, "vm is used twice"},
 		{"MTU too small for IPv6", func(in *discover.Interface, o *Options) {
 			in.Addresses, o.MTU = append(in.Addresses, address("fd00:79::5/128")), 1279
-		}, "--ipv6=off"},
+		}, "give the VM no IPv6"},
 		{"negative MTU", func(_ *discover.Interface, o *Options) { o.MTU = -1 }, "MTU -1 is outside"},
 		{"negative queues", func(_ *discover.Interface, o *Options) { o.Queues = -1 }, "-1 queues"},
 		{"long name", func(_ *discover.Interface, o *Options) { o.TapName = "sixteencharacter" }, "no interface name"},

@@ -174,7 +174,7 @@ func (s *Store) makeRoom(log *slog.Logger, records []record) error {
 		}
 		if err == nil && !was.Namespace.Gone(s.namespace) {
 			return fmt.Errorf("write record %s: it is there, of the network namespace %s, which may still live: "+
-				"choose another --state-dir, or remove that file if its pod is gone", path, was.Namespace)
+				"choose another state directory, or remove that file if its pod is gone", path, was.Namespace)
 		}
 		suffix, why := ".stale", errors.New("its network namespace is gone: the pod's sandbox was made anew")
 		if err != nil {

@@ -159,7 +159,7 @@ func nfMessage(kind, flags uint16, family byte, resource uint16) []byte {
 // withoutTables adds the way out where the kernel has no tables of a family.
 func withoutTables(t table, err error) error {
 	remedy := "the node's kernel has no nftables for bridges (CONFIG_NF_TABLES_BRIDGE), which the port guard is made of: " +
-		"load the module nf_tables on the node, or do without (--guard=off)"
+		"load the module nf_tables on the node, or do without the port guard"
 	if t.family == netdevFamily {
 		remedy = "the node's kernel has no nftables for devices (CONFIG_NF_TABLES_NETDEV), by which the VM finds the gateway of this network: " +
 			"load the module nf_tables on the node"

@@ -136,7 +136,7 @@ func renew(fd int) error {
 func (t Tap) matches(l nl.Link) error {
 	switch {
 	case l.Tun == nil || !l.Tun.Tap:
-		return fmt.Errorf("the name %s is taken by a %s: delete it or choose another --tap-name", t.Name, cmp.Or(l.Kind, "physical link"))
+		return &NameTakenError{t.Name, "tap", fmt.Sprintf("by a %s: delete it (ip link delete %s)", cmp.Or(l.Kind, "physical link"), t.Name)}
 	case l.Type != unix.ARPHRD_ETHER:
 		return fmt.Errorf("the tap %s has become a link of type %d, without Ethernet frames: delete it (ip link delete %s)", t.Name, l.Type, t.Name)
 	case l.Tun.MultiQueue != (t.Queues > 1):
@@ -144,11 +144,11 @@ func (t Tap) matches(l nl.Link) error {
 		if l.Tun.MultiQueue {
 			is, want = "several queues", "one"
 		}
-		return fmt.Errorf("there is a tap %s with %s, not %s: delete it (ip link delete %s) or choose another --tap-name", t.Name, is, want, t.Name)
+		return &NameTakenError{t.Name, "tap", fmt.Sprintf("by a tap with %s, not %s: delete it (ip link delete %s)", is, want, t.Name)}
 	}
 	is, want := Owner{l.Tun.Owner, l.Tun.Group}, t.owner()
 	if want.UID < 0 && is.UID >= 0 || want.GID < 0 && is.GID >= 0 { // the kernel can't make it nobody's again
-		return fmt.Errorf("there is a tap %s of another owner, %s: delete it (ip link delete %s) or choose another --tap-name", t.Name, is, t.Name)
+		return &NameTakenError{t.Name, "tap", fmt.Sprintf("by a tap of another owner, %s: delete it (ip link delete %s)", is, t.Name)}
 	}
 	return nil
 }

@@ -13,7 +13,7 @@ func (p Plan) Warnings(restored bool) []string {
 	var out []string
 	if p.Interface.GivenBack() && !restored {
 		out = append(out, p.Interface.Name+" looks like a device of the node (host-device, SR-IOV): while it is prepared the CNI can't take it back, "+
-			"and the pod can't be deleted; restore it first (run --restore does that at its end, restore at any time)")
+			"and the pod can't be deleted; restore it before that, as at the end of what serves it")
 	}
 	for _, a := range p.Interface.Addresses {
 		if a.Prefix.Addr().Is4() && a.Flags&unix.IFA_F_PERMANENT == 0 {

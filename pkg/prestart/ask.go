@@ -38,7 +38,7 @@ func (h Hook) ask(ctx context.Context, resource string) (SessionStatus, error) {
 	conn, peer, err := statedir.Dial(ctx, path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ECONNREFUSED):
-		return SessionStatus{}, fmt.Errorf("%w on %s: start run or serve, or name their --state-dir", ErrNobodyServes, path)
+		return SessionStatus{}, fmt.Errorf("%w on %s: start a server, or name its state directory", ErrNobodyServes, path)
 	case errors.Is(err, unix.EAGAIN): // so many ask that the kernel has no more room for one
 		return SessionStatus{}, fmt.Errorf("ask %s: %w: it is stopped, frozen or busy", path, ErrNoAnswer)
 	case err != nil:
@@ -85,7 +85,7 @@ func (h Hook) talk(ctx context.Context, conn net.Conn, resource string) (Session
 	case of == "":
 		return status, errors.New("it does not say which network namespace it serves")
 	case of != headerOf(h.namespace):
-		return status, fmt.Errorf("it serves another network namespace (%s, not %s): name the --state-dir of this one", printableText(of), headerOf(h.namespace))
+		return status, fmt.Errorf("it serves another network namespace (%s, not %s): name the state directory of this one", printableText(of), headerOf(h.namespace))
 	}
 	if err := unmarshal(body, &status); err != nil {
 		return SessionStatus{}, fmt.Errorf("what it answers is damaged: %w", err)

@@ -98,7 +98,7 @@ func nobodyListens(ctx context.Context, dir string) error {
 		return nil //nolint:nilerr // then nobody does
 	}
 	conn.Close()
-	return fmt.Errorf("listen on %s: %s listens there, and serves another network namespace: choose another --state-dir",
+	return fmt.Errorf("listen on %s: %s listens there, and serves another network namespace: choose another state directory",
 		filepath.Join(dir, controlSocket), statedir.Process(int(peer.Pid)))
 }
 

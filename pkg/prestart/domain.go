@@ -42,7 +42,9 @@ func (h Hook) NICs(ctx context.Context) (nics []domain.NIC, err error) {
 	if err := h.Validate(); err != nil {
 		return nil, err
 	}
-	h = h.withDefaults()
+	if h, err = h.located(); err != nil {
+		return nil, err
+	}
 	err = in(h.Netns, func() error {
 		plans, err := h.preparedOrPlanned(ctx)
 		nics = h.nics(plans)

@@ -21,9 +21,32 @@ var (
 	ErrSessionClosed = errors.New("the session is closed")
 )
 
-// timeoutError is that [Hook.Timeout] is over. It is [context.DeadlineExceeded].
-type timeoutError time.Duration
+// TimeoutError is that [Hook.Timeout] is over. It is [context.DeadlineExceeded].
+type TimeoutError struct{ After time.Duration }
 
-func (e timeoutError) Error() string        { return fmt.Sprintf("timed out after %s", time.Duration(e)) }
-func (e timeoutError) Is(target error) bool { return target == context.DeadlineExceeded }
-func (e timeoutError) Timeout() bool        { return true }
+func (e *TimeoutError) Error() string { return fmt.Sprintf("timed out after %s", e.After) }
+
+// Is tells that e is [context.DeadlineExceeded].
+func (e *TimeoutError) Is(target error) bool { return target == context.DeadlineExceeded }
+
+// Timeout tells that e is one, as [net.Error] does.
+func (e *TimeoutError) Timeout() bool { return true }
+
+// ServedError is that another process serves the pod already.
+type ServedError struct {
+	PID int // 0: it is in another container, which hides its number
+	Err error
+}
+
+func (e *ServedError) Error() string { return e.Err.Error() }
+func (e *ServedError) Unwrap() error { return e.Err }
+
+// CheckError is that a guest would not get its network, as [Hook.Run] found. With
+// [Hook.SkipCheck] it does not look.
+type CheckError struct {
+	Interface string
+	Err       error
+}
+
+func (e *CheckError) Error() string { return fmt.Sprintf("check %s: %v", e.Interface, e.Err) }
+func (e *CheckError) Unwrap() error { return e.Err }

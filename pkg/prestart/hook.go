@@ -115,7 +115,7 @@ func (h Hook) waiting(ctx context.Context) (context.Context, context.CancelFunc)
 	if h.Timeout <= 0 {
 		return context.WithCancel(ctx)
 	}
-	return context.WithTimeoutCause(ctx, h.Timeout, timeoutError(h.Timeout))
+	return context.WithTimeoutCause(ctx, h.Timeout, &TimeoutError{h.Timeout})
 }
 
 func (h Hook) discover(ctx context.Context, recorded []prepare.Plan) (discover.Pod, error) {

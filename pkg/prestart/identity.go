@@ -29,14 +29,14 @@ func (h Hook) warnOfUnknown(pod discover.Pod) {
 	}
 	var unknown, give []string
 	if hostname {
-		unknown, give = append(unknown, "hostname"), append(give, "--hostname")
+		unknown, give = append(unknown, "hostname"), append(give, "a hostname")
 	}
 	if dns {
-		unknown, give = append(unknown, "DNS"), append(give, "--resolv-conf or --dns")
+		unknown, give = append(unknown, "DNS"), append(give, "a resolv.conf or DNS servers")
 	}
 	if len(unknown) == 0 {
 		return
 	}
-	h.Log.Warn("the VM is not told what is not known of the pod: give it by the flags", "what", strings.Join(unknown, " and "),
-		"flags", strings.Join(give, ", "), "why", pod.DNS.Unknown)
+	h.Log.Warn("the VM is not told what is not known of the pod", "what", strings.Join(unknown, " and "),
+		"give", strings.Join(give, ", and "), "why", pod.DNS.Unknown)
 }

@@ -33,7 +33,7 @@ func TestRefusedInterfaces(t *testing.T) {
 		{
 			"bridge",
 			[]string{"link add net0 type bridge"},
-			[]string{"it is a bridge", "--state-dir"},
+			[]string{"it is a bridge", "state directory"},
 		},
 		{
 			"layer 3",
@@ -48,7 +48,7 @@ func TestRefusedInterfaces(t *testing.T) {
 		{
 			"loopback",
 			[]string{"link add net0 type veth peer name peer"},
-			[]string{"it is the loopback", "--interface"},
+			[]string{"it is the loopback", "name the pod's interface"},
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -134,6 +134,9 @@ func (h Hook) Serve(ctx context.Context) (*Session, error) {
 // who else serves it, or listens in its state directory.
 func (h Hook) serveAlone(ctx context.Context) (*statedir.Serving, error) {
 	serving, err := statedir.Serve()
+	if served, ok := errors.AsType[*statedir.ServedError](err); ok {
+		err = &ServedError{served.PID, err}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -243,7 +246,7 @@ func (s *Session) check(ctx context.Context, p prepare.Plan) error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("check %s: %w (--no-check starts without this proof)", p.Interface.Name, err)
+		return &CheckError{p.Interface.Name, err}
 	}
 	s.hook.Log.Info("a guest would get its network", "interface", p.Interface.Name,
 		"offered", report.Address, "offered6", report.Address6, "gateway", report.Gateway, "router6", report.Router6, "note", report.Note)

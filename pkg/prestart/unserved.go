@@ -29,7 +29,7 @@ func (h Hook) askServer(ctx context.Context) (SessionStatus, error) {
 // what went wrong on the server's side.
 func whyUnserved(err error, session SessionStatus, askErr error, p prepare.Plan, start time.Time) error {
 	if errors.Is(askErr, ErrNobodyServes) {
-		return fmt.Errorf("%w: %w: start virt-launcher-net run or serve, with the same --state-dir", err, ErrNobodyServes)
+		return fmt.Errorf("%w: %w: start a server, with the same state directory", err, ErrNobodyServes)
 	}
 	name := p.Interface.Name
 	for _, failure := range []journal.Failure{session.Leases[name].LastError, session.Leases6[name].LastError, session.Routers[name].LastError} {

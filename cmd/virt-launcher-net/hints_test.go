@@ -1,0 +1,74 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
+)
+
+// The library is used by programs with other flags than ours: no text of it names
+// one. What the way out is called here, hints say.
+func TestLibraryNamesNoFlags(t *testing.T) {
+	t.Parallel()
+	flag := regexp.MustCompile(`--[a-z]`)
+	files := token.NewFileSet()
+	for _, dir := range []string{"../../pkg", "../../internal"} {
+		err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+			if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") || strings.Contains(path, "podtest") {
+				return err
+			}
+			file, err := parser.ParseFile(files, path, nil, 0)
+			if err != nil {
+				return err
+			}
+			ast.Inspect(file, func(n ast.Node) bool {
+				text, ok := n.(*ast.BasicLit)
+				if ok && text.Kind == token.STRING && flag.MatchString(text.Value) && text.Value != `"--net"` { // Cloud Hypervisor's
+					t.Errorf("%s names a flag: %s", files.Position(text.Pos()), text.Value)
+				}
+				return true
+			})
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Errors that a flag may mend are told with it, however deep they are.
+func TestHints(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		err  error
+		want string
+	}{
+		{&prestart.TimeoutError{After: time.Second}, "timed out after 1s (--timeout waits longer)"},
+		{&discover.NotFoundError{Interface: "eth7"}, "--interface"},
+		{&prepare.UnusableError{Interface: "lo", Why: errors.New("it is the loopback")}, "--interface"},
+		{&prepare.NameTakenError{Name: "vm", For: "tap"}, "--tap-name"},
+		{&prepare.LostError{Interface: "eth0"}, "--state-dir"},
+		{prestart.ErrNotPrepared, "--state-dir"},
+		{prestart.ErrNobodyServes, "--state-dir"},
+		{&prestart.CheckError{Interface: "eth0", Err: errors.New("no answer")}, "--no-check"},
+		{context.DeadlineExceeded, ""},
+	} {
+		text := withHints(fmt.Errorf("run: %w", errors.Join(errors.New("first"), c.err)))
+		if !strings.Contains(text, c.want) || strings.Contains(text, "\n") || (c.want == "") == strings.Contains(text, "--") {
+			t.Errorf("%q, want %q", text, c.want)
+		}
+	}
+}

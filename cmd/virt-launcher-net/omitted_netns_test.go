@@ -28,12 +28,12 @@ func TestOmittedIsSaid(t *testing.T) {
 		"route add blackhole 198.51.100.0/24")
 	dir, common := t.TempDir(), podArgs(t, pod)
 	resolv := filepath.Join(dir, "resolv.conf")
-	if err := os.WriteFile(resolv, []byte("nameserver 127.0.0.53\nnameserver 10.96.0.10\nsearch ok.example b*d.example\n"), 0o600); err != nil {
+	if err := os.WriteFile(resolv, []byte("nameserver 239.0.0.53\nnameserver 10.96.0.10\nsearch ok.example b*d.example\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	things := []string{
 		"address 10.22.0.8/24", "address fd00:10:22::8/64", "a setting of route 172.16.0.0/12", "route 172.31.0.0/16",
-		"route fd00:99::/64", "route blackhole 198.51.100.0/24", "DNS server 127.0.0.53", `search domain "b*d.example"`,
+		"route fd00:99::/64", "route blackhole 198.51.100.0/24", "DNS server 239.0.0.53", `search domain "b*d.example"`,
 	}
 	isSaid := func(who string, omitted []discover.Omission) {
 		t.Helper()

@@ -34,7 +34,6 @@ func resolveGateways(ctx context.Context, conn *nl.Conn, interfaces []Interface,
 		}
 		if err != nil {
 			o.Log.Warn("the IPv6 gateway does not answer, so the VM gets no IPv6 routes", "interface", in.Name, "gateway", gateway, "error", err)
-			interfaces[i].Omitted = append(in.Omitted, Omission{"IPv6 routes via " + gateway.String(), "this gateway does not answer, and its MAC must be known"})
 			continue
 		}
 		interfaces[i].Gateway6 = &Neighbor{Address: gateway, MAC: mac}

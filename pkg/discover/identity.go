@@ -29,12 +29,11 @@ func readIdentity(ctx context.Context, o Options) (id identity, err error) {
 	if err != nil {
 		return id, err
 	}
-	own, err := openProcess(os.Getpid())
+	own, err := isOwn(netns)
 	if err != nil {
 		return id, err
 	}
-	defer own.close()
-	if own.isIn("net", netns) {
+	if own {
 		id, err = ownIdentity(o)
 	} else {
 		id = podIdentity(ctx, o, netns)

@@ -159,12 +159,11 @@ func (i Interface) HasAddress() bool {
 	})
 }
 
-// addressed reports whether the VM is given an address here; else it is on the
-// link as on any other, and the CNI of such a network has no IPAM.
-func (i Interface) addressed() bool {
-	_, has4 := i.IPv4()
-	_, has6 := i.IPv6()
-	return has4 || has6
+// Addressed reports whether the CNI gave the interface an address that other hosts
+// use, be it of no use now, such as a duplicate. Else the network has no IPAM, and a
+// VM is on it as any other host.
+func (i Interface) Addressed() bool {
+	return slices.ContainsFunc(i.Addresses, func(a Address) bool { return a.Global() && !a.FromRouter() })
 }
 
 // GivenBack reports whether the interface looks like a device that a CNI plugin
@@ -185,18 +184,26 @@ func (i Interface) IPv4() (p netip.Prefix, ok bool) {
 }
 
 // IPv6 returns the pod's IPv6 address: of the global ones that the CNI gave and
-// that are good to use the first that it added, which is the one that Kubernetes
-// knows. The kernel lists the newest first (ipv6_link_dev_addr,
-// net/ipv6/addrconf.c). One with an end counts only if there is no other. ok is
-// false if there is none.
+// that can be used the first that it added, which is the one that Kubernetes knows.
+// The kernel lists the newest first (ipv6_link_dev_addr, net/ipv6/addrconf.c). One
+// with an end counts only if there is no other, a deprecated one if there is no
+// other at all. ok is false if there is none.
 func (i Interface) IPv6() (p netip.Prefix, ok bool) {
-	permanent := false
+	best := 0
 	for _, a := range i.Addresses {
-		if !a.isIPv6() || a.FromRouter() || a.Flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED|unix.IFA_F_DEPRECATED) != 0 {
+		if !a.isIPv6() || a.FromRouter() || a.Flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED) != 0 {
 			continue
 		}
-		if lasts := a.Flags&unix.IFA_F_PERMANENT != 0; lasts || !permanent {
-			p, ok, permanent = a.Prefix, true, lasts
+		rank := 1
+		switch {
+		case a.Flags&unix.IFA_F_DEPRECATED != 0:
+		case a.Flags&unix.IFA_F_PERMANENT == 0:
+			rank = 2
+		default:
+			rank = 3
+		}
+		if rank >= best {
+			p, ok, best = a.Prefix, true, rank
 		}
 	}
 	return p, ok

@@ -53,7 +53,7 @@ func (i Interface) addressOmitted(a Address) string {
 	switch {
 	case a.Prefix == first, a.Prefix.Addr().Is6() && a.Prefix.Addr().IsLinkLocalUnicast():
 		return ""
-	case a.FromRouter() && !i.addressed(): // the VM hears the router itself
+	case a.FromRouter() && !i.Addressed(): // the VM hears the router itself
 		return ""
 	case a.FromRouter():
 		return "the kernel made it of a router's advertisement, the CNI did not give it"
@@ -77,7 +77,7 @@ func (i Interface) routeOmitted(r Route) string {
 	switch to := r.Destination.Addr(); {
 	case r.Protocol == unix.RTPROT_KERNEL && (r.Type != unix.RTN_UNICAST || to.IsLinkLocalUnicast() && to.Is6()), to.IsMulticast() && to.Is6():
 		return ""
-	case i.routerMade(r) && !i.addressed():
+	case i.routerMade(r) && !i.Addressed():
 		return ""
 	case i.routerMade(r):
 		return "the kernel made it of a router's advertisement, the CNI did not give it"

@@ -70,6 +70,9 @@ func ReadPod(ctx context.Context, o Options) (Pod, error) {
 	if err != nil {
 		return Pod{}, err
 	}
+	for _, in := range interfaces {
+		in.sayRouterMade(o)
+	}
 	id, err := readIdentity(ctx, o)
 	if err != nil {
 		return Pod{}, err
@@ -81,6 +84,16 @@ func ReadPod(ctx context.Context, o Options) (Pod, error) {
 		o.Log.Info("DHCP can't tell the options in resolv.conf", "options", id.dns.Options)
 	}
 	return Pod{Hostname: id.hostname, DNS: id.dns, Interfaces: interfaces}, nil
+}
+
+// sayRouterMade tells that addresses of an interface do not count.
+func (i Interface) sayRouterMade(o Options) {
+	for _, a := range i.Addresses {
+		if a.FromRouter() && !i.Addressed() && !isRecorded(i, o) {
+			o.Log.Info("the kernel made the address of a router's advertisement, and the CNI gave none: the network is taken for one without IPAM",
+				"interface", i.Name, "address", a.Prefix)
+		}
+	}
 }
 
 // ReadInterfaces reads all interfaces there are now, waiting for nothing.

@@ -196,7 +196,8 @@ func TestSeveralIPv6Addresses(t *testing.T) {
 	ns := podtest.New(t)
 	ns.IP(t, "link add eth0 type veth peer name peer", "link set peer up", "link set eth0 up")
 	for _, c := range []struct{ add, want string }{
-		{"2001:db8:1::7/64 dev eth0 nodad valid_lft 600 preferred_lft 300", "2001:db8:1::7/64"}, // as from a router's prefix
+		{"fd00::6/64 dev eth0 nodad preferred_lft 0", "fd00::6/64"}, // deprecated, but the pod's
+		{"2001:db8:1::7/64 dev eth0 nodad valid_lft 600 preferred_lft 300", "2001:db8:1::7/64"},
 		{"fd00::7/64 dev eth0 nodad", "fd00::7/64"},
 		{"2001:db8::7/64 dev eth0 nodad", "fd00::7/64"},
 		{"2001:db8:2::7/64 dev eth0 nodad valid_lft 600 preferred_lft 300", "fd00::7/64"},

@@ -55,6 +55,30 @@ func threadNetns() (id [2]uint64, err error) {
 	return [2]uint64{st.Dev, st.Ino}, nil
 }
 
+// isOwn reports whether a network namespace, the calling thread's, is this process's:
+// whether all of its threads are there. Which one was there first can't be told, since
+// the calling thread may be the process's main one.
+func isOwn(netns [2]uint64) (bool, error) {
+	threads, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		return false, fmt.Errorf("list threads: %w", err)
+	}
+	for _, t := range threads {
+		var st unix.Stat_t
+		err := unix.Stat("/proc/self/task/"+t.Name()+"/ns/net", &st)
+		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) { // it has ended
+			continue
+		}
+		if err != nil {
+			return false, fmt.Errorf("identify network namespace of thread %s: %w", t.Name(), err)
+		}
+		if netns != [2]uint64{st.Dev, st.Ino} {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
 // foreign are namespaces by their kind that are not the pod's: this process's own
 // and those of the first process, which may be the node's.
 type foreign map[string][][2]uint64

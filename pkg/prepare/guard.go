@@ -40,7 +40,7 @@ func (p Plan) guard() table {
 		}},
 	}
 	// A network without IPAM: the VM may have any address, but one MAC.
-	if _, hasIPv6 := p.Interface.IPv6(); len(p.ipv4()) == 0 && !hasIPv6 {
+	if !p.Interface.Addressed() {
 		g.chains = append([]chain{{name: guardOnlyChain, hook: "prerouting", rules: []rule{
 			ruleOf(iif(tap), etherSource("!=", p.MAC), drop()),
 		}}}, pod...)

@@ -117,6 +117,51 @@ func TestNetworkWithoutIPAM(t *testing.T) {
 	}
 }
 
+// A network whose one address is a duplicate has IPAM nevertheless: the VM does not
+// take what address it likes.
+func TestDuplicateAddressIsGuarded(t *testing.T) {
+	t.Parallel()
+	pod := withNetwork(t)
+	pod.Node.IP(t, "addr add fd77::9/64 dev plain0 nodad")
+	pod.Pod.IP(t, "addr add fd77::9/64 dev net1")
+	if err := podtest.WaitSettled(t.Context(), pod.Pod); err == nil {
+		t.Fatal("the address is no duplicate")
+	}
+	h := newHook(t, pod)
+	h.Interfaces, h.SkipCheck = []string{"eth0", "net1"}, true
+	log := logged(&h)
+	network := run(t, h).Networks()[1]
+	guest := podtest.NewGuest(t, pod.Pod, network.Tap, []byte(network.MAC))
+	guest.IP(t, "addr add 10.77.0.9/24 dev eth0")
+	if out, err := guest.Output(t.Context(), "ping", "-c1", "-W1", "10.77.0.1"); err == nil {
+		t.Errorf("the guest has an address of its choice:\n%s", out)
+	}
+	if !strings.Contains(log.String(), "fd77::9/64") || !strings.Contains(log.String(), "it is a duplicate") {
+		t.Errorf("log:\n%s", log)
+	}
+}
+
+// A pod on a node without IPv6 has its IPv4 handed on, and back.
+func TestPodWithIPv6SwitchedOff(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.KindnetDual)
+	for _, of := range []string{"all", "default", "eth0"} {
+		if err := pod.Pod.Sysctl("net/ipv6/conf/"+of+"/disable_ipv6", "1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := podtest.TakeSnapshot(t, pod.Pod)
+	h := newHook(t, pod)
+	session := run(t, h)
+	network := session.Networks()[0]
+	guest := podtest.NewGuest(t, pod.Pod, network.Tap, []byte(network.MAC))
+	if lease, err := guest.Udhcpc(t.Context()); err != nil || lease["ip"] != pod.IP.Addr().String() {
+		t.Fatalf("lease %v, error %v", lease, err)
+	}
+	guest.Run(t, "ping", "-c1", "-W3", podtest.OutsideIP.String())
+	restored(t, pod, h, session, before)
+}
+
 // A pod that the CNI plugin sbr has moved the routes of is as any other for its VM.
 func TestSourceBasedRouting(t *testing.T) {
 	t.Parallel()

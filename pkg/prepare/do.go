@@ -114,6 +114,10 @@ func (o addTap) do(k *kernel) error {
 	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
 		return err
 	}
+	// By its MAC it is known as ours (ours.go), from the moment on that it stays.
+	if err := setHardwareAddr(fd, o.tap.MAC); err != nil {
+		return fmt.Errorf("set MAC: %w", err)
+	}
 	if err := o.tap.keep(fd); err != nil {
 		return err
 	}

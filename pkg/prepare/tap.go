@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 )
 
 // ErrTapMissing is that there is no such tap, and what helps.
@@ -206,6 +208,20 @@ func (o keepTap) do(*kernel) error {
 		return ctlErr
 	}
 	return err
+}
+
+// setHardwareAddr sets the MAC of the tap at fd (struct ifreq, linux/if.h).
+func setHardwareAddr(fd int, mac discover.HardwareAddr) error {
+	req := struct {
+		_      [unix.IFNAMSIZ]byte
+		family uint16
+		mac    [22]byte
+	}{family: unix.ARPHRD_ETHER}
+	copy(req.mac[:], mac)
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCSIFHWADDR, uintptr(unsafe.Pointer(&req))); errno != 0 {
+		return errno
+	}
+	return nil
 }
 
 // keep sets the owner of the tap at fd, and has the tap stay once fd is closed.

@@ -94,6 +94,7 @@ func TestTapWasUsed(t *testing.T) {
 			}
 			untilFree(t, h)
 			session = run(t, h)
+			untilFree(t, h)
 			if _, err := h.Check(t.Context()); err != nil {
 				t.Errorf("check: %v", err)
 			}
@@ -101,14 +102,21 @@ func TestTapWasUsed(t *testing.T) {
 				t.Errorf("afterwards the tap is\n%s", out)
 			}
 			if c.queues < 2 {
-				guest := podtest.NewGuest(t, pod.Pod, "tap-eth0", pod.MAC)
+				guest, err := podtest.StartGuest(t.Context(), pod.Pod, "tap-eth0", pod.MAC)
+				if err != nil {
+					t.Fatal(err)
+				}
 				if lease, err := guest.Udhcpc(t.Context()); err != nil || lease["ip"] != pod.IP.Addr().String() {
 					t.Errorf("the next guest: %v, %v", lease, err)
+				}
+				if err := guest.Close(); err != nil {
+					t.Fatal(err)
 				}
 			}
 			if err := session.Close(t.Context()); err != nil {
 				t.Fatal(err)
 			}
+			untilFree(t, h)
 			if _, err := h.Restore(t.Context()); err != nil {
 				t.Fatal(err)
 			}

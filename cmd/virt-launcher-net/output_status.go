@@ -66,6 +66,11 @@ func (v statusView) writeText(w io.Writer) {
 		if i.GuardError != "" {
 			fmt.Fprintf(w, "guard\t%s\n", i.GuardError)
 		}
+		filter := "on"
+		if !i.ChecksumFilter {
+			filter = "off: " + i.ChecksumFilterReason
+		}
+		fmt.Fprintf(w, "checksum filter\t%s\n", filter)
 	}
 }
 

@@ -125,6 +125,7 @@ func (c confined) start(caps []string, args ...string) (process *os.Process, end
 // What each verb needs; docs/operations.md says the same.
 func TestLeastPrivilege(t *testing.T) {
 	admin, raw, both := []string{"net_admin"}, []string{"net_raw"}, []string{"net_admin", "net_raw"}
+	filter := []string{"net_admin", "bpf", "perfmon"}
 	for _, user := range []string{"0", "1000"} {
 		t.Run("uid "+user, func(t *testing.T) {
 			t.Parallel()
@@ -150,6 +151,20 @@ func TestLeastPrivilege(t *testing.T) {
 				t.Errorf("status says %s", out)
 			}
 			end()
+			if out := c.must(nil, "status"); !strings.Contains(out, "off: it is not loaded: prepare needs the capabilities BPF and PERFMON") {
+				t.Errorf("status says %s", out)
+			}
+			if out := c.must(admin, "prepare"); strings.Count(out, "no checksum filter") != 1 || strings.Contains(out, "msg=prepared") {
+				t.Errorf("prepare without BPF says %s", out)
+			}
+			for _, want := range []string{"msg=prepared", ""} {
+				if out := c.must(filter, "prepare"); strings.Contains(out, "no checksum filter") || strings.Contains(out, "msg=prepared") != (want != "") {
+					t.Errorf("prepare with BPF says %s", out)
+				}
+			}
+			if out := c.must(nil, "status", "-o", "json"); !strings.Contains(out, `"checksumFilter": true`) {
+				t.Errorf("status says %s", out)
+			}
 			c.must(admin, "restore")
 			if d := podtest.Diff(before, podtest.TakeSnapshot(t, c.pod.Pod)); d != "" {
 				t.Errorf("after restore:\n%s", d)

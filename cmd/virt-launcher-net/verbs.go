@@ -68,7 +68,8 @@ func (p *program) prepareCommand() *cobra.Command {
 and leave the pod's MAC and address free for the VM. All or nothing; done
 already, it changes nothing. Print the NICs, and leave them in --output-dir for
 libvirt, QEMU, Cloud Hypervisor and Firecracker. Needs NET_ADMIN, /dev/net/tun
-and a writable --state-dir.
+and a writable --state-dir; the checksum filter, a part of the port guard, BPF
+and PERFMON.
 
 ` + perInterfaceHelp,
 		Example: example("prepare", "prepare -i eth0 -i net1 --tap-owner 107:107 -o json",

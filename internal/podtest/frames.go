@@ -51,6 +51,17 @@ func parsePCAP(b []byte) ([][]byte, error) {
 // SendFrames sends whole Ethernet frames out of an interface of the namespace,
 // as they are.
 func SendFrames(ns *NS, iface string, frames ...[]byte) error {
+	return sendFrames(ns, iface, false, frames)
+}
+
+// SendAsking sends a whole Ethernet frame with a request out of an interface of
+// the namespace.
+func SendAsking(ns *NS, iface string, r Request, frame []byte) error {
+	const header = 10 // sizeof(struct virtio_net_hdr)
+	return sendFrames(ns, iface, true, [][]byte{append(r.header(header), frame...)})
+}
+
+func sendFrames(ns *NS, iface string, asking bool, frames [][]byte) error {
 	return ns.Do(func() error {
 		link, err := net.InterfaceByName(iface)
 		if err != nil {
@@ -61,6 +72,11 @@ func SendFrames(ns *NS, iface string, frames ...[]byte) error {
 			return os.NewSyscallError("socket", err)
 		}
 		defer unix.Close(fd)
+		if asking {
+			if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_VNET_HDR, 1); err != nil {
+				return os.NewSyscallError("setsockopt PACKET_VNET_HDR", err)
+			}
+		}
 		for _, frame := range frames {
 			if err := unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: link.Index}); err != nil {
 				return fmt.Errorf("send frame on %s: %w", iface, err)

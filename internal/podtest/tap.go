@@ -1,6 +1,7 @@
 package podtest
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -156,6 +157,33 @@ func (t *Tap) Write(frame []byte) (int, error) {
 	copy(buf[vnetHeaderLen:], frame)
 	n, err := t.file.Write(buf)
 	return max(n-vnetHeaderLen, 0), err
+}
+
+// Request is what a virtio header asks for (struct virtio_net_hdr,
+// linux/virtio_net.h).
+type Request struct {
+	Checksum      bool   // VIRTIO_NET_HDR_F_NEEDS_CSUM
+	Start, Offset uint16 // where the sum begins, and where in what it covers it is written
+	GSO           uint8  // VIRTIO_NET_HDR_GSO_TCPV4, …; 0: the frame is one segment
+	HeaderLen     uint16 // of a frame that is to be segmented
+	Size          uint16 // of its segments
+}
+
+// Ask sends one Ethernet frame with a request.
+func (t *Tap) Ask(r Request, frame []byte) error {
+	_, err := t.file.Write(append(r.header(vnetHeaderLen), frame...))
+	return err
+}
+
+func (r Request) header(length int) []byte {
+	h := []byte{0, r.GSO}
+	if r.Checksum {
+		h[0] = 1
+	}
+	for _, word := range []uint16{r.HeaderLen, r.Size, r.Start, r.Offset} {
+		h = binary.NativeEndian.AppendUint16(h, word)
+	}
+	return append(h, make([]byte, length-len(h))...)
 }
 
 // SetReadDeadline ends pending and future reads at the given time; zero: never.

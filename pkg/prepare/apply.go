@@ -71,6 +71,9 @@ func Apply(ctx context.Context, log *slog.Logger, store *Store, plans ...Plan) e
 	if len(before.stuck) > 0 {
 		log.Warn("can't turn off sysctls: the pod's iptables rules may see the VM's frames", "sysctls", before.stuck)
 	}
+	for _, p := range plans {
+		p.warnUnfiltered(log, before)
+	}
 	if len(ops) == 0 {
 		log.Debug("the network is prepared already")
 		if err := store.mark(records, true); err != nil { // an older program's, or one of a process that was killed just before it

@@ -51,7 +51,7 @@ func (p Plan) applySteps(s state) (st steps, err error) {
 	if err != nil {
 		return st, err
 	}
-	st[makeStep] = slices.Concat(p.guardOps(s), tap, bridge, p.answersOps(s), p.tapPortOps(s))
+	st[makeStep] = slices.Concat(p.guardOps(s), tap, p.checksumOps(s), bridge, p.answersOps(s), p.tapPortOps(s))
 	uplink, err := p.uplinkOps(s)
 	if err != nil {
 		return st, err

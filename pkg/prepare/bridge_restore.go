@@ -81,6 +81,9 @@ func (p Plan) dropTap(s state, l nl.Link) op {
 		setMTU{l.Name, 1500, l.MTU},
 		setAddrGenMode{l.Name, 0, max(0, l.AddrGenMode)},
 	}
+	if s.filtered[l.Index] {
+		rebuild = append(rebuild, addChecksumFilter{l.Name})
+	}
 	if m := s.master(l); m != "" {
 		rebuild = append(rebuild, setMaster{l.Name, "", m})
 	}

@@ -119,8 +119,9 @@ func (p Plan) applied() state {
 		2:  {Name: p.Bridge.Uplink},
 		12: {Name: p.Interface.Name, Addresses: p.placeholderAddresses()},
 	}
-	s.tables = map[tableID]tableNow{}
+	s.tables, s.filtered = map[tableID]tableNow{}, map[int]bool{}
 	if p.Guard {
+		s.filtered[tap.Index] = true
 		s.tables[p.guard().id()] = made(p.guard(), s.index)
 	}
 	if len(p.answers().chains) > 0 {

@@ -23,6 +23,8 @@ type state struct {
 	tables     map[tableID]tableNow       // nftables' tables of ours
 	knobs      map[string]string          // br_netfilter's switches that we may change: name to value
 	stuck      []string                   // those that are on and that we may not change
+	filtered   map[int]bool               // whether a tap has its checksum filter, by index
+	unfiltered error                      // why none can be had
 }
 
 // readState reads the namespace of the calling thread.
@@ -47,6 +49,10 @@ func readState() (state, error) {
 	if s.tables, err = readTables(); err != nil {
 		return state{}, err
 	}
+	if s.filtered, err = readChecksumFilters(conn, s.links); err != nil {
+		return state{}, err
+	}
+	s.unfiltered = canFilter()
 	s.knobs, s.stuck, err = readKnobs()
 	return s, err
 }

@@ -45,6 +45,10 @@ type InterfaceStatus struct {
 	// Counters are the port guard's; GuardError says why there are none.
 	Counters   []prepare.GuardCounter `json:"guardCounters,omitempty"`
 	GuardError string                 `json:"guardError,omitempty"`
+	// ChecksumFilter is whether the kernel has it at the tap; if not,
+	// ChecksumFilterReason says why.
+	ChecksumFilter       bool   `json:"checksumFilter"`
+	ChecksumFilterReason string `json:"checksumFilterReason,omitempty"`
 }
 
 // LinkStatus is one link of a prepared interface as the kernel has it now.
@@ -95,6 +99,9 @@ func (h Hook) Status(ctx context.Context) (Status, error) {
 			i.Counters, err = p.GuardCounters()
 			if err != nil { // the rest can be told without privileges
 				i.GuardError = err.Error()
+			}
+			if i.ChecksumFilter, i.ChecksumFilterReason, err = p.ChecksumFilter(); err != nil {
+				return err
 			}
 			status.Interfaces = append(status.Interfaces, i)
 		}

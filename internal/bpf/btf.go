@@ -1,0 +1,229 @@
+package bpf
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// KernelTypes is where the kernel describes its types
+// (Documentation/bpf/btf.rst).
+const KernelTypes = "/sys/kernel/btf/vmlinux"
+
+// maxTypes is more than any kernel has.
+const maxTypes = 256 << 20
+
+// Field is where a field is in a struct.
+type Field struct {
+	Offset int // in bytes
+	Shift  int // of a bit field: how many bits are below it, in its byte
+	Bits   int // of a bit field; 0: it is none
+}
+
+// Fields finds fields of a struct of the running kernel. They may be in structs
+// and unions without a name within it.
+func Fields(structure string, names ...string) (map[string]Field, error) {
+	raw, err := mapFile(KernelTypes)
+	if err != nil {
+		return nil, fmt.Errorf("read the kernel's types: %w", err)
+	}
+	defer unix.Munmap(raw)
+	fields, err := fieldsOf(raw, structure, names)
+	if err != nil {
+		return nil, fmt.Errorf("read the kernel's types: %w", err)
+	}
+	return fields, nil
+}
+
+// mapFile reads a file of some megabytes into memory that is free as soon as it is
+// unmapped.
+func mapFile(path string) ([]byte, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return nil, err
+	}
+	size := int(info.Size())
+	if size <= 0 || size > maxTypes {
+		return nil, fmt.Errorf("%s has %d bytes", path, size)
+	}
+	raw, err := unix.Mmap(int(file.Fd()), 0, size, unix.PROT_READ, unix.MAP_PRIVATE|unix.MAP_POPULATE)
+	if err == nil {
+		return raw, nil
+	}
+	// That needs Linux 6.16.
+	raw, err = unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	if err != nil {
+		return nil, os.NewSyscallError("mmap", err)
+	}
+	if _, err := io.ReadFull(file, raw); err != nil {
+		return nil, errors.Join(err, unix.Munmap(raw))
+	}
+	return raw, nil
+}
+
+// Kinds of types (linux/btf.h).
+const (
+	kindInt       = 1
+	kindArray     = 3
+	kindStruct    = 4
+	kindUnion     = 5
+	kindEnum      = 6
+	kindFuncProto = 13
+	kindVar       = 14
+	kindDataSec   = 15
+	kindDeclTag   = 17
+	kindEnum64    = 19
+	kindLast      = kindEnum64
+)
+
+var errCut = errors.New("BTF is cut off")
+
+// types is a section of types. That of the kernel has 100,000 of them, so they
+// are only skipped through.
+type types struct {
+	raw     []byte
+	strings []byte
+	starts  []uint32 // of each type, by its number; 0 is void
+}
+
+// fieldsOf is Fields in raw BTF.
+func fieldsOf(raw []byte, structure string, names []string) (map[string]Field, error) {
+	const header = 24 // struct btf_header
+	if len(raw) < header || binary.NativeEndian.Uint16(raw) != 0xeb9f {
+		return nil, errors.New("it is no BTF")
+	}
+	word := func(at int) uint64 { return uint64(binary.NativeEndian.Uint32(raw[at:])) }
+	section := func(at int) ([]byte, error) {
+		from := word(4) + word(at)
+		to := from + word(at+4)
+		if to > uint64(len(raw)) {
+			return nil, errCut
+		}
+		return raw[from:to], nil
+	}
+	var t types
+	var err error
+	if t.raw, err = section(8); err != nil {
+		return nil, err
+	}
+	if t.strings, err = section(16); err != nil {
+		return nil, err
+	}
+	number, err := t.index(structure)
+	if err != nil {
+		return nil, err
+	}
+	found := map[string]Field{}
+	if err := t.members(number, 0, 0, found); err != nil {
+		return nil, err
+	}
+	wanted := map[string]Field{}
+	for _, name := range names {
+		field, ok := found[name]
+		if !ok {
+			return nil, fmt.Errorf("struct %s has no %s", structure, name)
+		}
+		wanted[name] = field
+	}
+	return wanted, nil
+}
+
+// index finds where each type starts, and the number of the struct of that name.
+func (t *types) index(structure string) (number uint32, err error) {
+	t.starts = append(make([]uint32, 0, len(t.raw)/32), 0)
+	for at := uint32(0); int(at) < len(t.raw); {
+		if int(at)+12 > len(t.raw) {
+			return 0, errCut
+		}
+		info := binary.NativeEndian.Uint32(t.raw[at+4:])
+		kind, count := info>>24&0x1f, info&0xffff
+		if kind == kindStruct && number == 0 && t.isNamed(at, structure) {
+			number = uint32(len(t.starts))
+		}
+		t.starts = append(t.starts, at)
+		at += 12
+		switch kind {
+		case kindInt, kindVar, kindDeclTag:
+			at += 4
+		case kindArray:
+			at += 12
+		case kindStruct, kindUnion, kindDataSec, kindEnum64:
+			at += 12 * count
+		case kindEnum, kindFuncProto:
+			at += 8 * count
+		}
+		if kind == 0 || kind > kindLast {
+			return 0, fmt.Errorf("type %d is of kind %d", len(t.starts)-1, kind)
+		}
+	}
+	if number == 0 {
+		return 0, fmt.Errorf("there is no struct %s", structure)
+	}
+	return number, nil
+}
+
+func (t *types) isNamed(at uint32, name string) bool {
+	offset := binary.NativeEndian.Uint32(t.raw[at:])
+	if int(offset) >= len(t.strings) {
+		return false
+	}
+	rest, ok := bytes.CutPrefix(t.strings[offset:], []byte(name))
+	return ok && len(rest) > 0 && rest[0] == 0
+}
+
+// members adds the fields of a struct or union, which begins some bits after the
+// outermost one.
+func (t *types) members(number, base uint32, depth int, found map[string]Field) error {
+	if depth > 8 || int(number) >= len(t.starts) {
+		return errCut
+	}
+	at := t.starts[number]
+	info := binary.NativeEndian.Uint32(t.raw[at+4:])
+	if kind := info >> 24 & 0x1f; kind != kindStruct && kind != kindUnion {
+		return nil
+	}
+	hasBits := info>>31 != 0
+	at += 12
+	for range info & 0xffff {
+		if int(at)+12 > len(t.raw) {
+			return errCut
+		}
+		name, member, offset := binary.NativeEndian.Uint32(t.raw[at:]), binary.NativeEndian.Uint32(t.raw[at+4:]), binary.NativeEndian.Uint32(t.raw[at+8:])
+		at += 12
+		bits := uint32(0)
+		if hasBits {
+			bits, offset = offset>>24, offset&0xffffff
+		}
+		offset += base
+		if int(name) >= len(t.strings) {
+			return errCut
+		}
+		word, _, _ := bytes.Cut(t.strings[name:], []byte{0})
+		if len(word) == 0 {
+			if err := t.members(member, offset, depth+1, found); err != nil {
+				return err
+			}
+			continue
+		}
+		f := Field{Offset: int(offset / 8), Bits: int(bits)}
+		if bits != 0 {
+			if f.Shift = int(offset % 8); isBigEndian() {
+				f.Shift = 8 - f.Shift - f.Bits
+			}
+		}
+		if _, ok := found[string(word)]; !ok {
+			found[string(word)] = f
+		}
+	}
+	return nil
+}

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/monitor"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/metrics"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
@@ -80,7 +81,7 @@ func (p *program) monitorFlags(flags *pflag.FlagSet) {
 // until a signal, or until the VM stops.
 func (p *program) stay(cmd *cobra.Command, start func(context.Context) (*prestart.Session, error)) (err error) {
 	signal.Ignore(unix.SIGPIPE) // who reads the log may end sooner, and must not end the VM
-	var watch func(monitor.Source)
+	var watch func(metrics.Session)
 	if p.listen != "" {
 		m, err := monitor.Listen(cmd.Context(), p.hook.Log, p.listen, version)
 		if err != nil {
@@ -98,7 +99,7 @@ func (p *program) stay(cmd *cobra.Command, start func(context.Context) (*prestar
 		p.hook.Log.Warn("can't give up privileges that are no longer needed", "error", err)
 	}
 	if watch != nil {
-		watch(sourceOf(session))
+		watch(privileged{session})
 	}
 	err = p.print(cmd.OutOrStdout(), networksView{session.Networks()})
 	if err == nil {
@@ -117,18 +118,16 @@ func (p *program) stay(cmd *cobra.Command, start func(context.Context) (*prestar
 	return errors.Join(err, closeErr)
 }
 
-// sourceOf is the session as the monitor sees it.
-func sourceOf(session *prestart.Session) monitor.Source {
-	return monitor.Source{
-		Status: session.Status,
-		GuardCounters: func() (counters map[string][]prepare.GuardCounter, err error) {
-			err = withNetAdmin(func() error {
-				counters, err = session.GuardCounters()
-				return err
-			})
-			return counters, err
-		},
-	}
+// privileged is a session that takes the privilege to read the counters for the
+// while.
+type privileged struct{ *prestart.Session }
+
+func (p privileged) GuardCounters() (counters map[string][]prepare.GuardCounter, err error) {
+	err = withNetAdmin(func() error {
+		counters, err = p.Session.GuardCounters()
+		return err
+	})
+	return counters, err
 }
 
 // hurry returns a context that the next signal ends: the one that says "now".

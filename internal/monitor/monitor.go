@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -22,27 +23,18 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/metrics"
 )
 
 // unixPrefix is before the path of a socket.
 const unixPrefix = "unix:"
 
-// Source is what there is to look at, once a session runs.
-type Source struct {
-	// Status is the session's.
-	Status func() prestart.SessionStatus
-	// GuardCounters reads the port guard's counters by pod interface; an error
-	// leaves them out.
-	GuardCounters func() (map[string][]prepare.GuardCounter, error)
-}
-
 // Monitor answers on one listener. Close it.
 type Monitor struct {
-	source atomic.Pointer[Source]
-	server *http.Server
-	served chan error
+	session   atomic.Pointer[metrics.Session]
+	collector *metrics.Collector
+	server    *http.Server
+	served    chan error
 }
 
 // Listen answers on address: host:port, or unix: and the path of a socket. A
@@ -55,9 +47,9 @@ func Listen(ctx context.Context, log *slog.Logger, address, version string) (*Mo
 	if err != nil {
 		return nil, fmt.Errorf("listen for probes and metrics: %w", err)
 	}
-	m := &Monitor{served: make(chan error, 1)}
+	m := &Monitor{collector: metrics.NewCollector(nil), served: make(chan error, 1)}
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(newCollector(&m.source, version))
+	registry.MustRegister(m.collector, buildInfo(version))
 	// The library's own registry has what there is to know of any Go process.
 	all := prometheus.Gatherers{registry, prometheus.DefaultGatherer}
 	mux := http.NewServeMux()
@@ -114,16 +106,27 @@ func listen(ctx context.Context, address string) (net.Listener, error) {
 	return (&net.ListenConfig{}).Listen(ctx, "unix", path)
 }
 
+// buildInfo tells which build this is.
+func buildInfo(version string) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Namespace: "virt_launcher_net", Name: "build_info", Help: "Always 1; the labels tell which build this is.",
+		ConstLabels: prometheus.Labels{"version": version, "go_version": runtime.Version()},
+	}, func() float64 { return 1 })
+}
+
 // Watch makes a session what there is to look at.
-func (m *Monitor) Watch(s Source) { m.source.Store(&s) }
+func (m *Monitor) Watch(s metrics.Session) {
+	m.session.Store(&s)
+	m.collector.Watch(s)
+}
 
 func (m *Monitor) ready(w http.ResponseWriter, _ *http.Request) {
-	s := m.source.Load()
+	s := m.session.Load()
 	if s == nil {
 		http.Error(w, "starting", http.StatusServiceUnavailable)
 		return
 	}
-	if why := s.Status().NotReady(); why != "" {
+	if why := (*s).Status().NotReady(); why != "" {
 		http.Error(w, why, http.StatusServiceUnavailable)
 		return
 	}

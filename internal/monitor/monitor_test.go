@@ -21,6 +21,16 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
 
+// session is one that says what the test wants.
+type session struct {
+	status func() prestart.SessionStatus
+	guard  func() (map[string][]prepare.GuardCounter, error)
+}
+
+func (s session) Status() prestart.SessionStatus { return s.status() }
+
+func (s session) GuardCounters() (map[string][]prepare.GuardCounter, error) { return s.guard() }
+
 // start listens on a socket and returns how to ask there.
 func start(t *testing.T, path string) (*monitor.Monitor, func(resource string) (int, string)) {
 	t.Helper()
@@ -85,9 +95,9 @@ func TestMonitor(t *testing.T) {
 		}},
 	}
 	guardErr := errors.New("no NET_ADMIN")
-	m.Watch(monitor.Source{
-		Status: func() prestart.SessionStatus { return status },
-		GuardCounters: func() (map[string][]prepare.GuardCounter, error) {
+	m.Watch(session{
+		func() prestart.SessionStatus { return status },
+		func() (map[string][]prepare.GuardCounter, error) {
 			return map[string][]prepare.GuardCounter{"eth0": {{Chain: "from_guest", Rule: `iifname "tap" drop`, Packets: 3, Bytes: 180}}}, guardErr
 		},
 	})

@@ -1,7 +1,16 @@
-package monitor
+// Package metrics tells Prometheus of a session, for a launcher with a registry of
+// its own:
+//
+//	registry.MustRegister(metrics.NewCollector(session))
+//
+// A process with many sessions tells them apart by a label:
+//
+//	prometheus.WrapRegistererWith(prometheus.Labels{"pod": name}, registry).MustRegister(…)
+//
+// docs/operations.md lists the metrics.
+package metrics
 
 import (
-	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -9,6 +18,8 @@ import (
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/journal"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
 
 const namespace = "virt_launcher_net"
@@ -19,7 +30,6 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 
 // The metrics; docs/operations.md lists the same.
 var (
-	buildInfo       = desc("build_info", "Always 1; the labels tell which build this is.", "version", "go_version")
 	ready           = desc("ready", "1 while the network is prepared, as planned, and served.")
 	prepareDuration = desc("prepare_duration_seconds", "How long discovering and preparing the pod's network took.")
 	startDuration   = desc("start_duration_seconds", "How long it took from the start until a guest could boot.")
@@ -35,20 +45,34 @@ var (
 	guardBytes      = desc("guard_dropped_bytes_total", "Bytes of these frames.", "interface", "chain", "rule")
 )
 
-// collector reads everything at the time of the scrape.
-type collector struct {
-	source  *atomic.Pointer[Source]
-	version string
+// Session is what the metrics are of: a [*prestart.Session], or one that reads the
+// counters in another way. An error leaves the counters out.
+type Session interface {
+	Status() prestart.SessionStatus
+	GuardCounters() (map[string][]prepare.GuardCounter, error)
 }
 
-func newCollector(source *atomic.Pointer[Source], version string) *collector {
-	return &collector{source, version}
+// Collector is a [prometheus.Collector]. It reads everything at the time of the
+// scrape. A session that is closed keeps its last values: unregister its collector.
+type Collector struct{ session atomic.Pointer[Session] }
+
+// NewCollector returns the collector of a session. Nil is one that is yet to start:
+// it is not ready, and Watch names it.
+func NewCollector(s Session) *Collector {
+	c := &Collector{}
+	if s != nil {
+		c.Watch(s)
+	}
+	return c
 }
+
+// Watch makes s the session that the metrics are of.
+func (c *Collector) Watch(s Session) { c.session.Store(&s) }
 
 // Describe implements [prometheus.Collector].
-func (c *collector) Describe(ch chan<- *prometheus.Desc) {
+func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		buildInfo, ready, prepareDuration, startDuration, leaseState, leaseBound, leaseRenewed, leaseExpires, leaseDeclined,
+		ready, prepareDuration, startDuration, leaseState, leaseBound, leaseRenewed, leaseExpires, leaseDeclined,
 		received, sent, dropped, guardPackets, guardBytes,
 	} {
 		ch <- d
@@ -56,7 +80,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 }
 
 // Collect implements [prometheus.Collector].
-func (c *collector) Collect(ch chan<- prometheus.Metric) {
+func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
 	}
@@ -68,12 +92,12 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 			gauge(d, float64(at.UnixMilli())/1e3, labels...)
 		}
 	}
-	gauge(buildInfo, 1, c.version, runtime.Version())
-	s := c.source.Load()
-	if s == nil {
+	session := c.session.Load()
+	if session == nil {
 		gauge(ready, 0)
 		return
 	}
+	s := *session
 	status := s.Status()
 	gauge(ready, oneIf(status.Ready))
 	if status.PrepareSeconds > 0 {

@@ -89,14 +89,17 @@ func (l Lease) Validate() error {
 			errs = append(errs, fmt.Errorf("invalid lease: "+format, args...))
 		}
 	}
-	check(len(l.MAC) == 6, "MAC address %q is not an Ethernet address", l.MAC)
+	check(len(l.MAC) > 0, "MAC is not set")
+	check(len(l.MAC) == 0 || len(l.MAC) == 6, "MAC address %v is not an Ethernet address", l.MAC)
 	check(len(l.MAC) != 6 || l.MAC[0]&1 == 0, "MAC address %v is a group address", l.MAC)
 	check(len(l.MAC) != 6 || packet.MACOf(l.MAC) != packet.MAC{}, "MAC address is zero")
 
 	addr := l.Address.Addr()
-	check(l.Address.IsValid() && isHost(addr), "address %v is not an IPv4 host address with its prefix length", l.Address)
+	check(l.Address.IsValid(), "Address is not set: it wants an IPv4 address and its prefix length")
+	check(!l.Address.IsValid() || isHost(addr), "address %v is not an IPv4 host address with its prefix length", l.Address)
 	check(!l.Address.IsValid() || l.Address.Bits() > 0, "address %v has no subnet", l.Address)
-	check(isHost(l.Server), "server identifier %v is not an IPv4 host address", l.Server)
+	check(l.Server.IsValid(), "Server is not set: it wants the address that the guest renews at")
+	check(!l.Server.IsValid() || isHost(l.Server), "server identifier %v is not an IPv4 host address", l.Server)
 	check(!l.Server.IsValid() || l.Server != addr, "server identifier %v is the guest's own address: it could never renew", l.Server)
 	check(!l.Router.IsValid() || isHost(l.Router), "router %v is not an IPv4 host address", l.Router)
 	check(!l.Router.IsValid() || l.Router != addr, "router %v is the guest's own address", l.Router)

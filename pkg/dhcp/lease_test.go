@@ -29,11 +29,12 @@ func TestValidate(t *testing.T) {
 		{"long MAC", func(l *Lease) { l.MAC = make(net.HardwareAddr, 8) }, "MAC"},
 		{"group MAC", func(l *Lease) { l.MAC = net.HardwareAddr{1, 0, 0, 0, 0, 1} }, "group"},
 		{"zero MAC", func(l *Lease) { l.MAC = make(net.HardwareAddr, 6) }, "zero"},
-		{"no address", func(l *Lease) { l.Address = netip.Prefix{} }, "address"},
+		{"no address", func(l *Lease) { l.Address = netip.Prefix{} }, "Address is not set"},
 		{"IPv6 address", func(l *Lease) { l.Address = netip.MustParsePrefix("fd00::7/64") }, "address"},
 		{"/0", func(l *Lease) { l.Address = netip.MustParsePrefix("10.244.1.7/0") }, "subnet"},
 		{"multicast address", func(l *Lease) { l.Address = netip.MustParsePrefix("224.0.0.7/24") }, "address"},
-		{"no server", func(l *Lease) { l.Server = netip.Addr{} }, "server identifier"},
+		{"no server", func(l *Lease) { l.Server = netip.Addr{} }, "Server is not set"},
+		{"nothing", func(l *Lease) { *l = Lease{} }, "MAC is not set\ninvalid lease: Address is not set"},
 		{"IPv6 server", func(l *Lease) { l.Server = addr("fe80::1") }, "server identifier"},
 		{"server is the guest", func(l *Lease) { l.Server = l.Address.Addr() }, "never renew"},
 		{"router is the guest", func(l *Lease) { l.Router = l.Address.Addr() }, "router"},
@@ -54,6 +55,9 @@ func TestValidate(t *testing.T) {
 		l := testLease()
 		c.change(&l)
 		err := l.Validate()
+		if err != nil && strings.Contains(err.Error(), "invalid IP") || err != nil && strings.Contains(err.Error(), "invalid Prefix") {
+			t.Errorf("%s: a zero value is shown as Go has it: %v", c.name, err)
+		}
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: got error %v, want %q", c.name, err, c.want)
 		}

@@ -33,7 +33,7 @@ func (s *Server) noteRequest(req *dhcpv4.DHCPv4, verdict error) {
 		switch {
 		case errors.Is(verdict, OtherServer):
 			if typ == dhcpv4.MessageTypeRequest && e.Is(Offered) {
-				e.State(None, 0)
+				e.OtherOffer()
 			}
 		case errors.Is(verdict, NeedsNoReply):
 			if typ == dhcpv4.MessageTypeRelease {

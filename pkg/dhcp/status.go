@@ -9,21 +9,30 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/journal"
 )
 
-// What a server knows, and tells, is the same for each protocol.
+// What a server knows, and tells, is the same for each protocol: these are the types
+// of package journal, whose documentation has their fields in full.
 type (
-	// Status is what a Server knows at one moment.
+	// Status is what a [Server] knows at one moment, as a value: whether it is
+	// Serving on which Interface; the Address, the State of the lease, Since when,
+	// and when it Expires; when it was last Renewed and Declined; LastEvent, Client
+	// and LastMessage; how many messages were Received and Sent by type, and Dropped
+	// by reason; who asked with OtherSource, another MAC; the LastError; and Notes
+	// of what could not be sent.
 	Status = journal.Status
-	// State is how far the guest has come.
+	// State is how far the guest has come: [None], [Offered] or [Bound].
 	State = journal.State
-	// Client is what the guest says of itself.
+	// Client is what the guest says of itself, which may be anything: Hostname,
+	// VendorClass, and ID, which is the client identifier in hexadecimal.
 	Client = journal.Client
-	// Message is a message's type and when it came.
+	// Message is a message's Type, such as "DISCOVER", and when it came (At).
 	Message = journal.Message
-	// Failure is an error and when it happened.
+	// Failure is an Error, as text, and when it happened (At).
 	Failure = journal.Failure
-	// Event is one step of the lease.
+	// Event is one step of the lease: its Type, when (At), the Address, what the
+	// Client had said of itself by then, and how many events the reader Missed
+	// before it.
 	Event = journal.Event
-	// EventType is a step in the life of a lease.
+	// EventType is a step in the life of a lease, such as [EventBound].
 	EventType = journal.EventType
 )
 

@@ -84,10 +84,13 @@ func (l Lease) Validate() error {
 			errs = append(errs, fmt.Errorf("invalid lease: "+format, args...))
 		}
 	}
-	check(len(l.MAC) == 6, "MAC address %q is not an Ethernet address", l.MAC)
+	check(len(l.MAC) > 0, "MAC is not set")
+	check(len(l.MAC) == 0 || len(l.MAC) == 6, "MAC address %v is not an Ethernet address", l.MAC)
 	check(len(l.MAC) != 6 || l.MAC[0]&1 == 0 && packet.MACOf(l.MAC) != packet.MAC{}, "MAC address %v is not a host's", l.MAC)
-	check(l.Address.Is6() && !l.Address.Is4In6() && l.Address.IsGlobalUnicast(), "address %v is not a host's IPv6 address", l.Address)
-	check(l.Server.Is6() && l.Server.IsLinkLocalUnicast(), "server %v is not a link-local IPv6 address", l.Server)
+	check(l.Address.IsValid(), "Address is not set")
+	check(!l.Address.IsValid() || l.Address.Is6() && !l.Address.Is4In6() && l.Address.IsGlobalUnicast(), "address %v is not a host's IPv6 address", l.Address)
+	check(l.Server.IsValid(), "Server is not set: it wants a link-local address")
+	check(!l.Server.IsValid() || l.Server.Is6() && l.Server.IsLinkLocalUnicast(), "server %v is not a link-local IPv6 address", l.Server)
 	check(len(l.ServerID) == 0 || len(l.ServerID) >= minDUID && len(l.ServerID) <= maxDUID,
 		"server identifier has %d bytes, not %d to %d", len(l.ServerID), minDUID, maxDUID)
 

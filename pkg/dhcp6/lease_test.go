@@ -3,6 +3,7 @@ package dhcp6
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -59,6 +60,15 @@ func TestValidate(t *testing.T) {
 	for _, l := range []Lease{testLease(), fullLease()} {
 		if err := l.Validate(); err != nil {
 			t.Error(err)
+		}
+	}
+}
+
+func TestEmptyLease(t *testing.T) {
+	err := Lease{}.Validate()
+	for _, want := range []string{"MAC is not set", "Address is not set", "Server is not set"} {
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "invalid IP") {
+			t.Errorf("got error %v, want %q", err, want)
 		}
 	}
 }

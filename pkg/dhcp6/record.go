@@ -28,7 +28,7 @@ func (s *Server) noteRequest(req *dhcpv6.Message, verdict error) {
 		switch {
 		case errors.Is(verdict, OtherServer):
 			if req.MessageType == dhcpv6.MessageTypeRequest && e.Is(journal.Offered) {
-				e.State(journal.None, 0) // the guest chose another offer
+				e.OtherOffer()
 			}
 		case verdict == nil:
 			e.Client(clientOf(req))

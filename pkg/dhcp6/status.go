@@ -6,7 +6,12 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/journal"
 )
 
-// Status is what a Server knows at one moment. Its Address has all bits.
+// Status is what a [Server] knows at one moment, as a value: whether it is Serving
+// on which Interface; the Address, which has all bits; the State of the lease (none,
+// offered or bound), Since when, and when it Expires; LastEvent, Client (whose ID is
+// the DUID) and LastMessage; how many messages were Received and Sent by type, and
+// Dropped by reason; the LastError; and Notes of what could not be sent. It is the
+// type of package journal, whose documentation has the fields in full.
 type Status = journal.Status
 
 // Status tells what is.

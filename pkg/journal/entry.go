@@ -67,7 +67,9 @@ func (e Entry) State(state State, lasts time.Duration) {
 	now := time.Now()
 	j, st := e.j, &e.j.status
 	if st.State != state {
-		e.Say(j.log.Info, "lease is "+string(state), "address", st.Address, "client", st.Client.Hostname)
+		if state != None { // why there is no lease any more is said by whoever knows
+			e.Say(j.log.Info, "lease is "+string(state), "address", st.Address, "client", st.Client.Hostname)
+		}
 		st.State, st.Since = state, now
 	}
 	st.Expires = time.Time{}
@@ -83,8 +85,15 @@ func (e Entry) State(state State, lasts time.Duration) {
 
 // Released keeps that the guest gave its address back.
 func (e Entry) Released() {
+	e.Say(e.j.log.Info, "guest gave up its lease", "address", e.j.status.Address, "client", e.j.status.Client.Hostname)
 	e.State(None, 0)
 	e.Happened(EventReleased, time.Now())
+}
+
+// OtherOffer keeps that the guest took another server's offer.
+func (e Entry) OtherOffer() {
+	e.Say(e.j.log.Warn, "guest took another server's offer", "address", e.j.status.Address, "client", e.j.status.Client.Hostname)
+	e.State(None, 0)
 }
 
 // Declined keeps that the guest found its address in use. It is not to have it
@@ -111,6 +120,7 @@ func (e Entry) expire() {
 	if at.IsZero() || time.Now().Before(at) {
 		return
 	}
+	e.Say(e.j.log.Warn, "lease has ended: the guest did not renew it in time", "address", e.j.status.Address, "client", e.j.status.Client.Hostname, "ended", at)
 	e.State(None, 0)
 	e.j.status.Since = at
 	e.Happened(EventExpired, at)

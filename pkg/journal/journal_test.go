@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"bytes"
 	"errors"
 	"log/slog"
 	"net"
@@ -124,4 +125,30 @@ func TestOtherSource(t *testing.T) {
 			t.Errorf("%d lines:\n%s", n, log.String())
 		}
 	})
+}
+
+// TestEndIsSaid: the log says in words why there is no lease any more.
+func TestEndIsSaid(t *testing.T) {
+	for want, end := range map[string]func(Entry){
+		"lease has ended: the guest did not renew it": nil,
+		"guest gave up its lease":                     Entry.Released,
+		"guest took another server's offer":           Entry.OtherOffer,
+		"guest declined its address":                  func(e Entry) { e.Declined(time.Minute) },
+		"asked for another address":                   func(e Entry) { e.Refused() },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			var log bytes.Buffer
+			j := New("DHCP", "tap0", slog.New(slog.NewTextHandler(&log, nil)), func() uint64 { return 0 })
+			j.SetLease(address, nil)
+			j.Write(func(e Entry) { e.State(Bound, time.Minute) })
+			if end != nil {
+				j.Write(end)
+			}
+			time.Sleep(2 * time.Minute)
+			synctest.Wait()
+			if text := log.String(); !strings.Contains(text, want) || strings.Contains(text, "none") || strings.Count(text, "\n") != 2 {
+				t.Errorf("of the end it says\n%swithout, or beside, %q", text, want)
+			}
+		})
+	}
 }

@@ -130,8 +130,10 @@ func (a Advertisement) Validate() error {
 			errs = append(errs, fmt.Errorf("invalid router advertisement: "+format, args...))
 		}
 	}
-	check(a.Router.Is6() && a.Router.IsLinkLocalUnicast(), "router %v is not a link-local IPv6 address", a.Router)
-	check(isHost(a.MAC), "MAC address %q is not a host's Ethernet address", a.MAC)
+	check(a.Router.IsValid(), "Router is not set")
+	check(!a.Router.IsValid() || a.Router.Is6() && a.Router.IsLinkLocalUnicast(), "router %v is not a link-local IPv6 address", a.Router)
+	check(len(a.MAC) > 0, "MAC is not set")
+	check(len(a.MAC) == 0 || isHost(a.MAC), "MAC address %v is not a host's Ethernet address", a.MAC)
 	check(a.RouterLifetime >= 0 && a.RouterLifetime <= MaxRouterLifetime && a.RouterLifetime%time.Second == 0,
 		"router lifetime %v is not whole seconds up to %v", a.RouterLifetime, MaxRouterLifetime)
 	check(a.Lifetime == 0 || a.Lifetime >= time.Second && a.Lifetime <= maxLifetime,

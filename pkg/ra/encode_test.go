@@ -149,3 +149,12 @@ func TestValidate(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestEmptyAdvertisement(t *testing.T) {
+	err := Advertisement{}.Validate()
+	for _, want := range []string{"MAC is not set", "Router is not set"} {
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "invalid IP") {
+			t.Errorf("got error %v, want %q", err, want)
+		}
+	}
+}

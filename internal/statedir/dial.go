@@ -36,7 +36,7 @@ func Dial(ctx context.Context, path string) (net.Conn, *unix.Ucred, error) {
 	if err == nil {
 		var trusted bool
 		if trusted, err = isTrusted(path, peer.Uid); err == nil && !trusted {
-			err = unfit(path, fmt.Sprintf("%s of user %d listens there", Process(int(peer.Pid)), peer.Uid))
+			err = unfit(path, fmt.Sprintf("%s of user %d listens there, and is not believed: run as that user, or remove the socket", Process(int(peer.Pid)), peer.Uid))
 		}
 	}
 	if err != nil {

@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // maxRecord bounds a record: a pod has a few routes of some hundred bytes each.
@@ -35,13 +37,18 @@ func Find(base string, ns Namespace, apart bool) (string, error) {
 		return "", fmt.Errorf("find state directory: %s is no directory: remove it", own)
 	case err == nil:
 		return own, nil
-	case !errors.Is(err, fs.ErrNotExist):
+	case !isAbsent(err):
 		return "", fmt.Errorf("find state directory: %w", err)
 	}
 	if apart || others {
 		return own, nil
 	}
 	return base, nil
+}
+
+// isAbsent tells whether err is that there is no such file, nor can be.
+func isAbsent(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR)
 }
 
 // whose tells whether dir has records of the namespace, and of others that may
@@ -59,7 +66,7 @@ func whose(dir string, ns Namespace) (ours, others bool, err error) {
 // Records returns the paths of what may be records in dir; none if there is no dir.
 func Records(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err != nil && !isAbsent(err) {
 		return nil, fmt.Errorf("list records: %w: %s", err, remedy)
 	}
 	var paths []string

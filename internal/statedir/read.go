@@ -37,7 +37,7 @@ func ReadFile(path string, most int64) ([]byte, error) {
 	case st.Mode&unix.S_IFMT != unix.S_IFREG:
 		return nil, unfit(path, "it is no regular file")
 	case !trusted:
-		return nil, unfit(path, fmt.Sprintf("user %d has written it", st.Uid))
+		return nil, unfit(path, fmt.Sprintf("user %d has written it, and is not believed: run as that user, or make it yours (chown) if it is right", st.Uid))
 	case st.Size > most:
 		return nil, unfit(path, fmt.Sprintf("it has %d bytes, more than %d", st.Size, most))
 	}

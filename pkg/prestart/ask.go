@@ -37,8 +37,8 @@ func (h Hook) ask(ctx context.Context, resource string) (SessionStatus, error) {
 	path := filepath.Join(h.StateDir, controlSocket)
 	conn, peer, err := statedir.Dial(ctx, path)
 	switch {
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ECONNREFUSED):
-		return SessionStatus{}, fmt.Errorf("%w on %s: start a server, or name its state directory", ErrNobodyServes, path)
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ECONNREFUSED):
+		return SessionStatus{}, fmt.Errorf("%w on %s (%w): start a server, or name its state directory", ErrNobodyServes, path, errors.Unwrap(err))
 	case errors.Is(err, unix.EAGAIN): // so many ask that the kernel has no more room for one
 		return SessionStatus{}, fmt.Errorf("ask %s: %w: it is stopped, frozen or busy", path, ErrNoAnswer)
 	case err != nil:

@@ -63,6 +63,32 @@ func TestTwoPods(t *testing.T) {
 	}
 }
 
+// Pods that are prepared at once with one directory, of which none has a record yet,
+// get each its own state.
+func TestPodsAtOnce(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	var hooks [3]prestart.Hook
+	errs := make(chan error)
+	for i := range hooks {
+		hooks[i] = newHook(t, podtest.NewPod(t, podtest.Calico))
+		hooks[i].StateDir = dir
+	}
+	for _, h := range hooks {
+		go func() { _, err := h.Prepare(t.Context()); errs <- err }()
+	}
+	for range hooks {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+	for _, h := range hooks {
+		if restored, err := h.Restore(t.Context()); err != nil || len(restored) != 1 {
+			t.Errorf("restored %q, %v", restored, err)
+		}
+	}
+}
+
 // The directory that a namespace gets by itself is the same whatever path names it,
 // also from within, and is gone with what is in it.
 func TestDirectoryOfNamespace(t *testing.T) {

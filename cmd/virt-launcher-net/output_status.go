@@ -59,8 +59,8 @@ func (v statusView) writeText(w io.Writer) {
 			fmt.Fprintf(w, "left out\t%s\n", o)
 		}
 		for _, c := range i.Counters {
-			if strings.HasSuffix(c.Rule, "drop") && c.Packets > 0 {
-				fmt.Fprintf(w, "guard dropped\t%d in %s: %s\n", c.Packets, c.Chain, c.Rule)
+			if c.Packets > 0 {
+				fmt.Fprintf(w, "guard dropped\t%d %s: %s\n", c.Packets, strings.ReplaceAll(string(c.Direction), "_", " the "), c.Reason)
 			}
 		}
 		if i.GuardError != "" {

@@ -98,7 +98,7 @@ func TestMonitor(t *testing.T) {
 	m.Watch(session{
 		func() prestart.SessionStatus { return status },
 		func() (map[string][]prepare.GuardCounter, error) {
-			return map[string][]prepare.GuardCounter{"eth0": {{Chain: "from_guest", Rule: `iifname "tap" drop`, Packets: 3, Bytes: 180}}}, guardErr
+			return map[string][]prepare.GuardCounter{"eth0": {{Direction: prepare.FromGuest, Reason: prepare.ForgedMAC, Packets: 3, Bytes: 180}}}, guardErr
 		},
 	})
 	expect("/readyz", http.StatusServiceUnavailable, "not ready yet")
@@ -123,8 +123,8 @@ func TestMonitor(t *testing.T) {
 		`virt_launcher_net_messages_received_total{interface="eth0",protocol="dhcpv4",type="DISCOVER"} 2`,
 		`virt_launcher_net_messages_sent_total{interface="eth0",protocol="dhcpv4",type="OFFER"} 2`,
 		`virt_launcher_net_messages_dropped_total{interface="eth0",protocol="dhcpv4",reason="`+string(dhcp.OverBudget)+`"} 7`,
-		`virt_launcher_net_guard_dropped_packets_total{chain="from_guest",interface="eth0",rule="iifname \"tap\" drop"} 3`,
-		`virt_launcher_net_guard_dropped_bytes_total{chain="from_guest",interface="eth0",rule="iifname \"tap\" drop"} 180`,
+		`virt_launcher_net_guard_dropped_packets_total{direction="from_guest",interface="eth0",reason="forged-mac"} 3`,
+		`virt_launcher_net_guard_dropped_bytes_total{direction="from_guest",interface="eth0",reason="forged-mac"} 180`,
 		"process_resident_memory_bytes", "go_goroutines",
 	)
 	_, body := get("/metrics")

@@ -41,8 +41,8 @@ var (
 	received        = desc("messages_received_total", "DHCP messages and router solicitations from the guest.", "interface", "protocol", "type")
 	sent            = desc("messages_sent_total", "DHCP messages and router advertisements to the guest.", "interface", "protocol", "type")
 	dropped         = desc("messages_dropped_total", "Frames and messages from the guest that got no answer.", "interface", "protocol", "reason")
-	guardPackets    = desc("guard_dropped_packets_total", "Frames that the port guard kept from crossing between VM and pod network.", "interface", "chain", "rule")
-	guardBytes      = desc("guard_dropped_bytes_total", "Bytes of these frames.", "interface", "chain", "rule")
+	guardPackets    = desc("guard_dropped_packets_total", "Frames that the port guard kept from crossing between VM and pod network, and why.", "interface", "direction", "reason")
+	guardBytes      = desc("guard_dropped_bytes_total", "Bytes of these frames.", "interface", "direction", "reason")
 )
 
 // Session is what the metrics are of: a [*prestart.Session], or one that reads the
@@ -141,10 +141,10 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	if err != nil { // what can't be read is not there
 		return
 	}
-	for name, rules := range guards {
-		for _, r := range rules {
-			counter(guardPackets, r.Packets, name, r.Chain, r.Rule)
-			counter(guardBytes, r.Bytes, name, r.Chain, r.Rule)
+	for name, counters := range guards {
+		for _, c := range counters {
+			counter(guardPackets, c.Packets, name, string(c.Direction), string(c.Reason))
+			counter(guardBytes, c.Bytes, name, string(c.Direction), string(c.Reason))
 		}
 	}
 }

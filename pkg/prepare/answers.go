@@ -2,7 +2,6 @@ package prepare
 
 import (
 	"encoding/binary"
-	"fmt"
 	"slices"
 
 	"github.com/google/nftables/expr"
@@ -29,8 +28,8 @@ func (p Plan) answers() table {
 			out = append(out, p.answer(n, addresses[0].Addr().AsSlice()))
 		}
 	}
-	for _, n := range p.Interface.Neighbors {
-		if n.Address.Is6() && len(n.MAC) == 6 && p.IPv6 != nil {
+	for _, n := range p.neighbors() {
+		if n.Address.Is6() && p.IPv6 != nil {
 			out = append(out, p.answers6(n.Address, n.MAC)...)
 		}
 	}
@@ -43,32 +42,65 @@ func (p Plan) answers() table {
 	return t
 }
 
+// neighbors are the pod's permanent ones. The kernel lists them in any order; the
+// plan of a pod is always the same.
+func (p Plan) neighbors() []discover.Neighbor {
+	var out []discover.Neighbor
+	for _, n := range p.Interface.Neighbors {
+		if len(n.MAC) == 6 {
+			out = append(out, n)
+		}
+	}
+	slices.SortFunc(out, func(a, b discover.Neighbor) int { return a.Address.Compare(b.Address) })
+	return out
+}
+
 // answer turns a request for n into its reply: all of the fields are known,
-// since there is only one guest, with this address.
+// since there is one guest. The frame begins with the destination.
 func (p Plan) answer(n discover.Neighbor, guest []byte) rule {
-	// operation, sender's MAC and address; then the target's
-	sender := slices.Concat(binary.BigEndian.AppendUint16(nil, arpReply), n.MAC, n.Address.AsSlice())
-	target := slices.Concat(p.MAC, guest)
-	r := ruleOf(
-		etherType("arp"), etherSource("==", p.MAC), isARPRequest(),
-		match{"arp daddr ip " + n.Address.String(), comparePayload(expr.PayloadBaseNetworkHeader, 24, n.Address.AsSlice())},
-		match{"counter", []expr.Any{&expr.Counter{}}},
-		match{
-			fmt.Sprintf("ether daddr set %s ether saddr set %s", p.MAC, n.MAC),
-			writePayload(expr.PayloadBaseLLHeader, 0, slices.Concat(p.MAC, n.MAC)),
-		},
-		match{
-			fmt.Sprintf("arp operation set reply arp saddr ether set %s arp saddr ip set %s", n.MAC, n.Address),
-			writePayload(expr.PayloadBaseNetworkHeader, 6, sender),
-		},
-		match{
-			fmt.Sprintf("arp daddr ether set %s arp daddr ip set %s", p.MAC, p.ipv4()[0].Addr()),
-			writePayload(expr.PayloadBaseNetworkHeader, 18, target),
-		},
-	)
+	address, own := n.Address.String(), p.ipv4()[0].Addr().String()
+	r := ruleOf(append([]match{
+		onEthernet(), etherSourceAndType(p.MAC, "arp"),
+		arpFields(arpField{"arp operation request", arpOperation, bigEndian(arpRequest)}),
+		arpFields(arpField{"arp daddr ip " + address, arpTargetIP, n.Address.AsSlice()}),
+		counted(),
+	}, slices.Concat(p.toGuestFrom(n.MAC), []match{
+		writeARP("operation", "reply", arpOperation, bigEndian(arpReply)),
+		writeARP("saddr ether", n.MAC.String(), arpSenderMAC, n.MAC),
+		writeARP("saddr ip", address, arpSenderIP, n.Address.AsSlice()),
+		writeARP("daddr ether", p.MAC.String(), arpTargetMAC, p.MAC),
+		writeARP("daddr ip", own, arpTargetIP, guest),
+	})...)...)
 	r.text += " dup to " + p.Tap.Name + " drop"
 	r.sendTo = p.Tap.Name
 	return r
+}
+
+// onEthernet is what nft(8) begins a rule about Ethernet with where a link may
+// be of another kind.
+func onEthernet() match {
+	return match{text: "meta iiftype ether", exprs: compareMeta(expr.MetaKeyIIFTYPE, binary.NativeEndian.AppendUint16(nil, unix.ARPHRD_ETHER))}
+}
+
+// etherSourceAndType matches both, which lie one behind the other.
+func etherSourceAndType(mac discover.HardwareAddr, name string) match {
+	source, kind := etherSource("==", mac), etherType(name)
+	value := slices.Concat(mac, kind.exprs[1].(*expr.Cmp).Data)
+	return match{text: source.text + " " + kind.text, exprs: comparePayload(expr.PayloadBaseLLHeader, 6, value)}
+}
+
+func counted() match { return match{text: "counter", exprs: []expr.Any{&expr.Counter{}}} }
+
+// toGuestFrom makes a frame one from a MAC to the VM.
+func (p Plan) toGuestFrom(mac discover.HardwareAddr) []match {
+	return []match{
+		{text: "ether daddr set " + p.MAC.String(), exprs: writePayload(expr.PayloadBaseLLHeader, 0, p.MAC)},
+		{text: "ether saddr set " + mac.String(), exprs: writePayload(expr.PayloadBaseLLHeader, 6, mac)},
+	}
+}
+
+func writeARP(field, text string, offset uint32, value []byte) match {
+	return match{text: "arp " + field + " set " + text, exprs: writePayload(expr.PayloadBaseNetworkHeader, offset, value)}
 }
 
 func writePayload(base expr.PayloadBase, offset uint32, value []byte) []expr.Any {

@@ -3,7 +3,6 @@ package prepare
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
@@ -31,40 +30,36 @@ func (p Plan) answers6(address netip.Addr, mac discover.HardwareAddr) []rule {
 func (p Plan) answer6(address netip.Addr, mac discover.HardwareAddr, sentTo netip.Addr, option bool) rule {
 	length := uint16(ndOptions)
 	parts := []match{
-		etherType("ip6"), etherSource("==", p.MAC), ip6Destination(sentTo), hopLimit255(),
-		l4proto("==", "ipv6-icmp", unix.IPPROTO_ICMPV6), icmp6Type(neighborSolicitation), ndTargetIs(address),
+		onEthernet(), etherSourceAndType(p.MAC, "ip6"), ip6Destination(sentTo),
+		isProtocol("ipv6-icmp"), typeIs("icmpv6", neighborSolicitation), noFlags(), ndTargetIs(address),
 	}
+	advertisement, flags := []byte{neighborAdvertisement, 0}, bigEndian(routerSolicitedOverride)
+	asker, answerer := append([]byte{sourceLinkLayerAddress, 1}, p.MAC...), append([]byte{targetLinkLayerAddress, 1}, mac...)
 	if option {
 		length += 8
 		parts = append(parts, linkLayerOption(sourceLinkLayerAddress, p.MAC))
+	} else {
+		asker, answerer = nil, nil
 	}
-	parts = append(parts, ip6Length(length), match{"counter", []expr.Any{&expr.Counter{}}},
-		match{
-			fmt.Sprintf("ether daddr set %s ether saddr set %s", p.MAC, mac),
-			writePayload(expr.PayloadBaseLLHeader, 0, slices.Concat(p.MAC, mac)),
-		},
-		match{"ip6 daddr set ip6 saddr", []expr.Any{
+	parts = append(parts, ip6LengthAndHopLimit(length), counted())
+	parts = append(parts, p.toGuestFrom(mac)...)
+	// The sender's address moves, which the checksum over both does not show; what
+	// comes in the place of what is known. The kernel brings the checksum in line
+	// with what is written to type and code, so that the whole difference is written
+	// there, and then what they are to be.
+	sum := sum16(advertisement, flags, address.AsSlice(), complement(sentTo.AsSlice()), answerer, complement(asker))
+	parts = append(parts,
+		match{text: "@nh,192,128 set @nh,64,128", exprs: []expr.Any{
 			&expr.Payload{DestRegister: unix.NFT_REG_1, Base: expr.PayloadBaseNetworkHeader, Offset: 8, Len: 16},
 			&expr.Payload{OperationType: expr.PayloadWrite, SourceRegister: unix.NFT_REG_1, Base: expr.PayloadBaseNetworkHeader, Offset: 24, Len: 16},
 		}},
-		match{"ip6 saddr set " + address.String(), writePayload(expr.PayloadBaseNetworkHeader, 8, address.AsSlice())},
-		match{"icmpv6 type set nd-neighbor-advert", writeICMP6(0, []byte{neighborAdvertisement, 0})},
-	)
-	// The checksum covers the addresses too (RFC 8200 section 8.1). The sender's
-	// has only moved, but address has come in the place of sentTo. The kernel
-	// brings the checksum in line with what is written to ICMPv6, so that
-	// difference is written to the flags, and then the flags alone.
-	flags := uint16(routerSolicitedOverride)
-	parts = append(parts, match{
-		fmt.Sprintf("icmpv6 flags set 0x%x", flags),
-		append(writeICMP6(4, bigEndian(sum16(bigEndian(flags), address.AsSlice(), complement(sentTo.AsSlice())))),
-			writePayload(expr.PayloadBaseTransportHeader, 4, bigEndian(flags))...),
-	})
+		writeRaw("nh", expr.PayloadBaseNetworkHeader, 8, address.AsSlice()),
+		summed(fmt.Sprintf("icmpv6 type set %d", sum[0]), []byte{0, 0xff}, []byte{sum[0], 0}),
+		summed(fmt.Sprintf("icmpv6 code set %d", sum[1]), []byte{0xff, 0}, []byte{0, sum[1]}),
+		writeRaw("th", expr.PayloadBaseTransportHeader, 0, advertisement),
+		writeRaw("th", expr.PayloadBaseTransportHeader, 4, flags))
 	if option {
-		parts = append(parts, match{
-			fmt.Sprintf("@th,%d,64 set 0x%x", 8*ndOptions, append([]byte{targetLinkLayerAddress, 1}, mac...)),
-			writeICMP6(ndOptions, append([]byte{targetLinkLayerAddress, 1}, mac...)),
-		})
+		parts = append(parts, writeRaw("th", expr.PayloadBaseTransportHeader, ndOptions, answerer))
 	}
 	r := ruleOf(parts...)
 	r.text += " dup to " + p.Tap.Name + " drop"
@@ -79,21 +74,39 @@ func solicitedNode(a netip.Addr) netip.Addr {
 	return netip.AddrFrom16([16]byte{0: 0xff, 1: 2, 11: 1, 12: 0xff, 13: b[13], 14: b[14], 15: b[15]})
 }
 
-// hopLimit255 matches a packet that no router has passed on (RFC 4861 section 3.1).
-func hopLimit255() match {
-	return match{"ip6 hoplimit 255", comparePayload(expr.PayloadBaseNetworkHeader, 7, []byte{255})}
+// ip6LengthAndHopLimit is ip6Length of a packet that no router has passed on (RFC
+// 4861 section 3.1).
+func ip6LengthAndHopLimit(n uint16) match {
+	return match{
+		text:  ip6Length(n).text + " ip6 hoplimit 255",
+		exprs: comparePayload(expr.PayloadBaseNetworkHeader, 4, append(bigEndian(n), unix.IPPROTO_ICMPV6, 255)),
+	}
 }
 
-// writeICMP6 writes to the ICMPv6 message and brings its checksum in line.
-func writeICMP6(offset uint32, value []byte) []expr.Any {
-	exprs := writePayload(expr.PayloadBaseTransportHeader, offset, value)
-	write := exprs[1].(*expr.Payload)
-	write.CsumType, write.CsumOffset = expr.CsumTypeInet, 2
-	return exprs
+// noFlags matches a solicitation as all are sent, with zeros in the place of an
+// advertisement's flags.
+func noFlags() match { return ndBytes(4, []byte{0, 0, 0, 0}) }
+
+// summed changes the type or the code of an ICMPv6 message, which are one word of
+// its checksum, and brings that in line.
+func summed(text string, keep, set []byte) match {
+	return match{text: text, exprs: []expr.Any{
+		&expr.Payload{DestRegister: unix.NFT_REG_1, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 2},
+		&expr.Bitwise{SourceRegister: unix.NFT_REG_1, DestRegister: unix.NFT_REG_1, Len: 2, Mask: keep, Xor: set},
+		&expr.Payload{
+			OperationType: expr.PayloadWrite, SourceRegister: unix.NFT_REG_1, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 2,
+			CsumType: expr.CsumTypeInet, CsumOffset: 2,
+		},
+	}}
+}
+
+// writeRaw writes to a header and leaves its checksum alone.
+func writeRaw(header string, base expr.PayloadBase, offset uint32, value []byte) match {
+	return match{text: fmt.Sprintf("@%s,%d,%d set %s", header, 8*offset, 8*len(value), hexOf(value)), exprs: writePayload(base, offset, value)}
 }
 
 // sum16 is the ones' complement sum of 16-bit words (RFC 1071).
-func sum16(parts ...[]byte) uint16 {
+func sum16(parts ...[]byte) []byte {
 	var sum uint32
 	for _, b := range parts {
 		for i := 0; i < len(b); i += 2 {
@@ -103,7 +116,7 @@ func sum16(parts ...[]byte) uint16 {
 	for sum > 0xffff {
 		sum = sum>>16 + sum&0xffff
 	}
-	return uint16(sum)
+	return bigEndian(uint16(sum))
 }
 
 // complement makes what is taken away of what is added.
@@ -114,5 +127,3 @@ func complement(b []byte) []byte {
 	}
 	return out
 }
-
-func bigEndian(v uint16) []byte { return []byte{byte(v >> 8), byte(v)} }

@@ -3,13 +3,30 @@ package prepare
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 )
 
-// ICMPv6 types of neighbour discovery (RFC 4861 section 4).
+// Chains of the guard for IPv6.
 const (
+	fromGuestIPv6    = "from_guest_ip6"
+	fromGuestOwnIPv6 = "from_guest_own_ip6" // from one of the VM's addresses
+	fromGuestNoIPv6  = "from_guest_no_ip6"  // from no address
+	toGuestIPv6      = "to_guest_ip6"
+)
+
+// Types of ICMPv6: multicast listener discovery (RFC 2710, RFC 9777), multicast
+// router discovery (RFC 4286) and neighbour discovery (RFC 4861 section 4).
+const (
+	mldQuery              = 130
+	mldv1Report           = 131
+	mldv2Report           = 143
+	mrdAdvertisement      = 151
+	mrdTermination        = 153
 	routerSolicitation    = 133
 	routerAdvertisement   = 134
 	neighborSolicitation  = 135
@@ -32,85 +49,149 @@ const (
 	dhcp6ServerPort = 547
 )
 
-// ipv6FromGuest lets the VM's own address and its link-local ones leave, and
-// what it says of itself in neighbour discovery. It may choose its link-local
-// address (RFC 7217), but not the router's. Routers and DHCPv6 are ours to
-// answer for, on the tap alone. As with IPv4, only a packet whose headers the
-// kernel could follow is any of these.
-func (p Plan) ipv6FromGuest() []rule {
+// ipv6Chains are the chains that IPv6 goes to. They let the VM's own address and
+// its link-local ones leave, and what it says of itself in neighbour discovery.
+// Routers and DHCPv6 are ours to answer for, on the tap alone. As with IPv4, rules
+// about ports and types come behind one for later fragments.
+func (p Plan) ipv6Chains() []chain {
 	if p.IPv6 == nil {
 		return nil
 	}
-	isICMP, notICMP := l4proto("==", "ipv6-icmp", unix.IPPROTO_ICMPV6), l4proto("!=", "ipv6-icmp", unix.IPPROTO_ICMPV6)
-	ip6 := etherType("ip6")
-	// Most of what there is goes first.
-	out := append([]rule{ruleOf(ip6, plainTCP(), ip6Source(p.IPv6.Address.Addr()), accept())}, hidingFragments()...)
-	for _, t := range []uint8{routerSolicitation, routerAdvertisement, redirect} {
-		out = append(out, ruleOf(ip6, isICMP, icmp6Type(t), drop()))
+	return []chain{
+		{name: fromGuestIPv6, rules: p.fromGuestIPv6()},
+		{name: fromGuestOwnIPv6, rules: p.fromGuestOwnIPv6()},
+		{name: fromGuestNoIPv6, rules: p.fromGuestNoIPv6()},
+		{name: toGuestIPv6, rules: toGuestIPv6Rules()},
 	}
-	if r := p.IPv6.Router; r != nil {
-		out = append(out,
-			ruleOf(ip6, ip6Source(r.LinkLocal), drop()),
-			ruleOf(ip6, isICMP, icmp6Type(neighborAdvertisement), ndTargetIs(r.LinkLocal), drop()),
-			ruleOf(ip6, isICMP, icmp6Type(neighborSolicitation), ip6Source(netip.IPv6Unspecified()), ndTargetIs(r.LinkLocal), drop()))
-	}
-	own := []match{ip6Source(p.IPv6.Address.Addr()), ip6LinkLocalSource()}
-	for _, source := range own {
-		// Without an option, or with the VM's MAC in it and nothing more.
-		out = append(out,
-			ruleOf(ip6, isICMP, icmp6Type(neighborSolicitation), source, ip6Length(ndOptions), accept()),
-			ruleOf(ip6, isICMP, icmp6Type(neighborSolicitation), source, ip6Length(ndOptions+8), linkLayerOption(sourceLinkLayerAddress, p.MAC), accept()))
-		for _, target := range []match{ndTargetIs(p.IPv6.Address.Addr()), ndTargetLinkLocal()} {
-			out = append(out,
-				ruleOf(ip6, isICMP, icmp6Type(neighborAdvertisement), source, target, ip6Length(ndOptions), accept()),
-				ruleOf(ip6, isICMP, icmp6Type(neighborAdvertisement), source, target, ip6Length(ndOptions+8), linkLayerOption(targetLinkLayerAddress, p.MAC), accept()))
+}
+
+// othersLinkLocals are the link-local addresses that are known to be somebody
+// else's: the router's, the permanent neighbours', and those that go with their
+// MACs. The VM may choose its own (RFC 7217), so all others may be its.
+func (p Plan) othersLinkLocals() []netip.Addr {
+	var out []netip.Addr
+	add := func(a netip.Addr) {
+		if a.IsLinkLocalUnicast() && a.Is6() && a != LinkLocal(p.MAC) && !slices.Contains(out, a) {
+			out = append(out, a)
 		}
 	}
-	// Duplicate address detection asks from no address, without an option (RFC
-	// 4862 section 5.4.2) or with a nonce (RFC 7527 section 4.1).
+	if r := p.IPv6.Router; r != nil {
+		add(r.LinkLocal)
+		add(LinkLocal(r.MAC))
+	}
+	for _, n := range p.neighbors() {
+		add(n.Address)
+		add(LinkLocal(n.MAC))
+	}
+	return out
+}
+
+func (p Plan) fromGuestIPv6() []rule {
+	ip6 := etherType("ip6")
+	var out []rule
+	for _, a := range p.othersLinkLocals() {
+		out = append(out, ruleOf(ip6, ip6Source(a), dropped(FromGuest, ForgedIP)))
+	}
+	return append(out,
+		ruleOf(ip6, ip6Source(p.IPv6.Address.Addr()), goTo(fromGuestOwnIPv6)),
+		ruleOf(ip6, ip6LinkLocalSource(), goTo(fromGuestOwnIPv6)),
+		ruleOf(ip6, ip6Source(netip.IPv6Unspecified()), goTo(fromGuestNoIPv6)),
+		ruleOf(dropped(FromGuest, ForgedIP)))
+}
+
+func (p Plan) fromGuestOwnIPv6() []rule {
+	ip6, udp, icmp := etherType("ip6"), isProtocol("udp"), isProtocol("ipv6-icmp")
+	out := []rule{ruleOf(ip6, udp, nextHeader("udp"),
+		portNotIn("dport", dhcp6ClientPort, dhcp6ServerPort), portIsNot("sport", dhcp6ServerPort), accept())}
+	out = append(out, hidingFragments(FromGuest)...)
+	out = append(out,
+		ruleOf(ip6, laterFragment6(), notProtocol("ah"), accept()),
+		ruleOf(ip6, udp, portIs("sport", dhcp6ServerPort), dropped(FromGuest, DHCPServer)),
+		ruleOf(ip6, udp, portIs("dport", dhcp6ClientPort), dropped(FromGuest, DHCPServer)),
+		ruleOf(ip6, udp, portIs("dport", dhcp6ServerPort), dropped(FromGuest, DHCPClient)),
+		ruleOf(ip6, udp, portIsNot("dport", dhcp6ServerPort), accept()))
+	out = append(out, routerRules(FromGuest)...)
+	for _, t := range []uint8{mldQuery, mrdAdvertisement, mrdTermination} {
+		out = append(out, ruleOf(ip6, icmp, typeIs("icmpv6", t), dropped(FromGuest, MulticastRouter)))
+	}
+	out = append(out, p.neighborRules()...)
+	return append(out,
+		ruleOf(ip6, icmp, typeIsNot("icmpv6", neighborAdvertisement), accept()),
+		ruleOf(ip6, isProtocol("ah"), dropped(FromGuest, OtherProtocol)),
+		ruleOf(ip6, notProtocol("udp"), notProtocol("ipv6-icmp"), accept()),
+		ruleOf(dropped(FromGuest, Malformed)))
+}
+
+// neighborRules let pass what the VM says of itself, without an option, or with
+// its MAC in it and nothing more.
+func (p Plan) neighborRules() []rule {
+	ip6, icmp := etherType("ip6"), isProtocol("ipv6-icmp")
+	asks, says := typeIs("icmpv6", neighborSolicitation), typeIs("icmpv6", neighborAdvertisement)
+	var out []rule
+	for _, a := range p.othersLinkLocals() {
+		out = append(out, ruleOf(ip6, icmp, says, ndTargetIs(a), dropped(FromGuest, ForgedND)))
+	}
+	out = append(out,
+		ruleOf(ip6, icmp, asks, ip6Length(ndOptions), accept()),
+		ruleOf(ip6, icmp, asks, ip6Length(ndOptions+8), linkLayerOption(sourceLinkLayerAddress, p.MAC), accept()))
 	for _, target := range []match{ndTargetIs(p.IPv6.Address.Addr()), ndTargetLinkLocal()} {
 		out = append(out,
-			ruleOf(ip6, isICMP, icmp6Type(neighborSolicitation), ip6Source(netip.IPv6Unspecified()), target, ip6Length(ndOptions), accept()),
-			ruleOf(ip6, isICMP, icmp6Type(neighborSolicitation), ip6Source(netip.IPv6Unspecified()), target, ip6Length(ndOptions+8), nonceOption(), accept()))
+			ruleOf(ip6, icmp, says, target, ip6Length(ndOptions), accept()),
+			ruleOf(ip6, icmp, says, target, ip6Length(ndOptions+8), linkLayerOption(targetLinkLayerAddress, p.MAC), accept()))
 	}
-	for _, t := range []uint8{neighborSolicitation, neighborAdvertisement} {
-		out = append(out, ruleOf(ip6, isICMP, icmp6Type(t), drop()))
-	}
-	for _, port := range []uint16{dhcp6ClientPort, dhcp6ServerPort} {
-		out = append(out, ruleOf(ip6, udpPort("dport", port), drop()))
-	}
-	out = append(out, ruleOf(ip6, udpPort("sport", dhcp6ServerPort), drop()))
-	for _, source := range own {
-		out = append(out, ruleOf(ip6, isICMP, source, accept()), ruleOf(ip6, notICMP, source, accept()))
-	}
-	// Multicast listener reports before there is an address (RFC 3590).
-	return append(out, ruleOf(ip6, isICMP, icmp6Type(mldv2Report), ip6Source(netip.IPv6Unspecified()), accept()))
+	return append(out,
+		ruleOf(ip6, icmp, asks, dropped(FromGuest, ForgedND)),
+		ruleOf(ip6, icmp, says, dropped(FromGuest, ForgedND)))
 }
 
-const mldv2Report = 143 // RFC 9777
+// fromGuestNoIPv6 is for who has no address yet: it looks for duplicates of the
+// one that it will have, without an option (RFC 4862 section 5.4.2) or with a
+// nonce (RFC 7527 section 4.1), and says what it listens to (RFC 3590).
+func (p Plan) fromGuestNoIPv6() []rule {
+	ip6, icmp, asks := etherType("ip6"), isProtocol("ipv6-icmp"), typeIs("icmpv6", neighborSolicitation)
+	var out []rule
+	for _, a := range p.othersLinkLocals() {
+		out = append(out, ruleOf(ip6, icmp, asks, ndTargetIs(a), dropped(FromGuest, ForgedND)))
+	}
+	for _, target := range []match{ndTargetIs(p.IPv6.Address.Addr()), ndTargetLinkLocal()} {
+		out = append(out,
+			ruleOf(ip6, icmp, asks, target, ip6Length(ndOptions), accept()),
+			ruleOf(ip6, icmp, asks, target, ip6Length(ndOptions+8), nonceOption(), accept()))
+	}
+	return append(out,
+		ruleOf(ip6, icmp, asks, dropped(FromGuest, ForgedND)),
+		ruleOf(ip6, icmp, typeIs("icmpv6", routerSolicitation), dropped(FromGuest, RouterSolicitation)),
+		ruleOf(ip6, icmp, typeIs("icmpv6", mldv1Report), accept()),
+		ruleOf(ip6, icmp, typeIs("icmpv6", mldv2Report), accept()),
+		ruleOf(dropped(FromGuest, ForgedIP)))
+}
 
-// ipv6ToGuest keeps the pod network's routers and DHCPv6 from the VM: it is
+// toGuestIPv6Rules keep the pod network's routers and DHCPv6 from the VM: it is
 // told of the router by us.
-func (p Plan) ipv6ToGuest() []rule {
-	if p.IPv6 == nil {
-		return nil
-	}
-	ip6 := etherType("ip6")
-	isICMP, notICMP := l4proto("==", "ipv6-icmp", unix.IPPROTO_ICMPV6), l4proto("!=", "ipv6-icmp", unix.IPPROTO_ICMPV6)
-	return append(append([]rule{ruleOf(ip6, plainTCP(), accept())}, hidingFragments()...),
-		ruleOf(ip6, isICMP, icmp6Type(routerSolicitation), drop()),
-		ruleOf(ip6, isICMP, icmp6Type(routerAdvertisement), drop()),
-		ruleOf(ip6, isICMP, icmp6Type(redirect), drop()),
-		ruleOf(ip6, udpPort("dport", dhcp6ClientPort), drop()),
-		ruleOf(ip6, udpPort("dport", dhcp6ServerPort), drop()),
-		ruleOf(ip6, isICMP, accept()),
-		ruleOf(ip6, notICMP, accept()))
+func toGuestIPv6Rules() []rule {
+	ip6, udp, icmp := etherType("ip6"), isProtocol("udp"), isProtocol("ipv6-icmp")
+	out := []rule{ruleOf(ip6, udp, nextHeader("udp"), portNotIn("dport", dhcp6ClientPort, dhcp6ServerPort), accept())}
+	out = append(out, hidingFragments(ToGuest)...)
+	out = append(out,
+		ruleOf(ip6, laterFragment6(), notProtocol("ah"), accept()),
+		ruleOf(ip6, udp, portIs("dport", dhcp6ServerPort), dropped(ToGuest, DHCPClient)),
+		ruleOf(ip6, udp, portIs("dport", dhcp6ClientPort), dropped(ToGuest, DHCPServer)),
+		ruleOf(ip6, udp, portIsNot("dport", dhcp6ServerPort), accept()))
+	return append(append(out, routerRules(ToGuest)...),
+		ruleOf(ip6, icmp, typeIsNot("icmpv6", routerAdvertisement), accept()),
+		ruleOf(ip6, isProtocol("ah"), dropped(ToGuest, OtherProtocol)),
+		ruleOf(ip6, notProtocol("udp"), notProtocol("ipv6-icmp"), accept()),
+		ruleOf(dropped(ToGuest, Malformed)))
 }
 
-// plainTCP matches TCP without extension headers.
-func plainTCP() match {
-	tcp := l4proto("==", "tcp", unix.IPPROTO_TCP)
-	return match{tcp.text + " ip6 nexthdr tcp", append(tcp.exprs, comparePayload(expr.PayloadBaseNetworkHeader, 6, []byte{unix.IPPROTO_TCP})...)}
+// routerRules keep off what hosts ask routers, and what these tell them.
+func routerRules(where Direction) []rule {
+	ip6, icmp := etherType("ip6"), isProtocol("ipv6-icmp")
+	return []rule{
+		ruleOf(ip6, icmp, typeIs("icmpv6", routerSolicitation), dropped(where, RouterSolicitation)),
+		ruleOf(ip6, icmp, typeIs("icmpv6", routerAdvertisement), dropped(where, RouterAdvertisement)),
+		ruleOf(ip6, icmp, typeIs("icmpv6", redirect), dropped(where, Redirect)),
+	}
 }
 
 // hidingFragments drops fragments in which extension headers come first. They
@@ -118,10 +199,10 @@ func plainTCP() match {
 // of a type or for a port that nobody sees, and the kernel takes the second's
 // own word for what it is. Without them the first fragment, which is 8 bytes at
 // least, has both. RFC 7112 wants the same of hosts.
-func hidingFragments() []rule {
+func hidingFragments(where Direction) []rule {
 	var out []rule
 	for _, header := range []byte{unix.IPPROTO_HOPOPTS, unix.IPPROTO_ROUTING, unix.IPPROTO_FRAGMENT, unix.IPPROTO_DSTOPTS} {
-		out = append(out, ruleOf(etherType("ip6"), fragmentNextHeader(header), drop()))
+		out = append(out, ruleOf(etherType("ip6"), fragmentNextHeader(header), dropped(where, Malformed)))
 	}
 	return out
 }
@@ -129,31 +210,30 @@ func hidingFragments() []rule {
 // fragmentNextHeader matches a packet with a fragment header that names what
 // comes after it (RFC 8200 section 4.5).
 func fragmentNextHeader(header byte) match {
-	return match{fmt.Sprintf("frag nexthdr %d", header), []expr.Any{
+	return match{text: fmt.Sprintf("frag nexthdr %d", header), exprs: []expr.Any{
 		&expr.Exthdr{DestRegister: unix.NFT_REG_1, Op: expr.ExthdrOpIpv6, Type: unix.IPPROTO_FRAGMENT, Offset: 0, Len: 1},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: []byte{header}},
 	}}
 }
 
-func l4proto(op, name string, number byte) match {
-	exprs := compareMeta(expr.MetaKeyL4PROTO, []byte{number})
-	if op == "!=" {
-		exprs[1].(*expr.Cmp).Op = expr.CmpOpNeq
-		return match{"meta l4proto != " + name, exprs}
-	}
-	return match{"meta l4proto " + name, exprs}
+// laterFragment6 is laterFragment for IPv6.
+func laterFragment6() match {
+	return match{text: "frag frag-off != 0", exprs: unequal(compareMasked(
+		&expr.Exthdr{DestRegister: unix.NFT_REG_1, Op: expr.ExthdrOpIpv6, Type: unix.IPPROTO_FRAGMENT, Offset: 2, Len: 2},
+		[]byte{0xff, 0xf8}, []byte{0, 0}))}
 }
 
-func icmp6Type(t uint8) match {
-	return match{fmt.Sprintf("icmpv6 type %d", t), comparePayload(expr.PayloadBaseTransportHeader, 0, []byte{t})}
+// nextHeader matches a packet without extension headers.
+func nextHeader(name string) match {
+	return match{text: "ip6 nexthdr " + name, exprs: comparePayload(expr.PayloadBaseNetworkHeader, 6, []byte{protocols[name]})}
 }
 
 func ip6Source(a netip.Addr) match {
-	return match{"ip6 saddr " + a.String(), comparePayload(expr.PayloadBaseNetworkHeader, 8, a.AsSlice())}
+	return match{text: "ip6 saddr " + a.String(), exprs: comparePayload(expr.PayloadBaseNetworkHeader, 8, a.AsSlice())}
 }
 
 func ip6Destination(a netip.Addr) match {
-	return match{"ip6 daddr " + a.String(), comparePayload(expr.PayloadBaseNetworkHeader, 24, a.AsSlice())}
+	return match{text: "ip6 daddr " + a.String(), exprs: comparePayload(expr.PayloadBaseNetworkHeader, 24, a.AsSlice())}
 }
 
 // linkLocalPrefix is what all link-local addresses in use begin with (RFC 4291
@@ -161,34 +241,35 @@ func ip6Destination(a netip.Addr) match {
 var linkLocalPrefix = []byte{0xfe, 0x80, 0, 0, 0, 0, 0, 0}
 
 func ip6LinkLocalSource() match {
-	return match{"ip6 saddr fe80::/64", comparePayload(expr.PayloadBaseNetworkHeader, 8, linkLocalPrefix)}
+	return match{text: "ip6 saddr fe80::/64", exprs: comparePayload(expr.PayloadBaseNetworkHeader, 8, linkLocalPrefix)}
 }
 
 // ip6Length matches a packet without extension headers and with so many bytes
 // after its header.
 func ip6Length(n uint16) match {
 	return match{
-		fmt.Sprintf("ip6 length %d ip6 nexthdr ipv6-icmp", n),
-		comparePayload(expr.PayloadBaseNetworkHeader, 4, []byte{byte(n >> 8), byte(n), unix.IPPROTO_ICMPV6}),
+		text:  fmt.Sprintf("ip6 length %d ip6 nexthdr ipv6-icmp", n),
+		exprs: comparePayload(expr.PayloadBaseNetworkHeader, 4, append(bigEndian(n), unix.IPPROTO_ICMPV6)),
 	}
 }
 
-func ndTargetIs(a netip.Addr) match {
-	return match{"icmpv6 taddr " + a.String(), comparePayload(expr.PayloadBaseTransportHeader, ndTarget, a.AsSlice())}
-}
+// ndTargetIs and ndTargetLinkLocal match whom a solicitation or an advertisement
+// is about. Newer versions of nft(8) than Debian 12's call that icmpv6 taddr.
+func ndTargetIs(a netip.Addr) match { return ndBytes(ndTarget, a.AsSlice()) }
 
-func ndTargetLinkLocal() match {
-	return match{"icmpv6 taddr fe80::/64", comparePayload(expr.PayloadBaseTransportHeader, ndTarget, linkLocalPrefix)}
-}
+func ndTargetLinkLocal() match { return ndBytes(ndTarget, linkLocalPrefix) }
 
 // nonceOption matches a first option that is a nonce of six bytes.
-func nonceOption() match {
-	option := []byte{ndNonce, 1}
-	return match{fmt.Sprintf("@th,%d,16 0x%x", 8*ndOptions, option), comparePayload(expr.PayloadBaseTransportHeader, ndOptions, option)}
-}
+func nonceOption() match { return ndBytes(ndOptions, []byte{ndNonce, 1}) }
 
 // linkLayerOption matches a first option of that kind with that MAC.
-func linkLayerOption(kind byte, mac []byte) match {
-	option := append([]byte{kind, 1}, mac...) // its length is in units of 8 bytes
-	return match{fmt.Sprintf("@th,%d,64 0x%x", 8*ndOptions, option), comparePayload(expr.PayloadBaseTransportHeader, ndOptions, option)}
+func linkLayerOption(kind byte, mac discover.HardwareAddr) match {
+	return ndBytes(ndOptions, append([]byte{kind, 1}, mac...)) // its length is in units of 8 bytes
+}
+
+func ndBytes(offset uint32, value []byte) match {
+	return match{
+		text:  fmt.Sprintf("@th,%d,%d %s", 8*offset, 8*len(value), hexOf(value)),
+		exprs: comparePayload(expr.PayloadBaseTransportHeader, offset, value),
+	}
 }

@@ -42,8 +42,8 @@ func isNear(in discover.Interface, a netip.Addr) bool {
 // answered4 are those for whom the kernel answers the VM's ARP requests.
 func (p Plan) answered4() []discover.Neighbor {
 	var out []discover.Neighbor
-	for _, n := range p.Interface.Neighbors {
-		if n.Address.Is4() && len(n.MAC) == 6 {
+	for _, n := range p.neighbors() {
+		if n.Address.Is4() {
 			out = append(out, n)
 		}
 	}

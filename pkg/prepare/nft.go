@@ -10,6 +10,7 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -36,6 +37,8 @@ type chain struct {
 type rule struct {
 	text  string
 	exprs []expr.Any
+	// drops is what the rule's counter counts; nil: nothing that anybody is told.
+	drops *dropKey
 	// sendTo is the device by which the frame leaves after exprs, instead of
 	// going on; empty: exprs are all.
 	sendTo string
@@ -76,17 +79,25 @@ func (t table) String() string {
 		fmt.Fprintf(&b, "\nnft add chain %s %s %s", t.family, t.name, c.name)
 		switch {
 		case c.device != "":
-			fmt.Fprintf(&b, " { type filter hook %s device %s priority filter; policy accept; }", c.hook, c.device)
+			fmt.Fprintf(&b, " '{ type filter hook %s device %s priority filter; policy accept; }'", c.hook, c.device)
 		case c.hook != "":
-			fmt.Fprintf(&b, " { type filter hook %s priority filter; policy accept; }", c.hook)
+			fmt.Fprintf(&b, " '{ type filter hook %s priority filter; policy accept; }'", c.hook)
 		}
 	}
 	for _, c := range t.chains {
 		for _, r := range c.rules {
-			fmt.Fprintf(&b, "\nnft add rule %s %s %s %s", t.family, t.name, c.name, r.text)
+			fmt.Fprintf(&b, "\nnft add rule %s %s %s %s", t.family, t.name, c.name, quoted(r.text))
 		}
 	}
 	return b.String()
+}
+
+// quoted keeps a shell's hands off a rule.
+func quoted(rule string) string {
+	if strings.ContainsAny(rule, "&<>;{}") {
+		return "'" + rule + "'"
+	}
+	return rule
 }
 
 // tableOps makes the table, or makes it anew if it is not the planned one. It
@@ -146,7 +157,7 @@ func (o delTable) inverse() op { return addTable{table: o.table} }
 
 // do makes the table in one transaction: no frame passes a half-made one.
 func (o addTable) do(k *kernel) error {
-	conn, err := nftables.New()
+	conn, err := nftables.New(nftables.WithSockOptions(roomForEchoes))
 	if err != nil {
 		return fmt.Errorf("open nftables socket: %w", err)
 	}
@@ -156,13 +167,16 @@ func (o addTable) do(k *kernel) error {
 		conn.DelTable(t)
 		conn.AddTable(t)
 	}
-	for _, c := range o.table.chains {
+	chains := make([]*nftables.Chain, len(o.table.chains)) // all before the first rule: rules name them
+	for i, c := range o.table.chains {
 		made := &nftables.Chain{Name: c.name, Table: t, Device: c.device}
 		if c.hook != "" {
 			policy, priority := nftables.ChainPolicyAccept, filterPriorities[o.table.family]
 			made.Type, made.Hooknum, made.Policy, made.Priority = nftables.ChainTypeFilter, hooks[c.hook], &policy, &priority
 		}
-		conn.AddChain(made)
+		chains[i] = conn.AddChain(made)
+	}
+	for i, c := range o.table.chains {
 		for _, r := range c.rules {
 			index := 0
 			if r.sendTo != "" {
@@ -171,7 +185,7 @@ func (o addTable) do(k *kernel) error {
 				}
 			}
 			comment := userdata.AppendString(nil, userdata.TypeComment, r.digest(o.table.family, index))
-			conn.AddRule(&nftables.Rule{Table: t, Chain: made, Exprs: r.resolve(index), UserData: comment})
+			conn.AddRule(&nftables.Rule{Table: t, Chain: chains[i], Exprs: r.resolve(index), UserData: comment})
 		}
 	}
 	err = conn.Flush()
@@ -180,6 +194,11 @@ func (o addTable) do(k *kernel) error {
 	}
 	return err
 }
+
+// roomForEchoes gives a socket room for what the kernel says to each rule of a
+// transaction before anything of it is read. A user namespace's root gets twice the
+// usual (net.core.rmem_max).
+func roomForEchoes(conn *netlink.Conn) error { return conn.SetReadBuffer(4 << 20) }
 
 // resolve returns the rule's expressions. A device to send to goes by its index.
 func (r rule) resolve(index int) []expr.Any {

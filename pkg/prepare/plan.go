@@ -212,13 +212,16 @@ func (p Plan) ipv4() []netip.Prefix {
 	return out
 }
 
-// String returns the plan as a transcript in the language of ip(8), bridge(8)
-// and nft(8), for a pod that is as the CNI left it.
+// String returns the plan as lines for a shell, in the words of ip(8), bridge(8),
+// nft(8) and sysctl(8), for a pod that is as the CNI left it.
 func (p Plan) String() string {
 	var b strings.Builder
 	ops, err := p.applyOps(p.original())
 	if err != nil { // the original state never conflicts with its own plan
 		return err.Error()
+	}
+	for _, name := range knobNames { // a node without br_netfilter has none
+		fmt.Fprintf(&b, "sysctl -e -w %s=0\n", name)
 	}
 	for _, o := range ops {
 		b.WriteString(o.String())

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -15,55 +16,36 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
 
-// list is what is tried against one chain of the guard.
-type list struct {
-	chain string
-	tries []try
+// list is what is tried in one direction.
+type list struct{ tries []try }
+
+// pass and stop add a frame.
+func (l *list) pass(name string, frame []byte) {
+	l.tries = append(l.tries, try{name, frame, passes})
 }
 
-// pass and stop add a frame and the IPv6 rule that decides about it; empty: the
-// last one.
-func (l *list) pass(rule, name string, frame []byte) {
-	l.tries = append(l.tries, try{name, frame, verdict{true, l.chain + ": ether type ip6 " + rule + " counter accept"}})
+func (l *list) stop(reason prepare.Reason, name string, frame []byte) {
+	l.tries = append(l.tries, try{name, frame, stopped(reason)})
 }
 
-func (l *list) stop(rule, name string, frame []byte) {
-	if rule != "" {
-		rule = "ether type ip6 " + rule + " "
-	}
-	l.tries = append(l.tries, try{name, frame, verdict{rule: l.chain + ": " + rule + "counter drop"}})
-}
-
-const (
-	anyICMP6   = "meta l4proto ipv6-icmp"
-	otherThan6 = "meta l4proto != ipv6-icmp"
-	short      = " ip6 length 24 ip6 nexthdr ipv6-icmp"
-	long       = " ip6 length 32 ip6 nexthdr ipv6-icmp "
-)
-
-func ofType(kind byte) string { return fmt.Sprintf("meta l4proto ipv6-icmp icmpv6 type %d", kind) }
-
-func hasOption(kind byte, mac net.HardwareAddr) string {
-	return fmt.Sprintf("@th,192,64 0x%x", option(kind, mac))
-}
-
-// strange adds packets with something wrong, or with tags.
-func (l *list) strange(from, to party) {
+// strange adds packets with something wrong, or with tags. What has no address
+// that the guard could look at is stopped for a reason of its own.
+func (l *list) strange(from, to party, headless, ipv4 prepare.Reason) {
 	plain := func(name string) []byte { return udp(from, to, anyPort, anyPort, name) }
 	version4 := plain("version")
 	version4[head6] = 0x45
 	tooLong := plain("long")
-	l.stop("", "IPv6 of another version", version4)
-	l.stop("", "IPv6 longer than its frame", lengthOf(tooLong, len(tooLong)))
-	l.stop("", "half an IPv6 header", plain("half")[:head6+20])
-	l.stop("", "nothing but an Ethernet header", plain("none")[:head6])
-	l.stop("", "IPv6 in 802.1Q", tagged(plain("tag"), 0x8100, 7))
-	l.stop("", "IPv6 with a priority tag", tagged(plain("priority"), 0x8100, 5<<13))
-	l.stop("", "IPv6 in 802.1ad", tagged(plain("ad"), 0x88a8, 7))
-	l.stop("", "a router advertisement in 802.1Q", tagged(icmp6(from.mac, advertiseRouter, "tagged"), 0x8100, 7))
-	l.stop("", "IPv6 said to be IPv4", ethernet(to.mac, from.mac, 0x0800, plain("as IPv4")[head6:]...))
-	l.stop("", "an extension header that ends nowhere", lengthOf(behind(plain("cut"), destinationOptions)[:head6End+1], 1))
-	l.stop("frag nexthdr 60", "a last fragment that could be anything", fragment6(udp(from, to, anyPort, anyPort, "nobody knows what"), 16, 25, destinationOptions))
+	l.stop(prepare.Malformed, "IPv6 of another version", version4)
+	l.stop(prepare.Malformed, "IPv6 longer than its frame", lengthOf(tooLong, len(tooLong)))
+	l.stop(headless, "half an IPv6 header", plain("half")[:head6+20])
+	l.stop(headless, "nothing but an Ethernet header", plain("none")[:head6])
+	l.stop(prepare.OtherProtocol, "IPv6 in 802.1Q", tagged(plain("tag"), 0x8100, 7))
+	l.stop(prepare.OtherProtocol, "IPv6 with a priority tag", tagged(plain("priority"), 0x8100, 5<<13))
+	l.stop(prepare.OtherProtocol, "IPv6 in 802.1ad", tagged(plain("ad"), 0x88a8, 7))
+	l.stop(prepare.OtherProtocol, "a router advertisement in 802.1Q", tagged(icmp6(from.mac, advertiseRouter, "tagged"), 0x8100, 7))
+	l.stop(ipv4, "IPv6 said to be IPv4", ethernet(to.mac, from.mac, 0x0800, plain("as IPv4")[head6:]...))
+	l.stop(prepare.Malformed, "an extension header that ends nowhere", lengthOf(behind(plain("cut"), destinationOptions)[:head6End+1], 1))
+	l.stop(prepare.Malformed, "a last fragment that could be anything", fragment6(udp(from, to, anyPort, anyPort, "nobody knows what"), 16, 25, destinationOptions))
 }
 
 // routers adds what only the pod network's routers and DHCPv6 servers send, or
@@ -72,36 +54,38 @@ func (l *list) routers(from party) {
 	message := func(kind byte, content string) []byte {
 		return icmp6From(from, allNodes, kind, 255, []byte("    "), bytes.Repeat([]byte(content[:1]), 24))
 	}
-	for kind, name := range map[byte]string{solicitRouter: "router solicitation", advertiseRouter: "router advertisement", redirectTo: "redirect"} {
-		l.wrapped(ofType(kind), name, message(kind, "plain"))
-	}
+	l.wrapped(prepare.RouterSolicitation, "router solicitation", message(solicitRouter, "plain"))
+	l.wrapped(prepare.RouterAdvertisement, "router advertisement", message(advertiseRouter, "plain"))
+	l.wrapped(prepare.Redirect, "redirect", message(redirectTo, "plain"))
 	for _, d := range []struct {
 		name         string
 		sport, dport uint16
+		reason       prepare.Reason
 	}{
-		{"Solicit", client6, server6},
-		{"Solicit from another port", anyPort, server6},
-		{"Advertise", server6, client6},
-		{"Reply from another port", anyPort, client6},
+		{"Solicit", client6, server6, prepare.DHCPClient},
+		{"Solicit from another port", anyPort, server6, prepare.DHCPClient},
+		{"Advertise", server6, client6, prepare.DHCPServer},
+		{"Reply from another port", anyPort, client6, prepare.DHCPServer},
 	} {
-		l.wrapped(fmt.Sprintf("udp dport %d", d.dport), d.name, udp(from, allDHCP, d.sport, d.dport, d.name))
+		l.wrapped(d.reason, d.name, udp(from, allDHCP, d.sport, d.dport, d.name))
 	}
 }
 
-// wrapped adds a packet that a rule stops, also behind other headers and in
+// wrapped adds a packet that is stopped, also behind other headers and in
 // fragments. What is in the second fragment only is stopped with the first,
 // whatever the second one looks like.
-func (l *list) wrapped(rule, name string, frame []byte) {
-	l.stop(rule, name, frame)
+func (l *list) wrapped(reason prepare.Reason, name string, frame []byte) {
+	l.stop(reason, name, frame)
+	l.stop(prepare.OtherProtocol, name+" that is authenticated", behind(frame, authentication))
 	for _, extension := range []byte{hopByHop, routing, fragmentation, destinationOptions} {
-		l.stop(rule, fmt.Sprintf("%s behind %d", name, extension), behind(frame, extension))
+		l.stop(reason, fmt.Sprintf("%s behind %d", name, extension), behind(frame, extension))
 	}
-	l.stop(rule, name+" behind many", behind(frame, hopByHop, destinationOptions, routing, fragmentation))
-	l.stop(rule, name+" in fragments", fragment6(frame, 0, 8, frame[head6+6]))
+	l.stop(reason, name+" behind many", behind(frame, hopByHop, destinationOptions, routing, fragmentation))
+	l.stop(reason, name+" in fragments", fragment6(frame, 0, 8, frame[head6+6]))
 	for _, extension := range []byte{hopByHop, routing, fragmentation, destinationOptions} {
 		first := fragment6(behind(frame, extension), 0, 8, extension)
-		l.stop(fmt.Sprintf("frag nexthdr %d", extension), fmt.Sprintf("%s hidden by %d", name, extension), first)
-		l.stop(fmt.Sprintf("frag nexthdr %d", extension), fmt.Sprintf("%s hidden by %d behind another", name, extension), behind(first, destinationOptions))
+		l.stop(prepare.Malformed, fmt.Sprintf("%s hidden by %d", name, extension), first)
+		l.stop(prepare.Malformed, fmt.Sprintf("%s hidden by %d behind another", name, extension), behind(first, destinationOptions))
 	}
 }
 
@@ -130,29 +114,32 @@ func (p hostilePod) site6(t *testing.T) site6 {
 }
 
 // its adds what the guest sends, and what it may not, from one of its addresses.
-func (l *list) its(s site6, from party, saddr, taddr string) {
-	to, nobody, saddr, taddr := s.gateway, party{from.mac, nobody6}, " ip6 saddr "+saddr, " icmpv6 taddr "+taddr
+func (l *list) its(s site6, from party) {
+	to, nobody := s.gateway, party{from.mac, nobody6}
 	ping := icmp6From(from, to, 128, 64, []byte{0, 7, 0, 1}, make([]byte, 56))
 	parts := udp(from, to, anyPort, anyPort, "in several parts")
-	l.pass(otherThan6+saddr, "a datagram", udp(from, to, anyPort, anyPort, "own"))
-	l.pass(otherThan6+saddr, "a datagram to all", udp(from, allNodes, anyPort, anyPort, "all"))
-	l.pass(otherThan6+saddr, "a datagram behind options", behind(udp(from, to, anyPort, anyPort, "options"), hopByHop, destinationOptions))
-	l.pass(otherThan6+saddr, "a packet that is authenticated", behind(udp(from, to, anyPort, anyPort, "AH"), authentication))
-	l.pass(otherThan6+saddr, "a datagram's first fragment", fragment6(parts, 0, 16, isUDP))
-	l.pass(otherThan6+saddr, "a datagram's last fragment", fragment6(parts, 16, 24, isUDP))
-	l.pass(anyICMP6+saddr, "a ping", ping)
-	l.pass(anyICMP6+saddr, "a ping's first fragment", fragment6(ping, 0, 32, isICMP6))
-	l.pass(anyICMP6+saddr, "a ping's last fragment", fragment6(ping, 32, 64, isICMP6))
-	l.pass(anyICMP6+saddr, "packet too big", icmp6From(from, to, 2, 64, []byte{0, 0, 5, 0}, ping[head6:]))
-	l.pass(anyICMP6+saddr, "a multicast report", behind(icmp6From(from, reporters, 143, 1, make([]byte, 4)), hopByHop))
+	l.pass("a datagram", udp(from, to, anyPort, anyPort, "own"))
+	l.pass("a datagram to all", udp(from, allNodes, anyPort, anyPort, "all"))
+	l.pass("a datagram behind options", behind(udp(from, to, anyPort, anyPort, "options"), hopByHop, destinationOptions))
+	l.stop(prepare.OtherProtocol, "a packet that is authenticated", behind(udp(from, to, anyPort, anyPort, "AH"), authentication))
+	l.pass("a datagram's first fragment", fragment6(parts, 0, 16, isUDP))
+	l.pass("a datagram's last fragment", fragment6(parts, 16, 24, isUDP))
+	l.fragments(from, to)
+	for kind, name := range map[byte]string{130: "multicast query", 151: "multicast router's advertisement", 153: "multicast router's end"} {
+		l.stop(prepare.MulticastRouter, name, behind(icmp6From(from, allNodes, kind, 1, make([]byte, 24)), hopByHop))
+	}
+	l.pass("a ping", ping)
+	l.pass("a ping's first fragment", fragment6(ping, 0, 32, isICMP6))
+	l.pass("a ping's last fragment", fragment6(ping, 32, 64, isICMP6))
+	l.pass("packet too big", icmp6From(from, to, 2, 64, []byte{0, 0, 5, 0}, ping[head6:]))
+	l.pass("a multicast report", behind(icmp6From(from, reporters, 143, 1, make([]byte, 4)), hopByHop))
 
-	asks, says := ofType(solicit), ofType(advertise)
-	l.pass(asks+saddr+short, "solicitation without an option", neighbor(from, to, solicit, to.ip))
-	l.pass(asks+saddr+long+hasOption(sourceMAC, from.mac), "solicitation", neighbor(from, group(to.ip), solicit, to.ip, option(sourceMAC, from.mac)))
-	l.pass(says+saddr+taddr+short, "advertisement without an option", neighbor(from, to, advertise, from.ip))
-	l.pass(says+saddr+taddr+long+hasOption(targetMAC, from.mac), "advertisement", neighbor(from, allNodes, advertise, from.ip, option(targetMAC, from.mac)))
-	l.pass(asks+" ip6 saddr ::"+taddr+short, "detection of duplicates", neighbor(nobody, group(from.ip), solicit, from.ip))
-	l.pass(asks+" ip6 saddr ::"+taddr+long+"@th,192,16 0x0e01", "detection of duplicates with a nonce", neighbor(nobody, group(from.ip), solicit, from.ip, option(nonce, stranger.mac)))
+	l.pass("solicitation without an option", neighbor(from, to, solicit, to.ip))
+	l.pass("solicitation", neighbor(from, group(to.ip), solicit, to.ip, option(sourceMAC, from.mac)))
+	l.pass("advertisement without an option", neighbor(from, to, advertise, from.ip))
+	l.pass("advertisement", neighbor(from, allNodes, advertise, from.ip, option(targetMAC, from.mac)))
+	l.pass("detection of duplicates", neighbor(nobody, group(from.ip), solicit, from.ip))
+	l.pass("detection of duplicates with a nonce", neighbor(nobody, group(from.ip), solicit, from.ip, option(nonce, stranger.mac)))
 
 	for name, frame := range map[string][]byte{
 		"of another's MAC":                neighbor(from, group(to.ip), solicit, to.ip, option(sourceMAC, stranger.mac)),
@@ -163,7 +150,7 @@ func (l *list) its(s site6, from party, saddr, taddr string) {
 		"with a MAC after a nonce":        neighbor(nobody, group(from.ip), solicit, from.ip, option(nonce, from.mac), option(sourceMAC, stranger.mac)),
 		"behind options, from no address": behind(neighbor(nobody, group(from.ip), solicit, from.ip), destinationOptions),
 	} {
-		l.stop(ofType(solicit), "solicitation "+name, frame)
+		l.stop(prepare.ForgedND, "solicitation "+name, frame)
 	}
 	for name, frame := range map[string][]byte{
 		"of another's MAC":    neighbor(from, allNodes, advertise, from.ip, option(targetMAC, stranger.mac)),
@@ -174,10 +161,31 @@ func (l *list) its(s site6, from party, saddr, taddr string) {
 		"for the gateway":     neighbor(from, allNodes, advertise, s.nodeGlobal, option(targetMAC, from.mac)),
 		"for another":         neighbor(from, allNodes, advertise, stranger6.ip, option(targetMAC, from.mac)),
 	} {
-		l.stop(ofType(advertise), "advertisement "+name, frame)
+		l.stop(prepare.ForgedND, "advertisement "+name, frame)
 	}
-	l.stop(says+" icmpv6 taddr "+s.router.LinkLocal.String(), "advertisement for the router", neighbor(from, allNodes, advertise, s.router.LinkLocal, option(targetMAC, from.mac)))
+	l.stop(prepare.ForgedND, "advertisement for the router", neighbor(from, allNodes, advertise, s.router.LinkLocal, option(targetMAC, from.mac)))
 	l.routers(from)
+}
+
+// fragments adds later fragments that pass whatever they and their headers look
+// like, and first ones that have neither ports nor a type.
+func (l *list) fragments(from, to party) {
+	for _, port := range []byte{client6 & 0xff, server6 & 0xff} {
+		label := fragment6(udp(from, to, anyPort, anyPort, "a flow like DHCPv6"), 16, 24, isUDP)
+		label[head6+2], label[head6+3] = client6>>8, port
+		l.pass("a last fragment whose flow label is like a port", label)
+		l.pass("a last fragment like DHCPv6", fragment6(packet6(from, to, isUDP, 64, slices.Concat(make([]byte, 16), []byte{0x9c, 0x40, client6 >> 8, port}, make([]byte, 4))), 16, 24, isUDP))
+	}
+	for length := range 4 {
+		l.stop(prepare.Malformed, "a first fragment without ports", firstFragment6(from, to, isUDP, []byte{0x9c, 0x40, 2, 0x22}[:length]...))
+	}
+	l.stop(prepare.Malformed, "a first fragment without a type", firstFragment6(from, to, isICMP6))
+}
+
+// firstFragment6 is a first fragment with a few bytes, of more to come.
+func firstFragment6(from, to party, next byte, payload ...byte) []byte {
+	whole := packet6(from, to, 59, 64, append(slices.Clone(payload), make([]byte, 16)...))
+	return fragment6(whole, 0, len(payload), next)
 }
 
 // others adds what the guest sends in others' names.
@@ -188,22 +196,22 @@ func (l *list) others(s site6) {
 		"another's address": stranger6.ip, "the gateway's address": s.nodeGlobal, "no address": nobody6, "the loopback": netip.IPv6Loopback(),
 		"a group": allNodes.ip, "another prefix of its own address": netip.MustParseAddr("fe81::2"), "IPv4": netip.MustParseAddr("::ffff:10.244.0.2"),
 	} {
-		l.stop("", "a datagram from "+name, udp(party{mac, from}, stranger6, anyPort, anyPort, "forged"))
-		l.stop("", "a ping from "+name, icmp6From(party{mac, from}, stranger6, 128, 64, []byte{0, 7, 0, 1}))
-		l.stop("", "TCP from "+name, packet6(party{mac, from}, stranger6, isTCP, 64, make([]byte, 20)))
+		l.stop(prepare.ForgedIP, "a datagram from "+name, udp(party{mac, from}, stranger6, anyPort, anyPort, "forged"))
+		l.stop(prepare.ForgedIP, "a ping from "+name, icmp6From(party{mac, from}, stranger6, 128, 64, []byte{0, 7, 0, 1}))
+		l.stop(prepare.ForgedIP, "TCP from "+name, packet6(party{mac, from}, stranger6, isTCP, 64, make([]byte, 20)))
 	}
-	l.stop("", "a fragment from another's address", fragment6(udp(other, s.gateway, anyPort, anyPort, "another's fragment"), 16, 26, isUDP))
-	l.stop("ip6 saddr "+router.String(), "a datagram from the router's address", udp(asRouter, stranger6, anyPort, anyPort, "router"))
-	l.stop("ip6 saddr "+router.String(), "a solicitation from the router's address", neighbor(asRouter, group(stranger6.ip), solicit, stranger6.ip, option(sourceMAC, mac)))
-	l.stop("ip6 saddr "+router.String(), "an advertisement from the router's address", neighbor(asRouter, allNodes, advertise, router, option(targetMAC, mac)))
-	l.stop(ofType(advertiseRouter), "a router advertisement from the router's address", icmp6From(asRouter, allNodes, advertiseRouter, 255, make([]byte, 12)))
-	l.stop(ofType(solicit)+" ip6 saddr :: icmpv6 taddr "+router.String(), "detection of duplicates of the router's", neighbor(nobody, group(router), solicit, router))
-	l.stop(ofType(solicit), "detection of duplicates of the gateway's", neighbor(nobody, group(s.nodeGlobal), solicit, s.nodeGlobal))
-	l.stop(ofType(solicit), "detection of duplicates of another's", neighbor(nobody, group(stranger6.ip), solicit, stranger6.ip))
-	l.stop(ofType(solicit), "a solicitation in another's name", neighbor(other, group(s.gateway.ip), solicit, s.gateway.ip, option(sourceMAC, mac)))
-	l.stop(ofType(advertise), "an advertisement in another's name", neighbor(other, allNodes, advertise, s.own.ip, option(targetMAC, mac)))
-	l.stop("udp sport 547", "DHCPv6 to another port", udp(s.own, s.gateway, server6, anyPort, "odd port"))
-	forged := verdict{rule: l.chain + ": ether saddr != " + mac.String() + " counter drop"}
+	l.stop(prepare.ForgedIP, "a fragment from another's address", fragment6(udp(other, s.gateway, anyPort, anyPort, "another's fragment"), 16, 26, isUDP))
+	l.stop(prepare.ForgedIP, "a datagram from the router's address", udp(asRouter, stranger6, anyPort, anyPort, "router"))
+	l.stop(prepare.ForgedIP, "a solicitation from the router's address", neighbor(asRouter, group(stranger6.ip), solicit, stranger6.ip, option(sourceMAC, mac)))
+	l.stop(prepare.ForgedIP, "an advertisement from the router's address", neighbor(asRouter, allNodes, advertise, router, option(targetMAC, mac)))
+	l.stop(prepare.ForgedIP, "a router advertisement from the router's address", icmp6From(asRouter, allNodes, advertiseRouter, 255, make([]byte, 12)))
+	l.stop(prepare.ForgedND, "detection of duplicates of the router's", neighbor(nobody, group(router), solicit, router))
+	l.stop(prepare.ForgedND, "detection of duplicates of the gateway's", neighbor(nobody, group(s.nodeGlobal), solicit, s.nodeGlobal))
+	l.stop(prepare.ForgedND, "detection of duplicates of another's", neighbor(nobody, group(stranger6.ip), solicit, stranger6.ip))
+	l.stop(prepare.ForgedIP, "a solicitation in another's name", neighbor(other, group(s.gateway.ip), solicit, s.gateway.ip, option(sourceMAC, mac)))
+	l.stop(prepare.ForgedIP, "an advertisement in another's name", neighbor(other, allNodes, advertise, s.own.ip, option(targetMAC, mac)))
+	l.stop(prepare.DHCPServer, "DHCPv6 to another port", udp(s.own, s.gateway, server6, anyPort, "odd port"))
+	forged := stopped(prepare.ForgedMAC)
 	for _, from := range []party{s.own, s.linkLocal} {
 		from.mac = stranger.mac
 		l.tries = append(l.tries,
@@ -219,28 +227,20 @@ func TestHostileGuestIPv6(t *testing.T) {
 		t.Run(string(shape), func(t *testing.T) {
 			t.Parallel()
 			p := newHostilePod(t, shape, prestart.Hook{})
-			s, l := p.site6(t), list{chain: "from_guest"}
-			own := " ip6 saddr " + s.own.ip.String()
-			l.its(s, s.own, s.own.ip.String(), s.own.ip.String())
-			l.its(s, s.linkLocal, "fe80::/64", "fe80::/64")
-			for _, c := range []struct {
-				from, of     party
-				saddr, taddr string
-			}{
-				{s.own, s.linkLocal, s.own.ip.String(), "fe80::/64"},
-				{s.linkLocal, s.own, "fe80::/64", s.own.ip.String()},
-			} {
-				says := ofType(advertise) + " ip6 saddr " + c.saddr + " icmpv6 taddr " + c.taddr
-				l.pass(says+short, "advertisement of its other address", neighbor(c.from, s.gateway, advertise, c.of.ip))
-				l.pass(says+long+hasOption(targetMAC, c.from.mac), "advertisement of its other address", neighbor(c.from, s.gateway, advertise, c.of.ip, option(targetMAC, c.from.mac)))
+			s, l := p.site6(t), list{}
+			l.its(s, s.own)
+			l.its(s, s.linkLocal)
+			for _, c := range []struct{ from, of party }{{s.own, s.linkLocal}, {s.linkLocal, s.own}} {
+				l.pass("advertisement of its other address", neighbor(c.from, s.gateway, advertise, c.of.ip))
+				l.pass("advertisement of its other address", neighbor(c.from, s.gateway, advertise, c.of.ip, option(targetMAC, c.from.mac)))
 			}
 			l.others(s)
-			l.strange(s.own, s.gateway)
+			l.strange(s.own, s.gateway, prepare.ForgedIP, prepare.ForgedIP)
 			segment := packet6(s.own, s.gateway, isTCP, 64, append([]byte{0x9c, 0x40, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0x50}, make([]byte, 7)...))
-			l.pass("meta l4proto tcp ip6 nexthdr tcp"+own, "TCP", segment)
-			l.pass(otherThan6+own, "TCP behind options", behind(segment, destinationOptions))
-			l.pass(ofType(143)+" ip6 saddr ::", "a multicast report from no address", behind(icmp6From(party{s.own.mac, nobody6}, reporters, 143, 1, make([]byte, 4)), hopByHop))
-			p.judgeSent(t, l.tries, udp(s.own, s.gateway, anyPort, 40001, "marker"), "from_guest: ether type ip6 "+otherThan6+own+" counter accept")
+			l.pass("TCP", segment)
+			l.pass("TCP behind options", behind(segment, destinationOptions))
+			l.pass("a multicast report from no address", behind(icmp6From(party{s.own.mac, nobody6}, reporters, 143, 1, make([]byte, 4)), hopByHop))
+			p.judgeSent(t, l.tries, udp(s.own, s.gateway, anyPort, 40001, "marker"))
 		})
 	}
 }
@@ -251,23 +251,24 @@ func TestHostilePodNetworkIPv6(t *testing.T) {
 		t.Run(string(shape), func(t *testing.T) {
 			t.Parallel()
 			p := newHostilePod(t, shape, prestart.Hook{})
-			s, l := p.site6(t), list{chain: "to_guest"}
+			s, l := p.site6(t), list{}
 			vm, from := s.own, party{s.gateway.mac, s.router.LinkLocal}
 			ping := icmp6From(stranger6, vm, 128, 64, []byte{0, 7, 0, 1}, make([]byte, 56))
-			l.pass(otherThan6, "a datagram", udp(stranger6, vm, anyPort, anyPort, "to the VM"))
-			l.pass(otherThan6, "a last fragment", fragment6(udp(stranger6, vm, anyPort, anyPort, "in several parts"), 16, 24, isUDP))
-			l.pass(anyICMP6, "a ping", ping)
-			l.pass(anyICMP6, "a ping's first fragment", fragment6(ping, 0, 32, isICMP6))
-			l.pass(anyICMP6, "a ping's last fragment", fragment6(ping, 32, 64, isICMP6))
-			l.pass(anyICMP6, "packet too big", icmp6From(from, vm, 2, 64, []byte{0, 0, 5, 0}, ping[head6:]))
-			l.pass(anyICMP6, "solicitation", neighbor(from, group(vm.ip), solicit, vm.ip, option(sourceMAC, from.mac)))
-			l.pass(anyICMP6, "advertisement", neighbor(from, vm, advertise, from.ip, option(targetMAC, from.mac)))
-			l.pass(anyICMP6, "multicast query", behind(icmp6From(from, allNodes, 130, 1, make([]byte, 24)), hopByHop))
-			l.pass("meta l4proto tcp ip6 nexthdr tcp", "TCP", packet6(stranger6, vm, isTCP, 64, append(make([]byte, 12), 0x50, 0, 0, 0, 0, 0, 0, 0)))
+			l.pass("a datagram", udp(stranger6, vm, anyPort, anyPort, "to the VM"))
+			l.pass("a last fragment", fragment6(udp(stranger6, vm, anyPort, anyPort, "in several parts"), 16, 24, isUDP))
+			l.pass("a ping", ping)
+			l.pass("a ping's first fragment", fragment6(ping, 0, 32, isICMP6))
+			l.pass("a ping's last fragment", fragment6(ping, 32, 64, isICMP6))
+			l.pass("packet too big", icmp6From(from, vm, 2, 64, []byte{0, 0, 5, 0}, ping[head6:]))
+			l.pass("solicitation", neighbor(from, group(vm.ip), solicit, vm.ip, option(sourceMAC, from.mac)))
+			l.pass("advertisement", neighbor(from, vm, advertise, from.ip, option(targetMAC, from.mac)))
+			l.pass("multicast query", behind(icmp6From(from, allNodes, 130, 1, make([]byte, 24)), hopByHop))
+			l.pass("TCP", packet6(stranger6, vm, isTCP, 64, append(make([]byte, 12), 0x50, 0, 0, 0, 0, 0, 0, 0)))
 			l.routers(from)
-			l.strange(stranger6, vm)
-			l.tries = append(l.tries, try{"the VM's own", udp(vm, allNodes, anyPort, anyPort, "hairpin"), verdict{rule: "to_guest: ether saddr " + vm.mac.String() + " counter drop"}})
-			p.judgeReceived(t, l.tries, udp(stranger6, vm, anyPort, 40001, "marker"), "to_guest: ether type ip6 meta l4proto != ipv6-icmp counter accept")
+			l.fragments(from, vm)
+			l.strange(stranger6, vm, prepare.Malformed, prepare.Malformed)
+			l.tries = append(l.tries, try{"the VM's own", udp(vm, allNodes, anyPort, anyPort, "hairpin"), stopped(prepare.OwnMAC)})
+			p.judgeReceived(t, l.tries, udp(stranger6, vm, anyPort, 40001, "marker"))
 		})
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
 
@@ -157,17 +158,15 @@ func TestPortGuard(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dropped := map[string]uint64{}
+	dropped := map[prepare.Reason]uint64{}
 	for _, c := range status.Interfaces[0].Counters {
-		dropped[c.Chain+": "+c.Rule] = c.Packets
+		if c.Direction == prepare.FromGuest {
+			dropped[c.Reason] = c.Packets
+		}
 	}
-	for _, rule := range []string{
-		"from_guest: ether saddr != " + pod.MAC.String() + " counter drop",
-		"from_guest: ether type ip udp dport 67 counter drop",
-		"from_guest: counter drop",
-	} {
-		if dropped[rule] == 0 {
-			t.Errorf("no drop counted by %q in %v", rule, dropped)
+	for _, reason := range []prepare.Reason{prepare.ForgedMAC, prepare.ForgedIP, prepare.ForgedARP, prepare.DHCPClient} {
+		if dropped[reason] == 0 {
+			t.Errorf("no drop counted as %s in %v", reason, dropped)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,6 +32,7 @@ type Session struct {
 	serving  *statedir.Serving
 	control  *control
 	keeper   *keeper
+	guards   *prepare.GuardReader // nil: no plan has a port guard
 	since    time.Time
 	prepared time.Time     // when the network was
 	started  time.Time     // when a guest could boot; read it if isReady
@@ -175,6 +177,11 @@ func (h Hook) open(ctx context.Context, since time.Time, serving *statedir.Servi
 	for _, text := range pod.DNS.LeftOut { // which discover has logged
 		s.servers[0].omitted = append(s.servers[0].omitted, discover.Omission{What: "resolv.conf", Why: text})
 	}
+	if slices.ContainsFunc(plans, func(p prepare.Plan) bool { return p.Guard }) {
+		if s.guards, err = prepare.OpenGuardReader(); err != nil {
+			return nil, err
+		}
+	}
 	if s.watch, err = openWatch(h.Log, plans); err != nil {
 		return nil, err
 	}
@@ -260,22 +267,22 @@ func (s *Session) becomeReady() {
 	s.hook.Log.Info("ready", "took", s.started.Sub(s.since).Round(time.Microsecond))
 }
 
-// GuardCounters reads what the port guard dropped, by pod interface. It needs
-// NET_ADMIN, and SYS_ADMIN where the Hook names another network namespace; the
-// error wraps [unix.EPERM] if it is not there.
+// GuardCounters reads what the port guard kept from crossing, by pod interface,
+// from whatever goroutine. It needs NET_ADMIN, now and when the session was
+// opened; the error wraps [unix.EPERM] if it is not there.
 func (s *Session) GuardCounters() (map[string][]prepare.GuardCounter, error) {
 	counters := map[string][]prepare.GuardCounter{}
-	err := in(s.hook.Netns, func() error {
-		for _, p := range s.plans {
-			c, err := p.GuardCounters()
-			if err != nil {
-				return err
-			}
-			counters[p.Interface.Name] = c
+	for _, p := range s.plans {
+		if !p.Guard {
+			continue
 		}
-		return nil
-	})
-	return counters, err
+		c, err := s.guards.Counters(p)
+		if err != nil {
+			return nil, err
+		}
+		counters[p.Interface.Name] = c
+	}
+	return counters, nil
 }
 
 // Networks returns what the VM's NICs plug into, the primary one first.
@@ -350,6 +357,9 @@ func (s *Session) closeSockets() error {
 		s.keeper.close()
 	}
 	s.serving.Close()
+	if s.guards != nil {
+		errs = append(errs, s.guards.Close())
+	}
 	return errors.Join(errs...)
 }
 

@@ -1,0 +1,143 @@
+package prepare_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
+)
+
+// TestPlanIsAScript has a shell do what a plan prints, line by line, in one pod,
+// and prepare in another one that is like it: they are the same afterwards.
+func TestPlanIsAScript(t *testing.T) {
+	for _, c := range planned() {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			scripted, prepared := twin(t, c.shape, c.extra), twin(t, c.shape, c.extra)
+			for line := range strings.Lines(plan(t, scripted, c.options).String()) {
+				out, err := scripted.Pod.Command(t.Context(), "sh", "-c", line).CombinedOutput()
+				if err != nil {
+					t.Fatalf("%s%s%v", line, out, err)
+				}
+			}
+			inPod(t, prepared.Pod, func() error {
+				store, err := prepare.OpenStore(t.Context(), t.TempDir())
+				if err != nil {
+					return err
+				}
+				defer store.Close()
+				return prepare.Apply(t.Context(), nil, store, plan(t, prepared, c.options))
+			})
+			if d := podtest.Diff(withoutComments(podtest.TakeSnapshot(t, prepared.Pod)), withoutComments(podtest.TakeSnapshot(t, scripted.Pod))); d != "" {
+				t.Errorf("a shell makes of the plan (-prepared +scripted):\n%s", d)
+			}
+			// nft(8) prints some rules alike that are not.
+			if d := podtest.Diff(expressions(t, prepared.Pod), expressions(t, scripted.Pod)); d != "" {
+				t.Errorf("nft makes of the rules' text (-prepared +scripted):\n%s", d)
+			}
+		})
+	}
+}
+
+type plannedPod struct {
+	name    string
+	shape   podtest.Shape
+	extra   []string // ip(8) lines in the pod
+	options prepare.Options
+}
+
+func planned() []plannedPod {
+	var all []plannedPod
+	for _, shape := range podtest.Shapes() {
+		all = append(all, plannedPod{name: string(shape), shape: shape})
+	}
+	return append(all,
+		plannedPod{name: "neighbours", shape: podtest.BridgeDual, extra: []string{
+			"neigh add 10.22.0.99 lladdr 02:00:00:00:00:99 nud permanent dev eth0",
+			"neigh add fd00:10:22::99 lladdr 02:00:00:00:00:99 nud permanent dev eth0",
+			"neigh add fe80::99 lladdr 02:00:00:00:00:99 nud permanent dev eth0",
+			"neigh add proxy 10.22.0.98 dev eth0",
+		}},
+		plannedPod{name: "addresses", shape: podtest.BridgeDual, extra: []string{"addr add 10.22.0.50/24 dev eth0", "addr add 10.23.0.7/16 dev eth0"}},
+		plannedPod{name: "many addresses", shape: podtest.Bridge, extra: addresses(60)},
+		plannedPod{name: "options", shape: podtest.KindnetDual, options: prepare.Options{
+			MAC: net.HardwareAddr{2, 0, 0, 0, 0, 7}, MTU: 1400, Queues: 4, TapOwner: &prepare.Owner{UID: 107, GID: 108},
+			UplinkName: "uplink", BridgeName: "bridge", TapName: "vm",
+		}},
+		plannedPod{name: "no guard", shape: podtest.AWS, options: prepare.Options{NoGuard: true}},
+		plannedPod{name: "no IPv6", shape: podtest.CalicoDual, options: prepare.Options{NoIPv6: true}},
+		plannedPod{name: "IPv6 only", shape: podtest.KindnetDual, extra: []string{"addr del 10.244.0.2/24 dev eth0"}},
+	)
+}
+
+// addresses are so many, for eth0.
+func addresses(n int) []string {
+	var lines []string
+	for i := range n {
+		lines = append(lines, fmt.Sprintf("addr add 10.99.%d.7/24 dev eth0", i))
+	}
+	return lines
+}
+
+// twin is a pod of a shape that is like any other: the node's MACs too, of which
+// IPv6's router is made.
+func twin(t *testing.T, shape podtest.Shape, extra []string) *podtest.Pod {
+	t.Helper()
+	pod := podtest.NewPod(t, shape)
+	var links []struct{ IfName string }
+	if err := json.Unmarshal([]byte(pod.Node.Run(t, "ip", "-j", "link", "show")), &links); err != nil {
+		t.Fatal(err)
+	}
+	for i, l := range links {
+		if l.IfName != "lo" && !strings.HasPrefix(pod.Node.Run(t, "ip", "-o", "link", "show", l.IfName), "1:") {
+			pod.Node.IP(t, "link set "+l.IfName+" address "+net.HardwareAddr{2, 0, 0, 0, 1, byte(i)}.String())
+		}
+	}
+	pod.Pod.IP(t, slices.Concat(extra, []string{"neigh flush dev eth0"})...)
+	return pod
+}
+
+func plan(t *testing.T, pod *podtest.Pod, o prepare.Options) prepare.Plan {
+	t.Helper()
+	var p prepare.Plan
+	inPod(t, pod.Pod, func() error {
+		if pod.Shape == podtest.L2 { // a pod's only interface has an address
+			all, err := discover.ReadInterfaces()
+			if err == nil {
+				p, err = prepare.NewPlan(all[slices.IndexFunc(all, func(in discover.Interface) bool { return in.Name == pod.Interface })], o)
+			}
+			return err
+		}
+		found, err := discover.ReadPod(t.Context(), discover.Options{Interfaces: []string{pod.Interface}})
+		if err == nil {
+			p, err = prepare.NewPlan(found.Interfaces[0], o)
+		}
+		return err
+	})
+	return p
+}
+
+var comment = regexp.MustCompile(`(?m)^ *"comment": .*\n`)
+
+// withoutComments leaves out of a snapshot how prepare marks its rules.
+func withoutComments(snapshot string) string { return comment.ReplaceAllString(snapshot, "") }
+
+// expressions are the rules of a namespace as the kernel has them, each behind
+// its family, table and chain.
+func expressions(t *testing.T, ns *podtest.NS) string {
+	t.Helper()
+	out, err := ns.Command(t.Context(), "nft", "--debug=netlink", "list", "ruleset").CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return strings.Join(append(expression.FindAllString(string(out), -1), ""), "\n")
+}
+
+var expression = regexp.MustCompile(`(?m)^(bridge|netdev) virt-launcher-net-\S+ \S+|^  \[ .* \]`)

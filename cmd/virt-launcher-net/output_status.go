@@ -49,6 +49,9 @@ func (v statusView) writeText(w io.Writer) {
 		if i.Lease != nil {
 			writeLease(w, "lease", *i.Lease)
 		}
+		if v.Server.Alive && slices.Contains(v.Server.Unheard, i.Name) {
+			fmt.Fprintln(w, "lease\tnot known: a VM was there before the server, and nothing was kept of its lease")
+		}
 		if i.Lease6 != nil {
 			writeLease(w, "IPv6 lease", *i.Lease6)
 		}

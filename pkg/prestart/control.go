@@ -53,6 +53,10 @@ type SessionStatus struct {
 	Leases  map[string]dhcp.Status  `json:"leases"`
 	Leases6 map[string]dhcp6.Status `json:"leases6,omitempty"`
 	Routers map[string]ra.Status    `json:"routers,omitempty"`
+	// Unheard are the pod interfaces on whose taps a VM was when the server started,
+	// though nothing is kept of its lease: whether the VM has one is not known until
+	// it speaks, which with a lease that has no end it need not.
+	Unheard []string `json:"unheard,omitempty"`
 	// Omitted is, by pod interface, what the pod has and its VM does not get.
 	Omitted map[string][]discover.Omission `json:"omitted,omitempty"`
 }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"time"
 
 	"github.com/google/renameio/v2"
 
@@ -28,35 +29,54 @@ func (h Hook) memoryPath(p prepare.Plan, suffix string) string {
 	return filepath.Join(h.StateDir, p.Interface.Name+suffix)
 }
 
+// rememberAgain is how long after what the server knows could not be written, as on
+// a full disk, it is tried again.
+const rememberAgain = 5 * time.Second
+
 // remember writes what the server knows, after each step of the lease, until
-// events ends.
+// events ends. A lease without an end may have just one.
 func (h Hook) remember(p prepare.Plan, suffix string, server leaseServer, events <-chan journal.Event) {
 	path := h.memoryPath(p, suffix)
-	for range events {
+	var again <-chan time.Time
+	for {
+		select {
+		case _, more := <-events:
+			if !more {
+				return
+			}
+		case <-again:
+		}
 		b, err := json.MarshalIndent(server.Status(), "", "  ")
 		if err == nil {
 			err = renameio.WriteFile(path, append(b, '\n'), 0o600, renameio.WithTempDir(filepath.Dir(path)))
 		}
+		switch {
+		case err == nil && again != nil:
+			h.Log.Info("the state of the lease is kept again", "interface", p.Interface.Name)
+			again = nil
+		case err != nil && again == nil:
+			h.Log.Warn("can't keep the state of the lease: after a restart nobody knows of it until the guest speaks",
+				"interface", p.Interface.Name, "error", err, "again", rememberAgain)
+		}
 		if err != nil {
-			h.Log.Warn("can't keep the state of the lease: after a restart nobody knows of it until the guest speaks", "error", err)
+			again = time.After(rememberAgain)
 		}
 	}
 }
 
 // recall makes the server know what the one before knew. One that knows nothing
-// serves as well.
-func (h Hook) recall(p prepare.Plan, suffix string, server leaseServer) {
+// serves as well. unheard is whether a VM has the tap open of whose lease nothing is
+// known.
+func (h Hook) recall(p prepare.Plan, suffix string, server leaseServer) (unheard bool) {
 	was, err := readMemory(h.memoryPath(p, suffix))
-	inUse := false
-	if err == nil && was.State == journal.Bound {
-		inUse, err = p.InUse()
-	}
-	if err != nil {
+	inUse, useErr := p.InUse()
+	if err := errors.Join(err, useErr); err != nil {
 		h.Log.Warn("started without the state of the lease", "interface", p.Interface.Name, "error", err)
 	}
-	if inUse {
+	if inUse && err == nil && was.State == journal.Bound {
 		server.Resume(was)
 	}
+	return inUse && server.Status().State != journal.Bound
 }
 
 // maxMemory bounds what a server knew: it keeps some fields, and cuts what is long.

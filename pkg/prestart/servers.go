@@ -37,6 +37,9 @@ type servers struct {
 	conns  []io.Closer
 	// omitted is what the VM does not get of what the pod has.
 	omitted []discover.Omission
+	// unheard is whether a VM was there when the servers were opened, of whose lease
+	// nothing was kept.
+	unheard bool
 }
 
 // canServe reports why no socket can be opened, in the current network namespace,
@@ -73,7 +76,7 @@ func (h Hook) openServers(p prepare.Plan, pod discover.Pod, defaultRoute default
 			return nil, err
 		}
 		s.lease = server
-		h.recall(p, ".lease", server)
+		s.unheard = h.recall(p, ".lease", server)
 	}
 	if lease, ok := NewLease6(p, pod, settings); ok {
 		conn, err := dhcp6.Listen(p.Tap.Name)
@@ -87,7 +90,9 @@ func (h Hook) openServers(p prepare.Plan, pod discover.Pod, defaultRoute default
 			return nil, err
 		}
 		s.lease6 = server
-		h.recall(p, ".lease6", server)
+		if unheard := h.recall(p, ".lease6", server); s.lease == nil {
+			s.unheard = unheard
+		}
 	}
 	if advertisement, ok := NewAdvertisement(p, pod, defaultRoute.ipv6 == p.Interface.Name, settings); ok {
 		conn, err := ra.Listen(p.Tap.Name)
@@ -152,13 +157,18 @@ func (s *servers) close() error {
 	return errors.Join(errs...)
 }
 
-// waitForLease blocks until the guest has its address: the IPv4 one if there is
-// one, since not every guest asks for an IPv6 address.
-func (s *servers) waitForLease(ctx context.Context) error {
-	server := s.lease
-	if server == nil {
-		server = s.lease6
+// main is the server whose lease a guest has if it has its addresses: the IPv4 one if
+// there is one, since not every guest asks for an IPv6 address. Nil: there is none.
+func (s *servers) main() leaseServer {
+	if s.lease != nil {
+		return s.lease
 	}
+	return s.lease6
+}
+
+// waitForLease blocks until the guest has its address.
+func (s *servers) waitForLease(ctx context.Context) error {
+	server := s.main()
 	if server == nil {
 		return nil
 	}

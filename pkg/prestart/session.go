@@ -382,6 +382,9 @@ func (s *Session) Status() SessionStatus {
 	}
 	for _, on := range s.servers {
 		name := on.plan.Interface.Name
+		if on.unheard && on.main().Status().State != journal.Bound {
+			status.Unheard = append(status.Unheard, name)
+		}
 		if len(on.omitted) > 0 {
 			status.Omitted[name] = on.omitted
 		}

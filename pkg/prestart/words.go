@@ -69,7 +69,12 @@ func (s SessionStatus) NoLease() string {
 	var words []string
 	for _, name := range slices.Sorted(maps.Keys(s.waitedFor())) {
 		if l := s.waitedFor()[name]; l.State != journal.Bound {
-			words = append(words, name+": "+noLease(l))
+			why := noLease(l)
+			if l.LastMessage.Type == "" && slices.Contains(s.Unheard, name) {
+				why = fmt.Sprintf("whether the guest on %s has %s is not known: it was there before this server, which found nothing kept of its lease; "+
+					"it is known once the guest speaks (have its DHCP client renew, or start the VM again)", l.Interface, l.Address)
+			}
+			words = append(words, name+": "+why)
 		}
 	}
 	return strings.Join(words, "; ")

@@ -1,0 +1,77 @@
+package prestart_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
+)
+
+// What is known of a lease that can't be written is written as soon as it can be.
+// Where nothing was kept, a server beside a living VM says that it does not know.
+func TestLeaseThatIsNotKept(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Calico)
+	h := newHook(t, pod)
+	session := run(t, h)
+	kept := filepath.Join(h.StateDir, "eth0.lease")
+	if err := os.MkdirAll(filepath.Join(kept, "in the way"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	guest := podtest.NewGuest(t, pod.Pod, session.Networks()[0].Tap, pod.MAC)
+	if _, err := guest.Udhcpc(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(kept); err != nil {
+		t.Fatal(err)
+	}
+	for start := time.Now(); ; time.Sleep(50 * time.Millisecond) {
+		if _, err := os.Stat(kept); err == nil {
+			break
+		}
+		if time.Since(start) > time.Minute {
+			t.Fatal("the lease is not kept though it can be")
+		}
+	}
+	serve := func() *prestart.Session {
+		t.Helper()
+		if err := session.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		var err error
+		if session, err = h.Serve(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		return session
+	}
+	if s := serve().Status(); s.Leases["eth0"].State != "bound" || len(s.Unheard) > 0 {
+		t.Errorf("kept, and yet %+v", s)
+	}
+	if err := session.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(kept); err != nil {
+		t.Fatal(err)
+	}
+	serve()
+	t.Cleanup(func() { _ = session.Close(context.Background()) })
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	_, err := h.Wait(ctx, prestart.ForLease)
+	if s := session.Status(); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "is not known") || !slices.Equal(s.Unheard, []string{"eth0"}) {
+		t.Errorf("wait says %v, the status %+v", err, s)
+	}
+	if _, err := guest.Udhcpc(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if s := session.Status(); s.Leases["eth0"].State != "bound" || len(s.Unheard) > 0 {
+		t.Errorf("heard, and yet %+v", s)
+	}
+}

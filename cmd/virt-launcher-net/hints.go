@@ -26,6 +26,7 @@ func hintsFor(err error) (hints []string) {
 	var (
 		timeout  *prestart.TimeoutError
 		missing  *discover.NotFoundError
+		without  *discover.IncompleteError
 		unusable *prepare.UnusableError
 		taken    *prepare.NameTakenError
 		lost     *prepare.LostError
@@ -35,7 +36,7 @@ func hintsFor(err error) (hints []string) {
 	if errors.As(err, &timeout) {
 		hints = append(hints, "--timeout waits longer")
 	}
-	if errors.As(err, &missing) || errors.As(err, &unusable) {
+	if errors.As(err, &missing) || errors.As(err, &without) || errors.As(err, &unusable) {
 		hints = append(hints, "--interface names another interface")
 	}
 	if errors.As(err, &taken) && taken.For != "" {

@@ -1,23 +1,21 @@
 package prepare
 
 import (
-	"bytes"
 	"fmt"
 	"net/netip"
 	"slices"
 
 	"github.com/google/nftables/expr"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 )
 
 // The kernel has the last word on what a record says: whoever can write to the state
-// directory shall not widen the port guard by that, or have another interface
-// rewired.
+// directory, and no more than that, shall not widen the port guard by it.
 
-// confirm tells why the kernel does not bear out the record of an interface that is
-// prepared, at least in part, or whether there is nothing prepared that the record
-// could be about.
+// confirm tells why the kernel does not bear out the record: nothing is prepared that
+// it could be about, or the VM has an address in it that the pod has not given it.
 func (p Plan) confirm(s state) (isLeftover bool, err error) {
-
 	name, l := p.Interface.Name, s.linkByIndex(p.Interface.Index)
 	if !p.hasLinks(s) {
 		switch {
@@ -27,46 +25,46 @@ func (p Plan) confirm(s state) (isLeftover bool, err error) {
 			return true, fmt.Errorf("%s has not the addresses that it says", name)
 		}
 	}
-	if l != nil && l.Name != name && l.Name != p.Bridge.Uplink && !bytes.Equal(l.MAC, p.Interface.MAC) && !bytes.Equal(l.MAC, p.Bridge.UplinkMAC) {
-		return false, fmt.Errorf("the link with the index %d that it names is %s, which is not %s", p.Interface.Index, l.Name, name)
-	}
-	guard, there := s.tables[p.guard().id()]
-	if !there || p.hasAddresses(s) {
+	if p.hasAddresses(s) {
 		return false, nil
 	}
+	// A guard that somebody has damaged is made whole again: it lets nothing pass, or
+	// not all that it should, but no other address.
+	given := s.tables[p.guard().id()].chains[guardFirstChain].lets()
 	for _, a := range p.Addresses() {
-		if !guard.lets(a.Addr()) {
+		others := slices.ContainsFunc(given, func(g netip.Addr) bool { return g.Is4() == a.Addr().Is4() })
+		if others && !slices.Contains(given, a.Addr()) && !s.placeholderHas(name, a) {
 			return false, fmt.Errorf("it says that the VM has %s, which the port guard does not let it use", a.Addr())
 		}
 	}
 	return false, nil
 }
 
-// hasAddresses tells whether the pod interface has all that the VM gets.
-func (p Plan) hasAddresses(s state) bool {
-	has := s.interfaces[p.Interface.Index].Addresses
-	for _, want := range p.Addresses() {
-		found := false
-		for _, a := range has {
-			found = found || a.Prefix == want
-		}
-		if !found {
-			return false
-		}
-	}
-	return true
+// placeholderHas tells whether what has the pod interface's name has the address.
+func (s state) placeholderHas(name string, a netip.Prefix) bool {
+	l := s.link(name)
+	return l != nil && hasPrefix(s.interfaces[l.Index], a)
 }
 
-// lets tells whether some rule of the table lets frames with that address pass.
-func (n tableNow) lets(a netip.Addr) bool {
-	for _, c := range n.chains {
-		for _, r := range c.rules {
-			if slices.ContainsFunc(r.lets, func(value []byte) bool { return bytes.Equal(value, a.AsSlice()) }) {
-				return true
+func hasPrefix(in discover.Interface, want netip.Prefix) bool {
+	return slices.ContainsFunc(in.Addresses, func(a discover.Address) bool { return a.Prefix == want })
+}
+
+// hasAddresses tells whether the pod interface has all that the VM gets.
+func (p Plan) hasAddresses(s state) bool {
+	return !slices.ContainsFunc(p.Addresses(), func(want netip.Prefix) bool { return !hasPrefix(s.interfaces[p.Interface.Index], want) })
+}
+
+// lets returns the addresses with which the chain lets frames pass.
+func (n chainNow) lets() (addresses []netip.Addr) {
+	for _, r := range n.rules {
+		for _, value := range r.lets {
+			if a, ok := netip.AddrFromSlice(value); ok && !a.IsUnspecified() {
+				addresses = append(addresses, a)
 			}
 		}
 	}
-	return false
+	return addresses
 }
 
 // letsOf returns the values that frames have to have somewhere for the rule to let

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/google/renameio/v2"
+
 	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
 )
 

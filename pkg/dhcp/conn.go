@@ -2,7 +2,6 @@ package dhcp
 
 import (
 	"fmt"
-	"net"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
 )
@@ -27,12 +26,6 @@ func Listen(name string) (*Conn, error) {
 		return nil, fmt.Errorf("listen for DHCP on %s: %w", name, err)
 	}
 	return &Conn{link}, nil
-}
-
-// HardwareAddr is the interface's Ethernet address when the Conn was opened.
-func (c *Conn) HardwareAddr() net.HardwareAddr {
-	mac := c.link.MAC()
-	return mac[:]
 }
 
 // Close ends a Serve that is under way and frees the sockets.

@@ -99,7 +99,7 @@ func TestProbe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !IsProbe(req) || IsProbe(discover()) || d.src.mac != packet.MACOf(guestMAC) || req.TransactionID != xid {
+	if !isProbe(req) || isProbe(discover()) || d.src.mac != packet.MACOf(guestMAC) || req.TransactionID != xid {
 		t.Errorf("not recognised: %v", req)
 	}
 	reply, err := testLease().Reply(req)

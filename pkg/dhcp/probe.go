@@ -14,9 +14,9 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
 )
 
-// ProbeClass is the vendor class, and the client identifier, of a DISCOVER that
+// probeClass is the vendor class, and the client identifier, of a DISCOVER that
 // only checks whether there is an answer.
-const ProbeClass = "virt-launcher-net/check"
+const probeClass = "virt-launcher-net/check"
 
 // ErrNotReply is returned for a frame that is not a DHCP server's message to a
 // client.
@@ -32,8 +32,8 @@ func DiscoverFrame(guest net.HardwareAddr, xid uint32) []byte {
 		ClientHWAddr: guest,
 		Options: dhcpv4.Options{
 			optMessageType:    {byte(dhcpv4.MessageTypeDiscover)},
-			optVendorClass:    []byte(ProbeClass),
-			optClientID:       append([]byte{0}, ProbeClass...), // type 0: not a link address (RFC 2132 §9.14)
+			optVendorClass:    []byte(probeClass),
+			optClientID:       append([]byte{0}, probeClass...), // type 0: not a link address (RFC 2132 §9.14)
 			optMaxMessageSize: binary.BigEndian.AppendUint16(nil, maxDatagram),
 			optParameters: {
 				optSubnetMask, optRoutes, optRouter, optDNS, optHostname, optDomainName, optMTU, optSearch,
@@ -48,12 +48,12 @@ func DiscoverFrame(guest net.HardwareAddr, xid uint32) []byte {
 	return frame
 }
 
-// IsProbe tells whether a message is a DiscoverFrame's.
-func IsProbe(m *dhcpv4.DHCPv4) bool {
+// isProbe tells whether a message is a DiscoverFrame's.
+func isProbe(m *dhcpv4.DHCPv4) bool {
 	id := m.Options[optClientID]
 	return messageType(m) == dhcpv4.MessageTypeDiscover &&
-		string(m.Options[optVendorClass]) == ProbeClass &&
-		len(id) > 0 && string(id[1:]) == ProbeClass
+		string(m.Options[optVendorClass]) == probeClass &&
+		len(id) > 0 && string(id[1:]) == probeClass
 }
 
 // ParseReplyFrame reads a DHCP server's message from a whole Ethernet frame, as

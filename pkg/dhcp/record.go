@@ -26,7 +26,7 @@ func (s *Server) noteRequest(req *dhcpv4.DHCPv4, verdict error) {
 	typ := messageType(req)
 	s.journal.Write(func(e journal.Entry) {
 		e.Received(typeName(typ))
-		if IsProbe(req) {
+		if isProbe(req) {
 			return
 		}
 		e.Message(typeName(typ))
@@ -54,7 +54,7 @@ func (s *Server) noteReply(r *Responder, req, reply *dhcpv4.DHCPv4) {
 	s.journal.Write(func(e journal.Entry) {
 		e.Sent(typeName(answer))
 		switch {
-		case IsProbe(req), question == dhcpv4.MessageTypeInform:
+		case isProbe(req), question == dhcpv4.MessageTypeInform:
 		case answer == dhcpv4.MessageTypeNak:
 			e.Refused("requested", optionAddr(req, optRequestedIP), "current", addrOf(req.ClientIPAddr))
 		case answer == dhcpv4.MessageTypeOffer:

@@ -32,7 +32,7 @@ func TestLeaseOverTap(t *testing.T) {
 	if messageType(got) != offer || d.dst.mac != packet.MACOf(guestMAC) || d.dst.ip != addrOf(address) || d.src.ip != addrOf(server) {
 		t.Fatalf("got %v from %v to %v", got, d.src, d.dst)
 	}
-	if d.src.mac != packet.MACOf(conn.HardwareAddr()) {
+	if d.src.mac != conn.link.MAC() {
 		t.Errorf("sent from %x, want the tap's own address", d.src.mac)
 	}
 	status := await(t, s, "offered", is(Offered))

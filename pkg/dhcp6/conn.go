@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
@@ -53,12 +52,6 @@ func Listen(name string) (*Conn, error) {
 		return nil, fmt.Errorf("listen for DHCPv6 on %s: %w", name, err)
 	}
 	return &Conn{link}, nil
-}
-
-// HardwareAddr is the interface's Ethernet address when the Conn was opened.
-func (c *Conn) HardwareAddr() net.HardwareAddr {
-	mac := c.link.MAC()
-	return mac[:]
 }
 
 // Close ends a Serve that is under way and frees the sockets.

@@ -132,7 +132,7 @@ func TestProbe(t *testing.T) {
 		t.Fatalf("got %+v, %v", d, err)
 	}
 	req, err := parseMessage(d.message)
-	if err != nil || !IsProbe(req) || IsProbe(message(solicit)) {
+	if err != nil || !isProbe(req) || isProbe(message(solicit)) {
 		t.Fatalf("not recognised: %v, %v", req, err)
 	}
 	for name, b := range map[string][]byte{"the question": frame, "garbage": []byte("garbage"), "cut": frame[:70]} {

@@ -47,8 +47,8 @@ func linkLocal(mac net.HardwareAddr) netip.Addr {
 	return netip.AddrFrom16([16]byte{0xfe, 0x80, 8: m[0] ^ 2, m[1], m[2], 0xff, 0xfe, m[3], m[4], m[5]})
 }
 
-// IsProbe tells whether a message is a SolicitFrame's.
-func IsProbe(m *dhcpv6.Message) bool {
+// isProbe tells whether a message is a SolicitFrame's.
+func isProbe(m *dhcpv6.Message) bool {
 	return m.MessageType == dhcpv6.MessageTypeSolicit && bytes.Equal(valueOf(m, dhcpv6.OptionClientID), probeDUID)
 }
 

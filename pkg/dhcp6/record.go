@@ -21,7 +21,7 @@ import (
 func (s *Server) noteRequest(req *dhcpv6.Message, verdict error) {
 	s.journal.Write(func(e journal.Entry) {
 		e.Received(typeName(req.MessageType))
-		if IsProbe(req) {
+		if isProbe(req) {
 			return
 		}
 		e.Message(typeName(req.MessageType))
@@ -42,7 +42,7 @@ func (s *Server) noteReply(r *Responder, req, reply *dhcpv6.Message) {
 	s.log.Debug("DHCPv6 message answered", "message", question, "answer", answer)
 	s.journal.Write(func(e journal.Entry) {
 		e.Sent(typeName(answer))
-		if IsProbe(req) || status(reply.Options.Options) == iana.StatusUseMulticast {
+		if isProbe(req) || status(reply.Options.Options) == iana.StatusUseMulticast {
 			return
 		}
 		now := time.Now()

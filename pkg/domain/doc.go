@@ -2,6 +2,7 @@
 //
 // [Attach] is pure: the domain's XML in, the same XML with its NICs on the
 // pod's taps out. It is all a launcher needs which starts the domain itself.
+// [Foreign] tells what other interfaces the domain has, which may not work in a pod.
 // [Interfaces] is for one that writes the XML itself, [QEMUArgs],
 // [CloudHypervisorArgs] and [FirecrackerConfig] for one that does without
 // libvirt.

@@ -8,7 +8,24 @@
 //	session, err := prestart.Hook{Netns: "/proc/42/ns/net", Log: log}.Run(ctx)
 //	if err != nil { … }
 //	defer session.Close(context.WithoutCancel(ctx)) // ctx has usually ended by then
-//	// The VM's NIC goes on session.Networks()[0].Tap.
+//	args, err := domain.QEMUArgs(session.NICs()...) // or domain.Attach, into a domain's XML
+//	err = session.WaitLease(ctx)                    // session.Events tells each step
+//
+// # Errors
+//
+// Those of setting values are found by [Hook.Validate] before anything is touched.
+// Of the others a caller may tell apart, by [errors.As]:
+//
+//   - a pod that is not as wanted: [*discover.IncompleteError], [*discover.NotFoundError],
+//     [*prepare.UnusableError], [*prepare.NameTakenError]; [*TimeoutError], which is
+//     [context.DeadlineExceeded], if Hook.Timeout ended the wait for it;
+//   - one that is prepared: [*prepare.OptionsError] with other options,
+//     [*prepare.LostError] without a record; or not: [ErrNotPrepared];
+//   - one that is served: [*ServedError]; or not: [ErrNobodyServes];
+//   - one whose guest would get no network: [*CheckError];
+//   - a domain: [*domain.ConnectError], [*domain.StopError].
+//
+// A context that ends is told as its cause.
 package prestart
 
 import (
@@ -78,7 +95,7 @@ type Hook struct {
 
 // Discover reads what the CNI gave the pod; for interfaces that are prepared
 // already, what it had given. It changes nothing and waits for the CNI until
-// ctx ends.
+// ctx ends or Timeout is over, and then returns a [*discover.IncompleteError].
 func (h Hook) Discover(ctx context.Context) (pod discover.Pod, err error) {
 	if err := h.Validate(); err != nil {
 		return pod, err

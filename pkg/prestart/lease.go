@@ -99,10 +99,10 @@ func (s LeaseSettings) checkDefaultRoute(interfaces []string) error {
 	return fmt.Errorf("default route: %s is none of the VM's interfaces; name one of them, or %s", name, NoDefaultRoute)
 }
 
-// NewLease makes the lease for one interface of the pod, with the default route
+// newLease makes the lease for one interface of the pod, with the default route
 // or without. ok is false if the CNI gave the interface no IPv4 address, so
 // that there is nothing to lease.
-func NewLease(p prepare.Plan, pod discover.Pod, defaultRoute bool, s LeaseSettings) (l dhcp.Lease, ok bool) {
+func newLease(p prepare.Plan, pod discover.Pod, defaultRoute bool, s LeaseSettings) (l dhcp.Lease, ok bool) {
 	address, ok := p.Interface.IPv4()
 	if !ok {
 		return dhcp.Lease{}, false

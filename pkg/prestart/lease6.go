@@ -14,9 +14,9 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/ra"
 )
 
-// NewLease6 makes the DHCPv6 lease for one interface of the pod. ok is false if
+// newLease6 makes the DHCPv6 lease for one interface of the pod. ok is false if
 // the VM gets no IPv6 there.
-func NewLease6(p prepare.Plan, pod discover.Pod, s LeaseSettings) (l dhcp6.Lease, ok bool) {
+func newLease6(p prepare.Plan, pod discover.Pod, s LeaseSettings) (l dhcp6.Lease, ok bool) {
 	if p.IPv6 == nil {
 		return dhcp6.Lease{}, false
 	}
@@ -48,9 +48,9 @@ func (s LeaseSettings) bootFiles6() netboot.Files {
 	return files
 }
 
-// NewAdvertisement makes the router advertisement for one interface of the pod,
+// newAdvertisement makes the router advertisement for one interface of the pod,
 // with the default route or without. ok is false if the VM gets no IPv6 there.
-func NewAdvertisement(p prepare.Plan, pod discover.Pod, defaultRoute bool, s LeaseSettings) (a ra.Advertisement, ok bool) {
+func newAdvertisement(p prepare.Plan, pod discover.Pod, defaultRoute bool, s LeaseSettings) (a ra.Advertisement, ok bool) {
 	if p.IPv6 == nil {
 		return ra.Advertisement{}, false
 	}

@@ -80,7 +80,7 @@ func TestNewAdvertisement(t *testing.T) {
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			a, ok := NewAdvertisement(c.plan, discover.Pod{}, !c.secondary, LeaseSettings{})
+			a, ok := newAdvertisement(c.plan, discover.Pod{}, !c.secondary, LeaseSettings{})
 			if !ok {
 				t.Fatal("no advertisement")
 			}
@@ -94,10 +94,10 @@ func TestNewAdvertisement(t *testing.T) {
 	}
 	blackhole := plan6For(t, "fd00::1", "fd00::7/64", append(bridge, "fd60::/32")...)
 	blackhole.Interface.Routes[3].Type = unix.RTN_BLACKHOLE
-	if a, _ := NewAdvertisement(blackhole, discover.Pod{}, true, LeaseSettings{}); len(a.Prefixes) != 1 {
+	if a, _ := newAdvertisement(blackhole, discover.Pod{}, true, LeaseSettings{}); len(a.Prefixes) != 1 {
 		t.Errorf("a route to nowhere is told: %+v", a.Prefixes)
 	}
-	if _, ok := NewAdvertisement(planFor(t, "10.9.0.7/24"), discover.Pod{}, true, LeaseSettings{}); ok {
+	if _, ok := newAdvertisement(planFor(t, "10.9.0.7/24"), discover.Pod{}, true, LeaseSettings{}); ok {
 		t.Error("an interface without IPv6 has an advertisement")
 	}
 }

@@ -140,7 +140,7 @@ func TestNewLease(t *testing.T) {
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			lease, ok := NewLease(c.plan, discover.Pod{}, !c.secondary, LeaseSettings{})
+			lease, ok := newLease(c.plan, discover.Pod{}, !c.secondary, LeaseSettings{})
 			if !ok {
 				t.Fatal("no lease")
 			}
@@ -152,7 +152,7 @@ func TestNewLease(t *testing.T) {
 			}
 		})
 	}
-	if _, ok := NewLease(planFor(t, ""), discover.Pod{}, true, LeaseSettings{}); ok {
+	if _, ok := newLease(planFor(t, ""), discover.Pod{}, true, LeaseSettings{}); ok {
 		t.Error("an interface without an address has a lease")
 	}
 }
@@ -178,7 +178,7 @@ func TestLeaseSettings(t *testing.T) {
 		Servers: []netip.Addr{netip.MustParseAddr("10.96.0.10")}, Search: []string{"cluster.local"},
 	}}
 	plan := planFor(t, "10.9.0.7/24", "10.9.0.0/24")
-	lease, _ := NewLease(plan, pod, true, LeaseSettings{})
+	lease, _ := newLease(plan, pod, true, LeaseSettings{})
 	if lease.Hostname != "pod" || lease.DNS[0] != pod.DNS.Servers[0] || lease.Search[0] != "cluster.local" || lease.Duration != 0 {
 		t.Errorf("the pod's settings are not in %+v", lease)
 	}
@@ -186,7 +186,7 @@ func TestLeaseSettings(t *testing.T) {
 		Duration: time.Hour, Hostname: "vm", DNS: []netip.Addr{netip.MustParseAddr("192.0.2.53")}, Search: []string{"example.org"},
 		NTP: []netip.Addr{netip.MustParseAddr("192.0.2.123")}, TFTPServer: "192.0.2.69", BootFiles: netboot.Files{{Name: "boot"}}, Options: []dhcp.Option{{Code: 252}},
 	}
-	lease, _ = NewLease(plan, pod, true, own)
+	lease, _ = newLease(plan, pod, true, own)
 	if lease.Hostname != "vm" || lease.DNS[0] != own.DNS[0] || lease.Search[0] != "example.org" || lease.Duration != time.Hour ||
 		lease.NTP[0] != own.NTP[0] || lease.TFTPServer != "192.0.2.69" || lease.BootFiles[0].Name != "boot" || lease.Options[0].Code != 252 {
 		t.Errorf("the settings are not in %+v", lease)

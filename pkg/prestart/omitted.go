@@ -145,15 +145,15 @@ func (h Hook) unsent(p prepare.Plan, pod discover.Pod, d defaultRoutes) []discov
 	name := p.Interface.Name
 	settings := h.leaseOf(name)
 	var notes []string
-	if l, ok := NewLease(p, pod, d.ipv4 == name, settings); ok {
+	if l, ok := newLease(p, pod, d.ipv4 == name, settings); ok {
 		_, left := l.Normalize()
 		notes = append(notes, left...)
 	}
-	if l, ok := NewLease6(p, pod, settings); ok {
+	if l, ok := newLease6(p, pod, settings); ok {
 		_, left := l.Normalize()
 		notes = append(notes, left...)
 	}
-	if a, ok := NewAdvertisement(p, pod, d.ipv6 == name, settings); ok {
+	if a, ok := newAdvertisement(p, pod, d.ipv6 == name, settings); ok {
 		_, left := a.Normalize()
 		notes = append(notes, left...)
 	}

@@ -21,7 +21,7 @@ func TestPeculiarRoutes(t *testing.T) {
 	} {
 		p := planFor(t, "10.9.0.7/24", "10.9.0.0/24", "0.0.0.0/0 10.9.0.1", "172.16.0.0/12 10.9.0.1")
 		c.change(&p.Interface.Routes[2])
-		l, _ := NewLease(p, discover.Pod{}, true, LeaseSettings{})
+		l, _ := newLease(p, discover.Pod{}, true, LeaseSettings{})
 		if got := leaseText(l); strings.Contains(got, "172.16") || !strings.Contains(got, "[0.0.0.0/0 via 10.9.0.1]") {
 			t.Errorf("%s: %s", c.why, got)
 		}

@@ -64,7 +64,7 @@ func (h Hook) openServers(p prepare.Plan, pod discover.Pod, defaultRoute default
 		}
 	}()
 	settings := h.leaseOf(p.Interface.Name)
-	if lease, ok := NewLease(p, pod, defaultRoute.ipv4 == p.Interface.Name, settings); ok {
+	if lease, ok := newLease(p, pod, defaultRoute.ipv4 == p.Interface.Name, settings); ok {
 		conn, err := dhcp.Listen(p.Tap.Name)
 		if err != nil {
 			return nil, err
@@ -78,7 +78,7 @@ func (h Hook) openServers(p prepare.Plan, pod discover.Pod, defaultRoute default
 		s.lease = server
 		s.unheard = h.recall(p, ".lease", server)
 	}
-	if lease, ok := NewLease6(p, pod, settings); ok {
+	if lease, ok := newLease6(p, pod, settings); ok {
 		conn, err := dhcp6.Listen(p.Tap.Name)
 		if err != nil {
 			return nil, err
@@ -94,7 +94,7 @@ func (h Hook) openServers(p prepare.Plan, pod discover.Pod, defaultRoute default
 			s.unheard = unheard
 		}
 	}
-	if advertisement, ok := NewAdvertisement(p, pod, defaultRoute.ipv6 == p.Interface.Name, settings); ok {
+	if advertisement, ok := newAdvertisement(p, pod, defaultRoute.ipv6 == p.Interface.Name, settings); ok {
 		conn, err := ra.Listen(p.Tap.Name)
 		if err != nil {
 			return nil, err

@@ -104,15 +104,15 @@ func (h Hook) checkLeases(plans []prepare.Plan, pod discover.Pod) error {
 	for _, p := range plans {
 		name := p.Interface.Name
 		var errs []error
-		if l, ok := NewLease(p, pod, defaultRoute.ipv4 == name, h.leaseOf(name)); ok {
+		if l, ok := newLease(p, pod, defaultRoute.ipv4 == name, h.leaseOf(name)); ok {
 			_, _, err := l.Compile()
 			errs = append(errs, err)
 		}
-		if l, ok := NewLease6(p, pod, h.leaseOf(name)); ok {
+		if l, ok := newLease6(p, pod, h.leaseOf(name)); ok {
 			_, _, err := l.Compile()
 			errs = append(errs, err)
 		}
-		if a, ok := NewAdvertisement(p, pod, defaultRoute.ipv6 == name, h.leaseOf(name)); ok {
+		if a, ok := newAdvertisement(p, pod, defaultRoute.ipv6 == name, h.leaseOf(name)); ok {
 			_, _, err := a.Encode()
 			errs = append(errs, err)
 		}

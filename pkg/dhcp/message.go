@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/insomniacslk/dhcp/iana"
@@ -169,7 +170,9 @@ func appendHeader(b []byte, m *dhcpv4.DHCPv4) []byte {
 	return b
 }
 
-// inOrder lists the codes of options in the order in which they are sent.
+// inOrder lists the codes of options in the order in which they are sent. Routes that
+// the client does not ask for, of which there may be many, take no room from what it
+// does ask for.
 func inOrder(options dhcpv4.Options, list []byte) []byte {
 	var buf [256]byte
 	order := buf[:0]
@@ -184,7 +187,9 @@ func inOrder(options dhcpv4.Options, list []byte) []byte {
 		}
 	}
 	for _, code := range firstOptions {
-		take(code)
+		if code != optRoutes || len(list) == 0 || slices.Contains(list, optRoutes) {
+			take(code)
+		}
 	}
 	for _, code := range list {
 		take(code)

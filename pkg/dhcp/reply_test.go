@@ -3,6 +3,8 @@ package dhcp
 import (
 	"errors"
 	"net"
+	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -194,19 +196,20 @@ func TestReplyOptions(t *testing.T) {
 		want  string // codes in the order on the wire
 	}{
 		{"no list: all", testLease(), discover(), "53 54 51 1 121 3 6 12 15 26 119"},
-		{"list: its order after the first ones", testLease(), discover(list(26, 6, 3, 1, 15)), "53 54 51 1 121 3 26 6 15"},
-		{"list of what there is not", testLease(), discover(list(252, 44)), "53 54 51 1 121 3"},
-		{"list with repeats", testLease(), discover(list(6, 6, 6, 53)), "53 54 51 1 121 3 6"},
+		{"list: its order after the first ones", testLease(), discover(list(26, 6, 3, 1, 15)), "53 54 51 1 3 26 6 15 121"},
+		{"list of what there is not", testLease(), discover(list(252, 44)), "53 54 51 1 3 121"},
+		{"list with the routes", testLease(), discover(list(26, 6, 3, 121)), "53 54 51 1 121 26 6"},
+		{"list with repeats", testLease(), discover(list(6, 6, 6, 53)), "53 54 51 1 3 6 121"},
 		{"Windows asks for 121 and 249: no 3 then (RFC 3442)", testLease(), discover(list(1, 3, 6, 121, 249)), "53 54 51 1 121 6 249"},
-		{"finite", finite, discover(list(6)), "53 54 51 58 59 1 121 3 6"},
-		{"inform, finite, asks for the time", finite, with(message(dhcpv4.MessageTypeInform, list(51, 58, 59, 6)), ciaddr(address)), "53 54 1 121 3 6"},
-		{"client identifier", testLease(), discover(list(6), generic(optClientID, 1, 2, 3)), "53 54 51 61 1 121 3 6"},
+		{"finite", finite, discover(list(6)), "53 54 51 58 59 1 3 6 121"},
+		{"inform, finite, asks for the time", finite, with(message(dhcpv4.MessageTypeInform, list(51, 58, 59, 6)), ciaddr(address)), "53 54 1 3 6 121"},
+		{"client identifier", testLease(), discover(list(6), generic(optClientID, 1, 2, 3)), "53 54 51 61 1 3 6 121"},
 		{"client identifier in a NAK", testLease(), request(dhcpv4.OptRequestedIPAddress(stale), generic(optClientID, 9)), "53 54 61 56"},
-		{"rapid commit", testLease(), discover(list(6), generic(optRapidCommit)), "53 54 51 1 121 3 6 80"},
-		{"boot", boot, discover(list(6)), "53 54 51 1 121 3 6 66 67"},
-		{"boot, asks for 150", boot, discover(list(150)), "53 54 51 1 121 3 150 66 67"},
+		{"rapid commit", testLease(), discover(list(6), generic(optRapidCommit)), "53 54 51 1 3 6 80 121"},
+		{"boot", boot, discover(list(6)), "53 54 51 1 3 6 66 67 121"},
+		{"boot, asks for 150", boot, discover(list(150)), "53 54 51 1 3 150 66 67 121"},
 		{"bare", none, discover(), "53 54 51 1 3"},
-		{"by hand", byHand, discover(list(3, 249)), "53 54 51 1 121 249 252"},
+		{"by hand", byHand, discover(list(3, 249)), "53 54 51 1 249 121 252"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got, err := c.lease.Reply(c.req)
@@ -221,5 +224,27 @@ func TestReplyOptions(t *testing.T) {
 				t.Errorf("got  %s\nwant %s", s, c.want)
 			}
 		})
+	}
+}
+
+// Routes that a client does not ask for cost it nothing that it asks for.
+func TestManyRoutes(t *testing.T) {
+	l := testLease()
+	for i := range 50 {
+		l.Routes = append(l.Routes, Route{Destination: netip.PrefixFrom(netip.AddrFrom4([4]byte{172, 20, byte(i), 0}), 24), Gateway: l.Router})
+	}
+	for name, c := range map[string]struct {
+		list   []byte
+		routes bool
+	}{"asks for none": {[]byte{3, 6, 12, 15, 26, 119}, false}, "asks for them": {[]byte{3, 6, 12, 15, 26, 119, 121}, true}} {
+		req := discover(generic(optParameters, c.list...))
+		reply, err := l.Reply(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, left := appendMessage(nil, reply, c.list, maxMessage(req, maxDatagram))
+		if slices.Contains(left, optRoutes) == c.routes || !c.routes && len(left) != 1 {
+			t.Errorf("%s: left out %v", name, left)
+		}
 	}
 }

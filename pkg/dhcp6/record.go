@@ -57,7 +57,9 @@ func (s *Server) noteReply(r *Responder, req, reply *dhcpv6.Message) {
 			}
 		case dhcpv6.MessageTypeConfirm:
 			if status(reply.Options.Options) == iana.StatusSuccess {
-				e.State(journal.Bound, r.lease.Valid)
+				if !e.Is(journal.Bound) { // it extends nothing (RFC 8415 §18.3.3): it ends then at the latest
+					e.State(journal.Bound, r.lease.Valid)
+				}
 				e.Happened(journal.EventBound, now)
 			} else {
 				e.Refused()

@@ -172,6 +172,28 @@ func TestLeaseOverTap(t *testing.T) {
 	next(journal.EventOffered)
 }
 
+// TestConfirmExtendsNothing: a guest that confirms its address has it no longer than
+// it was given (RFC 8415 section 18.3.3).
+func TestConfirmExtendsNothing(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewTapNS(t)
+	l := testLease()
+	l.Valid = time.Hour
+	s := serve(t, pod, l)
+	guest := sit(t, pod)
+	bound := func(s Status) bool { return s.State == journal.Bound }
+	guest.ask(message(solicit, na(1), generic(dhcpv6.OptionRapidCommit)))
+	ends := await(t, s, "bound", bound).Expires
+	guest.ask(message(confirm, na(1, address)))
+	if got := await(t, s, "confirmed", func(s Status) bool { return s.Sent["REPLY"] == 2 }).Expires; !got.Equal(ends) {
+		t.Errorf("the lease ended at %v, and at %v once it was confirmed", ends, got)
+	}
+	guest.ask(toUs(renew, na(1, address)))
+	if got := await(t, s, "renewed", func(s Status) bool { return s.Sent["REPLY"] == 3 }).Expires; !got.After(ends) {
+		t.Errorf("the lease ended at %v, and at %v once it was renewed", ends, got)
+	}
+}
+
 // TestDropped: what gets no answer is told by its reason.
 func TestDropped(t *testing.T) {
 	t.Parallel()

@@ -1,6 +1,7 @@
 package nl
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net"
 	"slices"
@@ -37,6 +38,9 @@ type Link struct {
 	// Learning tells whether the bridge learns MACs from this port; false
 	// if the link is no bridge port.
 	Learning bool
+	// GroupForward are the groups 01:80:c2:00:00:0x that the bridge passes on from
+	// this port, a bit for each; 0 if the link is no bridge port.
+	GroupForward uint16
 	// PortState is the bridge port's state (BR_STATE_FORWARDING, …), 0 if
 	// the link is no bridge port.
 	PortState uint8
@@ -222,6 +226,8 @@ func (l *Link) parsePort(b []byte) error {
 			l.Learning = a.Value[0] != 0
 		case nl.IFLA_BRPORT_STATE:
 			l.PortState = a.Value[0]
+		case nl.IFLA_BRPORT_GROUP_FWD_MASK:
+			l.GroupForward = binary.NativeEndian.Uint16(a.Value)
 		}
 	}
 	return nil

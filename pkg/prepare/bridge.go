@@ -123,12 +123,13 @@ func (p Plan) answersOps(s state) []op {
 func (p Plan) tapPortOps(s state) []op {
 	l := s.link(p.Tap.Name)
 	if l == nil {
-		return []op{setMaster{p.Tap.Name, "", p.Bridge.Name}, setUp{p.Tap.Name, true}}
+		return slices.Concat([]op{setMaster{p.Tap.Name, "", p.Bridge.Name}}, p.groupOps(p.Tap.Name, nil, false), []op{setUp{p.Tap.Name, true}})
 	}
 	var ops []op
 	if m := s.master(*l); m != p.Bridge.Name {
 		ops = append(ops, setMaster{l.Name, m, p.Bridge.Name})
 	}
+	ops = append(ops, p.groupOps(l.Name, l, s.master(*l) == p.Bridge.Name)...)
 	if !l.Up() {
 		ops = append(ops, setUp{l.Name, true})
 	}
@@ -205,6 +206,7 @@ func (p Plan) uplinkOps(s state) ([]op, error) {
 	} else if l.Learning {
 		ops = append(ops, setLearning{name, false})
 	}
+	ops = append(ops, p.groupOps(name, l, s.master(*l) == p.Bridge.Name)...)
 	if !up {
 		ops = append(ops, setUp{name, true})
 	}

@@ -86,6 +86,9 @@ func (p Plan) dropTap(s state, l nl.Link) op {
 	}
 	if m := s.master(l); m != "" {
 		rebuild = append(rebuild, setMaster{l.Name, "", m})
+		if l.GroupForward != 0 {
+			rebuild = append(rebuild, setGroupForward{l.Name, 0, l.GroupForward})
+		}
 	}
 	if l.Up() {
 		rebuild = append(rebuild, setUp{l.Name, true})
@@ -115,6 +118,9 @@ func (p Plan) restoreUplinkOps(s state, l nl.Link) []op {
 	if m := s.master(l); m != "" && m == p.Bridge.Name {
 		if !l.Learning { // so that undoing this finds the port as it is now
 			ops = append(ops, setLearning{name, true})
+		}
+		if l.GroupForward != 0 { // likewise
+			ops = append(ops, setGroupForward{name, l.GroupForward, 0})
 		}
 		ops = append(ops, setMaster{name, m, ""})
 	}

@@ -99,6 +99,9 @@ func (p Plan) uplinkDiffers(d *differing, s state, bridge bool) bool {
 	if isPort && l.Learning {
 		d.add(name, "a port that learns", "one that does not", prepareAgain)
 	}
+	if isPort {
+		d.groups(*l, p.groupForward())
+	}
 	if d.up(*l) && !l.Carrier {
 		d.add(name, "without carrier", "connected", lookAtNode)
 	} else if bridge && isPort {
@@ -129,6 +132,9 @@ func (p Plan) tapDiffers(d *differing, s state, bridge bool) bool {
 	}
 	d.mac(*l, p.Tap.MAC)
 	isPort := d.port(s, *l, p.Bridge.Name)
+	if isPort {
+		d.groups(*l, p.groupForward())
+	}
 	if d.up(*l) && bridge && isPort {
 		d.forwarding(*l)
 	}
@@ -155,6 +161,12 @@ func (d *differing) up(l nl.Link) bool {
 func (d *differing) mac(l nl.Link, want discover.HardwareAddr) {
 	if !bytes.Equal(l.MAC, want) {
 		d.add(l.Name, "of MAC "+l.MAC.String(), "of "+want.String(), prepareAgain)
+	}
+}
+
+func (d *differing) groups(l nl.Link, want uint16) {
+	if l.GroupForward != want {
+		d.add(l.Name, fmt.Sprintf("a port with group_fwd_mask %d", l.GroupForward), fmt.Sprintf("one with %d", want), prepareAgain)
 	}
 }
 

@@ -151,12 +151,15 @@ func (e *TableError) Error() string {
 
 // readTables returns our tables that are there.
 func readTables() (map[tableID]tableNow, error) {
+	all := map[tableID]tableNow{}
 	conn, err := nftables.New(nftables.AsLasting())
+	if errors.Is(err, unix.EPROTONOSUPPORT) { // no nfnetlink: as in the loop below
+		return all, nil
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open nftables socket: %w", err)
 	}
 	defer conn.CloseLasting() //nolint:errcheck // nothing was changed by it
-	all := map[tableID]tableNow{}
 	for _, f := range []family{bridgeFamily, netdevFamily} {
 		err := readFamily(conn, f, all)
 		if isUnsupported(err, families[f]) {

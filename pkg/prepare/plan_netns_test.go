@@ -21,7 +21,8 @@ func TestPlanIsAScript(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			scripted, prepared := twin(t, c.shape, c.extra), twin(t, c.shape, c.extra)
-			for line := range strings.Lines(plan(t, scripted, c.options).String()) {
+			plan := planFor(t, scripted, c.options)
+			for line := range strings.Lines(plan.String()) {
 				out, err := scripted.Pod.Command(t.Context(), "sh", "-c", line).CombinedOutput()
 				if err != nil {
 					t.Fatalf("%s%s%v", line, out, err)
@@ -33,8 +34,10 @@ func TestPlanIsAScript(t *testing.T) {
 					return err
 				}
 				defer store.Close()
-				return prepare.Apply(t.Context(), nil, store, plan(t, prepared, c.options))
+				return prepare.Apply(t.Context(), nil, store, planFor(t, prepared, c.options))
 			})
+			// A shell has no words for the BPF program on the tap: the plan has a comment.
+			_, _ = prepared.Pod.Output(t.Context(), "tc", "qdisc", "del", "dev", plan.Tap.Name, "clsact")
 			if d := podtest.Diff(withoutComments(podtest.TakeSnapshot(t, prepared.Pod)), withoutComments(podtest.TakeSnapshot(t, scripted.Pod))); d != "" {
 				t.Errorf("a shell makes of the plan (-prepared +scripted):\n%s", d)
 			}
@@ -87,24 +90,39 @@ func addresses(n int) []string {
 }
 
 // twin is a pod of a shape that is like any other: the node's MACs too, of which
-// IPv6's router is made.
+// IPv6's router is made. It has one interface.
 func twin(t *testing.T, shape podtest.Shape, extra []string) *podtest.Pod {
 	t.Helper()
 	pod := podtest.NewPod(t, shape)
-	var links []struct{ IfName string }
-	if err := json.Unmarshal([]byte(pod.Node.Run(t, "ip", "-j", "link", "show")), &links); err != nil {
-		t.Fatal(err)
+	for i, name := range linksOf(t, pod.Node) {
+		pod.Node.IP(t, "link set "+name+" address "+net.HardwareAddr{2, 0, 0, 0, 1, byte(i)}.String())
 	}
-	for i, l := range links {
-		if l.IfName != "lo" && !strings.HasPrefix(pod.Node.Run(t, "ip", "-o", "link", "show", l.IfName), "1:") {
-			pod.Node.IP(t, "link set "+l.IfName+" address "+net.HardwareAddr{2, 0, 0, 0, 1, byte(i)}.String())
+	for _, name := range linksOf(t, pod.Pod) {
+		if name != pod.Interface {
+			pod.Pod.IP(t, "link del "+name)
 		}
 	}
 	pod.Pod.IP(t, slices.Concat(extra, []string{"neigh flush dev eth0"})...)
 	return pod
 }
 
-func plan(t *testing.T, pod *podtest.Pod, o prepare.Options) prepare.Plan {
+// linksOf are the names of a namespace's links but for its loopback.
+func linksOf(t *testing.T, ns *podtest.NS) []string {
+	t.Helper()
+	var links []struct{ IfName string }
+	if err := json.Unmarshal([]byte(ns.Run(t, "ip", "-j", "link", "show")), &links); err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, l := range links {
+		if l.IfName != "lo" {
+			names = append(names, l.IfName)
+		}
+	}
+	return names
+}
+
+func planFor(t *testing.T, pod *podtest.Pod, o prepare.Options) prepare.Plan {
 	t.Helper()
 	var p prepare.Plan
 	inPod(t, pod.Pod, func() error {

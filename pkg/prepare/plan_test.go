@@ -108,6 +108,7 @@ func (p Plan) applied() state {
 	if up.AddrGenMode >= 0 {
 		up.AddrGenMode = addrGenModeNone
 	}
+	up.GroupForward = p.groupForward()
 	tap, bridge, placeholder := up, up, up
 	tap.Index, tap.Name, tap.Kind, tap.MAC = 10, p.Tap.Name, "tun", []byte(p.Tap.MAC)
 	tap.Type, tap.Tun = unix.ARPHRD_ETHER, newTun(p.Tap)

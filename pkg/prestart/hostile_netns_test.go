@@ -3,6 +3,7 @@ package prestart_test
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -390,12 +391,35 @@ func TestGuardWithoutAddresses(t *testing.T) {
 	p.judgeSent(t, append(strangeFrames(p.vm.mac, udp(p.vm, other, anyPort, anyPort, "strange"), strange{passes, passes, passes}), []try{
 		{"DHCPDISCOVER", udp(party{p.vm.mac, unspecified}, all, client, server, "discover"), passes},
 		{"another's MAC", udp(other, all, anyPort, anyPort, "mac"), forged},
+		{"router advertisement of ICMP", ip4(p.vm, all, isICMP, 9, 1, 2, 3), passes},
+		{"another's MAC to bridges", ethernet(bridgeGroup(0x0e), other.mac, 0x88cc, []byte("forged lldp")...), forged},
 		{"another's MAC in ARP", arp(other.mac, 2, other, p.vm), forged},
 	}...), udp(p.vm, other, anyPort, 40001, "marker"))
+	p.judgeSent(t, toBridges(p.vm.mac), udp(p.vm, other, anyPort, 40001, "marker"))
+	p.judgeReceived(t, toBridges(other.mac), udp(other, p.vm, anyPort, 40001, "marker"))
 	p.judgeReceived(t, []try{
 		{"DHCPOFFER", udp(other, all, server, client, "offer of another"), passes},
 		{"router advertisement", icmp6(other.mac, 134, "ra of another"), passes},
 	}, udp(other, p.vm, anyPort, 40001, "marker"))
+}
+
+// bridgeGroup is one of sixteen groups that bridges keep for themselves.
+func bridgeGroup(last byte) net.HardwareAddr { return net.HardwareAddr{1, 0x80, 0xc2, 0, 0, last} }
+
+// toBridges are frames to all of these groups. Nothing passes a pause frame on.
+func toBridges(src net.HardwareAddr) []try {
+	var tries []try
+	for last := range byte(16) {
+		to := try{fmt.Sprintf("to 01:80:c2:00:00:%02x", last), ethernet(bridgeGroup(last), src, 0x88b5, append(make([]byte, 46), last)...), passes}
+		if last == 1 {
+			to.verdict = verdict{}
+		}
+		tries = append(tries, to)
+	}
+	return append(tries,
+		try{"LLDP", ethernet(bridgeGroup(0x0e), src, 0x88cc, []byte("lldp")...), passes},
+		try{"LACP", ethernet(bridgeGroup(2), src, 0x8809, []byte("lacp")...), passes},
+		try{"802.1X", ethernet(bridgeGroup(3), src, 0x888e, []byte("eapol")...), passes})
 }
 
 // A router on a network without addresses, the VM among them, gives the pod

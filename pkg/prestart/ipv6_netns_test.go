@@ -57,6 +57,7 @@ func TestGuestHasPodIPv6(t *testing.T) {
 			}
 			guest.IP(t, "neigh flush dev eth0")
 			reach()
+			h.Force = true // the guest has the tap still
 			if _, err := h.Restore(t.Context()); err != nil {
 				t.Fatal(err)
 			}

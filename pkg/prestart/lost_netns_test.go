@@ -24,7 +24,7 @@ func TestRecordIsLost(t *testing.T) {
 		{
 			"other directory",
 			func(t *testing.T, h *prestart.Hook) { h.StateDir = t.TempDir() },
-			[]string{"eth0 is prepared (there are br-eth0, up-eth0, tap-eth0)", "no record of it", "--state-dir", "make the pod anew"},
+			[]string{"eth0 is prepared (there are br-eth0, up-eth0, tap-eth0)", "no record of it", "state directory", "make the pod anew"},
 		},
 		{
 			"damaged",

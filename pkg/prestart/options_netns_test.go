@@ -69,6 +69,7 @@ func TestOptionsOfEachInterface(t *testing.T) {
 		t.Errorf("with the other's default name: %v", err)
 	}
 	h.PerInterface = nil
+	h.Force = true // the guest has the tap still
 	if _, err := h.Restore(t.Context()); err != nil {
 		t.Fatal(err)
 	}

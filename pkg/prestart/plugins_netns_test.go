@@ -66,6 +66,7 @@ func TestRealPlugins(t *testing.T) {
 				if err := session.Close(t.Context()); err != nil {
 					t.Fatal(err)
 				}
+				h.Force = true // the guest has the tap still
 				if _, err := h.Restore(t.Context()); err != nil {
 					t.Fatal(err)
 				}

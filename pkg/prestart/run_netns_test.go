@@ -107,6 +107,7 @@ func TestGuestHasPodNetwork(t *testing.T) {
 			// The network is the kernel's: it needs nobody who serves.
 			guest.Run(t, "ip", "neigh", "flush", "dev", "eth0")
 			guest.Run(t, "ping", "-c1", "-W2", podtest.OutsideIP.String())
+			h.Force = true // the guest has the tap still
 			if _, err := h.Restore(t.Context()); err != nil {
 				t.Fatal(err)
 			}

@@ -117,6 +117,7 @@ func TestTapWasUsed(t *testing.T) {
 				t.Fatal(err)
 			}
 			untilFree(t, h)
+			h.Force = true // the guest has the tap still
 			if _, err := h.Restore(t.Context()); err != nil {
 				t.Fatal(err)
 			}

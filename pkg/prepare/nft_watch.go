@@ -128,8 +128,8 @@ type tableEvent struct {
 	table tableID
 	flags uint32
 	chain nftables.Chain
-	rule  ruleNow
-	after uint64 // handle of the rule before
+	rule  ruleNow // without lets, which nobody asks for here
+	after uint64  // handle of the rule before
 }
 
 // apply follows one event. One that can't be read leaves the tables unlike the

@@ -76,7 +76,10 @@ func tablesText(tables map[tableID]tableNow) string {
 			if c.chain.Hooknum != nil {
 				fmt.Fprint(&b, " ", *c.chain.Hooknum, *c.chain.Priority, *c.chain.Policy)
 			}
-			fmt.Fprintln(&b, "", c.rules)
+			for _, r := range c.rules {
+				fmt.Fprint(&b, " ", r.handle, r.comment)
+			}
+			fmt.Fprintln(&b)
 		}
 	}
 	return b.String()

@@ -65,6 +65,7 @@ func TestDamagedPodIsNotReady(t *testing.T) {
 		"guard deleted":   {do: nft("delete table bridge virt-launcher-net-eth0"), says: []string{"the port guard is changed (is missing)"}},
 		"rules flushed":   {do: nft("flush ruleset"), says: []string{"the port guard is changed (is missing)"}},
 		"guard emptied":   {do: nft("flush table bridge virt-launcher-net-eth0"), says: []string{"the port guard is changed (chain "}},
+		"chain emptied":   {do: nft("flush chain bridge virt-launcher-net-eth0 from_guest"), says: []string{"the port guard is changed (chain from_guest has 0 rules"}},
 		"guard's rule":    {do: nft("insert rule bridge virt-launcher-net-eth0 prerouting accept"), says: []string{"the port guard is changed (chain prerouting has 2 rules"}},
 		"guard's chain":   {do: nft("add chain bridge virt-launcher-net-eth0 other"), says: []string{"the port guard is changed (it has "}},
 		"guard asleep":    {do: nft("add table bridge virt-launcher-net-eth0 { flags dormant ; }"), says: []string{"the port guard is changed (it has flags"}},

@@ -186,9 +186,11 @@ func usable(r discover.Route) bool {
 // leaseRoutes returns the pod's routes as option 121 wants them (RFC 3442):
 // those on the link first, since a gateway must be reachable when a client
 // adds its route; then the narrower before the wider, the default route last.
+// The MTU is the interface's, or what the CNI put on the default route.
+//
 // Gateways and the server that are not in the address's network have routes of
 // their own, though a wider one may lead there: dhcpcd 9 takes those on the link
-// for routes to one host (decode_rfc3442_rt) until it renews. The MTU is the interface's, or what the CNI put on the default route.
+// for routes to one host (decode_rfc3442_rt) until it renews.
 func leaseRoutes(p prepare.Plan, onLink netip.Prefix, defaultRoute bool) ([]dhcp.Route, int) {
 	mtu := p.MTU
 	var routes []dhcp.Route

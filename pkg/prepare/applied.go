@@ -59,11 +59,11 @@ func (s *Store) Prepared(log *slog.Logger) ([]string, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	records, err := s.load(log)
+	now, err := readState()
 	if err != nil {
 		return nil, err
 	}
-	now, err := readState()
+	records, err := s.load(log, &now)
 	if err != nil {
 		return nil, err
 	}

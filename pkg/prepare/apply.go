@@ -60,7 +60,7 @@ func Apply(ctx context.Context, log *slog.Logger, store *Store, plans ...Plan) e
 	if err != nil {
 		return err
 	}
-	recorded, err := store.load(log)
+	recorded, err := store.load(log, &before)
 	if err != nil {
 		return err
 	}
@@ -211,7 +211,7 @@ func Restore(ctx context.Context, log *slog.Logger, store *Store, names ...strin
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	recorded, err := store.load(log)
+	recorded, err := store.load(log, nil)
 	if err == nil {
 		err = store.sweep()
 	}

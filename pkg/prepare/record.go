@@ -75,7 +75,7 @@ func (s *Store) Plans(log *slog.Logger) ([]Plan, error) {
 	if s.dir.Apart && log != nil {
 		log.Warn("the state directory has records of another network namespace, which may still live: they are left alone, and this pod's are kept apart", "stateDir", s.Dir())
 	}
-	records, err := s.load(log)
+	records, err := s.load(log, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -110,32 +110,33 @@ func plansOf(records []record) []Plan {
 }
 
 // load reads the records of the store's namespace. Others it leaves alone. One that
-// can't be used is an error where nothing can be done without it.
-func (s *Store) load(log *slog.Logger) ([]record, error) {
+// can't be used is an error where nothing can be done without it. The state is that of
+// the namespace now; nil: it is read if there is something to compare with it.
+func (s *Store) load(log *slog.Logger, now *state) ([]record, error) {
 	all, useless, err := readRecords(s.Dir())
 	if err != nil {
 		return nil, err
 	}
+	records := slices.DeleteFunc(all, func(r record) bool { return !r.Namespace.Same(s.namespace) })
+	if now == nil && len(records)+len(useless) > 0 {
+		read, err := readState()
+		if err != nil {
+			return nil, err
+		}
+		now = &read
+	}
 	for _, u := range useless {
-		if err := u.needed(); err != nil {
+		if err := u.needed(*now); err != nil {
 			return nil, err
 		}
 		if log != nil {
 			log.Warn("left out a record that can't be used", "record", u.path, "why", u.why)
 		}
 	}
-	records := slices.DeleteFunc(all, func(r record) bool { return !r.Namespace.Same(s.namespace) })
-	if len(records) == 0 {
-		return nil, nil
-	}
-	now, err := readState()
-	if err != nil {
-		return nil, err
-	}
 	var confirmed []record
 	for _, r := range records {
 		path := s.path(r.Plan.Interface.Name)
-		switch isLeftover, err := r.Plan.confirm(now); {
+		switch isLeftover, err := r.Plan.confirm(*now); {
 		case isLeftover && log != nil:
 			log.Warn("left out a record: the kernel has nothing that it is about", "record", path, "why", err)
 		case isLeftover:
@@ -216,11 +217,7 @@ type useless struct {
 // needed returns an error where nothing can be done without the record: the
 // interface is not as a CNI leaves it, so it was prepared, and nobody else
 // knows what it had.
-func (u useless) needed() error {
-	s, err := readState()
-	if err != nil {
-		return err
-	}
+func (u useless) needed(s state) error {
 	name := u.name()
 	if !s.looksPrepared(name) {
 		return nil

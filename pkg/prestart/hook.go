@@ -291,8 +291,11 @@ func (h Hook) prepare(ctx context.Context) (preparation, error) {
 	names := namesOf(p.plans)
 	p.fresh = slices.DeleteFunc(slices.Clone(names), func(name string) bool { return slices.Contains(whole, name) })
 	// What is served now is what is served by the next one: what is recorded.
-	if recorded, err = store.Plans(h.Log); err != nil {
-		return preparation{}, errors.Join(err, prepare.Restore(context.WithoutCancel(ctx), h.Log, store, p.fresh...))
+	if recorded, err = prepare.ReadPlans(h.Log, store.Dir()); err != nil {
+		if len(p.fresh) > 0 { // no names would be all
+			err = errors.Join(err, prepare.Restore(context.WithoutCancel(ctx), h.Log, store, p.fresh...))
+		}
+		return preparation{}, err
 	}
 	p.plans = slices.DeleteFunc(recorded, func(r prepare.Plan) bool { return !slices.Contains(names, r.Interface.Name) })
 	if primary := p.plans[0].Interface.Name; len(h.Interfaces) > 0 && h.Interfaces[0] != primary {

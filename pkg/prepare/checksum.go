@@ -85,7 +85,7 @@ func (p Plan) ChecksumFilter() (on bool, why string, err error) {
 	if err := kernelTypes(); err != nil {
 		return false, err.Error(), nil
 	}
-	return false, "it is not loaded: prepare needs the capabilities BPF and PERFMON for it", nil
+	return false, "it is not loaded: prepare needs the capabilities BPF and PERFMON for it, and warns of what else is missing", nil
 }
 
 // kernelTypes returns an error if the kernel does not describe its types.
@@ -104,7 +104,7 @@ func canFilter() error {
 		return fmt.Errorf("read capabilities: %w", err)
 	}
 	has := func(capability int) bool { return caps[capability/32].Effective&(1<<(capability%32)) != 0 }
-	if !has(unix.CAP_SYS_ADMIN) && !(has(unix.CAP_BPF) && has(unix.CAP_PERFMON)) {
+	if !has(unix.CAP_SYS_ADMIN) && (!has(unix.CAP_BPF) || !has(unix.CAP_PERFMON)) {
 		return errors.New("the capabilities BPF and PERFMON are missing")
 	}
 	return kernelTypes()

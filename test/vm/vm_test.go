@@ -125,7 +125,8 @@ func TestVM(t *testing.T) {
 	var status struct {
 		Server     struct{ Domain string }
 		Interfaces []struct {
-			Lease struct {
+			ChecksumFilter bool // which lets the guest's virtio NIC do its work
+			Lease          struct {
 				State  string
 				Client struct{ VendorClass string }
 			}
@@ -136,6 +137,9 @@ func TestVM(t *testing.T) {
 	}
 	if l := status.Interfaces[0].Lease; l.State != "bound" || !strings.HasPrefix(l.Client.VendorClass, "udhcp") || status.Server.Domain != "vm" {
 		t.Errorf("status is %+v", status)
+	}
+	if !status.Interfaces[0].ChecksumFilter {
+		t.Errorf("the tap has no checksum filter: status is %+v", status)
 	}
 	m.program(t, "wait", "--for", "lease", "--timeout", "1s")
 

@@ -1,0 +1,65 @@
+package prestart_test
+
+import (
+	"testing"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
+)
+
+// expected are what a guest that means no harm causes; docs/operations.md says
+// the same.
+var expected = map[prepare.Reason]bool{
+	prepare.DHCPClient: true, prepare.RouterSolicitation: true, prepare.NoIPv4: true, prepare.NoIPv6: true, prepare.OtherProtocol: true,
+}
+
+// TestHealthyGuest has a Linux guest do on each pod what guests do: no counter that
+// an alert looks at moves.
+func TestHealthyGuest(t *testing.T) {
+	for _, shape := range podtest.Shapes() {
+		t.Run(string(shape), func(t *testing.T) {
+			t.Parallel()
+			p := newHostilePod(t, shape, prestart.Hook{})
+			if err := p.seat.Close(); err != nil {
+				t.Fatal(err)
+			}
+			guest := podtest.NewGuest(t, p.pod.Pod, "tap-"+p.pod.Interface, p.pod.MAC)
+			if p.pod.IP.IsValid() {
+				if _, err := guest.Udhcpc(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				// Joins a group, as who speaks mDNS does, announces and probes its address.
+				guest.Run(t, "ip", "addr", "add", "224.0.0.251/32", "dev", "eth0", "autojoin")
+				_, _ = guest.Output(t.Context(), "arping", "-c1", "-w1", "-U", "-I", "eth0", p.pod.IP.Addr().String())
+				_, _ = guest.Output(t.Context(), "arping", "-c1", "-w1", "-D", "-I", "eth0", p.pod.IP.Addr().String())
+				guest.Run(t, "ping", "-c1", "-W5", podtest.OutsideIP.String())
+			}
+			if p.pod.IPv6.IsValid() {
+				if _, err := guest.Dhclient6(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				if err := podtest.WaitRouter(t.Context(), guest.NS); err != nil {
+					t.Fatal(err)
+				}
+				guest.Run(t, "ip", "addr", "add", "ff02::fb/128", "dev", "eth0", "autojoin")
+				if err := podtest.WaitSettled(t.Context(), guest.NS); err != nil { // the address is no duplicate
+					t.Fatal(err)
+				}
+				guest.Run(t, "ping", "-c1", "-W5", podtest.OutsideIPv6.String())
+			}
+			if err := podtest.WaitSettled(t.Context(), guest.NS); err != nil { // its link-local address is no duplicate
+				t.Fatal(err)
+			}
+			counters := p.counters(t, prepare.FromGuest)
+			for reason, n := range counters {
+				if n > 0 && !expected[reason] {
+					t.Errorf("%d frames were counted as %s", n, reason)
+				}
+			}
+			if n := counters[prepare.DHCPClient] + counters[prepare.NoIPv6]; n == 0 && shape != podtest.L2 {
+				t.Error("the guest's DHCP was counted nowhere")
+			}
+		})
+	}
+}

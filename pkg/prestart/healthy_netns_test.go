@@ -42,7 +42,7 @@ func TestHealthyGuest(t *testing.T) {
 				if err := podtest.WaitRouter(t.Context(), guest.NS); err != nil {
 					t.Fatal(err)
 				}
-				guest.Run(t, "ip", "addr", "add", "ff02::fb/128", "dev", "eth0", "autojoin")
+				guest.Run(t, "ip", "addr", "add", "ff02::fb/128", "dev", "eth0", "autojoin", "nodad")
 				if err := podtest.WaitSettled(t.Context(), guest.NS); err != nil { // the address is no duplicate
 					t.Fatal(err)
 				}

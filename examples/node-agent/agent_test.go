@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -50,7 +51,11 @@ func TestNodeAgent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	args := []string{"--restore", "--state-dir", filepath.Join(dir, "state"), "--resolv-conf", "/dev/null"}
+	resolvConf := filepath.Join(dir, "resolv.conf")
+	if err := os.WriteFile(resolvConf, []byte("nameserver 10.96.0.10\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"--restore", "--state-dir", filepath.Join(dir, "state"), "--resolv-conf", resolvConf}
 	for _, p := range all {
 		args = append(args, p.Pod.Path())
 	}
@@ -69,13 +74,19 @@ func TestNodeAgent(t *testing.T) {
 	if n := second.count("msg=prepared"); n > 0 {
 		t.Errorf("the second agent prepared %d pods anew", n)
 	}
-	guest := podtest.NewGuest(t, all[1].Pod, "tap-eth0", all[1].MAC)
+	guest, err := podtest.StartGuest(t.Context(), all[1].Pod, "tap-eth0", all[1].MAC)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if _, err := guest.Udhcpc(t.Context()); err != nil {
 		t.Error(err)
 	}
 	second.until(t, func(a *process) bool {
 		return a.count("bound "+filepath.Base(all[1].Pod.Path())+" eth0 "+all[1].IP.String()) == 1
 	})
+	if err := guest.Close(); err != nil { // else its pod would not be put back
+		t.Fatal(err)
+	}
 	if err := all[2].Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -111,7 +122,7 @@ func start(t *testing.T, binary string, args []string) *process {
 		_ = p.cmd.Process.Kill()
 		_ = p.cmd.Wait()
 		if t.Failed() {
-			t.Logf("an agent printed:\n%s", strings.Join(p.lines, ""))
+			t.Logf("an agent printed:\n%s", strings.Join(p.lines[max(0, len(p.lines)-100):], ""))
 		}
 	})
 	return p

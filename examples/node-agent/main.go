@@ -6,8 +6,8 @@
 //
 // It prints where each VM plugs in, and what becomes of its lease. When it ends, or
 // is killed, the VMs keep their network, and the next one takes the pods over as
-// they are. With --restore it puts all of them back as the CNI left them when it
-// ends. It needs NET_ADMIN, NET_RAW, SYS_ADMIN and /dev/net/tun.
+// they are. With --restore it puts those without a VM back as the CNI left them when
+// it ends. It needs NET_ADMIN, NET_RAW, SYS_ADMIN and /dev/net/tun.
 package main
 
 import (

@@ -70,7 +70,7 @@ func TestIdentityOfAnotherNamespace(t *testing.T) {
 		},
 		{
 			name: "device", flags: "-um",
-			setup: func(t *testing.T) string { return bind("/dev/zero") }, hostname: "pod-7", unknown: "no regular file",
+			setup: func(*testing.T) string { return bind("/dev/zero") }, hostname: "pod-7", unknown: "no regular file",
 		},
 		{
 			name: "FIFO", flags: "-um", setup: func(t *testing.T) string {

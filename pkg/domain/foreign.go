@@ -24,13 +24,14 @@ type ForeignNIC struct {
 
 // String names f by what tells it from the others.
 func (f ForeignNIC) String() string {
-	s := fmt.Sprintf("interface %d", f.Position)
+	var s strings.Builder
+	fmt.Fprintf(&s, "interface %d", f.Position)
 	for _, part := range []struct{ what, value string }{{"type", f.Type}, {"MAC", f.MAC}, {"alias", f.Alias}, {"target", f.Target}} {
 		if part.value != "" {
-			s += " " + part.what + " " + part.value
+			s.WriteString(" " + part.what + " " + part.value)
 		}
 	}
-	return s
+	return s.String()
 }
 
 // Foreign returns the interfaces of the domain that Attach leaves beside the NICs,

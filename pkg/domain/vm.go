@@ -82,17 +82,17 @@ func isClosed(c <-chan struct{}) bool {
 // already. Without an error the domain has stopped; [VM.Wait] tells why.
 func (v *VM) Shutdown(ctx context.Context) error {
 	asked := time.Now()
-	why, err := "the domain is destroyed without being asked to shut down: the context has ended", ctx.Err()
+	why, err := "it was not asked to shut down: the context has ended", ctx.Err()
 	if err == nil {
-		why, err = "libvirt can't ask the domain to shut down, destroying it", v.call(ctx, (*libvirt.Domain).Shutdown)
+		why, err = "libvirt can't ask it to shut down", v.call(ctx, (*libvirt.Domain).Shutdown)
 	}
 	if err == nil {
-		why, err = "the domain has not shut down, destroying it", v.Wait(ctx)
+		why, err = "it was asked to shut down and has not", v.Wait(ctx)
 	}
 	if v.hasStopped() {
 		return nil
 	}
-	v.log.Warn(why, "domain", v.name, "after", time.Since(asked).Round(time.Millisecond), "cause", err)
+	v.log.Warn("destroying the domain", "domain", v.name, "why", why, "after", time.Since(asked).Round(time.Millisecond), "cause", err)
 	return v.destroy(ctx)
 }
 

@@ -168,7 +168,7 @@ func TestShutdownAtOnce(t *testing.T) {
 	if !vm.hasStopped() {
 		t.Error("Shutdown returned before the domain stopped")
 	}
-	if text := log.String(); !strings.Contains(text, "without being asked") || strings.Contains(text, "has not shut down") {
+	if text := log.String(); !strings.Contains(text, "was not asked to shut down") || strings.Contains(text, "and has not") {
 		t.Errorf("the log is untrue:\n%s", text)
 	}
 }

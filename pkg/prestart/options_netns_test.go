@@ -2,6 +2,7 @@ package prestart_test
 
 import (
 	"bytes"
+	"errors"
 	"net"
 	"net/netip"
 	"strings"
@@ -41,8 +42,12 @@ func TestOptionsOfEachInterface(t *testing.T) {
 		{"hostname": "vm-7", "dns": "10.96.0.10"},
 		{"hostname": "other", "dns": "10.9.0.53", "mtu": "1300"},
 	} {
-		lease, err := podtest.NewGuest(t, pod.Pod, nics[i].Tap, nics[i].MAC).Udhcpc(t.Context())
+		guest, err := podtest.StartGuest(t.Context(), pod.Pod, nics[i].Tap, nics[i].MAC)
 		if err != nil {
+			t.Fatal(err)
+		}
+		lease, err := guest.Udhcpc(t.Context())
+		if err := errors.Join(err, guest.Close()); err != nil {
 			t.Fatal(err)
 		}
 		for key, value := range want {

@@ -128,6 +128,7 @@ func planned(s state, recorded []record, plans []Plan) ([]op, []record, error) {
 	var records []record
 	for _, p := range plans {
 		name := p.Interface.Name
+		known := slices.DeleteFunc(plansOf(recorded), func(o Plan) bool { return o.Interface.Name == name })
 		r := record{Version: recordVersion, Namespace: current, Knobs: knobs, Applied: new(bool)}
 		n := slices.IndexFunc(recorded, func(r record) bool { return r.Plan.Interface.Name == name })
 		switch {
@@ -135,7 +136,7 @@ func planned(s state, recorded []record, plans []Plan) ([]op, []record, error) {
 			if err := p.namesFree(s); err != nil {
 				return nil, nil, fmt.Errorf("prepare %s: %w", name, err)
 			}
-			r.Order, r.Plan = order, p.inherit(s, others)
+			r.Order, r.Plan = order, p.inherit(s, known)
 			order++
 		case recorded[n].Plan.touched(s):
 			if d := differences(recorded[n].Plan, p); len(d) > 0 {
@@ -143,7 +144,7 @@ func planned(s state, recorded []record, plans []Plan) ([]op, []record, error) {
 			}
 			r = recorded[n]
 		default:
-			r.Order, r.Plan = recorded[n].Order, p.inherit(s, others)
+			r.Order, r.Plan = recorded[n].Order, p.inherit(s, known)
 		}
 		records = append(records, r)
 	}

@@ -35,6 +35,11 @@ func applyOps(s state, plans, others []Plan) ([]op, error) {
 		losing = append(losing, p.Interface.Index)
 	}
 	before := interfacesOf(others)
+	for _, p := range plans {
+		if l := p.uplink(s); l != nil && l.Name == p.Bridge.Uplink { // it is rewired already
+			before = append(before, p.Interface)
+		}
+	}
 	all.and(sharedSteps(s, plans, before, slices.Concat(before, interfacesOf(plans)), losing))
 	return all.ops(), nil
 }
@@ -85,7 +90,6 @@ func (p Plan) tapOps(s state) ([]op, error) {
 	if l == nil {
 		return []op{
 			addTap{tap: p.Tap, again: s.link(p.Bridge.Uplink) != nil}, // which gets that name later
-			setMAC{p.Tap.Name, nil, p.Tap.MAC},
 			setMTU{p.Tap.Name, 1500, p.MTU},
 			setAddrGenMode{p.Tap.Name, 0, addrGenModeNone},
 		}, nil
@@ -139,7 +143,11 @@ func (p Plan) tapPortOps(s state) []op {
 // bridgeOps makes the bridge that uplink and tap are to join. It has no address
 // and is silent: it must neither answer for the VM nor emit anything.
 func (p Plan) bridgeOps(s state) ([]op, error) {
-	return silentBridge(s, p.Bridge.Name, p.Bridge.MAC, p.MTU, "bridge")
+	mtu := p.MTU
+	if l := s.link(p.Bridge.Name); l != nil && l.MTU == s.leastMTU(l.Index) {
+		mtu = l.MTU // it follows its ports, and would not if it were set
+	}
+	return silentBridge(s, p.Bridge.Name, p.Bridge.MAC, mtu, "bridge")
 }
 
 // silentBridge makes a bridge or completes one; use is what for, as in
@@ -184,7 +192,7 @@ func (p Plan) uplinkOps(s state) ([]op, error) {
 	}
 	name, up := l.Name, l.Up()
 	var ops []op
-	if up && name != p.Bridge.Uplink { // else it may be a VM's, which must not lose it
+	if up && name == p.Interface.Name { // else a VM may have it, which must not lose it
 		ops = append(ops, setUp{name, false})
 		up = false
 	}

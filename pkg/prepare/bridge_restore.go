@@ -75,9 +75,10 @@ func dropPlaceholder(l nl.Link, in discover.Interface) op {
 }
 
 func (p Plan) dropTap(s state, l nl.Link) op {
+	tap := p.Tap
+	tap.MAC = discover.HardwareAddr(l.MAC)
 	rebuild := sequence{
-		addTap{tap: p.Tap, index: l.Index},
-		setMAC{l.Name, nil, discover.HardwareAddr(l.MAC)},
+		addTap{tap: tap, index: l.Index},
 		setMTU{l.Name, 1500, l.MTU},
 		setAddrGenMode{l.Name, 0, max(0, l.AddrGenMode)},
 	}

@@ -177,13 +177,18 @@ func (o setUp) do(k *kernel) error {
 }
 
 func (o rename) do(k *kernel) error {
+	err := k.setLink(o.from, vnl.NewRtAttr(unix.IFLA_IFNAME, vnl.ZeroTerminated(o.to)))
+	if errors.Is(err, unix.EBUSY) { // before Linux 6.2 it has to be down for that (dev_change_name, net/core/dev.c)
+		return k.execute(context.Background(), []op{setUp{o.from, false}, renameDown{o}, setUp{o.to, true}})
+	}
+	return err
+}
+
+func (o renameDown) do(k *kernel) error {
 	return k.setLink(o.from, vnl.NewRtAttr(unix.IFLA_IFNAME, vnl.ZeroTerminated(o.to)))
 }
 
 func (o setMAC) do(k *kernel) error {
-	if len(o.to) == 0 { // it was the kernel's choice, and goes away with the link
-		return nil
-	}
 	err := k.setLink(o.link, vnl.NewRtAttr(unix.IFLA_ADDRESS, o.to))
 	if errors.Is(err, unix.EBUSY) { // a device that has to be down for that (eth_prepare_mac_addr_change, net/ethernet/eth.c)
 		return k.execute(context.Background(), []op{setUp{o.link, false}, setMACDown{o}, setUp{o.link, true}})

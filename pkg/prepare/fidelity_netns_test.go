@@ -43,27 +43,35 @@ func prepareAll(ctx context.Context, dir string, names ...string) error {
 		return err
 	}
 	defer store.Close()
-	recorded, err := store.Plans(discard)
+	plans, err := plansFor(store, names...)
 	if err != nil {
 		return err
 	}
+	return Apply(ctx, nil, store, plans...)
+}
+
+// plansFor plans interfaces, from their records if there are any.
+func plansFor(store *Store, names ...string) (plans []Plan, err error) {
+	recorded, err := store.Plans(discard)
+	if err != nil {
+		return nil, err
+	}
 	interfaces, err := discover.ReadInterfaces()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, p := range recorded {
 		interfaces = slices.Insert(interfaces, 0, p.Interface)
 	}
-	var plans []Plan
 	for _, name := range names {
 		i := slices.IndexFunc(interfaces, func(in discover.Interface) bool { return in.Name == name })
 		plan, err := NewPlan(interfaces[i], Options{})
 		if err != nil {
-			return err
+			return nil, err
 		}
 		plans = append(plans, plan)
 	}
-	return Apply(ctx, nil, store, plans...)
+	return plans, nil
 }
 
 func restoreOnly(ctx context.Context, dir string, names ...string) error {

@@ -17,7 +17,8 @@ type op interface {
 	inverse() op
 }
 
-// addTap makes a persistent tap device.
+// addTap makes a persistent tap device. It has its MAC before it persists: by that
+// it is told from others.
 type addTap struct {
 	tap   Tap
 	index int  // of the link; 0: the kernel's choice
@@ -32,7 +33,7 @@ func (o addTap) String() string {
 	if owner := o.tap.owner(); owner != (Owner{-1, -1}) {
 		s += " " + owner.String()
 	}
-	return s
+	return s + "\n" + setMAC{link: o.tap.Name, to: o.tap.MAC}.String()
 }
 
 func (o addTap) inverse() op { return delLink{name: o.tap.Name, rebuild: sequence{o}} }
@@ -98,13 +99,18 @@ func (o setUp) String() string {
 
 func (o setUp) inverse() op { return setUp{o.link, !o.up} }
 
-// rename gives a link, which must be down, another name.
+// rename gives a link another name.
 type rename struct {
 	from, to string
 }
 
 func (o rename) String() string { return "ip link set " + o.from + " name " + o.to }
 func (o rename) inverse() op    { return rename{o.to, o.from} }
+
+// renameDown is rename of a link that is down.
+type renameDown struct{ rename }
+
+func (o renameDown) inverse() op { return renameDown{rename{o.to, o.from}} }
 
 // setMAC changes a link's MAC.
 type setMAC struct {

@@ -121,6 +121,16 @@ func (s state) master(l nl.Link) string {
 	return ""
 }
 
+// leastMTU is the least of a bridge's ports; 0: it has none.
+func (s state) leastMTU(bridge int) (least int) {
+	for _, l := range s.links {
+		if l.Master == bridge && (least == 0 || l.MTU < least) {
+			least = l.MTU
+		}
+	}
+	return least
+}
+
 // knobNames are the per-namespace switches by which br_netfilter shows bridged
 // frames to the pod's iptables (Documentation/networking/bridge.rst).
 var knobNames = []string{

@@ -33,8 +33,8 @@ type Pod struct {
 // Options say what to look for. The zero value is a pod's usual one.
 type Options struct {
 	// Interfaces are the names of the pod interfaces, the primary one
-	// first. None: the interface of the default route, else the only one
-	// there is, else eth0.
+	// first. None: the interface of the default route, else the only one that
+	// is up, else eth0.
 	Interfaces []string
 	// Recorded are pod interfaces that were rewired before, as they were
 	// then: the kernel has forgotten. They stand for the interfaces of
@@ -53,10 +53,10 @@ type Options struct {
 }
 
 // ReadPod reads the pod's network. If the primary interface is not there yet,
-// is down or has no address, it waits for the CNI until ctx ends; the error
-// then says what is missing and wraps that of ctx, and is a [NotFoundError] too if
-// an interface is not there. Further interfaces may be without an address (a CNI
-// without IPAM).
+// is down or has no address, it waits for the CNI until ctx ends; the error is then
+// an [IncompleteError]. Further interfaces may be without an address (a CNI without
+// IPAM), and so may the primary one if it was named and the pod has its address on
+// another interface, or a router advertises itself.
 func ReadPod(ctx context.Context, o Options) (Pod, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

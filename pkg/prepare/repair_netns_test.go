@@ -111,7 +111,7 @@ func (w *ward) recorded() (records []record) {
 			return err
 		}
 		defer store.Close()
-		records, err = store.load(discard)
+		records, err = store.load(discard, nil)
 		return err
 	})
 	return records
@@ -343,7 +343,7 @@ func TestRecordsWithoutTheMark(t *testing.T) {
 					return err
 				}
 				defer store.Close()
-				records, err := store.load(discard)
+				records, err := store.load(discard, nil)
 				if err != nil {
 					return err
 				}

@@ -78,7 +78,7 @@ func fromGuestOwnIPv4Rules() []rule {
 	out := []rule{
 		ruleOf(ip, laterFragment(), notProtocol("ah"), accept()),
 		// Most clients do not look which port a server sends from.
-		ruleOf(ip, udp, portNotIn("dport", dhcpServerPort, dhcpClientPort), portIsNot("sport", dhcpServerPort), accept()),
+		ruleOf(ip, udp, destinationPortNotIn(dhcpServerPort, dhcpClientPort), portIsNot("sport", dhcpServerPort), accept()),
 		ruleOf(ip, udp, portIs("sport", dhcpServerPort), dropped(FromGuest, DHCPServer)),
 		ruleOf(ip, udp, portIs("dport", dhcpClientPort), dropped(FromGuest, DHCPServer)),
 		ruleOf(ip, udp, portIs("dport", dhcpServerPort), dropped(FromGuest, DHCPClient)),
@@ -98,7 +98,7 @@ func toGuestIPv4Rules() []rule {
 	ip, udp := etherType("ip"), isProtocol("udp")
 	out := []rule{
 		ruleOf(ip, laterFragment(), notProtocol("ah"), accept()),
-		ruleOf(ip, udp, portNotIn("dport", dhcpServerPort, dhcpClientPort), accept()),
+		ruleOf(ip, udp, destinationPortNotIn(dhcpServerPort, dhcpClientPort), accept()),
 		ruleOf(ip, udp, portIs("dport", dhcpServerPort), dropped(ToGuest, DHCPClient)),
 		ruleOf(ip, udp, portIs("dport", dhcpClientPort), dropped(ToGuest, DHCPServer)),
 	}

@@ -102,7 +102,7 @@ func (p Plan) fromGuestIPv6() []rule {
 func (p Plan) fromGuestOwnIPv6() []rule {
 	ip6, udp, icmp := etherType("ip6"), isProtocol("udp"), isProtocol("ipv6-icmp")
 	out := []rule{ruleOf(ip6, udp, nextHeader("udp"),
-		portNotIn("dport", dhcp6ClientPort, dhcp6ServerPort), portIsNot("sport", dhcp6ServerPort), accept())}
+		destinationPortNotIn(dhcp6ClientPort, dhcp6ServerPort), portIsNot("sport", dhcp6ServerPort), accept())}
 	out = append(out, hidingFragments(FromGuest)...)
 	out = append(out,
 		ruleOf(ip6, laterFragment6(), notProtocol("ah"), accept()),
@@ -170,7 +170,7 @@ func (p Plan) fromGuestNoIPv6() []rule {
 // told of the router by us.
 func toGuestIPv6Rules() []rule {
 	ip6, udp, icmp := etherType("ip6"), isProtocol("udp"), isProtocol("ipv6-icmp")
-	out := []rule{ruleOf(ip6, udp, nextHeader("udp"), portNotIn("dport", dhcp6ClientPort, dhcp6ServerPort), accept())}
+	out := []rule{ruleOf(ip6, udp, nextHeader("udp"), destinationPortNotIn(dhcp6ClientPort, dhcp6ServerPort), accept())}
 	out = append(out, hidingFragments(ToGuest)...)
 	out = append(out,
 		ruleOf(ip6, laterFragment6(), notProtocol("ah"), accept()),

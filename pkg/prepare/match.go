@@ -90,10 +90,10 @@ func portIsNot(which string, port uint16) match {
 	return match{text: fmt.Sprintf("udp %s != %d", which, port), exprs: unequal(comparePort(which, port))}
 }
 
-// portNotIn matches a port outside of a range.
-func portNotIn(which string, first, last uint16) match {
-	return match{text: fmt.Sprintf("udp %s != %d-%d", which, first, last), exprs: []expr.Any{
-		comparePort(which, first)[0],
+// destinationPortNotIn matches a port outside of a range.
+func destinationPortNotIn(first, last uint16) match {
+	return match{text: fmt.Sprintf("udp dport != %d-%d", first, last), exprs: []expr.Any{
+		comparePort("dport", first)[0],
 		&expr.Range{Op: expr.CmpOpNeq, Register: unix.NFT_REG_1, FromData: bigEndian(first), ToData: bigEndian(last)},
 	}}
 }

@@ -249,3 +249,27 @@ func newTun(t Tap) *nl.Tun {
 	}
 	return tun
 }
+
+// A guest has no link-local address that is known to be another's.
+func TestOthersLinkLocals(t *testing.T) {
+	in := eth0()
+	in.Addresses = []discover.Address{address("fd00:10:22::7/64")}
+	in.Gateway6 = &discover.Neighbor{Address: netip.MustParseAddr("fe80::1"), MAC: discover.HardwareAddr{2, 0, 0, 0, 0, 1}}
+	in.Neighbors = []discover.Neighbor{
+		{Address: netip.MustParseAddr("fe80::99"), MAC: discover.HardwareAddr{2, 0, 0, 0, 0, 0x99}},
+		{Address: netip.MustParseAddr("fd00:10:22::98"), MAC: discover.HardwareAddr{2, 0, 0, 0, 0, 0x98}},
+	}
+	plan, err := NewPlan(in, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	guard := plan.guard().String()
+	for _, a := range []string{"fe80::1", "fe80::ff:fe00:1", "fe80::99", "fe80::ff:fe00:99", "fe80::ff:fe00:98"} {
+		target := netip.MustParseAddr(a).AsSlice()
+		for _, rule := range []string{"ip6 saddr " + a + " counter drop", "icmpv6 type 136 @th,64,128 " + hexOf(target) + " counter drop", "icmpv6 type 135 @th,64,128 " + hexOf(target) + " counter drop"} {
+			if !strings.Contains(guard, rule) {
+				t.Errorf("no rule %s", rule)
+			}
+		}
+	}
+}

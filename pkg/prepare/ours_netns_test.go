@@ -3,6 +3,7 @@ package prepare
 import (
 	"bytes"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -25,7 +26,8 @@ func TestRestoreLeavesOthersLinksAlone(t *testing.T) {
 	}{
 		{"a veth in the placeholder's place", []string{"link del eth0", veth("eth0")}, "eth0", "ip link delete eth0", "", false},
 		{
-			"a bridge in the placeholder's place", []string{"link del eth0", "link add eth0 address 02:00:00:00:00:09 type bridge"},
+			"a bridge in the placeholder's place",
+			[]string{"link del eth0", "link add eth0 address 02:00:00:00:00:09 type bridge"},
 			"eth0", "a link of kind bridge (index ", "", false,
 		},
 		{"a tap in the placeholder's place", []string{"link del eth0", "tuntap add dev eth0 mode tap"}, "eth0", "taken by a tap", "", false},
@@ -35,11 +37,13 @@ func TestRestoreLeavesOthersLinksAlone(t *testing.T) {
 		{"another tap", []string{"link del tap-eth0", "tuntap add dev tap-eth0 mode tap"}, "tap-eth0", "", "link=tap-eth0", false},
 		{"a tun", []string{"link del tap-eth0", "tuntap add dev tap-eth0 mode tun"}, "tap-eth0", "", "link=tap-eth0", false},
 		{
-			"another link with the index of the uplink", []string{"link del up-eth0", "link add other0 index INDEX type bridge"},
+			"another link with the index of the uplink",
+			[]string{"link del up-eth0", "link add other0 index INDEX type bridge"},
 			"other0", "", "the pod interface is gone", true,
 		},
 		{
-			"another veth with the index of the uplink", []string{"link del up-eth0", "link add net1 index INDEX type veth peer name other0"},
+			"another veth with the index of the uplink",
+			[]string{"link del up-eth0", "link add net1 index INDEX type veth peer name other0"},
 			"net1", "", "the pod interface is gone", true,
 		},
 	} {
@@ -147,7 +151,7 @@ func TestUndoneRestoreKeepsThePlaceholdersAddresses(t *testing.T) {
 	b.pod.IP(t, "addr add fd00:42::7/64 dev eth0 nodad", "addr add 10.42.0.7/24 dev eth0 label eth0:x")
 	before := b.snapshot()
 	ops := b.ops(true)
-	if err := b.execute(append(ops[:len(ops):len(ops)], failing{})); err == nil || strings.Contains(err.Error(), "undo") {
+	if err := b.execute(append(slices.Clip(ops), failing{})); err == nil || strings.Contains(err.Error(), "undo") {
 		t.Errorf("a restore that fails: %v", err)
 	}
 	if d := podtest.Diff(unordered(before), unordered(b.snapshot())); d != "" {

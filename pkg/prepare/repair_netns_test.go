@@ -87,12 +87,12 @@ func (w *ward) works() bool {
 	return err == nil
 }
 
-// guarded tells how the guard is not whole, and whether there is one.
-func (w *ward) guarded() (why error, there bool) {
+// guarded tells whether there is a guard, and how it is not whole.
+func (w *ward) guarded() (there bool, why error) {
 	w.t.Helper()
 	why = w.plans[0].inPod(w.pod, Plan.CheckTables)
 	_, err := w.pod.Output(w.t.Context(), "nft", "list", "table", "bridge", "virt-launcher-net-eth0")
-	return why, err == nil
+	return err == nil, why
 }
 
 func (p Plan) inPod(pod *podtest.NS, fn func(Plan) error) (err error) {
@@ -203,7 +203,7 @@ func repair(t *testing.T, damage func(w *ward)) {
 				at = strings.Replace(at, "fails", "is killed", 1)
 			}
 			worked := w.works()
-			damaged, guarded := w.guarded()
+			guarded, damaged := w.guarded()
 			err := w.apply(i, kill, "eth0")
 			if !kill && (!errors.Is(err, errRefused) || strings.Contains(err.Error(), "undo")) {
 				t.Fatalf("%s: %v", at, err)
@@ -211,7 +211,7 @@ func repair(t *testing.T, damage func(w *ward)) {
 			if worked && !w.works() {
 				t.Errorf("%s cuts off the VM", at)
 			}
-			if why, there := w.guarded(); damaged == nil && why != nil || guarded && !there {
+			if there, why := w.guarded(); damaged == nil && why != nil || guarded && !there {
 				t.Errorf("%s: the guard is there: %v; %v", at, there, why)
 			}
 			if now := w.todo(); !kill && !slices.Equal(now, todo) {
@@ -358,7 +358,7 @@ func TestRecordsWithoutTheMark(t *testing.T) {
 			if err := w.apply(1, false, "eth0"); !errors.Is(err, errRefused) && len(w.ops(false)) > 1 {
 				t.Fatal(err)
 			}
-			_, there := w.guarded()
+			there, _ := w.guarded()
 			if there != c.isWhole {
 				t.Errorf("the guard is there: %v", there)
 			}

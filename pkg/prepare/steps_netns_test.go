@@ -105,9 +105,10 @@ func (b *bench) worth(o op) bool {
 
 func (b *bench) snapshot() string { return snapshotOf(b.t, b.pod) }
 
-// numbered is what a link that is made anew shows differently: its index, and
-// the name of whatever has, in this namespace, the index of a peer in another.
-var numbered = regexp.MustCompile(`"(ifindex|link)": .*`)
+// numbered is what a link that is made anew shows differently: its index, the
+// digest of a rule that sends to it, and the name of whatever has, in this
+// namespace, the index of a peer in another.
+var numbered = regexp.MustCompile(`"(ifindex|link|comment)": .*`)
 
 // unordered makes snapshots of a prepared pod comparable: links that were made
 // anew come last in the kernel's lists.

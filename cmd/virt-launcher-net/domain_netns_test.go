@@ -17,7 +17,7 @@ const testDomainXML = `<domain type='test'><name>vm</name><memory unit='MiB'>16<
 // returns once the program has given up its privileges.
 func startDomain(t *testing.T, pod *podtest.Pod, uri string) (cmd *exec.Cmd, log *podtest.Buffer) {
 	t.Helper()
-	args := podArgs(t, pod, "run", "--no-check", "--domain", "-", "--connect", uri)
+	args := podArgs(t, pod, "run", "--no-check", "--hostname", "vm", "--dns", "192.0.2.53", "--domain", "-", "--connect", uri)
 	cmd = pod.Node.Command(t.Context(), os.Args[0], args...)
 	cmd.Stdin = strings.NewReader(testDomainXML)
 	log = &podtest.Buffer{}

@@ -1,6 +1,7 @@
 package prestart
 
 import (
+	"cmp"
 	"strconv"
 	"strings"
 
@@ -37,6 +38,6 @@ func (h Hook) warnOfUnknown(pod discover.Pod) {
 	if len(unknown) == 0 {
 		return
 	}
-	h.Log.Warn("the VM is not told what is not known of the pod", "what", strings.Join(unknown, " and "),
-		"give", strings.Join(give, ", and "), "why", pod.DNS.Unknown)
+	h.Log.Warn("the VM is not told what is not known of the pod", "unknown", strings.Join(unknown, " and "),
+		"why", cmp.Or(pod.DNS.Unknown, "no process of the pod is seen that has a hostname of its own"), "remedy", "set "+strings.Join(give, ", and "))
 }

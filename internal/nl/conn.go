@@ -18,6 +18,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// The package nl finds the byte order out when it is first needed, without a lock:
+// now, before goroutines can do so at once.
+var _ = nl.NativeEndian()
+
 // maxDumps bounds how often an interrupted dump is read again.
 const maxDumps = 20
 

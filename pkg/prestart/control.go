@@ -168,9 +168,10 @@ func (c *control) serve(ctx context.Context, s *Session) error {
 			http.Error(w, fmt.Sprintf("wait for %q: want %s or %s", condition, ForNetwork, ForLease), http.StatusBadRequest)
 			return
 		}
-		if s.waitFor(r.Context(), condition) == nil {
-			c.reply(w, s.Status())
+		if s.waitFor(r.Context(), condition) != nil {
+			panic(http.ErrAbortHandler) // whoever asks shall see a server that ends, not an empty answer
 		}
+		c.reply(w, s.Status())
 	})
 	server := &http.Server{
 		Handler: mux, ReadHeaderTimeout: 10 * time.Second,

@@ -3,6 +3,8 @@ package prestart_test
 import (
 	"context"
 	"errors"
+	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -58,6 +60,42 @@ func TestWaitForDirectory(t *testing.T) {
 		}
 	case <-time.After(time.Minute):
 		t.Error("it does not hear of the server")
+	}
+}
+
+// Who waits while a server ends is not answered, and goes on waiting for the next.
+func TestWaitBeyondServer(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Calico)
+	h := newHook(t, pod)
+	h.SkipCheck = true
+	first := run(t, h)
+	conn, err := net.Dial("unix", filepath.Join(h.StateDir, "control.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, "GET /v1/wait?for=lease HTTP/1.1\r\nHost: vm\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	pod.Pod.IP(t, "link set br-eth0 down") // until the next one mends it
+	waiting := make(chan error)
+	go func() {
+		_, err := h.Wait(t.Context(), prestart.ForNetwork)
+		waiting <- err
+	}()
+	if _, err := h.Status(t.Context()); err != nil { // asked later, so the first was heard
+		t.Fatal(err)
+	}
+	if err := first.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if answer, err := io.ReadAll(conn); len(answer) > 0 {
+		t.Errorf("who asked first was answered %q, %v", answer, err)
+	}
+	run(t, h)
+	if err := <-waiting; err != nil {
+		t.Error(err)
 	}
 }
 

@@ -53,7 +53,8 @@ type Session interface {
 }
 
 // Collector is a [prometheus.Collector]. It reads everything at the time of the
-// scrape. A session that is closed keeps its last values: unregister its collector.
+// scrape. A session that is closed is not ready, and keeps its other values: unregister
+// its collector.
 type Collector struct{ session atomic.Pointer[Session] }
 
 // NewCollector returns the collector of a session. Nil is one that is yet to start:

@@ -128,11 +128,17 @@ func TestNICs(t *testing.T) {
 
 	waiting := make(chan error)
 	go func() { waiting <- session.WaitLease(context.Background()) }()
+	go func() { waiting <- session.Wait(context.Background()) }()
 	if err := session.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := <-waiting; !errors.Is(err, prestart.ErrSessionClosed) {
-		t.Errorf("who waited for a lease until the session closed got %v", err)
+	for range 2 {
+		if err := <-waiting; !errors.Is(err, prestart.ErrSessionClosed) || errors.Is(err, context.Canceled) {
+			t.Errorf("who waited until the session closed got %v", err)
+		}
+	}
+	if status := session.Status(); status.Ready || status.NotReady() == "" {
+		t.Errorf("a session that is closed is ready: %+v", status)
 	}
 }
 

@@ -294,17 +294,26 @@ func (s *Session) Embedded() bool { return s.vm != nil && s.vm.Embedded() }
 
 // Wait blocks until the VM has stopped, a server has failed or ctx ends. It
 // returns nil if the guest shut down, a [*domain.StopError] if the VM ended
-// otherwise. Without a domain there is no good end but that of ctx.
+// otherwise. Without a domain there is no good end but that of ctx; when the session
+// is closed, it is [ErrSessionClosed].
 func (s *Session) Wait(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	stop := context.AfterFunc(s.done, func() { cancel(context.Cause(s.done)) }) //nolint:contextcheck // s.done is the servers', not the caller's
+	stop := context.AfterFunc(s.done, func() { cancel(s.ended()) }) //nolint:contextcheck // s.done is the servers', not the caller's
 	defer stop()
 	if s.vm != nil {
 		return s.vm.Wait(ctx)
 	}
 	<-ctx.Done()
 	return context.Cause(ctx)
+}
+
+// ended is why the servers have: the failure of one, or Close.
+func (s *Session) ended() error {
+	if err := context.Cause(s.done); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return ErrSessionClosed
 }
 
 // Close asks the VM, if there is one, to shut down, and destroys it when that
@@ -368,7 +377,7 @@ func (s *Session) Status() SessionStatus {
 	differences, _ := s.watch.differences()
 	isReady := s.isReady.Load()
 	status := SessionStatus{
-		PID: os.Getpid(), Version: s.hook.Version, Since: s.since, Ready: isReady && len(differences) == 0,
+		PID: os.Getpid(), Version: s.hook.Version, Since: s.since, Ready: isReady && len(differences) == 0 && s.done.Err() == nil,
 		Differences: differences, Missing: missing(differences),
 		Leases: map[string]journal.Status{}, Leases6: map[string]journal.Status{}, Routers: map[string]ra.Status{},
 		Omitted:        map[string][]discover.Omission{},

@@ -15,9 +15,15 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
 
-// settleTime is how long deletions are collected before something is made again:
-// who removes a directory removes what is in it one by one.
-const settleTime = 100 * time.Millisecond
+const (
+	// settleTime is how long deletions are collected before something is made again:
+	// who removes a directory removes what is in it one by one.
+	settleTime = 100 * time.Millisecond
+	// What could not be made again is tried again after firstRetry, then each time
+	// after twice as long, up to lastRetry.
+	firstRetry = time.Second
+	lastRetry  = time.Minute
+)
 
 // keeper has an eye on what others need of a session in its state directory, the
 // control socket and the record, and makes it again if somebody deletes it.
@@ -27,6 +33,7 @@ type keeper struct {
 	records *prepare.RecordCopy
 	watcher *fsnotify.Watcher // nil: there can be none
 	log     *slog.Logger
+	told    string // the last error that was logged
 
 	mu  sync.Mutex
 	err error // why the record is not on disk
@@ -54,34 +61,50 @@ func (k *keeper) fail(err error) {
 	k.records, k.watcher = nil, nil
 }
 
-// follow makes again what is deleted, until ctx ends.
+// follow makes again what is deleted, until ctx ends. Where that fails it tries again
+// later: nobody tells when there is a place for the directory again, or room in it.
 func (k *keeper) follow(ctx context.Context) {
 	if k.watcher == nil {
 		return
 	}
-	k.repair(ctx) // what was deleted before the watch began
+	for pause := firstRetry; ; {
+		var again <-chan time.Time
+		if k.repair(ctx) { // at first what was deleted before the watch began
+			pause = firstRetry
+		} else {
+			again, pause = time.After(pause), min(2*pause, lastRetry)
+		}
+		if !k.wait(ctx, again) {
+			return
+		}
+	}
+}
+
+// wait blocks until something has changed, or again comes. It returns false if ctx
+// ends, or the watch.
+func (k *keeper) wait(ctx context.Context, again <-chan time.Time) bool {
 	for {
 		select {
 		case <-ctx.Done():
-			return
+			return false
+		case <-again:
+			return true
 		case err := <-k.watcher.Errors:
 			if !errors.Is(err, fsnotify.ErrEventOverflow) {
 				k.fail(err)
-				return
+				return false
 			}
 		case event := <-k.watcher.Events:
 			if !k.concerns(event) {
 				continue
 			}
 		}
-		settled := time.NewTimer(settleTime)
 		select {
 		case <-ctx.Done():
-			settled.Stop()
-			return
-		case <-settled.C:
+			return false
+		case <-time.After(settleTime):
+			return true
 		}
-		k.repair(ctx)
 	}
 }
 
@@ -90,20 +113,25 @@ func (k *keeper) concerns(event fsnotify.Event) bool {
 	return event.Name == k.dir || name == controlSocket || k.records.Has(name)
 }
 
-// repair makes again what is not there.
-func (k *keeper) repair(ctx context.Context) {
+// repair makes again what is not there, and reports whether all of it is there now.
+func (k *keeper) repair(ctx context.Context) bool {
 	err := os.MkdirAll(k.dir, 0o700)
 	if err == nil {
 		err = k.watcher.Add(k.dir)
 	}
 	if err != nil {
 		err = fmt.Errorf("make state directory again: %w", err)
+		k.setRecordError(err)
 	} else {
 		err = errors.Join(k.repairSocket(ctx), k.repairRecords(ctx))
 	}
-	if ctx.Err() == nil && err != nil {
-		k.log.Error("can't make again what was deleted of the state directory", "stateDir", k.dir, "error", err)
+	if err == nil {
+		k.told = ""
+	} else if text := err.Error(); ctx.Err() == nil && text != k.told {
+		k.log.Error("can't make again what was deleted of the state directory: trying again", "stateDir", k.dir, "error", err)
+		k.told = text
 	}
+	return err == nil
 }
 
 func (k *keeper) repairSocket(ctx context.Context) error {
@@ -122,10 +150,14 @@ func (k *keeper) repairRecords(ctx context.Context) error {
 	for _, path := range written {
 		k.log.Warn("somebody deleted the record of a prepared interface: wrote it again", "record", path)
 	}
+	k.setRecordError(err)
+	return err
+}
+
+func (k *keeper) setRecordError(err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.err = err
-	return err
 }
 
 // recordError says why the record is not on disk; empty: it is.

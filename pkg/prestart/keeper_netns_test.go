@@ -3,6 +3,7 @@ package prestart_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
@@ -62,6 +64,49 @@ func TestDeletedUnderServer(t *testing.T) {
 				t.Errorf("after restore\n%s", d)
 			}
 		})
+	}
+}
+
+// What can't be made again at once, for something is in the directory's place, is
+// tried again: the server is the last one that knows the record.
+func TestDirectoryComesLater(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Calico)
+	before := podtest.TakeSnapshot(t, pod.Pod)
+	h := newHook(t, pod)
+	said := make(chan string, 256)
+	h.Log = slog.New(slog.NewTextHandler(lineWriter(said), nil))
+	session := run(t, h)
+	record := readIn(t, h.StateDir, "eth0.json")
+	away := h.StateDir + ".away"
+	if err := os.WriteFile(away, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Renameat2(unix.AT_FDCWD, h.StateDir, unix.AT_FDCWD, away, unix.RENAME_EXCHANGE); err != nil {
+		t.Fatal(err)
+	}
+	until(t, said, "can't make again what was deleted of the state directory")
+	if session.Status().RecordError == "" {
+		t.Error("status does not say that the record is not on disk")
+	}
+	if err := os.Remove(h.StateDir); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, h.StateDir, func() bool {
+		status, err := h.Status(t.Context())
+		return err == nil && status.Prepared && status.Server.Alive && status.Server.RecordError == ""
+	})
+	if again := readIn(t, h.StateDir, "eth0.json"); again != record {
+		t.Errorf("the record is\n%s\nwas\n%s", again, record)
+	}
+	if err := session.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Restore(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+		t.Errorf("after restore\n%s", d)
 	}
 }
 

@@ -155,6 +155,40 @@ func planned(s state, recorded []record, plans []Plan) ([]op, []record, error) {
 	return append(knobOps(s), ops...), records, nil
 }
 
+// CheckApply finds out whether [Apply] would refuse the plans for what is there: a
+// name that is taken, or an interface that dir, found by [statedir.Find], has
+// recorded as prepared with other options. It changes nothing and needs no
+// privileges.
+func CheckApply(dir string, plans ...Plan) error {
+	recorded, err := ReadPlans(nil, dir)
+	if err != nil {
+		return err
+	}
+	conn, err := nl.Open()
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	var s state
+	if s.links, err = conn.Links(); err != nil {
+		return err
+	}
+	for _, p := range plans {
+		name := p.Interface.Name
+		n := slices.IndexFunc(recorded, func(r Plan) bool { return r.Interface.Name == name })
+		if n < 0 {
+			if err := p.namesFree(s); err != nil {
+				return fmt.Errorf("prepare %s: %w", name, err)
+			}
+		} else if r := recorded[n]; s.named(r.Bridge.Name) != nil || s.named(r.Bridge.Uplink) != nil || s.named(r.Tap.Name) != nil {
+			if d := differences(r, p); len(d) > 0 {
+				return &OptionsError{Interface: name, Differences: d}
+			}
+		}
+	}
+	return nil
+}
+
 // touched reports whether the pod interface is not as the CNI left it.
 func (p Plan) touched(s state) bool {
 	st := p.restoreSteps(s)

@@ -160,6 +160,9 @@ func (h Hook) Plan(ctx context.Context) (plans []prepare.Plan, err error) {
 		if plans, err = h.plansOf(ctx); err != nil {
 			return err
 		}
+		if err := prepare.CheckApply(h.StateDir, plans...); err != nil {
+			return err
+		}
 		return prepare.CheckSupport(plans...)
 	})
 	if err != nil {

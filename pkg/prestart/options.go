@@ -91,9 +91,13 @@ func (h Hook) checkShared(interfaces []string) error {
 	return nil
 }
 
-// distinct refuses links of the same name for two interfaces.
+// distinct refuses links of the same name for two interfaces, and the name of one
+// for a link of another.
 func distinct(plans []prepare.Plan) error {
 	owner := map[string]string{}
+	for _, name := range namesOf(plans) {
+		owner[name] = name
+	}
 	for _, p := range plans {
 		n := p.Network()
 		for _, link := range []string{n.Uplink, n.Bridge, n.Tap} {

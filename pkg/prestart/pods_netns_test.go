@@ -2,6 +2,7 @@ package prestart_test
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/netip"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
 
@@ -239,6 +241,47 @@ func TestPlanRefusesWhatRunRefuses(t *testing.T) {
 	}
 	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
 		t.Errorf("afterwards:\n%s", d)
+	}
+}
+
+// So it is with what is in the way in the pod: names, and what was prepared otherwise.
+func TestPlanRefusesWhatIsInTheWay(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Bridge)
+	pod.Pod.IP(t, "link add net1 type veth peer name other", "link set net1 up", "link set other up", "addr add 10.88.0.7/24 dev net1")
+	h := newHook(t, pod)
+	refused := func(h prestart.Hook, want string) error {
+		t.Helper()
+		_, runErr := h.Run(t.Context())
+		_, planErr := h.Plan(t.Context())
+		if runErr == nil || planErr == nil || runErr.Error() != planErr.Error() || !strings.Contains(planErr.Error(), want) {
+			t.Errorf("run: %v\nplan: %v", runErr, planErr)
+		}
+		return planErr
+	}
+	h.Network.TapName = "other"
+	if _, ok := errors.AsType[*prepare.NameTakenError](refused(h, "the name other is taken")); !ok {
+		t.Error("it has another type")
+	}
+	h.Interfaces, h.Network.TapName = []string{"eth0", "net1"}, ""
+	h.PerInterface = map[string]prestart.InterfaceOptions{"eth0": {Network: &prepare.Options{BridgeName: "net1"}}}
+	_ = refused(h, "would both have a link net1")
+	h.PerInterface = nil
+	if _, err := h.Prepare(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Plan(t.Context()); err != nil {
+		t.Errorf("what is prepared so: %v", err)
+	}
+	h.Network.MTU = 1400
+	if _, ok := errors.AsType[*prepare.OptionsError](refused(h, "mtu was 1500, is now 1400")); !ok {
+		t.Error("it has another type")
+	}
+	if _, err := h.Restore(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Plan(t.Context()); err != nil {
+		t.Errorf("once it is restored: %v", err)
 	}
 }
 

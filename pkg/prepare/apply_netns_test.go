@@ -415,6 +415,9 @@ func ExampleNewPlan() {
 	}
 	fmt.Print(plan)
 	// Output:
+	// sysctl -e -w net.bridge.bridge-nf-call-arptables=0
+	// sysctl -e -w net.bridge.bridge-nf-call-ip6tables=0
+	// sysctl -e -w net.bridge.bridge-nf-call-iptables=0
 	// ip tuntap add dev tap-eth0 mode tap vnet_hdr
 	// ip link set tap-eth0 address 2e:b9:73:4a:31:40
 	// ip link set tap-eth0 mtu 1450
@@ -423,6 +426,7 @@ func ExampleNewPlan() {
 	// ip link set br-eth0 addrgenmode none
 	// ip link set br-eth0 up
 	// ip link set tap-eth0 master br-eth0
+	// ip link set tap-eth0 type bridge_slave group_fwd_mask 65533
 	// ip link set tap-eth0 up
 	// ip link set eth0 down
 	// ip link set eth0 name up-eth0
@@ -430,6 +434,7 @@ func ExampleNewPlan() {
 	// ip link set up-eth0 addrgenmode none
 	// ip link set up-eth0 master br-eth0
 	// bridge link set dev up-eth0 learning off
+	// ip link set up-eth0 type bridge_slave group_fwd_mask 65533
 	// ip link set up-eth0 up
 	// ip link add eth0 address ea:16:a2:54:2e:55 mtu 1450 arp off type bridge stp_state 0 forward_delay 0 mcast_snooping 0
 	// ip link set eth0 addrgenmode none

@@ -15,6 +15,11 @@ import (
 // passes on (BR_GROUPFWD_MACPAUSE, net/bridge/br_private.h).
 const allGroups = 0xffff &^ (1 << 1)
 
+// nearestBridge is LLDP's group, 01:80:c2:00:00:0e. A frame to it that a bridge does
+// not pass on goes to the stack of the port itself, whatever is in it, and past all
+// hooks of the bridge (br_handle_frame, net/bridge/br_input.c).
+const nearestBridge = 1 << 0xe
+
 // setGroupForward says which of these groups a bridge passes on from a port.
 type setGroupForward struct {
 	port     string
@@ -42,9 +47,10 @@ func (o setGroupForward) do(k *kernel) error {
 
 // groupForward is what the plan wants of both ports. A VM on a network without IPAM
 // is on it as if by a cable; what a pod gets an address in is the node's affair.
+// There the guard drops what is to such a group, and has to see it for that.
 func (p Plan) groupForward() uint16 {
 	if p.Interface.Addressed() {
-		return 0
+		return nearestBridge
 	}
 	return allGroups
 }

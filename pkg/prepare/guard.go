@@ -70,7 +70,7 @@ func (p Plan) guard() table {
 		[]chain{{name: guardFirstChain, rules: p.fromGuest()}, {name: toGuestChain, rules: p.toGuest()}},
 		p.ipv4Chains(), p.ipv6Chains(),
 		[]chain{
-			{name: "prerouting", hook: "prerouting", rules: []rule{ruleOf(iif(tap), jump(guardFirstChain))}},
+			{name: "prerouting", hook: "prerouting", rules: append(p.bridgeGroupRules(), ruleOf(iif(tap), jump(guardFirstChain)))},
 			{name: "forward", hook: "forward", rules: []rule{ruleOf(oif(tap), jump(toGuestChain))}},
 		},
 		p.podChains())
@@ -85,14 +85,20 @@ func (p Plan) podChains() []chain {
 	tap, uplink := p.Tap.Name, p.Bridge.Uplink
 	var input []rule
 	if p.Interface.Addressed() {
-		input = []rule{
-			ruleOf(iif(tap), toBridges(), notToSpanningTree(), dropped(FromGuest, OtherProtocol)),
-			ruleOf(iif(uplink), toBridges(), notToSpanningTree(), dropped(ToGuest, OtherProtocol)),
-		}
+		input = p.bridgeGroupRules()
 	}
 	return []chain{
 		{name: "input", hook: "input", rules: append(input, ruleOf(iif(tap), drop()), ruleOf(iif(uplink), drop()))},
 		{name: "output", hook: "output", rules: []rule{ruleOf(oif(tap), drop()), ruleOf(oif(uplink), drop())}},
+	}
+}
+
+// bridgeGroupRules drop what is to a group that bridges keep for themselves. What the
+// bridge would pass on comes to prerouting, what it would hear to input.
+func (p Plan) bridgeGroupRules() []rule {
+	return []rule{
+		ruleOf(iif(p.Tap.Name), toBridges(), notToSpanningTree(), dropped(FromGuest, OtherProtocol)),
+		ruleOf(iif(p.Bridge.Uplink), toBridges(), notToSpanningTree(), dropped(ToGuest, OtherProtocol)),
 	}
 }
 

@@ -295,7 +295,8 @@ func TestHostileGuest(t *testing.T) {
 		{"probe for another's address", arp(own.mac, 1, party{own.mac, unspecified}, stranger), forgedARP},
 		{"probe for the gateway", arp(own.mac, 1, party{own.mac, unspecified}, gateway), forgedARP},
 
-		{"LLDP", ethernet(net.HardwareAddr{1, 0x80, 0xc2, 0, 0, 0x0e}, own.mac, 0x88cc, []byte("lldp")...), verdict{}},
+		{"LLDP", ethernet(net.HardwareAddr{1, 0x80, 0xc2, 0, 0, 0x0e}, own.mac, 0x88cc, []byte("lldp")...), others},
+		{"IPv4 to LLDP's group", udp(own, party{bridgeGroup(0x0e), stranger.ip}, anyPort, anyPort, "lldp's group"), others},
 		{"LACP", ethernet(net.HardwareAddr{1, 0x80, 0xc2, 0, 0, 2}, own.mac, 0x8809, []byte("lacp")...), others},
 		{"802.1X", ethernet(net.HardwareAddr{1, 0x80, 0xc2, 0, 0, 3}, own.mac, 0x888e, []byte("eapol")...), others},
 		{"IPv4 to a bridge's group", udp(own, party{net.HardwareAddr{1, 0x80, 0xc2, 0, 0, 3}, stranger.ip}, anyPort, anyPort, "group"), others},
@@ -350,7 +351,8 @@ func TestHostilePodNetwork(t *testing.T) {
 		{"DHCPOFFER longer than its frame", tooLong(offer("long offer")), malformed},
 		{"DHCPDISCOVER of another", udp(party{stranger.mac, unspecified}, all, client, server, "discover"), toServer},
 		{"DHCPREQUEST of another", udp(stranger, vm, client, server, "request"), toServer},
-		{"LLDP", ethernet(net.HardwareAddr{1, 0x80, 0xc2, 0, 0, 0x0e}, gateway.mac, 0x88cc, []byte("lldp")...), verdict{}},
+		{"LLDP", ethernet(net.HardwareAddr{1, 0x80, 0xc2, 0, 0, 0x0e}, gateway.mac, 0x88cc, []byte("lldp")...), others},
+		{"IPv4 to LLDP's group", udp(gateway, party{bridgeGroup(0x0e), vm.ip}, anyPort, anyPort, "lldp's group"), others},
 		{"multicast query", ip4(gateway, all, isIGMP, 0x11, 100, 0, 0, 0, 0, 0, 0), passes},
 		{"announcement of the VM", rarp(gateway.mac, gateway.mac, gateway.mac, unspecified), others},
 		{"to the bridge", udp(gateway, party{linkMAC(t, p.pod.Pod, "br-eth0"), vm.ip}, anyPort, anyPort, "bridge"), verdict{}},
@@ -438,6 +440,55 @@ func TestPodHearsNoRouter(t *testing.T) {
 		if out := p.pod.Pod.Run(t, "ip", "-6", "addr", "show", "dev", link); out != "" {
 			t.Errorf("the pod has an address:\n%s", out)
 		}
+	}
+}
+
+// What is sent to the groups that bridges keep for themselves does not come to the
+// pod's own stack, which would answer ARP for the VM's address and believe a router.
+func TestPodHearsNoBridgeGroup(t *testing.T) {
+	t.Parallel()
+	for _, shape := range []podtest.Shape{podtest.BridgeDual, podtest.L2} {
+		t.Run(string(shape), func(t *testing.T) {
+			p := newHostilePod(t, shape, prestart.Hook{})
+			if shape == podtest.L2 {
+				p.vm.ip = stranger.ip
+			}
+			tap, uplink := "tap-"+p.pod.Interface, "up-"+p.pod.Interface
+			routes := p.pod.Pod.Run(t, "ip", "-6", "route")
+			replies := podtest.StartCapture(t, p.pod.Pod, tap, "arp")
+			for last := range byte(16) {
+				to := func(frame []byte) []byte { return slices.Concat(bridgeGroup(last), frame[6:]) }
+				for _, frame := range [][]byte{
+					router(p.vm.mac, "2001:db8:1::"),
+					arp(p.vm.mac, 1, party{p.vm.mac, unspecified}, p.vm), // does anybody have the address?
+				} {
+					if _, err := p.seat.Write(to(frame)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if err := podtest.SendFrames(p.pod.Node, p.pod.NodeLink, to(router(stranger.mac, "2001:db8:2::"))); err != nil {
+					t.Fatal(err)
+				}
+			}
+			own := arp(p.vm.mac, 1, p.vm, party{stranger.mac, netip.AddrFrom4([4]byte{203, 0, 113, 1})})
+			if _, err := p.seat.Write(own); err != nil { // it comes last
+				t.Fatal(err)
+			}
+			replies.Wait("203.0.113.1")
+			for _, frame := range replies.Frames() {
+				if !bytes.Equal(frame[6:12], p.vm.mac) {
+					t.Errorf("the pod answers the VM: %x", frame)
+				}
+			}
+			if now := p.pod.Pod.Run(t, "ip", "-6", "route"); now != routes {
+				t.Errorf("the pod's routes were\n%sand are\n%s", routes, now)
+			}
+			for _, link := range []string{tap, uplink} {
+				if out := p.pod.Pod.Run(t, "ip", "-6", "addr", "show", "dev", link); out != "" {
+					t.Errorf("the pod has an address:\n%s", out)
+				}
+			}
+		})
 	}
 }
 

@@ -167,11 +167,36 @@ type Request struct {
 	GSO           uint8  // VIRTIO_NET_HDR_GSO_TCPV4, …; 0: the frame is one segment
 	HeaderLen     uint16 // of a frame that is to be segmented
 	Size          uint16 // of its segments
+	Outer, Inner  uint16 // where the UDP header of a tunnel and the packet in it begin (struct virtio_net_hdr_v1_hash_tunnel); for AskTunnel
 }
 
 // Ask sends one Ethernet frame with a request.
 func (t *Tap) Ask(r Request, frame []byte) error {
 	_, err := t.file.Write(append(r.header(vnetHeaderLen), frame...))
+	return err
+}
+
+// tunnelHeaderLen is sizeof(struct virtio_net_hdr_v1_hash_tunnel).
+const tunnelHeaderLen = 24
+
+// AcceptTunnels makes the tap one whose guest may ask for segments of what is in a
+// tunnel by UDP, with [Tap.AskTunnel] alone. The error is unix.EINVAL before Linux
+// 6.17.
+func (t *Tap) AcceptTunnels() error {
+	const tunnels = 0x80 | 0x100 // TUN_F_UDP_TUNNEL_GSO, TUN_F_UDP_TUNNEL_GSO_CSUM
+	if err := setOffload(t.file, guestOffload|unix.TUN_F_USO4|unix.TUN_F_USO6|tunnels); err != nil {
+		return err
+	}
+	length := int32(tunnelHeaderLen)
+	return ioctl(t.file, "TUNSETVNETHDRSZ", unix.TUNSETVNETHDRSZ, uintptr(unsafe.Pointer(&length)))
+}
+
+// AskTunnel is [Tap.Ask] on a tap that accepts tunnels.
+func (t *Tap) AskTunnel(r Request, frame []byte) error {
+	header := r.header(tunnelHeaderLen)
+	binary.NativeEndian.PutUint16(header[20:], r.Outer)
+	binary.NativeEndian.PutUint16(header[22:], r.Inner)
+	_, err := t.file.Write(append(header, frame...))
 	return err
 }
 

@@ -20,6 +20,7 @@ import (
 func checksumFilterName() (string, error) {
 	program, err := checksumProgram(map[string]bpf.Field{
 		"ip_summed": {Bits: 2}, "csum_start": {Offset: 2}, "csum_offset": {Offset: 4}, "mac_header": {Offset: 6},
+		"encapsulation": {Offset: 8, Bits: 1}, "inner_network_header": {Offset: 10},
 	})
 	if err != nil {
 		return "", err

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -298,6 +299,74 @@ func TestChecksumRequests(t *testing.T) {
 				t.Errorf("without the filter the victim is not deceived, so this proves nothing; error %v", err)
 			}
 		})
+	}
+}
+
+// A guest that asks for segments of what is in a tunnel says where that begins. Where
+// it says that it is UDP's own header, the kernel writes a segment's length on the
+// port that the guard has seen.
+func TestTunnelRequests(t *testing.T) {
+	a := newAttack(t)
+	err := a.seat.AcceptTunnels()
+	if errors.Is(err, unix.EINVAL) {
+		t.Skip("the kernel knows no such requests, as none before Linux 6.17")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	const options, segment, ordinary = 40, 28, 9999
+	own, victim := a.IP.Addr(), netip.MustParseAddr(victimIP)
+	const transport = 14 + 20 + options
+	frame := func(inner []byte) []byte {
+		outer := podtest.UDPFrame(a.MAC, a.victimMAC, netip.AddrPortFrom(own, 0x4500), netip.AddrPortFrom(victim, ordinary), inner)
+		binary.BigEndian.PutUint16(outer[40:], 0) // no UDP checksum
+		frame := slices.Concat(outer[:34], bytes.Repeat([]byte{1}, options), outer[34:])
+		frame[14] = 0x4f // the header's version and length
+		binary.BigEndian.PutUint16(frame[16:], uint16(len(frame)-14))
+		frame[24], frame[25] = 0, 0
+		var sum uint32
+		for i := 14; i < transport; i += 2 {
+			sum += uint32(binary.BigEndian.Uint16(frame[i:]))
+		}
+		for sum > 0xffff {
+			sum = sum>>16 + sum&0xffff
+		}
+		binary.BigEndian.PutUint16(frame[24:], ^uint16(sum))
+		return frame
+	}
+	tcp := slices.Concat([]byte{0, 9, 0, 9, 0, 0, 0, 1, 0, 0, 0, 1, 5 << 4, 0x10, 1, 0, 0, 0, 0, 0}, make([]byte, 3*segment))
+	ask := func(at uint16, frame []byte) error {
+		const gsoTCPv4, gsoTunnelIPv4 = 1, 0x20 // VIRTIO_NET_HDR_GSO_TCPV4, VIRTIO_NET_HDR_GSO_UDP_TUNNEL_IPV4
+		return a.seat.AskTunnel(podtest.Request{
+			Checksum: true, GSO: gsoTCPv4 | gsoTunnelIPv4, Start: at + 20, Offset: 16, HeaderLen: at + 40, Size: segment,
+			Outer: 34, Inner: at,
+		}, frame)
+	}
+	// Both headers begin at the same place: UDP's source port is 0x4500, and its
+	// destination the inner packet's length.
+	onPorts := frame(slices.Concat([]byte{2, 6, 0, 0}, own.AsSlice(), victim.AsSlice(), tcp))
+	client := a.listen(t, fmt.Sprintf("%s:%d", victim, 20+20+segment)) // which is DHCP's 68
+	if err := ask(transport, onPorts); err != nil {
+		t.Fatal(err)
+	}
+	if from := gets(t, client); from != "" {
+		t.Errorf("the victim's DHCP client hears %s", from)
+	}
+	// In the payload of UDP it is an honest tunnel.
+	receiver := a.listen(t, fmt.Sprintf("%s:%d", victim, ordinary))
+	inner := slices.Concat([]byte{0x45, 0, 0, byte(20 + len(tcp)), 0, 0, 0, 0, 64, 6, 0, 0}, own.AsSlice(), victim.AsSlice(), tcp)
+	if err := ask(transport+8, frame(inner)); err != nil {
+		t.Fatal(err)
+	}
+	if from := gets(t, receiver); from != own.String() {
+		t.Errorf("what is in a tunnel does not arrive; from %q", from)
+	}
+	a.setFilter(t, false)
+	if err := ask(transport, onPorts); err != nil {
+		t.Fatal(err)
+	}
+	if from := gets(t, client); from != own.String() {
+		t.Error("without the filter the victim's DHCP client hears nothing, so this proves nothing")
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 )
 
 // skbFields are what the program reads of struct sk_buff (linux/skbuff.h).
-var skbFields = []string{"ip_summed", "csum_start", "csum_offset", "mac_header"}
+var skbFields = []string{"ip_summed", "csum_start", "csum_offset", "mac_header", "encapsulation", "inner_network_header"}
 
 // Numbers of linux/bpf.h, linux/skbuff.h and linux/pkt_cls.h.
 const (
@@ -26,6 +26,8 @@ const (
 	maxHeaders       = 6   // extension headers of an IPv6 packet that are looked behind
 	maxFieldDistance = 256
 )
+
+const udpHeader = 8 // its length
 
 // Places on the program's stack, below the frame pointer.
 const (
@@ -42,7 +44,7 @@ var checksums = []struct{ protocol, offset int32 }{
 // tunnels are the protocols in whose payload there may be such a packet, by how
 // long their header is at least.
 var tunnels = []struct{ protocol, header int32 }{
-	{unix.IPPROTO_UDP, 8}, {unix.IPPROTO_GRE, 4}, {unix.IPPROTO_IPIP, 20}, {unix.IPPROTO_IPV6, 40},
+	{unix.IPPROTO_UDP, udpHeader}, {unix.IPPROTO_GRE, 4}, {unix.IPPROTO_IPIP, 20}, {unix.IPPROTO_IPV6, 40},
 }
 
 // checksumProgram makes the program that judges a frame at a tap. Who sends a
@@ -54,6 +56,11 @@ var tunnels = []struct{ protocol, header int32 }{
 //   - the checksum of the transport header, by which no rule judges, or
 //   - the payload of UDP or of a tunnel, which its sender may fill as it likes.
 //
+// Since Linux 6.17 such a sender can also ask for segments of what is in a tunnel by
+// UDP, and says where that begins. The kernel writes lengths and sums of each segment
+// there (__skb_udp_tunnel_segment, net/ipv4/udp_offload.c), so it must be in the
+// payload as well, not on the ports.
+//
 // What can't be told is dropped. An outer VLAN tag is off the frame by now
 // (__netif_receive_skb_core, net/core/dev.c); inside another none is looked for.
 func checksumProgram(fields map[string]bpf.Field) ([]byte, error) {
@@ -62,8 +69,8 @@ func checksumProgram(fields map[string]bpf.Field) ([]byte, error) {
 		first, last = min(first, f.Offset), max(last, f.Offset+2)
 	}
 	size := (last - first + 7) / 8 * 8
-	summed := fields["ip_summed"]
-	if size > maxFieldDistance || summed.Bits != 2 || summed.Shift < 0 || summed.Shift > 6 {
+	summed, encapsulation := fields["ip_summed"], fields["encapsulation"]
+	if size > maxFieldDistance || summed.Bits != 2 || summed.Shift < 0 || summed.Shift > 6 || encapsulation.Bits != 1 {
 		return nil, fmt.Errorf("struct sk_buff is unlike any that is known: %v", fields)
 	}
 	at := func(name string) int16 { return int16(stackFields + fields[name].Offset - first) }
@@ -100,6 +107,17 @@ func checksumProgram(fields map[string]bpf.Field) ([]byte, error) {
 	skipIPv4(&p)
 	p.Label("IPv6")
 	skipIPv6(&p)
+	p.JumpIf(unix.BPF_JNE, bpf.R9, unix.IPPROTO_UDP, "no tunnel is segmented")
+	p.Load(unix.BPF_B, bpf.R1, bpf.R10, at("encapsulation"))
+	p.Do(unix.BPF_RSH, bpf.R1, int32(encapsulation.Shift))
+	p.Do(unix.BPF_AND, bpf.R1, 1)
+	p.JumpIf(unix.BPF_JEQ, bpf.R1, 0, "no tunnel is segmented")
+	p.Load(unix.BPF_H, bpf.R1, bpf.R10, at("inner_network_header"))
+	p.Load(unix.BPF_H, bpf.R2, bpf.R10, at("mac_header"))
+	p.DoWith(unix.BPF_SUB, bpf.R1, bpf.R2)
+	p.DoWith(unix.BPF_SUB, bpf.R1, bpf.R8)
+	p.JumpIf(unix.BPF_JSLT, bpf.R1, udpHeader, "drop")
+	p.Label("no tunnel is segmented")
 	judgeChecksum(&p, at("csum_offset"))
 	p.Label("pass")
 	p.Set(bpf.R0, verdictGoOn)

@@ -93,25 +93,31 @@ func remedyOf(nics []NIC, matched []*node) string {
 // empty if it may.
 func problemOf(iface *node, devices []string, nics []NIC) string {
 	isMissing := func(device string) bool { return !slices.Contains(devices, device) }
+	isPods := func(device string) bool { // where the VM has the network, a link without carrier keeps the name
+		return slices.ContainsFunc(nics, func(n NIC) bool { return n.Interface == device })
+	}
+	const noWayOut = "%s is no way out of the pod once its network is the VM's"
 	backend := cmp.Or(iface.value("type", "backend"), "QEMU")
 	noNetwork := backend + " has no network of its own in a pod whose network is the VM's"
 	if backend == "passt" { // of type user or vhostuser
 		return noNetwork
 	}
-	switch iface.value("type") {
+	switch cmp.Or(iface.value("type"), "user") { // libvirt's default
 	case "network":
 		return fmt.Sprintf("a pod has no libvirt network such as %s", iface.value("network", "source"))
 	case "bridge":
 		if bridge := iface.value("bridge", "source"); isMissing(bridge) {
 			return fmt.Sprintf("there is no bridge %s in the pod", bridge)
+		} else if isPods(bridge) {
+			return fmt.Sprintf(noWayOut, bridge)
 		}
 	case "direct":
 		device := iface.value("dev", "source")
 		if isMissing(device) {
 			return fmt.Sprintf("there is no device %s in the pod", device)
 		}
-		if slices.ContainsFunc(nics, func(n NIC) bool { return n.Interface == device }) {
-			return fmt.Sprintf("%s is no way out of the pod once its network is the VM's", device)
+		if isPods(device) {
+			return fmt.Sprintf(noWayOut, device)
 		}
 	case "ethernet":
 		device := iface.value("dev", "target")

@@ -14,6 +14,8 @@ func TestForeign(t *testing.T) {
 		{"network", `<interface type='network'><source network='default'/></interface>`, "no libvirt network such as default"},
 		{"bridge", `<interface type='bridge'><source bridge='brqc2028cd6-12'/></interface>`, "no bridge brqc2028cd6-12 in the pod"},
 		{"bridge that is there", `<interface type='bridge'><source bridge='k6t-net1'/></interface>`, ""},
+		{"bridge of the pod interface's name", `<interface type='bridge'><source bridge='eth0'/></interface>`, "eth0 is no way out of the pod"},
+		{"no type", `<interface><model type='virtio'/></interface>`, "QEMU " + noNetwork},
 		{"user", `<interface type='user'/>`, "QEMU " + noNetwork},
 		{"passt", `<interface type='user'><backend type='passt'/></interface>`, "passt " + noNetwork},
 		{"passt by vhost-user", `<interface type='vhostuser'><backend type='passt'/><source type='unix' mode='client'/></interface>`, "passt " + noNetwork},

@@ -153,6 +153,7 @@ func TestOddPod(t *testing.T) {
 		"addr add 10.9.0.8/24 dev eth0 label eth0:8",
 		"addr add 10.8.0.7/30 dev eth0 valid_lft 9000 preferred_lft 8000",
 		"addr add 10.6.0.1 peer 10.6.0.2/32 dev eth0",
+		"addr add 10.6.1.1/24 dev eth0 preferred_lft 0",
 		"addr add 10.5.0.7/24 dev eth0 noprefixroute metric 77",
 		"addr add fd00:9::7/64 dev eth0 nodad",
 		"link set eth0 alias uplink-of-the-pod txqueuelen 500",

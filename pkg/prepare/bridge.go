@@ -88,11 +88,10 @@ func knobOps(s state) []op {
 func (p Plan) tapOps(s state) ([]op, error) {
 	l := s.link(p.Tap.Name)
 	if l == nil {
-		return []op{
+		return append([]op{
 			addTap{tap: p.Tap, again: s.link(p.Bridge.Uplink) != nil}, // which gets that name later
 			setMTU{p.Tap.Name, 1500, p.MTU},
-			setAddrGenMode{p.Tap.Name, 0, addrGenModeNone},
-		}, nil
+		}, silenceNew(p.Tap.Name, p.MTU)...), nil
 	}
 	if err := p.Tap.matches(*l); err != nil {
 		return nil, err
@@ -155,7 +154,7 @@ func (p Plan) bridgeOps(s state) ([]op, error) {
 func silentBridge(s state, name string, mac discover.HardwareAddr, mtu int, use string) ([]op, error) {
 	l := s.link(name)
 	if l == nil {
-		return []op{addBridge{name: name, mac: mac, mtu: mtu}, setAddrGenMode{name, 0, addrGenModeNone}, setUp{name, true}}, nil
+		return slices.Concat([]op{addBridge{name: name, mac: mac, mtu: mtu}}, silenceNew(name, mtu), []op{setUp{name, true}}), nil
 	}
 	if !isSilentBridge(*l, mac) {
 		return nil, &NameTakenError{name, use, fmt.Sprintf("by %s: give that another name, delete it (ip link delete %s)", describe(*l), name)}
@@ -179,6 +178,14 @@ func silence(l nl.Link) []op {
 		return nil
 	}
 	return []op{setAddrGenMode{l.Name, l.AddrGenMode, addrGenModeNone}}
+}
+
+// silenceNew is silence of a link that is made. One too small for IPv6 has none.
+func silenceNew(name string, mtu int) []op {
+	if mtu < minIPv6MTU {
+		return nil
+	}
+	return []op{setAddrGenMode{name, 0, addrGenModeNone}}
 }
 
 // uplinkOps turns the pod interface into a port of the bridge.

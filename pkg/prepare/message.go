@@ -1,15 +1,51 @@
 package prepare
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 )
 
 func addressChange(add bool, link string, a discover.Address) change {
-	return change{kind: "addr", add: add, text: a.Prefix.String() + " dev " + link, message: a.Message}
+	return change{kind: "addr", add: add, text: addressText(a) + " dev " + link, message: addressRequest(a)}
+}
+
+// addressText writes an address as ip-address(8) takes it: with the peer's, to which
+// the length belongs, where it has one.
+func addressText(a discover.Address) string {
+	attrs, _ := splitAttrs(a.Message[min(len(a.Message), unix.SizeofIfAddrmsg):])
+	i := slices.IndexFunc(attrs, func(t attr) bool { return t.typ == unix.IFA_LOCAL })
+	j := slices.IndexFunc(attrs, func(t attr) bool { return t.typ == unix.IFA_ADDRESS })
+	if i >= 0 && j >= 0 && !bytes.Equal(attrs[i].value, attrs[j].value) {
+		if peer, ok := netip.AddrFromSlice(attrs[j].value); ok {
+			return fmt.Sprintf("%s peer %s/%d", a.Prefix.Addr(), peer, a.Prefix.Bits())
+		}
+	}
+	return a.Prefix.String()
+}
+
+// addressRequest makes of the ifaddrmsg that the kernel sent one of which it makes the
+// same: of a deprecated IPv4 address that has no end it tells that it is preferred for
+// ever, and takes that at its word (inet_fill_ifaddr and set_ifa_lifetime,
+// net/ipv4/devinet.c).
+func addressRequest(a discover.Address) []byte {
+	if !a.Prefix.Addr().Is4() || a.Flags&unix.IFA_F_DEPRECATED == 0 || len(a.Message) < unix.SizeofIfAddrmsg {
+		return a.Message
+	}
+	m := slices.Clone(a.Message)
+	attrs, _ := splitAttrs(m[unix.SizeofIfAddrmsg:])
+	for _, t := range attrs {
+		if t.typ == unix.IFA_CACHEINFO && len(t.value) >= 4 {
+			clear(t.value[:4]) // ifa_prefered
+		}
+	}
+	return m
 }
 
 func neighborChange(add bool, link string, n discover.Neighbor) change {

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 )
 
@@ -194,13 +196,18 @@ type change struct {
 }
 
 func (o change) String() string {
+	ip := "ip "
+	// A default route without a gateway is one of IPv4 to ip(8).
+	if len(o.message) > 0 && o.message[0] == unix.AF_INET6 && strings.Contains(o.text, "default") {
+		ip = "ip -6 "
+	}
 	switch {
 	case o.add && o.first:
-		return "ip " + o.kind + " prepend " + o.text
+		return ip + o.kind + " prepend " + o.text
 	case o.add:
-		return "ip " + o.kind + " add " + o.text
+		return ip + o.kind + " add " + o.text
 	}
-	return "ip " + o.kind + " del " + o.text
+	return ip + o.kind + " del " + o.text
 }
 
 func (o change) inverse() op {

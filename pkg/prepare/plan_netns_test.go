@@ -76,6 +76,14 @@ func planned() []plannedPod {
 		}},
 		plannedPod{name: "no guard", shape: podtest.AWS, options: prepare.Options{NoGuard: true}},
 		plannedPod{name: "no IPv6", shape: podtest.CalicoDual, options: prepare.Options{NoIPv6: true}},
+		plannedPod{name: "peers", shape: podtest.Bridge, extra: []string{
+			"addr add 10.6.0.1 peer 10.6.0.2/32 dev eth0", "addr add 10.7.0.1 peer 10.7.9.1/24 dev eth0", "addr add fd00:6::1 peer fd00:6::2/128 dev eth0 nodad",
+		}},
+		plannedPod{name: "IPv6 default without gateway", shape: podtest.BridgeDual, extra: []string{
+			"route del default via fd00:10:22::1 dev eth0", "route add ::/0 dev eth0 metric 7", "route add ::/0 via fd00:10:22::9 dev eth0 metric 9",
+			"route del default via 10.22.0.1 dev eth0", "route add default dev eth0",
+		}},
+		plannedPod{name: "too small for IPv6", shape: podtest.Bridge, extra: []string{"link set eth0 mtu 1000"}},
 		plannedPod{name: "IPv6 only", shape: podtest.KindnetDual, extra: []string{"addr del 10.244.0.2/24 dev eth0"}},
 	)
 }

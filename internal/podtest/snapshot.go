@@ -4,29 +4,35 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 )
 
-// witnesses are the commands that Snapshot asks, each printing JSON.
-var witnesses = []string{
-	"ip -d -j link",
-	"ip -j addr",
-	"ip -4 -d -j route show table all",
-	"ip -6 -d -j route show table all",
-	"ip -d -j nexthop",
-	"ip -4 -j rule",
-	"ip -6 -j rule",
-	"ip -j neigh show nud permanent",
-	"ip -j neigh show proxy",
-	"bridge -d -j link",
-	"tc -j qdisc show",
-	"nft -j list ruleset",
+// witnesses are the commands that Snapshot asks, each printing JSON documents; ip(8)
+// reads what it is asked from its standard input.
+var witnesses = []struct {
+	command string
+	batch   []string
+}{
+	{"ip -d -j -batch -", []string{
+		"link", "addr", "nexthop", "rule", "neigh show nud permanent", "neigh show proxy",
+	}},
+	{command: "ip -4 -d -j route show table all"},
+	{command: "ip -6 -d -j route show table all"},
+	{command: "ip -6 -j rule"},
+	{command: "bridge -d -j link"},
+	{command: "tc -j qdisc show"},
+	{command: "nft -j list ruleset"},
 }
 
 // sysctlTrees are the kernel parameters in a snapshot, below /proc/sys/net.
@@ -42,19 +48,25 @@ var sysctlTrees = []string{"ipv4/conf/*/*", "ipv6/conf/*/*", "bridge/*"}
 // [WaitSettled].
 func Snapshot(ctx context.Context, ns *NS) (string, error) {
 	var b strings.Builder
-	for _, command := range witnesses {
-		args := strings.Fields(command)
-		out, err := ns.Output(ctx, args[0], args[1:]...)
-		if err != nil {
-			return "", fmt.Errorf("take snapshot: %w", err)
+	err := ns.Do(func() error { // so the commands, too, are in the namespace
+		for _, w := range witnesses {
+			args := strings.Fields(w.command)
+			cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+			cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+			cmd.Stdin = strings.NewReader(strings.Join(w.batch, "\n"))
+			out, err := output(cmd, args[0], slices.Concat(args[1:], w.batch))
+			if err != nil {
+				return err
+			}
+			text, err := stableJSON(out)
+			if err != nil {
+				return fmt.Errorf("read output of %s: %w", w.command, err)
+			}
+			fmt.Fprintf(&b, "# %s\n%s\n", strings.Join(append([]string{w.command}, w.batch...), "; "), text)
 		}
-		text, err := stableJSON(out)
-		if err != nil {
-			return "", fmt.Errorf("take snapshot: read output of %s: %w", command, err)
-		}
-		fmt.Fprintf(&b, "# %s\n%s\n", command, text)
-	}
-	if err := ns.Do(func() error { return writeSysctls(&b) }); err != nil {
+		return writeSysctls(&b)
+	})
+	if err != nil {
 		return "", fmt.Errorf("take snapshot: %w", err)
 	}
 	return b.String(), nil
@@ -98,18 +110,26 @@ func writeSysctls(b *strings.Builder) error {
 	return nil
 }
 
+// stableJSON writes the JSON documents of a witness without what ticks.
 func stableJSON(out string) (string, error) {
-	if strings.TrimSpace(out) == "" {
-		return "[]", nil // how some witnesses print an empty list
-	}
 	dec := json.NewDecoder(strings.NewReader(out))
 	dec.UseNumber()
-	var doc any
-	if err := dec.Decode(&doc); err != nil {
-		return "", err
+	var texts []string
+	for {
+		var doc any
+		err := dec.Decode(&doc)
+		if errors.Is(err, io.EOF) {
+			return strings.Join(texts, "\n"), nil
+		}
+		if err != nil {
+			return "", err
+		}
+		text, err := json.MarshalIndent(stable(doc), "", " ")
+		if err != nil {
+			return "", err
+		}
+		texts = append(texts, string(text))
 	}
-	text, err := json.MarshalIndent(stable(doc), "", " ")
-	return string(text), err
 }
 
 // stable returns a decoded JSON value without what ticks.

@@ -1,7 +1,6 @@
 package prestart_test
 
 import (
-	"bytes"
 	"context"
 	"log/slog"
 	"path/filepath"
@@ -23,7 +22,7 @@ func TestLentDevice(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := podtest.TakeSnapshot(t, pod.Pod)
-	var log bytes.Buffer
+	var log podtest.Buffer
 	h := newHook(t, pod)
 	h.Log = slog.New(slog.NewTextHandler(&log, nil))
 	plans, err := h.Plan(t.Context())

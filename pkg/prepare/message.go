@@ -42,7 +42,7 @@ func addressRequest(a discover.Address) []byte {
 	attrs, _ := splitAttrs(m[unix.SizeofIfAddrmsg:])
 	for _, t := range attrs {
 		if t.typ == unix.IFA_CACHEINFO && len(t.value) >= 4 {
-			clear(t.value[:4]) // ifa_prefered
+			clear(t.value[:4]) // the preferred lifetime
 		}
 	}
 	return m

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -227,8 +228,16 @@ func (p Plan) String() string {
 		b.WriteString(o.String())
 		b.WriteByte('\n')
 	}
+	if name := p.Interface.Name; !plainName.MatchString(name) {
+		return fmt.Sprintf("# not for a shell: the name %q means something else there, or to nft(8)\n# %s\n",
+			name, strings.ReplaceAll(strings.TrimSpace(b.String()), "\n", "\n# "))
+	}
 	return b.String()
 }
+
+// plainName is what neither a shell nor nft(8) takes for anything but a name.
+// Whoever makes a pod may choose its interfaces' names.
+var plainName = regexp.MustCompile(`^[A-Za-z0-9_.-]+$`)
 
 // linkName prefixes the pod interface's name. Where that would be longer than
 // the kernel allows, a hash of the name takes the place of its tail.

@@ -273,3 +273,18 @@ func TestOthersLinkLocals(t *testing.T) {
 		}
 	}
 }
+
+// A pod's author may choose a name that a shell would execute.
+func TestPlanOfOddNameIsNoScript(t *testing.T) {
+	in := flannel()
+	in.Name = "a;$(id)"
+	plan, err := NewPlan(in, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(plan.String()) {
+		if !strings.HasPrefix(line, "# ") {
+			t.Errorf("a shell would execute %q", line)
+		}
+	}
+}

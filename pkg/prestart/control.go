@@ -169,7 +169,7 @@ func (c *control) serve(ctx context.Context, s *Session) error {
 			return
 		}
 		if s.waitFor(r.Context(), condition) != nil {
-			panic(http.ErrAbortHandler) // whoever asks shall see a server that ends, not an empty answer
+			panic(http.ErrAbortHandler) //nolint:forbidigo // the way of net/http to end without an answer: who asks sees a server that ends
 		}
 		c.reply(w, s.Status())
 	})

@@ -25,7 +25,7 @@ func TestWarnings(t *testing.T) {
 		"lease":       {discover.Interface{Name: "net1", Kind: "veth", Addresses: []discover.Address{lasting, ending}}, []string{"the address 10.0.0.8/24 on net1 has an end"}},
 		"router's":    {discover.Interface{Name: "net1", Kind: "veth", Addresses: []discover.Address{address("2001:db8::7/64", 0)}}, nil},
 	} {
-		got := Plan{Interface: c.in}.Warnings(false)
+		got := Plan{Interface: c.in, MTU: 328}.Warnings(false)
 		for i, w := range got {
 			if i >= len(c.want) || !strings.HasPrefix(w, c.want[i]) {
 				t.Errorf("%s: warned of %q", name, w)
@@ -37,5 +37,9 @@ func TestWarnings(t *testing.T) {
 	}
 	if got := (Plan{Interface: discover.Interface{Name: "eth0", Kind: "physical"}}).Warnings(true); len(got) > 0 {
 		t.Errorf("though it is put back: %q", got)
+	}
+	small := Plan{Interface: discover.Interface{Name: "eth0", Kind: "veth", Addresses: []discover.Address{lasting}}, MTU: 327}
+	if got := small.Warnings(false); len(got) != 1 || !strings.HasPrefix(got[0], "the MTU of eth0, 327, passes no DHCP reply") {
+		t.Errorf("warned of %q", got)
 	}
 }

@@ -26,17 +26,18 @@ type Watch struct {
 	knobs     knobFiles
 	tables    *tableWatch // nil: unwatched says why
 	unwatched error
+	filtered  map[string]bool // taps that have had the checksum filter
 }
 
 // OpenWatch opens a Watch in the network namespace of the calling thread. Without
 // the capability NET_ADMIN it does not see the port guard and the answers for
 // neighbours, and Unwatched says so. Close it.
 func OpenWatch(plans ...Plan) (_ *Watch, err error) {
-	w := &Watch{plans: plans}
+	w := &Watch{plans: plans, filtered: map[string]bool{}}
 	if w.conn, err = nl.Open(); err != nil {
 		return nil, err
 	}
-	if w.events, err = nl.Subscribe(unix.RTNLGRP_LINK); err != nil {
+	if w.events, err = nl.Subscribe(unix.RTNLGRP_LINK, unix.RTNLGRP_TC); err != nil {
 		w.conn.Close()
 		return nil, err
 	}
@@ -60,7 +61,27 @@ func (w *Watch) Look() ([]Difference, error) {
 	if w.tables != nil {
 		s.tables = w.tables.now()
 	}
-	return differencesOf(s, w.plans), nil
+	if s.filtered, err = readChecksumFilters(w.conn, links); err != nil {
+		return nil, err
+	}
+	return append(differencesOf(s, w.plans), w.filterDifferences(s)...), nil
+}
+
+// filterDifferences tells which taps have lost the checksum filter: whether one was
+// ever there is not planned, since not every prepare may load it.
+func (w *Watch) filterDifferences(s state) []Difference {
+	var found []Difference
+	for _, p := range w.plans {
+		l := s.link(p.Tap.Name)
+		switch {
+		case l == nil || !p.Guard:
+		case s.filtered[l.Index]:
+			w.filtered[l.Name] = true
+		case w.filtered[l.Name]:
+			found = append(found, Difference{p.Interface.Name, "the checksum filter", Missing, "at " + l.Name, prepareAgain})
+		}
+	}
+	return found
 }
 
 // Unwatched says why the Watch does not see the plans' nftables tables; nil: it

@@ -36,6 +36,10 @@ func nft(args string) func(*testing.T, *podtest.Pod) {
 	return func(t *testing.T, pod *podtest.Pod) { pod.Pod.Run(t, "nft", strings.Fields(args)...) }
 }
 
+func tc(args string) func(*testing.T, *podtest.Pod) {
+	return func(t *testing.T, pod *podtest.Pod) { pod.Pod.Run(t, "tc", strings.Fields(args)...) }
+}
+
 func onNode(line string) func(*testing.T, *podtest.Pod) {
 	return func(t *testing.T, pod *podtest.Pod) { pod.Node.IP(t, strings.ReplaceAll(line, "LINK", pod.NodeLink)) }
 }
@@ -62,11 +66,12 @@ func TestDamagedPodIsNotReady(t *testing.T) {
 		"tap's MAC":           {do: inPod("link set tap-eth0 address 02:00:00:00:00:99"), says: []string{"tap-eth0 is of MAC 02:00:00:00:00:99"}},
 		"placeholder deleted": {do: inPod("link del eth0"), says: []string{"eth0 is missing, not the placeholder"}},
 
+		"checksum filter": {do: tc("qdisc del dev tap-eth0 clsact"), says: []string{"the checksum filter is missing, not at tap-eth0"}},
 		"guard deleted":   {do: nft("delete table bridge virt-launcher-net-eth0"), says: []string{"the port guard is changed (is missing)"}},
 		"rules flushed":   {do: nft("flush ruleset"), says: []string{"the port guard is changed (is missing)"}},
 		"guard emptied":   {do: nft("flush table bridge virt-launcher-net-eth0"), says: []string{"the port guard is changed (chain "}},
 		"chain emptied":   {do: nft("flush chain bridge virt-launcher-net-eth0 from_guest"), says: []string{"the port guard is changed (chain from_guest has 0 rules"}},
-		"guard's rule":    {do: nft("insert rule bridge virt-launcher-net-eth0 prerouting accept"), says: []string{"the port guard is changed (chain prerouting has 2 rules"}},
+		"guard's rule":    {do: nft("insert rule bridge virt-launcher-net-eth0 prerouting accept"), says: []string{"the port guard is changed (chain prerouting has 4 rules, not the 3 planned"}},
 		"guard's chain":   {do: nft("add chain bridge virt-launcher-net-eth0 other"), says: []string{"the port guard is changed (it has "}},
 		"guard asleep":    {do: nft("add table bridge virt-launcher-net-eth0 { flags dormant ; }"), says: []string{"the port guard is changed (it has flags"}},
 		"answers deleted": {do: nft("delete table netdev virt-launcher-net-eth0"), says: []string{"the table of answers for neighbours is changed"}, shape: podtest.AWS},

@@ -10,7 +10,7 @@ what=${2:?usage: images.sh DIR node|pods}
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=versions.sh
 . "$here/versions.sh"
-guest=$dir/../guest
+guest=$here/../../build/guest
 
 sources=$(cat "$here"/{binaries.sh,images.sh,runc.sh,flannel.yaml,versions.sh} "$dir"/stamps/* "$dir"/root/*.packages "$guest/sources" | sha256sum | cut -c1-12)
 node=localhost/virt-launcher-net/node:$sources

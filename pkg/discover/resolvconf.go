@@ -3,6 +3,7 @@ package discover
 import (
 	"bufio"
 	"fmt"
+	"os"
 	"net/netip"
 	"strings"
 	"unicode/utf8"
@@ -25,10 +26,13 @@ type Resolver struct {
 }
 
 // ReadResolvConf reads the file at path, or /etc/resolv.conf if path is empty. It
-// must be a regular file.
+// must be a regular file, or /dev/null for none.
 func ReadResolvConf(path string) (Resolver, error) {
-	if path == "" {
+	switch path {
+	case "":
 		path = "/etc/resolv.conf"
+	case os.DevNull:
+		return Resolver{}, nil
 	}
 	b, err := readRegular(path, maxResolvConf)
 	if err != nil {

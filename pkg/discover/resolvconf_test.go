@@ -70,6 +70,9 @@ func TestResolvConfOfAnotherKind(t *testing.T) {
 			t.Errorf("%s: got %v", path, err)
 		}
 	}
+	if got, err := discover.ReadResolvConf("/dev/null"); err != nil || len(got.Servers) > 0 || got.Unknown != "" {
+		t.Errorf("/dev/null: got %+v, %v", got, err)
+	}
 }
 
 func FuzzParseResolvConf(f *testing.F) {

@@ -3,8 +3,8 @@ package discover
 import (
 	"bufio"
 	"fmt"
-	"os"
 	"net/netip"
+	"os"
 	"strings"
 	"unicode/utf8"
 )

@@ -74,8 +74,13 @@ func TestWaitForStoppedServerEnds(t *testing.T) {
 	if err := wait.Start(); err != nil {
 		t.Fatal(err)
 	}
-	// Whenever the signal comes, it ends. It is sent once it has asked.
-	time.Sleep(300 * time.Millisecond)
+	// The kernel tells nobody of a connection that is not accepted, so its list is
+	// read until it has one beside the socket that listens.
+	for asked := time.Now(); strings.Count(pod.Pod.Run(t, "cat", "/proc/net/unix"), "/control.sock") < 2; {
+		if time.Since(asked) > 20*time.Second {
+			t.Fatal("wait does not ask")
+		}
+	}
 	if err := wait.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}

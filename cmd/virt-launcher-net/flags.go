@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -12,6 +11,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/netboot"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
@@ -52,7 +52,9 @@ func (p *program) networkFlags(flags *pflag.FlagSet) {
 
 func defineNetwork(flags *pflag.FlagSet, o *prepare.Options) {
 	flags.Var(&value{kind: "mac", parse: func(s string) (err error) {
-		o.MAC, err = net.ParseMAC(s)
+		if o.MAC, err = mac.Parse(s); err == nil && (o.MAC.IsZero() || o.MAC.IsGroup()) {
+			err = fmt.Errorf("%s is no address of a host", s)
+		}
 		return err
 	}}, "mac", "the VM's MAC address (default: the pod interface's)")
 	flags.Var(number(&o.MTU, ""), "mtu", "the VM's MTU in bytes (default: the pod interface's)")

@@ -13,6 +13,7 @@ import (
 	"unicode"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
 
@@ -70,15 +71,15 @@ type dnsView struct {
 }
 
 type interfaceView struct {
-	Name      string                `json:"name"`
-	Index     int                   `json:"index"`
-	Kind      string                `json:"kind"`
-	MAC       discover.HardwareAddr `json:"mac"`
-	MTU       int                   `json:"mtu"`
-	Addresses []netip.Prefix        `json:"addresses"`
-	Routes    []routeView           `json:"routes"`
-	Neighbors []neighborView        `json:"neighbors"`
-	Omitted   []discover.Omission   `json:"omitted,omitempty"`
+	Name      string              `json:"name"`
+	Index     int                 `json:"index"`
+	Kind      string              `json:"kind"`
+	MAC       mac.Addr            `json:"mac"`
+	MTU       int                 `json:"mtu"`
+	Addresses []netip.Prefix      `json:"addresses"`
+	Routes    []routeView         `json:"routes"`
+	Neighbors []neighborView      `json:"neighbors"`
+	Omitted   []discover.Omission `json:"omitted,omitempty"`
 }
 
 type routeView struct {
@@ -95,8 +96,8 @@ type routeView struct {
 }
 
 type neighborView struct {
-	Address netip.Addr            `json:"address"`
-	MAC     discover.HardwareAddr `json:"mac"`
+	Address netip.Addr `json:"address"`
+	MAC     mac.Addr   `json:"mac"`
 }
 
 func viewPod(pod discover.Pod) podView {

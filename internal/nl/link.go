@@ -3,11 +3,11 @@ package nl
 import (
 	"encoding/binary"
 	"fmt"
-	"net"
-	"slices"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
 
 // rtextFilterSkipStats keeps counters, which nobody here reads, out of a dump
@@ -21,11 +21,11 @@ const AddrGenModeUnknown = -1
 type Link struct {
 	Index   int
 	Name    string
-	Other   []string         // IFLA_ALT_IFNAME: names that it has besides
-	Alias   string           // IFLA_IFALIAS: what somebody wrote on it
-	Kind    string           // IFLA_INFO_KIND: veth, bridge, tun, …; empty for hardware
-	Type    uint16           // ARPHRD_ETHER, ARPHRD_NONE, … (linux/if_arp.h)
-	MAC     net.HardwareAddr // nil if the link has none or it is all zero
+	Other   []string // IFLA_ALT_IFNAME: names that it has besides
+	Alias   string   // IFLA_IFALIAS: what somebody wrote on it
+	Kind    string   // IFLA_INFO_KIND: veth, bridge, tun, …; empty for hardware
+	Type    uint16   // ARPHRD_ETHER, ARPHRD_NONE, … (linux/if_arp.h)
+	MAC     mac.Addr // zero if the link has none
 	MTU     int
 	Flags   uint32 // IFF_UP, IFF_LOWER_UP, … (linux/if.h)
 	Master  int    // index of the bridge, bond or VRF it belongs to; 0: none
@@ -116,9 +116,7 @@ func parseLink(m []byte) (Link, bool, error) {
 		case unix.IFLA_IFNAME:
 			l.Name = nl.BytesToString(a.Value)
 		case unix.IFLA_ADDRESS:
-			if slices.ContainsFunc(a.Value, func(b byte) bool { return b != 0 }) {
-				l.MAC = slices.Clone(a.Value)
-			}
+			l.MAC = mac.Of(a.Value)
 		case unix.IFLA_MTU:
 			l.MTU = int(uint32Of(a.Value))
 		case unix.IFLA_MASTER:

@@ -3,13 +3,14 @@ package nl
 import (
 	"encoding/binary"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 	"syscall"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
 
 // attrAddressProtocol is IFA_PROTO, and AddressByRouter is IFAPROT_KERNEL_RA: the
@@ -36,7 +37,7 @@ type Neighbor struct {
 	Index   int
 	State   uint16 // NUD_PERMANENT, …
 	Address netip.Addr
-	MAC     net.HardwareAddr
+	MAC     mac.Addr
 	Message []byte // ndmsg and attributes as the kernel sent them
 }
 
@@ -160,7 +161,7 @@ func parseNeighbor(m []byte) (Neighbor, bool, error) {
 		case unix.NDA_DST:
 			n.Address, _ = netip.AddrFromSlice(a.Value)
 		case unix.NDA_LLADDR:
-			n.MAC = slices.Clone(a.Value)
+			n.MAC = mac.Of(a.Value)
 		}
 	}
 	return n, n.Address.IsValid(), nil

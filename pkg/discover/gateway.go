@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
 
 // resolution is how long an IPv6 gateway may take to say its MAC: the kernel
@@ -42,32 +43,32 @@ func resolveGateways(ctx context.Context, conn *nl.Conn, interfaces []Interface,
 }
 
 // resolve has the kernel ask for the MAC of a neighbour and waits for it.
-func resolve(ctx context.Context, conn *nl.Conn, in Interface, address netip.Addr) (HardwareAddr, error) {
+func resolve(ctx context.Context, conn *nl.Conn, in Interface, address netip.Addr) (mac.Addr, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, resolution, fmt.Errorf("no answer within %s", resolution))
 	defer cancel()
 	events, err := nl.Subscribe(unix.RTNLGRP_NEIGH)
 	if err != nil {
-		return nil, err
+		return mac.Addr{}, err
 	}
 	defer events.Close()
 	for asked := false; ; {
 		neighbors, err := conn.Neighbors()
 		if err != nil {
-			return nil, err
+			return mac.Addr{}, err
 		}
 		for _, n := range neighbors {
-			if n.Index == in.Index && n.Address == address && len(n.MAC) == 6 && n.State&(unix.NUD_INCOMPLETE|unix.NUD_FAILED) == 0 {
-				return HardwareAddr(n.MAC), nil
+			if n.Index == in.Index && n.Address == address && !n.MAC.IsZero() && n.State&(unix.NUD_INCOMPLETE|unix.NUD_FAILED) == 0 {
+				return n.MAC, nil
 			}
 		}
 		if !asked {
 			if err := knock(address, in); err != nil {
-				return nil, err
+				return mac.Addr{}, err
 			}
 			asked = true
 		}
 		if err := events.Wait(ctx); err != nil {
-			return nil, err
+			return mac.Addr{}, err
 		}
 	}
 }

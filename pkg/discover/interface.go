@@ -1,53 +1,27 @@
 package discover
 
 import (
-	"encoding"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
 
 // physical is the Kind of hardware, for which the kernel has no word.
 const physical = "physical"
 
-// HardwareAddr is a MAC address that is text in JSON.
-type HardwareAddr net.HardwareAddr
-
-var (
-	_ encoding.TextMarshaler   = HardwareAddr(nil)
-	_ encoding.TextUnmarshaler = (*HardwareAddr)(nil)
-)
-
-// String returns the address as 02:00:00:00:00:07.
-func (a HardwareAddr) String() string { return net.HardwareAddr(a).String() }
-
-// MarshalText implements [encoding.TextMarshaler].
-func (a HardwareAddr) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
-
-// UnmarshalText implements [encoding.TextUnmarshaler]. Empty text is no address.
-func (a *HardwareAddr) UnmarshalText(b []byte) error {
-	if len(b) == 0 {
-		*a = nil
-		return nil
-	}
-	mac, err := net.ParseMAC(string(b))
-	*a = HardwareAddr(mac)
-	return err
-}
-
 // Interface is a pod interface as the CNI left it.
 type Interface struct {
-	Name  string       `json:"name"`
-	Index int          `json:"index"`           // the kernel's; it stays when the link is renamed
-	Kind  string       `json:"kind"`            // veth, macvlan, …; "physical" for hardware
-	Alias string       `json:"alias,omitempty"` // what somebody wrote on the link
-	MAC   HardwareAddr `json:"mac"`             // empty if it has none
-	MTU   int          `json:"mtu"`
+	Name  string   `json:"name"`
+	Index int      `json:"index"`           // the kernel's; it stays when the link is renamed
+	Kind  string   `json:"kind"`            // veth, macvlan, …; "physical" for hardware
+	Alias string   `json:"alias,omitempty"` // what somebody wrote on the link
+	MAC   mac.Addr `json:"mac"`             // zero if it has none
+	MTU   int      `json:"mtu"`
 
 	Up           bool   `json:"up"`
 	Carrier      bool   `json:"carrier"`
@@ -97,8 +71,8 @@ type Address struct {
 
 // Neighbor is a permanent entry of the neighbour table.
 type Neighbor struct {
-	Address netip.Addr   `json:"address"`
-	MAC     HardwareAddr `json:"mac"`
+	Address netip.Addr `json:"address"`
+	MAC     mac.Addr   `json:"mac"`
 	// Message is the kernel's own ndmsg with attributes, as in [Address].
 	Message Message `json:"message,omitempty"`
 }
@@ -240,7 +214,7 @@ var takesFrames = map[string]bool{"macvlan": true, "macvtap": true, "ipvlan": tr
 // newInterface collects what the kernel has of one link.
 func (k kernel) newInterface(l nl.Link) Interface {
 	in := Interface{
-		Name: l.Name, Index: l.Index, Kind: l.Kind, Alias: l.Alias, MAC: HardwareAddr(l.MAC), MTU: l.MTU,
+		Name: l.Name, Index: l.Index, Kind: l.Kind, Alias: l.Alias, MAC: l.MAC, MTU: l.MTU,
 		Up: l.Up(), Carrier: l.Carrier, ARP: l.ARP(), PointToPoint: l.PointToPoint(), Ethernet: l.Type == unix.ARPHRD_ETHER,
 		AddrGenMode: l.AddrGenMode,
 	}
@@ -263,7 +237,7 @@ func (k kernel) newInterface(l nl.Link) Interface {
 	in.Routes, in.Dependents = k.routesOf(in)
 	for _, n := range k.neighbors {
 		if n.Index == l.Index && n.State&unix.NUD_PERMANENT != 0 {
-			in.Neighbors = append(in.Neighbors, Neighbor{Address: n.Address, MAC: HardwareAddr(n.MAC), Message: n.Message})
+			in.Neighbors = append(in.Neighbors, Neighbor{Address: n.Address, MAC: n.MAC, Message: n.Message})
 		}
 	}
 	for _, n := range k.proxies {

@@ -1,11 +1,11 @@
 package domain
 
 import (
-	"bytes"
 	"cmp"
 	"fmt"
-	"net"
 	"slices"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
 
 // Attach returns the domain's XML with each of the NICs in it, as an interface
@@ -93,10 +93,10 @@ func match(root *node, nics []NIC) ([]*node, error) {
 
 // is reports whether the interface of the domain stands for n.
 func (n NIC) is(iface *node) bool {
-	mac, err := net.ParseMAC(iface.value("address", "mac"))
+	address, err := mac.Parse(iface.value("address", "mac"))
 	return iface.value("name", "alias") == n.Alias ||
 		iface.value("dev", "target") == n.Tap ||
-		err == nil && bytes.Equal(mac, n.MAC)
+		err == nil && address == n.MAC
 }
 
 // An edit puts text in the place of the bytes from start to end.

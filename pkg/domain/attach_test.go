@@ -3,7 +3,6 @@ package domain
 import (
 	"bytes"
 	"flag"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,13 +10,15 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"libvirt.org/go/libvirtxml"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
 
 var (
-	eth0 = NIC{Interface: "eth0", Tap: "tap-eth0", MAC: net.HardwareAddr{0x0a, 0x58, 0x0a, 0xf4, 0x01, 0x07}, MTU: 1450}
-	net1 = NIC{Interface: "net1", Tap: "tap-net1", MAC: net.HardwareAddr{0x0a, 0x58, 0x0a, 0xf4, 0x02, 0x07}, MTU: 9001, Queues: 4}
+	eth0 = NIC{Interface: "eth0", Tap: "tap-eth0", MAC: mac.Addr{0x0a, 0x58, 0x0a, 0xf4, 0x01, 0x07}, MTU: 1450}
+	net1 = NIC{Interface: "net1", Tap: "tap-net1", MAC: mac.Addr{0x0a, 0x58, 0x0a, 0xf4, 0x02, 0x07}, MTU: 9001, Queues: 4}
 )
 
 // with returns a copy of n, changed.
@@ -43,8 +44,8 @@ var goldens = []struct {
 	{"kubevirt", []NIC{with(eth0, func(n *NIC) { n.Alias = "ua-default" }), net1}},
 	{"several", []NIC{
 		eth0,
-		with(net1, func(n *NIC) { n.MAC = net.HardwareAddr{0x52, 0x54, 0, 0, 0, 1}; n.Model = "virtio" }),
-		{Interface: "net.2@x", Tap: "tap-net2", MAC: net.HardwareAddr{0x52, 0x54, 0, 0, 0, 2}},
+		with(net1, func(n *NIC) { n.MAC = mac.Addr{0x52, 0x54, 0, 0, 0, 1}; n.Model = "virtio" }),
+		{Interface: "net.2@x", Tap: "tap-net2", MAC: mac.Addr{0x52, 0x54, 0, 0, 0, 2}},
 	}},
 	{"weird", []NIC{eth0, net1}},
 	{"one-line", []NIC{eth0}},
@@ -244,10 +245,8 @@ func TestAttachNICErrors(t *testing.T) {
 		{"no tap", []NIC{with(eth0, func(n *NIC) { n.Tap = "" })}, "NIC eth0: no tap"},
 		{"long tap", []NIC{with(eth0, func(n *NIC) { n.Tap = "tap-0123456789ab" })}, "not the name of a network device"},
 		{"tap pattern", []NIC{with(eth0, func(n *NIC) { n.Tap = "tap%d" })}, "not the name of a network device"},
-		{"no MAC", []NIC{with(eth0, func(n *NIC) { n.MAC = nil })}, "no MAC"},
-		{"multicast MAC", []NIC{with(eth0, func(n *NIC) { n.MAC = net.HardwareAddr{1, 0, 0x5e, 0, 0, 1} })}, "not a unicast"},
-		{"zero MAC", []NIC{with(eth0, func(n *NIC) { n.MAC = make(net.HardwareAddr, 6) })}, "not a unicast"},
-		{"long MAC", []NIC{with(eth0, func(n *NIC) { n.MAC = make(net.HardwareAddr, 8) })}, "not a unicast"},
+		{"no MAC", []NIC{with(eth0, func(n *NIC) { n.MAC = mac.Addr{} })}, "no MAC"},
+		{"multicast MAC", []NIC{with(eth0, func(n *NIC) { n.MAC = mac.Addr{1, 0, 0x5e, 0, 0, 1} })}, "not a unicast"},
 		{"MTU", []NIC{with(eth0, func(n *NIC) { n.MTU = 67 })}, "MTU 67"},
 		{"queues", []NIC{with(eth0, func(n *NIC) { n.Queues = -1 })}, "-1 queues"},
 		{"many queues", []NIC{with(eth0, func(n *NIC) { n.Queues = 257 })}, "257 queues"},
@@ -255,13 +254,13 @@ func TestAttachNICErrors(t *testing.T) {
 		{"alias", []NIC{with(eth0, func(n *NIC) { n.Alias = "eth0" })}, `alias "eth0"`},
 		{"queues of e1000", []NIC{with(net1, func(n *NIC) { n.Model = "e1000" })}, "NIC net1: 4 queues need a virtio model, not e1000"},
 		{"queues of the e1000 there", []NIC{with(net1, func(n *NIC) {
-			n.Alias, n.MAC = "ua-a", net.HardwareAddr{2, 0, 0, 0, 0, 8}
+			n.Alias, n.MAC = "ua-a", mac.Addr{2, 0, 0, 0, 0, 8}
 		})}, "need a virtio model, not e1000"},
 		{"same alias", []NIC{eth0, with(net1, func(n *NIC) { n.Alias = "ua-eth0" })}, "NICs eth0 and net1 have the same alias ua-eth0"},
 		{"same tap", []NIC{eth0, with(net1, func(n *NIC) { n.Tap = eth0.Tap })}, "the same tap tap-eth0"},
 		{"same MAC", []NIC{eth0, with(net1, func(n *NIC) { n.MAC = eth0.MAC })}, "the same MAC 0a:58:0a:f4:01:07"},
 		{"two interfaces", []NIC{eth0}, "NIC eth0 is more than one interface of the domain"},
-		{"two NICs", []NIC{net1, with(eth0, func(n *NIC) { n.Tap, n.MAC, n.Alias = "tap7", net.HardwareAddr{2, 0, 0, 0, 0, 9}, "ua-x" })}, "both are interface 3"},
+		{"two NICs", []NIC{net1, with(eth0, func(n *NIC) { n.Tap, n.MAC, n.Alias = "tap7", mac.Addr{2, 0, 0, 0, 0, 9}, "ua-x" })}, "both are interface 3"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got, err := Attach([]byte(ambiguous), tt.nics...)

@@ -3,9 +3,9 @@ package domain_test
 import (
 	"fmt"
 	"log"
-	"net"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/domain"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
 
 func ExampleAttach() {
@@ -24,7 +24,7 @@ func ExampleAttach() {
 	nic := domain.NIC{
 		Interface: "eth0",
 		Tap:       "tap-eth0",
-		MAC:       net.HardwareAddr{0x0a, 0x58, 0x0a, 0xf4, 0x01, 0x07},
+		MAC:       mac.Addr{0x0a, 0x58, 0x0a, 0xf4, 0x01, 0x07},
 		MTU:       1450,
 	}
 	out, err := domain.Attach([]byte(xml), nic)
@@ -55,7 +55,7 @@ func ExampleQEMUArgs() {
 	args, err := domain.QEMUArgs(domain.NIC{
 		Interface: "eth0",
 		Tap:       "tap-eth0",
-		MAC:       net.HardwareAddr{0x0a, 0x58, 0x0a, 0xf4, 0x01, 0x07},
+		MAC:       mac.Addr{0x0a, 0x58, 0x0a, 0xf4, 0x01, 0x07},
 		MTU:       1450,
 		Queues:    2,
 	})

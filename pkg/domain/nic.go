@@ -3,9 +3,9 @@ package domain
 import (
 	"errors"
 	"fmt"
-	"net"
-	"slices"
 	"strings"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
 
 const (
@@ -30,8 +30,8 @@ type NIC struct {
 	Interface string
 	// Tap is the name of the tap device; it must exist when the domain starts.
 	Tap string
-	// MAC is the guest's Ethernet address: 6 bytes, unicast.
-	MAC net.HardwareAddr
+	// MAC is the guest's Ethernet address, unicast.
+	MAC mac.Addr
 	// MTU is what the guest is told (virtio only), in bytes. 0: nothing.
 	MTU int
 	// Queues is the number of queue pairs, as the tap was created with. More
@@ -83,9 +83,9 @@ func (n NIC) validate() error {
 		return errors.New("no tap given")
 	case len(n.Tap) > maxTapName || n.Tap == "." || n.Tap == ".." || strings.ContainsFunc(n.Tap, notInLinkName):
 		return fmt.Errorf("tap %q is not the name of a network device", n.Tap)
-	case len(n.MAC) == 0:
+	case n.MAC.IsZero():
 		return errors.New("no MAC given")
-	case len(n.MAC) != 6 || n.MAC[0]&1 != 0 || !slices.ContainsFunc(n.MAC, func(b byte) bool { return b != 0 }):
+	case n.MAC.IsGroup():
 		return fmt.Errorf("MAC %s is not a unicast Ethernet address", n.MAC)
 	case n.MTU != 0 && (n.MTU < minMTU || n.MTU > maxMTU):
 		return fmt.Errorf("MTU %d is not within %d..%d", n.MTU, minMTU, maxMTU)
@@ -125,7 +125,7 @@ func complete(nics []NIC) ([]NIC, error) {
 				return nil, fmt.Errorf("NICs %s and %s have the same alias %s", o, n, n.Alias)
 			case o.Tap == n.Tap:
 				return nil, fmt.Errorf("NICs %s and %s have the same tap %s", o, n, n.Tap)
-			case slices.Equal(o.MAC, n.MAC):
+			case o.MAC == n.MAC:
 				return nil, fmt.Errorf("NICs %s and %s have the same MAC %s", o, n, n.MAC)
 			}
 		}

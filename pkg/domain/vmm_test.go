@@ -12,12 +12,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
 
 // Interfaces returns what Attach adds.
 func TestInterfaces(t *testing.T) {
 	nics := []NIC{eth0, net1, with(eth0, func(n *NIC) {
-		n.Interface, n.Tap, n.MAC, n.Model = "net2", "tap-net2", []byte{0x52, 0x54, 0, 0, 0, 2}, "e1000e"
+		n.Interface, n.Tap, n.MAC, n.Model = "net2", "tap-net2", mac.Addr{0x52, 0x54, 0, 0, 0, 2}, "e1000e"
 	})}
 	fragment, err := Interfaces(nics...)
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
 
 // answersChain is the one chain of the answers.
@@ -47,7 +48,7 @@ func (p Plan) answers() table {
 func (p Plan) neighbors() []discover.Neighbor {
 	var out []discover.Neighbor
 	for _, n := range p.Interface.Neighbors {
-		if len(n.MAC) == 6 {
+		if !n.MAC.IsZero() {
 			out = append(out, n)
 		}
 	}
@@ -66,9 +67,9 @@ func (p Plan) answer(n discover.Neighbor, guest []byte) rule {
 		counted(),
 	}, slices.Concat(p.toGuestFrom(n.MAC), []match{
 		writeARP("operation", "reply", arpOperation, bigEndian(arpReply)),
-		writeARP("saddr ether", n.MAC.String(), arpSenderMAC, n.MAC),
+		writeARP("saddr ether", n.MAC.String(), arpSenderMAC, n.MAC[:]),
 		writeARP("saddr ip", address, arpSenderIP, n.Address.AsSlice()),
-		writeARP("daddr ether", p.MAC.String(), arpTargetMAC, p.MAC),
+		writeARP("daddr ether", p.MAC.String(), arpTargetMAC, p.MAC[:]),
 		writeARP("daddr ip", own, arpTargetIP, guest),
 	})...)...)
 	r.text += " dup to " + p.Tap.Name + " drop"
@@ -83,19 +84,19 @@ func onEthernet() match {
 }
 
 // etherSourceAndType matches both, which lie one behind the other.
-func etherSourceAndType(mac discover.HardwareAddr, name string) match {
+func etherSourceAndType(mac mac.Addr, name string) match {
 	source, kind := etherSource("==", mac), etherType(name)
-	value := slices.Concat(mac, kind.exprs[1].(*expr.Cmp).Data)
+	value := slices.Concat(mac[:], kind.exprs[1].(*expr.Cmp).Data)
 	return match{text: source.text + " " + kind.text, exprs: comparePayload(expr.PayloadBaseLLHeader, 6, value)}
 }
 
 func counted() match { return match{text: "counter", exprs: []expr.Any{&expr.Counter{}}} }
 
 // toGuestFrom makes a frame one from a MAC to the VM.
-func (p Plan) toGuestFrom(mac discover.HardwareAddr) []match {
+func (p Plan) toGuestFrom(mac mac.Addr) []match {
 	return []match{
-		{text: "ether daddr set " + p.MAC.String(), exprs: writePayload(expr.PayloadBaseLLHeader, 0, p.MAC)},
-		{text: "ether saddr set " + mac.String(), exprs: writePayload(expr.PayloadBaseLLHeader, 6, mac)},
+		{text: "ether daddr set " + p.MAC.String(), exprs: writePayload(expr.PayloadBaseLLHeader, 0, p.MAC[:])},
+		{text: "ether saddr set " + mac.String(), exprs: writePayload(expr.PayloadBaseLLHeader, 6, mac[:])},
 	}
 }
 

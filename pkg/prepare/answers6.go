@@ -7,7 +7,7 @@ import (
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
 
 // Flags of a neighbour advertisement: from a router, solicited, overriding what
@@ -19,7 +19,7 @@ const routerSolicitedOverride = 0xe000
 // sent to the solicited-node multicast address, with the sender's MAC in an
 // option; later ones are sent to the address itself, with or without it (RFC
 // 4861 sections 4.3 and 7.3.3).
-func (p Plan) answers6(address netip.Addr, mac discover.HardwareAddr) []rule {
+func (p Plan) answers6(address netip.Addr, mac mac.Addr) []rule {
 	return []rule{
 		p.answer6(address, mac, solicitedNode(address), true),
 		p.answer6(address, mac, address, true),
@@ -27,14 +27,14 @@ func (p Plan) answers6(address netip.Addr, mac discover.HardwareAddr) []rule {
 	}
 }
 
-func (p Plan) answer6(address netip.Addr, mac discover.HardwareAddr, sentTo netip.Addr, option bool) rule {
+func (p Plan) answer6(address netip.Addr, mac mac.Addr, sentTo netip.Addr, option bool) rule {
 	length := uint16(ndOptions)
 	parts := []match{
 		onEthernet(), etherSourceAndType(p.MAC, "ip6"), ip6Destination(sentTo),
 		isProtocol("ipv6-icmp"), typeIs("icmpv6", neighborSolicitation), noFlags(), ndTargetIs(address),
 	}
 	advertisement, flags := []byte{neighborAdvertisement, 0}, bigEndian(routerSolicitedOverride)
-	asker, answerer := append([]byte{sourceLinkLayerAddress, 1}, p.MAC...), append([]byte{targetLinkLayerAddress, 1}, mac...)
+	asker, answerer := append([]byte{sourceLinkLayerAddress, 1}, p.MAC[:]...), append([]byte{targetLinkLayerAddress, 1}, mac[:]...)
 	if option {
 		length += 8
 		parts = append(parts, linkLayerOption(sourceLinkLayerAddress, p.MAC))

@@ -14,21 +14,21 @@ import (
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
 	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
 
 // Network is one prepared pod interface: what the VM's NIC plugs into.
 type Network struct {
-	Name      string                `json:"name"` // the pod interface's
-	Datapath  string                `json:"datapath"`
-	Uplink    string                `json:"uplink"`
-	Bridge    string                `json:"bridge"`
-	Tap       string                `json:"tap"`
-	MAC       discover.HardwareAddr `json:"mac"` // the VM's
-	MTU       int                   `json:"mtu"`
-	Queues    int                   `json:"queues"`
-	Addresses []netip.Prefix        `json:"addresses"`
-	Guard     bool                  `json:"guard"`
+	Name      string         `json:"name"` // the pod interface's
+	Datapath  string         `json:"datapath"`
+	Uplink    string         `json:"uplink"`
+	Bridge    string         `json:"bridge"`
+	Tap       string         `json:"tap"`
+	MAC       mac.Addr       `json:"mac"` // the VM's
+	MTU       int            `json:"mtu"`
+	Queues    int            `json:"queues"`
+	Addresses []netip.Prefix `json:"addresses"`
+	Guard     bool           `json:"guard"`
 }
 
 // Network returns what the plan amounts to once it is applied.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
 
@@ -406,7 +407,7 @@ func TestStoreIsHeldByOne(t *testing.T) {
 
 func ExampleNewPlan() {
 	in := discover.Interface{
-		Name: "eth0", Index: 2, Kind: "veth", MAC: discover.HardwareAddr{0x0a, 0x58, 0x0a, 0xf4, 1, 7}, MTU: 1450,
+		Name: "eth0", Index: 2, Kind: "veth", MAC: mac.Addr{0x0a, 0x58, 0x0a, 0xf4, 1, 7}, MTU: 1450,
 		Up: true, ARP: true, Ethernet: true,
 	}
 	plan, err := prepare.NewPlan(in, prepare.Options{NoGuard: true})

@@ -1,7 +1,6 @@
 package prepare
 
 import (
-	"bytes"
 	"fmt"
 	"slices"
 
@@ -9,6 +8,7 @@ import (
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
 
 // flagUp is IFF_UP (linux/if.h).
@@ -97,8 +97,8 @@ func (p Plan) tapOps(s state) ([]op, error) {
 		return nil, err
 	}
 	ops := p.Tap.ownerOps(*l)
-	if !bytes.Equal(l.MAC, p.Tap.MAC) {
-		ops = append(ops, setMAC{l.Name, discover.HardwareAddr(l.MAC), p.Tap.MAC})
+	if l.MAC != p.Tap.MAC {
+		ops = append(ops, setMAC{l.Name, l.MAC, p.Tap.MAC})
 	}
 	if l.MTU != p.MTU {
 		ops = append(ops, setMTU{l.Name, l.MTU, p.MTU})
@@ -151,7 +151,7 @@ func (p Plan) bridgeOps(s state) ([]op, error) {
 
 // silentBridge makes a bridge or completes one; use is what for, as in
 // [NameTakenError].
-func silentBridge(s state, name string, mac discover.HardwareAddr, mtu int, use string) ([]op, error) {
+func silentBridge(s state, name string, mac mac.Addr, mtu int, use string) ([]op, error) {
 	l := s.link(name)
 	if l == nil {
 		return slices.Concat([]op{addBridge{name: name, mac: mac, mtu: mtu}}, silenceNew(name, mtu), []op{setUp{name, true}}), nil
@@ -160,8 +160,8 @@ func silentBridge(s state, name string, mac discover.HardwareAddr, mtu int, use 
 		return nil, &NameTakenError{name, use, fmt.Sprintf("by %s: give that another name, delete it (ip link delete %s)", describe(*l), name)}
 	}
 	ops := silence(*l)
-	if !bytes.Equal(l.MAC, mac) {
-		ops = append(ops, setMAC{name, discover.HardwareAddr(l.MAC), mac})
+	if l.MAC != mac {
+		ops = append(ops, setMAC{name, l.MAC, mac})
 	}
 	if l.MTU != mtu {
 		ops = append(ops, setMTU{name, l.MTU, mtu})
@@ -207,8 +207,8 @@ func (p Plan) uplinkOps(s state) ([]op, error) {
 		ops = append(ops, rename{name, p.Bridge.Uplink})
 		name = p.Bridge.Uplink
 	}
-	if !bytes.Equal(l.MAC, p.Bridge.UplinkMAC) {
-		ops = append(ops, setMAC{name, discover.HardwareAddr(l.MAC), p.Bridge.UplinkMAC})
+	if l.MAC != p.Bridge.UplinkMAC {
+		ops = append(ops, setMAC{name, l.MAC, p.Bridge.UplinkMAC})
 	}
 	if l.MTU != p.Interface.MTU {
 		ops = append(ops, setMTU{name, l.MTU, p.Interface.MTU})

@@ -1,7 +1,6 @@
 package prepare
 
 import (
-	"bytes"
 	"cmp"
 	"encoding/binary"
 	"net/netip"
@@ -76,7 +75,7 @@ func dropPlaceholder(l nl.Link, in discover.Interface) op {
 
 func (p Plan) dropTap(s state, l nl.Link) op {
 	tap := p.Tap
-	tap.MAC = discover.HardwareAddr(l.MAC)
+	tap.MAC = l.MAC
 	rebuild := sequence{
 		addTap{tap: tap, index: l.Index},
 		setMTU{l.Name, 1500, l.MTU},
@@ -99,7 +98,7 @@ func (p Plan) dropTap(s state, l nl.Link) op {
 
 // bridgeAsIs makes a bridge again as it is now.
 func bridgeAsIs(l nl.Link) sequence {
-	seq := sequence{addBridge{l.Name, discover.HardwareAddr(l.MAC), l.MTU, l.Index}, setAddrGenMode{l.Name, 0, max(0, l.AddrGenMode)}}
+	seq := sequence{addBridge{l.Name, l.MAC, l.MTU, l.Index}, setAddrGenMode{l.Name, 0, max(0, l.AddrGenMode)}}
 	if l.Up() {
 		seq = append(seq, setUp{l.Name, true})
 	}
@@ -111,7 +110,7 @@ func (p Plan) restoreUplinkOps(s state, l nl.Link) []op {
 	was := p.Interface
 	name, up := l.Name, l.Up()
 	var ops []op
-	renamed, readdressed := name != was.Name, !bytes.Equal(l.MAC, was.MAC)
+	renamed, readdressed := name != was.Name, l.MAC != was.MAC
 	if up && (renamed || readdressed) {
 		ops = append(ops, setUp{name, false})
 		up = false
@@ -126,7 +125,7 @@ func (p Plan) restoreUplinkOps(s state, l nl.Link) []op {
 		ops = append(ops, setMaster{name, m, ""})
 	}
 	if readdressed {
-		ops = append(ops, setMAC{name, discover.HardwareAddr(l.MAC), was.MAC})
+		ops = append(ops, setMAC{name, l.MAC, was.MAC})
 	}
 	if renamed {
 		ops = append(ops, rename{name, was.Name})

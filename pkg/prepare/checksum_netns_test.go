@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
 
@@ -228,7 +229,7 @@ func gets(t *testing.T, conn *net.UDPConn) string {
 func TestChecksumRequests(t *testing.T) {
 	a := newAttack(t)
 	own, own6, victim, victim6 := a.IP.Addr(), a.IPv6.Addr(), netip.MustParseAddr(victimIP), netip.MustParseAddr(victimIPv6)
-	linkLocal := prepare.LinkLocal([]byte(a.MAC))
+	linkLocal := prepare.LinkLocal(mac.Of(a.MAC))
 	padding := make([]byte, 32)
 	ask := func(frame []byte, at int, want uint16, free int) error {
 		r, f := rewriting(frame, at, want, free)

@@ -1,7 +1,6 @@
 package prepare
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,7 +8,7 @@ import (
 	"strings"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
 
 // Difference is one thing of a prepared pod interface that is not as planned.
@@ -158,8 +157,8 @@ func (d *differing) up(l nl.Link) bool {
 	return l.Up()
 }
 
-func (d *differing) mac(l nl.Link, want discover.HardwareAddr) {
-	if !bytes.Equal(l.MAC, want) {
+func (d *differing) mac(l nl.Link, want mac.Addr) {
+	if l.MAC != want {
 		d.add(l.Name, "of MAC "+l.MAC.String(), "of "+want.String(), prepareAgain)
 	}
 }

@@ -139,7 +139,7 @@ func (o addBridge) do(k *kernel) error {
 	return k.conn.Request(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, info,
 		vnl.NewRtAttr(unix.IFLA_IFNAME, vnl.ZeroTerminated(o.name)),
 		vnl.NewRtAttr(unix.IFLA_MTU, vnl.Uint32Attr(uint32(o.mtu))),
-		vnl.NewRtAttr(unix.IFLA_ADDRESS, o.mac),
+		vnl.NewRtAttr(unix.IFLA_ADDRESS, o.mac[:]),
 		linkInfo)
 }
 
@@ -189,7 +189,7 @@ func (o renameDown) do(k *kernel) error {
 }
 
 func (o setMAC) do(k *kernel) error {
-	err := k.setLink(o.link, vnl.NewRtAttr(unix.IFLA_ADDRESS, o.to))
+	err := k.setLink(o.link, vnl.NewRtAttr(unix.IFLA_ADDRESS, o.to[:]))
 	if errors.Is(err, unix.EBUSY) { // a device that has to be down for that (eth_prepare_mac_addr_change, net/ethernet/eth.c)
 		return k.execute(context.Background(), []op{setUp{o.link, false}, setMACDown{o}, setUp{o.link, true}})
 	}
@@ -197,7 +197,7 @@ func (o setMAC) do(k *kernel) error {
 }
 
 func (o setMACDown) do(k *kernel) error {
-	return k.setLink(o.link, vnl.NewRtAttr(unix.IFLA_ADDRESS, o.to))
+	return k.setLink(o.link, vnl.NewRtAttr(unix.IFLA_ADDRESS, o.to[:]))
 }
 
 func (o setMTU) do(k *kernel) error {

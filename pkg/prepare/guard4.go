@@ -6,7 +6,7 @@ import (
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
 
 // Chains of the guard for IPv4.
@@ -125,13 +125,13 @@ func (p Plan) fromGuestARP() []rule {
 		own := a.Addr().AsSlice()
 		out = append(out,
 			ruleOf(etherType("arp"), arpFields(
-				arpField{"arp saddr ether " + p.MAC.String(), arpSenderMAC, p.MAC},
+				arpField{"arp saddr ether " + p.MAC.String(), arpSenderMAC, p.MAC[:]},
 				arpField{"arp saddr ip " + a.Addr().String(), arpSenderIP, own}), accept()),
 			// A probe for duplicates asks from no address (RFC 5227 section 1.1). Whose
 			// address it asks for would take it for taken (section 2.1.1).
 			ruleOf(etherType("arp"), arpFields(
 				arpField{"arp operation request", arpOperation, bigEndian(arpRequest)},
-				arpField{"arp saddr ether " + p.MAC.String(), arpSenderMAC, p.MAC},
+				arpField{"arp saddr ether " + p.MAC.String(), arpSenderMAC, p.MAC[:]},
 				arpField{"arp saddr ip " + unspecified4.String(), arpSenderIP, unspecified4.AsSlice()}), arpFields(
 				arpField{"arp daddr ip " + a.Addr().String(), arpTargetIP, own}), accept()))
 	}
@@ -194,9 +194,9 @@ func wellFormedARP() match {
 // announcement matches the reverse request (RFC 903) by which QEMU tells the
 // network's bridges where the VM is after a migration: of its MAC, for its MAC,
 // without addresses.
-func announcement(mac discover.HardwareAddr) match {
+func announcement(mac mac.Addr) match {
 	const reverseRequest = 3
-	parts := [][]byte{slices.Concat(arpKind, arpLengths, bigEndian(reverseRequest)), slices.Concat(mac, make([]byte, 4)), slices.Concat(mac, make([]byte, 4))}
+	parts := [][]byte{slices.Concat(arpKind, arpLengths, bigEndian(reverseRequest)), slices.Concat(mac[:], make([]byte, 4)), slices.Concat(mac[:], make([]byte, 4))}
 	m := match{text: "@nh,0,64 " + hexOf(parts[0]) + " @nh,64,80 " + hexOf(parts[1]) + " @nh,144,80 " + hexOf(parts[2])}
 	for i, offset := range []uint32{0, arpSenderMAC, arpTargetMAC} {
 		m.exprs = append(m.exprs, comparePayload(expr.PayloadBaseNetworkHeader, offset, parts[i])...)

@@ -8,7 +8,7 @@ import (
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
 
 // Chains of the guard for IPv6.
@@ -263,8 +263,8 @@ func ndTargetLinkLocal() match { return ndBytes(ndTarget, linkLocalPrefix) }
 func nonceOption() match { return ndBytes(ndOptions, []byte{ndNonce, 1}) }
 
 // linkLayerOption matches a first option of that kind with that MAC.
-func linkLayerOption(kind byte, mac discover.HardwareAddr) match {
-	return ndBytes(ndOptions, append([]byte{kind, 1}, mac...)) // its length is in units of 8 bytes
+func linkLayerOption(kind byte, mac mac.Addr) match {
+	return ndBytes(ndOptions, append([]byte{kind, 1}, mac[:]...)) // its length is in units of 8 bytes
 }
 
 func ndBytes(offset uint32, value []byte) match {

@@ -10,7 +10,7 @@ import (
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
 
 // match is a part of a rule. Its expressions are those that nft(8) makes of its
@@ -46,8 +46,8 @@ func oif(name string) match {
 	return match{text: "oifname " + name, exprs: compareMeta(expr.MetaKeyOIFNAME, ifname(name))}
 }
 
-func etherSource(op string, mac discover.HardwareAddr) match {
-	exprs := comparePayload(expr.PayloadBaseLLHeader, 6, mac)
+func etherSource(op string, mac mac.Addr) match {
+	exprs := comparePayload(expr.PayloadBaseLLHeader, 6, mac[:])
 	if op == "!=" {
 		return match{text: "ether saddr != " + mac.String(), exprs: unequal(exprs)}
 	}

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
 
 // op is one change of the namespace. It is data: its String is the change in
@@ -45,7 +46,7 @@ type addBridge struct {
 	name string
 	// mac is always set, also so that a bridge without ports has no carrier:
 	// the kernel looks at the ports when it gets one.
-	mac   discover.HardwareAddr
+	mac   mac.Addr
 	mtu   int
 	index int // 0: the kernel's choice
 }
@@ -117,7 +118,7 @@ func (o renameDown) inverse() op { return renameDown{rename{o.to, o.from}} }
 // setMAC changes a link's MAC.
 type setMAC struct {
 	link     string
-	from, to discover.HardwareAddr
+	from, to mac.Addr
 }
 
 func (o setMAC) String() string { return "ip link set " + o.link + " address " + o.to.String() }

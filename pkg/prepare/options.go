@@ -1,28 +1,28 @@
 package prepare
 
 import (
-	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
 
 // Options say how a pod interface is handed to its VM. The zero value is good.
 type Options struct {
-	MAC        net.HardwareAddr // the VM's; nil: the pod interface's
-	MTU        int              // the VM's; 0: the pod interface's
-	Queues     int              // of the tap and the NIC; 0 or 1: one
-	TapOwner   *Owner           // who may open the tap without privileges; nil: nobody
-	NoGuard    bool             // leave the port guard out
-	NoIPv6     bool             // give the VM no IPv6
-	UplinkName string           // empty: up- and the pod interface's name
-	BridgeName string           // empty: br- and the pod interface's name
-	TapName    string           // empty: tap- and the pod interface's name
+	MAC        mac.Addr // the VM's; zero: the pod interface's
+	MTU        int      // the VM's; 0: the pod interface's
+	Queues     int      // of the tap and the NIC; 0 or 1: one
+	TapOwner   *Owner   // who may open the tap without privileges; nil: nobody
+	NoGuard    bool     // leave the port guard out
+	NoIPv6     bool     // give the VM no IPv6
+	UplinkName string   // empty: up- and the pod interface's name
+	BridgeName string   // empty: br- and the pod interface's name
+	TapName    string   // empty: tap- and the pod interface's name
 }
 
 // Owner is a user and a group as numbers. A negative one is nobody's.
@@ -54,7 +54,7 @@ const (
 // all of it at once.
 func (o Options) Validate() error {
 	var errs []error
-	if o.MAC != nil && (len(o.MAC) != 6 || o.MAC[0]&1 != 0 || bytes.Equal(o.MAC, make([]byte, 6))) {
+	if o.MAC.IsGroup() {
 		errs = append(errs, fmt.Errorf("MAC %s is no unicast Ethernet address", o.MAC))
 	}
 	if o.MTU != 0 && (o.MTU < minMTU || o.MTU > maxTapMTU) {

@@ -1,12 +1,11 @@
 package prepare
 
 import (
-	"bytes"
 	"cmp"
 	"fmt"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
 
 // A record says which links were made for a VM, and under which names. Somebody
@@ -20,7 +19,7 @@ func (p Plan) uplink(s state) *nl.Link {
 		return nil
 	}
 	if l.Name == p.Bridge.Uplink || l.Name == p.Interface.Name ||
-		bytes.Equal(l.MAC, p.Bridge.UplinkMAC) || bytes.Equal(l.MAC, p.Interface.MAC) {
+		l.MAC == p.Bridge.UplinkMAC || l.MAC == p.Interface.MAC {
 		return l
 	}
 	return nil
@@ -56,7 +55,7 @@ func (p Plan) namesake(s state) *nl.Link {
 	return l
 }
 
-func (p Plan) placeholderMAC() discover.HardwareAddr { return derivedMAC(p.Interface, "placeholder") }
+func (p Plan) placeholderMAC() mac.Addr { return derivedMAC(p.Interface, "placeholder") }
 
 // bridge returns the bridge, or nil.
 func (p Plan) bridge(s state) *nl.Link {
@@ -68,8 +67,8 @@ func (p Plan) bridge(s state) *nl.Link {
 
 // isSilentBridge reports whether a link is one that silentBridge made. Others do
 // ARP, or had their MAC changed.
-func isSilentBridge(l nl.Link, mac discover.HardwareAddr) bool {
-	return l.Kind == "bridge" && (bytes.Equal(l.MAC, mac) || !l.ARP())
+func isSilentBridge(l nl.Link, mac mac.Addr) bool {
+	return l.Kind == "bridge" && (l.MAC == mac || !l.ARP())
 }
 
 // tap returns the tap, or nil.
@@ -78,7 +77,7 @@ func (p Plan) tap(s state) *nl.Link {
 	if l == nil || l.Tun == nil || !l.Tun.Tap {
 		return nil
 	}
-	if b := p.bridge(s); bytes.Equal(l.MAC, p.Tap.MAC) || b != nil && l.Master == b.Index {
+	if b := p.bridge(s); l.MAC == p.Tap.MAC || b != nil && l.Master == b.Index {
 		return l
 	}
 	return nil
@@ -111,5 +110,5 @@ func (p Plan) strangers(s state) (out []nl.Link) {
 
 // describe names a link for people.
 func describe(l nl.Link) string {
-	return fmt.Sprintf("%s (index %d, MAC %s)", kindOf(l), l.Index, discover.HardwareAddr(l.MAC))
+	return fmt.Sprintf("%s (index %d, MAC %s)", kindOf(l), l.Index, l.MAC)
 }

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
 
 // Plan says how one pod interface is rewired, and what it was before. It is
@@ -26,21 +27,21 @@ type Plan struct {
 	Datapath  string             `json:"datapath"`  // "bridge"
 	Interface discover.Interface `json:"interface"` // as the CNI left it
 
-	MAC   discover.HardwareAddr `json:"mac"` // the VM's
-	MTU   int                   `json:"mtu"` // the VM's, the tap's
-	Tap   Tap                   `json:"tap"`
-	Guard bool                  `json:"guard"`
-	IPv6  *IPv6                 `json:"ipv6,omitempty"` // nil: the VM gets none
+	MAC   mac.Addr `json:"mac"` // the VM's
+	MTU   int      `json:"mtu"` // the VM's, the tap's
+	Tap   Tap      `json:"tap"`
+	Guard bool     `json:"guard"`
+	IPv6  *IPv6    `json:"ipv6,omitempty"` // nil: the VM gets none
 
 	Bridge Bridge `json:"bridge"`
 }
 
 // Tap is the VM's end of the network.
 type Tap struct {
-	Name   string                `json:"name"`
-	MAC    discover.HardwareAddr `json:"mac"` // of the device in the pod, not the VM's
-	Queues int                   `json:"queues"`
-	Owner  *Owner                `json:"owner,omitempty"`
+	Name   string   `json:"name"`
+	MAC    mac.Addr `json:"mac"` // of the device in the pod, not the VM's
+	Queues int      `json:"queues"`
+	Owner  *Owner   `json:"owner,omitempty"`
 }
 
 // IPv6 is what the VM gets of the pod's IPv6.
@@ -53,8 +54,8 @@ type IPv6 struct {
 // Router is whom the VM's IPv6 routes lead to, which IPv6 knows by a link-local
 // address only (RFC 4861 section 6.1.2).
 type Router struct {
-	LinkLocal netip.Addr            `json:"linkLocal"`
-	MAC       discover.HardwareAddr `json:"mac"` // the gateway's
+	LinkLocal netip.Addr `json:"linkLocal"`
+	MAC       mac.Addr   `json:"mac"` // the gateway's
 	// Answered is whether the VM is answered for LinkLocal: it is then not the
 	// gateway's own, which has a global address.
 	Answered bool `json:"answered,omitempty"`
@@ -62,10 +63,10 @@ type Router struct {
 
 // Bridge is what the bridge datapath needs beside the tap.
 type Bridge struct {
-	Name      string                `json:"name"`
-	MAC       discover.HardwareAddr `json:"mac"`
-	Uplink    string                `json:"uplink"` // the pod interface's name once it is a port
-	UplinkMAC discover.HardwareAddr `json:"uplinkMAC"`
+	Name      string   `json:"name"`
+	MAC       mac.Addr `json:"mac"`
+	Uplink    string   `json:"uplink"` // the pod interface's name once it is a port
+	UplinkMAC mac.Addr `json:"uplinkMAC"`
 }
 
 // NewPlan plans how in is handed to a VM. It refuses an interface that cannot
@@ -81,7 +82,7 @@ func NewPlan(in discover.Interface, o Options) (Plan, error) {
 	}
 	p := Plan{
 		Datapath: "bridge", Interface: in,
-		MAC: discover.HardwareAddr(o.MAC), MTU: o.MTU, Guard: !o.NoGuard,
+		MAC: o.MAC, MTU: o.MTU, Guard: !o.NoGuard,
 		Tap: Tap{Name: o.TapName, MAC: derivedMAC(in, "tap"), Queues: max(1, o.Queues), Owner: o.TapOwner},
 		Bridge: Bridge{
 			Name: o.BridgeName, MAC: derivedMAC(in, "bridge"),
@@ -91,7 +92,7 @@ func NewPlan(in discover.Interface, o Options) (Plan, error) {
 	if !o.NoIPv6 {
 		p.IPv6 = newIPv6(in)
 	}
-	if len(p.MAC) == 0 {
+	if p.MAC.IsZero() {
 		p.MAC = in.MAC
 	}
 	if p.MTU == 0 {
@@ -129,7 +130,7 @@ func newIPv6(in discover.Interface) *IPv6 {
 }
 
 // LinkLocal is the link-local address that goes with a MAC (RFC 4291 appendix A).
-func LinkLocal(mac discover.HardwareAddr) netip.Addr {
+func LinkLocal(mac mac.Addr) netip.Addr {
 	return netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 8: mac[0] ^ 2, 9: mac[1], 10: mac[2], 11: 0xff, 12: 0xfe, 13: mac[3], 14: mac[4], 15: mac[5]})
 }
 
@@ -150,7 +151,7 @@ func bridgeable(in discover.Interface) error {
 	case !in.Ethernet:
 		return fmt.Errorf("it is a %s without Ethernet frames: a VM needs an Ethernet link "+
 			"(with netkit devices set the CNI to veth or to netkit's L2 mode)", in.Kind)
-	case len(in.MAC) != 6 || [6]byte(in.MAC) == [6]byte{}:
+	case in.MAC.IsZero():
 		return fmt.Errorf("it is a %s without a MAC address: a VM needs an Ethernet link "+
 			"(with netkit devices set the CNI to veth or to netkit's L2 mode)", in.Kind)
 	case in.PointToPoint:
@@ -252,9 +253,9 @@ func linkName(prefix, name string) string {
 
 // derivedMAC makes a locally administered unicast MAC from the pod's, so that
 // a second run plans the same one.
-func derivedMAC(in discover.Interface, role string) discover.HardwareAddr {
-	sum := sha256.Sum256(append([]byte(role+" "), in.MAC...))
-	mac := discover.HardwareAddr(sum[:6])
+func derivedMAC(in discover.Interface, role string) mac.Addr {
+	sum := sha256.Sum256(append([]byte(role+" "), in.MAC[:]...))
+	mac := mac.Of(sum[:6])
 	mac[0] = mac[0]&^1 | 2 // IEEE 802: not a group address, locally administered
 	return mac
 }

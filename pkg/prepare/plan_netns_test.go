@@ -11,6 +11,7 @@ import (
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
 
@@ -71,7 +72,7 @@ func planned() []plannedPod {
 		plannedPod{name: "addresses", shape: podtest.BridgeDual, extra: []string{"addr add 10.22.0.50/24 dev eth0", "addr add 10.23.0.7/16 dev eth0"}},
 		plannedPod{name: "many addresses", shape: podtest.Bridge, extra: addresses(60)},
 		plannedPod{name: "options", shape: podtest.KindnetDual, options: prepare.Options{
-			MAC: net.HardwareAddr{2, 0, 0, 0, 0, 7}, MTU: 1400, Queues: 4, TapOwner: &prepare.Owner{UID: 107, GID: 108},
+			MAC: mac.Addr{2, 0, 0, 0, 0, 7}, MTU: 1400, Queues: 4, TapOwner: &prepare.Owner{UID: 107, GID: 108},
 			UplinkName: "uplink", BridgeName: "bridge", TapName: "vm",
 		}},
 		plannedPod{name: "no guard", shape: podtest.AWS, options: prepare.Options{NoGuard: true}},

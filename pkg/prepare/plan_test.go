@@ -2,7 +2,6 @@ package prepare
 
 import (
 	"flag"
-	"net"
 	"net/netip"
 	"strings"
 	"testing"
@@ -13,6 +12,7 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -20,7 +20,7 @@ var update = flag.Bool("update", false, "write the golden files")
 // eth0 is a pod interface as CNIs leave it.
 func eth0() discover.Interface {
 	return discover.Interface{
-		Name: "eth0", Index: 2, Kind: "veth", MAC: discover.HardwareAddr{0x0a, 0x58, 0x0a, 0xf4, 0x01, 0x07}, MTU: 1450,
+		Name: "eth0", Index: 2, Kind: "veth", MAC: mac.Addr{0x0a, 0x58, 0x0a, 0xf4, 0x01, 0x07}, MTU: 1450,
 		Up: true, ARP: true, Ethernet: true,
 	}
 }
@@ -58,7 +58,7 @@ func TestPlanGolden(t *testing.T) {
 	aws.MTU = 9001
 	aws.Addresses = []discover.Address{address("10.0.3.7/32")}
 	aws.Routes = calico.Routes
-	aws.Neighbors = []discover.Neighbor{{Address: netip.MustParseAddr("169.254.1.1"), MAC: discover.HardwareAddr{2, 0, 0, 0, 0, 1}}}
+	aws.Neighbors = []discover.Neighbor{{Address: netip.MustParseAddr("169.254.1.1"), MAC: mac.Addr{2, 0, 0, 0, 0, 1}}}
 	long := flannel()
 	long.Name = "a-very-long-net"
 	noIPv6 := flannel()
@@ -76,7 +76,7 @@ func TestPlanGolden(t *testing.T) {
 		{"no-ipv6", noIPv6, Options{}},
 		{"long-name", long, Options{NoGuard: true}},
 		{"options", flannel(), Options{
-			MAC: net.HardwareAddr{2, 0, 0, 0, 0, 7}, MTU: 1400, Queues: 4, TapOwner: &Owner{107, 108}, NoGuard: true,
+			MAC: mac.Addr{2, 0, 0, 0, 0, 7}, MTU: 1400, Queues: 4, TapOwner: &Owner{107, 108}, NoGuard: true,
 			UplinkName: "uplink", BridgeName: "bridge", TapName: "vm",
 		}},
 	} {
@@ -104,17 +104,17 @@ func restoreTranscript(t *testing.T, p Plan) string {
 func (p Plan) applied() state {
 	s := p.original()
 	up := s.links[0]
-	up.Name, up.MAC, up.Master = p.Bridge.Uplink, []byte(p.Bridge.UplinkMAC), 11
+	up.Name, up.MAC, up.Master = p.Bridge.Uplink, p.Bridge.UplinkMAC, 11
 	if up.AddrGenMode >= 0 {
 		up.AddrGenMode = addrGenModeNone
 	}
 	up.GroupForward = p.groupForward()
 	tap, bridge, placeholder := up, up, up
-	tap.Index, tap.Name, tap.Kind, tap.MAC = 10, p.Tap.Name, "tun", []byte(p.Tap.MAC)
+	tap.Index, tap.Name, tap.Kind, tap.MAC = 10, p.Tap.Name, "tun", p.Tap.MAC
 	tap.Type, tap.Tun = unix.ARPHRD_ETHER, newTun(p.Tap)
-	bridge.Index, bridge.Name, bridge.Kind, bridge.Master, bridge.MAC = 11, p.Bridge.Name, "bridge", 0, []byte(p.Bridge.MAC)
+	bridge.Index, bridge.Name, bridge.Kind, bridge.Master, bridge.MAC = 11, p.Bridge.Name, "bridge", 0, p.Bridge.MAC
 	placeholder.Index, placeholder.Name, placeholder.Kind, placeholder.Master = 12, p.Interface.Name, "bridge", 0
-	placeholder.MAC = []byte(p.placeholderMAC())
+	placeholder.MAC = p.placeholderMAC()
 	s.links = append(s.links[:0], up, tap, bridge, placeholder)
 	s.interfaces = map[int]discover.Interface{
 		2:  {Name: p.Bridge.Uplink},
@@ -187,10 +187,9 @@ func TestNewPlanRefuses(t *testing.T) {
 		{"bridge", func(in *discover.Interface, _ *Options) { in.Kind = "bridge" }, "state directory"},
 		{"layer 3", func(in *discover.Interface, _ *Options) { in.Kind, in.Ethernet = "netkit", false }, "netkit's L2 mode"},
 		{"netkit in layer 3", func(in *discover.Interface, _ *Options) {
-			in.Kind, in.MAC, in.ARP = "netkit", make(discover.HardwareAddr, 6), false
+			in.Kind, in.MAC, in.ARP = "netkit", mac.Addr{}, false
 		}, "it is a netkit without a MAC address"},
-		{"no MAC", func(in *discover.Interface, _ *Options) { in.MAC = nil }, "without a MAC"},
-		{"MAC of zeros", func(in *discover.Interface, _ *Options) { in.MAC = make(discover.HardwareAddr, 6) }, "without a MAC"},
+		{"no MAC", func(in *discover.Interface, _ *Options) { in.MAC = mac.Addr{} }, "without a MAC"},
 		{"no ARP", func(in *discover.Interface, _ *Options) { in.ARP = false }, "ARP is off"},
 		{"point to point", func(in *discover.Interface, _ *Options) { in.PointToPoint = true }, "point-to-point"},
 		{"a port", func(in *discover.Interface, _ *Options) { in.Master = "br7" }, "port of the bridge or a member of the bond or VRF br7"},
@@ -200,9 +199,7 @@ func TestNewPlanRefuses(t *testing.T) {
 		}, "nexthop object 7"},
 		{"tiny MTU", func(in *discover.Interface, _ *Options) { in.MTU = 60 }, "MTU is 60"},
 		{"MTU too large", func(_ *discover.Interface, o *Options) { o.MTU = 1500 }, "MTU 1500 is more than eth0 carries"},
-		{"multicast MAC", func(_ *discover.Interface, o *Options) { o.MAC = net.HardwareAddr{1, 0, 0, 0, 0, 7} }, "no unicast"},
-		{"long MAC", func(_ *discover.Interface, o *Options) { o.MAC = make(net.HardwareAddr, 8) }, "no unicast"},
-		{"no MAC", func(_ *discover.Interface, o *Options) { o.MAC = make(net.HardwareAddr, 6) }, "no unicast"},
+		{"multicast MAC", func(_ *discover.Interface, o *Options) { o.MAC = mac.Addr{1, 0, 0, 0, 0, 7} }, "no unicast"},
 		{"name with a number to come", func(_ *discover.Interface, o *Options) { o.TapName = "tap%d" }, "no interface name"},
 		{"two links of a name", func(_ *discover.Interface, o *Options) { o.TapName, o.BridgeName = "vm", "vm" }, "vm is used twice"},
 		{"MTU too small for IPv6", func(in *discover.Interface, o *Options) {
@@ -254,10 +251,10 @@ func newTun(t Tap) *nl.Tun {
 func TestOthersLinkLocals(t *testing.T) {
 	in := eth0()
 	in.Addresses = []discover.Address{address("fd00:10:22::7/64")}
-	in.Gateway6 = &discover.Neighbor{Address: netip.MustParseAddr("fe80::1"), MAC: discover.HardwareAddr{2, 0, 0, 0, 0, 1}}
+	in.Gateway6 = &discover.Neighbor{Address: netip.MustParseAddr("fe80::1"), MAC: mac.Addr{2, 0, 0, 0, 0, 1}}
 	in.Neighbors = []discover.Neighbor{
-		{Address: netip.MustParseAddr("fe80::99"), MAC: discover.HardwareAddr{2, 0, 0, 0, 0, 0x99}},
-		{Address: netip.MustParseAddr("fd00:10:22::98"), MAC: discover.HardwareAddr{2, 0, 0, 0, 0, 0x98}},
+		{Address: netip.MustParseAddr("fe80::99"), MAC: mac.Addr{2, 0, 0, 0, 0, 0x99}},
+		{Address: netip.MustParseAddr("fd00:10:22::98"), MAC: mac.Addr{2, 0, 0, 0, 0, 0x98}},
 	}
 	plan, err := NewPlan(in, Options{})
 	if err != nil {

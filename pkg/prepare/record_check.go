@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
 
 // check tells what is wrong with a plan that was read from a file. A plan that
@@ -16,7 +17,7 @@ func (p Plan) check() error {
 	for _, name := range []string{p.Interface.Name, p.Tap.Name, p.Bridge.Name, p.Bridge.Uplink} {
 		errs = append(errs, CheckName(name))
 	}
-	for what, mac := range map[string]discover.HardwareAddr{
+	for what, mac := range map[string]mac.Addr{
 		"the VM's": p.MAC, "the tap's": p.Tap.MAC, "the bridge's": p.Bridge.MAC, "the uplink's": p.Bridge.UplinkMAC,
 	} {
 		errs = append(errs, checkMAC(what, mac))
@@ -85,7 +86,7 @@ func checkInterface(in discover.Interface) error {
 	return errors.Join(errs...)
 }
 
-func checkMAC(whose string, mac discover.HardwareAddr) error {
+func checkMAC(whose string, mac mac.Addr) error {
 	if len(mac) != 6 {
 		return fmt.Errorf("%s MAC %q is no Ethernet address", whose, mac)
 	}

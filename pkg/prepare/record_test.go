@@ -8,13 +8,14 @@ import (
 	"testing"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
 
 // What is taken for a record says what it said once more, and can be worked with:
 // whatever is in the file, nothing that is made of it panics.
 func FuzzRecord(f *testing.F) {
 	p, err := NewPlan(discover.Interface{
-		Name: "eth0", Index: 2, Kind: "veth", MAC: discover.HardwareAddr{0x0a, 0x58, 0x0a, 0xf4, 1, 7}, MTU: 1450,
+		Name: "eth0", Index: 2, Kind: "veth", MAC: mac.Addr{0x0a, 0x58, 0x0a, 0xf4, 1, 7}, MTU: 1450,
 		Up: true, ARP: true, Ethernet: true,
 	}, Options{})
 	if err != nil {
@@ -28,14 +29,14 @@ func FuzzRecord(f *testing.F) {
 	f.Add(whole[:len(whole)/2])
 	f.Add([]byte("null"))
 	dual, err := NewPlan(discover.Interface{
-		Name: "eth0", Index: 2, Kind: "veth", MAC: discover.HardwareAddr{0x0a, 0x58, 0x0a, 0xf4, 1, 7}, MTU: 1450, Up: true, ARP: true, Ethernet: true,
+		Name: "eth0", Index: 2, Kind: "veth", MAC: mac.Addr{0x0a, 0x58, 0x0a, 0xf4, 1, 7}, MTU: 1450, Up: true, ARP: true, Ethernet: true,
 		Addresses: []discover.Address{
 			{Prefix: netip.MustParsePrefix("10.244.1.7/24"), Message: make([]byte, 8)}, {Prefix: netip.MustParsePrefix("fd00::7/64"), Message: make([]byte, 8)},
 		},
 		Routes:     []discover.Route{{Destination: netip.MustParsePrefix("0.0.0.0/0"), Gateway: netip.MustParseAddr("10.244.1.1"), Links: []int{2}, Message: make([]byte, 12)}},
 		Dependents: []discover.Route{{Destination: netip.MustParsePrefix("::/0"), Links: []int{3}, Message: make([]byte, 12)}},
-		Neighbors:  []discover.Neighbor{{Address: netip.MustParseAddr("10.244.1.1"), MAC: discover.HardwareAddr{2, 0, 0, 0, 0, 1}, Message: make([]byte, 12)}},
-		Gateway6:   &discover.Neighbor{Address: netip.MustParseAddr("fe80::1"), MAC: discover.HardwareAddr{2, 0, 0, 0, 0, 1}},
+		Neighbors:  []discover.Neighbor{{Address: netip.MustParseAddr("10.244.1.1"), MAC: mac.Addr{2, 0, 0, 0, 0, 1}, Message: make([]byte, 12)}},
+		Gateway6:   &discover.Neighbor{Address: netip.MustParseAddr("fe80::1"), MAC: mac.Addr{2, 0, 0, 0, 0, 1}},
 	}, Options{})
 	if err != nil {
 		f.Fatal(err)
@@ -60,7 +61,7 @@ func FuzzRecord(f *testing.F) {
 			_, _ = applyOps(s, []Plan{r.Plan}, nil)
 			_ = restoreOps(s, []Plan{r.Plan}, nil)
 		}
-		for _, mac := range []discover.HardwareAddr{r.Plan.MAC, r.Plan.Bridge.MAC, r.Plan.Interface.MAC} {
+		for _, mac := range []mac.Addr{r.Plan.MAC, r.Plan.Bridge.MAC, r.Plan.Interface.MAC} {
 			_ = LinkLocal(mac) // as leases do
 		}
 		_, _, _ = r.Plan.String(), r.Plan.Network(), r.Plan.Addresses()

@@ -59,7 +59,7 @@ func readState() (state, error) {
 
 // original is the state that p was made for: the pod as the CNI left it.
 func (p Plan) original() state {
-	l := nl.Link{Index: p.Interface.Index, Name: p.Interface.Name, Kind: p.Interface.Kind, MAC: []byte(p.Interface.MAC), MTU: p.Interface.MTU, AddrGenMode: p.Interface.AddrGenMode}
+	l := nl.Link{Index: p.Interface.Index, Name: p.Interface.Name, Kind: p.Interface.Kind, MAC: p.Interface.MAC, MTU: p.Interface.MTU, AddrGenMode: p.Interface.AddrGenMode}
 	if p.Interface.Up {
 		l.Flags = flagUp
 	}

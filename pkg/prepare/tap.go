@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
 
 // ErrTapMissing is that there is no such tap, and what helps.
@@ -211,13 +211,13 @@ func (o keepTap) do(*kernel) error {
 }
 
 // setHardwareAddr sets the MAC of the tap at fd (struct ifreq, linux/if.h).
-func setHardwareAddr(fd int, mac discover.HardwareAddr) error {
+func setHardwareAddr(fd int, mac mac.Addr) error {
 	req := struct {
 		_      [unix.IFNAMSIZ]byte
 		family uint16
 		mac    [22]byte
 	}{family: unix.ARPHRD_ETHER}
-	copy(req.mac[:], mac)
+	copy(req.mac[:], mac[:])
 	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCSIFHWADDR, uintptr(unsafe.Pointer(&req))); errno != 0 {
 		return errno
 	}

@@ -1,7 +1,6 @@
 package prestart
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
 
@@ -22,21 +21,21 @@ const CheckTimeout = 5 * time.Second
 // CheckReport is what a guest on the tap would have seen. Durations are from
 // the moment the tap was opened.
 type CheckReport struct {
-	Interface  string                `json:"interface"`
-	Tap        string                `json:"tap"`
-	Forwarding time.Duration         `json:"-"`                 // frames pass between tap and pod network
-	Offer      time.Duration         `json:"-"`                 // 0: no DHCP is served here
-	Address    netip.Addr            `json:"address,omitzero"`  // what was offered
-	Offer6     time.Duration         `json:"-"`                 // by DHCPv6; 0: none is served here
-	Address6   netip.Addr            `json:"address6,omitzero"` // what was offered by it
-	Gateway    netip.Addr            `json:"gateway,omitzero"`  // what was resolved
-	GatewayMAC discover.HardwareAddr `json:"gatewayMAC,omitempty"`
-	Resolved   time.Duration         `json:"-"`
-	Router6    netip.Addr            `json:"router6,omitzero"` // what the advertisement and the neighbour discovery were of
-	Router6MAC discover.HardwareAddr `json:"router6MAC,omitempty"`
-	Advertised time.Duration         `json:"-"`              // by router advertisement; 0: there is no IPv6
-	Resolved6  time.Duration         `json:"-"`              // 0: the pod has no IPv6 router
-	Note       string                `json:"note,omitempty"` // what was not tried, and why
+	Interface  string        `json:"interface"`
+	Tap        string        `json:"tap"`
+	Forwarding time.Duration `json:"-"`                 // frames pass between tap and pod network
+	Offer      time.Duration `json:"-"`                 // 0: no DHCP is served here
+	Address    netip.Addr    `json:"address,omitzero"`  // what was offered
+	Offer6     time.Duration `json:"-"`                 // by DHCPv6; 0: none is served here
+	Address6   netip.Addr    `json:"address6,omitzero"` // what was offered by it
+	Gateway    netip.Addr    `json:"gateway,omitzero"`  // what was resolved
+	GatewayMAC mac.Addr      `json:"gatewayMAC,omitempty"`
+	Resolved   time.Duration `json:"-"`
+	Router6    netip.Addr    `json:"router6,omitzero"` // what the advertisement and the neighbour discovery were of
+	Router6MAC mac.Addr      `json:"router6MAC,omitempty"`
+	Advertised time.Duration `json:"-"`              // by router advertisement; 0: there is no IPv6
+	Resolved6  time.Duration `json:"-"`              // 0: the pod has no IPv6 router
+	Note       string        `json:"note,omitempty"` // what was not tried, and why
 }
 
 // Check looks from the guest's seat, through the tap of each prepared
@@ -154,7 +153,7 @@ func (r *CheckReport) checkIPv6(ctx context.Context, seat *seat, p prepare.Plan,
 		if err != nil {
 			return fmt.Errorf("neighbour solicitation for the router %s by %s (DHCPv6 did answer): %w", address, p.Bridge.Uplink, err)
 		}
-		if !bytes.Equal(mac, router.MAC) {
+		if mac != router.MAC {
 			return fmt.Errorf("the router %s is at %s by %s, but the pod was prepared for %s: restore and prepare it again",
 				address, mac, p.Bridge.Uplink, router.MAC)
 		}

@@ -37,7 +37,7 @@ func TestLentDevice(t *testing.T) {
 	if !strings.Contains(log.String(), warning) {
 		t.Errorf("the log does not warn:\n%s", &log)
 	}
-	guest, err := podtest.StartGuest(t.Context(), pod.Pod, session.Networks()[0].Tap, []byte(session.Networks()[0].MAC))
+	guest, err := podtest.StartGuest(t.Context(), pod.Pod, session.Networks()[0].Tap, session.Networks()[0].MAC.HardwareAddr())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -71,7 +71,7 @@ func (h Hook) nics(plans []prepare.Plan) []domain.NIC {
 	for _, p := range plans {
 		name := p.Interface.Name
 		nics = append(nics, domain.NIC{
-			Interface: name, Tap: p.Tap.Name, MAC: []byte(p.MAC), MTU: p.MTU, Queues: p.Tap.Queues, Model: h.modelOf(name),
+			Interface: name, Tap: p.Tap.Name, MAC: p.MAC, MTU: p.MTU, Queues: p.Tap.Queues, Model: h.modelOf(name),
 		})
 	}
 	return nics

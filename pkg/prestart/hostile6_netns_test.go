@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -105,7 +104,7 @@ func (p hostilePod) site6(t *testing.T) site6 {
 	router := *plans[0].IPv6.Router
 	s := site6{
 		own: party{p.pod.MAC, p.pod.IPv6.Addr()}, linkLocal: party{p.pod.MAC, netip.MustParseAddr("fe80::1234")},
-		gateway: party{net.HardwareAddr(router.MAC), p.pod.IPv6Gateway}, router: router, nodeGlobal: p.pod.IPv6Gateway,
+		gateway: party{router.MAC.HardwareAddr(), p.pod.IPv6Gateway}, router: router, nodeGlobal: p.pod.IPv6Gateway,
 	}
 	if s.nodeGlobal.IsLinkLocalUnicast() {
 		s.nodeGlobal = nodeIPv6

@@ -23,7 +23,7 @@ func newLease6(p prepare.Plan, pod discover.Pod, s LeaseSettings) (l dhcp6.Lease
 	server, _ := routerOf(p)
 	dns, search := s.resolver6(p, pod)
 	return dhcp6.Lease{
-		MAC: []byte(p.MAC), Address: p.IPv6.Address.Addr(), Server: server, DNS: dns, Search: search, NTP: s.ntp6(p),
+		MAC: p.MAC.HardwareAddr(), Address: p.IPv6.Address.Addr(), Server: server, DNS: dns, Search: search, NTP: s.ntp6(p),
 		Hostname: cmp.Or(s.Hostname, pod.Hostname), Valid: s.Duration, BootFiles: s.bootFiles6(),
 	}, true
 }
@@ -134,7 +134,7 @@ func (s LeaseSettings) ntp6(p prepare.Plan) []netip.Addr {
 // if the pod has none.
 func routerOf(p prepare.Plan) (netip.Addr, []byte) {
 	if r := p.IPv6.Router; r != nil {
-		return r.LinkLocal, []byte(r.MAC)
+		return r.LinkLocal, r.MAC[:]
 	}
-	return prepare.LinkLocal(p.Bridge.MAC), []byte(p.Bridge.MAC)
+	return prepare.LinkLocal(p.Bridge.MAC), p.Bridge.MAC[:]
 }

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/ra"
 )
@@ -17,7 +18,7 @@ func plan6For(t *testing.T, gateway, address string, routes ...string) prepare.P
 	t.Helper()
 	in := planFor(t, address, routes...).Interface
 	if gateway != "" {
-		in.Gateway6 = &discover.Neighbor{Address: netip.MustParseAddr(gateway), MAC: discover.HardwareAddr{2, 0, 0, 0, 0, 1}}
+		in.Gateway6 = &discover.Neighbor{Address: netip.MustParseAddr(gateway), MAC: mac.Addr{2, 0, 0, 0, 0, 1}}
 	}
 	plan, err := prepare.NewPlan(in, prepare.Options{})
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/netboot"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
@@ -20,7 +21,7 @@ import (
 func planFor(t *testing.T, address string, routes ...string) prepare.Plan {
 	t.Helper()
 	in := discover.Interface{
-		Name: "eth0", Index: 2, Kind: "veth", MAC: discover.HardwareAddr{2, 0, 0, 0, 0, 7}, MTU: 1500,
+		Name: "eth0", Index: 2, Kind: "veth", MAC: mac.Addr{2, 0, 0, 0, 0, 7}, MTU: 1500,
 		Up: true, ARP: true, Ethernet: true,
 	}
 	if address != "" {

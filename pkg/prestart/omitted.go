@@ -132,7 +132,7 @@ func firstOf(p prepare.Plan, ipv4 bool) netip.Addr {
 func neighborOmitted(p prepare.Plan, n discover.Neighbor) string {
 	_, has4 := p.Interface.IPv4()
 	switch {
-	case len(n.MAC) != 6:
+	case n.MAC.IsZero():
 		return "its MAC is not of Ethernet"
 	case n.Address.Is4() && !has4, n.Address.Is6() && p.IPv6 == nil:
 		return "the VM gets no address of its family"

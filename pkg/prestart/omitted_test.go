@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
 
@@ -49,7 +50,7 @@ func TestOmitted(t *testing.T) {
 		}, common[:2]...)},
 		{"neighbours", func(p *prepare.Plan) {
 			p.Interface.Neighbors = []discover.Neighbor{
-				{Address: netip.MustParseAddr("10.9.0.1"), MAC: p.MAC}, {Address: netip.MustParseAddr("10.9.0.2"), MAC: make(discover.HardwareAddr, 8)},
+				{Address: netip.MustParseAddr("10.9.0.1"), MAC: p.MAC}, {Address: netip.MustParseAddr("10.9.0.2"), MAC: mac.Addr{}},
 			}
 		}, defaultRoutes{"eth0", "eth0"}, append([]string{"permanent neighbor 10.9.0.2 at 00:00:00:00:00:00:00:00: its MAC is not of Ethernet"}, common...)},
 		{"what discover knows", func(p *prepare.Plan) {

@@ -1,14 +1,13 @@
 package prestart_test
 
 import (
-	"bytes"
 	"errors"
-	"net"
 	"net/netip"
 	"strings"
 	"testing"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
@@ -21,28 +20,28 @@ func TestOptionsOfEachInterface(t *testing.T) {
 	pod.Pod.IP(t, "link add net1 type veth peer name net1 netns "+pod.Node.Path(), "link set net1 up", "addr add 10.9.0.7/24 dev net1")
 	pod.Node.IP(t, "link set net1 up")
 	before := podtest.TakeSnapshot(t, pod.Pod)
-	mac := net.HardwareAddr{0x52, 0x54, 0, 0, 0, 1}
+	own := mac.Addr{0x52, 0x54, 0, 0, 0, 1}
 	h := newHook(t, pod)
 	h.Interfaces, h.SkipCheck = []string{"eth0", "net1"}, true // nobody is behind net1
 	h.Model = "virtio"
 	h.PerInterface = map[string]prestart.InterfaceOptions{"net1": {
-		Network: &prepare.Options{MAC: mac, TapName: "vm1", MTU: 1300},
+		Network: &prepare.Options{MAC: own, TapName: "vm1", MTU: 1300},
 		Lease:   &prestart.LeaseSettings{Hostname: "other", DNS: []netip.Addr{netip.MustParseAddr("10.9.0.53")}},
 		Model:   "e1000e",
 	}}
 	session := run(t, h)
 	nics := session.NICs()
-	if n := nics[0]; n.Tap != "tap-eth0" || !bytes.Equal(n.MAC, pod.MAC) || n.Model != "virtio" {
+	if n := nics[0]; n.Tap != "tap-eth0" || n.MAC != mac.Of(pod.MAC) || n.Model != "virtio" {
 		t.Errorf("eth0 is %+v", n)
 	}
-	if n := nics[1]; n.Tap != "vm1" || !bytes.Equal(n.MAC, mac) || n.Model != "e1000e" || n.MTU != 1300 {
+	if n := nics[1]; n.Tap != "vm1" || n.MAC != own || n.Model != "e1000e" || n.MTU != 1300 {
 		t.Errorf("net1 is %+v", n)
 	}
 	for i, want := range []map[string]string{
 		{"hostname": "vm-7", "dns": "10.96.0.10"},
 		{"hostname": "other", "dns": "10.9.0.53", "mtu": "1300"},
 	} {
-		guest, err := podtest.StartGuest(t.Context(), pod.Pod, nics[i].Tap, nics[i].MAC)
+		guest, err := podtest.StartGuest(t.Context(), pod.Pod, nics[i].Tap, nics[i].MAC[:])
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -63,7 +62,7 @@ func TestOptionsOfEachInterface(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.PerInterface = nil
-	if _, err := h.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "net1") || !strings.Contains(err.Error(), mac.String()) {
+	if _, err := h.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "net1") || !strings.Contains(err.Error(), own.String()) {
 		t.Errorf("without the options of net1: %v", err)
 	}
 	if networks, err := h.Prepare(t.Context()); err == nil || networks != nil {

@@ -48,10 +48,10 @@ func TestDefaultRoutePerFamily(t *testing.T) {
 		t.Fatal(err)
 	}
 	networks := session.Networks()
-	guest6 := podtest.NewGuest(t, pod.Pod, networks[0].Tap, []byte(networks[0].MAC))
+	guest6 := podtest.NewGuest(t, pod.Pod, networks[0].Tap, networks[0].MAC.HardwareAddr())
 	solicitIPv6(t, guest6)
 	guest6.Run(t, "ping", "-c1", "-W3", podtest.OutsideIPv6.String())
-	guest4 := podtest.NewGuest(t, pod.Pod, networks[1].Tap, []byte(networks[1].MAC))
+	guest4 := podtest.NewGuest(t, pod.Pod, networks[1].Tap, networks[1].MAC.HardwareAddr())
 	if lease, err := guest4.Udhcpc(t.Context()); err != nil || lease["ip"] != "169.254.172.10" {
 		t.Fatalf("lease %v, error %v", lease, err)
 	}
@@ -110,7 +110,7 @@ func TestNetworkWithoutIPAM(t *testing.T) {
 			if len(network.Addresses) > 0 {
 				t.Errorf("the VM is to have %v", network.Addresses)
 			}
-			guest := podtest.NewGuest(t, pod.Pod, network.Tap, []byte(network.MAC))
+			guest := podtest.NewGuest(t, pod.Pod, network.Tap, network.MAC.HardwareAddr())
 			guest.IP(t, "addr add 10.77.0.9/24 dev eth0", "addr add 2001:db8:77::9/64 dev eth0 nodad")
 			pod.Node.IP(t, "addr add 2001:db8:77::1/64 dev plain0 nodad")
 			guest.Run(t, "ping", "-c1", "-W3", "10.77.0.1")
@@ -133,7 +133,7 @@ func TestDuplicateAddressIsGuarded(t *testing.T) {
 	h.Interfaces, h.SkipCheck = []string{"eth0", "net1"}, true
 	log := logged(&h)
 	network := run(t, h).Networks()[1]
-	guest := podtest.NewGuest(t, pod.Pod, network.Tap, []byte(network.MAC))
+	guest := podtest.NewGuest(t, pod.Pod, network.Tap, network.MAC.HardwareAddr())
 	guest.IP(t, "addr add 10.77.0.9/24 dev eth0")
 	if out, err := guest.Output(t.Context(), "ping", "-c1", "-W1", "10.77.0.1"); err == nil {
 		t.Errorf("the guest has an address of its choice:\n%s", out)
@@ -156,7 +156,7 @@ func TestPodWithIPv6SwitchedOff(t *testing.T) {
 	h := newHook(t, pod)
 	session := run(t, h)
 	network := session.Networks()[0]
-	guest := podtest.NewGuest(t, pod.Pod, network.Tap, []byte(network.MAC))
+	guest := podtest.NewGuest(t, pod.Pod, network.Tap, network.MAC.HardwareAddr())
 	if lease, err := guest.Udhcpc(t.Context()); err != nil || lease["ip"] != pod.IP.Addr().String() {
 		t.Fatalf("lease %v, error %v", lease, err)
 	}
@@ -199,7 +199,7 @@ func TestSourceBasedRouting(t *testing.T) {
 	h.Interfaces = []string{"net1"}
 	session := run(t, h)
 	network := session.Networks()[0]
-	guest := podtest.NewGuest(t, pod.Pod, network.Tap, []byte(network.MAC))
+	guest := podtest.NewGuest(t, pod.Pod, network.Tap, network.MAC.HardwareAddr())
 	lease, err := guest.Udhcpc(t.Context())
 	if err != nil || lease["ip"] != attachment.Result.IPs[0].Address.IP.String() || lease["mask"] != "24" {
 		t.Fatalf("lease %v, error %v", lease, err)
@@ -217,7 +217,7 @@ func TestSourceBasedRouting(t *testing.T) {
 
 	h.Interfaces = []string{"eth0", "net1"} // the default route is eth0's
 	session = run(t, h)
-	second := podtest.NewGuest(t, pod.Pod, session.Networks()[1].Tap, []byte(session.Networks()[1].MAC))
+	second := podtest.NewGuest(t, pod.Pod, session.Networks()[1].Tap, session.Networks()[1].MAC.HardwareAddr())
 	if _, err := second.Udhcpc(t.Context()); err != nil {
 		t.Fatal(err)
 	}

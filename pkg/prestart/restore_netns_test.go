@@ -222,7 +222,7 @@ func leased(t *testing.T, pod *podtest.Pod, network string, session *prestart.Se
 		if n.Name != network {
 			continue
 		}
-		guest, err := podtest.StartGuest(t.Context(), pod.Pod, n.Tap, []byte(n.MAC))
+		guest, err := podtest.StartGuest(t.Context(), pod.Pod, n.Tap, n.MAC.HardwareAddr())
 		if err != nil {
 			t.Fatal(err)
 		}

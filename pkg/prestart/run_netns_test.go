@@ -266,7 +266,7 @@ func TestSeveralInterfaces(t *testing.T) {
 			if n.Name != name {
 				continue
 			}
-			guest, err := podtest.StartGuest(t.Context(), pod.Pod, n.Tap, []byte(n.MAC))
+			guest, err := podtest.StartGuest(t.Context(), pod.Pod, n.Tap, n.MAC.HardwareAddr())
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -18,7 +18,7 @@ import (
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp6"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/ra"
 )
@@ -42,7 +42,7 @@ func takeSeat(p prepare.Plan) (*seat, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &seat{file: file, mac: []byte(p.MAC)}, nil
+	return &seat{file: file, mac: p.MAC.HardwareAddr()}, nil
 }
 
 // Close leaves the tap to the guest.
@@ -82,7 +82,7 @@ func (s *seat) solicit(ctx context.Context) (address netip.Addr, err error) {
 
 // solicitRouter asks who the router is, and returns when this one has said so.
 func (s *seat) solicitRouter(ctx context.Context, router netip.Addr) error {
-	question := ra.SolicitationFrame(s.mac, prepare.LinkLocal(discover.HardwareAddr(s.mac)))
+	question := ra.SolicitationFrame(s.mac, prepare.LinkLocal(mac.Of(s.mac)))
 	return s.ask(ctx, question, func(frame []byte) bool {
 		from, err := ra.ParseAdvertisementFrame(frame)
 		return err == nil && from == router
@@ -91,17 +91,17 @@ func (s *seat) solicitRouter(ctx context.Context, router netip.Addr) error {
 
 // resolve6 asks for a neighbour's MAC (RFC 4861 section 7.2), from the address
 // whose packets the guest would have for it.
-func (s *seat) resolve6(ctx context.Context, guest, neighbor netip.Addr) (mac discover.HardwareAddr, err error) {
+func (s *seat) resolve6(ctx context.Context, guest, neighbor netip.Addr) (address mac.Addr, err error) {
 	err = s.ask(ctx, ra.NeighborSolicitationFrame(s.mac, guest, neighbor), func(frame []byte) bool {
 		target, at, err := ra.ParseNeighborAdvertisementFrame(frame)
-		mac = discover.HardwareAddr(at)
+		address = mac.Of(at)
 		return err == nil && target == neighbor
 	})
-	return mac, err
+	return address, err
 }
 
 // resolve asks for the gateway's MAC (RFC 826).
-func (s *seat) resolve(ctx context.Context, guest, gateway netip.Addr) (mac discover.HardwareAddr, err error) {
+func (s *seat) resolve(ctx context.Context, guest, gateway netip.Addr) (address mac.Addr, err error) {
 	err = s.ask(ctx, arpRequest(s.mac, guest, gateway), func(frame []byte) bool {
 		// Ethernet header, then hardware and protocol type, lengths,
 		// operation, sender's MAC and address, target's.
@@ -110,10 +110,10 @@ func (s *seat) resolve(ctx context.Context, guest, gateway netip.Addr) (mac disc
 			binary.BigEndian.Uint16(frame[arp+6:]) != 2 || !bytes.Equal(frame[arp+14:arp+18], gateway.AsSlice()) {
 			return false
 		}
-		mac = bytes.Clone(frame[arp+8 : arp+14])
+		address = mac.Of(frame[arp+8 : arp+14])
 		return true
 	})
-	return mac, err
+	return address, err
 }
 
 func arpRequest(mac net.HardwareAddr, from, to netip.Addr) []byte {

@@ -101,7 +101,7 @@ func (h Hook) openServers(p prepare.Plan, pod discover.Pod, defaultRoute default
 		}
 		s.conns = append(s.conns, conn)
 		advertisement, _ = advertisement.Normalize()
-		if s.router, err = ra.NewServer(conn, []byte(p.MAC), advertisement, h.Log); err != nil {
+		if s.router, err = ra.NewServer(conn, p.MAC.HardwareAddr(), advertisement, h.Log); err != nil {
 			return nil, err
 		}
 	}

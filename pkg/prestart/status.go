@@ -8,6 +8,7 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp6"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/ra"
 )
@@ -53,13 +54,13 @@ type InterfaceStatus struct {
 
 // LinkStatus is one link of a prepared interface as the kernel has it now.
 type LinkStatus struct {
-	Name    string                `json:"name"`
-	Exists  bool                  `json:"exists"`
-	Up      bool                  `json:"up"`
-	Carrier bool                  `json:"carrier"` // of the tap: a VM has it open
-	Master  string                `json:"master,omitempty"`
-	MAC     discover.HardwareAddr `json:"mac,omitempty"`
-	MTU     int                   `json:"mtu,omitempty"`
+	Name    string   `json:"name"`
+	Exists  bool     `json:"exists"`
+	Up      bool     `json:"up"`
+	Carrier bool     `json:"carrier"` // of the tap: a VM has it open
+	Master  string   `json:"master,omitempty"`
+	MAC     mac.Addr `json:"mac,omitempty"`
+	MTU     int      `json:"mtu,omitempty"`
 }
 
 // Status looks at the kernel and asks the process that serves. It changes

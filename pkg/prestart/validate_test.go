@@ -3,13 +3,13 @@ package prestart_test
 import (
 	"errors"
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
@@ -28,7 +28,7 @@ func TestRefusedHooks(t *testing.T) {
 		{"timeout", prestart.Hook{Timeout: -1}, "timeout"},
 		{"options", prestart.Hook{Network: prepare.Options{TapName: "tap%d"}}, `"tap%d" is no interface name`},
 		{"one MAC for two", prestart.Hook{
-			Interfaces: []string{"eth0", "net1"}, Network: prepare.Options{MAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}},
+			Interfaces: []string{"eth0", "net1"}, Network: prepare.Options{MAC: mac.Addr{2, 0, 0, 0, 0, 1}},
 		}, "for one interface"},
 		{"one name for two", prestart.Hook{
 			Interfaces: []string{"eth0", "net1"}, Network: prepare.Options{TapName: "vm"},

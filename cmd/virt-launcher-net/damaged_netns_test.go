@@ -21,7 +21,7 @@ func TestDamageIsTold(t *testing.T) {
 		_, end := c.start(both, "run", "--listen", "unix:"+probes)
 		c.must(nil, "wait", "--for", "network", "--timeout", "1m")
 		words := strings.Fields(d.damage)
-		c.pod.Pod.Run(t, words[0], words[1:]...)
+		c.pod.Run(t, words[0], words[1:]...)
 		var out []byte
 		for { // until it is noticed, that is
 			var err error

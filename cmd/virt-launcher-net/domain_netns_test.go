@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest/launchtest"
 )
 
 const testDomainXML = `<domain type='test'><name>vm</name><memory unit='MiB'>16</memory><os><type>hvm</type></os></domain>`
@@ -59,12 +60,12 @@ func TestDomainOfLibvirtd(t *testing.T) {
 	for name, end := range map[string]func(*podtest.Pod, *os.Process) error{
 		"signal": func(_ *podtest.Pod, program *os.Process) error { return program.Signal(syscall.SIGTERM) },
 		"guest": func(pod *podtest.Pod, _ *os.Process) error { // as if it did so by itself
-			return pod.Pod.Command(t.Context(), "virsh", "-c", uri, "shutdown", "vm").Run()
+			return pod.Command(t.Context(), "virsh", "-c", uri, "shutdown", "vm").Run()
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			pod := podtest.NewPod(t, podtest.Calico)
-			podtest.StartLibvirtd(t, pod.Pod)
+			launchtest.StartLibvirtd(t, pod.NS)
 			cmd, log := startDomain(t, pod, uri)
 			if err := end(pod, cmd.Process); err != nil {
 				t.Error(err)

@@ -25,9 +25,9 @@ func TestHostnameIsThePods(t *testing.T) {
 		args []string
 		want string
 	}{
-		{pod.Pod, nil, name},
-		{pod.Pod, []string{"--netns", "/proc/self/ns/net"}, name},
-		{pod.Node, []string{"--netns", pod.Pod.Path()}, ""},
+		{pod.NS, nil, name},
+		{pod.NS, []string{"--netns", "/proc/self/ns/net"}, name},
+		{pod.Node, []string{"--netns", pod.Path()}, ""},
 	} {
 		var got podView
 		text := c.ns.Run(t, program, append([]string{"discover", "-o", "json", "--state-dir", dir}, c.args...)...)

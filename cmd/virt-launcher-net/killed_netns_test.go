@@ -29,13 +29,13 @@ type patient struct {
 
 func newPatient(t *testing.T) *patient {
 	pod := podtest.NewPod(t, podtest.CalicoDual)
-	return &patient{t, pod, filepath.Join(t.TempDir(), "state"), podtest.TakeSnapshot(t, pod.Pod)}
+	return &patient{t, pod, filepath.Join(t.TempDir(), "state"), podtest.TakeSnapshot(t, pod.NS)}
 }
 
 // process is the program as a process of its own. All its work is done in one
 // thread, that which has entered the pod.
 func (p *patient) process(wrap []string, verb string, args ...string) (stderr string, err error) {
-	line := append(append([]string{}, wrap...), podtest.Built(p.t, "virt-launcher-net"), verb, "--netns", p.pod.Pod.Path(), "--state-dir", p.stateDir)
+	line := append(append([]string{}, wrap...), podtest.Built(p.t, "virt-launcher-net"), verb, "--netns", p.pod.Path(), "--state-dir", p.stateDir)
 	line = append(line, args...)
 	cmd := exec.CommandContext(p.t.Context(), line[0], line[1:]...)
 	var b bytes.Buffer
@@ -77,7 +77,7 @@ func (p *patient) tampered(verb, call, how string, n int) (stderr string, done b
 
 func (p *patient) same(at string) {
 	p.t.Helper()
-	if d := podtest.Diff(p.original, podtest.TakeSnapshot(p.t, p.pod.Pod)); d != "" {
+	if d := podtest.Diff(p.original, podtest.TakeSnapshot(p.t, p.pod.NS)); d != "" {
 		p.t.Fatalf("%s:\n%s", at, d)
 	}
 }
@@ -169,7 +169,7 @@ var numbered = regexp.MustCompile(`"(ifindex|link)": .*`)
 // prepared is a snapshot in which a link that was made anew is as it was: new
 // ones come last in the kernel's lists.
 func (p *patient) prepared() string {
-	lines := strings.Split(numbered.ReplaceAllString(podtest.TakeSnapshot(p.t, p.pod.Pod), ""), "\n")
+	lines := strings.Split(numbered.ReplaceAllString(podtest.TakeSnapshot(p.t, p.pod.NS), ""), "\n")
 	slices.Sort(lines)
 	return strings.Join(lines, "\n")
 }

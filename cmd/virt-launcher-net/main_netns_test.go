@@ -20,7 +20,7 @@ const domainXML = `<domain type='qemu'><name>vm</name><devices/></domain>`
 // podArgs are the flags for a pod in another namespace.
 func podArgs(t *testing.T, pod *podtest.Pod, args ...string) []string {
 	t.Helper()
-	return append(args, "--netns", pod.Pod.Path(), "--state-dir", filepath.Join(t.TempDir(), "state"))
+	return append(args, "--netns", pod.Path(), "--state-dir", filepath.Join(t.TempDir(), "state"))
 }
 
 // What fails says so in one line that names the thing and the way out, and
@@ -67,7 +67,7 @@ func TestFailures(t *testing.T) {
 		t.Run(c.line, func(t *testing.T) {
 			t.Parallel()
 			pod := podtest.NewPod(t, podtest.CalicoDual)
-			before := podtest.TakeSnapshot(t, pod.Pod)
+			before := podtest.TakeSnapshot(t, pod.NS)
 			args := podArgs(t, pod)
 			r := runCLI(t, "", append(args, strings.Fields(c.line)...)...)
 			lines := strings.Split(strings.TrimSpace(r.stderr), "\n")
@@ -80,7 +80,7 @@ func TestFailures(t *testing.T) {
 					t.Errorf("no %q in %q", want, last)
 				}
 			}
-			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 				t.Errorf("the pod has changed:\n%s", d)
 			}
 		})
@@ -155,9 +155,9 @@ func TestMissingPrivileges(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			pod := podtest.NewPod(t, podtest.CalicoDual)
-			before := podtest.TakeSnapshot(t, pod.Pod)
+			before := podtest.TakeSnapshot(t, pod.NS)
 			line := append(append([]string{}, c.wrap[1:]...), os.Args[0], "--state-dir", filepath.Join(t.TempDir(), "state"))
-			cmd := pod.Pod.Command(t.Context(), c.wrap[0], append(line, c.args...)...)
+			cmd := pod.Command(t.Context(), c.wrap[0], append(line, c.args...)...)
 			cmd.Env = append(os.Environ(), "VIRT_LAUNCHER_NET_TEST_MAIN=1")
 			out, err := cmd.CombinedOutput()
 			if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != exitFailed {
@@ -171,7 +171,7 @@ func TestMissingPrivileges(t *testing.T) {
 			if strings.Contains(string(out), "msg=prepared") {
 				t.Errorf("it was found out after the first change: %s", out)
 			}
-			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 				t.Errorf("the pod has changed:\n%s", d)
 			}
 		})
@@ -182,7 +182,7 @@ func TestMissingPrivileges(t *testing.T) {
 func TestVerbs(t *testing.T) {
 	t.Parallel()
 	pod := podtest.NewPod(t, podtest.CalicoDual)
-	before := podtest.TakeSnapshot(t, pod.Pod)
+	before := podtest.TakeSnapshot(t, pod.NS)
 	common := podArgs(t, pod)
 	run := func(stdin string, args ...string) string {
 		t.Helper()
@@ -201,7 +201,7 @@ func TestVerbs(t *testing.T) {
 
 	var discovered podView
 	decode(run("", "discover", "-o", "json"), &discovered)
-	if in := discovered.Interfaces[0]; in.Name != "eth0" || in.Addresses[0] != pod.IP || in.Routes[0].Gateway != pod.Gateway {
+	if in := discovered.Interfaces[0]; in.Name != "eth0" || in.Addresses[0] != pod.IPv4 || in.Routes[0].Gateway != pod.Gateway {
 		t.Errorf("discovered %+v", in)
 	}
 	if out := run("", "plan"); !strings.Contains(out, "ip link set eth0 name up-eth0\n") {
@@ -234,7 +234,7 @@ func TestVerbs(t *testing.T) {
 		t.Fatal(err)
 	}
 	run("", "wait", "--for", "network", "--timeout", "10s")
-	if out := run("", "check"); !strings.Contains(out, "offered "+pod.IP.Addr().String()) || !strings.Contains(out, "gateway "+pod.Gateway.String()) ||
+	if out := run("", "check"); !strings.Contains(out, "offered "+pod.IPv4.Addr().String()) || !strings.Contains(out, "gateway "+pod.Gateway.String()) ||
 		!strings.Contains(out, "router "+pod.IPv6Gateway.String()+" is at ") {
 		t.Errorf("check says:\n%s", out)
 	}
@@ -269,7 +269,7 @@ func TestVerbs(t *testing.T) {
 	if out := run("", "restore"); out != "" {
 		t.Errorf("restore prints:\n%s", out)
 	}
-	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 		t.Errorf("after restore:\n%s", d)
 	}
 }

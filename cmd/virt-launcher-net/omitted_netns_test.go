@@ -19,7 +19,7 @@ import (
 func TestOmittedIsSaid(t *testing.T) {
 	t.Parallel()
 	pod := podtest.NewPod(t, podtest.BridgeDual)
-	pod.Pod.IP(t,
+	pod.IP(t,
 		"addr add 10.22.0.8/24 dev eth0",
 		"addr add fd00:10:22::8/64 dev eth0 nodad",
 		"route add 172.16.0.0/12 via 10.22.0.1 mtu 1300",

@@ -12,7 +12,7 @@ import (
 func TestPerInterfaceFlags(t *testing.T) {
 	t.Parallel()
 	pod := podtest.NewPod(t, podtest.Flannel)
-	pod.Pod.IP(t, "link add net1 type veth peer name net1 netns "+pod.Node.Path(), "link set net1 up", "addr add 10.9.0.7/24 dev net1")
+	pod.IP(t, "link add net1 type veth peer name net1 netns "+pod.Node.Path(), "link set net1 up", "addr add 10.9.0.7/24 dev net1")
 	common := podArgs(t, pod, "-i", "eth0", "-i", "net1", "--mtu", "1400",
 		"--mac", "net1=52:54:00:00:00:01", "--tap-name", "net1=vm1", "--mtu", "net1=1300", "--guard", "net1=off")
 	run := func(args ...string) string {

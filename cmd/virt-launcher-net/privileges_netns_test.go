@@ -69,7 +69,7 @@ func (c confined) command(caps []string, args ...string) *exec.Cmd {
 		set += ",+" + name
 	}
 	line := append([]string{"-m", "sh", "-c", confine, "sh", c.stateDir, c.user, set, c.program, "--state-dir", c.stateDir}, args...)
-	cmd := c.pod.Pod.Command(c.t.Context(), "unshare", line...)
+	cmd := c.pod.Command(c.t.Context(), "unshare", line...)
 	cmd.Env = append(os.Environ(), "VIRT_LAUNCHER_NET_TEST_MAIN=1")
 	cmd.Stdin = strings.NewReader(domainXML)
 	return cmd
@@ -87,12 +87,12 @@ func (c confined) must(caps []string, args ...string) string {
 // lacking must fail and name what it lacks, and leave the pod alone.
 func (c confined) lacking(name string, caps []string, args ...string) {
 	c.t.Helper()
-	before := podtest.TakeSnapshot(c.t, c.pod.Pod)
+	before := podtest.TakeSnapshot(c.t, c.pod.NS)
 	out, err := c.command(caps, args...).CombinedOutput()
 	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != exitFailed || !strings.Contains(string(out), name) {
 		c.t.Errorf("%v with %v: %v: %s", args, caps, err, out)
 	}
-	if d := podtest.Diff(before, podtest.TakeSnapshot(c.t, c.pod.Pod)); d != "" {
+	if d := podtest.Diff(before, podtest.TakeSnapshot(c.t, c.pod.NS)); d != "" {
 		c.t.Errorf("%v with %v changed the pod:\n%s", args, caps, d)
 	}
 }
@@ -130,7 +130,7 @@ func TestLeastPrivilege(t *testing.T) {
 		t.Run("uid "+user, func(t *testing.T) {
 			t.Parallel()
 			c := newConfined(t, user)
-			before := podtest.TakeSnapshot(t, c.pod.Pod)
+			before := podtest.TakeSnapshot(t, c.pod.NS)
 			c.must(nil, "discover")
 			c.must(nil, "plan")
 			c.must(nil, "domain", "-")
@@ -166,7 +166,7 @@ func TestLeastPrivilege(t *testing.T) {
 				t.Errorf("status says %s", out)
 			}
 			c.must(admin, "restore")
-			if d := podtest.Diff(before, podtest.TakeSnapshot(t, c.pod.Pod)); d != "" {
+			if d := podtest.Diff(before, podtest.TakeSnapshot(t, c.pod.NS)); d != "" {
 				t.Errorf("after restore:\n%s", d)
 			}
 			_, end = c.start(both, "run")
@@ -217,21 +217,21 @@ func TestGivesUpPrivileges(t *testing.T) {
 		{[]string{"run"}, none},
 		{[]string{"serve"}, none},
 		{[]string{"run", "--listen", "unix:" + probes}, netAdmin},
-		{[]string{"run", "--netns", pod.Pod.Path(), "--listen", "unix:" + probes}, netAdmin},
+		{[]string{"run", "--netns", pod.Path(), "--listen", "unix:" + probes}, netAdmin},
 		{[]string{"run", "--restore"}, netAdmin},
 	} {
-		cmd := pod.Pod.Command(t.Context(), program, append(c.args, "--state-dir", stateDir)...)
+		cmd := pod.Command(t.Context(), program, append(c.args, "--state-dir", stateDir)...)
 		if slices.Contains(c.args, "--netns") { // from elsewhere
 			cmd = exec.CommandContext(t.Context(), program, append(c.args, "--state-dir", stateDir)...)
 		}
 		if err := startMain(cmd); err != nil {
 			t.Fatal(err)
 		}
-		guest, err := podtest.StartGuest(t.Context(), pod.Pod, "tap-eth0", pod.MAC)
+		guest, err := podtest.StartGuest(t.Context(), pod.NS, "tap-eth0", pod.MAC)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if lease, err := guest.Udhcpc(t.Context()); err != nil || lease["ip"] != pod.IP.Addr().String() {
+		if lease, err := guest.Udhcpc(t.Context()); err != nil || lease["ip"] != pod.IPv4.Addr().String() {
 			t.Errorf("%v leases %v: %v", c.args, lease, err)
 		}
 		if slices.Contains(c.args, "--listen") {
@@ -247,7 +247,7 @@ func TestGivesUpPrivileges(t *testing.T) {
 		if err := errors.Join(cmd.Process.Signal(syscall.SIGTERM), cmd.Wait()); err != nil {
 			t.Errorf("%v ended with %v", c.args, err)
 		}
-		if out := pod.Pod.Run(t, "ip", "-o", "link"); strings.Contains(out, "tap-eth0") == slices.Contains(c.args, "--restore") {
+		if out := pod.Run(t, "ip", "-o", "link"); strings.Contains(out, "tap-eth0") == slices.Contains(c.args, "--restore") {
 			t.Errorf("%v left\n%s", c.args, out)
 		}
 		if left, err := filepath.Glob(filepath.Join(stateDir, "*.sock")); err != nil || len(left) > 0 {

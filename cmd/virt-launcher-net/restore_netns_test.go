@@ -17,13 +17,13 @@ func TestRunRestoresFromOutside(t *testing.T) {
 	t.Parallel()
 	program := newConfined(t, "0").program
 	pod := podtest.NewPod(t, podtest.CalicoDual)
-	before := podtest.TakeSnapshot(t, pod.Pod)
-	inside := pod.Pod.Command(t.Context(), "sleep", "1000") // who has the namespace that the program is told
+	before := podtest.TakeSnapshot(t, pod.NS)
+	inside := pod.Command(t.Context(), "sleep", "1000") // who has the namespace that the program is told
 	if err := inside.Start(); err != nil {
 		t.Fatal(err)
 	}
 	link := filepath.Join(t.TempDir(), "netns")
-	if err := exec.CommandContext(t.Context(), "ln", "-s", pod.Pod.Path(), link).Run(); err != nil {
+	if err := exec.CommandContext(t.Context(), "ln", "-s", pod.Path(), link).Run(); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), program, "run", "--netns", link, "--state-dir", t.TempDir(), "--restore")
@@ -36,7 +36,7 @@ func TestRunRestoresFromOutside(t *testing.T) {
 	if err := errors.Join(cmd.Process.Signal(syscall.SIGTERM), cmd.Wait()); err != nil {
 		t.Errorf("run ended with %v", err)
 	}
-	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 		t.Errorf("after run --restore:\n%s", d)
 	}
 	if err := inside.Process.Kill(); err != nil {
@@ -50,7 +50,7 @@ func TestRestoreForce(t *testing.T) {
 	t.Parallel()
 	p := newPatient(t)
 	p.run("prepare")
-	seat := podtest.SitAt(t, p.pod.Pod, "tap-eth0")
+	seat := podtest.NewNIC(t, p.pod.NS, "tap-eth0")
 	stderr, err := p.process(nil, "restore")
 	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != exitFailed ||
 		!strings.Contains(stderr, "tap-eth0") || !strings.Contains(stderr, "--force") {

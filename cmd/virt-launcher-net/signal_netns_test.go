@@ -31,7 +31,7 @@ func TestHangup(t *testing.T) {
 			pod := podtest.NewPod(t, podtest.CalicoDual)
 			stateDir := t.TempDir()
 			line := append(c.wrap, os.Args[0], "run", "--state-dir", stateDir)
-			cmd := pod.Pod.Command(t.Context(), line[0], line[1:]...)
+			cmd := pod.Command(t.Context(), line[0], line[1:]...)
 			logs, err := cmd.StderrPipe()
 			if err != nil {
 				t.Fatal(err)

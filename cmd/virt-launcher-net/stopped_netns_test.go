@@ -17,7 +17,7 @@ func TestStoppedServer(t *testing.T) {
 	t.Parallel()
 	pod := podtest.NewPod(t, podtest.Calico)
 	common := podArgs(t, pod)
-	server := pod.Pod.Command(t.Context(), os.Args[0], append(common, "run")...)
+	server := pod.Command(t.Context(), os.Args[0], append(common, "run")...)
 	if err := startMain(server); err != nil {
 		t.Fatal(err)
 	}
@@ -62,21 +62,21 @@ func TestWaitForStoppedServerEnds(t *testing.T) {
 	t.Parallel()
 	pod := podtest.NewPod(t, podtest.Calico)
 	common := podArgs(t, pod)
-	server := pod.Pod.Command(t.Context(), os.Args[0], append(common, "run")...)
+	server := pod.Command(t.Context(), os.Args[0], append(common, "run")...)
 	if err := startMain(server); err != nil {
 		t.Fatal(err)
 	}
 	if err := server.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	wait := pod.Pod.Command(t.Context(), os.Args[0], append(common, "wait", "--for", "network")...)
+	wait := pod.Command(t.Context(), os.Args[0], append(common, "wait", "--for", "network")...)
 	wait.Env = append(os.Environ(), "VIRT_LAUNCHER_NET_TEST_MAIN=1")
 	if err := wait.Start(); err != nil {
 		t.Fatal(err)
 	}
 	// The kernel tells nobody of a connection that is not accepted, so its list is
 	// read until it has one beside the socket that listens.
-	for asked := time.Now(); strings.Count(pod.Pod.Run(t, "cat", "/proc/net/unix"), "/control.sock") < 2; {
+	for asked := time.Now(); strings.Count(pod.Run(t, "cat", "/proc/net/unix"), "/control.sock") < 2; {
 		if time.Since(asked) > 20*time.Second {
 			t.Fatal("wait does not ask")
 		}
@@ -108,7 +108,7 @@ func TestControlSocketMode(t *testing.T) {
 			dir = args[i+1]
 		}
 	}
-	server := pod.Pod.Command(t.Context(), "sh", append([]string{"-c", `umask 0; exec "$0" "$@"`, os.Args[0]}, args...)...)
+	server := pod.Command(t.Context(), "sh", append([]string{"-c", `umask 0; exec "$0" "$@"`, os.Args[0]}, args...)...)
 	if err := startMain(server); err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest/launchtest"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest/vmtest"
 )
 
 // The launcher is built and runs a VM in a pod, from its start to its end.
@@ -26,15 +28,15 @@ func TestLauncher(t *testing.T) {
 	pod := podtest.NewPod(t, podtest.Calico)
 	// It runs in the pod; podtest says "run" first, which is another program's.
 	inPod := filepath.Join(dir, "in-pod")
-	if err := os.WriteFile(inPod, fmt.Appendf(nil, "#!/bin/sh\nshift\nexec nsenter --net=%s %s \"$@\"\n", pod.Pod.Path(), launcher), 0o755); err != nil {
+	if err := os.WriteFile(inPod, fmt.Appendf(nil, "#!/bin/sh\nshift\nexec nsenter --net=%s %s \"$@\"\n", pod.Path(), launcher), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	vm := podtest.VM{
+	vm := vmtest.VM{
 		Name: "vm", GuestDir: podtest.Built(t, "guest"), Serial: filepath.Join(dir, "serial.log"),
 		Ping: []string{podtest.OutsideIP.String()},
 	}
 	log := &podtest.Buffer{}
-	l, err := podtest.Launch(podtest.LaunchConfig{
+	l, err := launchtest.Start(launchtest.Config{
 		Binary: inPod, VM: vm, Dir: dir, CacheDir: filepath.Join(podtest.Built(t, "."), "libvirt-cache"), Log: log,
 	})
 	if err != nil {
@@ -51,12 +53,12 @@ func TestLauncher(t *testing.T) {
 	defer cancel()
 	boot, stop := l.WhileRunning(boot)
 	defer stop()
-	report, err := podtest.WaitReport(boot, vm.Serial)
+	report, err := vmtest.WaitReport(boot, vm.Serial)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if report.Address != pod.IP || report.MAC != pod.MAC.String() || !report.Pinged[podtest.OutsideIP.String()] {
-		t.Errorf("the guest reports %+v, the pod has %s %s", report, pod.IP, pod.MAC)
+	if report.Address != pod.IPv4 || report.MAC != pod.MAC.String() || !report.Pinged[podtest.OutsideIP.String()] {
+		t.Errorf("the guest reports %+v, the pod has %s %s", report, pod.IPv4, pod.MAC)
 	}
 	if err := l.End(20 * time.Second); err != nil {
 		t.Errorf("after SIGTERM: %v", err)
@@ -65,7 +67,7 @@ func TestLauncher(t *testing.T) {
 	if err != nil || !strings.Contains(string(serial), "VLN-SHUTDOWN") {
 		t.Errorf("the guest was not asked to shut down: %v", err)
 	}
-	if want := `msg="the guest has its lease" interface=eth0 address=` + pod.IP.String(); !strings.Contains(log.String(), want) {
+	if want := `msg="the guest has its lease" interface=eth0 address=` + pod.IPv4.String(); !strings.Contains(log.String(), want) {
 		t.Errorf("the launcher does not say %q", want)
 	}
 }

@@ -57,9 +57,9 @@ func TestNodeAgent(t *testing.T) {
 	}
 	args := []string{"--restore", "--state-dir", filepath.Join(dir, "state"), "--resolv-conf", resolvConf}
 	for _, p := range all {
-		args = append(args, p.Pod.Path())
+		args = append(args, p.Path())
 	}
-	before := podtest.TakeSnapshot(t, all[0].Pod)
+	before := podtest.TakeSnapshot(t, all[0].NS)
 	ready := func(a *process) bool { return a.count(" eth0 tap-eth0 ") == pods }
 
 	first := start(t, binary, args)
@@ -74,7 +74,7 @@ func TestNodeAgent(t *testing.T) {
 	if n := second.count("msg=prepared"); n > 0 {
 		t.Errorf("the second agent prepared %d pods anew", n)
 	}
-	guest, err := podtest.StartGuest(t.Context(), all[1].Pod, "tap-eth0", all[1].MAC)
+	guest, err := podtest.StartGuest(t.Context(), all[1].NS, "tap-eth0", all[1].MAC)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +82,7 @@ func TestNodeAgent(t *testing.T) {
 		t.Error(err)
 	}
 	second.until(t, func(a *process) bool {
-		return a.count("bound "+filepath.Base(all[1].Pod.Path())+" eth0 "+all[1].IP.String()) == 1
+		return a.count("bound "+filepath.Base(all[1].Path())+" eth0 "+all[1].IPv4.String()) == 1
 	})
 	if err := guest.Close(); err != nil { // else its pod would not be put back
 		t.Fatal(err)
@@ -98,7 +98,7 @@ func TestNodeAgent(t *testing.T) {
 	if err := second.cmd.Wait(); err != nil {
 		t.Errorf("the agent ended with %v", err)
 	}
-	if d := podtest.Diff(before, podtest.TakeSnapshot(t, all[0].Pod)); d != "" {
+	if d := podtest.Diff(before, podtest.TakeSnapshot(t, all[0].NS)); d != "" {
 		t.Errorf("the agent left behind:\n%s", d)
 	}
 }

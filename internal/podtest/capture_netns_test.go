@@ -9,7 +9,7 @@ import (
 func TestCapture(t *testing.T) {
 	pod := NewPod(t, Bridge)
 	capture := StartCapture(t, pod.Node, pod.NodeLink, "icmp")
-	ping(t, pod.Pod, pod.Gateway)
+	ping(t, pod.NS, pod.Gateway)
 	if line := capture.Wait("ICMP echo reply"); !strings.Contains(line, pod.MAC.String()) {
 		t.Errorf("line has no MAC: %s", line)
 	}

@@ -133,7 +133,7 @@ func buildFlannelPod(ctx context.Context, pluginDir, stateDir, ranges, routes st
 }
 
 func (p *Pod) addFlannel(ctx context.Context, conf []byte, pluginDir, stateDir string) error {
-	attachment, err := AddCNI(ctx, p.Node, p.Pod, conf, pluginDir, filepath.Join(stateDir, "cache"), "eth0")
+	attachment, err := AddCNI(ctx, p.Node, p.NS, conf, pluginDir, filepath.Join(stateDir, "cache"), "eth0")
 	if err != nil {
 		return err
 	}
@@ -161,7 +161,7 @@ func (p *Pod) addFlannel(ctx context.Context, conf []byte, pluginDir, stateDir s
 		if gateway, _ := netip.AddrFromSlice(ip.Gateway); address.Addr().Is6() {
 			p.IPv6, p.IPv6Gateway = address, gateway
 		} else {
-			p.IP, p.Gateway = address, gateway.Unmap()
+			p.IPv4, p.Gateway = address, gateway.Unmap()
 		}
 	}
 	return nil

@@ -3,8 +3,8 @@
 //
 // A [NS] is a namespace that ends with the process. [NewPod] builds a node and
 // a pod the way a given CNI leaves them ([Shape]); [AddCNI] lets real plugins
-// do it. [OpenTap] takes the guest's seat on a tap, [NewGuest] seats a whole
-// namespace there, so that real tools run behind the pod's tap. [Snapshot]
+// do it. [OpenTap] opens the guest's end of a tap, [NewGuest] connects a whole
+// namespace to it, so that real tools run behind the pod's tap. [Snapshot]
 // and [StartCapture] are outside witnesses: they report what ip(8), bridge(8),
 // tc(8), nft(8) and tcpdump(8) say of a namespace, not our own reading of it.
 //

@@ -34,13 +34,13 @@ type Guest struct {
 	MAC net.HardwareAddr
 
 	offload uintptr
-	dir     string // its resolv.conf, lease and script
-	seat    *os.File
+	dir     string   // its resolv.conf, lease and script
+	tap     *os.File // its end of the pod's tap
 	nic     *os.File
 	copying sync.WaitGroup
 }
 
-// NewGuest seats a guest at a pod's tap for a test; it leaves at the test's end.
+// NewGuest connects a guest to a pod's tap for a test; it leaves at the test's end.
 func NewGuest(t testing.TB, pod *NS, tap string, mac net.HardwareAddr) *Guest {
 	t.Helper()
 	guest, err := StartGuest(t.Context(), pod, tap, mac)
@@ -53,19 +53,19 @@ func NewGuest(t testing.TB, pod *NS, tap string, mac net.HardwareAddr) *Guest {
 // the tap is as it would be on a wire.
 func NewPlainGuest(t testing.TB, pod *NS, tap string, mac net.HardwareAddr) *Guest {
 	t.Helper()
-	guest, err := seatGuest(t.Context(), pod, tap, mac, 0)
+	guest, err := startGuest(t.Context(), pod, tap, mac, 0)
 	requireNS(t, err)
 	closeAfter(t, guest.Close)
 	return guest
 }
 
-// StartGuest seats a guest at a pod's tap, which has one queue: eth0 is up and
+// StartGuest connects a guest to a pod's tap, which has one queue: eth0 is up and
 // has the MAC, but no address. The caller closes it.
 func StartGuest(ctx context.Context, pod *NS, tap string, mac net.HardwareAddr) (*Guest, error) {
-	return seatGuest(ctx, pod, tap, mac, guestOffload)
+	return startGuest(ctx, pod, tap, mac, guestOffload)
 }
 
-func seatGuest(ctx context.Context, pod *NS, tap string, mac net.HardwareAddr, offload uintptr) (*Guest, error) {
+func startGuest(ctx context.Context, pod *NS, tap string, mac net.HardwareAddr, offload uintptr) (*Guest, error) {
 	guest := &Guest{MAC: mac, offload: offload}
 	if err := guest.start(ctx, pod, tap); err != nil {
 		return nil, errors.Join(fmt.Errorf("start guest on tap %s: %w", tap, err), guest.Close())
@@ -95,11 +95,11 @@ func (g *Guest) start(ctx context.Context, pod *NS, tap string) (err error) {
 	if err := pod.Do(func() error { _, err := net.InterfaceByName(tap); return err }); err != nil {
 		return err
 	}
-	if g.seat, err = g.openQueue(pod, tap); err != nil {
+	if g.tap, err = g.openQueue(pod, tap); err != nil {
 		return err
 	}
-	g.copying.Go(func() { copyFrames(g.nic, g.seat) })
-	g.copying.Go(func() { copyFrames(g.seat, g.nic) })
+	g.copying.Go(func() { copyFrames(g.nic, g.tap) })
+	g.copying.Go(func() { copyFrames(g.tap, g.nic) })
 	return nil
 }
 
@@ -187,7 +187,7 @@ func (g *Guest) Udhcpc(ctx context.Context) (map[string]string, error) {
 // Close leaves the tap and closes the guest's namespace.
 func (g *Guest) Close() error {
 	var errs []error
-	for _, file := range []*os.File{g.seat, g.nic} {
+	for _, file := range []*os.File{g.tap, g.nic} {
 		if file != nil {
 			errs = append(errs, file.Close())
 		}

@@ -14,7 +14,7 @@ func (p *Pod) NewNeighbor(t testing.TB) *Pod {
 	if !ok {
 		t.Fatalf("make neighbour: no shape %q", p.Shape)
 	}
-	neighbor := &Pod{Shape: p.Shape, Node: p.Node, Pod: New(t), Outside: p.Outside}
+	neighbor := &Pod{Shape: p.Shape, Node: p.Node, NS: New(t), Outside: p.Outside}
 	if err := neighbor.plug(t.Context(), l.next()); err != nil {
 		t.Fatalf("make neighbour of %s pod: %v", p.Shape, err)
 	}

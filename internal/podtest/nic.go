@@ -16,59 +16,53 @@ func NewTapNS(t testing.TB) *NS {
 	return pod
 }
 
-// Seat is a Tap of a test, which ends if the tap fails.
-type Seat struct {
+// NIC is a Tap of a test, which ends if the tap fails.
+type NIC struct {
 	*Tap
 	t testing.TB
 }
 
-// Sit is SitAt tap0 of a NewTapNS.
-func Sit(t testing.TB, pod *NS) Seat {
-	t.Helper()
-	return SitAt(t, pod, "tap0")
-}
-
-// SitAt opens a pod's tap, which has one queue, and waits until it carries
+// NewNIC opens a pod's tap, which has one queue, and waits until it carries
 // frames. It is closed at the test's end at the latest.
-func SitAt(t testing.TB, pod *NS, name string) Seat {
+func NewNIC(t testing.TB, pod *NS, tap string) NIC {
 	t.Helper()
-	tap, err := OpenTap(pod, name, 1)
+	opened, err := OpenTap(pod, tap, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = tap.Close() })
+	t.Cleanup(func() { _ = opened.Close() })
 	if err := WaitSettled(t.Context(), pod); err != nil {
 		t.Fatal(err)
 	}
-	return Seat{tap, t}
+	return NIC{opened, t}
 }
 
 // Send sends a frame.
-func (s Seat) Send(frame []byte) {
-	s.t.Helper()
-	if _, err := s.Write(frame); err != nil {
-		s.t.Fatal(err)
+func (n NIC) Send(frame []byte) {
+	n.t.Helper()
+	if _, err := n.Write(frame); err != nil {
+		n.t.Fatal(err)
 	}
 }
 
 // Receive reads frames until one is wanted, which it returns, or for a time, and
 // then returns nil.
-func (s Seat) Receive(within time.Duration, wanted func(frame []byte) bool) []byte {
-	s.t.Helper()
-	if err := s.SetReadDeadline(time.Now().Add(within)); err != nil {
-		s.t.Fatal(err)
+func (n NIC) Receive(within time.Duration, wanted func(frame []byte) bool) []byte {
+	n.t.Helper()
+	if err := n.SetReadDeadline(time.Now().Add(within)); err != nil {
+		n.t.Fatal(err)
 	}
 	for {
 		frame := make([]byte, 2048)
-		n, err := s.Read(frame)
+		size, err := n.Read(frame)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			return nil
 		}
 		if err != nil {
-			s.t.Fatal(err)
+			n.t.Fatal(err)
 		}
-		if wanted(frame[:n]) {
-			return frame[:n]
+		if wanted(frame[:size]) {
+			return frame[:size]
 		}
 	}
 }

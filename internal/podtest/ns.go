@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"runtime"
@@ -202,4 +203,18 @@ func (ns *NS) Sysctl(key, value string) error {
 		}
 		return nil
 	})
+}
+
+// Listen listens for TCP connections in the namespace until the test's end.
+func (ns *NS) Listen(t testing.TB, address string) net.Listener {
+	t.Helper()
+	var listener net.Listener
+	if err := ns.Do(func() (err error) {
+		listener, err = net.Listen("tcp", address)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	return listener
 }

@@ -23,10 +23,10 @@ var (
 //
 // The node forwards between the two. All three namespaces are closed by Close.
 type Pod struct {
-	Shape Shape
+	*NS // the pod's own
 
+	Shape   Shape
 	Node    *NS
-	Pod     *NS
 	Outside *NS // has OutsideIP and OutsideIPv6, routes to everything through the node
 
 	Interface string // pod's interface: "eth0"
@@ -34,7 +34,7 @@ type Pod struct {
 	MTU       int
 	NodeLink  string // node's end of the pod's veth pair
 
-	IP          netip.Prefix // zero: none
+	IPv4        netip.Prefix // zero: none
 	Gateway     netip.Addr   // zero: none; not always an address that answers a ping
 	IPv6        netip.Prefix // zero: no global one
 	IPv6Gateway netip.Addr
@@ -84,7 +84,7 @@ func BuildPod(ctx context.Context, shape Shape) (*Pod, error) {
 // it.
 func NewNode(ctx context.Context) (*Pod, error) {
 	pod := &Pod{}
-	for _, ns := range []**NS{&pod.Node, &pod.Pod, &pod.Outside} {
+	for _, ns := range []**NS{&pod.Node, &pod.NS, &pod.Outside} {
 		made, err := NewNS()
 		if err != nil {
 			return nil, errors.Join(err, pod.Close())
@@ -132,10 +132,10 @@ func (p *Pod) connectOutside(ctx context.Context) error {
 
 func (p *Pod) plug(ctx context.Context, l layout) error {
 	add := fmt.Sprintf("link add %s mtu %d type veth peer name eth0 address %s mtu %d netns %s",
-		l.link, l.mtu, l.mac, l.mtu, p.Pod.Path())
+		l.link, l.mtu, l.mac, l.mtu, p.Path())
 	if l.linkMAC != "" {
 		add = fmt.Sprintf("link add %s address %s mtu %d type veth peer name eth0 address %s mtu %d netns %s",
-			l.link, l.linkMAC, l.mtu, l.mac, l.mtu, p.Pod.Path())
+			l.link, l.linkMAC, l.mtu, l.mac, l.mtu, p.Path())
 	}
 	if err := p.Node.Batch(ctx, add); err != nil {
 		return err
@@ -145,20 +145,20 @@ func (p *Pod) plug(ctx context.Context, l layout) error {
 	}
 	node := slices.Concat(l.host, l.node, []string{"link set " + l.link + " up"})
 	for i, line := range node {
-		node[i] = strings.ReplaceAll(line, " netns POD", " netns "+p.Pod.Path())
+		node[i] = strings.ReplaceAll(line, " netns POD", " netns "+p.Path())
 	}
 	if err := p.Node.Batch(ctx, node...); err != nil {
 		return err
 	}
-	if err := setAll(p.Pod, l.podSys); err != nil {
+	if err := setAll(p.NS, l.podSys); err != nil {
 		return err
 	}
-	if err := p.Pod.Batch(ctx, l.pod...); err != nil {
+	if err := p.Batch(ctx, l.pod...); err != nil {
 		return err
 	}
 	mac, err := net.ParseMAC(l.mac)
 	p.Interface, p.MAC, p.MTU, p.NodeLink = "eth0", mac, l.mtu, l.link
-	p.IP, p.Gateway, p.IPv6, p.IPv6Gateway = l.address, l.gateway, l.v6, l.v6gw
+	p.IPv4, p.Gateway, p.IPv6, p.IPv6Gateway = l.address, l.gateway, l.v6, l.v6gw
 	return err
 }
 
@@ -178,7 +178,7 @@ func (p *Pod) Close() error {
 	if p.detach != nil {
 		errs = append(errs, p.detach())
 	}
-	for _, ns := range []*NS{p.Pod, p.Node, p.Outside} {
+	for _, ns := range []*NS{p.NS, p.Node, p.Outside} {
 		if ns != nil {
 			errs = append(errs, ns.Close())
 		}

@@ -70,25 +70,25 @@ func TestShapes(t *testing.T) {
 			pod := NewPod(t, shape)
 			checkLink(t, pod)
 			if want, ok := podSees[shape]; ok {
-				got := trimLines(pod.Pod.Run(t, "ip", "route") + pod.Pod.Run(t, "ip", "neigh"))
+				got := trimLines(pod.Run(t, "ip", "route") + pod.Run(t, "ip", "neigh"))
 				if got != want {
 					t.Errorf("pod sees:\n%swant:\n%s", got, want)
 				}
 			}
-			if !pod.IP.IsValid() {
+			if !pod.IPv4.IsValid() {
 				return
 			}
-			if _, err := pod.Pod.Output(t.Context(), "busybox", "arping", "-f", "-w1", "-I", "eth0", pod.Gateway.String()); (err == nil) != answersARP[shape] {
+			if _, err := pod.Output(t.Context(), "busybox", "arping", "-f", "-w1", "-I", "eth0", pod.Gateway.String()); (err == nil) != answersARP[shape] {
 				t.Errorf("ARP for the gateway answered: %v, want %v", err == nil, answersARP[shape])
 			}
 			if ownsGateway[shape] {
-				ping(t, pod.Pod, pod.Gateway)
+				ping(t, pod.NS, pod.Gateway)
 			}
-			ping(t, pod.Pod, OutsideIP)
-			ping(t, pod.Node, pod.IP.Addr())
-			ping(t, pod.Outside, pod.IP.Addr())
+			ping(t, pod.NS, OutsideIP)
+			ping(t, pod.Node, pod.IPv4.Addr())
+			ping(t, pod.Outside, pod.IPv4.Addr())
 			if pod.IPv6.IsValid() {
-				ping(t, pod.Pod, OutsideIPv6)
+				ping(t, pod.NS, OutsideIPv6)
 				ping(t, pod.Outside, pod.IPv6.Addr())
 			}
 		})
@@ -113,13 +113,13 @@ func TestFlannelPod(t *testing.T) {
 		}
 	}()
 	checkLink(t, pod)
-	addr := pod.IP.Addr().String()
-	got := strings.ReplaceAll(trimLines(pod.Pod.Run(t, "ip", "route")), "src "+addr, "src 10.244.1.7")
+	addr := pod.IPv4.Addr().String()
+	got := strings.ReplaceAll(trimLines(pod.Run(t, "ip", "route")), "src "+addr, "src 10.244.1.7")
 	if got != podSees[Flannel] {
 		t.Errorf("pod sees:\n%swant:\n%s", got, podSees[Flannel])
 	}
-	ping(t, pod.Pod, pod.Gateway)
-	ping(t, pod.Outside, pod.IP.Addr())
+	ping(t, pod.NS, pod.Gateway)
+	ping(t, pod.Outside, pod.IPv4.Addr())
 	if out := pod.Node.Run(t, "bridge", "-d", "link", "show", "dev", pod.NodeLink); !strings.Contains(out, "hairpin on") || !strings.Contains(out, "master cni0") {
 		t.Errorf("node's end of the pod's veth pair: %s", out)
 	}
@@ -149,7 +149,7 @@ func checkLink(t *testing.T, pod *Pod) {
 			Scope  string     `json:"scope"`
 		} `json:"addr_info"`
 	}
-	if err := json.Unmarshal([]byte(pod.Pod.Run(t, "ip", "-j", "addr", "show", "dev", pod.Interface)), &links); err != nil {
+	if err := json.Unmarshal([]byte(pod.Run(t, "ip", "-j", "addr", "show", "dev", pod.Interface)), &links); err != nil {
 		t.Fatal(err)
 	}
 	var v4, v6 netip.Prefix
@@ -163,9 +163,9 @@ func checkLink(t *testing.T, pod *Pod) {
 			v6 = netip.PrefixFrom(a.Local, a.Bits)
 		}
 	}
-	if links[0].Address != pod.MAC.String() || links[0].MTU != pod.MTU || v4 != pod.IP || v6 != pod.IPv6 {
+	if links[0].Address != pod.MAC.String() || links[0].MTU != pod.MTU || v4 != pod.IPv4 || v6 != pod.IPv6 {
 		t.Errorf("ip addr: MAC %s, MTU %d, %s, %s; pod: MAC %s, MTU %d, %s, %s",
-			links[0].Address, links[0].MTU, v4, v6, pod.MAC, pod.MTU, pod.IP, pod.IPv6)
+			links[0].Address, links[0].MTU, v4, v6, pod.MAC, pod.MTU, pod.IPv4, pod.IPv6)
 	}
 	if out := pod.Node.Run(t, "ip", "-d", "link", "show", "dev", pod.NodeLink); !strings.Contains(out, "veth") {
 		t.Errorf("node's end %s: %s", pod.NodeLink, out)

@@ -40,15 +40,15 @@ func TestSnapshotSeesEachChange(t *testing.T) {
 		{"sysctl -q net.ipv4.conf.eth0.arp_ignore=1", "sysctl -q net.ipv4.conf.eth0.arp_ignore=0"},
 		{"sysctl -q net.ipv6.conf.eth0.accept_ra=0", "sysctl -q net.ipv6.conf.eth0.accept_ra=1"},
 	}
-	before := TakeSnapshot(t, pod.Pod)
+	before := TakeSnapshot(t, pod.NS)
 	for _, test := range tests {
 		t.Run(test.change, func(t *testing.T) {
-			pod.Pod.Run(t, "sh", "-c", test.change)
-			if TakeSnapshot(t, pod.Pod) == before {
+			pod.Run(t, "sh", "-c", test.change)
+			if TakeSnapshot(t, pod.NS) == before {
 				t.Error("the snapshot is the same after the change")
 			}
-			pod.Pod.Run(t, "sh", "-c", test.undo)
-			if after := TakeSnapshot(t, pod.Pod); after != before {
+			pod.Run(t, "sh", "-c", test.undo)
+			if after := TakeSnapshot(t, pod.NS); after != before {
 				t.Errorf("the snapshot differs after undoing it:\n%s", Diff(before, after))
 			}
 		})
@@ -68,15 +68,15 @@ func TestSnapshotSeesBridgePorts(t *testing.T) {
 func TestSnapshotIsStable(t *testing.T) {
 	pod := NewPod(t, Bridge)
 	pod.Node.Run(t, "nft", `add table bridge t; add chain bridge t c { type filter hook forward priority 0; }; add rule bridge t c counter`)
-	pod.Pod.Run(t, "ip", "addr", "add", "10.9.9.9/32", "dev", "eth0", "valid_lft", "9999", "preferred_lft", "999")
-	node, inside := TakeSnapshot(t, pod.Node), TakeSnapshot(t, pod.Pod)
+	pod.Run(t, "ip", "addr", "add", "10.9.9.9/32", "dev", "eth0", "valid_lft", "9999", "preferred_lft", "999")
+	node, inside := TakeSnapshot(t, pod.Node), TakeSnapshot(t, pod.NS)
 	// Lifetimes and the bridge's timers count in seconds and hundredths, the
 	// counters in packets.
-	pod.Pod.Run(t, "ping", "-c", "3", "-i", "0.5", pod.Gateway.String())
+	pod.Run(t, "ping", "-c", "3", "-i", "0.5", pod.Gateway.String())
 	if after := TakeSnapshot(t, pod.Node); after != node {
 		t.Errorf("node:\n%s", Diff(node, after))
 	}
-	if after := TakeSnapshot(t, pod.Pod); after != inside {
+	if after := TakeSnapshot(t, pod.NS); after != inside {
 		t.Errorf("pod:\n%s", Diff(inside, after))
 	}
 	if !strings.Contains(inside, `"finite"`) || !strings.Contains(inside, `"forever"`) {

@@ -21,7 +21,7 @@ const vnetHeaderLen = 12
 // maxFrame is the largest frame on a tap with segmentation offload.
 const maxFrame = vnetHeaderLen + 14 + 1<<16
 
-// Tap is the guest's seat on a tap device: what it reads the pod sends to the
+// Tap is the guest's end of a tap device: what it reads the pod sends to the
 // guest, what it writes the guest sends. While it is open the device has a
 // carrier. Reads and writes may run at the same time.
 type Tap struct {

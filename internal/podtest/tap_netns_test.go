@@ -28,16 +28,16 @@ func TestTapCarriesFrames(t *testing.T) {
 			if queues > 1 {
 				flags = "multi_queue"
 			}
-			rewire(t, pod, flags)
-			tap, err := OpenTap(pod.Pod, "tap0", queues)
+			Rewire(t, pod, flags)
+			tap, err := OpenTap(pod.NS, "tap0", queues)
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer tap.Close()
-			if out := pod.Pod.Run(t, "ip", "-d", "link", "show", "dev", "tap0"); queues > 1 && !strings.Contains(out, "numqueues 1 numdisabled 3") {
+			if out := pod.Run(t, "ip", "-d", "link", "show", "dev", "tap0"); queues > 1 && !strings.Contains(out, "numqueues 1 numdisabled 3") {
 				t.Errorf("queues: %s", out)
 			}
-			if err := WaitSettled(t.Context(), pod.Pod); err != nil {
+			if err := WaitSettled(t.Context(), pod.NS); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := tap.Write(arpRequest([4]byte{10, 22, 0, 7}, [4]byte{10, 22, 0, 1})); err != nil {
@@ -76,7 +76,7 @@ func TestTapErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := OpenTap(ns, "one", 1); !errors.Is(err, unix.EBUSY) {
-		t.Errorf("OpenTap of a taken seat: %v, want EBUSY", err)
+		t.Errorf("OpenTap of a tap in use: %v, want EBUSY", err)
 	}
 	if err := tap.SetDeadline(time.Now().Add(time.Millisecond)); err != nil {
 		t.Fatal(err)

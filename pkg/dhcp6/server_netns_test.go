@@ -55,10 +55,10 @@ func serve(t testing.TB, pod *podtest.NS, lease Lease, change ...func(*Server)) 
 // seat is the guest's side of the tap.
 type seat struct {
 	t testing.TB
-	podtest.Seat
+	podtest.NIC
 }
 
-func sit(t testing.TB, pod *podtest.NS) seat { return seat{t, podtest.Sit(t, pod)} }
+func sit(t testing.TB, pod *podtest.NS) seat { return seat{t, podtest.NewNIC(t, pod, "tap0")} }
 
 // receive returns the next answer within a time, or nil.
 func (s seat) receive(within time.Duration) (m *dhcpv6.Message, d datagram) {

@@ -89,11 +89,11 @@ func TestIdentityOfAnotherNamespace(t *testing.T) {
 			pod := podtest.NewPod(t, podtest.Calico)
 			pid := 0
 			if c.setup != nil {
-				pid = container(t, pod.Pod, c.flags, c.setup(t))
+				pid = container(t, pod.NS, c.flags, c.setup(t))
 			}
 			for _, hint := range []int{0, pid} {
 				began := time.Now()
-				got, err := readPod(t.Context(), t, pod.Pod, discover.Options{Process: hint})
+				got, err := readPod(t.Context(), t, pod.NS, discover.Options{Process: hint})
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -38,10 +38,10 @@ func TestReadPodAgreesWithIP(t *testing.T) {
 		t.Run(string(shape), func(t *testing.T) {
 			t.Parallel()
 			pod := podtest.NewPod(t, shape)
-			if err := podtest.WaitSettled(t.Context(), pod.Pod); err != nil {
+			if err := podtest.WaitSettled(t.Context(), pod.NS); err != nil {
 				t.Fatal(err)
 			}
-			got, err := readPod(t.Context(), t, pod.Pod, discover.Options{})
+			got, err := readPod(t.Context(), t, pod.NS, discover.Options{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -49,13 +49,13 @@ func TestReadPodAgreesWithIP(t *testing.T) {
 			if in.Name != "eth0" || in.Kind != "veth" || in.MAC.String() != pod.MAC.String() || in.MTU != pod.MTU || !in.Up || !in.Carrier || !in.ARP || !in.Ethernet {
 				t.Errorf("got %+v", in)
 			}
-			if ip, _ := in.IPv4(); ip != pod.IP {
-				t.Errorf("IPv4 address %s, want %s", ip, pod.IP)
+			if ip, _ := in.IPv4(); ip != pod.IPv4 {
+				t.Errorf("IPv4 address %s, want %s", ip, pod.IPv4)
 			}
-			if d := cmp.Diff(routesByIP(t, pod.Pod), routesOf(in)); d != "" {
+			if d := cmp.Diff(routesByIP(t, pod.NS), routesOf(in)); d != "" {
 				t.Errorf("routes (-ip +ours):\n%s", d)
 			}
-			neighbors := pod.Pod.Run(t, "ip", "neigh", "show", "nud", "permanent", "dev", "eth0")
+			neighbors := pod.Run(t, "ip", "neigh", "show", "nud", "permanent", "dev", "eth0")
 			if want := strings.Count(neighbors, "PERMANENT"); len(in.Neighbors) != want {
 				t.Errorf("neighbours %v, ip says:\n%s", in.Neighbors, neighbors)
 			}
@@ -289,13 +289,13 @@ func TestReadPodWithoutResolvConf(t *testing.T) {
 	t.Parallel()
 	pod := podtest.NewPod(t, podtest.CalicoDual)
 	path := filepath.Join(t.TempDir(), "resolv.conf")
-	if _, err := readPod(t.Context(), t, pod.Pod, discover.Options{ResolvConf: path}); !errors.Is(err, os.ErrNotExist) {
+	if _, err := readPod(t.Context(), t, pod.NS, discover.Options{ResolvConf: path}); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("got %v", err)
 	}
 	if err := os.WriteFile(path, []byte("nameserver 10.96.0.10\nbogus\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	got, err := readPod(t.Context(), t, pod.Pod, discover.Options{ResolvConf: path})
+	got, err := readPod(t.Context(), t, pod.NS, discover.Options{ResolvConf: path})
 	if err != nil {
 		t.Fatal(err)
 	}

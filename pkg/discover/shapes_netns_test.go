@@ -59,7 +59,7 @@ func plug(t *testing.T, lines ...string) (pod, node *podtest.NS) {
 func TestDefaultInterfaceOfTwoFamilies(t *testing.T) {
 	t.Parallel()
 	pod := podtest.NewPod(t, podtest.AWSIPv6)
-	in := mustRead(t, pod.Pod)[0]
+	in := mustRead(t, pod.NS)[0]
 	if ip, _ := in.IPv6(); in.Name != "eth0" || ip != pod.IPv6 || in.Gateway6 == nil {
 		t.Errorf("got %s with %s", in.Name, ip)
 	}
@@ -67,7 +67,7 @@ func TestDefaultInterfaceOfTwoFamilies(t *testing.T) {
 	if d := cmp.Diff(want, omitted(in)); d != "" {
 		t.Errorf("omitted (-want +got):\n%s", d)
 	}
-	both := mustRead(t, pod.Pod, "eth0", "v4if0")
+	both := mustRead(t, pod.NS, "eth0", "v4if0")
 	if both[0].HasDefaultRoute(true) || !both[0].HasDefaultRoute(false) || !both[1].HasDefaultRoute(true) || both[1].HasDefaultRoute(false) {
 		t.Errorf("default routes: %+v", both)
 	}
@@ -75,9 +75,9 @@ func TestDefaultInterfaceOfTwoFamilies(t *testing.T) {
 		t.Errorf("omitted with both: %q", o)
 	}
 	// Whatever the interfaces are called.
-	pod.Pod.IP(t, "link set eth0 down", "link set eth0 name ens5", "link set ens5 up", "addr add 2001:db8:a:1::5/128 dev ens5 nodad",
+	pod.IP(t, "link set eth0 down", "link set eth0 name ens5", "link set ens5 up", "addr add 2001:db8:a:1::5/128 dev ens5 nodad",
 		"route add fe80::1/128 dev ens5", "route add default via fe80::1 dev ens5")
-	if in := mustRead(t, pod.Pod)[0]; in.Name != "ens5" {
+	if in := mustRead(t, pod.NS)[0]; in.Name != "ens5" {
 		t.Errorf("got %s, want ens5", in.Name)
 	}
 }
@@ -285,15 +285,15 @@ func TestIPv6SwitchedOff(t *testing.T) {
 	t.Parallel()
 	pod := podtest.NewPod(t, podtest.KindnetDual)
 	for _, of := range []string{"all", "default", "eth0"} {
-		if err := pod.Pod.Sysctl("net/ipv6/conf/"+of+"/disable_ipv6", "1"); err != nil {
+		if err := pod.Sysctl("net/ipv6/conf/"+of+"/disable_ipv6", "1"); err != nil {
 			t.Fatal(err)
 		}
 	}
-	in := mustRead(t, pod.Pod)[0]
+	in := mustRead(t, pod.NS)[0]
 	if _, ok := in.IPv6(); ok || in.Gateway6 != nil {
 		t.Errorf("got IPv6: %+v", in)
 	}
-	if d := cmp.Diff(routesByIP(t, pod.Pod), routesOf(in)); d != "" {
+	if d := cmp.Diff(routesByIP(t, pod.NS), routesOf(in)); d != "" {
 		t.Errorf("routes (-ip +ours):\n%s", d)
 	}
 }

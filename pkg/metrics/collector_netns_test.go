@@ -16,7 +16,7 @@ func TestSessionsInOneRegistry(t *testing.T) {
 	registry := prometheus.NewPedanticRegistry()
 	for _, name := range []string{"a", "b"} {
 		pod := podtest.NewPod(t, podtest.Flannel)
-		session, err := prestart.Hook{Netns: pod.Pod.Path(), StateDir: t.TempDir(), SkipCheck: name == "b"}.Run(t.Context())
+		session, err := prestart.Hook{Netns: pod.Path(), StateDir: t.TempDir(), SkipCheck: name == "b"}.Run(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}

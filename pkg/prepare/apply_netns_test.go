@@ -79,24 +79,24 @@ func TestApplyAndRestore(t *testing.T) {
 			t.Parallel()
 			pod := podtest.NewPod(t, shape)
 			dir := t.TempDir()
-			before := podtest.TakeSnapshot(t, pod.Pod)
+			before := podtest.TakeSnapshot(t, pod.NS)
 			var plan prepare.Plan
-			inPod(t, pod.Pod, func() (err error) {
+			inPod(t, pod.NS, func() (err error) {
 				plan, err = apply(t.Context(), dir, pod.Interface, prepare.Options{})
 				return err
 			})
-			once := podtest.TakeSnapshot(t, pod.Pod)
+			once := podtest.TakeSnapshot(t, pod.NS)
 			if once == before {
 				t.Fatal("apply changed nothing")
 			}
-			inPod(t, pod.Pod, func() error {
+			inPod(t, pod.NS, func() error {
 				_, err := apply(t.Context(), dir, pod.Interface, prepare.Options{})
 				return err
 			})
-			if d := podtest.Diff(once, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+			if d := podtest.Diff(once, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 				t.Errorf("a second apply changed:\n%s", d)
 			}
-			links := pod.Pod.Run(t, "ip", "-d", "link")
+			links := pod.Run(t, "ip", "-d", "link")
 			for _, want := range []string{
 				plan.Bridge.Uplink, "tap-eth0", "master br-eth0", "learning off",
 			} {
@@ -105,8 +105,8 @@ func TestApplyAndRestore(t *testing.T) {
 				}
 			}
 			for range 2 {
-				inPod(t, pod.Pod, func() error { return restore(t.Context(), dir) })
-				if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+				inPod(t, pod.NS, func() error { return restore(t.Context(), dir) })
+				if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 					t.Errorf("after restore:\n%s", d)
 				}
 			}
@@ -123,8 +123,8 @@ func TestApplyRepairs(t *testing.T) {
 		_, err := apply(t.Context(), dir, "eth0", prepare.Options{})
 		return err
 	}
-	inPod(t, pod.Pod, again)
-	want := podtest.TakeSnapshot(t, pod.Pod)
+	inPod(t, pod.NS, again)
+	want := podtest.TakeSnapshot(t, pod.NS)
 	for _, meddle := range [][]string{
 		{"nft", "delete", "table", "bridge", "virt-launcher-net-eth0"},
 		{"nft", "flush", "chain", "bridge", "virt-launcher-net-eth0", "from_guest"},
@@ -136,9 +136,9 @@ func TestApplyRepairs(t *testing.T) {
 		{"ip", "link", "set", "up-eth0", "mtu", "1300"},
 		{"sysctl", "-qw", "net.bridge.bridge-nf-call-iptables=1"},
 	} {
-		pod.Pod.Run(t, meddle[0], meddle[1:]...)
-		inPod(t, pod.Pod, again)
-		if d := podtest.Diff(want, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+		pod.Run(t, meddle[0], meddle[1:]...)
+		inPod(t, pod.NS, again)
+		if d := podtest.Diff(want, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 			t.Errorf("after %s and apply:\n%s", strings.Join(meddle, " "), d)
 		}
 	}
@@ -148,7 +148,7 @@ func TestApplyRepairs(t *testing.T) {
 func TestOddPod(t *testing.T) {
 	t.Parallel()
 	pod := podtest.NewPod(t, podtest.CalicoDual)
-	pod.Pod.IP(t,
+	pod.IP(t,
 		"link add eth1 type veth peer name peer1 netns "+pod.Node.Path(), "link set eth1 up", "addr add 10.7.0.7/24 dev eth1",
 		"addr add 10.9.0.7/24 brd + dev eth0",
 		"addr add 10.9.0.8/24 dev eth0 label eth0:8",
@@ -172,15 +172,15 @@ func TestOddPod(t *testing.T) {
 		"rule add from 10.9.0.7 table 100 priority 1000",
 		"neigh add 10.9.0.1 lladdr 02:00:00:00:00:01 dev eth0 nud permanent",
 		"neigh add fd00:9::1 lladdr 02:00:00:00:00:01 dev eth0 nud permanent")
-	pod.Pod.Run(t, "tc", "qdisc", "add", "dev", "eth0", "root", "tbf", "rate", "100mbit", "burst", "64kb", "latency", "50ms")
-	before := podtest.TakeSnapshot(t, pod.Pod)
+	pod.Run(t, "tc", "qdisc", "add", "dev", "eth0", "root", "tbf", "rate", "100mbit", "burst", "64kb", "latency", "50ms")
+	before := podtest.TakeSnapshot(t, pod.NS)
 	dir := t.TempDir()
-	inPod(t, pod.Pod, func() error {
+	inPod(t, pod.NS, func() error {
 		_, err := apply(t.Context(), dir, "eth0", prepare.Options{})
 		return err
 	})
-	inPod(t, pod.Pod, func() error { return restore(t.Context(), dir) })
-	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+	inPod(t, pod.NS, func() error { return restore(t.Context(), dir) })
+	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 		t.Errorf("after restore:\n%s", d)
 	}
 }
@@ -189,8 +189,8 @@ func TestOddPod(t *testing.T) {
 // a pod as before.
 func refused(t *testing.T, pod *podtest.Pod, dir string, o prepare.Options, words ...string) {
 	t.Helper()
-	before := podtest.TakeSnapshot(t, pod.Pod)
-	inPod(t, pod.Pod, func() error {
+	before := podtest.TakeSnapshot(t, pod.NS)
+	inPod(t, pod.NS, func() error {
 		_, err := apply(t.Context(), dir, pod.Interface, o)
 		if err == nil {
 			t.Error("no error")
@@ -203,7 +203,7 @@ func refused(t *testing.T, pod *podtest.Pod, dir string, o prepare.Options, word
 		}
 		return nil
 	})
-	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 		t.Errorf("a refused apply changed:\n%s", d)
 	}
 }
@@ -212,32 +212,32 @@ func TestApplyRefuses(t *testing.T) {
 	t.Run("tap name taken", func(t *testing.T) {
 		t.Parallel()
 		pod := podtest.NewPod(t, podtest.CalicoDual)
-		pod.Pod.IP(t, "tuntap add dev tap-eth0 mode tap")
+		pod.IP(t, "tuntap add dev tap-eth0 mode tap")
 		refused(t, pod, t.TempDir(), prepare.Options{}, "tap-eth0", "is taken", "another tap name")
 	})
 	t.Run("tap name taken as another name", func(t *testing.T) {
 		t.Parallel()
 		pod := podtest.NewPod(t, podtest.CalicoDual)
-		pod.Pod.IP(t, "link property add dev lo altname tap-eth0")
+		pod.IP(t, "link property add dev lo altname tap-eth0")
 		refused(t, pod, t.TempDir(), prepare.Options{}, "tap-eth0", "another name of lo", "altname tap-eth0", "another tap name")
 	})
 	t.Run("a macvlan on it", func(t *testing.T) {
 		t.Parallel()
 		pod := podtest.NewPod(t, podtest.CalicoDual)
-		pod.Pod.IP(t, "link add mv0 link eth0 type macvlan mode bridge")
+		pod.IP(t, "link add mv0 link eth0 type macvlan mode bridge")
 		refused(t, pod, t.TempDir(), prepare.Options{}, "plan eth0", "the macvlan mv0 on it gets its frames")
 	})
 	t.Run("a route by a nexthop object", func(t *testing.T) {
 		t.Parallel()
 		pod := podtest.NewPod(t, podtest.Flannel)
-		pod.Pod.IP(t, "nexthop add id 7 via "+pod.Gateway.String()+" dev eth0", "route add 10.92.0.0/16 nhid 7")
+		pod.IP(t, "nexthop add id 7 via "+pod.Gateway.String()+" dev eth0", "route add 10.92.0.0/16 nhid 7")
 		refused(t, pod, t.TempDir(), prepare.Options{}, "plan eth0", "10.92.0.0/16 is by nexthop object 7", "ip route replace 10.92.0.0/16 via … dev eth0")
 	})
 	t.Run("the kernel refuses the port midway", func(t *testing.T) {
 		t.Parallel()
 		pod := podtest.NewPod(t, podtest.CalicoDual)
 		// What is in another namespace is in nobody's list of links here.
-		pod.Pod.IP(t, "link add mv0 link eth0 netns "+pod.Node.Path()+" type macvlan mode bridge")
+		pod.IP(t, "link add mv0 link eth0 netns "+pod.Node.Path()+" type macvlan mode bridge")
 		dir := t.TempDir()
 		refused(t, pod, dir, prepare.Options{}, "ip link set up-eth0 master br-eth0", "resource busy", "another network namespace")
 		if left, _ := filepath.Glob(filepath.Join(dir, "*.json")); len(left) > 0 {
@@ -248,7 +248,7 @@ func TestApplyRefuses(t *testing.T) {
 		t.Parallel()
 		pod := podtest.NewPod(t, podtest.CalicoDual)
 		dir := t.TempDir()
-		inPod(t, pod.Pod, func() error {
+		inPod(t, pod.NS, func() error {
 			_, err := apply(t.Context(), dir, pod.Interface, prepare.Options{})
 			return err
 		})
@@ -258,7 +258,7 @@ func TestApplyRefuses(t *testing.T) {
 	t.Run("prepared, but the record is lost", func(t *testing.T) {
 		t.Parallel()
 		pod := podtest.NewPod(t, podtest.CalicoDual)
-		inPod(t, pod.Pod, func() error {
+		inPod(t, pod.NS, func() error {
 			_, err := apply(t.Context(), t.TempDir(), pod.Interface, prepare.Options{})
 			return err
 		})
@@ -275,15 +275,15 @@ func TestRecordOfAnotherNamespace(t *testing.T) {
 	var before []string
 	for i := range 2 {
 		pod := podtest.NewPod(t, podtest.CalicoDual)
-		pods, before = append(pods, pod), append(before, podtest.TakeSnapshot(t, pod.Pod))
-		inPod(t, pod.Pod, func() error {
+		pods, before = append(pods, pod), append(before, podtest.TakeSnapshot(t, pod.NS))
+		inPod(t, pod.NS, func() error {
 			_, err := apply(t.Context(), dir, pod.Interface, prepare.Options{Queues: 1 + i})
 			return err
 		})
 	}
 	for i, pod := range pods {
-		inPod(t, pod.Pod, func() error { return restore(t.Context(), dir) })
-		if d := podtest.Diff(before[i], podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+		inPod(t, pod.NS, func() error { return restore(t.Context(), dir) })
+		if d := podtest.Diff(before[i], podtest.TakeSnapshot(t, pod.NS)); d != "" {
 			t.Errorf("after restore of %d:\n%s", i, d)
 		}
 	}
@@ -300,7 +300,7 @@ func TestRecordOfNamespaceThatIsGone(t *testing.T) {
 	path := filepath.Join(dir, "eth0.json")
 	pod := podtest.NewPod(t, podtest.CalicoDual)
 	for i := range 3 {
-		inPod(t, pod.Pod, func() error {
+		inPod(t, pod.NS, func() error {
 			_, err := apply(t.Context(), dir, pod.Interface, prepare.Options{})
 			return err
 		})
@@ -308,12 +308,12 @@ func TestRecordOfNamespaceThatIsGone(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		inPod(t, pod.Pod, func() error { return restore(t.Context(), dir) })
+		inPod(t, pod.NS, func() error { return restore(t.Context(), dir) })
 		older := regexp.MustCompile(`"bootID": "[^"]+"`).ReplaceAll(record, fmt.Appendf(nil, `"bootID": "boot %d"`, i))
 		if err := os.WriteFile(path, older, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		inPod(t, pod.Pod, func() error { return restore(t.Context(), dir) })
+		inPod(t, pod.NS, func() error { return restore(t.Context(), dir) })
 		if b, err := os.ReadFile(path); err != nil || !bytes.Equal(b, older) {
 			t.Errorf("restore touched another's record: %v", err)
 		}
@@ -348,7 +348,7 @@ func TestUselessRecord(t *testing.T) {
 		t.Run(content, func(t *testing.T) {
 			t.Parallel()
 			pod := podtest.NewPod(t, podtest.CalicoDual)
-			before := podtest.TakeSnapshot(t, pod.Pod)
+			before := podtest.TakeSnapshot(t, pod.NS)
 			dir := t.TempDir()
 			path := filepath.Join(dir, "eth0.json")
 			write := func() {
@@ -358,7 +358,7 @@ func TestUselessRecord(t *testing.T) {
 				}
 			}
 			write()
-			inPod(t, pod.Pod, func() error {
+			inPod(t, pod.NS, func() error {
 				_, err := apply(t.Context(), dir, pod.Interface, prepare.Options{})
 				return err
 			})
@@ -371,14 +371,14 @@ func TestUselessRecord(t *testing.T) {
 			}
 			write()
 			refused(t, pod, dir, prepare.Options{}, path, "make the pod anew")
-			inPod(t, pod.Pod, func() error {
+			inPod(t, pod.NS, func() error {
 				if err := restore(t.Context(), dir); err == nil || !strings.Contains(err.Error(), "make the pod anew") {
 					t.Errorf("restore: %v", err)
 				}
 				return os.WriteFile(path, record, 0o600)
 			})
-			inPod(t, pod.Pod, func() error { return restore(t.Context(), dir) })
-			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+			inPod(t, pod.NS, func() error { return restore(t.Context(), dir) })
+			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 				t.Errorf("after restore:\n%s", d)
 			}
 		})
@@ -451,7 +451,7 @@ func TestSilentStore(t *testing.T) {
 		t.Fatal(err)
 	}
 	pod := podtest.NewPod(t, podtest.Calico)
-	inPod(t, pod.Pod, func() error {
+	inPod(t, pod.NS, func() error {
 		store, err := prepare.OpenStore(t.Context(), dir)
 		if err != nil {
 			return err

@@ -11,13 +11,13 @@ import (
 // with the reading alone.
 func BenchmarkApply(b *testing.B) {
 	pod := podtest.NewPod(b, podtest.Flannel)
-	if err := podtest.WaitSettled(b.Context(), pod.Pod); err != nil {
+	if err := podtest.WaitSettled(b.Context(), pod.NS); err != nil {
 		b.Fatal(err)
 	}
 	// A benchmark runs on a goroutine, so on a thread, of its own.
 	run := func(name string, fn func(*testing.B, Plan) error) {
 		b.Run(name, func(b *testing.B) {
-			if err := pod.Pod.Do(func() error {
+			if err := pod.Do(func() error {
 				plan, err := planOf(pod.Interface)
 				if err != nil {
 					return err

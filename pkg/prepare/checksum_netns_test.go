@@ -60,17 +60,17 @@ func newAttack(t *testing.T) *attack {
 	if a.victimMAC, err = linkAddress(a.victim, "ext"); err != nil {
 		t.Fatal(err)
 	}
-	if err := a.Pod.Pod.Do(func() (err error) {
+	if err := a.Pod.Do(func() (err error) {
 		a.plan, err = apply(t.Context(), a.dir, a.Interface, prepare.Options{})
 		return err
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if a.seat, err = podtest.OpenTap(a.Pod.Pod, a.plan.Tap.Name, 1); err != nil {
+	if a.seat, err = podtest.OpenTap(a.Pod.NS, a.plan.Tap.Name, 1); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = a.seat.Close() })
-	if err := a.Pod.Pod.Do(func() error { return a.plan.WaitForwarding(t.Context()) }); err != nil {
+	if err := a.Pod.Do(func() error { return a.plan.WaitForwarding(t.Context()) }); err != nil {
 		t.Fatal(err)
 	}
 	if err := podtest.WaitSettled(t.Context(), a.victim); err != nil {
@@ -157,9 +157,9 @@ func arpRequest(mac net.HardwareAddr, from, to netip.Addr) []byte {
 func (a *attack) setFilter(t *testing.T, on bool) {
 	t.Helper()
 	if !on {
-		a.Pod.Pod.Run(t, "tc", "qdisc", "del", "dev", "tap-eth0", "clsact")
+		a.Pod.Run(t, "tc", "qdisc", "del", "dev", "tap-eth0", "clsact")
 	}
-	inPod(t, a.Pod.Pod, func() error {
+	inPod(t, a.Pod.NS, func() error {
 		if on {
 			if _, err := apply(t.Context(), a.dir, a.Interface, prepare.Options{}); err != nil {
 				return err
@@ -228,7 +228,7 @@ func gets(t *testing.T, conn *net.UDPConn) string {
 // themselves, and that they are deceived without the filter.
 func TestChecksumRequests(t *testing.T) {
 	a := newAttack(t)
-	own, own6, victim, victim6 := a.IP.Addr(), a.IPv6.Addr(), netip.MustParseAddr(victimIP), netip.MustParseAddr(victimIPv6)
+	own, own6, victim, victim6 := a.IPv4.Addr(), a.IPv6.Addr(), netip.MustParseAddr(victimIP), netip.MustParseAddr(victimIPv6)
 	linkLocal := prepare.LinkLocal(mac.Of(a.MAC))
 	padding := make([]byte, 32)
 	ask := func(frame []byte, at int, want uint16, free int) error {
@@ -316,7 +316,7 @@ func TestTunnelRequests(t *testing.T) {
 		t.Fatal(err)
 	}
 	const options, segment, ordinary = 40, 28, 9999
-	own, victim := a.IP.Addr(), netip.MustParseAddr(victimIP)
+	own, victim := a.IPv4.Addr(), netip.MustParseAddr(victimIP)
 	const transport = 14 + 20 + options
 	frame := func(inner []byte) []byte {
 		outer := podtest.UDPFrame(a.MAC, a.victimMAC, netip.AddrPortFrom(own, 0x4500), netip.AddrPortFrom(victim, ordinary), inner)
@@ -376,16 +376,16 @@ func TestTunnelRequests(t *testing.T) {
 func TestChecksumFilter(t *testing.T) {
 	pod := podtest.NewPod(t, podtest.CalicoDual)
 	var plan prepare.Plan
-	inPod(t, pod.Pod, func() (err error) {
+	inPod(t, pod.NS, func() (err error) {
 		plan, err = apply(t.Context(), t.TempDir(), pod.Interface, prepare.Options{})
 		return err
 	})
-	seat, err := podtest.OpenTap(pod.Pod, plan.Tap.Name, 1)
+	seat, err := podtest.OpenTap(pod.NS, plan.Tap.Name, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer seat.Close()
-	own, own6, outside, outside6 := pod.IP.Addr(), pod.IPv6.Addr(), podtest.OutsideIP, podtest.OutsideIPv6
+	own, own6, outside, outside6 := pod.IPv4.Addr(), pod.IPv6.Addr(), podtest.OutsideIP, podtest.OutsideIPv6
 	gateway := net.HardwareAddr{0xee, 0xee, 0xee, 0xee, 0xee, 0xee}
 	payload := make([]byte, 3000)
 	udp := podtest.UDPFrame(pod.MAC, gateway, netip.AddrPortFrom(own, 9), netip.AddrPortFrom(outside, 9), payload[:100])
@@ -471,12 +471,12 @@ func TestChecksumFilter(t *testing.T) {
 		if c.name == "headers beyond the frame" {
 			c.frame[14+40+1] = 200
 		}
-		before := dropped(t, pod.Pod)
+		before := dropped(t, pod.NS)
 		if err := seat.Ask(c.request, c.frame); err != nil {
 			t.Errorf("%s: %v", c.name, err)
 			continue
 		}
-		if passes := dropped(t, pod.Pod) == before; passes != c.passes {
+		if passes := dropped(t, pod.NS) == before; passes != c.passes {
 			t.Errorf("%s passes: %v, want %v", c.name, passes, c.passes)
 		}
 	}

@@ -34,9 +34,9 @@ func TestForgedRecord(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			pod := podtest.NewPod(t, podtest.CalicoDual)
-			before := podtest.TakeSnapshot(t, pod.Pod)
+			before := podtest.TakeSnapshot(t, pod.NS)
 			dir := t.TempDir()
-			inPod(t, pod.Pod, func() error {
+			inPod(t, pod.NS, func() error {
 				_, err := apply(t.Context(), dir, pod.Interface, prepare.Options{})
 				return err
 			})
@@ -58,14 +58,14 @@ func TestForgedRecord(t *testing.T) {
 				t.Fatal(err)
 			}
 			refused(t, pod, dir, prepare.Options{}, c.want, "somebody has changed it")
-			inPod(t, pod.Pod, func() error {
+			inPod(t, pod.NS, func() error {
 				if err := restore(t.Context(), dir); err == nil || !strings.Contains(err.Error(), c.want) {
 					t.Errorf("restore: %v", err)
 				}
 				return os.WriteFile(path, genuine, 0o600)
 			})
-			inPod(t, pod.Pod, func() error { return restore(t.Context(), dir) })
-			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+			inPod(t, pod.NS, func() error { return restore(t.Context(), dir) })
+			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 				t.Errorf("after restore by the genuine one:\n%s", d)
 			}
 		})
@@ -79,9 +79,9 @@ func TestRecordOfNothing(t *testing.T) {
 		t.Run(old[1:6], func(t *testing.T) {
 			t.Parallel()
 			pod := podtest.NewPod(t, podtest.CalicoDual)
-			before := podtest.TakeSnapshot(t, pod.Pod)
+			before := podtest.TakeSnapshot(t, pod.NS)
 			dir := t.TempDir()
-			inPod(t, pod.Pod, func() error {
+			inPod(t, pod.NS, func() error {
 				p, err := apply(t.Context(), dir, pod.Interface, prepare.Options{})
 				if err != nil {
 					return err
@@ -100,19 +100,19 @@ func TestRecordOfNothing(t *testing.T) {
 				}
 				return os.WriteFile(filepath.Join(dir, "eth0.json"), []byte(replace.Replace(string(record))), 0o600)
 			})
-			inPod(t, pod.Pod, func() error { return restore(t.Context(), dir) })
-			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+			inPod(t, pod.NS, func() error { return restore(t.Context(), dir) })
+			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 				t.Errorf("after restore:\n%s", d)
 			}
-			inPod(t, pod.Pod, func() error {
+			inPod(t, pod.NS, func() error {
 				p, err := apply(t.Context(), dir, pod.Interface, prepare.Options{})
-				if err == nil && p.Addresses()[0] != pod.IP {
-					t.Errorf("the VM has %s, the pod %s", p.Addresses(), pod.IP)
+				if err == nil && p.Addresses()[0] != pod.IPv4 {
+					t.Errorf("the VM has %s, the pod %s", p.Addresses(), pod.IPv4)
 				}
 				return err
 			})
-			inPod(t, pod.Pod, func() error { return restore(t.Context(), dir) })
-			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+			inPod(t, pod.NS, func() error { return restore(t.Context(), dir) })
+			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 				t.Errorf("after prepare and restore:\n%s", d)
 			}
 		})

@@ -27,14 +27,14 @@ func newGuarded(b *testing.B) []*guarded {
 	var pods []*guarded
 	for _, g := range []*guarded{{name: "guard"}, {name: "noguard"}, {name: "nofilter"}} {
 		g.Pod = podtest.NewPod(b, podtest.Flannel)
-		if err := g.Pod.Pod.Do(func() (err error) {
+		if err := g.Pod.Do(func() (err error) {
 			g.plan, err = apply(b.Context(), b.TempDir(), g.Interface, prepare.Options{NoGuard: g.name == "noguard"})
 			return err
 		}); err != nil {
 			b.Fatal(err)
 		}
 		if g.name == "nofilter" {
-			if out, err := g.Pod.Pod.Output(b.Context(), "tc", "qdisc", "del", "dev", g.plan.Tap.Name, "clsact"); err != nil {
+			if out, err := g.Pod.Output(b.Context(), "tc", "qdisc", "del", "dev", g.plan.Tap.Name, "clsact"); err != nil {
 				b.Fatal(err, out)
 			}
 		}
@@ -47,14 +47,14 @@ func newGuarded(b *testing.B) []*guarded {
 func (g *guarded) sit(b *testing.B) {
 	b.Helper()
 	var err error
-	if g.seat, err = podtest.OpenTap(g.Pod.Pod, g.plan.Tap.Name, 1); err != nil {
+	if g.seat, err = podtest.OpenTap(g.Pod.NS, g.plan.Tap.Name, 1); err != nil {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { _ = g.seat.Close() })
-	if err := g.Pod.Pod.Do(func() error { return g.plan.WaitForwarding(b.Context()) }); err != nil {
+	if err := g.Pod.Do(func() error { return g.plan.WaitForwarding(b.Context()) }); err != nil {
 		b.Fatal(err)
 	}
-	if out, err := g.Node.Output(b.Context(), "ip", "neigh", "replace", g.IP.Addr().String(), "lladdr", g.MAC.String(), "dev", "cni0"); err != nil {
+	if out, err := g.Node.Output(b.Context(), "ip", "neigh", "replace", g.IPv4.Addr().String(), "lladdr", g.MAC.String(), "dev", "cni0"); err != nil {
 		b.Fatal(err, out)
 	}
 }
@@ -75,7 +75,7 @@ func BenchmarkGuardPackets(b *testing.B) {
 				g.sit(b)
 				payload := make([]byte, size-podtest.EthernetLen-podtest.IPv4Len-podtest.UDPLen)
 				frames[g.name] = podtest.UDPFrame(g.MAC, net.HardwareAddr{2, 0, 0, 0, 0, 1}, // nobody's
-					netip.AddrPortFrom(g.IP.Addr(), 9), netip.AddrPortFrom(g.Gateway, 9), payload)
+					netip.AddrPortFrom(g.IPv4.Addr(), 9), netip.AddrPortFrom(g.Gateway, 9), payload)
 			}
 			const burst = 64
 			alternate(b, pods, burst, "packets/s", func(g *guarded) error {
@@ -100,7 +100,7 @@ func BenchmarkGuardRoundTrip(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		echo[g.name] = podtest.EchoFrame(g.MAC, gateway, g.IP.Addr(), g.Gateway)
+		echo[g.name] = podtest.EchoFrame(g.MAC, gateway, g.IPv4.Addr(), g.Gateway)
 	}
 	buf := make([]byte, 1<<16)
 	alternate(b, pods, 1, "", func(g *guarded) error {
@@ -123,8 +123,8 @@ func BenchmarkGuardTCP(b *testing.B) {
 	pods := newGuarded(b)
 	guests := map[string]*podtest.Guest{}
 	for _, g := range pods {
-		guest := podtest.NewGuest(b, g.Pod.Pod, g.plan.Tap.Name, g.MAC)
-		guest.IP(b, "addr add "+g.IP.String()+" dev eth0", "route add default via "+g.Gateway.String())
+		guest := podtest.NewGuest(b, g.Pod.NS, g.plan.Tap.Name, g.MAC)
+		guest.IP(b, "addr add "+g.IPv4.String()+" dev eth0", "route add default via "+g.Gateway.String())
 		guests[g.name] = guest
 	}
 	const size = 2 << 20

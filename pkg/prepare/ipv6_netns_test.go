@@ -20,10 +20,10 @@ func TestIPv6(t *testing.T) {
 				pod.Node.IP(t, "link set "+pod.NodeLink+" addrgenmode none", "addr add fe80::1/64 dev "+pod.NodeLink+" nodad")
 				pod.Node.Run(t, "ip", "-6", "addr", "del", linkLocalOf(t, pod), "dev", pod.NodeLink)
 			}
-			before := podtest.TakeSnapshot(t, pod.Pod)
+			before := podtest.TakeSnapshot(t, pod.NS)
 			dir := t.TempDir()
 			var plan prepare.Plan
-			inPod(t, pod.Pod, func() (err error) {
+			inPod(t, pod.NS, func() (err error) {
 				read, err := discover.ReadPod(t.Context(), discover.Options{})
 				if err != nil {
 					return err
@@ -45,9 +45,9 @@ func TestIPv6(t *testing.T) {
 			if natural := pod.IPv6Gateway.IsLinkLocalUnicast(); natural == router.Answered || len(router.MAC) != 6 {
 				t.Errorf("the router is %+v, the gateway %s", router, pod.IPv6Gateway)
 			}
-			guest := podtest.NewGuest(t, pod.Pod, plan.Tap.Name, pod.MAC)
+			guest := podtest.NewGuest(t, pod.NS, plan.Tap.Name, pod.MAC)
 			guest.IP(t, "addr add "+plan.IPv6.Address.Addr().String()+"/128 dev eth0", "route add default via "+router.LinkLocal.String()+" dev eth0")
-			inPod(t, pod.Pod, func() error { return plan.WaitForwarding(t.Context()) })
+			inPod(t, pod.NS, func() error { return plan.WaitForwarding(t.Context()) })
 			// The node checks its link-local address anew: the link was down.
 			for _, ns := range []*podtest.NS{pod.Node, guest.NS} {
 				if err := podtest.WaitSettled(t.Context(), ns); err != nil {
@@ -63,8 +63,8 @@ func TestIPv6(t *testing.T) {
 			if out := guest.Run(t, "ip", "-6", "addr", "show", "dev", "eth0"); strings.Contains(out, "dadfailed") {
 				t.Errorf("somebody else has the address:\n%s", out)
 			}
-			inPod(t, pod.Pod, func() error { return restore(t.Context(), dir) })
-			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+			inPod(t, pod.NS, func() error { return restore(t.Context(), dir) })
+			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 				t.Errorf("after restore:\n%s", d)
 			}
 		})

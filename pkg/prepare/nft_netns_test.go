@@ -50,10 +50,10 @@ func TestTablesAreVerifiedRuleByRule(t *testing.T) {
 		dir := t.TempDir()
 		prepared := func() {
 			t.Helper()
-			in(t, pod.Pod, func() error { return prepareAll(t.Context(), dir, "eth0") })
+			in(t, pod.NS, func() error { return prepareAll(t.Context(), dir, "eth0") })
 		}
 		check := func() (err error) {
-			in(t, pod.Pod, func() error {
+			in(t, pod.NS, func() error {
 				plans, e := ReadPlans(discard, dir)
 				if e == nil {
 					err = plans[0].CheckTables()
@@ -65,7 +65,7 @@ func TestTablesAreVerifiedRuleByRule(t *testing.T) {
 		prepared()
 		list := func() (text string) { // in this order; the kernel's is that in which they were made
 			for _, table := range tables {
-				text += plain(pod.Pod.Run(t, "nft", append([]string{"list", "table"}, strings.Fields(table)...)...))
+				text += plain(pod.Run(t, "nft", append([]string{"list", "table"}, strings.Fields(table)...)...))
 			}
 			return text
 		}
@@ -76,7 +76,7 @@ func TestTablesAreVerifiedRuleByRule(t *testing.T) {
 		damage := func(lines ...string) {
 			t.Helper()
 			for _, line := range lines {
-				pod.Pod.Run(t, "nft", line)
+				pod.Run(t, "nft", line)
 			}
 			err := check()
 			if _, is := errors.AsType[*TableError](err); !is {
@@ -100,26 +100,26 @@ func TestTablesAreVerifiedRuleByRule(t *testing.T) {
 			damage("add chain " + table + " another { type filter " + hook + "; policy accept; }")
 			damage("add chain " + table + " plain")
 			damage("flush table " + table)
-			_, chains := handles(t, pod.Pod, table)
+			_, chains := handles(t, pod.NS, table)
 			for _, chain := range chains {
 				damage("flush chain " + table + " " + chain)
 				damage("insert rule " + table + " " + chain + " accept")
 				damage("add rule " + table + " " + chain + " counter")
-				if out := pod.Pod.Run(t, "nft", "list", "chain", family, strings.Fields(table)[1], chain); strings.Contains(out, "policy accept") {
+				if out := pod.Run(t, "nft", "list", "chain", family, strings.Fields(table)[1], chain); strings.Contains(out, "policy accept") {
 					damage("chain " + table + " " + chain + " { policy drop; }")
 					damage("delete chain " + table + " " + chain)
 				}
 			}
-			rules, _ := handles(t, pod.Pod, table)
+			rules, _ := handles(t, pod.NS, table)
 			for i := range rules {
-				now, _ := handles(t, pod.Pod, table) // new ones since the last repair
+				now, _ := handles(t, pod.NS, table) // new ones since the last repair
 				damage("delete rule " + table + " " + now[i])
-				now, _ = handles(t, pod.Pod, table)
+				now, _ = handles(t, pod.NS, table)
 				damage(fmt.Sprintf("replace rule %s %s counter accept", table, now[i]))
 			}
 		}
-		in(t, pod.Pod, func() error { return restoreOnly(context.Background(), dir) })
-		if left := pod.Pod.Run(t, "nft", "list", "ruleset"); strings.Contains(left, "virt-launcher-net") {
+		in(t, pod.NS, func() error { return restoreOnly(context.Background(), dir) })
+		if left := pod.Run(t, "nft", "list", "ruleset"); strings.Contains(left, "virt-launcher-net") {
 			t.Errorf("after restore there is\n%s", left)
 		}
 	})

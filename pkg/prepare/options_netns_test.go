@@ -19,7 +19,7 @@ func TestCheckName(t *testing.T) {
 		names = append(names, string([]byte{'n', byte(c), 'n'}))
 	}
 	pod := podtest.NewBarePod(t)
-	err := pod.Pod.Do(func() error {
+	err := pod.Do(func() error {
 		for _, name := range names {
 			taken, err := takes(name)
 			if err != nil {

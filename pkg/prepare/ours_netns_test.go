@@ -50,10 +50,10 @@ func TestRestoreLeavesOthersLinksAlone(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			pod := podtest.NewPod(t, podtest.Bridge)
-			before := snapshotOf(t, pod.Pod)
+			before := snapshotOf(t, pod.NS)
 			dir := t.TempDir()
 			index := ""
-			in(t, pod.Pod, func() error {
+			in(t, pod.NS, func() error {
 				s, err := readState()
 				index = strconv.Itoa(s.index("eth0"))
 				if err != nil {
@@ -62,13 +62,13 @@ func TestRestoreLeavesOthersLinksAlone(t *testing.T) {
 				return prepareAll(t.Context(), dir, "eth0")
 			})
 			for _, line := range c.lines {
-				pod.Pod.IP(t, strings.ReplaceAll(line, "INDEX", index))
+				pod.IP(t, strings.ReplaceAll(line, "INDEX", index))
 			}
-			mine := func() string { return pod.Pod.Run(t, "ip", "-o", "-d", "link", "show", c.stays) }
+			mine := func() string { return pod.Run(t, "ip", "-o", "-d", "link", "show", c.stays) }
 			link := mine()
 			restored := func() (log string, err error) {
 				var b bytes.Buffer
-				in(t, pod.Pod, func() error {
+				in(t, pod.NS, func() error {
 					store, e := OpenStore(t.Context(), dir)
 					if e != nil {
 						return e
@@ -87,7 +87,7 @@ func TestRestoreLeavesOthersLinksAlone(t *testing.T) {
 				if now := mine(); now != link {
 					t.Errorf("%s was\n%sand is\n%s", c.stays, link, now)
 				}
-				pod.Pod.IP(t, "link del "+c.stays)
+				pod.IP(t, "link del "+c.stays)
 				log, err = restored()
 			} else if now := mine(); now != link {
 				t.Errorf("%s was\n%sand is\n%s", c.stays, link, now)
@@ -96,12 +96,12 @@ func TestRestoreLeavesOthersLinksAlone(t *testing.T) {
 				t.Errorf("restore: %v, want a log with %q:\n%s", err, c.log, log)
 			}
 			if c.err == "" {
-				pod.Pod.IP(t, "link del "+c.stays)
+				pod.IP(t, "link del "+c.stays)
 			}
-			if left := pod.Pod.Run(t, "ip", "-o", "link"); c.isGone && strings.Count(left, "\n") != 1 {
+			if left := pod.Run(t, "ip", "-o", "link"); c.isGone && strings.Count(left, "\n") != 1 {
 				t.Errorf("there are left\n%s", left)
 			}
-			if d := podtest.Diff(before, snapshotOf(t, pod.Pod)); d != "" && !c.isGone {
+			if d := podtest.Diff(before, snapshotOf(t, pod.NS)); d != "" && !c.isGone {
 				t.Errorf("after restore:\n%s", d)
 			}
 		})
@@ -120,18 +120,18 @@ func TestApplyWithoutTheUplink(t *testing.T) {
 			t.Parallel()
 			pod := podtest.NewPod(t, podtest.Flannel)
 			dir := t.TempDir()
-			in(t, pod.Pod, func() error { return prepareAll(t.Context(), dir, "eth0") })
-			in(t, pod.Pod, func() error {
+			in(t, pod.NS, func() error { return prepareAll(t.Context(), dir, "eth0") })
+			in(t, pod.NS, func() error {
 				s, err := readState()
 				for i := range lines {
 					lines[i] = strings.ReplaceAll(lines[i], "INDEX", strconv.Itoa(s.index("up-eth0")))
 				}
 				return err
 			})
-			pod.Pod.IP(t, append([]string{"link del up-eth0"}, lines...)...)
-			links := func() string { return pod.Pod.Run(t, "ip", "-o", "addr") }
+			pod.IP(t, append([]string{"link del up-eth0"}, lines...)...)
+			links := func() string { return pod.Run(t, "ip", "-o", "addr") }
 			before := links()
-			in(t, pod.Pod, func() error {
+			in(t, pod.NS, func() error {
 				expectWords(t, prepareAll(t.Context(), dir, "eth0"), []string{"the pod interface eth0", "run restore", "make the pod anew"})
 				return nil
 			})

@@ -24,12 +24,12 @@ func TestPlanIsAScript(t *testing.T) {
 			scripted, prepared := twin(t, c.shape, c.extra), twin(t, c.shape, c.extra)
 			plan := planFor(t, scripted, c.options)
 			for line := range strings.Lines(plan.String()) {
-				out, err := scripted.Pod.Command(t.Context(), "sh", "-c", line).CombinedOutput()
+				out, err := scripted.Command(t.Context(), "sh", "-c", line).CombinedOutput()
 				if err != nil {
 					t.Fatalf("%s%s%v", line, out, err)
 				}
 			}
-			inPod(t, prepared.Pod, func() error {
+			inPod(t, prepared.NS, func() error {
 				store, err := prepare.OpenStore(t.Context(), t.TempDir())
 				if err != nil {
 					return err
@@ -38,12 +38,12 @@ func TestPlanIsAScript(t *testing.T) {
 				return prepare.Apply(t.Context(), nil, store, planFor(t, prepared, c.options))
 			})
 			// A shell has no words for the BPF program on the tap: the plan has a comment.
-			_, _ = prepared.Pod.Output(t.Context(), "tc", "qdisc", "del", "dev", plan.Tap.Name, "clsact")
-			if d := podtest.Diff(withoutComments(podtest.TakeSnapshot(t, prepared.Pod)), withoutComments(podtest.TakeSnapshot(t, scripted.Pod))); d != "" {
+			_, _ = prepared.Output(t.Context(), "tc", "qdisc", "del", "dev", plan.Tap.Name, "clsact")
+			if d := podtest.Diff(withoutComments(podtest.TakeSnapshot(t, prepared.NS)), withoutComments(podtest.TakeSnapshot(t, scripted.NS))); d != "" {
 				t.Errorf("a shell makes of the plan (-prepared +scripted):\n%s", d)
 			}
 			// nft(8) prints some rules alike that are not.
-			if d := podtest.Diff(expressions(t, prepared.Pod), expressions(t, scripted.Pod)); d != "" {
+			if d := podtest.Diff(expressions(t, prepared.NS), expressions(t, scripted.NS)); d != "" {
 				t.Errorf("nft makes of the rules' text (-prepared +scripted):\n%s", d)
 			}
 		})
@@ -106,12 +106,12 @@ func twin(t *testing.T, shape podtest.Shape, extra []string) *podtest.Pod {
 	for i, name := range linksOf(t, pod.Node) {
 		pod.Node.IP(t, "link set "+name+" address "+net.HardwareAddr{2, 0, 0, 0, 1, byte(i)}.String())
 	}
-	for _, name := range linksOf(t, pod.Pod) {
+	for _, name := range linksOf(t, pod.NS) {
 		if name != pod.Interface {
-			pod.Pod.IP(t, "link del "+name)
+			pod.IP(t, "link del "+name)
 		}
 	}
-	pod.Pod.IP(t, slices.Concat(extra, []string{"neigh flush dev eth0"})...)
+	pod.IP(t, slices.Concat(extra, []string{"neigh flush dev eth0"})...)
 	return pod
 }
 
@@ -134,7 +134,7 @@ func linksOf(t *testing.T, ns *podtest.NS) []string {
 func planFor(t *testing.T, pod *podtest.Pod, o prepare.Options) prepare.Plan {
 	t.Helper()
 	var p prepare.Plan
-	inPod(t, pod.Pod, func() error {
+	inPod(t, pod.NS, func() error {
 		if pod.Shape == podtest.L2 { // a pod's only interface has an address
 			all, err := discover.ReadInterfaces()
 			if err == nil {

@@ -173,16 +173,16 @@ func TestRepairHarmsNobody(t *testing.T) {
 
 func repair(t *testing.T, damage func(w *ward)) {
 	pod := podtest.NewPod(t, podtest.Bridge)
-	w := &ward{bench: newBenchOf(t, pod.Pod, "eth0"), dir: t.TempDir()}
+	w := &ward{bench: newBenchOf(t, pod.NS, "eth0"), dir: t.TempDir()}
 	original := w.snapshot()
 	if err := w.apply(-1, false, "eth0"); err != nil {
 		t.Fatal(err)
 	}
 	sit := func() {
 		t.Helper()
-		w.guest = podtest.NewGuest(t, pod.Pod, "tap-eth0", pod.MAC)
-		w.guest.IP(t, "addr add "+pod.IP.String()+" dev eth0", "route add default via "+pod.Gateway.String())
-		if err := podtest.WaitSettled(t.Context(), pod.Pod); err != nil {
+		w.guest = podtest.NewGuest(t, pod.NS, "tap-eth0", pod.MAC)
+		w.guest.IP(t, "addr add "+pod.IPv4.String()+" dev eth0", "route add default via "+pod.Gateway.String())
+		if err := podtest.WaitSettled(t.Context(), pod.NS); err != nil {
 			t.Fatal(err)
 		}
 		if !w.works() {
@@ -351,7 +351,7 @@ func TestRecordsWithoutTheMark(t *testing.T) {
 				return store.save(records[0])
 			})
 			if c.hasVM {
-				podtest.SitAt(t, w.pod, "tap-eth0")
+				podtest.NewNIC(t, w.pod, "tap-eth0")
 			}
 			w.pod.IP(t, c.damage...)
 			todo := w.todo()

@@ -32,7 +32,7 @@ type bench struct {
 func newBench(t *testing.T, shape podtest.Shape) *bench {
 	t.Helper()
 	pod := podtest.NewPod(t, shape)
-	return newBenchOf(t, pod.Pod, pod.Interface)
+	return newBenchOf(t, pod.NS, pod.Interface)
 }
 
 func newBenchOf(t *testing.T, pod *podtest.NS, names ...string) *bench {

@@ -100,8 +100,8 @@ func TestCheckSupportRefuses(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			pod := podtest.NewPod(t, podtest.AWS)
-			before := podtest.TakeSnapshot(t, pod.Pod)
-			crippled(t, pod.Pod, c.cripple, func() error {
+			before := podtest.TakeSnapshot(t, pod.NS)
+			crippled(t, pod.NS, c.cripple, func() error {
 				plan, err := planOf("eth0")
 				if err != nil {
 					return err
@@ -119,7 +119,7 @@ func TestCheckSupportRefuses(t *testing.T) {
 				expectWords(t, Apply(t.Context(), nil, store, plan), c.want)
 				return nil
 			})
-			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 				t.Errorf("afterwards:\n%s", d)
 			}
 		})

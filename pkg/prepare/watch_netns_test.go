@@ -15,7 +15,7 @@ func TestWatchOfLinksThatChangeWithoutEnd(t *testing.T) {
 	pod := podtest.NewPod(t, podtest.Flannel)
 	dir := t.TempDir()
 	var w *Watch
-	in(t, pod.Pod, func() error {
+	in(t, pod.NS, func() error {
 		if err := prepareAll(t.Context(), dir, "eth0"); err != nil {
 			return err
 		}
@@ -47,8 +47,8 @@ func TestWatchOfLinksThatChangeWithoutEnd(t *testing.T) {
 		changes = append(changes, fmt.Sprintf("link set lo alias a%d", i))
 	}
 	start := time.Now()
-	pod.Pod.IP(t, changes...)
-	pod.Pod.IP(t, "link set br-eth0 down")
+	pod.IP(t, changes...)
+	pod.IP(t, "link set br-eth0 down")
 	differences := <-found
 	took := time.Since(start)
 	cancel()

@@ -18,7 +18,7 @@ func TestCheckRouter6(t *testing.T) {
 				t.Parallel()
 				pod := podtest.NewPod(t, shape)
 				if !with4 {
-					pod.Pod.IP(t, "addr flush to "+pod.IP.Addr().String())
+					pod.IP(t, "addr flush to "+pod.IPv4.Addr().String())
 				}
 				h := newHook(t, pod)
 				run(t, h)

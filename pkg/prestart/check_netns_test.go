@@ -17,7 +17,7 @@ import (
 func TestCheckAsksForTheGatewayOfTheLease(t *testing.T) {
 	t.Parallel()
 	pod := podtest.NewPod(t, podtest.Flannel)
-	pod.Pod.IP(t, "route add default via 10.244.1.99 dev eth0 metric 500")
+	pod.IP(t, "route add default via 10.244.1.99 dev eth0 metric 500")
 	h := newHook(t, pod)
 	run(t, h)
 	reports, err := h.Check(t.Context())
@@ -72,9 +72,9 @@ func TestSmallMTU(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			guest := podtest.NewGuest(t, pod.Pod, session.Networks()[0].Tap, pod.MAC)
+			guest := podtest.NewGuest(t, pod.NS, session.Networks()[0].Tap, pod.MAC)
 			lease, err := guest.Udhcpc(t.Context())
-			if err != nil || lease["ip"] != pod.IP.Addr().String() || lease["mtu"] != strconv.Itoa(mtu) {
+			if err != nil || lease["ip"] != pod.IPv4.Addr().String() || lease["mtu"] != strconv.Itoa(mtu) {
 				t.Errorf("lease %v, error %v", lease, err)
 			}
 			if err := session.Close(t.Context()); err != nil {

@@ -15,7 +15,7 @@ import (
 func TestCloseWithContextThatIsOver(t *testing.T) {
 	pod := podtest.NewPod(t, podtest.Flannel)
 	hook := prestart.Hook{
-		Netns: pod.Pod.Path(), StateDir: t.TempDir(), SkipCheck: true,
+		Netns: pod.Path(), StateDir: t.TempDir(), SkipCheck: true,
 		Domain: &prestart.Domain{
 			URI: "test:///default",
 			XML: []byte("<domain type='test'><name>close</name><memory>8192</memory><os><type>hvm</type></os></domain>"),
@@ -41,7 +41,7 @@ func TestStatusWhileDomainStarts(t *testing.T) {
 	t.Parallel()
 	pod := podtest.NewPod(t, podtest.Flannel)
 	hook := prestart.Hook{
-		Netns: pod.Pod.Path(), StateDir: t.TempDir(), SkipCheck: true,
+		Netns: pod.Path(), StateDir: t.TempDir(), SkipCheck: true,
 		Domain: &prestart.Domain{
 			URI: "test:///default",
 			XML: []byte("<domain type='test'><name>slow</name><memory>8192</memory><os><type>hvm</type></os></domain>"),

@@ -17,11 +17,11 @@ func TestLentDevice(t *testing.T) {
 	pod.Node.IP(t, "link add dev0 address 02:00:00:00:00:70 type veth peer name wire", "link set wire up", "addr add 10.88.0.1/24 dev wire")
 	const conf = `{"cniVersion": "1.0.0", "name": "net", "plugins": [{"type": "host-device", "device": "dev0", "ipam": {"type": "static",
 		"addresses": [{"address": "10.88.0.7/24", "gateway": "10.88.0.1"}], "routes": [{"dst": "0.0.0.0/0", "gw": "10.88.0.1"}]}}]}`
-	attachment, err := podtest.AddCNI(t.Context(), pod.Node, pod.Pod, []byte(conf), podtest.Built(t, "cni"), filepath.Join(t.TempDir(), "cache"), "eth0")
+	attachment, err := podtest.AddCNI(t.Context(), pod.Node, pod.NS, []byte(conf), podtest.Built(t, "cni"), filepath.Join(t.TempDir(), "cache"), "eth0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	before := podtest.TakeSnapshot(t, pod.Pod)
+	before := podtest.TakeSnapshot(t, pod.NS)
 	var log podtest.Buffer
 	h := newHook(t, pod)
 	h.Log = slog.New(slog.NewTextHandler(&log, nil))
@@ -37,7 +37,7 @@ func TestLentDevice(t *testing.T) {
 	if !strings.Contains(log.String(), warning) {
 		t.Errorf("the log does not warn:\n%s", &log)
 	}
-	guest, err := podtest.StartGuest(t.Context(), pod.Pod, session.Networks()[0].Tap, session.Networks()[0].MAC.HardwareAddr())
+	guest, err := podtest.StartGuest(t.Context(), pod.NS, session.Networks()[0].Tap, session.Networks()[0].MAC.HardwareAddr())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +57,7 @@ func TestLentDevice(t *testing.T) {
 	if _, err := h.Restore(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 		t.Errorf("restored:\n%s", d)
 	}
 	if err := attachment.Delete(context.WithoutCancel(t.Context())); err != nil {

@@ -34,17 +34,17 @@ func TestErrorsOfHook(t *testing.T) {
 	}
 	loopback := h
 	loopback.Interfaces = []string{"lo"}
-	pod.Pod.IP(t, "addr add 192.0.2.1/32 dev lo")
+	pod.IP(t, "addr add 192.0.2.1/32 dev lo")
 	_, err = loopback.Plan(t.Context())
 	if unusable, ok := errors.AsType[*prepare.UnusableError](err); !ok || unusable.Interface != "lo" {
 		t.Errorf("the loopback: %v", err)
 	}
-	pod.Pod.IP(t, "addr del 192.0.2.1/32 dev lo", "link add tap-eth0 type bridge")
+	pod.IP(t, "addr del 192.0.2.1/32 dev lo", "link add tap-eth0 type bridge")
 	_, err = h.Prepare(t.Context())
 	if taken, ok := errors.AsType[*prepare.NameTakenError](err); !ok || taken.Name != "tap-eth0" || taken.For != "tap" {
 		t.Errorf("a name that is taken: %v", err)
 	}
-	pod.Pod.IP(t, "link del tap-eth0")
+	pod.IP(t, "link del tap-eth0")
 	run(t, h)
 	_, err = h.Run(t.Context())
 	if served, ok := errors.AsType[*prestart.ServedError](err); !ok || served.PID != os.Getpid() {

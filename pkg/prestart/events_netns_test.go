@@ -50,7 +50,7 @@ func TestSessionEvents(t *testing.T) {
 		t.Errorf("lease of a guest that has not asked: %v", err)
 	}
 
-	guest := podtest.NewGuest(t, pod.Pod, session.Networks()[0].Tap, pod.MAC)
+	guest := podtest.NewGuest(t, pod.NS, session.Networks()[0].Tap, pod.MAC)
 	if _, err := guest.Udhcpc(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -59,11 +59,11 @@ func TestSessionEvents(t *testing.T) {
 	}
 	for _, want := range []dhcp.EventType{dhcp.EventOffered, dhcp.EventBound} {
 		e := next()
-		if e.Lease == nil || e.Lease.Type != want || e.Interface != "eth0" || e.Protocol != prestart.DHCPv4 || !e.Ready || e.Lease.Address.Addr() != pod.IP.Addr() {
+		if e.Lease == nil || e.Lease.Type != want || e.Interface != "eth0" || e.Protocol != prestart.DHCPv4 || !e.Ready || e.Lease.Address.Addr() != pod.IPv4.Addr() {
 			t.Errorf("got %+v, want %s", e, want)
 		}
 	}
-	pod.Pod.IP(t, "link del br-eth0")
+	pod.IP(t, "link del br-eth0")
 	if e := next(); e.Lease != nil || e.Ready || e.At.IsZero() {
 		t.Errorf("the bridge is gone, and the event is %+v", e)
 	}

@@ -14,7 +14,7 @@ import (
 func TestAttachWarnsOfOtherNICs(t *testing.T) {
 	t.Parallel()
 	pod := podtest.NewPod(t, podtest.Flannel)
-	pod.Pod.IP(t, "link add net1 type veth peer name net1-peer")
+	pod.IP(t, "link add net1 type veth peer name net1-peer")
 	const xml = `<domain type='kvm'><name>vm</name><devices>
   <interface type='network'><mac address='52:54:00:12:34:56'/><source network='default'/></interface>
   <interface type='bridge'><source bridge='brq'/></interface>

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest/vmtest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
@@ -102,7 +103,7 @@ func TestHandedOverToQEMU(t *testing.T) {
 			}
 
 			args := strings.Split(strings.TrimSuffix(readIn(t, h.OutputDir, prestart.QEMUFile), "\n"), "\n")
-			qemu := pod.Pod.Command(t.Context(), "qemu-system-x86_64", append([]string{
+			qemu := pod.Command(t.Context(), "qemu-system-x86_64", append([]string{
 				"-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35", "-accel", "tcg", "-m", "32", "-S", "-monitor", "stdio",
 			}, args...)...)
 			qemu.Stdin = strings.NewReader("info network\nquit\n")
@@ -127,10 +128,10 @@ func TestHandedOverGuestBoots(t *testing.T) {
 	session := run(t, h)
 	args := readIn(t, h.OutputDir, prestart.QEMUFile)
 
-	vm := podtest.VM{Name: "vm", GuestDir: podtest.Built(t, "guest"), Serial: filepath.Join(t.TempDir(), "serial.log"), Ping: []string{podtest.OutsideIP.String()}}
+	vm := vmtest.VM{Name: "vm", GuestDir: podtest.Built(t, "guest"), Serial: filepath.Join(t.TempDir(), "serial.log"), Ping: []string{podtest.OutsideIP.String()}}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	qemu := pod.Pod.Command(ctx, "qemu-system-x86_64", append([]string{
+	qemu := pod.Command(ctx, "qemu-system-x86_64", append([]string{
 		"-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35", "-accel", "tcg", "-cpu", "max", "-m", "256",
 		"-kernel", vm.Kernel(), "-initrd", vm.Initrd(), "-append", vm.Cmdline(), "-serial", "file:" + vm.Serial, "-no-reboot",
 	}, strings.Split(strings.TrimSuffix(args, "\n"), "\n")...)...)
@@ -142,12 +143,12 @@ func TestHandedOverGuestBoots(t *testing.T) {
 		cancel()
 		_ = qemu.Wait() // killed
 	}()
-	report, err := podtest.WaitReport(ctx, vm.Serial)
+	report, err := vmtest.WaitReport(ctx, vm.Serial)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if report.Address != pod.IP || report.MAC != pod.MAC.String() || report.MTU != pod.MTU || !report.Pinged[podtest.OutsideIP.String()] {
-		t.Errorf("the guest reports %+v, the pod has %s %s", report, pod.IP, pod.MAC)
+	if report.Address != pod.IPv4 || report.MAC != pod.MAC.String() || report.MTU != pod.MTU || !report.Pinged[podtest.OutsideIP.String()] {
+		t.Errorf("the guest reports %+v, the pod has %s %s", report, pod.IPv4, pod.MAC)
 	}
 	if err := session.Close(t.Context()); err != nil {
 		t.Fatal(err)
@@ -156,14 +157,14 @@ func TestHandedOverGuestBoots(t *testing.T) {
 	if again := readIn(t, h.OutputDir, prestart.QEMUFile); again != args {
 		t.Errorf("the second run leaves\n%s\nthe first left\n%s", again, args)
 	}
-	pod.Node.Run(t, "ping", "-c1", "-W2", pod.IP.Addr().String())
+	pod.Node.Run(t, "ping", "-c1", "-W2", pod.IPv4.Addr().String())
 }
 
 // Where nothing can be written, nothing is changed; where the domain does not
 // start, nothing is left.
 func TestNotHandedOver(t *testing.T) {
 	pod := podtest.NewPod(t, podtest.Flannel)
-	before := podtest.TakeSnapshot(t, pod.Pod)
+	before := podtest.TakeSnapshot(t, pod.NS)
 	h := newHook(t, pod)
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
@@ -188,7 +189,7 @@ func TestNotHandedOver(t *testing.T) {
 	if files := filesIn(t, h.OutputDir); len(files) > 0 {
 		t.Errorf("%q are left", files)
 	}
-	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 		t.Errorf("the pod was changed:\n%s", d)
 	}
 }

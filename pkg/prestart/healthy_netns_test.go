@@ -24,15 +24,15 @@ func TestHealthyGuest(t *testing.T) {
 			if err := p.seat.Close(); err != nil {
 				t.Fatal(err)
 			}
-			guest := podtest.NewGuest(t, p.pod.Pod, "tap-"+p.pod.Interface, p.pod.MAC)
-			if p.pod.IP.IsValid() {
+			guest := podtest.NewGuest(t, p.pod.NS, "tap-"+p.pod.Interface, p.pod.MAC)
+			if p.pod.IPv4.IsValid() {
 				if _, err := guest.Udhcpc(t.Context()); err != nil {
 					t.Fatal(err)
 				}
 				// Joins a group, as who speaks mDNS does, announces and probes its address.
 				guest.Run(t, "ip", "addr", "add", "224.0.0.251/32", "dev", "eth0", "autojoin")
-				_, _ = guest.Output(t.Context(), "arping", "-c1", "-w1", "-U", "-I", "eth0", p.pod.IP.Addr().String())
-				_, _ = guest.Output(t.Context(), "arping", "-c1", "-w1", "-D", "-I", "eth0", p.pod.IP.Addr().String())
+				_, _ = guest.Output(t.Context(), "arping", "-c1", "-w1", "-U", "-I", "eth0", p.pod.IPv4.Addr().String())
+				_, _ = guest.Output(t.Context(), "arping", "-c1", "-w1", "-D", "-I", "eth0", p.pod.IPv4.Addr().String())
 				guest.Run(t, "ping", "-c1", "-W5", podtest.OutsideIP.String())
 			}
 			if p.pod.IPv6.IsValid() {

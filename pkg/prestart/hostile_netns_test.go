@@ -318,7 +318,7 @@ func TestHostileGuest(t *testing.T) {
 	}, icmpTries(own, gateway, prepare.FromGuest), fragmentTries(own, gateway), arpTries(own.mac, own, gateway))
 	p.judgeSent(t, tries, udp(own, gateway, anyPort, 40001, "marker"))
 
-	fdb := p.pod.Pod.Run(t, "bridge", "fdb", "show", "br", "br-eth0")
+	fdb := p.pod.Run(t, "bridge", "fdb", "show", "br", "br-eth0")
 	if strings.Contains(fdb, stranger.mac.String()) {
 		t.Errorf("the bridge learned a forged MAC:\n%s", fdb)
 	}
@@ -355,7 +355,7 @@ func TestHostilePodNetwork(t *testing.T) {
 		{"IPv4 to LLDP's group", udp(gateway, party{bridgeGroup(0x0e), vm.ip}, anyPort, anyPort, "lldp's group"), others},
 		{"multicast query", ip4(gateway, all, isIGMP, 0x11, 100, 0, 0, 0, 0, 0, 0), passes},
 		{"announcement of the VM", rarp(gateway.mac, gateway.mac, gateway.mac, unspecified), others},
-		{"to the bridge", udp(gateway, party{linkMAC(t, p.pod.Pod, "br-eth0"), vm.ip}, anyPort, anyPort, "bridge"), verdict{}},
+		{"to the bridge", udp(gateway, party{linkMAC(t, p.pod.NS, "br-eth0"), vm.ip}, anyPort, anyPort, "bridge"), verdict{}},
 	}, icmpTries(gateway, vm, prepare.ToGuest), fragmentTries(gateway, vm), arpTries(gateway.mac, gateway, vm))
 	p.judgeReceived(t, tries, udp(gateway, vm, anyPort, 40001, "marker"))
 }
@@ -378,7 +378,7 @@ func TestGuardOff(t *testing.T) {
 		try{"DHCPOFFER", udp(gateway, all, server, client, "offer of another"), passes},
 		try{"DHCPDISCOVER of another", udp(party{gateway.mac, unspecified}, all, client, server, "discover of another"), passes})
 	p.judgeReceived(t, others, udp(gateway, p.vm, anyPort, 40001, "marker"))
-	if out := p.pod.Pod.Run(t, "nft", "list", "ruleset"); out != "" {
+	if out := p.pod.Run(t, "nft", "list", "ruleset"); out != "" {
 		t.Errorf("there are rules without a guard:\n%s", out)
 	}
 }
@@ -429,15 +429,15 @@ func toBridges(src net.HardwareAddr) []try {
 func TestPodHearsNoRouter(t *testing.T) {
 	t.Parallel()
 	p := newHostilePod(t, podtest.L2, prestart.Hook{})
-	routes := p.pod.Pod.Run(t, "ip", "-6", "route")
+	routes := p.pod.Run(t, "ip", "-6", "route")
 	other := party{stranger.mac, stranger.ip}
 	p.judgeSent(t, []try{{"router", router(p.vm.mac, "2001:db8:1::"), passes}}, udp(p.vm, other, anyPort, 40001, "marker"))
 	p.judgeReceived(t, []try{{"router", router(other.mac, "2001:db8:2::"), passes}}, udp(other, p.vm, anyPort, 40001, "marker"))
-	if now := p.pod.Pod.Run(t, "ip", "-6", "route"); now != routes {
+	if now := p.pod.Run(t, "ip", "-6", "route"); now != routes {
 		t.Errorf("the pod's routes were\n%sand are\n%s", routes, now)
 	}
 	for _, link := range []string{"br-" + p.pod.Interface, "up-" + p.pod.Interface, "tap-" + p.pod.Interface, p.pod.Interface} {
-		if out := p.pod.Pod.Run(t, "ip", "-6", "addr", "show", "dev", link); out != "" {
+		if out := p.pod.Run(t, "ip", "-6", "addr", "show", "dev", link); out != "" {
 			t.Errorf("the pod has an address:\n%s", out)
 		}
 	}
@@ -454,8 +454,8 @@ func TestPodHearsNoBridgeGroup(t *testing.T) {
 				p.vm.ip = stranger.ip
 			}
 			tap, uplink := "tap-"+p.pod.Interface, "up-"+p.pod.Interface
-			routes := p.pod.Pod.Run(t, "ip", "-6", "route")
-			replies := podtest.StartCapture(t, p.pod.Pod, tap, "arp")
+			routes := p.pod.Run(t, "ip", "-6", "route")
+			replies := podtest.StartCapture(t, p.pod.NS, tap, "arp")
 			for last := range byte(16) {
 				to := func(frame []byte) []byte { return slices.Concat(bridgeGroup(last), frame[6:]) }
 				for _, frame := range [][]byte{
@@ -480,11 +480,11 @@ func TestPodHearsNoBridgeGroup(t *testing.T) {
 					t.Errorf("the pod answers the VM: %x", frame)
 				}
 			}
-			if now := p.pod.Pod.Run(t, "ip", "-6", "route"); now != routes {
+			if now := p.pod.Run(t, "ip", "-6", "route"); now != routes {
 				t.Errorf("the pod's routes were\n%sand are\n%s", routes, now)
 			}
 			for _, link := range []string{tap, uplink} {
-				if out := p.pod.Pod.Run(t, "ip", "-6", "addr", "show", "dev", link); out != "" {
+				if out := p.pod.Run(t, "ip", "-6", "addr", "show", "dev", link); out != "" {
 					t.Errorf("the pod has an address:\n%s", out)
 				}
 			}
@@ -507,12 +507,12 @@ func newHostilePod(t *testing.T, shape podtest.Shape, h prestart.Hook) hostilePo
 	hook.Network, hook.SkipCheck = h.Network, true
 	hook.Interfaces = []string{pod.Interface}
 	if shape == podtest.L2 { // a secondary network, beside a pod interface with an address
-		pod.Pod.IP(t, "link add net0 type veth peer name net0 netns "+pod.Node.Path(), "link set net0 up", "addr add 10.9.0.7/24 dev net0")
+		pod.IP(t, "link add net0 type veth peer name net0 netns "+pod.Node.Path(), "link set net0 up", "addr add 10.9.0.7/24 dev net0")
 		hook.Interfaces = []string{"net0", pod.Interface}
 	}
 	session := run(t, hook)
 	networks := session.Networks()
-	seat, err := podtest.OpenTap(pod.Pod, networks[len(networks)-1].Tap, 1)
+	seat, err := podtest.OpenTap(pod.NS, networks[len(networks)-1].Tap, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -521,10 +521,10 @@ func newHostilePod(t *testing.T, shape podtest.Shape, h prestart.Hook) hostilePo
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := pod.Pod.Do(func() error { return plans[len(plans)-1].WaitForwarding(t.Context()) }); err != nil {
+	if err := pod.Do(func() error { return plans[len(plans)-1].WaitForwarding(t.Context()) }); err != nil {
 		t.Fatal(err)
 	}
-	return hostilePod{pod, hook, seat, party{pod.MAC, pod.IP.Addr()}}
+	return hostilePod{pod, hook, seat, party{pod.MAC, pod.IPv4.Addr()}}
 }
 
 // judgeSent sends frames as the guest and looks for them on the node's end of
@@ -540,7 +540,7 @@ func (p hostilePod) judgeSent(t *testing.T, tries []try, marker []byte) {
 // judgeReceived sends frames from the node and looks for them on the tap.
 func (p hostilePod) judgeReceived(t *testing.T, tries []try, marker []byte) {
 	t.Helper()
-	p.judge(t, prepare.ToGuest, tries, marker, podtest.StartCapture(t, p.pod.Pod, "tap-"+p.pod.Interface, ""), func(frame []byte) error {
+	p.judge(t, prepare.ToGuest, tries, marker, podtest.StartCapture(t, p.pod.NS, "tap-"+p.pod.Interface, ""), func(frame []byte) error {
 		return podtest.SendFrames(p.pod.Node, p.pod.NodeLink, frame)
 	})
 }

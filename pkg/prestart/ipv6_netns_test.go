@@ -15,14 +15,14 @@ func TestGuestHasPodIPv6(t *testing.T) {
 		t.Run(string(shape), func(t *testing.T) {
 			t.Parallel()
 			pod := podtest.NewPod(t, shape)
-			before := podtest.TakeSnapshot(t, pod.Pod)
+			before := podtest.TakeSnapshot(t, pod.NS)
 			h := newHook(t, pod)
 			session := run(t, h)
 			// The node checks its link-local address anew: the link was down.
 			if err := podtest.WaitSettled(t.Context(), pod.Node); err != nil {
 				t.Fatal(err)
 			}
-			guest := podtest.NewGuest(t, pod.Pod, session.Networks()[0].Tap, pod.MAC)
+			guest := podtest.NewGuest(t, pod.NS, session.Networks()[0].Tap, pod.MAC)
 			solicitIPv6(t, guest)
 
 			address := pod.IPv6.Addr().String()
@@ -61,7 +61,7 @@ func TestGuestHasPodIPv6(t *testing.T) {
 			if _, err := h.Restore(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 				t.Errorf("after restore:\n%s", d)
 			}
 		})

@@ -34,7 +34,7 @@ func TestDeletedUnderServer(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			pod := podtest.NewPod(t, podtest.Calico)
-			before := podtest.TakeSnapshot(t, pod.Pod)
+			before := podtest.TakeSnapshot(t, pod.NS)
 			h := newHook(t, pod)
 			session := run(t, h)
 			record := readIn(t, h.StateDir, "eth0.json")
@@ -60,7 +60,7 @@ func TestDeletedUnderServer(t *testing.T) {
 			if _, err := h.Restore(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 				t.Errorf("after restore\n%s", d)
 			}
 		})
@@ -72,7 +72,7 @@ func TestDeletedUnderServer(t *testing.T) {
 func TestDirectoryComesLater(t *testing.T) {
 	t.Parallel()
 	pod := podtest.NewPod(t, podtest.Calico)
-	before := podtest.TakeSnapshot(t, pod.Pod)
+	before := podtest.TakeSnapshot(t, pod.NS)
 	h := newHook(t, pod)
 	said := make(chan string, 256)
 	h.Log = slog.New(slog.NewTextHandler(lineWriter(said), nil))
@@ -105,7 +105,7 @@ func TestDirectoryComesLater(t *testing.T) {
 	if _, err := h.Restore(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 		t.Errorf("after restore\n%s", d)
 	}
 }
@@ -144,7 +144,7 @@ func eventually(t *testing.T, dir string, condition func() bool) {
 func TestRestoreUnderServer(t *testing.T) {
 	t.Parallel()
 	pod := podtest.NewPod(t, podtest.Calico)
-	pod.Pod.IP(t, "link add net1 type veth peer name net1 netns "+pod.Node.Path(), "link set net1 up")
+	pod.IP(t, "link add net1 type veth peer name net1 netns "+pod.Node.Path(), "link set net1 up")
 	h := newHook(t, pod)
 	h.Interfaces, h.SkipCheck = []string{"net1"}, true
 	run(t, h)

@@ -39,7 +39,7 @@ func TestRecordIsLost(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			pod := podtest.NewPod(t, podtest.CalicoDual)
-			before := podtest.TakeSnapshot(t, pod.Pod)
+			before := podtest.TakeSnapshot(t, pod.NS)
 			h := newHook(t, pod)
 			if _, err := h.Prepare(t.Context()); err != nil {
 				t.Fatal(err)
@@ -85,7 +85,7 @@ func TestRecordIsLost(t *testing.T) {
 			if _, err := whole.Restore(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 				t.Errorf("after restore by the record:\n%s", d)
 			}
 		})

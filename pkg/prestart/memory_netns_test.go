@@ -14,7 +14,7 @@ import (
 func TestRestoreForgets(t *testing.T) {
 	t.Parallel()
 	pod := podtest.NewPod(t, podtest.Calico)
-	pod.Pod.IP(t, "link add net1 type veth peer name net1 netns "+pod.Node.Path(), "link set net1 up")
+	pod.IP(t, "link add net1 type veth peer name net1 netns "+pod.Node.Path(), "link set net1 up")
 	h := newHook(t, pod)
 	h.Interfaces = []string{"eth0", "net1"}
 	if _, err := h.Prepare(t.Context()); err != nil {

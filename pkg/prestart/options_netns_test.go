@@ -17,9 +17,9 @@ import (
 func TestOptionsOfEachInterface(t *testing.T) {
 	t.Parallel()
 	pod := podtest.NewPod(t, podtest.Flannel)
-	pod.Pod.IP(t, "link add net1 type veth peer name net1 netns "+pod.Node.Path(), "link set net1 up", "addr add 10.9.0.7/24 dev net1")
+	pod.IP(t, "link add net1 type veth peer name net1 netns "+pod.Node.Path(), "link set net1 up", "addr add 10.9.0.7/24 dev net1")
 	pod.Node.IP(t, "link set net1 up")
-	before := podtest.TakeSnapshot(t, pod.Pod)
+	before := podtest.TakeSnapshot(t, pod.NS)
 	own := mac.Addr{0x52, 0x54, 0, 0, 0, 1}
 	h := newHook(t, pod)
 	h.Interfaces, h.SkipCheck = []string{"eth0", "net1"}, true // nobody is behind net1
@@ -41,7 +41,7 @@ func TestOptionsOfEachInterface(t *testing.T) {
 		{"hostname": "vm-7", "dns": "10.96.0.10"},
 		{"hostname": "other", "dns": "10.9.0.53", "mtu": "1300"},
 	} {
-		guest, err := podtest.StartGuest(t.Context(), pod.Pod, nics[i].Tap, nics[i].MAC[:])
+		guest, err := podtest.StartGuest(t.Context(), pod.NS, nics[i].Tap, nics[i].MAC[:])
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -77,7 +77,7 @@ func TestOptionsOfEachInterface(t *testing.T) {
 	if _, err := h.Restore(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 		t.Errorf("after restore:\n%s", d)
 	}
 }

@@ -24,11 +24,11 @@ func TestGuestWithAnotherMAC(t *testing.T) {
 	session := run(t, h)
 	tap := session.Networks()[0].Tap
 	err := waitFor(t, h, prestart.ForLease, 100*time.Millisecond)
-	if err == nil || !strings.Contains(err.Error(), "eth0: the guest on tap-eth0 has not got "+pod.IP.Addr().String()+"/32: it has not asked for it") {
+	if err == nil || !strings.Contains(err.Error(), "eth0: the guest on tap-eth0 has not got "+pod.IPv4.Addr().String()+"/32: it has not asked for it") {
 		t.Errorf("of a guest that is not there wait says: %v", err)
 	}
 
-	wrong, err := podtest.StartGuest(t.Context(), pod.Pod, tap, net.HardwareAddr{0x52, 0x54, 0, 0xaa, 0xbb, 0xcc})
+	wrong, err := podtest.StartGuest(t.Context(), pod.NS, tap, net.HardwareAddr{0x52, 0x54, 0, 0xaa, 0xbb, 0xcc})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +60,7 @@ func TestGuestWithAnotherMAC(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	right := podtest.NewGuest(t, pod.Pod, tap, pod.MAC)
+	right := podtest.NewGuest(t, pod.NS, tap, pod.MAC)
 	if _, err := right.Udhcpc(t.Context()); err != nil {
 		t.Fatal(err)
 	}

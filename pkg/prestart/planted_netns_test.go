@@ -51,7 +51,7 @@ func TestPlanted(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			pod := podtest.NewPod(t, podtest.Calico)
-			before := podtest.TakeSnapshot(t, pod.Pod)
+			before := podtest.TakeSnapshot(t, pod.NS)
 			for _, name := range []string{"x.json", "eth0.json", "eth0.lease", "lock", "control.sock", "control.sock.new", "control.sock.1"} {
 				h := newHook(t, pod)
 				dir := filepath.Join(t.TempDir(), "state")
@@ -92,7 +92,7 @@ func TestPlanted(t *testing.T) {
 				if _, err := os.Lstat(filepath.Join(dir, "..", "made")); err == nil {
 					t.Errorf("%s: a file was made outside of the directory", name)
 				}
-				if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+				if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 					t.Fatalf("%s: afterwards\n%s", name, d)
 				}
 			}
@@ -125,7 +125,7 @@ func TestAnswersOfOthers(t *testing.T) {
 	if err := os.Mkdir(h.StateDir, 0o777); err != nil {
 		t.Fatal(err)
 	}
-	inode := strings.Trim(strings.TrimPrefix(readlink(t, pod.Pod), "net:"), "[]")
+	inode := strings.Trim(strings.TrimPrefix(readlink(t, pod.NS), "net:"), "[]")
 	bootID, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		t.Fatal(err)
@@ -211,7 +211,7 @@ func listenAs(t *testing.T, path string, uid int) net.Listener {
 func TestSocketOfAnotherPod(t *testing.T) {
 	t.Parallel()
 	a, b := podtest.NewPod(t, podtest.Flannel), podtest.NewPod(t, podtest.Calico)
-	before := podtest.TakeSnapshot(t, b.Pod)
+	before := podtest.TakeSnapshot(t, b.NS)
 	ha, hb := newHook(t, a), newHook(t, b)
 	run(t, ha)
 	if err := errors.Join(os.Mkdir(hb.StateDir, 0o700),
@@ -228,7 +228,7 @@ func TestSocketOfAnotherPod(t *testing.T) {
 	if left, err := os.ReadDir(hb.StateDir); err != nil || len(left) != 1 {
 		t.Errorf("in the state directory are %v, %v", left, err)
 	}
-	if d := podtest.Diff(before, podtest.TakeSnapshot(t, b.Pod)); d != "" {
+	if d := podtest.Diff(before, podtest.TakeSnapshot(t, b.NS)); d != "" {
 		t.Errorf("afterwards\n%s", d)
 	}
 }

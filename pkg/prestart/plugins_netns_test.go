@@ -40,8 +40,8 @@ func TestRealPlugins(t *testing.T) {
 				}
 				return attachment
 			}
-			attachment := add(pod.Pod, conf)
-			before := podtest.TakeSnapshot(t, pod.Pod)
+			attachment := add(pod.NS, conf)
+			before := podtest.TakeSnapshot(t, pod.NS)
 			h := newHook(t, pod)
 			if c.refused != "" {
 				if _, err := h.Run(t.Context()); err == nil || !strings.Contains(err.Error(), c.refused) {
@@ -52,7 +52,7 @@ func TestRealPlugins(t *testing.T) {
 				neighbor := add(other, strings.ReplaceAll(conf, "10.88.0.7/24", "10.88.0.8/24"))
 				address := attachment.Result.IPs[0].Address.IP.String()
 				session := run(t, h)
-				guest := podtest.NewGuest(t, pod.Pod, session.Networks()[0].Tap, session.Networks()[0].MAC.HardwareAddr())
+				guest := podtest.NewGuest(t, pod.NS, session.Networks()[0].Tap, session.Networks()[0].MAC.HardwareAddr())
 				if lease, err := guest.Udhcpc(t.Context()); err != nil || lease["ip"] != address {
 					t.Fatalf("lease %v, error %v", lease, err)
 				}
@@ -74,7 +74,7 @@ func TestRealPlugins(t *testing.T) {
 					t.Error(err)
 				}
 			}
-			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 				t.Errorf("afterwards:\n%s", d)
 			}
 			if err := attachment.Delete(context.WithoutCancel(t.Context())); err != nil {

@@ -31,7 +31,7 @@ func restored(t *testing.T, pod *podtest.Pod, h prestart.Hook, session *prestart
 	if _, err := h.Restore(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 		t.Errorf("after restore:\n%s", d)
 	}
 }
@@ -40,7 +40,7 @@ func restored(t *testing.T, pod *podtest.Pod, h prestart.Hook, session *prestart
 func TestDefaultRoutePerFamily(t *testing.T) {
 	t.Parallel()
 	pod := podtest.NewPod(t, podtest.AWSIPv6)
-	before := podtest.TakeSnapshot(t, pod.Pod)
+	before := podtest.TakeSnapshot(t, pod.NS)
 	h := newHook(t, pod)
 	h.Interfaces = []string{"eth0", "v4if0"}
 	session := run(t, h)
@@ -48,10 +48,10 @@ func TestDefaultRoutePerFamily(t *testing.T) {
 		t.Fatal(err)
 	}
 	networks := session.Networks()
-	guest6 := podtest.NewGuest(t, pod.Pod, networks[0].Tap, networks[0].MAC.HardwareAddr())
+	guest6 := podtest.NewGuest(t, pod.NS, networks[0].Tap, networks[0].MAC.HardwareAddr())
 	solicitIPv6(t, guest6)
 	guest6.Run(t, "ping", "-c1", "-W3", podtest.OutsideIPv6.String())
-	guest4 := podtest.NewGuest(t, pod.Pod, networks[1].Tap, networks[1].MAC.HardwareAddr())
+	guest4 := podtest.NewGuest(t, pod.NS, networks[1].Tap, networks[1].MAC.HardwareAddr())
 	if lease, err := guest4.Udhcpc(t.Context()); err != nil || lease["ip"] != "169.254.172.10" {
 		t.Fatalf("lease %v, error %v", lease, err)
 	}
@@ -76,9 +76,9 @@ func withNetwork(t *testing.T) *podtest.Pod {
 	t.Helper()
 	pod := podtest.NewPod(t, podtest.Bridge)
 	pod.Node.IP(t, "link add plain0 type bridge", "link set plain0 up", "addr add 10.77.0.1/24 dev plain0", "addr add fe80::1/64 dev plain0 nodad",
-		"link add veth1 type veth peer name net1 netns "+pod.Pod.Path(), "link set veth1 master plain0 up")
-	pod.Pod.IP(t, "link set net1 up")
-	if err := podtest.WaitSettled(t.Context(), pod.Pod); err != nil {
+		"link add veth1 type veth peer name net1 netns "+pod.Path(), "link set veth1 master plain0 up")
+	pod.IP(t, "link set net1 up")
+	if err := podtest.WaitSettled(t.Context(), pod.NS); err != nil {
 		t.Fatal(err)
 	}
 	return pod
@@ -96,10 +96,10 @@ func TestNetworkWithoutIPAM(t *testing.T) {
 				if err := podtest.SendFrames(pod.Node, "plain0", frame); err != nil {
 					t.Fatal(err)
 				}
-				if err := podtest.WaitRouter(t.Context(), pod.Pod); err != nil {
+				if err := podtest.WaitRouter(t.Context(), pod.NS); err != nil {
 					t.Fatal(err)
 				}
-				if err := podtest.WaitSettled(t.Context(), pod.Pod); err != nil {
+				if err := podtest.WaitSettled(t.Context(), pod.NS); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -110,7 +110,7 @@ func TestNetworkWithoutIPAM(t *testing.T) {
 			if len(network.Addresses) > 0 {
 				t.Errorf("the VM is to have %v", network.Addresses)
 			}
-			guest := podtest.NewGuest(t, pod.Pod, network.Tap, network.MAC.HardwareAddr())
+			guest := podtest.NewGuest(t, pod.NS, network.Tap, network.MAC.HardwareAddr())
 			guest.IP(t, "addr add 10.77.0.9/24 dev eth0", "addr add 2001:db8:77::9/64 dev eth0 nodad")
 			pod.Node.IP(t, "addr add 2001:db8:77::1/64 dev plain0 nodad")
 			guest.Run(t, "ping", "-c1", "-W3", "10.77.0.1")
@@ -125,15 +125,15 @@ func TestDuplicateAddressIsGuarded(t *testing.T) {
 	t.Parallel()
 	pod := withNetwork(t)
 	pod.Node.IP(t, "addr add fd77::9/64 dev plain0 nodad")
-	pod.Pod.IP(t, "addr add fd77::9/64 dev net1")
-	if err := podtest.WaitSettled(t.Context(), pod.Pod); err == nil {
+	pod.IP(t, "addr add fd77::9/64 dev net1")
+	if err := podtest.WaitSettled(t.Context(), pod.NS); err == nil {
 		t.Fatal("the address is no duplicate")
 	}
 	h := newHook(t, pod)
 	h.Interfaces, h.SkipCheck = []string{"eth0", "net1"}, true
 	log := logged(&h)
 	network := run(t, h).Networks()[1]
-	guest := podtest.NewGuest(t, pod.Pod, network.Tap, network.MAC.HardwareAddr())
+	guest := podtest.NewGuest(t, pod.NS, network.Tap, network.MAC.HardwareAddr())
 	guest.IP(t, "addr add 10.77.0.9/24 dev eth0")
 	if out, err := guest.Output(t.Context(), "ping", "-c1", "-W1", "10.77.0.1"); err == nil {
 		t.Errorf("the guest has an address of its choice:\n%s", out)
@@ -148,16 +148,16 @@ func TestPodWithIPv6SwitchedOff(t *testing.T) {
 	t.Parallel()
 	pod := podtest.NewPod(t, podtest.KindnetDual)
 	for _, of := range []string{"all", "default", "eth0"} {
-		if err := pod.Pod.Sysctl("net/ipv6/conf/"+of+"/disable_ipv6", "1"); err != nil {
+		if err := pod.Sysctl("net/ipv6/conf/"+of+"/disable_ipv6", "1"); err != nil {
 			t.Fatal(err)
 		}
 	}
-	before := podtest.TakeSnapshot(t, pod.Pod)
+	before := podtest.TakeSnapshot(t, pod.NS)
 	h := newHook(t, pod)
 	session := run(t, h)
 	network := session.Networks()[0]
-	guest := podtest.NewGuest(t, pod.Pod, network.Tap, network.MAC.HardwareAddr())
-	if lease, err := guest.Udhcpc(t.Context()); err != nil || lease["ip"] != pod.IP.Addr().String() {
+	guest := podtest.NewGuest(t, pod.NS, network.Tap, network.MAC.HardwareAddr())
+	if lease, err := guest.Udhcpc(t.Context()); err != nil || lease["ip"] != pod.IPv4.Addr().String() {
 		t.Fatalf("lease %v, error %v", lease, err)
 	}
 	guest.Run(t, "ping", "-c1", "-W3", podtest.OutsideIP.String())
@@ -185,21 +185,21 @@ func TestSourceBasedRouting(t *testing.T) {
 		})
 		return attachment
 	}
-	attachment := add(pod.Pod)
+	attachment := add(pod.NS)
 	other := podtest.New(t)
 	neighbor := add(other).Result.IPs[0].Address.IP.String()
-	if rules := pod.Pod.Run(t, "ip", "rule"); !strings.Contains(rules, "lookup 100") {
+	if rules := pod.Run(t, "ip", "rule"); !strings.Contains(rules, "lookup 100") {
 		t.Fatalf("sbr has made no rule:\n%s", rules)
 	}
-	if err := podtest.WaitSettled(t.Context(), pod.Pod); err != nil {
+	if err := podtest.WaitSettled(t.Context(), pod.NS); err != nil {
 		t.Fatal(err)
 	}
-	before := podtest.TakeSnapshot(t, pod.Pod)
+	before := podtest.TakeSnapshot(t, pod.NS)
 	h := newHook(t, pod)
 	h.Interfaces = []string{"net1"}
 	session := run(t, h)
 	network := session.Networks()[0]
-	guest := podtest.NewGuest(t, pod.Pod, network.Tap, network.MAC.HardwareAddr())
+	guest := podtest.NewGuest(t, pod.NS, network.Tap, network.MAC.HardwareAddr())
 	lease, err := guest.Udhcpc(t.Context())
 	if err != nil || lease["ip"] != attachment.Result.IPs[0].Address.IP.String() || lease["mask"] != "24" {
 		t.Fatalf("lease %v, error %v", lease, err)
@@ -217,7 +217,7 @@ func TestSourceBasedRouting(t *testing.T) {
 
 	h.Interfaces = []string{"eth0", "net1"} // the default route is eth0's
 	session = run(t, h)
-	second := podtest.NewGuest(t, pod.Pod, session.Networks()[1].Tap, session.Networks()[1].MAC.HardwareAddr())
+	second := podtest.NewGuest(t, pod.NS, session.Networks()[1].Tap, session.Networks()[1].MAC.HardwareAddr())
 	if _, err := second.Udhcpc(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -231,15 +231,15 @@ func TestSourceBasedRouting(t *testing.T) {
 func TestPlanRefusesWhatRunRefuses(t *testing.T) {
 	t.Parallel()
 	pod := podtest.NewPod(t, podtest.Bridge)
-	pod.Pod.IP(t, "addr flush dev eth0", "addr add 127.9.0.7/8 dev eth0 scope global")
-	before := podtest.TakeSnapshot(t, pod.Pod)
+	pod.IP(t, "addr flush dev eth0", "addr add 127.9.0.7/8 dev eth0 scope global")
+	before := podtest.TakeSnapshot(t, pod.NS)
 	h := newHook(t, pod)
 	_, runErr := h.Run(t.Context())
 	_, planErr := h.Plan(t.Context())
 	if runErr == nil || planErr == nil || runErr.Error() != planErr.Error() || !strings.Contains(planErr.Error(), "invalid lease") {
 		t.Errorf("run: %v\nplan: %v", runErr, planErr)
 	}
-	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 		t.Errorf("afterwards:\n%s", d)
 	}
 }
@@ -248,7 +248,7 @@ func TestPlanRefusesWhatRunRefuses(t *testing.T) {
 func TestPlanRefusesWhatIsInTheWay(t *testing.T) {
 	t.Parallel()
 	pod := podtest.NewPod(t, podtest.Bridge)
-	pod.Pod.IP(t, "link add net1 type veth peer name other", "link set net1 up", "link set other up", "addr add 10.88.0.7/24 dev net1")
+	pod.IP(t, "link add net1 type veth peer name other", "link set net1 up", "link set other up", "addr add 10.88.0.7/24 dev net1")
 	h := newHook(t, pod)
 	refused := func(h prestart.Hook, want string) error {
 		t.Helper()
@@ -290,7 +290,7 @@ func TestPlanRefusesWhatIsInTheWay(t *testing.T) {
 func TestSaysWhatIsMissing(t *testing.T) {
 	t.Parallel()
 	pod := podtest.NewPod(t, podtest.BridgeDual)
-	pod.Pod.IP(t, "route del default via fd00:10:22::1 dev eth0", "route add ::/0 dev eth0")
+	pod.IP(t, "route del default via fd00:10:22::1 dev eth0", "route add ::/0 dev eth0")
 	h := newHook(t, pod)
 	h.ResolvConf, h.Lease.Hostname = "", ""
 	log := logged(&h)

@@ -30,7 +30,7 @@ func TestGuestReachesIPv6(t *testing.T) {
 				t.Fatal(err)
 			}
 			capture := podtest.StartCapture(t, pod.Node, pod.NodeLink, "ip6")
-			guest := podtest.NewPlainGuest(t, pod.Pod, tap, pod.MAC)
+			guest := podtest.NewPlainGuest(t, pod.NS, tap, pod.MAC)
 			address := pod.IPv6.Addr()
 			solicitIPv6(t, guest)
 			capture.Wait("> ff02::16: HBH ICMP6, multicast listener report v2")
@@ -41,9 +41,9 @@ func TestGuestReachesIPv6(t *testing.T) {
 			pod.Node.Run(t, "ping", "-c1", "-W3", "-s", "4000", address.String())
 
 			full := pod.MTU + podtest.EthernetLen
-			segments := podtest.StartCapture(t, pod.Pod, tap, fmt.Sprintf("ip6 and tcp and greater %d", full))
+			segments := podtest.StartCapture(t, pod.NS, tap, fmt.Sprintf("ip6 and tcp and greater %d", full))
 			talk(t, guest, address, host{"node", pod.Node, nodeIPv6},
-				host{"other pod", neighbor.Pod, neighbor.IPv6.Addr()}, host{"outside", pod.Outside, podtest.OutsideIPv6})
+				host{"other pod", neighbor.NS, neighbor.IPv6.Addr()}, host{"outside", pod.Outside, podtest.OutsideIPv6})
 			segments.Wait(fmt.Sprintf("length %d: %s", full, address))
 			segments.Wait(fmt.Sprintf("length %d: %s", full, neighbor.IPv6.Addr()))
 			for _, frame := range segments.Frames() {
@@ -70,7 +70,7 @@ func TestIPv6Off(t *testing.T) {
 			p := newHostilePod(t, shape, prestart.Hook{Network: prepare.Options{NoIPv6: true}})
 			own, other := party{p.pod.MAC, p.pod.IPv6.Addr()}, party{linkMAC(t, p.pod.Node, p.pod.NodeLink), stranger6.ip}
 			linkLocal, gateway := party{own.mac, netip.MustParseAddr("fe80::1234")}, party{other.mac, p.pod.Gateway}
-			onTap := podtest.StartCapture(t, p.pod.Pod, "tap-"+p.pod.Interface, "ip6")
+			onTap := podtest.StartCapture(t, p.pod.NS, "tap-"+p.pod.Interface, "ip6")
 
 			l := list{}
 			for _, from := range []party{own, linkLocal} {
@@ -92,11 +92,11 @@ func TestIPv6Off(t *testing.T) {
 			if err := p.seat.Close(); err != nil {
 				t.Fatal(err)
 			}
-			guest := podtest.NewGuest(t, p.pod.Pod, "tap-"+p.pod.Interface, p.pod.MAC)
-			if lease, err := guest.Udhcpc(t.Context()); err != nil || lease["ip"] != p.pod.IP.Addr().String() {
+			guest := podtest.NewGuest(t, p.pod.NS, "tap-"+p.pod.Interface, p.pod.MAC)
+			if lease, err := guest.Udhcpc(t.Context()); err != nil || lease["ip"] != p.pod.IPv4.Addr().String() {
 				t.Fatalf("lease %v, error %v", lease, err)
 			}
-			talk(t, guest, p.pod.IP.Addr(), host{"outside", p.pod.Outside, podtest.OutsideIP})
+			talk(t, guest, p.pod.IPv4.Addr(), host{"outside", p.pod.Outside, podtest.OutsideIP})
 		})
 	}
 }
@@ -122,8 +122,8 @@ func (l *list) silent(from, to party) {
 func newIPv6Pod(t *testing.T, shape podtest.Shape) *podtest.Pod {
 	t.Helper()
 	pod := podtest.NewPod(t, shape)
-	pod.Pod.Run(t, "ip", "-4", "addr", "flush", "dev", pod.Interface)
-	pod.Pod.Run(t, "ip", "-4", "route", "flush", "table", "main")
+	pod.Run(t, "ip", "-4", "addr", "flush", "dev", pod.Interface)
+	pod.Run(t, "ip", "-4", "route", "flush", "table", "main")
 	return pod
 }
 
@@ -133,7 +133,7 @@ func TestPodWithoutIPv4(t *testing.T) {
 		t.Run(string(shape), func(t *testing.T) {
 			t.Parallel()
 			pod := newIPv6Pod(t, shape)
-			before := podtest.TakeSnapshot(t, pod.Pod)
+			before := podtest.TakeSnapshot(t, pod.NS)
 			h := newHook(t, pod)
 			session := run(t, h)
 			network := session.Networks()[0]
@@ -147,7 +147,7 @@ func TestPodWithoutIPv4(t *testing.T) {
 			if err := podtest.WaitSettled(t.Context(), pod.Node); err != nil {
 				t.Fatal(err)
 			}
-			guest := podtest.NewGuest(t, pod.Pod, network.Tap, pod.MAC)
+			guest := podtest.NewGuest(t, pod.NS, network.Tap, pod.MAC)
 			solicitIPv6(t, guest)
 			talk(t, guest, pod.IPv6.Addr(), host{"outside", pod.Outside, podtest.OutsideIPv6})
 			if _, err := h.Wait(t.Context(), prestart.ForLease); err != nil {
@@ -167,7 +167,7 @@ func TestPodWithoutIPv4(t *testing.T) {
 			if _, err := h.Restore(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 				t.Errorf("after restore:\n%s", d)
 			}
 		})

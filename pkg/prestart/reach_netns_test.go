@@ -25,7 +25,7 @@ type host struct {
 func hosts(pod, neighbor *podtest.Pod) []host {
 	return []host{
 		{"node", pod.Node, netip.MustParseAddr("192.0.2.1")},
-		{"other pod", neighbor.Pod, neighbor.IP.Addr()},
+		{"other pod", neighbor.NS, neighbor.IPv4.Addr()},
 		{"outside", pod.Outside, podtest.OutsideIP},
 	}
 }
@@ -57,12 +57,12 @@ func TestGuestReaches(t *testing.T) {
 			neighbor := pod.NewNeighbor(t)
 			session := run(t, newHook(t, pod))
 			tap := session.Networks()[0].Tap
-			guest := podtest.NewPlainGuest(t, pod.Pod, tap, pod.MAC)
+			guest := podtest.NewPlainGuest(t, pod.NS, tap, pod.MAC)
 			lease, err := guest.Udhcpc(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
-			talk(t, guest, pod.IP.Addr(), hosts(pod, neighbor)...)
+			talk(t, guest, pod.IPv4.Addr(), hosts(pod, neighbor)...)
 			if neigh := guest.Run(t, "ip", "neigh", "show", pod.Gateway.String()); !strings.Contains(neigh, "lladdr") {
 				t.Errorf("the gateway is not resolved: %q", neigh)
 			}
@@ -74,11 +74,11 @@ func TestGuestReaches(t *testing.T) {
 				t.Fatal(err)
 			}
 			full := mtu + podtest.EthernetLen
-			capture := podtest.StartCapture(t, pod.Pod, tap, fmt.Sprintf("tcp and greater %d", full))
-			talk(t, guest, pod.IP.Addr(), host{"other pod", neighbor.Pod, neighbor.IP.Addr()})
-			from := fmt.Sprintf("length %d: %s", full, pod.IP.Addr())
+			capture := podtest.StartCapture(t, pod.NS, tap, fmt.Sprintf("tcp and greater %d", full))
+			talk(t, guest, pod.IPv4.Addr(), host{"other pod", neighbor.NS, neighbor.IPv4.Addr()})
+			from := fmt.Sprintf("length %d: %s", full, pod.IPv4.Addr())
 			capture.Wait(from)
-			capture.Wait(fmt.Sprintf("length %d: %s", full, neighbor.IP.Addr()))
+			capture.Wait(fmt.Sprintf("length %d: %s", full, neighbor.IPv4.Addr()))
 			for _, frame := range capture.Frames() {
 				if len(frame) != full || !bytes.Equal(frame[12:14], []byte{8, 0}) {
 					t.Errorf("a frame has %d bytes, want at most %d", len(frame), full)

@@ -54,13 +54,13 @@ func TestRefusedInterfaces(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			pod := podtest.NewBarePod(t)
-			pod.Pod.IP(t, append(c.make, "addr add 10.9.0.7/24 dev net0", "link set net0 up", "addr add 10.9.1.7/32 dev lo")...)
+			pod.IP(t, append(c.make, "addr add 10.9.0.7/24 dev net0", "link set net0 up", "addr add 10.9.1.7/32 dev lo")...)
 			h := newHook(t, pod)
 			h.Interfaces = []string{"net0"}
 			if c.name == "loopback" {
 				h.Interfaces = []string{"lo"}
 			}
-			before := podtest.TakeSnapshot(t, pod.Pod)
+			before := podtest.TakeSnapshot(t, pod.NS)
 			_, planned := h.Plan(t.Context())
 			_, applied := h.Run(t.Context())
 			if planned == nil || applied == nil || planned.Error() != applied.Error() {
@@ -71,7 +71,7 @@ func TestRefusedInterfaces(t *testing.T) {
 					t.Errorf("no %q in: %v", want, applied)
 				}
 			}
-			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 				t.Errorf("afterwards:\n%s", d)
 			}
 		})

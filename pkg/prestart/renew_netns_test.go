@@ -41,13 +41,13 @@ func TestGuestRenews(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			pod := podtest.NewPod(t, c.shape)
-			pod.Pod.IP(t, c.pod...)
+			pod.IP(t, c.pod...)
 			h := newHook(t, pod)
 			h.SkipCheck = true
 			h.Lease.Duration = time.Hour
 			session := run(t, h)
 			network := session.Networks()[0]
-			guest := podtest.NewGuest(t, pod.Pod, network.Tap, pod.MAC)
+			guest := podtest.NewGuest(t, pod.NS, network.Tap, pod.MAC)
 			lease, err := guest.Udhcpc(t.Context())
 			if err != nil {
 				t.Fatal(err)

@@ -30,7 +30,7 @@ func closed(t *testing.T, session *prestart.Session) {
 func TestRestoreRefusesWhileAVMHasTheTap(t *testing.T) {
 	t.Parallel()
 	pod := podtest.NewPod(t, podtest.Flannel)
-	before := podtest.TakeSnapshot(t, pod.Pod)
+	before := podtest.TakeSnapshot(t, pod.NS)
 	h := newHook(t, pod)
 	var log podtest.Buffer
 	h.Log = slog.New(slog.NewTextHandler(&log, nil))
@@ -38,14 +38,14 @@ func TestRestoreRefusesWhileAVMHasTheTap(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	guest, err := podtest.StartGuest(t.Context(), pod.Pod, "tap-eth0", pod.MAC)
+	guest, err := podtest.StartGuest(t.Context(), pod.NS, "tap-eth0", pod.MAC)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := guest.Udhcpc(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	prepared := podtest.TakeSnapshot(t, pod.Pod)
+	prepared := podtest.TakeSnapshot(t, pod.NS)
 	start := time.Now()
 	if _, err := h.Restore(t.Context()); !errors.Is(err, prestart.ErrTapInUse) || !strings.Contains(err.Error(), "tap-eth0") {
 		t.Errorf("restore with a VM on the tap: %v", err)
@@ -56,7 +56,7 @@ func TestRestoreRefusesWhileAVMHasTheTap(t *testing.T) {
 	if !strings.Contains(log.String(), "a server is at work") {
 		t.Errorf("nothing was said of the server:\n%s", log.String())
 	}
-	if d := podtest.Diff(prepared, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+	if d := podtest.Diff(prepared, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 		t.Errorf("a refused restore changed:\n%s", d)
 	}
 	guest.Run(t, "ping", "-c1", "-W2", podtest.OutsideIP.String())
@@ -68,7 +68,7 @@ func TestRestoreRefusesWhileAVMHasTheTap(t *testing.T) {
 	if err := guest.Close(); err != nil {
 		t.Error(err)
 	}
-	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 		t.Errorf("after restore:\n%s", d)
 	}
 }
@@ -77,7 +77,7 @@ func TestRestoreRefusesWhileAVMHasTheTap(t *testing.T) {
 func TestRestoreWaitsForACheck(t *testing.T) {
 	t.Parallel()
 	pod := podtest.NewPod(t, podtest.Flannel)
-	before := podtest.TakeSnapshot(t, pod.Pod)
+	before := podtest.TakeSnapshot(t, pod.NS)
 	h := newHook(t, pod)
 	if _, err := h.Prepare(t.Context()); err != nil {
 		t.Fatal(err)
@@ -89,7 +89,7 @@ func TestRestoreWaitsForACheck(t *testing.T) {
 		_, err := h.Check(ctx) // nobody serves, so it asks for a while
 		checked <- err
 	}()
-	for !strings.Contains(pod.Pod.Run(t, "ip", "link", "show", "tap-eth0"), "LOWER_UP") {
+	for !strings.Contains(pod.Run(t, "ip", "link", "show", "tap-eth0"), "LOWER_UP") {
 		time.Sleep(time.Millisecond)
 	}
 	time.AfterFunc(200*time.Millisecond, cancel)
@@ -99,7 +99,7 @@ func TestRestoreWaitsForACheck(t *testing.T) {
 	if err := <-checked; err == nil {
 		t.Error("the check succeeded")
 	}
-	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 		t.Errorf("after restore:\n%s", d)
 	}
 }
@@ -108,7 +108,7 @@ func TestRestoreWaitsForACheck(t *testing.T) {
 func TestRestoreAfter(t *testing.T) {
 	t.Parallel()
 	pod := podtest.NewPod(t, podtest.Flannel)
-	before := podtest.TakeSnapshot(t, pod.Pod)
+	before := podtest.TakeSnapshot(t, pod.NS)
 	h := newHook(t, pod)
 	h.RestoreAfter = true
 	for _, hasVM := range []bool{false, true} {
@@ -117,14 +117,14 @@ func TestRestoreAfter(t *testing.T) {
 			t.Fatal(err)
 		}
 		if hasVM {
-			guest, err := podtest.StartGuest(t.Context(), pod.Pod, "tap-eth0", pod.MAC)
+			guest, err := podtest.StartGuest(t.Context(), pod.NS, "tap-eth0", pod.MAC)
 			if err != nil {
 				t.Fatal(err)
 			}
 			time.AfterFunc(300*time.Millisecond, func() { _ = guest.Close() })
 		}
 		closed(t, session)
-		if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+		if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 			t.Errorf("after the session:\n%s", d)
 		}
 	}
@@ -132,20 +132,20 @@ func TestRestoreAfter(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	podtest.NewGuest(t, pod.Pod, "tap-eth0", pod.MAC)
+	podtest.NewGuest(t, pod.NS, "tap-eth0", pod.MAC)
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	if err := session.Close(ctx); !errors.Is(err, prestart.ErrTapInUse) || !strings.Contains(err.Error(), "stays prepared") {
 		t.Errorf("with a VM that stays: %v", err)
 	}
-	pod.Pod.Run(t, "ip", "link", "show", "tap-eth0")
+	pod.Run(t, "ip", "link", "show", "tap-eth0")
 }
 
 // withNet1 is a pod with a second interface, to which nobody answers.
 func withNet1(t *testing.T, more ...string) *podtest.Pod {
 	t.Helper()
 	pod := podtest.NewPod(t, podtest.Bridge)
-	pod.Pod.IP(t, append([]string{"link add net1 type veth peer name net1 netns " + pod.Node.Path(), "link set net1 up", "addr add 10.9.0.7/24 dev net1"}, more...)...)
+	pod.IP(t, append([]string{"link add net1 type veth peer name net1 netns " + pod.Node.Path(), "link set net1 up", "addr add 10.9.0.7/24 dev net1"}, more...)...)
 	pod.Node.IP(t, "link set net1 up")
 	return pod
 }
@@ -154,10 +154,10 @@ func withNet1(t *testing.T, more ...string) *podtest.Pod {
 // check that had a tap open left behind, which a snapshot tells.
 func factsOf(t *testing.T, pod *podtest.Pod) string {
 	t.Helper()
-	facts := pod.Pod.Run(t, "ls", "/proc/sys/net/ipv4/conf")
+	facts := pod.Run(t, "ls", "/proc/sys/net/ipv4/conf")
 	for _, command := range []string{"ip -4 -o addr", "ip -4 route", "nft list tables"} {
 		words := strings.Fields(command)
-		facts += pod.Pod.Run(t, words[0], words[1:]...)
+		facts += pod.Run(t, words[0], words[1:]...)
 	}
 	return facts
 }
@@ -222,7 +222,7 @@ func leased(t *testing.T, pod *podtest.Pod, network string, session *prestart.Se
 		if n.Name != network {
 			continue
 		}
-		guest, err := podtest.StartGuest(t.Context(), pod.Pod, n.Tap, n.MAC.HardwareAddr())
+		guest, err := podtest.StartGuest(t.Context(), pod.NS, n.Tap, n.MAC.HardwareAddr())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -321,7 +321,7 @@ func TestPrimaryStays(t *testing.T) {
 					t.Fatal(err)
 				}
 				for _, bridge := range []string{"br-eth0", "br-net1"} {
-					_, _ = pod.Pod.Output(t.Context(), "ip", "link", "del", bridge)
+					_, _ = pod.Output(t.Context(), "ip", "link", "del", bridge)
 				}
 			}
 			h.Interfaces = []string{"eth0", "net1"}

@@ -25,7 +25,7 @@ func newHook(t *testing.T, pod *podtest.Pod) prestart.Hook {
 		t.Fatal(err)
 	}
 	return prestart.Hook{
-		Netns: pod.Pod.Path(), StateDir: filepath.Join(dir, "state"), ResolvConf: resolvConf,
+		Netns: pod.Path(), StateDir: filepath.Join(dir, "state"), ResolvConf: resolvConf,
 		Lease: prestart.LeaseSettings{Hostname: "vm-7"},
 	}
 }
@@ -60,39 +60,39 @@ func TestGuestHasPodNetwork(t *testing.T) {
 			t.Parallel()
 			pod := podtest.NewPod(t, shape)
 			neighbor := pod.NewNeighbor(t)
-			before := podtest.TakeSnapshot(t, pod.Pod)
+			before := podtest.TakeSnapshot(t, pod.NS)
 			h := newHook(t, pod)
 			session := run(t, h)
 			network := session.Networks()[0]
-			if network.MAC.String() != pod.MAC.String() || network.Addresses[0] != pod.IP {
-				t.Errorf("network is %+v, the pod has %s %s", network, pod.MAC, pod.IP)
+			if network.MAC.String() != pod.MAC.String() || network.Addresses[0] != pod.IPv4 {
+				t.Errorf("network is %+v, the pod has %s %s", network, pod.MAC, pod.IPv4)
 			}
-			guest := podtest.NewGuest(t, pod.Pod, network.Tap, pod.MAC)
+			guest := podtest.NewGuest(t, pod.NS, network.Tap, pod.MAC)
 			lease, err := guest.Udhcpc(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
 			for name, want := range map[string]string{
-				"ip": pod.IP.Addr().String(), "dns": "10.96.0.10", "hostname": "vm-7", "lease": "4294967295",
+				"ip": pod.IPv4.Addr().String(), "dns": "10.96.0.10", "hostname": "vm-7", "lease": "4294967295",
 				"search": "default.svc.cluster.local svc.cluster.local",
 			} {
 				if lease[name] != want {
 					t.Errorf("the guest's %s is %q, want %q", name, lease[name], want)
 				}
 			}
-			want := strings.NewReplacer("POD", pod.IP.Addr().String(), "GATEWAY", pod.Gateway.String(), "NETWORK", pod.IP.Masked().String()).Replace(routes)
+			want := strings.NewReplacer("POD", pod.IPv4.Addr().String(), "GATEWAY", pod.Gateway.String(), "NETWORK", pod.IPv4.Masked().String()).Replace(routes)
 			if got := strings.TrimSpace(strings.ReplaceAll(guest.Run(t, "ip", "-4", "route"), " \n", "\n")); got != want {
 				t.Errorf("the guest's routes are\n%s\nwant\n%s", got, want)
 			}
 			guest.Run(t, "ping", "-c1", "-W2", podtest.OutsideIP.String())
-			pod.Node.Run(t, "ping", "-c1", "-W2", pod.IP.Addr().String())
-			talk(t, guest, pod.IP.Addr(), hosts(pod, neighbor)...)
+			pod.Node.Run(t, "ping", "-c1", "-W2", pod.IPv4.Addr().String())
+			talk(t, guest, pod.IPv4.Addr(), hosts(pod, neighbor)...)
 			mtu, err := strconv.Atoi(lease["mtu"])
 			if err != nil {
 				t.Fatal(err)
 			}
 			full := strconv.Itoa(mtu - 28) // what is left after IP and ICMP
-			pod.Node.Run(t, "ping", "-c1", "-W2", "-M", "do", "-s", full, pod.IP.Addr().String())
+			pod.Node.Run(t, "ping", "-c1", "-W2", "-M", "do", "-s", full, pod.IPv4.Addr().String())
 
 			status, err := h.Status(t.Context())
 			if err != nil {
@@ -111,7 +111,7 @@ func TestGuestHasPodNetwork(t *testing.T) {
 			if _, err := h.Restore(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 				t.Errorf("after restore:\n%s", d)
 			}
 		})
@@ -125,7 +125,7 @@ func TestPortGuard(t *testing.T) {
 	pod := podtest.NewPod(t, podtest.Flannel)
 	h := newHook(t, pod)
 	session := run(t, h)
-	guest := podtest.NewGuest(t, pod.Pod, session.Networks()[0].Tap, pod.MAC)
+	guest := podtest.NewGuest(t, pod.NS, session.Networks()[0].Tap, pod.MAC)
 	if _, err := guest.Udhcpc(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -178,7 +178,7 @@ func TestSecondSessionTakesOver(t *testing.T) {
 	pod := podtest.NewPod(t, podtest.Calico)
 	h := newHook(t, pod)
 	first := run(t, h)
-	guest, err := podtest.StartGuest(t.Context(), pod.Pod, first.Networks()[0].Tap, pod.MAC)
+	guest, err := podtest.StartGuest(t.Context(), pod.NS, first.Networks()[0].Tap, pod.MAC)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -196,7 +196,7 @@ func TestSecondSessionTakesOver(t *testing.T) {
 	if status, err := h.Wait(t.Context(), prestart.ForLease); err != nil || status.Leases["eth0"].Client.VendorClass == "" {
 		t.Errorf("the guest has its lease and need not say so again: %v, %+v", err, status)
 	}
-	if lease, err := guest.Udhcpc(t.Context()); err != nil || lease["ip"] != pod.IP.Addr().String() {
+	if lease, err := guest.Udhcpc(t.Context()); err != nil || lease["ip"] != pod.IPv4.Addr().String() {
 		t.Errorf("lease %v, error %v", lease, err)
 	}
 	if err := errors.Join(second.Close(t.Context()), guest.Close()); err != nil {
@@ -232,7 +232,7 @@ func TestWait(t *testing.T) {
 	if _, err := h.Wait(ctx, prestart.ForLease); err == nil || !strings.Contains(err.Error(), "it has not asked for it") {
 		t.Errorf("nobody asked for a lease, and wait said: %v", err)
 	}
-	guest := podtest.NewGuest(t, pod.Pod, session.Networks()[0].Tap, pod.MAC)
+	guest := podtest.NewGuest(t, pod.NS, session.Networks()[0].Tap, pod.MAC)
 	if _, err := guest.Udhcpc(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -247,13 +247,13 @@ func TestSeveralInterfaces(t *testing.T) {
 	t.Parallel()
 	pod := podtest.NewPod(t, podtest.Flannel)
 	for i, name := range []string{"net1", "net2"} {
-		pod.Pod.IP(t, "link add "+name+" type veth peer name "+name+" netns "+pod.Node.Path(), "link set "+name+" up")
+		pod.IP(t, "link add "+name+" type veth peer name "+name+" netns "+pod.Node.Path(), "link set "+name+" up")
 		pod.Node.IP(t, "link set "+name+" up")
 		if i == 0 {
-			pod.Pod.IP(t, "addr add 10.9.0.7/24 dev net1", "route add default via 10.9.0.1 metric 50", "route add 10.10.0.0/16 via 10.9.0.1")
+			pod.IP(t, "addr add 10.9.0.7/24 dev net1", "route add default via 10.9.0.1 metric 50", "route add 10.10.0.0/16 via 10.9.0.1")
 		}
 	}
-	before := podtest.TakeSnapshot(t, pod.Pod)
+	before := podtest.TakeSnapshot(t, pod.NS)
 	h := newHook(t, pod)
 	h.Interfaces = []string{"eth0", "net1", "net2"}
 	h.SkipCheck = true // nobody is behind net1
@@ -266,7 +266,7 @@ func TestSeveralInterfaces(t *testing.T) {
 			if n.Name != name {
 				continue
 			}
-			guest, err := podtest.StartGuest(t.Context(), pod.Pod, n.Tap, n.MAC.HardwareAddr())
+			guest, err := podtest.StartGuest(t.Context(), pod.NS, n.Tap, n.MAC.HardwareAddr())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -309,7 +309,7 @@ func TestSeveralInterfaces(t *testing.T) {
 	if _, err := h.Restore(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 		t.Errorf("after restore:\n%s", d)
 	}
 }

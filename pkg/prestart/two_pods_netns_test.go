@@ -26,7 +26,7 @@ func TestTwoPods(t *testing.T) {
 				dir = t.TempDir()
 			}
 			a, b := podtest.NewPod(t, podtest.Flannel), podtest.NewPod(t, podtest.Calico)
-			beforeA, beforeB := podtest.TakeSnapshot(t, a.Pod), podtest.TakeSnapshot(t, b.Pod)
+			beforeA, beforeB := podtest.TakeSnapshot(t, a.NS), podtest.TakeSnapshot(t, b.NS)
 			ha, hb := newHook(t, a), newHook(t, b)
 			ha.StateDir, hb.StateDir = dir, dir
 			session := run(t, ha)
@@ -42,8 +42,8 @@ func TestTwoPods(t *testing.T) {
 				pod  *podtest.Pod
 			}{{ha, a}, {hb, b}} {
 				answer, err := one.hook.Wait(t.Context(), prestart.ForNetwork)
-				if err != nil || answer.Leases["eth0"].Address.Addr() != one.pod.IP.Addr() {
-					t.Errorf("wait of %s says %+v, %v", one.pod.IP, answer, err)
+				if err != nil || answer.Leases["eth0"].Address.Addr() != one.pod.IPv4.Addr() {
+					t.Errorf("wait of %s says %+v, %v", one.pod.IPv4, answer, err)
 				}
 			}
 			for _, err := range []error{session.Close(t.Context()), other.Close(t.Context())} {
@@ -56,7 +56,7 @@ func TestTwoPods(t *testing.T) {
 					t.Errorf("restored %q, %v", restored, err)
 				}
 			}
-			if d := podtest.Diff(beforeA, podtest.TakeSnapshot(t, a.Pod)) + podtest.Diff(beforeB, podtest.TakeSnapshot(t, b.Pod)); d != "" {
+			if d := podtest.Diff(beforeA, podtest.TakeSnapshot(t, a.NS)) + podtest.Diff(beforeB, podtest.TakeSnapshot(t, b.NS)); d != "" {
 				t.Errorf("after restore:\n%s", d)
 			}
 		})
@@ -94,21 +94,21 @@ func TestPodsAtOnce(t *testing.T) {
 func TestDirectoryOfNamespace(t *testing.T) {
 	t.Parallel()
 	pod := podtest.NewPod(t, podtest.Calico)
-	before := podtest.TakeSnapshot(t, pod.Pod)
+	before := podtest.TakeSnapshot(t, pod.NS)
 	h := newHook(t, pod)
 	h.StateDir = ""
 	mounted := filepath.Join(t.TempDir(), "ns")
 	if err := os.WriteFile(mounted, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	bind(t, pod.Pod.Path(), mounted)
+	bind(t, pod.Path(), mounted)
 	if _, err := h.Prepare(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	var own string
-	for _, path := range []string{pod.Pod.Path(), mounted, ""} {
+	for _, path := range []string{pod.Path(), mounted, ""} {
 		h.Netns = path
-		err := pod.Pod.Do(func() error {
+		err := pod.Do(func() error {
 			status, err := h.Status(t.Context())
 			if err == nil && !status.Prepared {
 				err = errors.New("it is not prepared")
@@ -123,7 +123,7 @@ func TestDirectoryOfNamespace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	inode := strings.Trim(strings.TrimPrefix(readlink(t, pod.Pod), "net:"), "[]")
+	inode := strings.Trim(strings.TrimPrefix(readlink(t, pod.NS), "net:"), "[]")
 	for _, path := range found {
 		if strings.Contains(path, inode) {
 			own = filepath.Dir(path)
@@ -132,13 +132,13 @@ func TestDirectoryOfNamespace(t *testing.T) {
 	if own == "" {
 		t.Fatalf("no directory of %s among %q", inode, found)
 	}
-	if err := pod.Pod.Do(func() error { _, err := h.Restore(t.Context()); return err }); err != nil {
+	if err := pod.Do(func() error { _, err := h.Restore(t.Context()); return err }); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(own); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("%s is left: %v", own, err)
 	}
-	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 		t.Errorf("after restore:\n%s", d)
 	}
 }

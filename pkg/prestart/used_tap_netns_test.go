@@ -65,16 +65,16 @@ func TestTapWasUsed(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			pod := podtest.NewPod(t, podtest.CalicoDual)
-			before := podtest.TakeSnapshot(t, pod.Pod)
+			before := podtest.TakeSnapshot(t, pod.NS)
 			h := newHook(t, pod)
 			h.Network.Queues, h.Network.TapOwner = c.queues, &prepare.Owner{UID: 4712, GID: 4713}
 			session := run(t, h)
-			fd := openTap(t, pod.Pod, c.flags)
+			fd := openTap(t, pod.NS, c.flags)
 			if err := c.do(fd); err != nil {
 				t.Fatal(err)
 			}
 			if c.ip != "" {
-				pod.Pod.IP(t, c.ip)
+				pod.IP(t, c.ip)
 			}
 			// Beside the living monitor.
 			if _, err := h.Check(t.Context()); !errors.Is(err, prestart.ErrTapInUse) {
@@ -98,15 +98,15 @@ func TestTapWasUsed(t *testing.T) {
 			if _, err := h.Check(t.Context()); err != nil {
 				t.Errorf("check: %v", err)
 			}
-			if out := pod.Pod.Run(t, "ip", "-d", "link", "show", "tap-eth0"); !strings.Contains(out, "persist on user 4712 group 4713") {
+			if out := pod.Run(t, "ip", "-d", "link", "show", "tap-eth0"); !strings.Contains(out, "persist on user 4712 group 4713") {
 				t.Errorf("afterwards the tap is\n%s", out)
 			}
 			if c.queues < 2 {
-				guest, err := podtest.StartGuest(t.Context(), pod.Pod, "tap-eth0", pod.MAC)
+				guest, err := podtest.StartGuest(t.Context(), pod.NS, "tap-eth0", pod.MAC)
 				if err != nil {
 					t.Fatal(err)
 				}
-				if lease, err := guest.Udhcpc(t.Context()); err != nil || lease["ip"] != pod.IP.Addr().String() {
+				if lease, err := guest.Udhcpc(t.Context()); err != nil || lease["ip"] != pod.IPv4.Addr().String() {
 					t.Errorf("the next guest: %v, %v", lease, err)
 				}
 				if err := guest.Close(); err != nil {
@@ -121,7 +121,7 @@ func TestTapWasUsed(t *testing.T) {
 			if _, err := h.Restore(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 				t.Errorf("after restore:\n%s", d)
 			}
 		})
@@ -221,7 +221,7 @@ func TestTapDeleted(t *testing.T) {
 	var said podtest.Buffer
 	h.Log = slog.New(slog.NewTextHandler(&said, nil))
 	session := run(t, h)
-	pod.Pod.IP(t, "link del tap-eth0")
+	pod.IP(t, "link del tap-eth0")
 	const remedy = "a VM that had it open must then be started again, or its NIC plugged in again"
 	if err := session.Wait(t.Context()); err == nil || !strings.Contains(err.Error(), remedy) {
 		t.Errorf("serving ends with: %v", err)
@@ -235,7 +235,7 @@ func TestTapDeleted(t *testing.T) {
 	if took := time.Since(start); took > prestart.CheckTimeout/2 {
 		t.Errorf("check says so after %v", took)
 	}
-	if out, err := pod.Pod.Output(t.Context(), "ip", "link", "show", "tap-eth0"); err == nil {
+	if out, err := pod.Output(t.Context(), "ip", "link", "show", "tap-eth0"); err == nil {
 		t.Errorf("check made %s", out)
 	}
 	run(t, h)

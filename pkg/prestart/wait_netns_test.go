@@ -78,7 +78,7 @@ func TestWaitBeyondServer(t *testing.T) {
 	if _, err := io.WriteString(conn, "GET /v1/wait?for=lease HTTP/1.1\r\nHost: vm\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}
-	pod.Pod.IP(t, "link set br-eth0 down") // until the next one mends it
+	pod.IP(t, "link set br-eth0 down") // until the next one mends it
 	waiting := make(chan error)
 	go func() {
 		_, err := h.Wait(t.Context(), prestart.ForNetwork)
@@ -103,7 +103,7 @@ func TestWaitBeyondServer(t *testing.T) {
 func TestOutputInTheWay(t *testing.T) {
 	t.Parallel()
 	pod := podtest.NewPod(t, podtest.Calico)
-	before := podtest.TakeSnapshot(t, pod.Pod)
+	before := podtest.TakeSnapshot(t, pod.NS)
 	h := newHook(t, pod)
 	h.OutputDir = t.TempDir()
 	path := filepath.Join(h.OutputDir, prestart.NICsFile)
@@ -113,7 +113,7 @@ func TestOutputInTheWay(t *testing.T) {
 	if _, err := h.Run(t.Context()); err == nil || !strings.Contains(err.Error(), path+" is a directory") {
 		t.Errorf("run says %v", err)
 	}
-	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 		t.Errorf("afterwards:\n%s", d)
 	}
 }

@@ -23,21 +23,21 @@ type damage struct {
 }
 
 func inPod(lines ...string) func(*testing.T, *podtest.Pod) {
-	return func(t *testing.T, pod *podtest.Pod) { pod.Pod.IP(t, lines...) }
+	return func(t *testing.T, pod *podtest.Pod) { pod.IP(t, lines...) }
 }
 
 func bridgeLink(args string) func(*testing.T, *podtest.Pod) {
 	return func(t *testing.T, pod *podtest.Pod) {
-		pod.Pod.Run(t, "bridge", append([]string{"link"}, strings.Fields(args)...)...)
+		pod.Run(t, "bridge", append([]string{"link"}, strings.Fields(args)...)...)
 	}
 }
 
 func nft(args string) func(*testing.T, *podtest.Pod) {
-	return func(t *testing.T, pod *podtest.Pod) { pod.Pod.Run(t, "nft", strings.Fields(args)...) }
+	return func(t *testing.T, pod *podtest.Pod) { pod.Run(t, "nft", strings.Fields(args)...) }
 }
 
 func tc(args string) func(*testing.T, *podtest.Pod) {
-	return func(t *testing.T, pod *podtest.Pod) { pod.Pod.Run(t, "tc", strings.Fields(args)...) }
+	return func(t *testing.T, pod *podtest.Pod) { pod.Run(t, "tc", strings.Fields(args)...) }
 }
 
 func onNode(line string) func(*testing.T, *podtest.Pod) {
@@ -83,7 +83,7 @@ func TestDamagedPodIsNotReady(t *testing.T) {
 			said := make(chan string, 256)
 			h.Log = slog.New(slog.NewTextHandler(lineWriter(said), nil))
 			session := run(t, h)
-			podtest.NewGuest(t, pod.Pod, session.Networks()[0].Tap, pod.MAC)
+			podtest.NewGuest(t, pod.NS, session.Networks()[0].Tap, pod.MAC)
 			if err := waitFor(t, h, prestart.ForNetwork, time.Minute); err != nil {
 				t.Fatal(err)
 			}
@@ -139,12 +139,12 @@ func TestUplinkGoneForGood(t *testing.T) {
 	pod := podtest.NewPod(t, podtest.Calico)
 	h := newHook(t, pod)
 	session := run(t, h)
-	pod.Pod.IP(t, "link del up-eth0", "link add up-eth0 type veth peer name else")
+	pod.IP(t, "link del up-eth0", "link add up-eth0 type veth peer name else")
 	err := waitFor(t, h, prestart.ForNetwork, time.Second)
 	if err == nil || !strings.Contains(err.Error(), "up-eth0 is another link") || !strings.Contains(err.Error(), "make the pod anew") {
 		t.Errorf("wait says: %v", err)
 	}
-	pod.Pod.IP(t, "link del up-eth0")
+	pod.IP(t, "link del up-eth0")
 	if err := waitFor(t, h, prestart.ForNetwork, time.Second); err == nil {
 		t.Error("wait is content")
 	}
@@ -210,7 +210,7 @@ func TestFlappingGuestStaysReady(t *testing.T) {
 		looked <- n
 	}()
 	for i := range 6 {
-		guest, err := podtest.StartGuest(t.Context(), pod.Pod, session.Networks()[0].Tap, pod.MAC)
+		guest, err := podtest.StartGuest(t.Context(), pod.NS, session.Networks()[0].Tap, pod.MAC)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -242,7 +242,7 @@ func TestSysctlNotAsPlanned(t *testing.T) {
 	session := run(t, h)
 	set := func(value string) {
 		t.Helper()
-		if err := pod.Pod.Sysctl("net/bridge/bridge-nf-call-iptables", value); err != nil {
+		if err := pod.Sysctl("net/bridge/bridge-nf-call-iptables", value); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -270,12 +270,12 @@ func TestSysctlNotAsPlanned(t *testing.T) {
 func TestSecondInterfaceNotAsPlanned(t *testing.T) {
 	t.Parallel()
 	pod := podtest.NewPod(t, podtest.Calico)
-	pod.Pod.IP(t, "link add net1 type veth peer name net1 netns "+pod.Node.Path(), "link set net1 up", "addr add 10.99.0.2/24 dev net1")
+	pod.IP(t, "link add net1 type veth peer name net1 netns "+pod.Node.Path(), "link set net1 up", "addr add 10.99.0.2/24 dev net1")
 	pod.Node.IP(t, "link set net1 up")
 	h := newHook(t, pod)
 	h.Interfaces, h.SkipCheck = []string{"eth0", "net1"}, true
 	run(t, h)
-	guest := podtest.NewGuest(t, pod.Pod, "tap-eth0", pod.MAC)
+	guest := podtest.NewGuest(t, pod.NS, "tap-eth0", pod.MAC)
 	if _, err := guest.Udhcpc(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -48,9 +48,9 @@ func serve(t *testing.T, pod *podtest.NS, a Advertisement) *Server {
 }
 
 // seat is the guest's side of the tap.
-type seat struct{ podtest.Seat }
+type seat struct{ podtest.NIC }
 
-func sit(t *testing.T, pod *podtest.NS) seat { return seat{podtest.Sit(t, pod)} }
+func sit(t *testing.T, pod *podtest.NS) seat { return seat{podtest.NewNIC(t, pod, "tap0")} }
 
 // receive returns the next advertisement that comes within a time.
 func (s seat) receive(within time.Duration) (p packet.Packet6, ok bool) {

@@ -65,7 +65,7 @@ func bootDebian(t *testing.T, seats []*seat) *debianVM {
 	}
 	var taps []*os.File
 	for i, at := range seats {
-		taps = append(taps, podtest.TapFile(t, at.pod.Pod, "tap-eth0"))
+		taps = append(taps, podtest.TapFile(t, at.pod.NS, "tap-eth0"))
 		args = append(args,
 			"-netdev", fmt.Sprintf("tap,id=net%d,fd=%d,vhost=off", i, 3+i),
 			"-device", fmt.Sprintf("virtio-net-pci,netdev=net%d,romfile=,mac=%v", i, at.pod.MAC))

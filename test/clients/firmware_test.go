@@ -30,7 +30,7 @@ func firmware(t *testing.T, at *seat, args ...string) *podtest.Console {
 		"-netdev", "tap,id=net,ifname=tap-eth0,script=no,downscript=no,vhost=off",
 		"-device", "virtio-net-pci,netdev=net,romfile=,mac=" + at.pod.MAC.String(),
 	}, args...)
-	return podtest.StartConsole(t, at.pod.Pod.Command(t.Context(), "qemu-system-x86_64", args...))
+	return podtest.StartConsole(t, at.pod.Command(t.Context(), "qemu-system-x86_64", args...))
 }
 
 // ipxe is iPXE that has taken its lease and printed what it made of it.

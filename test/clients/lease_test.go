@@ -128,7 +128,7 @@ func (l lease) serve(t *testing.T) *seat {
 	t.Helper()
 	pod := podtest.NewPod(t, l.shape)
 	pod.Node.IP(t, l.node...)
-	pod.Pod.IP(t, l.pod...)
+	pod.IP(t, l.pod...)
 	dir := t.TempDir()
 	resolv, text := filepath.Join(dir, "resolv.conf"), resolvConf4
 	if l.six {

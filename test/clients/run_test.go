@@ -42,7 +42,7 @@ type server struct {
 }
 
 func (s *server) common() []string {
-	return []string{"--netns", s.pod.Pod.Path(), "--state-dir", s.stateDir}
+	return []string{"--netns", s.pod.Path(), "--state-dir", s.stateDir}
 }
 
 // start starts the program and waits until it listens.

@@ -21,7 +21,7 @@ var scripts embed.FS
 // clients take for Ethernet, as they would a virtio device; a tap is not.
 func newGuest(t *testing.T, pod *podtest.Pod) *podtest.Guest {
 	t.Helper()
-	guest := podtest.NewGuest(t, pod.Pod, "tap-eth0", pod.MAC)
+	guest := podtest.NewGuest(t, pod.NS, "tap-eth0", pod.MAC)
 	guest.IP(t,
 		"link set eth0 down",
 		"link set eth0 name nic address 02:00:00:00:00:01",

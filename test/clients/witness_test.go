@@ -39,7 +39,7 @@ type witness struct {
 func newWitness(t *testing.T, pod *podtest.Pod) *witness {
 	t.Helper()
 	w := &witness{mac: pod.MAC}
-	if err := pod.Pod.Do(func() error {
+	if err := pod.Do(func() error {
 		tap, err := net.InterfaceByName("tap-eth0")
 		if err != nil {
 			return err

@@ -103,7 +103,7 @@ func (d *demo) lookAtPod(ctx context.Context) (err error) {
 		return err
 	}
 	d.screen.show("cat /etc/resolv.conf", d.resolvConf())
-	d.before, err = podtest.Snapshot(ctx, d.pod.Pod)
+	d.before, err = podtest.Snapshot(ctx, d.pod.NS)
 	return err
 }
 
@@ -126,12 +126,12 @@ func (d *demo) podRoutes(ctx context.Context) (v4, v6 string, err error) {
 func (d *demo) settle(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	return podtest.WaitSettled(ctx, d.pod.Pod)
+	return podtest.WaitSettled(ctx, d.pod.NS)
 }
 
 // inPod runs a command in the pod and shows what it prints.
 func (d *demo) inPod(ctx context.Context, name string, args ...string) (string, error) {
-	out, err := d.pod.Pod.Output(ctx, name, args...)
+	out, err := d.pod.Output(ctx, name, args...)
 	if err != nil {
 		return "", err
 	}
@@ -141,13 +141,13 @@ func (d *demo) inPod(ctx context.Context, name string, args ...string) (string, 
 
 func (d *demo) showPlan(ctx context.Context) error {
 	d.screen.heading("What virt-launcher-net would do")
-	_, err := d.program(ctx, "plan", "--netns", d.pod.Pod.Path())
+	_, err := d.program(ctx, "plan", "--netns", d.pod.Path())
 	return err
 }
 
 func (d *demo) showRestore(ctx context.Context) error {
 	d.screen.heading("The pod is put back")
-	if _, err := d.program(ctx, "restore", "--netns", d.pod.Pod.Path(), "--state-dir", d.path("state")); err != nil {
+	if _, err := d.program(ctx, "restore", "--netns", d.pod.Path(), "--state-dir", d.path("state")); err != nil {
 		return err
 	}
 	if err := d.settle(ctx); err != nil {
@@ -156,7 +156,7 @@ func (d *demo) showRestore(ctx context.Context) error {
 	if _, _, err := d.podRoutes(ctx); err != nil {
 		return err
 	}
-	after, err := podtest.Snapshot(ctx, d.pod.Pod)
+	after, err := podtest.Snapshot(ctx, d.pod.NS)
 	if err != nil {
 		return err
 	}

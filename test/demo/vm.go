@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest/launchtest"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest/vmtest"
 )
 
 // bootTime is how long an emulated machine may take to boot and report, which
@@ -23,7 +25,7 @@ const bootTime = 60 * time.Second
 // showVM runs a machine in the pod, from before its start to after its end.
 func (d *demo) showVM(ctx context.Context) (err error) {
 	d.screen.heading("A VM starts in the pod")
-	vm := podtest.VM{
+	vm := vmtest.VM{
 		Name:     "demo",
 		GuestDir: d.guestDir,
 		Serial:   d.path("serial.log"),
@@ -46,20 +48,20 @@ func (d *demo) showVM(ctx context.Context) (err error) {
 	d.screen.say("waiting for the guest, which is emulated in software and takes some seconds to boot")
 	boot, stop := context.WithTimeout(ctx, bootTime)
 	defer stop()
-	report, err := podtest.WaitReport(boot, vm.Serial)
+	report, err := vmtest.WaitReport(boot, vm.Serial)
 	if err != nil {
 		return err
 	}
 	d.compareReport(report)
 	d.screen.heading("Traffic")
-	d.showTraffic(ctx, report, d.pod.IP.Addr(), podtest.OutsideIP)
+	d.showTraffic(ctx, report, d.pod.IPv4.Addr(), podtest.OutsideIP)
 	if d.dual {
 		d.showTraffic(ctx, report, d.pod.IPv6.Addr(), podtest.OutsideIPv6)
 		d.screen.check(report.Pinged[d.pod.IPv6Gateway.String()], "the guest pings the pod's gateway %s", d.pod.IPv6Gateway)
 	}
 
 	d.screen.heading("What virt-launcher-net tells while it serves")
-	status, err := d.program(ctx, "status", "--netns", d.pod.Pod.Path(), "--state-dir", d.path("state"))
+	status, err := d.program(ctx, "status", "--netns", d.pod.Path(), "--state-dir", d.path("state"))
 	if err != nil {
 		return err
 	}
@@ -72,27 +74,27 @@ func (d *demo) showVM(ctx context.Context) (err error) {
 }
 
 // launch starts virt-launcher-net, which starts the machine.
-func (d *demo) launch(vm podtest.VM) (*podtest.Launcher, error) {
-	config := podtest.LaunchConfig{
+func (d *demo) launch(vm vmtest.VM) (*launchtest.Launcher, error) {
+	config := launchtest.Config{
 		Binary: d.binary, VM: vm, Dir: d.dir, CacheDir: d.cacheDir, Log: d.screen.log(),
 		Args: []string{
-			"--netns", d.pod.Pod.Path(), "--state-dir", d.path("state"),
+			"--netns", d.pod.Path(), "--state-dir", d.path("state"),
 			"--resolv-conf", d.path("resolv.conf"), "--hostname", hostname,
 		},
 	}
 	d.screen.show(commandLine("virt-launcher-net", config.RunArgs()), "")
-	return podtest.Launch(config)
+	return launchtest.Start(config)
 }
 
 // compareReport compares what the guest says of itself with what the CNI gave
 // the pod.
-func (d *demo) compareReport(r podtest.Report) {
+func (d *demo) compareReport(r vmtest.Report) {
 	d.screen.heading("What the guest got by DHCP, in its own words")
 	d.screen.show("ip addr", fmt.Sprintf("%s, MTU %d, MAC %s", r.Address, r.MTU, r.MAC))
 	d.screen.show("ip route", strings.Join(r.Routes, "\n"))
 	d.screen.show("cat /etc/resolv.conf", strings.Join(r.Resolv, "\n"))
 	d.screen.show("hostname", r.Hostname)
-	d.screen.check(r.Address == d.pod.IP, "its address is the pod's: %s", d.pod.IP)
+	d.screen.check(r.Address == d.pod.IPv4, "its address is the pod's: %s", d.pod.IPv4)
 	d.screen.check(r.MAC == d.pod.MAC.String(), "its MAC is the one the CNI gave the pod: %s", d.pod.MAC)
 	d.screen.check(r.MTU == d.pod.MTU, "its MTU is the pod network's: %d", d.pod.MTU)
 	want, got := hops(strings.Split(d.routes, "\n")), hops(r.Routes)
@@ -105,7 +107,7 @@ func (d *demo) compareReport(r podtest.Report) {
 }
 
 // compareReport6 does so for IPv6.
-func (d *demo) compareReport6(r podtest.Report) {
+func (d *demo) compareReport6(r vmtest.Report) {
 	d.screen.heading("What the guest got by router advertisements and DHCPv6")
 	d.screen.show("ip -6 addr", r.Address6.String())
 	d.screen.show("ip -6 route", strings.Join(r.Routes6, "\n"))
@@ -162,7 +164,7 @@ func (d *demo) hasResolver(lines []string) bool {
 
 // showTraffic shows both directions, at the pod's address and without
 // translation.
-func (d *demo) showTraffic(ctx context.Context, r podtest.Report, address, outside netip.Addr) {
+func (d *demo) showTraffic(ctx context.Context, r vmtest.Report, address, outside netip.Addr) {
 	d.screen.say("from the node to the pod's address, where the guest answers")
 	_, err := d.onNode(ctx, "ping", "-c", "1", "-W", "3", address.String())
 	d.screen.check(err == nil, "the node pings %s", address)
@@ -186,7 +188,7 @@ func (d *demo) onNode(ctx context.Context, name string, args ...string) (string,
 	return out, err
 }
 
-func (d *demo) showShutdown(launcher *podtest.Launcher, vm podtest.VM) error {
+func (d *demo) showShutdown(launcher *launchtest.Launcher, vm vmtest.VM) error {
 	d.screen.heading("SIGTERM: the guest shuts down")
 	start := time.Now()
 	err := launcher.End(10 * time.Second)

@@ -124,7 +124,7 @@ func TestLink(t *testing.T) {
 			f.ask(t, s)
 			soonest := f.clients[0]
 			for range 3 {
-				s.pod.Pod.IP(t, "link set "+s.tap+" down", "link set "+s.tap+" up")
+				s.pod.IP(t, "link set "+s.tap+" down", "link set "+s.tap+" up")
 				soonest(s, t)
 				s.leaveDown(t)
 				soonest(s, t)
@@ -165,7 +165,7 @@ func (p part) check(t *testing.T, s *server) {
 // returns how many.
 func (s *server) flood(t *testing.T, frames [][]byte, howLong time.Duration) int {
 	t.Helper()
-	tap, err := podtest.OpenTap(s.pod.Pod, s.tap, 1)
+	tap, err := podtest.OpenTap(s.pod.NS, s.tap, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -183,15 +183,15 @@ func (s *server) flood(t *testing.T, frames [][]byte, howLong time.Duration) int
 // leaveDown has a guest sit down, and leave while the tap is down.
 func (s *server) leaveDown(t *testing.T) {
 	t.Helper()
-	tap, err := podtest.OpenTap(s.pod.Pod, s.tap, 1)
+	tap, err := podtest.OpenTap(s.pod.NS, s.tap, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.pod.Pod.IP(t, "link set "+s.tap+" down")
+	s.pod.IP(t, "link set "+s.tap+" down")
 	if _, err := tap.Write(make([]byte, 64)); !errors.Is(err, unix.EIO) {
 		t.Errorf("a tap that is down: %v", err)
 	}
-	s.pod.Pod.IP(t, "link set "+s.tap+" up")
+	s.pod.IP(t, "link set "+s.tap+" up")
 	if err := tap.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -29,7 +29,7 @@ type hostile4 struct {
 // kinds4 are all the ways to do harm by IPv4. There is no DHCPDECLINE of the guest's
 // own address among them: who declines waits, by RFC 2131 §3.1, and is to.
 func kinds4(_ *testing.T, s *server) kinds {
-	h := hostile4{newHostile(s.mac), s.pod.IP.Addr().AsSlice()}
+	h := hostile4{newHostile(s.mac), s.pod.IPv4.Addr().AsSlice()}
 	return join(map[string]kinds{
 		"DHCP":    h.messages(),
 		"message": h.otherMessages(func() []byte { return h.request().ToBytes() }, optionsAt, h.datagram),

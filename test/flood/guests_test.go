@@ -25,11 +25,11 @@ const (
 // which takes its time where much else goes on.
 func (s *server) seat(t *testing.T) *podtest.Guest {
 	t.Helper()
-	guest, err := podtest.StartGuest(t.Context(), s.pod.Pod, s.tap, s.mac)
+	guest, err := podtest.StartGuest(t.Context(), s.pod.NS, s.tap, s.mac)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := podtest.WaitSettled(t.Context(), s.pod.Pod); err != nil {
+	if err := podtest.WaitSettled(t.Context(), s.pod.NS); err != nil {
 		t.Fatal(errors.Join(err, guest.Close()))
 	}
 	return guest
@@ -47,7 +47,7 @@ func (s *server) udhcpc(t *testing.T) {
 	}
 	took := time.Since(start)
 	t.Logf("udhcpc's lease after %v", took.Round(time.Millisecond))
-	if want := s.pod.IP.Addr().String(); lease["ip"] != want {
+	if want := s.pod.IPv4.Addr().String(); lease["ip"] != want {
 		t.Errorf("the client got %s, want %s", lease["ip"], want)
 	}
 	if took > patience {

@@ -40,7 +40,7 @@ func serve(t *testing.T, shape podtest.Shape) *server {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { ready.Close() })
-	cmd := exec.CommandContext(t.Context(), s.binary, "run", "--no-check", "--netns", s.pod.Pod.Path(), "--state-dir", s.dir)
+	cmd := exec.CommandContext(t.Context(), s.binary, "run", "--no-check", "--netns", s.pod.Path(), "--state-dir", s.dir)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	cmd.Stdout, cmd.Stderr = stdout, &s.output
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
@@ -74,7 +74,7 @@ type partStatus struct {
 // status is a part of what the program says of its only interface.
 func (s *server) status(t *testing.T, part string) partStatus {
 	t.Helper()
-	out, err := exec.CommandContext(t.Context(), s.binary, "status", "-o", "json", "--netns", s.pod.Pod.Path(), "--state-dir", s.dir).Output()
+	out, err := exec.CommandContext(t.Context(), s.binary, "status", "-o", "json", "--netns", s.pod.Path(), "--state-dir", s.dir).Output()
 	if err != nil {
 		t.Fatalf("status: %v", err)
 	}

@@ -26,13 +26,13 @@ var decent = netip.MustParseAddr("fe80::5678")
 
 // seat6 is a decent guest of IPv6 without a system.
 type seat6 struct {
-	podtest.Seat
+	podtest.NIC
 	s *server
 }
 
 func (s *server) sit6(t *testing.T) seat6 {
 	t.Helper()
-	return seat6{podtest.SitAt(t, s.pod.Pod, s.tap), s}
+	return seat6{podtest.NewNIC(t, s.pod.NS, s.tap), s}
 }
 
 // raw6 seats such a guest, which must get its lease and its router at once.

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest/vmtest"
 )
 
 const (
@@ -121,7 +121,7 @@ func (v *vm) program(t *testing.T, args ...string) string {
 
 // report waits until the guest has done what it was asked, and returns what it
 // says of itself.
-func (v *vm) report(t *testing.T) podtest.Report {
+func (v *vm) report(t *testing.T) vmtest.Report {
 	t.Helper()
 	log := filepath.Join(t.TempDir(), "console")
 	eventually(t, func(ctx context.Context) error {
@@ -134,7 +134,7 @@ func (v *vm) report(t *testing.T) podtest.Report {
 		}
 		return os.WriteFile(log, []byte(text+"\n"), 0o600)
 	})
-	r, err := podtest.WaitReport(t.Context(), log)
+	r, err := vmtest.WaitReport(t.Context(), log)
 	if err != nil {
 		t.Fatal(err)
 	}

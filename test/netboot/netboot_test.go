@@ -43,7 +43,7 @@ func TestIPXE(t *testing.T) {
 	podtest.Packaged(t, ipxeROM) // QEMU finds it by itself
 	n.boot(t, "-device", "virtio-net-pci,netdev=net")
 	n.wait(t, "sent", "boot.ipxe")
-	n.wait(t, "proof-pcbios-"+n.pod.IP.Addr().String()+"-vm-7")
+	n.wait(t, "proof-pcbios-"+n.pod.IPv4.Addr().String()+"-vm-7")
 	n.bound(t, "lease")
 }
 
@@ -56,7 +56,7 @@ func TestOVMF(t *testing.T) {
 	n.boot(t, "-bios", podtest.Packaged(t, ovmf), "-device", "virtio-net-pci,netdev=net,bootindex=0,romfile=")
 	n.wait(t, "sent", "snponly.efi")
 	n.wait(t, "sent", "boot.ipxe")
-	n.wait(t, "proof-efi-"+n.pod.IP.Addr().String()+"-vm-7")
+	n.wait(t, "proof-efi-"+n.pod.IPv4.Addr().String()+"-vm-7")
 	n.bound(t, "lease")
 }
 
@@ -105,7 +105,7 @@ func newNetwork6(t *testing.T) *network {
 	// (github.com/ipxe/ipxe/pull/1245), and none to a global address from a local
 	// one.
 	n := &network{pod: podtest.NewPod(t, podtest.BridgeDual)}
-	n.pod.Pod.IP(t, "addr del "+n.pod.IP.String()+" dev eth0")
+	n.pod.IP(t, "addr del "+n.pod.IPv4.String()+" dev eth0")
 	n.pod.Node.IP(t, "addr add fd00:192::1/64 dev uplink0")
 	n.pod.Outside.IP(t, "addr add fd00:192::10/64 dev eth0")
 	n.serve(t, netip.MustParseAddr("fd00:192::10"), script6)
@@ -116,7 +116,7 @@ func newNetwork6(t *testing.T) *network {
 func (n *network) serve(t *testing.T, tftp netip.Addr, script string) {
 	t.Helper()
 	dir := t.TempDir()
-	n.common = []string{"--netns", n.pod.Pod.Path(), "--state-dir", filepath.Join(dir, "state")}
+	n.common = []string{"--netns", n.pod.Path(), "--state-dir", filepath.Join(dir, "state")}
 
 	root := filepath.Join(dir, "tftp")
 	if err := errors.Join(
@@ -147,7 +147,7 @@ func (n *network) boot(t *testing.T, args ...string) {
 			args[i] += ",mac=" + n.pod.MAC.String()
 		}
 	}
-	n.qemu = podtest.StartConsole(t, n.pod.Pod.Command(t.Context(), "qemu-system-x86_64", args...))
+	n.qemu = podtest.StartConsole(t, n.pod.Command(t.Context(), "qemu-system-x86_64", args...))
 }
 
 // wait waits until the TFTP server has logged a line with all the words.

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest/vmtest"
 )
 
 const (
@@ -46,7 +47,7 @@ type vmPod struct {
 	dir    string // where its guest reports
 	ip     netip.Addr
 	mac    string
-	guest  podtest.Report
+	guest  vmtest.Report
 	before string // the node's network before it
 	spaces string // and the namespaces for networks there
 }
@@ -129,7 +130,7 @@ func (n *node) startVM(t *testing.T, name string) *vmPod {
 	p.launch(t)
 	ctx, cancel := context.WithTimeout(t.Context(), bootTime)
 	defer cancel()
-	if p.guest, err = podtest.WaitReport(ctx, filepath.Join(p.dir, "serial")); err != nil {
+	if p.guest, err = vmtest.WaitReport(ctx, filepath.Join(p.dir, "serial")); err != nil {
 		t.Fatal(err)
 	}
 	return p
@@ -144,7 +145,7 @@ func (p *vmPod) launch(t *testing.T) {
 		"--volume", podtest.Built(t, "guest") + ":/guest:ro", "--volume", p.dir + ":/report",
 		"--volume", p.name + "-nics:" + nicsDir + ":ro",
 	}
-	vm := podtest.VM{GuestDir: "/guest"}
+	vm := vmtest.VM{GuestDir: "/guest"}
 	p.runHost(t, options, "bash", "-euc", `mapfile -t nics <"$1"; exec "${@:2}" "${nics[@]}"`, "launcher", nicsDir+"/qemu.args",
 		"qemu-system-x86_64", "-nodefaults", "-nographic", "-machine", "q35", "-cpu", "max", "-m", "256",
 		"-kernel", vm.Kernel(), "-initrd", vm.Initrd(), "-append", vm.Cmdline(), "-serial", "file:/report/serial")

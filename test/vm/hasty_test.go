@@ -41,7 +41,7 @@ func bootHasty(t *testing.T, pods []*podtest.Pod) *hastyGuest {
 	}
 	var taps []*os.File
 	for i, pod := range pods {
-		taps = append(taps, podtest.TapFile(t, pod.Pod, "tap-eth0"))
+		taps = append(taps, podtest.TapFile(t, pod.NS, "tap-eth0"))
 		args = append(args,
 			"-netdev", fmt.Sprintf("tap,id=net%d,fd=%d,vhost=off", i, 3+i),
 			"-device", fmt.Sprintf("virtio-net-pci,netdev=net%d,romfile=,mac=%v", i, pod.MAC))

@@ -6,17 +6,18 @@ import (
 	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest/launchtest"
 )
 
 // A VM that a libvirtd in the pod runs is on the pod's network, and the program,
 // which is outside of it and has no privileges left, ends it in peace.
 func TestVMOfLibvirtd(t *testing.T) {
 	pod := podtest.NewPod(t, podtest.Calico)
-	podtest.StartLibvirtd(t, pod.Pod)
+	launchtest.StartLibvirtd(t, pod.NS)
 	const uri = "qemu+tcp://127.0.0.1/system"
 	m := start(t, pod, "--connect", uri)
-	if r := m.report(t); r.Address != pod.IP {
-		t.Errorf("the guest has %s, the pod %s", r.Address, pod.IP)
+	if r := m.report(t); r.Address != pod.IPv4 {
+		t.Errorf("the guest has %s, the pod %s", r.Address, pod.IPv4)
 	}
 	if err := m.End(20 * time.Second); err != nil {
 		t.Errorf("after SIGTERM: %v", err)
@@ -27,7 +28,7 @@ func TestVMOfLibvirtd(t *testing.T) {
 	if strings.Contains(m.log.String(), "level=WARN") {
 		t.Error("the program warns")
 	}
-	if left := pod.Pod.Run(t, "virsh", "-c", uri, "list", "--all", "--name"); strings.TrimSpace(left) != "" {
+	if left := pod.Run(t, "virsh", "-c", uri, "list", "--all", "--name"); strings.TrimSpace(left) != "" {
 		t.Errorf("libvirt still has %s", left)
 	}
 }

@@ -94,7 +94,7 @@ func (h *host) renumberNode(t *testing.T) {
 func (h *host) serve(t *testing.T) {
 	t.Helper()
 	binary, log := podtest.Built(t, "virt-launcher-net"), &podtest.Buffer{}
-	common := []string{"--netns", h.pod.Pod.Path(), "--state-dir", filepath.Join(t.TempDir(), "state")}
+	common := []string{"--netns", h.pod.Path(), "--state-dir", filepath.Join(t.TempDir(), "state")}
 	h.program = h.pod.Node.Command(t.Context(), binary, append([]string{"run", "--no-check"}, common...)...)
 	h.program.Stdout, h.program.Stderr = log, log
 	if err := h.program.Start(); err != nil {
@@ -168,7 +168,7 @@ func (h *host) run(t *testing.T, command string) string {
 // knows of the route that has no end takes it for the default one.
 func (h *host) hasAll(t *testing.T) {
 	h.hasAddresses(t)
-	h.reach(t, h.pod.IP.Addr(), podtest.OutsideIP)
+	h.reach(t, h.pod.IPv4.Addr(), podtest.OutsideIP)
 	route := h.run(t, "ip -6 route list default")
 	if ends := strings.Contains(route, "expires"); !strings.HasPrefix(route, "default via fe80::") || ends == h.rfc4191 {
 		t.Errorf("its default route is %q", route)
@@ -179,7 +179,7 @@ func (h *host) hasAll(t *testing.T) {
 // hasNoRouter checks that the host has all it was given but the IPv6 router.
 func (h *host) hasNoRouter(t *testing.T) {
 	h.hasAddresses(t)
-	h.reach(t, h.pod.IP.Addr(), podtest.OutsideIP)
+	h.reach(t, h.pod.IPv4.Addr(), podtest.OutsideIP)
 	out, failed := h.guest.try(t, "nsenter --net=/run/"+h.nic+" ping -c 1 -W 5 "+podtest.OutsideIPv6.String())
 	if !failed || !strings.Contains(out, "Network is unreachable") {
 		t.Errorf("it still has a router:\n%s", out)
@@ -190,7 +190,7 @@ func (h *host) hasAddresses(t *testing.T) {
 	t.Helper()
 	addresses := strings.Join(strings.Fields(h.run(t, "ip address show dev "+h.nic+" scope global")), " ")
 	for _, want := range []string{
-		fmt.Sprintf("inet %[1]v/32 brd %[1]v scope global %[2]s valid_lft forever preferred_lft forever", h.pod.IP.Addr(), h.nic),
+		fmt.Sprintf("inet %[1]v/32 brd %[1]v scope global %[2]s valid_lft forever preferred_lft forever", h.pod.IPv4.Addr(), h.nic),
 		fmt.Sprintf("inet6 %v/128 scope global noprefixroute valid_lft forever preferred_lft forever", h.pod.IPv6.Addr()),
 	} {
 		if !strings.Contains(addresses, want) {

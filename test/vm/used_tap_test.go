@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest/vmtest"
 )
 
 // A sidecar that is started beside a QEMU, or after one that was killed, works
@@ -65,7 +66,7 @@ type sidecar struct {
 
 func newSidecar(t *testing.T, pod *podtest.Pod) *sidecar {
 	t.Helper()
-	s := &sidecar{pod: pod, common: []string{"--netns", pod.Pod.Path(), "--state-dir", t.TempDir()}}
+	s := &sidecar{pod: pod, common: []string{"--netns", pod.Path(), "--state-dir", t.TempDir()}}
 	t.Cleanup(func() {
 		s.stop()
 		if t.Failed() {
@@ -106,7 +107,7 @@ func (s *sidecar) untilTap(t *testing.T, flag string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), bootTime)
 	defer cancel()
-	for !strings.Contains(s.pod.Pod.Run(t, "ip", "link", "show", "tap-eth0"), flag) {
+	for !strings.Contains(s.pod.Run(t, "ip", "link", "show", "tap-eth0"), flag) {
 		select {
 		case <-time.After(50 * time.Millisecond):
 		case <-ctx.Done():
@@ -124,8 +125,8 @@ type emulated struct {
 // qemu starts a QEMU in the pod that opens the tap itself.
 func (s *sidecar) qemu(t *testing.T, netdev, model string) *emulated {
 	t.Helper()
-	vm := podtest.VM{GuestDir: podtest.Built(t, "guest"), Serial: filepath.Join(t.TempDir(), "serial.log")}
-	cmd := s.pod.Pod.Command(t.Context(), "qemu-system-x86_64",
+	vm := vmtest.VM{GuestDir: podtest.Built(t, "guest"), Serial: filepath.Join(t.TempDir(), "serial.log")}
+	cmd := s.pod.Command(t.Context(), "qemu-system-x86_64",
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-machine", "q35,accel=tcg", "-cpu", "max", "-m", "256",
 		"-kernel", vm.Kernel(), "-initrd", vm.Initrd(), "-append", vm.Cmdline(), "-serial", "file:"+vm.Serial,
 		"-netdev", "tap,id=net0,ifname=tap-eth0,script=no,downscript=no,vhost=off"+netdev,
@@ -150,8 +151,8 @@ func (q *emulated) expect(t *testing.T, pod *podtest.Pod) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), bootTime)
 	defer cancel()
-	if r, err := podtest.WaitReport(ctx, q.serial); err != nil || r.Address != pod.IP {
-		t.Fatalf("the guest reports %+v, the pod has %s: %v", r, pod.IP, err)
+	if r, err := vmtest.WaitReport(ctx, q.serial); err != nil || r.Address != pod.IPv4 {
+		t.Fatalf("the guest reports %+v, the pod has %s: %v", r, pod.IPv4, err)
 	}
 }
 

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest/launchtest"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest/vmtest"
 )
 
 // bootTime is how long a guest may take to boot and to report.
@@ -24,9 +26,9 @@ const resolvConf = "search default.svc.cluster.local cluster.local\nnameserver 1
 
 // machine is a VM in a pod, and the program that started it.
 type machine struct {
-	*podtest.Launcher
-	config podtest.LaunchConfig
-	vm     podtest.VM
+	*launchtest.Launcher
+	config launchtest.Config
+	vm     vmtest.VM
 	pod    *podtest.Pod
 	common []string // flags for the other verbs
 	log    *podtest.Buffer
@@ -41,12 +43,12 @@ func start(t *testing.T, pod *podtest.Pod, args ...string) *machine {
 		t.Fatal(err)
 	}
 	m := &machine{
-		vm:     podtest.VM{Name: "vm", GuestDir: podtest.Built(t, "guest"), Serial: filepath.Join(dir, "serial.log"), Ping: []string{podtest.OutsideIP.String()}},
+		vm:     vmtest.VM{Name: "vm", GuestDir: podtest.Built(t, "guest"), Serial: filepath.Join(dir, "serial.log"), Ping: []string{podtest.OutsideIP.String()}},
 		pod:    pod,
-		common: []string{"--netns", pod.Pod.Path(), "--state-dir", filepath.Join(dir, "state")},
+		common: []string{"--netns", pod.Path(), "--state-dir", filepath.Join(dir, "state")},
 		log:    &podtest.Buffer{},
 	}
-	m.config = podtest.LaunchConfig{
+	m.config = launchtest.Config{
 		Binary: podtest.Built(t, "virt-launcher-net"), VM: m.vm, Dir: dir,
 		CacheDir: filepath.Join(podtest.Built(t, "."), "libvirt-cache"), Log: m.log,
 		Args: slices.Concat(m.common, []string{"--resolv-conf", file, "--hostname", "vm-7"}, args),
@@ -67,19 +69,19 @@ func start(t *testing.T, pod *podtest.Pod, args ...string) *machine {
 func (m *machine) launch(t *testing.T) {
 	t.Helper()
 	var err error
-	if m.Launcher, err = podtest.Launch(m.config); err != nil {
+	if m.Launcher, err = launchtest.Start(m.config); err != nil {
 		t.Fatal(err)
 	}
 }
 
 // report waits until the guest has booted and says what it has.
-func (m *machine) report(t *testing.T) podtest.Report {
+func (m *machine) report(t *testing.T) vmtest.Report {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), bootTime)
 	defer cancel()
 	ctx, stop := m.WhileRunning(ctx)
 	defer stop()
-	r, err := podtest.WaitReport(ctx, m.vm.Serial)
+	r, err := vmtest.WaitReport(ctx, m.vm.Serial)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,11 +107,11 @@ func (m *machine) serial(t *testing.T) string {
 // there at the pod's address, and leaves the pod as it was.
 func TestVM(t *testing.T) {
 	pod := podtest.NewFlannelPod(t)
-	before := podtest.TakeSnapshot(t, pod.Pod)
+	before := podtest.TakeSnapshot(t, pod.NS)
 	m := start(t, pod)
 	r := m.report(t)
-	if r.Address != pod.IP || r.MAC != pod.MAC.String() || r.MTU != pod.MTU || r.Hostname != "vm-7" || r.Server != pod.Gateway.String() {
-		t.Errorf("the guest reports %+v, the pod has %s %s", r, pod.IP, pod.MAC)
+	if r.Address != pod.IPv4 || r.MAC != pod.MAC.String() || r.MTU != pod.MTU || r.Hostname != "vm-7" || r.Server != pod.Gateway.String() {
+		t.Errorf("the guest reports %+v, the pod has %s %s", r, pod.IPv4, pod.MAC)
 	}
 	if want := strings.Split(strings.TrimSpace(resolvConf), "\n"); !slices.Equal(r.Resolv, want) {
 		t.Errorf("the guest's resolv.conf is %q, want %q", r.Resolv, want)
@@ -117,8 +119,8 @@ func TestVM(t *testing.T) {
 	if !r.Pinged[podtest.OutsideIP.String()] {
 		t.Error("the guest reaches nothing beyond its gateway")
 	}
-	pod.Node.Run(t, "ping", "-c1", "-W2", pod.IP.Addr().String())
-	if out := pod.Node.Run(t, "curl", "-sS", "--max-time", "5", "http://"+pod.IP.Addr().String()); out != "hello from the guest\n" {
+	pod.Node.Run(t, "ping", "-c1", "-W2", pod.IPv4.Addr().String())
+	if out := pod.Node.Run(t, "curl", "-sS", "--max-time", "5", "http://"+pod.IPv4.Addr().String()); out != "hello from the guest\n" {
 		t.Errorf("the guest's page is %q", out)
 	}
 
@@ -150,7 +152,7 @@ func TestVM(t *testing.T) {
 		t.Error("the guest was not asked to shut down")
 	}
 	m.program(t, "restore")
-	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.Pod)); d != "" {
+	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 		t.Errorf("after restore:\n%s", d)
 	}
 }
@@ -161,7 +163,7 @@ func TestKilledProgram(t *testing.T) {
 	pod := podtest.NewPod(t, podtest.Calico)
 	m := start(t, pod, "--queues", "2")
 	m.report(t)
-	address := pod.IP.Addr().String()
+	address := pod.IPv4.Addr().String()
 	if err := m.Signal(syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}

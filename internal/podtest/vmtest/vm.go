@@ -1,4 +1,6 @@
-package podtest
+// Package vmtest describes virtual machines to QEMU and to libvirt, and reads what
+// the guest of test/guest reports of itself.
+package vmtest
 
 import (
 	"bytes"

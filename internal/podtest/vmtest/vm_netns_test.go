@@ -1,4 +1,4 @@
-package podtest
+package vmtest
 
 import (
 	"context"
@@ -13,7 +13,11 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 )
+
+var guestMAC = net.HardwareAddr{0x02, 0, 0, 0, 0, 0x07}
 
 // The guest boots behind a tap, gets its lease from dnsmasq, reaches and is
 // reached, and powers off when the button is pressed.
@@ -21,10 +25,10 @@ func TestVM(t *testing.T) {
 	if testing.Short() {
 		t.Skip("boots a VM")
 	}
-	pod := NewPod(t, Calico)
-	rewire(t, pod, "")
-	serveDHCP(t, pod)
-	outside := listenIn(t, pod.Outside, OutsideIP.String()+":0")
+	pod := podtest.NewPod(t, podtest.Calico)
+	podtest.Rewire(t, pod, "")
+	podtest.ServeDHCP(t, pod, guestMAC)
+	outside := pod.Outside.Listen(t, podtest.OutsideIP.String()+":0")
 	server := &http.Server{
 		Handler:           http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, "hello from outside", r.RemoteAddr) }),
 		ReadHeaderTimeout: time.Second,
@@ -35,12 +39,12 @@ func TestVM(t *testing.T) {
 
 	dir := t.TempDir()
 	vm := VM{
-		Name: "vm", GuestDir: Built(t, "guest"), Serial: filepath.Join(dir, "serial.log"),
-		Ping: []string{OutsideIP.String(), "192.0.2.99"}, Get: []string{url},
+		Name: "vm", GuestDir: podtest.Built(t, "guest"), Serial: filepath.Join(dir, "serial.log"),
+		Ping: []string{podtest.OutsideIP.String(), "192.0.2.99"}, Get: []string{url},
 	}
 	monitor := filepath.Join(dir, "monitor")
 	start := time.Now()
-	qemu := pod.Pod.Command(t.Context(), "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none",
+	qemu := pod.Command(t.Context(), "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none",
 		"-machine", "q35", "-accel", "tcg", "-cpu", "max", "-m", "256",
 		"-kernel", vm.Kernel(), "-initrd", vm.Initrd(), "-append", vm.Cmdline(),
 		"-netdev", "tap,id=n0,ifname=tap0,script=no,downscript=no",
@@ -61,14 +65,14 @@ func TestVM(t *testing.T) {
 	}
 	t.Logf("reported after %v, %v after its kernel's start", time.Since(start).Round(time.Millisecond), report.Uptime)
 	checkReport(t, report, pod)
-	if !report.Pinged[OutsideIP.String()] || report.Pinged["192.0.2.99"] {
+	if !report.Pinged[podtest.OutsideIP.String()] || report.Pinged["192.0.2.99"] {
 		t.Errorf("guest pinged: %v", report.Pinged)
 	}
-	if want := "hello from outside " + pod.IP.Addr().String() + ":"; !strings.HasPrefix(report.Got[url], want) {
+	if want := "hello from outside " + pod.IPv4.Addr().String() + ":"; !strings.HasPrefix(report.Got[url], want) {
 		t.Errorf("guest got %q, want %q and a port", report.Got[url], want)
 	}
-	ping(t, pod.Node, pod.IP.Addr())
-	if page := pod.Node.Run(t, "curl", "--silent", "--max-time", "5", "http://"+pod.IP.Addr().String()+"/"); page != "hello from the guest\n" {
+	pod.Node.Run(t, "ping", "-c1", "-W5", pod.IPv4.Addr().String())
+	if page := pod.Node.Run(t, "curl", "--silent", "--max-time", "5", "http://"+pod.IPv4.Addr().String()+"/"); page != "hello from the guest\n" {
 		t.Errorf("guest's page: %q", page)
 	}
 
@@ -80,14 +84,14 @@ func TestVM(t *testing.T) {
 			t.Errorf("qemu: %v", err)
 		}
 		t.Logf("powered off after %v", time.Since(start).Round(time.Millisecond))
-	case <-time.After(patience):
+	case <-time.After(10 * time.Second):
 		t.Error("the guest ignores the power button")
 	}
 }
 
-func checkReport(t *testing.T, report Report, pod *Pod) {
+func checkReport(t *testing.T, report Report, pod *podtest.Pod) {
 	t.Helper()
-	if report.Address != pod.IP || report.MTU != 1450 || report.MAC != guestMAC.String() ||
+	if report.Address != pod.IPv4 || report.MTU != 1450 || report.MAC != guestMAC.String() ||
 		report.Hostname != "guest7" || report.Server != "169.254.75.10" || report.LeaseTime != "86400" {
 		t.Errorf("report: %+v", report)
 	}

@@ -1,4 +1,6 @@
-package podtest
+// Package launchtest runs virt-launcher-net and libvirt's daemon as a container
+// would have them.
+package launchtest
 
 import (
 	"bytes"
@@ -14,6 +16,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest/vmtest"
 )
 
 // qemuConf has the embedded driver do without what a container lacks.
@@ -53,10 +57,10 @@ type Launcher struct {
 	outcome error         // of its end, then
 }
 
-// LaunchConfig says what a Launcher runs.
-type LaunchConfig struct {
+// Config says what a Launcher runs.
+type Config struct {
 	Binary   string // the program
-	VM       VM
+	VM       vmtest.VM
 	Dir      string    // for libvirt and the domain's XML; the caller removes it
 	CacheDir string    // where libvirt keeps what it learned of QEMU, which takes it some seconds
 	Args     []string  // of run, besides --domain and --connect
@@ -64,15 +68,15 @@ type LaunchConfig struct {
 }
 
 // RunArgs is the program's command line.
-func (c LaunchConfig) RunArgs() []string {
+func (c Config) RunArgs() []string {
 	return append([]string{"run", "--domain", c.xml(), "--connect", "qemu:///embed?root=" + c.root()}, c.Args...)
 }
 
-func (c LaunchConfig) xml() string  { return filepath.Join(c.Dir, "vm.xml") }
-func (c LaunchConfig) root() string { return filepath.Join(c.Dir, "libvirt") }
+func (c Config) xml() string  { return filepath.Join(c.Dir, "vm.xml") }
+func (c Config) root() string { return filepath.Join(c.Dir, "libvirt") }
 
-// Launch starts the program. The caller ends the Launcher with Kill.
-func Launch(c LaunchConfig) (*Launcher, error) {
+// Start starts the program. The caller ends the Launcher with Kill.
+func Start(c Config) (*Launcher, error) {
 	if err := c.prepareLibvirt(); err != nil {
 		return nil, fmt.Errorf("prepare libvirt: %w", err)
 	}
@@ -97,7 +101,7 @@ func Launch(c LaunchConfig) (*Launcher, error) {
 
 // prepareLibvirt makes the embedded driver's root, with what it learned of
 // QEMU before.
-func (c LaunchConfig) prepareLibvirt() error {
+func (c Config) prepareLibvirt() error {
 	for _, dir := range []string{filepath.Join(c.root(), "etc"), c.CacheDir} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err

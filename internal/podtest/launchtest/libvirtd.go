@@ -1,4 +1,4 @@
-package podtest
+package launchtest
 
 import (
 	"net"
@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 )
 
 // libvirtdConf lets everybody in who is in the namespace.
@@ -28,10 +30,10 @@ exec catatonit -- libvirtd --listen`
 // StartLibvirtd runs a libvirtd in the namespace, as in a container of its own,
 // for a test. It answers at 127.0.0.1, as in qemu+tcp://127.0.0.1/system, and
 // ends with the test, as do its machines.
-func StartLibvirtd(t testing.TB, ns *NS) {
+func StartLibvirtd(t testing.TB, ns *podtest.NS) {
 	t.Helper()
 	for _, program := range []string{"/usr/sbin/libvirtd", "/usr/bin/catatonit"} {
-		Packaged(t, program)
+		podtest.Packaged(t, program)
 	}
 	dir := t.TempDir()
 	for name, text := range map[string]string{"libvirtd.conf": libvirtdConf, "qemu.conf": qemuConf} {
@@ -39,7 +41,7 @@ func StartLibvirtd(t testing.TB, ns *NS) {
 			t.Fatal(err)
 		}
 	}
-	cache := filepath.Join(Built(t, "."), "libvirt-cache")
+	cache := filepath.Join(podtest.Built(t, "."), "libvirt-cache")
 	if err := os.MkdirAll(cache, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +50,7 @@ func StartLibvirtd(t testing.TB, ns *NS) {
 		t.Fatal(err)
 	}
 	defer ready.Close()
-	log := &Buffer{}
+	log := &podtest.Buffer{}
 	cmd := ns.Command(t.Context(), "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
 		"sh", "-c", private, "sh", "sh", "-c", daemon, "sh", dir, cache)
 	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+filepath.Join(dir, "ready")) // sd_notify(3)
@@ -57,7 +59,7 @@ func StartLibvirtd(t testing.TB, ns *NS) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = cmd.Wait() }) // killed, for the test's context has ended
-	if err := ready.SetReadDeadline(time.Now().Add(patience)); err != nil {
+	if err := ready.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
 	note := make([]byte, 256)

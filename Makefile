@@ -80,9 +80,14 @@ demo: deps build cni guest ## boot a VM on a pod's network and show it, as root;
 	$(SUDO) env DEMO=$(DEMO) build/demo
 
 .PHONY: test
-test: deps build cni guest debian ## run all tests, as root; ALLOW_SKIP=1 skips what the machine cannot do
+test: deps build cni guest debian ## run the tests, as root; ALLOW_SKIP=1 skips what the machine cannot do
 	$(GO) vet $(TAGS) ./...
 	$(GO) test $(TAGS) -race -count=1 -parallel 4 -timeout 25m ./...
+	@echo 'Left out: every system call killed and failed (make test-long), containers (make test-pod), Kubernetes (make test-kind).'
+
+.PHONY: test-long
+test-long: deps build ## have strace kill the program at, and fail, each system call that changes something, as root, some minutes
+	VLN_TEST_LONG=1 $(GO) test -count=1 -v -parallel 4 -timeout 60m ./test/strace
 
 .PHONY: static
 static: # what the image of this machine's architecture holds

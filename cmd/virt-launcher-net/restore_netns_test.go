@@ -1,14 +1,18 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest/launchtest"
 )
 
 // From outside of the pod, run --restore leaves no trace either, whatever becomes
@@ -48,42 +52,44 @@ func TestRunRestoresFromOutside(t *testing.T) {
 // While a VM has the tap, restore says how to do it nevertheless.
 func TestRestoreForce(t *testing.T) {
 	t.Parallel()
-	p := newPatient(t)
-	p.run("prepare")
-	seat := podtest.NewNIC(t, p.pod.NS, "tap-eth0")
-	stderr, err := p.process(nil, "restore")
+	pod := podtest.NewPod(t, podtest.CalicoDual)
+	before := podtest.TakeSnapshot(t, pod.NS)
+	program := launchtest.NewProgram(t, pod)
+	program.Run(t, "prepare")
+	nic := podtest.NewNIC(t, pod.NS, "tap-eth0")
+	_, err := program.Output(t, "restore")
 	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != exitFailed ||
-		!strings.Contains(stderr, "tap-eth0") || !strings.Contains(stderr, "--force") {
-		t.Errorf("restore: %v: %s", err, stderr)
+		!strings.Contains(err.Error(), "tap-eth0") || !strings.Contains(err.Error(), "--force") {
+		t.Errorf("restore: %v", err)
 	}
-	if stderr, err := p.process(nil, "restore", "--force"); err != nil {
-		t.Errorf("restore --force: %v: %s", err, stderr)
+	program.Run(t, "restore", "--force")
+	_ = nic.Close()
+	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
+		t.Errorf("after restore --force:\n%s", d)
 	}
-	_ = seat.Close()
-	p.same("after restore --force")
 }
 
-// An error of the kernel's is not taken for a kernel without nftables: the tables
-// of a prepared pod would be made once more.
-func TestUnreadableTables(t *testing.T) {
+// Of two at once one waits for the other and finds nothing to do.
+func TestTwoAtOnce(t *testing.T) {
 	t.Parallel()
-	p := newPatient(t)
-	p.run("prepare")
-	before := p.prepared()
-	failed := 0
-	for n := 1; n < 60; n++ {
-		stderr, done, err := p.tampered("prepare", "sendmsg", "error=EINVAL", n)
-		if done {
-			break
-		}
-		if err != nil {
-			failed++
-		}
-		if d := podtest.Diff(before, p.prepared()); d != "" {
-			t.Fatalf("sendmsg %d failed: %v: %s:\n%s", n, err, stderr, d)
-		}
+	program := launchtest.NewProgram(t, podtest.NewPod(t, podtest.CalicoDual))
+	var both sync.WaitGroup
+	var prepared atomic.Int32
+	for range 2 {
+		both.Go(func() {
+			var log bytes.Buffer
+			cmd := program.Command(t.Context(), "prepare")
+			cmd.Stderr = &log
+			if err := cmd.Run(); err != nil {
+				t.Errorf("prepare: %v: %s", err, &log)
+			}
+			if strings.Contains(log.String(), "msg=prepared") {
+				prepared.Add(1)
+			}
+		})
 	}
-	if failed == 0 {
-		t.Error("prepare never failed")
+	both.Wait()
+	if n := prepared.Load(); n != 1 {
+		t.Errorf("%d have prepared the pod, want one", n)
 	}
 }

@@ -1,0 +1,113 @@
+package launchtest
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+)
+
+// Program is the built program for one pod. It runs on the pod's node.
+type Program struct {
+	// Binary is the file that is run.
+	Binary string
+	// Flags name the pod and a state directory of its own.
+	Flags []string
+	// Log is what the program that serves has printed.
+	Log podtest.Buffer
+	// Process is the program that serves; nil: none was started.
+	Process *os.Process
+
+	node *podtest.NS
+	wait func() error // for the end of the one that serves
+}
+
+// NewProgram is the program for a pod of a test.
+func NewProgram(t testing.TB, pod *podtest.Pod) *Program {
+	t.Helper()
+	return &Program{
+		Binary: podtest.Built(t, "virt-launcher-net"),
+		Flags:  []string{"--netns", pod.Path(), "--state-dir", filepath.Join(t.TempDir(), "state")},
+		node:   pod.Node,
+	}
+}
+
+// Command is a verb with its arguments, not started.
+func (p *Program) Command(ctx context.Context, args ...string) *exec.Cmd {
+	return p.node.Command(ctx, p.Binary, append(args, p.Flags...)...)
+}
+
+// Output runs a verb and returns what it printed on standard output. The error
+// has all that it printed.
+func (p *Program) Output(t testing.TB, args ...string) (string, error) {
+	t.Helper()
+	return p.node.Output(t.Context(), p.Binary, append(args, p.Flags...)...)
+}
+
+// Run is Output for a verb that must succeed.
+func (p *Program) Run(t testing.TB, args ...string) string {
+	t.Helper()
+	out, err := p.Output(t, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// Status reads into v what the program says of the pod's only interface.
+func (p *Program) Status(t testing.TB, v any) {
+	t.Helper()
+	var all struct{ Interfaces []json.RawMessage }
+	text := p.Run(t, "status", "-o", "json")
+	if err := json.Unmarshal([]byte(text), &all); err != nil || len(all.Interfaces) != 1 {
+		t.Fatalf("status is %s: %v", text, err)
+	}
+	if err := json.Unmarshal(all.Interfaces[0], v); err != nil {
+		t.Fatalf("%v in\n%s", err, all.Interfaces[0])
+	}
+}
+
+// Serve starts the verb run and returns once a guest could boot. The program is
+// asked to end at the test's end, and has to end well, unless it was stopped before.
+func (p *Program) Serve(t testing.TB, args ...string) {
+	t.Helper()
+	ready, stdout, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ready.Close()
+	cmd := p.Command(context.WithoutCancel(t.Context()), append([]string{"run"}, args...)...)
+	cmd.Stdout, cmd.Stderr = stdout, &p.Log
+	err = cmd.Start()
+	stdout.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Process, p.wait = cmd.Process, cmd.Wait
+	t.Cleanup(func() {
+		if p.Process == cmd.Process && p.wait != nil {
+			if err := p.Stop(syscall.SIGTERM); err != nil {
+				t.Errorf("virt-launcher-net run ended with: %v", err)
+			}
+		}
+		if t.Failed() {
+			t.Logf("virt-launcher-net printed:\n%s", p.Log.String())
+		}
+	})
+	if _, err := ready.Read(make([]byte, 1)); err != nil { // it prints the interfaces when a guest could boot
+		t.Fatalf("virt-launcher-net run does not serve: %v\n%s", err, p.Log.String())
+	}
+}
+
+// Stop signals the program that serves, and returns how it ended.
+func (p *Program) Stop(signal syscall.Signal) error {
+	_ = p.Process.Signal(signal) // an error: it has ended
+	wait := p.wait
+	p.wait = nil
+	return wait()
+}

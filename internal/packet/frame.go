@@ -6,6 +6,8 @@ import (
 	"net/netip"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
 
 // Lengths of headers in bytes.
@@ -39,10 +41,19 @@ func MACOf(b []byte) (m MAC) {
 	return m
 }
 
+// Broadcast is the Ethernet address of all.
+var Broadcast = mac.Addr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
+
 // MulticastMAC is the Ethernet address of an IPv6 multicast group (RFC 2464 §7).
 func MulticastMAC(group netip.Addr) MAC {
 	a := group.As16()
 	return MAC{0x33, 0x33, a[12], a[13], a[14], a[15]}
+}
+
+// LinkLocal is the link-local address that an interface makes of its MAC (RFC 4291
+// appendix A).
+func LinkLocal(m mac.Addr) netip.Addr {
+	return netip.AddrFrom16([16]byte{0xfe, 0x80, 8: m[0] ^ 2, m[1], m[2], 0xff, 0xfe, m[3], m[4], m[5]})
 }
 
 // Packet6 is an IPv6 packet without extension headers, with its link addresses.

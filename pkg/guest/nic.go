@@ -3,7 +3,9 @@
 package guest
 
 import (
+	"cmp"
 	"net/netip"
+	"slices"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
@@ -45,6 +47,9 @@ type IPv4 struct {
 	Gateway netip.Addr `json:"gateway,omitzero"`
 	// Routes are as option 121 (RFC 3442) wants them, default routes among them.
 	Routes []Route `json:"routes,omitempty"`
+	// HasDefault is whether the pod has a default route by the interface, though
+	// Routes may be unable to say it.
+	HasDefault bool `json:"hasDefault,omitempty"`
 }
 
 // IPv6 is what the VM gets of the pod's IPv6.
@@ -55,6 +60,8 @@ type IPv6 struct {
 	// Prefixes are on the link; Routes are by the router, default routes among them.
 	Prefixes []netip.Prefix `json:"prefixes,omitempty"`
 	Routes   []Route        `json:"routes,omitempty"`
+	// HasDefault is as that of IPv4.
+	HasDefault bool `json:"hasDefault,omitempty"`
 }
 
 // Route is a route of the VM's.
@@ -78,4 +85,95 @@ type Router struct {
 type Neighbor struct {
 	Address netip.Addr `json:"address"`
 	MAC     mac.Addr   `json:"mac"`
+}
+
+// Options are what is chosen for a NIC.
+type Options struct {
+	Tap     string
+	TapMAC  mac.Addr
+	MAC     mac.Addr // the VM's; zero: the pod's
+	MTU     int      // the VM's; 0: the pod's
+	Queues  int      // 0: one
+	NoGuard bool
+	NoIPv6  bool
+}
+
+// Same returns the NIC of a VM that takes the pod interface's place: it has its MAC,
+// addresses, routes and neighbors.
+func Same(in discover.Interface, o Options) NIC {
+	n := NIC{
+		Interface: in.Name, Tap: o.Tap, TapMAC: o.TapMAC, MAC: cmp.Or(o.MAC, in.MAC),
+		MTU: cmp.Or(o.MTU, min(in.MTU, maxMTU)), Queues: max(1, o.Queues), Guard: !o.NoGuard,
+		IPv4: newIPv4(in), Omitted: slices.Clone(in.Omitted),
+	}
+	if address, ok := in.IPv6(); ok && o.NoIPv6 {
+		n.omit("address "+address.String(), noIPv6)
+	} else if ok {
+		n.IPv6 = newIPv6(in, address)
+	}
+	n.addRoutes(in)
+	n.addNeighbors(in)
+	return n
+}
+
+// newIPv6 is what the VM gets of the interface's IPv6 but for routes.
+func newIPv6(in discover.Interface, address netip.Prefix) *IPv6 {
+	v6 := &IPv6{Address: address, HasDefault: in.HasDefaultRoute(false)}
+	if g := in.Gateway6; g != nil {
+		v6.Router = &Router{LinkLocal: g.Address, MAC: g.MAC, Gateway: g.Address}
+		if !g.Address.IsLinkLocalUnicast() {
+			v6.Router.LinkLocal = g.MAC.LinkLocal()
+		}
+	}
+	return v6
+}
+
+func (n *NIC) omit(what, why string) {
+	n.Omitted = append(n.Omitted, discover.Omission{What: what, Why: why})
+}
+
+// addNeighbors sets whom the kernel answers for: the pod's permanent neighbors, of
+// which no DHCP can tell; the DHCP server if it has nobody's address, with the guard;
+// and a link-local address that the router itself does not have.
+func (n *NIC) addNeighbors(in discover.Interface) {
+	for _, o := range in.Neighbors {
+		what := "permanent neighbor " + o.Address.String()
+		switch {
+		case o.MAC.IsZero():
+			n.omit(what, "its MAC is not of Ethernet")
+		case o.Address.Is4() && n.IPv4 == nil, o.Address.Is6() && n.IPv6 == nil:
+			n.omit(what+" at "+o.MAC.String(), "the VM gets no address of its family")
+		default:
+			n.Answers = append(n.Answers, Neighbor{o.Address, o.MAC})
+		}
+	}
+	if v4 := n.IPv4; v4 != nil && !v4.Gateway.IsValid() && n.Guard {
+		n.Answers = append(n.Answers, Neighbor{v4.Server, n.TapMAC})
+	}
+	if v6 := n.IPv6; v6 != nil && v6.Router != nil && v6.Router.LinkLocal != v6.Router.Gateway {
+		n.Answers = append(n.Answers, Neighbor{v6.Router.LinkLocal, v6.Router.MAC})
+	}
+	slices.SortStableFunc(n.Answers, func(a, b Neighbor) int { return a.Address.Compare(b.Address) })
+}
+
+// Addresses returns all that the VM has as the CNI gave them, IPv4 first, and of
+// each family that first which the VM gets by DHCP.
+func (n NIC) Addresses() []netip.Prefix {
+	var out []netip.Prefix
+	if n.IPv4 != nil {
+		out = slices.Clone(n.IPv4.Addresses)
+	}
+	if n.IPv6 != nil {
+		out = append(out, n.IPv6.Address)
+	}
+	return out
+}
+
+// Advertiser returns by which addresses the VM hears of IPv6: the router's, or if
+// the pod has none, those of the tap.
+func (n NIC) Advertiser() (netip.Addr, mac.Addr) {
+	if n.IPv6 != nil && n.IPv6.Router != nil {
+		return n.IPv6.Router.LinkLocal, n.IPv6.Router.MAC
+	}
+	return n.TapMAC.LinkLocal(), n.TapMAC
 }

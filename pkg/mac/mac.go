@@ -6,6 +6,7 @@ import (
 	"encoding"
 	"fmt"
 	"net"
+	"net/netip"
 )
 
 // Addr is an Ethernet address (IEEE 802). The zero value is none.
@@ -37,8 +38,16 @@ func Parse(s string) (Addr, error) {
 // IsZero reports whether there is no address.
 func (a Addr) IsZero() bool { return a == Addr{} }
 
+// IsHost reports whether a host may have the address: it is neither zero nor a group.
+func (a Addr) IsHost() bool { return !a.IsZero() && !a.IsGroup() }
+
 // IsGroup reports whether a is a multicast or the broadcast address.
 func (a Addr) IsGroup() bool { return a[0]&1 != 0 }
+
+// LinkLocal returns the IPv6 link-local address that goes with a (RFC 4291 appendix A).
+func (a Addr) LinkLocal() netip.Addr {
+	return netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 8: a[0] ^ 2, 9: a[1], 10: a[2], 11: 0xff, 12: 0xfe, 13: a[3], 14: a[4], 15: a[5]})
+}
 
 // HardwareAddr returns a as the standard library has it; nil: none.
 func (a Addr) HardwareAddr() net.HardwareAddr {

@@ -36,3 +36,10 @@ func TestOf(t *testing.T) {
 		t.Errorf("%s is no group", a)
 	}
 }
+
+func TestLinkLocal(t *testing.T) {
+	t.Parallel()
+	if got := (Addr{2, 0, 0, 0, 0, 7}).LinkLocal().String(); got != "fe80::ff:fe00:7" {
+		t.Errorf("got %s", got)
+	}
+}

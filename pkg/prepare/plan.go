@@ -130,9 +130,7 @@ func newIPv6(in discover.Interface) *IPv6 {
 }
 
 // LinkLocal is the link-local address that goes with a MAC (RFC 4291 appendix A).
-func LinkLocal(mac mac.Addr) netip.Addr {
-	return netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 8: mac[0] ^ 2, 9: mac[1], 10: mac[2], 11: 0xff, 12: 0xfe, 13: mac[3], 14: mac[4], 15: mac[5]})
-}
+func LinkLocal(mac mac.Addr) netip.Addr { return mac.LinkLocal() }
 
 // bridgeable says why an interface can't be a bridge port for the VM's MAC.
 func bridgeable(in discover.Interface) error {

@@ -1,0 +1,110 @@
+package guest
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+const (
+	minMTU      = 68         // RFC 791
+	minIPv6MTU  = 1280       // RFC 8200 section 5
+	maxMTU      = 65535 - 14 // of a tap: less the Ethernet header (drivers/net/tun.c)
+	maxQueues   = 256        // MAX_TAP_QUEUES, drivers/net/tun.c
+	maxNameSize = 15         // IFNAMSIZ less the NUL
+)
+
+// CheckName refuses what can't be the name of an interface: what the kernel does
+// not take (dev_valid_name, net/core/dev.c), and %, in the place of which it puts
+// a number.
+func CheckName(name string) error {
+	isBad := func(c byte) bool { // to the kernel's isspace the byte 0xa0 is a space
+		return strings.IndexByte("/:%\x00 \t\n\v\f\r\xa0", c) >= 0
+	}
+	if name != "" && name != "." && name != ".." && len(name) <= maxNameSize && !slices.ContainsFunc([]byte(name), isBad) {
+		return nil
+	}
+	return fmt.Errorf("%q is no interface name: 1 to %d characters without space, slash, colon or %%", name, maxNameSize)
+}
+
+// checks are the faults that were found.
+type checks []error
+
+func (c *checks) that(ok bool, format string, args ...any) {
+	if !ok {
+		*c = append(*c, fmt.Errorf(format, args...))
+	}
+}
+
+// Validate tells all that is wrong with a NIC that comes from a file.
+func (n NIC) Validate() error {
+	c := checks{CheckName(n.Interface), CheckName(n.Tap)}
+	c.that(n.Interface != n.Tap, "the name %s is used twice", n.Tap)
+	c.that(n.MAC.IsHost(), "the VM's MAC %q is not a host's", n.MAC)
+	c.that(n.TapMAC.IsHost(), "the tap's MAC %q is not a host's", n.TapMAC)
+	c.that(n.MTU >= minMTU && n.MTU <= maxMTU, "MTU %d is outside %d…%d", n.MTU, minMTU, maxMTU)
+	c.that(n.Queues >= 1 && n.Queues <= maxQueues, "%d queues: a tap has 1 to %d", n.Queues, maxQueues)
+	if n.IPv4 != nil {
+		n.IPv4.check(&c)
+	}
+	if n.IPv6 != nil {
+		c.that(n.MTU >= minIPv6MTU, "MTU %d is too small for IPv6, which needs %d (RFC 8200)", n.MTU, minIPv6MTU)
+		n.IPv6.check(&c)
+	}
+	for _, a := range n.Answers {
+		ok := a.Address.Is4() && n.IPv4 != nil || isIPv6(a.Address) && n.IPv6 != nil
+		c.that(ok && !a.Address.IsUnspecified(), "answer for %s: the VM has no such neighbor", a.Address)
+		c.that(!a.MAC.IsZero(), "answer for %s: it has no MAC", a.Address)
+	}
+	if err := errors.Join(c...); err != nil {
+		return fmt.Errorf("NIC of interface %q: %w", n.Interface, err)
+	}
+	return nil
+}
+
+func (v *IPv4) check(c *checks) {
+	own := v.Address.Addr()
+	c.that(isHost4(own) && v.Address.Bits() > 0, "IPv4 address %s is not a host's", v.Address)
+	c.that(len(v.Addresses) > 0 && v.Addresses[0].Addr() == own, "the first of the IPv4 addresses %s is not %s", v.Addresses, own)
+	for _, a := range v.Addresses {
+		c.that(a.IsValid() && isHost4(a.Addr()), "IPv4 address %s is not a host's", a)
+	}
+	c.that(isHost4(v.Server) && v.Server != own, "DHCP server identifier %s is not another IPv4 host's", v.Server)
+	c.that(v.Gateway == netip.Addr{} || isHost4(v.Gateway) && v.Gateway != own, "IPv4 gateway %s is not another host's", v.Gateway)
+	for _, r := range v.Routes {
+		c.that(r.Destination.IsValid() && r.Destination.Addr().Is4() && r.Destination == r.Destination.Masked(), "route: %s is no IPv4 destination", r.Destination)
+		c.that(r.Gateway == netip.Addr{} || isHost4(r.Gateway), "route to %s: %s is no IPv4 gateway", r.Destination, r.Gateway)
+		r.check(c)
+	}
+}
+
+func (v *IPv6) check(c *checks) {
+	own := v.Address.Addr()
+	c.that(isIPv6(own) && own.IsGlobalUnicast(), "IPv6 address %s is not a host's", v.Address)
+	if r := v.Router; r != nil {
+		c.that(isIPv6(r.LinkLocal) && r.LinkLocal.IsLinkLocalUnicast(), "IPv6 router %s is no link-local address", r.LinkLocal)
+		c.that(r.MAC.IsHost(), "the IPv6 router's MAC %q is not a host's", r.MAC)
+		c.that(isIPv6(r.Gateway) && !r.Gateway.IsMulticast() && !r.Gateway.IsUnspecified() && r.Gateway != own, "IPv6 gateway %s is not another host's", r.Gateway)
+	}
+	c.that(v.Router != nil || len(v.Routes) == 0, "there are IPv6 routes by a router, but no router")
+	for _, p := range v.Prefixes {
+		c.that(isDestination6(p), "on the link: %s is no IPv6 destination", p)
+	}
+	for _, r := range v.Routes {
+		c.that(isDestination6(r.Destination), "route: %s is no IPv6 destination", r.Destination)
+		c.that(r.Gateway == netip.Addr{}, "route to %s: it has the gateway %s, but IPv6 routes are by the router", r.Destination, r.Gateway)
+		r.check(c)
+	}
+}
+
+func (r Route) check(c *checks) {
+	c.that(r.MTU == 0 || r.MTU >= minMTU, "route to %s: MTU %d is less than %d", r.Destination, r.MTU, minMTU)
+}
+
+func isIPv6(a netip.Addr) bool { return a.Is6() && !a.Is4In6() && a.Zone() == "" }
+
+func isDestination6(p netip.Prefix) bool {
+	return p.IsValid() && isIPv6(p.Addr()) && !p.Addr().IsMulticast() && !p.Addr().IsLinkLocalUnicast() && p == p.Masked()
+}

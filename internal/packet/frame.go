@@ -52,9 +52,7 @@ func MulticastMAC(group netip.Addr) MAC {
 
 // LinkLocal is the link-local address that an interface makes of its MAC (RFC 4291
 // appendix A).
-func LinkLocal(m mac.Addr) netip.Addr {
-	return netip.AddrFrom16([16]byte{0xfe, 0x80, 8: m[0] ^ 2, m[1], m[2], 0xff, 0xfe, m[3], m[4], m[5]})
-}
+func LinkLocal(m mac.Addr) netip.Addr { return m.LinkLocal() }
 
 // Packet6 is an IPv6 packet without extension headers, with its link addresses.
 type Packet6 struct {

@@ -102,7 +102,7 @@ func (at *seat) take(t *testing.T, c client, start func() running) result {
 		tap.await(t, "grant", c.granted(at.lease))
 		await(t, guest, want)
 	}
-	at.server.isContent(t, c, at.lease)
+	at.isContent(t, c)
 	if on, ok := guest.(networked); ok {
 		at.outlive(t, on, want)
 	}

@@ -34,13 +34,7 @@ func (n debianNIC6) tcp(t *testing.T, at *seat) {
 	t.Helper()
 	const port = 8000
 	outside, inside := netip.AddrPortFrom(podtest.OutsideIPv6, port), netip.AddrPortFrom(at.pod.IPv6.Addr(), port)
-	var listener net.Listener
-	if err := at.pod.Outside.Do(func() (err error) {
-		listener, err = net.Listen("tcp", outside.String())
-		return err
-	}); err != nil {
-		t.Fatal(err)
-	}
+	listener := at.pod.Outside.Listen(t, outside.String())
 	defer listener.Close()
 	go func() {
 		if conn, err := listener.Accept(); err == nil {

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest/launchtest"
 )
 
 // lease is a pod, and what a guest should make of it.
@@ -118,8 +119,8 @@ func everyLease() []lease { return append(leases(), leases6()...) }
 // seat is where a guest gets a lease: at the tap of a pod that is served.
 type seat struct {
 	lease
-	pod    *podtest.Pod
-	server *server
+	pod     *podtest.Pod
+	program *launchtest.Program
 }
 
 // serve runs the program in a pod as the lease has it until the test's end, and
@@ -129,21 +130,20 @@ func (l lease) serve(t *testing.T) *seat {
 	pod := podtest.NewPod(t, l.shape)
 	pod.Node.IP(t, l.node...)
 	pod.IP(t, l.pod...)
-	dir := t.TempDir()
-	resolv, text := filepath.Join(dir, "resolv.conf"), resolvConf4
+	resolv, text := filepath.Join(t.TempDir(), "resolv.conf"), resolvConf4
 	if l.six {
 		text = resolvConf6
 	}
 	if err := os.WriteFile(resolv, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s := &server{binary: podtest.Built(t, "virt-launcher-net"), pod: pod, stateDir: filepath.Join(dir, "state")}
-	s.start(t, append([]string{"--no-check", "--resolv-conf", resolv, "--hostname", "vm-7"}, l.args...))
+	program := launchtest.NewProgram(t, pod)
+	program.Serve(t, append([]string{"--no-check", "--resolv-conf", resolv, "--hostname", "vm-7"}, l.args...)...)
 	// The node checks its link-local address anew: its link was down.
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if err := podtest.WaitSettled(ctx, pod.Node); err != nil {
 		t.Fatal(err)
 	}
-	return &seat{l, pod, s}
+	return &seat{l, pod, program}
 }

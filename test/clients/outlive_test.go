@@ -3,6 +3,7 @@ package clients
 import (
 	"fmt"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -28,7 +29,7 @@ const forever = time.Duration(1<<32-1) * time.Second
 func (at *seat) outlive(t *testing.T, guest networked, want state) {
 	t.Helper()
 	at.reach(t, guest)
-	at.server.kill(t)
+	_ = at.program.Stop(syscall.SIGKILL)
 	guest.do(t, "ip", "neigh", "flush", "dev", guest.nic())
 	at.reach(t, guest)
 	await(t, guest, want)

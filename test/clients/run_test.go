@@ -1,12 +1,10 @@
 package clients
 
 import (
-	"encoding/json"
 	"os"
 	"os/exec"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -33,42 +31,6 @@ func background(t *testing.T, name string, cmd *exec.Cmd, end os.Signal) {
 	})
 }
 
-// server is the program in a pod.
-type server struct {
-	binary   string
-	pod      *podtest.Pod
-	stateDir string
-	process  *os.Process
-}
-
-func (s *server) common() []string {
-	return []string{"--netns", s.pod.Path(), "--state-dir", s.stateDir}
-}
-
-// start starts the program and waits until it listens.
-func (s *server) start(t *testing.T, args []string) {
-	t.Helper()
-	cmd := s.pod.Node.Command(t.Context(), s.binary, append(append([]string{"run"}, args...), s.common()...)...)
-	background(t, "virt-launcher-net", cmd, syscall.SIGTERM)
-	s.process = cmd.Process
-	s.verb(t, "wait", "--for", "network", "--timeout", patience.String())
-}
-
-// verb runs another verb of the program and returns what it prints.
-func (s *server) verb(t *testing.T, args ...string) string {
-	t.Helper()
-	return s.pod.Node.Run(t, s.binary, append(args, s.common()...)...)
-}
-
-// kill kills the program.
-func (s *server) kill(t *testing.T) {
-	t.Helper()
-	if err := s.process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	_, _ = s.process.Wait()
-}
-
 // status is what the program says of its only interface.
 type status struct {
 	Lease, Lease6 leaseStatus
@@ -85,21 +47,12 @@ type leaseStatus struct {
 	Notes   []string          `json:"notes"`
 }
 
-func (s *server) status(t *testing.T) status {
-	t.Helper()
-	var said struct {
-		Interfaces []status `json:"interfaces"`
-	}
-	if err := json.Unmarshal([]byte(s.verb(t, "status", "-o", "json")), &said); err != nil || len(said.Interfaces) != 1 {
-		t.Fatalf("status is %+v: %v", said, err)
-	}
-	return said.Interfaces[0]
-}
-
 // isContent checks that the server has nothing to complain of.
-func (s *server) isContent(t *testing.T, c client, l lease) {
+func (at *seat) isContent(t *testing.T, c client) {
 	t.Helper()
-	said := s.status(t)
+	l := at.lease
+	var said status
+	at.program.Status(t, &said)
 	lease := said.Lease
 	if l.six {
 		lease = said.Lease6

@@ -7,62 +7,35 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest/launchtest"
 )
 
 // server is the built program, serving a pod.
 type server struct {
-	pod    *podtest.Pod
-	mac    net.HardwareAddr // the guest's
-	tap    string
-	binary string
-	dir    string // its state
-	pid    int
-	output podtest.Buffer
+	*launchtest.Program
+	pod *podtest.Pod
+	mac net.HardwareAddr // the guest's
+	tap string
 }
 
 // serve starts the program on a pod of its own and returns when it serves. It
 // is ended, and has to end well, at the test's end.
 func serve(t *testing.T, shape podtest.Shape) *server {
 	t.Helper()
-	s := &server{pod: podtest.NewPod(t, shape), binary: podtest.Built(t, "virt-launcher-net"), dir: filepath.Join(t.TempDir(), "state")}
-	s.mac, s.tap = s.pod.MAC, "tap-"+s.pod.Interface
-	ready, stdout, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ready.Close() })
-	cmd := exec.CommandContext(t.Context(), s.binary, "run", "--no-check", "--netns", s.pod.Path(), "--state-dir", s.dir)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	cmd.Stdout, cmd.Stderr = stdout, &s.output
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	err = cmd.Start()
-	stdout.Close()
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.pid = cmd.Process.Pid
-	t.Cleanup(func() { // t.Context has ended, so it has been told
-		if err := cmd.Wait(); cmd.ProcessState.ExitCode() != 0 {
-			t.Errorf("%v\n%s", err, s.log())
-		}
-	})
-	if _, err := ready.Read(make([]byte, 1)); err != nil { // it prints when a guest could boot
-		t.Fatalf("the program does not serve: %v\n%s", err, s.log())
-	}
+	pod := podtest.NewPod(t, shape)
+	s := &server{launchtest.NewProgram(t, pod), pod, pod.MAC, "tap-" + pod.Interface}
+	s.Serve(t, "--no-check")
 	return s
 }
 
 // log is what the program has logged so far.
-func (s *server) log() string { return s.output.String() }
+func (s *server) log() string { return s.Log.String() }
 
 // partStatus is what the test reads of a part of the status.
 type partStatus struct {
@@ -74,19 +47,11 @@ type partStatus struct {
 // status is a part of what the program says of its only interface.
 func (s *server) status(t *testing.T, part string) partStatus {
 	t.Helper()
-	out, err := exec.CommandContext(t.Context(), s.binary, "status", "-o", "json", "--netns", s.pod.Path(), "--state-dir", s.dir).Output()
-	if err != nil {
-		t.Fatalf("status: %v", err)
-	}
-	var all struct {
-		Interfaces []map[string]json.RawMessage `json:"interfaces"`
-	}
-	if err := json.Unmarshal(out, &all); err != nil || len(all.Interfaces) != 1 {
-		t.Fatalf("status is %s: %v", out, err)
-	}
+	var parts map[string]json.RawMessage
+	s.Status(t, &parts)
 	var status partStatus
-	if err := json.Unmarshal(all.Interfaces[0][part], &status); err != nil {
-		t.Fatalf("%s in %s: %v", part, out, err)
+	if err := json.Unmarshal(parts[part], &status); err != nil {
+		t.Fatalf("%v in %s", err, parts[part])
 	}
 	return status
 }
@@ -102,7 +67,7 @@ type usage struct {
 // usage reads proc(5).
 func (s *server) usage(t *testing.T) usage {
 	t.Helper()
-	proc := fmt.Sprintf("/proc/%d/", s.pid)
+	proc := fmt.Sprintf("/proc/%d/", s.Process.Pid)
 	threads, err := os.ReadDir(proc + "task")
 	if err != nil {
 		t.Fatal(err)
@@ -138,7 +103,7 @@ func (s *server) usage(t *testing.T) usage {
 // what it knows of the leases is written there after each step of one.
 func (s *server) files(t *testing.T) (n int) {
 	t.Helper()
-	dir := fmt.Sprintf("/proc/%d/fd/", s.pid)
+	dir := fmt.Sprintf("/proc/%d/fd/", s.Process.Pid)
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -151,7 +116,7 @@ func (s *server) files(t *testing.T) (n int) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !strings.HasPrefix(file, s.dir) {
+		if !strings.HasPrefix(file, s.StateDir) {
 			n++
 		}
 	}

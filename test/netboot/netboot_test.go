@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest/launchtest"
 )
 
 // What Debian's packages ipxe, ipxe-qemu and ovmf hold.
@@ -85,11 +86,10 @@ func TestOVMF6(t *testing.T) {
 
 // network is a pod that is served, and a TFTP server beyond its node.
 type network struct {
-	pod    *podtest.Pod
-	common []string // flags of the program
-	tftp   *podtest.Console
-	served *podtest.Console
-	qemu   *podtest.Console
+	pod     *podtest.Pod
+	program *launchtest.Program
+	tftp    *podtest.Console
+	qemu    *podtest.Console
 }
 
 func newNetwork(t *testing.T, shape podtest.Shape) *network {
@@ -115,10 +115,7 @@ func newNetwork6(t *testing.T) *network {
 // serve starts a TFTP server and the program.
 func (n *network) serve(t *testing.T, tftp netip.Addr, script string) {
 	t.Helper()
-	dir := t.TempDir()
-	n.common = []string{"--netns", n.pod.Path(), "--state-dir", filepath.Join(dir, "state")}
-
-	root := filepath.Join(dir, "tftp")
+	root := filepath.Join(t.TempDir(), "tftp")
 	if err := errors.Join(
 		os.Mkdir(root, 0o755),
 		os.WriteFile(filepath.Join(root, "boot.ipxe"), []byte(script), 0o644),
@@ -130,9 +127,8 @@ func (n *network) serve(t *testing.T, tftp netip.Addr, script string) {
 		"--user=root", "--log-facility=-", "--port=0", "--enable-tftp", "--tftp-root="+root))
 	n.tftp.WaitLine(t, bootTime, "TFTP root is")
 
-	args := append([]string{"run", "--no-check", "--resolv-conf", "/dev/null", "--hostname", "vm-7", "--tftp-server", tftp.String()}, bootFiles...)
-	n.served = podtest.StartConsole(t, n.pod.Node.Command(t.Context(), podtest.Built(t, "virt-launcher-net"), append(args, n.common...)...))
-	n.program(t, "wait", "--for", "network", "--timeout", "30s")
+	n.program = launchtest.NewProgram(t, n.pod)
+	n.program.Serve(t, append([]string{"--no-check", "--resolv-conf", "/dev/null", "--hostname", "vm-7", "--tftp-server", tftp.String()}, bootFiles...)...)
 }
 
 // boot starts a machine without a disk on the pod's tap.
@@ -155,8 +151,7 @@ func (n *network) wait(t *testing.T, words ...string) {
 	t.Helper()
 	defer func() {
 		if t.Failed() {
-			t.Logf("the program printed:\n%s\nQEMU printed:\n%s", n.served.Text(), n.qemu.Text())
-			t.Logf("status:\n%s", n.program(t, "status", "-o", "json"))
+			t.Logf("QEMU printed:\n%s\nstatus:\n%s", n.qemu.Text(), n.program.Run(t, "status", "-o", "json"))
 		}
 	}()
 	n.tftp.WaitLine(t, bootTime, words...)
@@ -165,26 +160,16 @@ func (n *network) wait(t *testing.T, words ...string) {
 // bound checks that the server of "lease" or "lease6" saw iPXE take the lease.
 func (n *network) bound(t *testing.T, server string) {
 	t.Helper()
-	var status struct {
-		Interfaces []map[string]json.RawMessage
-	}
-	text := n.program(t, "status", "-o", "json")
-	if err := json.Unmarshal([]byte(text), &status); err != nil {
-		t.Fatal(err)
-	}
+	var status map[string]json.RawMessage
+	n.program.Status(t, &status)
 	var lease struct {
 		State  string
 		Client struct{ VendorClass string }
 	}
-	if err := json.Unmarshal(status.Interfaces[0][server], &lease); err != nil {
-		t.Fatalf("%v in\n%s", err, text)
+	if err := json.Unmarshal(status[server], &lease); err != nil {
+		t.Fatal(err)
 	}
 	if lease.State != "bound" || !strings.HasPrefix(lease.Client.VendorClass, "PXEClient:Arch:0000") {
 		t.Errorf("%s is %+v", server, lease)
 	}
-}
-
-func (n *network) program(t *testing.T, args ...string) string {
-	t.Helper()
-	return n.pod.Node.Run(t, podtest.Built(t, "virt-launcher-net"), append(args, n.common...)...)
 }

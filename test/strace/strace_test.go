@@ -134,6 +134,11 @@ func TestFailureOfEachCall(t *testing.T) {
 		p.run(other)
 		before := p.prepared()
 		for n := 1; ; n++ {
+			if verb == "prepare" { // as the first time
+				if err := os.RemoveAll(p.StateDir); err != nil {
+					p.t.Fatal(err)
+				}
+			}
 			stderr, done, err := p.tampered(verb, call, "error=ENOMEM", n)
 			if done {
 				break

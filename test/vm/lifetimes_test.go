@@ -3,16 +3,15 @@ package vm
 import (
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/netip"
-	"os/exec"
-	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest/launchtest"
 )
 
 // routerLifetime is how long an advertisement lets a router be a default one.
@@ -31,7 +30,7 @@ type host struct {
 	nic     string
 	rfc4191 bool // it knows of routes in advertisements
 	pod     *podtest.Pod
-	program *exec.Cmd
+	program *launchtest.Program
 }
 
 // TestLifetimes: hosts keep what the program gave them, and can use it, for as
@@ -44,7 +43,8 @@ func TestLifetimes(t *testing.T) {
 		for _, rfc4191 := range []bool{true, false} {
 			h := &host{nic: fmt.Sprintf("eth%d", len(hosts)), rfc4191: rfc4191, pod: podtest.NewPod(t, shape)}
 			h.renumberNode(t)
-			h.serve(t)
+			h.program = launchtest.NewProgram(t, h.pod)
+			h.program.Serve(t, "--no-check")
 			h.serveOutside(t)
 			hosts, pods = append(hosts, h), append(pods, h.pod)
 		}
@@ -63,7 +63,7 @@ func TestLifetimes(t *testing.T) {
 	join(t, guest, hosts)
 	each("served", (*host).hasAll)
 	for _, h := range hosts {
-		h.kill(t)
+		_ = h.program.Stop(syscall.SIGKILL)
 	}
 	killed := guest.uptime(t)
 
@@ -90,43 +90,10 @@ func (h *host) renumberNode(t *testing.T) {
 	}
 }
 
-// serve runs the program, until the test's end at most.
-func (h *host) serve(t *testing.T) {
-	t.Helper()
-	binary, log := podtest.Built(t, "virt-launcher-net"), &podtest.Buffer{}
-	common := []string{"--netns", h.pod.Path(), "--state-dir", filepath.Join(t.TempDir(), "state")}
-	h.program = h.pod.Node.Command(t.Context(), binary, append([]string{"run", "--no-check"}, common...)...)
-	h.program.Stdout, h.program.Stderr = log, log
-	if err := h.program.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = h.program.Wait() // an error: it was killed, by the test's context at the latest
-		if t.Failed() {
-			t.Logf("virt-launcher-net printed:\n%s", log)
-		}
-	})
-	h.pod.Node.Run(t, binary, append([]string{"wait", "--for", "network", "--timeout", "30s"}, common...)...)
-}
-
-func (h *host) kill(t *testing.T) {
-	t.Helper()
-	if err := h.program.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	_ = h.program.Wait() // an error: it was killed
-}
-
 // serveOutside serves a page beyond the pod's node.
 func (h *host) serveOutside(t *testing.T) {
 	t.Helper()
-	var listener net.Listener
-	if err := h.pod.Outside.Do(func() (err error) {
-		listener, err = net.Listen("tcp", ":80")
-		return err
-	}); err != nil {
-		t.Fatal(err)
-	}
+	listener := h.pod.Outside.Listen(t, ":80")
 	page := func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, outsidePage) }
 	served := make(chan struct{})
 	go func() {

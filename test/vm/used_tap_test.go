@@ -7,10 +7,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest/launchtest"
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest/vmtest"
 )
 
@@ -28,27 +30,27 @@ func TestKilledQEMU(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			pod := podtest.NewPod(t, podtest.Calico)
-			s := newSidecar(t, pod)
-			s.start(t)
+			s := &sidecar{launchtest.NewProgram(t, pod), pod}
+			s.Serve(t)
 			vm := s.qemu(t, c.netdev, c.model)
 			if c.boots {
 				vm.expect(t, pod)
 			} else {
 				s.untilTap(t, "LOWER_UP")
 			}
-			s.stop()
-			s.start(t) // beside the VM
-			if out, err := s.try(t, "check"); err == nil || !strings.Contains(err.Error(), "the tap is in use") {
+			s.kill()
+			s.Serve(t) // beside the VM
+			if out, err := s.Output(t, "check"); err == nil || !strings.Contains(err.Error(), "the tap is in use") {
 				t.Errorf("check beside the VM: %v\n%s", err, out)
 			}
 			vm.kill(t)
 			s.untilTap(t, "NO-CARRIER")
-			if out, err := s.try(t, "check"); err != nil {
+			if out, err := s.Output(t, "check"); err != nil {
 				t.Errorf("check after the VM: %v\n%s", err, out)
 			}
-			s.stop()
-			s.start(t)
-			if out, err := s.try(t, "check"); err != nil {
+			s.kill()
+			s.Serve(t)
+			if out, err := s.Output(t, "check"); err != nil {
 				t.Errorf("check after another start: %v\n%s", err, out)
 			}
 			s.qemu(t, "", "virtio-net-pci").expect(t, pod)
@@ -58,49 +60,12 @@ func TestKilledQEMU(t *testing.T) {
 
 // sidecar is the program beside a QEMU that somebody else starts.
 type sidecar struct {
-	pod    *podtest.Pod
-	common []string
-	log    podtest.Buffer
-	stop   func()
+	*launchtest.Program
+	pod *podtest.Pod
 }
 
-func newSidecar(t *testing.T, pod *podtest.Pod) *sidecar {
-	t.Helper()
-	s := &sidecar{pod: pod, common: []string{"--netns", pod.Path(), "--state-dir", t.TempDir()}}
-	t.Cleanup(func() {
-		s.stop()
-		if t.Failed() {
-			t.Logf("virt-launcher-net printed:\n%s", s.log.String())
-		}
-	})
-	return s
-}
-
-// start starts the program and waits until a guest could boot.
-func (s *sidecar) start(t *testing.T) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	cmd := s.pod.Node.Command(ctx, podtest.Built(t, "virt-launcher-net"), append([]string{"run"}, s.common...)...)
-	cmd.Stdout, cmd.Stderr = &s.log, &s.log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		_ = cmd.Wait() // it is killed
-	}()
-	s.stop = func() { cancel(); <-ended }
-	if out, err := s.try(t, "wait", "--for", "network", "--timeout", "10s"); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-}
-
-// try runs another verb.
-func (s *sidecar) try(t *testing.T, args ...string) (string, error) {
-	t.Helper()
-	return s.pod.Node.Output(t.Context(), podtest.Built(t, "virt-launcher-net"), append(args, s.common...)...)
-}
+// kill kills the program.
+func (s *sidecar) kill() { _ = s.Stop(syscall.SIGKILL) }
 
 // untilTap waits until the tap's flags are as ip(8) prints them.
 func (s *sidecar) untilTap(t *testing.T, flag string) {

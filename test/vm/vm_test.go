@@ -27,11 +27,11 @@ const resolvConf = "search default.svc.cluster.local cluster.local\nnameserver 1
 // machine is a VM in a pod, and the program that started it.
 type machine struct {
 	*launchtest.Launcher
-	config launchtest.Config
-	vm     vmtest.VM
-	pod    *podtest.Pod
-	common []string // flags for the other verbs
-	log    *podtest.Buffer
+	config  launchtest.Config
+	vm      vmtest.VM
+	pod     *podtest.Pod
+	program *launchtest.Program
+	log     *podtest.Buffer
 }
 
 // start starts a VM in the pod.
@@ -43,15 +43,15 @@ func start(t *testing.T, pod *podtest.Pod, args ...string) *machine {
 		t.Fatal(err)
 	}
 	m := &machine{
-		vm:     vmtest.VM{Name: "vm", GuestDir: podtest.Built(t, "guest"), Serial: filepath.Join(dir, "serial.log"), Ping: []string{podtest.OutsideIP.String()}},
-		pod:    pod,
-		common: []string{"--netns", pod.Path(), "--state-dir", filepath.Join(dir, "state")},
-		log:    &podtest.Buffer{},
+		vm:      vmtest.VM{Name: "vm", GuestDir: podtest.Built(t, "guest"), Serial: filepath.Join(dir, "serial.log"), Ping: []string{podtest.OutsideIP.String()}},
+		pod:     pod,
+		program: launchtest.NewProgram(t, pod),
+		log:     &podtest.Buffer{},
 	}
 	m.config = launchtest.Config{
-		Binary: podtest.Built(t, "virt-launcher-net"), VM: m.vm, Dir: dir,
+		Binary: m.program.Binary, VM: m.vm, Dir: dir,
 		CacheDir: filepath.Join(podtest.Built(t, "."), "libvirt-cache"), Log: m.log,
-		Args: slices.Concat(m.common, []string{"--resolv-conf", file, "--hostname", "vm-7"}, args),
+		Args: slices.Concat(m.program.Flags, []string{"--resolv-conf", file, "--hostname", "vm-7"}, args),
 	}
 	m.launch(t)
 	t.Cleanup(func() {
@@ -86,12 +86,6 @@ func (m *machine) report(t *testing.T) vmtest.Report {
 		t.Fatal(err)
 	}
 	return r
-}
-
-// program runs another verb.
-func (m *machine) program(t *testing.T, args ...string) string {
-	t.Helper()
-	return m.pod.Node.Run(t, podtest.Built(t, "virt-launcher-net"), append(args, m.common...)...)
 }
 
 func (m *machine) serial(t *testing.T) string {
@@ -134,7 +128,7 @@ func TestVM(t *testing.T) {
 			}
 		}
 	}
-	if err := json.Unmarshal([]byte(m.program(t, "status", "-o", "json")), &status); err != nil {
+	if err := json.Unmarshal([]byte(m.program.Run(t, "status", "-o", "json")), &status); err != nil {
 		t.Fatal(err)
 	}
 	if l := status.Interfaces[0].Lease; l.State != "bound" || !strings.HasPrefix(l.Client.VendorClass, "udhcp") || status.Server.Domain != "vm" {
@@ -143,7 +137,7 @@ func TestVM(t *testing.T) {
 	if !status.Interfaces[0].ChecksumFilter {
 		t.Errorf("the tap has no checksum filter: status is %+v", status)
 	}
-	m.program(t, "wait", "--for", "lease", "--timeout", "1s")
+	m.program.Run(t, "wait", "--for", "lease", "--timeout", "1s")
 
 	if err := m.End(20 * time.Second); err != nil {
 		t.Errorf("after SIGTERM: %v", err)
@@ -151,7 +145,7 @@ func TestVM(t *testing.T) {
 	if !strings.Contains(m.serial(t), "VLN-SHUTDOWN") {
 		t.Error("the guest was not asked to shut down")
 	}
-	m.program(t, "restore")
+	m.program.Run(t, "restore")
 	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 		t.Errorf("after restore:\n%s", d)
 	}
@@ -170,16 +164,8 @@ func TestKilledProgram(t *testing.T) {
 	pod.Node.Run(t, "ip", "neigh", "flush", "all")
 	pod.Node.Run(t, "ping", "-c1", "-W2", address)
 
-	ctx, stop := context.WithCancel(t.Context())
-	serve := pod.Node.Command(ctx, podtest.Built(t, "virt-launcher-net"), append([]string{"run", "--queues", "2"}, m.common...)...)
-	serve.Stdout, serve.Stderr = m.log, m.log
-	if err := serve.Start(); err != nil {
-		t.Fatal(err)
-	}
-	m.program(t, "wait", "--for", "network", "--timeout", "10s")
+	m.program.Serve(t, "--queues", "2")
 	pod.Node.Run(t, "ping", "-c1", "-W2", address)
-	stop()
-	_ = serve.Wait() // killed by stop
 }
 
 // A container that is killed takes the program and the VM along. The next one
@@ -187,13 +173,13 @@ func TestKilledProgram(t *testing.T) {
 // the program was killed.
 func TestKilledContainer(t *testing.T) {
 	m := start(t, podtest.NewPod(t, podtest.Calico), "--no-check") // which finds the tap of a VM in use
-	m.program(t, "wait", "--for", "network", "--timeout", "1m")
+	m.program.Run(t, "wait", "--for", "network", "--timeout", "1m")
 	for range 5 {
 		if err := errors.Join(m.Signal(syscall.SIGKILL), m.Kill()); err != nil {
 			t.Fatal(err)
 		}
 		m.launch(t)
-		m.program(t, "wait", "--for", "network", "--timeout", "20s")
+		m.program.Run(t, "wait", "--for", "network", "--timeout", "20s")
 	}
 	if strings.Contains(m.log.String(), "is running") {
 		t.Error("what is dead is taken for running")
@@ -216,7 +202,7 @@ func TestKilledContainer(t *testing.T) {
 func TestStubbornGuest(t *testing.T) {
 	pod := podtest.NewPod(t, podtest.CalicoDual)
 	m := start(t, pod, "--shutdown-timeout", "1s")
-	m.program(t, "wait", "--for", "network", "--timeout", "1m") // the firmware obeys nobody
+	m.program.Run(t, "wait", "--for", "network", "--timeout", "1m") // the firmware obeys nobody
 	if err := m.End(20 * time.Second); err != nil {
 		t.Errorf("after SIGTERM: %v", err)
 	}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 )
@@ -16,8 +17,9 @@ import (
 type Program struct {
 	// Binary is the file that is run.
 	Binary string
-	// Flags name the pod and a state directory of its own.
-	Flags []string
+	// Flags name the pod and StateDir, which is its own.
+	Flags    []string
+	StateDir string
 	// Log is what the program that serves has printed.
 	Log podtest.Buffer
 	// Process is the program that serves; nil: none was started.
@@ -30,10 +32,12 @@ type Program struct {
 // NewProgram is the program for a pod of a test.
 func NewProgram(t testing.TB, pod *podtest.Pod) *Program {
 	t.Helper()
+	dir := filepath.Join(t.TempDir(), "state")
 	return &Program{
-		Binary: podtest.Built(t, "virt-launcher-net"),
-		Flags:  []string{"--netns", pod.Path(), "--state-dir", filepath.Join(t.TempDir(), "state")},
-		node:   pod.Node,
+		Binary:   podtest.Built(t, "virt-launcher-net"),
+		Flags:    []string{"--netns", pod.Path(), "--state-dir", dir},
+		StateDir: dir,
+		node:     pod.Node,
 	}
 }
 
@@ -104,9 +108,11 @@ func (p *Program) Serve(t testing.TB, args ...string) {
 	}
 }
 
-// Stop signals the program that serves, and returns how it ended.
+// Stop signals the program that serves, and returns how it ended: killed, if that
+// took too long.
 func (p *Program) Stop(signal syscall.Signal) error {
 	_ = p.Process.Signal(signal) // an error: it has ended
+	defer time.AfterFunc(20*time.Second, func() { _ = p.Process.Kill() }).Stop()
 	wait := p.wait
 	p.wait = nil
 	return wait()

@@ -35,7 +35,7 @@ func TestPerInterfaceFlags(t *testing.T) {
 			t.Errorf("prepare printed\n%s", out)
 		}
 	}
-	if again := run("domain", "-"); again != xml || !strings.Contains(xml, "<mac address='52:54:00:00:00:01'/>") || !strings.Contains(xml, "<mtu size='1400'/>") {
+	if again := run("domain", "-"); again != xml || !strings.Contains(xml, `<mac address="52:54:00:00:00:01"/>`) || !strings.Contains(xml, `<mtu size="1400"/>`) {
 		t.Errorf("the domain was\n%s\nand is\n%s", xml, again)
 	}
 	if r := runCLI(t, "", podArgs(t, pod, "plan", "-i", "net7", "--mac", "net1=52:54:00:00:00:01")...); r.code != exitUsage {

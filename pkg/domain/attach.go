@@ -1,9 +1,9 @@
 package domain
 
 import (
-	"cmp"
 	"fmt"
-	"slices"
+
+	"github.com/beevik/etree"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
@@ -13,106 +13,90 @@ import (
 // (managed='no').
 //
 // An interface of the domain with the alias, the tap or the MAC of a NIC becomes
-// that NIC, in its place. What says how the guest sees it stays: boot order,
-// PCI address, driver, bandwidth, link state and whatever else NIC does not
-// describe. What says how the host connects it goes, as source, virtualport, vlan,
-// script, addresses, coalesce and filterref, which libvirt would refuse on such
+// that NIC, in its place. It keeps how the guest sees it: boot order, PCI
+// address, driver, bandwidth, link state and whatever else NIC does not describe.
+// It loses how the host connects it: source, virtualport, vlan, script,
+// addresses, coalesce, filterref and the like, which libvirt would refuse on such
 // an interface or use to undo what the pod was prepared with. A NIC without such
-// an interface comes after the last one.
+// an interface is added to the end of <devices>.
 //
-// The option ROM is turned off, for it only slows down a boot that is not from
+// The option ROM is turned off, since it only slows down a boot that is not from
 // the network, unless the domain boots from the network or says what ROM it
 // wants.
 //
-// Not a byte outside of these interfaces changes, and doing it again changes
-// nothing at all. Without NICs the XML is only checked to be a domain's: one
+// Everything else keeps its meaning, but may be written differently: the result
+// is UTF-8 without an XML declaration. Attaching the same NICs again changes
+// nothing. Without NICs Attach only checks that the XML is a domain's: one
 // document in UTF-8 of at most 4 MiB, whose root is <domain>, without a document
 // type declaration.
 //
-// An error names the NIC which is incomplete, in conflict with another, or
-// for which the domain has more than one interface.
+// An error names the NIC that is incomplete, in conflict with another, or for
+// which the domain has more than one interface.
 func Attach(xml []byte, nics ...NIC) ([]byte, error) {
-	root, err := parseDomain(xml)
-	if err != nil {
-		return nil, fmt.Errorf("parse domain XML: %w", err)
-	}
-	wanted, err := complete(nics)
+	d, err := read(xml, nics)
 	if err != nil {
 		return nil, err
 	}
-	old, err := match(root, wanted)
-	if err != nil {
-		return nil, err
-	}
-	d := document{xml, root}
-	var edits []edit
-	var added []NIC
-	for i, n := range wanted {
-		if old[i] == nil {
-			added = append(added, n)
-			continue
+	for i, n := range d.nics {
+		iface := d.matched[i]
+		if iface == nil {
+			iface = addInterface(d.Root())
 		}
-		text, err := d.replace(old[i], n)
-		if err != nil {
-			return nil, fmt.Errorf("NIC %s: %w", n, err)
-		}
-		edits = append(edits, edit{old[i].start, old[i].end, text})
-	}
-	if len(added) > 0 {
-		e, err := d.add(added)
-		if err != nil {
+		if err := n.configure(iface, d.Root()); err != nil {
 			return nil, err
 		}
-		edits = append(edits, e)
+		indent(iface)
 	}
-	return apply(xml, edits), nil
+	out, err := d.WriteToBytes()
+	if err != nil {
+		return nil, fmt.Errorf("write domain XML: %w", err)
+	}
+	return out, nil
 }
 
-// match finds for each NIC the interface of the domain which it replaces, or
-// nil.
-func match(root *node, nics []NIC) ([]*node, error) {
-	found := make([]*node, len(nics))
-	for at, iface := range root.all("devices", "interface") {
+// A definition is a domain's XML beside the NICs that the domain is to have.
+type definition struct {
+	*etree.Document
+
+	interfaces []*etree.Element
+	nics       []NIC            // with their defaults
+	matched    []*etree.Element // the interface each NIC replaces; nil: none
+}
+
+// read parses the XML and finds the interfaces that the NICs replace.
+func read(xml []byte, nics []NIC) (*definition, error) {
+	doc, err := parse(xml)
+	if err != nil {
+		return nil, err
+	}
+	if nics, err = complete(nics); err != nil {
+		return nil, err
+	}
+	d := &definition{
+		Document: doc, interfaces: find(doc.Root(), "devices", "interface"),
+		nics: nics, matched: make([]*etree.Element, len(nics)),
+	}
+	for at, iface := range d.interfaces {
 		var owner *NIC
 		for i := range nics {
 			n := &nics[i]
-			if !n.is(iface) {
+			if !n.matches(iface) {
 				continue
 			}
 			if owner != nil {
-				return nil, fmt.Errorf("NICs %s and %s both are interface %d of the domain: by alias, tap or MAC", owner, n, at+1)
+				return nil, fmt.Errorf("NICs %s and %s both match interface %d of the domain: by alias, tap or MAC", owner, n, at+1)
 			}
-			if found[i] != nil {
-				return nil, fmt.Errorf("NIC %s is more than one interface of the domain: by alias %s, tap %s or MAC %s; remove all but one", n, n.Alias, n.Tap, n.MAC)
+			if d.matched[i] != nil {
+				return nil, fmt.Errorf("NIC %s matches more than one interface of the domain: by alias %s, tap %s or MAC %s; remove all but one", n, n.Alias, n.Tap, n.MAC)
 			}
-			owner, found[i] = n, iface
+			owner, d.matched[i] = n, iface
 		}
 	}
-	return found, nil
+	return d, nil
 }
 
-// is reports whether the interface of the domain stands for n.
-func (n NIC) is(iface *node) bool {
-	address, err := mac.Parse(iface.value("address", "mac"))
-	return iface.value("name", "alias") == n.Alias ||
-		iface.value("dev", "target") == n.Tap ||
-		err == nil && address == n.MAC
-}
-
-// An edit puts text in the place of the bytes from start to end.
-type edit struct {
-	start, end int
-	text       string
-}
-
-// apply returns doc with the edits made, which do not overlap.
-func apply(doc []byte, edits []edit) []byte {
-	slices.SortStableFunc(edits, func(a, b edit) int { return cmp.Compare(a.start, b.start) })
-	var out []byte
-	at := 0
-	for _, e := range edits {
-		out = append(append(out, doc[at:e.start]...), e.text...)
-		at = e.end
-	}
-	return append(out, doc[at:]...)
+// matches reports whether the interface has the alias, tap or MAC of n.
+func (n NIC) matches(iface *etree.Element) bool {
+	address, _ := mac.Parse(value(iface, "address", "mac")) // zero, which n's is not, if it has none
+	return value(iface, "name", "alias") == n.Alias || value(iface, "dev", "target") == n.Tap || address == n.MAC
 }

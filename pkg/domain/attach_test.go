@@ -1,7 +1,6 @@
 package domain
 
 import (
-	"bytes"
 	"flag"
 	"os"
 	"path/filepath"
@@ -87,33 +86,14 @@ func TestAttachGolden(t *testing.T) {
 			if diff := cmp.Diff(string(got), string(again)); diff != "" {
 				t.Errorf("not idempotent (-first +second):\n%s", diff)
 			}
-			if untouched(t, in) != untouched(t, got) && g.name != "no-devices" && g.name != "empty-devices" {
-				t.Errorf("changed outside of the interfaces:\n%s", cmp.Diff(untouched(t, in), untouched(t, got)))
-			}
+			checkOthers(t, in, got, g.nics)
 			checkWitness(t, got, g.nics)
 		})
 	}
 }
 
-// untouched returns the document without its interfaces and the white space
-// before them.
-func untouched(t *testing.T, doc []byte) string {
-	t.Helper()
-	root, err := parseDomain(doc)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var b strings.Builder
-	at := 0
-	for _, i := range root.all("devices", "interface") {
-		b.WriteString(strings.TrimRight(string(doc[at:i.start]), " \t\r\n"))
-		at = i.end
-	}
-	return b.String() + string(doc[at:])
-}
-
 // checkWitness has libvirt's own Go types read the NICs from the document.
-func checkWitness(t *testing.T, doc []byte, nics []NIC) {
+func checkWitness(t testing.TB, doc []byte, nics []NIC) {
 	t.Helper()
 	var d libvirtxml.Domain
 	if err := d.Unmarshal(string(doc)); err != nil {
@@ -158,18 +138,6 @@ func byAlias(interfaces []libvirtxml.DomainInterface, alias string) *libvirtxml.
 	return nil
 }
 
-// A NIC already as wanted is not written anew, whatever its style.
-func TestAttachLeavesPatched(t *testing.T) {
-	in := readFile(t, "patched.xml")
-	got, err := Attach(in, eth0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(in), string(got)); diff != "" {
-		t.Error(diff)
-	}
-}
-
 func TestAttachChangedNIC(t *testing.T) {
 	first, err := Attach(readFile(t, "minimal.xml"), eth0)
 	if err != nil {
@@ -185,18 +153,10 @@ func TestAttachChangedNIC(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if untouched(t, first) != untouched(t, back) {
-		t.Error(cmp.Diff(string(first), string(back)))
+	if diff := cmp.Diff(string(first), string(back)); diff != "" {
+		t.Error(diff)
 	}
 	checkWitness(t, back, []NIC{eth0})
-}
-
-func TestAttachNothing(t *testing.T) {
-	in := readFile(t, "foreign.xml")
-	got, err := Attach(in)
-	if err != nil || !bytes.Equal(in, got) {
-		t.Errorf("%v, %s", err, cmp.Diff(string(in), string(got)))
-	}
 }
 
 func TestAttachDocumentErrors(t *testing.T) {
@@ -209,16 +169,16 @@ func TestAttachDocumentErrors(t *testing.T) {
 		{"prefixed root", `<x:domain xmlns:x="y"/>`, "<x:domain>"},
 		{"two roots", "<domain/><domain/>", "2 root elements"},
 		{"text after", "<domain/>x", "text outside"},
-		{"unclosed", "<domain><devices>", "<devices> has no end"},
-		{"crossed", "<domain><devices></domain></devices>", "</domain> ends nothing"},
-		{"end only", "</domain>", "ends nothing"},
+		{"unclosed", "<domain>\n<devices>", "line 2: unexpected EOF"},
+		{"crossed", "<domain><devices></domain></devices>", "element <devices> closed by </domain>"},
+		{"end only", "</domain>", "unexpected end element </domain>"},
 		{"cut", "<domain><devic", "syntax error"},
 		{"doctype", `<!DOCTYPE domain SYSTEM "x"><domain/>`, "document type declaration"},
 		{"entities", `<!DOCTYPE d [<!ENTITY a "b">]><domain>&a;</domain>`, "document type declaration"},
 		{"entity", "<domain>&a;</domain>", "entity"},
 		{"latin-1", "<?xml version='1.0' encoding='ISO-8859-1'?><domain/>", "only UTF-8"},
 		{"not UTF-8", "<domain>\xff</domain>", "UTF-8"},
-		{"too long", "<domain>" + strings.Repeat(" ", maxXML) + "</domain>", "more than"},
+		{"too long", "<domain>" + strings.Repeat(" ", maxXML) + "</domain>", "libvirt takes at most"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := Attach([]byte(tt.xml), eth0)
@@ -259,8 +219,8 @@ func TestAttachNICErrors(t *testing.T) {
 		{"same alias", []NIC{eth0, with(net1, func(n *NIC) { n.Alias = "ua-eth0" })}, "NICs eth0 and net1 have the same alias ua-eth0"},
 		{"same tap", []NIC{eth0, with(net1, func(n *NIC) { n.Tap = eth0.Tap })}, "the same tap tap-eth0"},
 		{"same MAC", []NIC{eth0, with(net1, func(n *NIC) { n.MAC = eth0.MAC })}, "the same MAC 0a:58:0a:f4:01:07"},
-		{"two interfaces", []NIC{eth0}, "NIC eth0 is more than one interface of the domain"},
-		{"two NICs", []NIC{net1, with(eth0, func(n *NIC) { n.Tap, n.MAC, n.Alias = "tap7", mac.Addr{2, 0, 0, 0, 0, 9}, "ua-x" })}, "both are interface 3"},
+		{"two interfaces", []NIC{eth0}, "NIC eth0 matches more than one interface of the domain"},
+		{"two NICs", []NIC{net1, with(eth0, func(n *NIC) { n.Tap, n.MAC, n.Alias = "tap7", mac.Addr{2, 0, 0, 0, 0, 9}, "ua-x" })}, "both match interface 3"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got, err := Attach([]byte(ambiguous), tt.nics...)
@@ -271,57 +231,19 @@ func TestAttachNICErrors(t *testing.T) {
 	}
 }
 
-// Deep and fragmented documents take no time worth speaking of.
+// Hostile documents take no time worth speaking of.
 func TestAttachHostileDocuments(t *testing.T) {
-	for name, xml := range map[string]string{
-		"deep":       "<domain>" + strings.Repeat("<a>", 300_000) + strings.Repeat("</a>", 300_000) + "</domain>",
-		"fragmented": "<domain>" + strings.Repeat("a<!---->", 500_000) + "</domain>",
-		"many":       "<domain><devices>" + strings.Repeat("<interface/>", 300_000) + "</devices></domain>",
+	for _, tt := range []struct{ name, xml, err string }{
+		{"deep", "<domain>" + strings.Repeat("<a>", 300_000) + strings.Repeat("</a>", 300_000) + "</domain>", "exceeds maximum depth"},
+		{"fragmented", "<domain>" + strings.Repeat("a<!---->", 500_000) + "</domain>", ""},
+		{"many", "<domain><devices>" + strings.Repeat("<interface/>", 300_000) + "</devices></domain>", ""},
+		{"many drivers", "<domain><devices><interface><alias name='ua-eth0'/>" + strings.Repeat("<driver/> ", 400_000) + "</interface></devices></domain>", ""},
 	} {
-		t.Run(name, func(t *testing.T) {
-			if _, err := Attach([]byte(xml), eth0, net1); err != nil {
-				t.Error(err)
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := Attach([]byte(tt.xml), eth0, net1)
+			if (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
+				t.Errorf("got %v, want %q", err, tt.err)
 			}
 		})
 	}
-	deep := "<domain><devices><interface><alias name='ua-eth0'/>" + strings.Repeat("<a>", 2000) + strings.Repeat("</a>", 2000) + "</interface></devices></domain>"
-	if _, err := Attach([]byte(deep), eth0); err == nil {
-		t.Error("an interface 2000 elements deep was taken")
-	}
-}
-
-func FuzzAttach(f *testing.F) {
-	for _, g := range goldens {
-		f.Add(readFile(f, g.name+".xml"))
-		f.Add(readFile(f, g.name+".golden.xml"))
-	}
-	f.Fuzz(func(t *testing.T, in []byte) {
-		got, err := Attach(in, eth0, net1)
-		if err != nil {
-			return
-		}
-		again, err := Attach(got, eth0, net1)
-		if err != nil {
-			t.Fatalf("second time: %v\n%s", err, got)
-		}
-		if !bytes.Equal(got, again) {
-			t.Fatalf("not idempotent:\n%s\n%s", got, again)
-		}
-		root, err := parseDomain(in)
-		if err != nil {
-			t.Fatalf("taken, but not a domain: %v", err)
-		}
-		if devices := root.all("devices"); len(devices) > 0 && devices[0].open < devices[0].end {
-			bare := func(doc []byte) string { return strings.Join(strings.Fields(untouched(t, doc)), "") }
-			if bare(in) != bare(got) {
-				t.Fatalf("changed outside of the interfaces:\n%s\n%s", in, got)
-			}
-		}
-		var d libvirtxml.Domain
-		if d.Unmarshal(string(in)) == nil {
-			if err := d.Unmarshal(string(got)); err != nil {
-				t.Fatalf("libvirtxml: %v\n%s", err, got)
-			}
-		}
-	})
 }

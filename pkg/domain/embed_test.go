@@ -196,12 +196,12 @@ func checkRunning(t *testing.T, vm *VM, root string, netns *os.File) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	live, err := parseDomain([]byte(xml))
+	live, err := parse([]byte(xml))
 	if err != nil {
 		t.Fatal(err)
 	}
-	nics := live.all("devices", "interface")
-	if len(nics) != 1 || nics[0].value("name", "alias") != "ua-eth0" || nics[0].value("dev", "target") != "tap-eth0" || nics[0].value("managed", "target") != "no" {
+	nics := find(live.Root(), "devices", "interface")
+	if len(nics) != 1 || value(nics[0], "name", "alias") != "ua-eth0" || value(nics[0], "dev", "target") != "tap-eth0" || value(nics[0], "managed", "target") != "no" {
 		t.Errorf("the NIC libvirt runs is not the one attached:\n%s", xml)
 	}
 	if !hasCarrier(t, netns, "tap-eth0") {

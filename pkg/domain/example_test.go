@@ -13,7 +13,7 @@ func ExampleAttach() {
   <name>vm</name>
   <devices>
     <emulator>/usr/bin/qemu-system-x86_64</emulator>
-    <!-- how the guest sees it stays, how the host connects it goes -->
+    <!-- how the guest sees it is kept, how the host connects it is replaced -->
     <interface type='bridge'>
       <source bridge='br0'/>
       <mac address='0a:58:0a:f4:01:07'/>
@@ -33,19 +33,19 @@ func ExampleAttach() {
 	}
 	fmt.Printf("%s\n", out)
 	// Output:
-	// <domain type='kvm'>
+	// <domain type="kvm">
 	//   <name>vm</name>
 	//   <devices>
 	//     <emulator>/usr/bin/qemu-system-x86_64</emulator>
-	//     <!-- how the guest sees it stays, how the host connects it goes -->
-	//     <interface type='ethernet'>
-	//       <mac address='0a:58:0a:f4:01:07'/>
-	//       <target dev='tap-eth0' managed='no'/>
-	//       <model type='virtio'/>
-	//       <mtu size='1450'/>
-	//       <alias name='ua-eth0'/>
-	//       <rom enabled='no'/>
-	//       <address type='pci' domain='0' bus='1' slot='0' function='0'/>
+	//     <!-- how the guest sees it is kept, how the host connects it is replaced -->
+	//     <interface type="ethernet">
+	//       <mac address="0a:58:0a:f4:01:07"/>
+	//       <target dev="tap-eth0" managed="no"/>
+	//       <model type="virtio"/>
+	//       <mtu size="1450"/>
+	//       <alias name="ua-eth0"/>
+	//       <address type="pci" domain="0" bus="1" slot="0" function="0"/>
+	//       <rom enabled="no"/>
 	//     </interface>
 	//   </devices>
 	// </domain>

@@ -6,13 +6,15 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/beevik/etree"
 )
 
 // A ForeignNIC is an interface of a domain which [Attach] leaves as it is, since
 // none of the NICs has its alias, tap or MAC.
 type ForeignNIC struct {
 	Position int    // among the domain's interfaces, from 1
-	Type     string // network, bridge, user, …
+	Type     string // as libvirt knows it: network, user, …
 	MAC      string // as the domain has it, like the rest; empty: libvirt chooses one
 	Alias    string
 	Target   string // the device that QEMU opens
@@ -39,47 +41,38 @@ func (f ForeignNIC) String() string {
 // namespace has: an interface that needs another one does not work.
 //
 // It knows what the types of libvirt need. In a pod there is no libvirt network,
-// and QEMU's own sockets reach nobody, since it is the VM that has the pod's
-// address. A device which something else gave the pod works: a hostdev, vdpa or
-// vhostuser, a tap or a bridge that is there.
+// and QEMU's own sockets reach nobody, since the VM has the pod's address. A
+// device that something else gave the pod works: a hostdev, vdpa or vhostuser, or
+// a network device that is there.
 func Foreign(xml []byte, devices []string, nics ...NIC) ([]ForeignNIC, error) {
-	root, err := parseDomain(xml)
-	if err != nil {
-		return nil, fmt.Errorf("parse domain XML: %w", err)
-	}
-	wanted, err := complete(nics)
+	d, err := read(xml, nics)
 	if err != nil {
 		return nil, err
 	}
-	matched, err := match(root, wanted)
-	if err != nil {
-		return nil, err
-	}
-	remedy := remedyOf(wanted, matched)
 	var foreign []ForeignNIC
-	for at, iface := range root.all("devices", "interface") {
-		if slices.Contains(matched, iface) {
+	for at, iface := range d.interfaces {
+		if slices.Contains(d.matched, iface) {
 			continue
 		}
 		f := ForeignNIC{
-			Position: at + 1, Type: iface.value("type"), MAC: iface.value("address", "mac"),
-			Alias: iface.value("name", "alias"), Target: iface.value("dev", "target"),
-			Problem: problemOf(iface, devices, wanted),
+			Position: at + 1, Type: value(iface, "type"), MAC: value(iface, "address", "mac"),
+			Alias: value(iface, "name", "alias"), Target: value(iface, "dev", "target"),
+			Problem: problemOf(iface, devices, d.nics),
 		}
 		if f.Problem != "" {
-			f.Remedy = remedy
+			f.Remedy = d.remedy()
 		}
 		foreign = append(foreign, f)
 	}
 	return foreign, nil
 }
 
-// remedyOf says what to do with an interface that does not work. It may become a
+// remedy says what to do with an interface that does not work. It may become a
 // NIC that no interface of the domain is yet.
-func remedyOf(nics []NIC, matched []*node) string {
+func (d *definition) remedy() string {
 	var free []string
-	for i, n := range nics {
-		if matched[i] == nil {
+	for i, n := range d.nics {
+		if d.matched[i] == nil {
 			free = append(free, fmt.Sprintf("<alias name='%s'/>", n.Alias))
 		}
 	}
@@ -91,49 +84,39 @@ func remedyOf(nics []NIC, matched []*node) string {
 
 // problemOf says why the interface does not work in a pod with these devices;
 // empty if it may.
-func problemOf(iface *node, devices []string, nics []NIC) string {
-	isMissing := func(device string) bool { return !slices.Contains(devices, device) }
-	isPods := func(device string) bool { // where the VM has the network, a link without carrier keeps the name
-		return slices.ContainsFunc(nics, func(n NIC) bool { return n.Interface == device })
-	}
-	const noWayOut = "%s is no way out of the pod once its network is the VM's"
-	backend := cmp.Or(iface.value("type", "backend"), "QEMU")
+func problemOf(iface *etree.Element, devices []string, nics []NIC) string {
+	backend := cmp.Or(value(iface, "type", "backend"), "QEMU")
 	noNetwork := backend + " has no network of its own in a pod whose network is the VM's"
 	if backend == "passt" { // of type user or vhostuser
 		return noNetwork
 	}
-	switch cmp.Or(iface.value("type"), "user") { // libvirt's default
+	var device string
+	switch kind := cmp.Or(value(iface, "type"), "user"); kind { // libvirt's default
 	case "network":
-		return fmt.Sprintf("a pod has no libvirt network such as %s", iface.value("network", "source"))
-	case "bridge":
-		if bridge := iface.value("bridge", "source"); isMissing(bridge) {
-			return fmt.Sprintf("there is no bridge %s in the pod", bridge)
-		} else if isPods(bridge) {
-			return fmt.Sprintf(noWayOut, bridge)
-		}
-	case "direct":
-		device := iface.value("dev", "source")
-		if isMissing(device) {
-			return fmt.Sprintf("there is no device %s in the pod", device)
-		}
-		if isPods(device) {
-			return fmt.Sprintf(noWayOut, device)
-		}
-	case "ethernet":
-		device := iface.value("dev", "target")
-		if iface.value("managed", "target") != "no" {
-			if len(iface.all("script")) == 0 {
-				return "nothing connects the tap that libvirt makes for it"
-			}
-		} else if isMissing(device) {
-			return fmt.Sprintf("there is no tap %s in the pod", device)
-		}
+		return fmt.Sprintf("a pod has no libvirt network such as %s", value(iface, "network", "source"))
 	case "user":
 		return noNetwork
 	case "client", "udp", "mcast":
-		if a, err := netip.ParseAddr(iface.value("address", "source")); err != nil || !a.IsLoopback() {
+		if a, err := netip.ParseAddr(value(iface, "address", "source")); err != nil || !a.IsLoopback() {
 			return noNetwork
 		}
+	case "ethernet":
+		if value(iface, "managed", "target") == "no" {
+			device = value(iface, "dev", "target")
+		} else if len(find(iface, "script")) == 0 {
+			return "nothing connects the tap that libvirt makes for it"
+		}
+	case "direct":
+		device = value(iface, "dev", "source")
+	default: // the attribute that names a network device is called like the type
+		device = value(iface, kind, "source")
+	}
+	switch {
+	case device == "":
+	case !slices.Contains(devices, device):
+		return fmt.Sprintf("there is no device %s in the pod", device)
+	case slices.ContainsFunc(nics, func(n NIC) bool { return n.Interface == device }): // a link without carrier keeps the name
+		return fmt.Sprintf("%s is no way out of the pod once its network is the VM's", device)
 	}
 	return ""
 }

@@ -12,7 +12,7 @@ func TestForeign(t *testing.T) {
 	const noNetwork = "has no network of its own"
 	for _, c := range []struct{ name, iface, problem string }{
 		{"network", `<interface type='network'><source network='default'/></interface>`, "no libvirt network such as default"},
-		{"bridge", `<interface type='bridge'><source bridge='brqc2028cd6-12'/></interface>`, "no bridge brqc2028cd6-12 in the pod"},
+		{"bridge", `<interface type='bridge'><source bridge='brqc2028cd6-12'/></interface>`, "no device brqc2028cd6-12 in the pod"},
 		{"bridge that is there", `<interface type='bridge'><source bridge='k6t-net1'/></interface>`, ""},
 		{"bridge of the pod interface's name", `<interface type='bridge'><source bridge='eth0'/></interface>`, "eth0 is no way out of the pod"},
 		{"no type", `<interface><model type='virtio'/></interface>`, "QEMU " + noNetwork},
@@ -26,7 +26,7 @@ func TestForeign(t *testing.T) {
 		{"libvirt's own tap", `<interface type='ethernet'><target dev='vnet0'/></interface>`, "nothing connects the tap"},
 		{"tap and a script", `<interface type='ethernet'><script path='/etc/qemu-ifup'/></interface>`, ""},
 		{"tap that is there", `<interface type='ethernet'><target dev='tap7' managed='no'/></interface>`, ""},
-		{"tap that is not", `<interface type='ethernet'><target dev='tap8' managed='no'/></interface>`, "no tap tap8 in the pod"},
+		{"tap that is not", `<interface type='ethernet'><target dev='tap8' managed='no'/></interface>`, "no device tap8 in the pod"},
 		{"VF", `<interface type='hostdev' managed='yes'><source><address type='pci' domain='0' bus='4' slot='16' function='0'/></source></interface>`, ""},
 		{"vDPA", `<interface type='vdpa'><source dev='/dev/vhost-vdpa-0'/></interface>`, ""},
 		{"none", `<interface type='null'/>`, ""},

@@ -7,123 +7,119 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"github.com/beevik/etree"
 )
 
 // maxXML bounds a domain's XML, in bytes, as libvirt's wire protocol does
 // (VIR_NET_MESSAGE_STRING_MAX).
 const maxXML = 4 << 20
 
-const byteOrderMark = "\ufeff"
+// written is how XML is written: line breaks that a value has as character
+// references stay such, or libvirt would read them as spaces.
+var written = etree.WriteSettings{CanonicalText: true, CanonicalAttrVal: true}
 
-// A node is an element and the place where it stands in the document:
-// doc[start:open] is its start tag, doc[close:end] its end tag, empty after <x/>.
-type node struct {
-	tag                     string // as written, prefix and all
-	attr                    []xml.Attr
-	text                    []byte // its own character data
-	children                []*node
-	start, open, close, end int
-}
+// inTag replaces what XML reads as a space in an attribute, but encoding/xml
+// does not.
+var inTag = strings.NewReplacer("\r\n", " ", "\r", " ", "\n", " ", "\t", " ")
 
-// parseDomain reads the XML of a domain, as strictly as libvirt. That it is a
-// domain libvirt would take is not checked.
-func parseDomain(doc []byte) (*node, error) {
-	if len(doc) > maxXML {
-		return nil, fmt.Errorf("%d bytes are more than the %d libvirt takes", len(doc), maxXML)
-	}
-	root, err := parse(doc)
+// Name returns the name of the domain in the XML. libvirt starts no domain
+// without one.
+func Name(xml []byte) (string, error) {
+	doc, err := parse(xml)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	if root.tag != "domain" {
-		return nil, fmt.Errorf("the root element is <%s>, not <domain>", root.tag)
-	}
-	return root, nil
-}
-
-// Name returns the name of the domain in the XML. Without one libvirt starts
-// nothing.
-func Name(doc []byte) (string, error) {
-	root, err := parseDomain(doc)
-	if err != nil {
-		return "", fmt.Errorf("parse domain XML: %w", err)
-	}
-	names := root.all("name")
-	if len(names) == 0 || len(names[0].text) == 0 {
+	names := find(doc.Root(), "name")
+	if len(names) == 0 || names[0].Text() == "" {
 		return "", errors.New("domain XML has no <name>")
 	}
-	return string(names[0].text), nil
+	return names[0].Text(), nil
 }
 
-// parse returns the root element of a well-formed document in UTF-8.
-func parse(doc []byte) (*node, error) {
-	d := xml.NewDecoder(bytes.NewReader(doc))
+// parse reads the XML of a domain. It does not check that libvirt would take it.
+func parse(text []byte) (*etree.Document, error) {
+	doc := etree.NewDocument()
+	doc.ReadSettings = etree.ReadSettings{PreserveCData: true, PreserveDuplicateAttrs: true}
+	doc.WriteSettings = written
+	plain, err := normalize(text)
+	if err == nil {
+		err = doc.ReadFromString(plain)
+	}
+	if err == nil {
+		err = checkRoot(doc)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("parse domain XML: %w", err)
+	}
+	return doc, nil
+}
+
+// normalize returns well-formed XML without its declaration, and with spaces
+// for the other white space in tags.
+func normalize(text []byte) (string, error) {
+	if len(text) > maxXML {
+		return "", fmt.Errorf("it has %d bytes, libvirt takes at most %d", len(text), maxXML)
+	}
+	var b strings.Builder
+	d := xml.NewDecoder(bytes.NewReader(text))
 	d.CharsetReader = onlyASCII
-	top := &node{} // holds the root
-	open := []*node{top}
-	for {
-		before := int(d.InputOffset())
-		token, err := d.RawToken() // Token would hide the prefixes
+	for start := int64(0); ; start = d.InputOffset() {
+		token, err := d.Token()
 		if errors.Is(err, io.EOF) {
-			break
+			return strings.TrimLeft(b.String(), "\ufeff \t\r\n"), nil // with the byte order mark
 		}
 		if err != nil {
-			return nil, err
+			return "", err
 		}
-		after := int(d.InputOffset())
-		inner := open[len(open)-1]
+		part := string(text[start:d.InputOffset()])
 		switch t := token.(type) {
-		case xml.StartElement:
-			n := &node{tag: name(t.Name), attr: t.Copy().Attr, start: before, open: after}
-			inner.children = append(inner.children, n)
-			open = append(open, n)
-		case xml.EndElement:
-			if inner == top || inner.tag != name(t.Name) {
-				return nil, fmt.Errorf("at byte %d </%s> ends nothing", before, name(t.Name))
-			}
-			inner.close, inner.end = before, after
-			open = open[:len(open)-1]
-		case xml.CharData:
-			inner.text = append(inner.text, t...)
 		case xml.Directive:
-			return nil, errors.New("a document type declaration is not taken")
+			return "", errors.New("it has a document type declaration (<!DOCTYPE>), which is not supported: remove it")
+		case xml.ProcInst:
+			if t.Target == "xml" { // the encoding is UTF-8 from now on
+				continue
+			}
+		case xml.StartElement:
+			part = inTag.Replace(part)
 		}
+		b.WriteString(part)
 	}
-	if inner := open[len(open)-1]; inner != top {
-		return nil, fmt.Errorf("<%s> has no end", inner.tag)
-	}
-	if text := bytes.TrimPrefix(top.text, []byte(byteOrderMark)); len(bytes.TrimSpace(text)) > 0 {
-		return nil, errors.New("text outside the root element")
-	}
-	if len(top.children) != 1 {
-		return nil, fmt.Errorf("%d root elements, want one", len(top.children))
-	}
-	return top.children[0], nil
 }
 
-// onlyASCII lets pass what needs no conversion to be UTF-8.
+// onlyASCII accepts the encoding that needs no conversion to UTF-8.
 func onlyASCII(charset string, r io.Reader) (io.Reader, error) {
 	if strings.EqualFold(charset, "us-ascii") || strings.EqualFold(charset, "ascii") {
 		return r, nil
 	}
-	return nil, errors.New("only UTF-8 is taken")
+	return nil, errors.New("only UTF-8 is supported")
 }
 
-func name(n xml.Name) string {
-	if n.Space == "" {
-		return n.Local
+// checkRoot refuses a document that is not one <domain>.
+func checkRoot(doc *etree.Document) error {
+	for _, t := range doc.Child {
+		if _, is := t.(*etree.CharData); is && !isSpace(t) {
+			return errors.New("text outside the root element")
+		}
 	}
-	return n.Space + ":" + n.Local
+	if roots := doc.ChildElements(); len(roots) != 1 {
+		return fmt.Errorf("%d root elements, want one", len(roots))
+	}
+	if root := doc.Root().FullTag(); root != "domain" {
+		return fmt.Errorf("the root element is <%s>, not <domain>", root)
+	}
+	return nil
 }
 
-// all returns the elements at the path below n.
-func (n *node) all(path ...string) []*node {
-	found := []*node{n}
+// find returns the elements at the path below e. A name with a prefix is
+// another name, unlike for etree's own search.
+func find(e *etree.Element, path ...string) []*etree.Element {
+	found := []*etree.Element{e}
 	for _, tag := range path {
-		var next []*node
+		var next []*etree.Element
 		for _, f := range found {
-			for _, c := range f.children {
-				if c.tag == tag {
+			for c := range f.ChildElementsSeq() {
+				if c.FullTag() == tag {
 					next = append(next, c)
 				}
 			}
@@ -133,14 +129,21 @@ func (n *node) all(path ...string) []*node {
 	return found
 }
 
-// value is the attribute key of the first element at the path below n, or "".
-func (n *node) value(key string, path ...string) string {
-	for _, f := range n.all(path...) {
-		for _, a := range f.attr {
-			if name(a.Name) == key {
+// value returns the attribute of the first element at the path below e that
+// has it, or "".
+func value(e *etree.Element, key string, path ...string) string {
+	for _, f := range find(e, path...) {
+		for _, a := range f.Attr {
+			if a.FullKey() == key {
 				return a.Value
 			}
 		}
 	}
 	return ""
+}
+
+// isSpace reports whether t is white space between elements.
+func isSpace(t etree.Token) bool {
+	text, is := t.(*etree.CharData)
+	return is && !text.IsCData() && strings.TrimSpace(text.Data) == ""
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/beevik/etree"
 )
 
 // qemuModels are QEMU's names of the PCI devices that libvirt's names stand for.
@@ -33,16 +35,19 @@ func Interfaces(nics ...NIC) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	empty := []byte("<domain/>")
-	root, err := parseDomain(empty)
+	doc := etree.NewDocument()
+	doc.WriteSettings = written
+	for _, n := range wanted {
+		if err := n.configure(doc.CreateElement("interface"), etree.NewElement("domain")); err != nil {
+			return nil, err
+		}
+	}
+	doc.Indent(2)
+	out, err := doc.WriteToBytes()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("write interfaces: %w", err)
 	}
-	text, err := document{empty, root}.interfaces(wanted, "\n")
-	if err != nil || text == "" {
-		return nil, err
-	}
-	return []byte(strings.TrimPrefix(text, "\n") + "\n"), nil
+	return out, nil
 }
 
 // QEMUArgs returns the arguments that give a QEMU, started without libvirt, the

@@ -35,7 +35,7 @@ func TestAttachWarnsOfOtherNICs(t *testing.T) {
 		}
 		text := log.String()
 		if strings.Count(text, "will not work") != 2 || !strings.Contains(text, `nic="interface 1 type network MAC 52:54:00:12:34:56"`) ||
-			!strings.Contains(text, "no bridge brq") || !strings.Contains(text, "<alias name='ua-eth0'/>") {
+			!strings.Contains(text, "no device brq") || !strings.Contains(text, "<alias name='ua-eth0'/>") {
 			t.Errorf("prepared %v, log:\n%s", prepared, text)
 		}
 	}

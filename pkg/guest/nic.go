@@ -23,6 +23,10 @@ type NIC struct {
 	Queues    int      `json:"queues"`
 	Guard     bool     `json:"guard"` // a port guard keeps frames apart
 
+	// Addressed is whether the CNI gave the interface an address. If not, the network
+	// has no IPAM: the VM is on it as any other host, and may have any address.
+	Addressed bool `json:"addressed"`
+
 	IPv4 *IPv4 `json:"ipv4,omitempty"` // nil: none
 	IPv6 *IPv6 `json:"ipv6,omitempty"` // nil: none
 
@@ -104,7 +108,7 @@ func Same(in discover.Interface, o Options) NIC {
 	n := NIC{
 		Interface: in.Name, Tap: o.Tap, TapMAC: o.TapMAC, MAC: cmp.Or(o.MAC, in.MAC),
 		MTU: cmp.Or(o.MTU, min(in.MTU, maxMTU)), Queues: max(1, o.Queues), Guard: !o.NoGuard,
-		IPv4: newIPv4(in), Omitted: slices.Clone(in.Omitted),
+		Addressed: in.Addressed(), IPv4: newIPv4(in), Omitted: slices.Clone(in.Omitted),
 	}
 	if address, ok := in.IPv6(); ok && o.NoIPv6 {
 		n.omit("address "+address.String(), noIPv6)

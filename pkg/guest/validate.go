@@ -46,11 +46,12 @@ func (n NIC) Validate() error {
 	c.that(n.TapMAC.IsHost(), "the tap's MAC %q is not a host's", n.TapMAC)
 	c.that(n.MTU >= minMTU && n.MTU <= maxMTU, "MTU %d is outside %d…%d", n.MTU, minMTU, maxMTU)
 	c.that(n.Queues >= 1 && n.Queues <= maxQueues, "%d queues: a tap has 1 to %d", n.Queues, maxQueues)
+	c.that(n.Addressed || n.IPv4 == nil && n.IPv6 == nil, "it has an address, and says that the network has no IPAM")
 	if n.IPv4 != nil {
 		n.IPv4.check(&c)
 	}
 	if n.IPv6 != nil {
-		c.that(n.MTU >= minIPv6MTU, "MTU %d is too small for IPv6, which needs %d (RFC 8200)", n.MTU, minIPv6MTU)
+		c.that(n.MTU >= minIPv6MTU, "MTU %d is too small for IPv6, which needs %d (RFC 8200): use a larger one, or give the VM no IPv6", n.MTU, minIPv6MTU)
 		n.IPv6.check(&c)
 	}
 	for _, a := range n.Answers {

@@ -2,6 +2,7 @@ package domain
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/beevik/etree"
 
@@ -9,8 +10,7 @@ import (
 )
 
 // Attach returns the domain's XML with each of the NICs in it, as an interface
-// of type ethernet on the NIC's tap, which libvirt is told to leave alone
-// (managed='no').
+// of type ethernet on the NIC's tap, which libvirt does not manage (managed='no').
 //
 // An interface of the domain with the alias, the tap or the MAC of a NIC becomes
 // that NIC, in its place. It keeps how the guest sees it: boot order, PCI
@@ -76,20 +76,18 @@ func read(xml []byte, nics []NIC) (*definition, error) {
 		Document: doc, interfaces: find(doc.Root(), "devices", "interface"),
 		nics: nics, matched: make([]*etree.Element, len(nics)),
 	}
-	for at, iface := range d.interfaces {
-		var owner *NIC
-		for i := range nics {
-			n := &nics[i]
+	for i, n := range nics {
+		for at, iface := range d.interfaces {
 			if !n.matches(iface) {
 				continue
 			}
-			if owner != nil {
-				return nil, fmt.Errorf("NICs %s and %s both match interface %d of the domain: by alias, tap or MAC", owner, n, at+1)
+			if other := slices.Index(d.matched, iface); other >= 0 {
+				return nil, fmt.Errorf("NICs %s and %s both match interface %d of the domain: by alias, tap or MAC", nics[other], n, at+1)
 			}
 			if d.matched[i] != nil {
 				return nil, fmt.Errorf("NIC %s matches more than one interface of the domain: by alias %s, tap %s or MAC %s; remove all but one", n, n.Alias, n.Tap, n.MAC)
 			}
-			owner, d.matched[i] = n, iface
+			d.matched[i] = iface
 		}
 	}
 	return d, nil

@@ -1,18 +1,22 @@
-// Package domain puts a pod's network interfaces into a libvirt domain and runs it.
+// Package domain puts a pod's network interfaces into a libvirt domain and runs it:
 //
-// [Attach] is pure: the domain's XML in, the same XML with its NICs on the
-// pod's taps out. It is all a launcher needs which starts the domain itself.
-// [Foreign] tells what other interfaces the domain has, which may not work in a pod.
-// [Interfaces] is for one that writes the XML itself, [QEMUArgs],
-// [CloudHypervisorArgs] and [FirecrackerConfig] for one that does without
-// libvirt.
+//	xml, err = domain.Attach(xml, nics...) // the NICs are on taps that exist
+//	vm, err := domain.Start(ctx, log, "qemu:///system", xml)
+//	defer vm.Close()
+//	err = vm.Wait(ctx) // until the guest shuts down; vm.Shutdown asks it to
 //
-// [Start] runs a domain through libvirt, and the [VM] it returns waits for it
-// and ends it. It needs cgo and the build tag libvirt_dlopen: then libvirt.so.0
-// is loaded when the program runs, and neither libvirt's headers nor the library
-// are needed to build. A program built without them, or which finds no
-// libvirt.so.0, gets an error from Start; Attach works everywhere.
+// [Attach] is all that a launcher needs which starts the domain itself. [Foreign]
+// lists the other interfaces of the domain and which of them will not work in a
+// pod. [Interfaces] is for a launcher that writes the XML itself; [QEMUArgs],
+// [CloudHypervisorArgs] and [FirecrackerConfig] are for one without libvirt. These
+// functions only read what they are given, and may be called from any goroutine.
 //
-// Nothing here touches the network itself. The taps must be there when the
-// domain starts, in the network namespace of QEMU.
+// [Start] needs cgo and the build tag libvirt_dlopen: then libvirt.so.0 is loaded
+// when the program starts, and neither libvirt's headers nor the library are needed
+// to build. In a program built without them, or that finds no libvirt.so.0, Start
+// returns an error; everything else works.
+//
+// The package does not touch the network. The taps must exist when the domain
+// starts, in the network namespace of QEMU, which has no need to create or
+// configure them: it opens each by its name, with as many queues as the NIC has.
 package domain

@@ -51,7 +51,7 @@ func (l *eventLoop) release() {
 // runEvents runs the loop in a goroutine until stop is called, which returns
 // when it has ended.
 func runEvents() (stop func(), err error) {
-	// The loop sleeps until something happens; that this timer is set off will do.
+	// The loop sleeps until an event; stop sets off this timer.
 	timer, err := libvirt.EventAddTimeout(-1, func(int) {})
 	if err != nil {
 		return nil, fmt.Errorf("add a timer to libvirt's event loop: %w", plain(err))
@@ -70,6 +70,6 @@ func runEvents() (stop func(), err error) {
 		stopping.Store(true)
 		libvirt.EventUpdateTimeout(timer, 0)
 		<-done
-		_ = libvirt.EventRemoveTimeout(timer) // fails only if there is none of that number
+		_ = libvirt.EventRemoveTimeout(timer) // fails only if there is no such timer
 	}, nil
 }

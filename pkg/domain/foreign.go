@@ -24,7 +24,7 @@ type ForeignNIC struct {
 	Remedy string
 }
 
-// String names f by what tells it from the others.
+// String names f by what distinguishes it from the others.
 func (f ForeignNIC) String() string {
 	var s strings.Builder
 	fmt.Fprintf(&s, "interface %d", f.Position)

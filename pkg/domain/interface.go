@@ -31,7 +31,13 @@ func (n NIC) configure(iface, domain *etree.Element) error {
 		iface.CreateElement("driver")
 	}
 	for _, driver := range find(iface, "driver") {
-		n.configureDriver(driver)
+		driver.RemoveAttr("queues")
+		if n.Queues > 1 { // QEMU can't open the tap with another number than it has
+			driver.CreateAttr("queues", strconv.Itoa(n.Queues))
+		}
+		if name := value(driver, "name"); name != "vhost" && name != "qemu" {
+			driver.RemoveAttr("name") // of type hostdev
+		}
 	}
 	for _, limit := range find(iface, "bandwidth", "inbound") {
 		limit.RemoveAttr("floor") // of a libvirt network
@@ -52,22 +58,10 @@ func (n NIC) configure(iface, domain *etree.Element) error {
 	iface.CreateElement("alias").CreateAttr("name", n.Alias)
 	iface.Child = append(iface.Child, kept...)
 	iface.ReindexChildren()
-	if len(find(iface, "rom")) == 0 && n.hasROM(iface, domain) && !boots(iface, domain) {
+	if n.hasUnusedROM(iface, domain) {
 		iface.CreateElement("rom").CreateAttr("enabled", "no")
 	}
 	return nil
-}
-
-// configureDriver tells QEMU of as many queues as the tap has: it can't open it
-// with another number.
-func (n NIC) configureDriver(driver *etree.Element) {
-	driver.RemoveAttr("queues")
-	if n.Queues > 1 {
-		driver.CreateAttr("queues", strconv.Itoa(n.Queues))
-	}
-	if name := value(driver, "name"); name != "vhost" && name != "qemu" {
-		driver.RemoveAttr("name") // of type hostdev
-	}
 }
 
 // replaces reports whether the child of an interface is not kept.
@@ -92,18 +86,14 @@ func (n NIC) replaces(child etree.Token) bool {
 	}
 }
 
-// hasROM reports whether libvirt lets the option ROM be turned off: on PCI only.
-func (n NIC) hasROM(iface, domain *etree.Element) bool {
-	if strings.HasPrefix(value(domain, "arch", "os", "type"), "s390") || n.Model == "usb-net" || n.Model == "spapr-vlan" {
-		return false
-	}
-	return cmp.Or(value(iface, "type", "address"), "pci") == "pci"
-}
-
-// boots reports whether the guest may boot from the interface.
-func boots(iface, domain *etree.Element) bool {
-	return len(find(iface, "boot")) > 0 ||
+// hasUnusedROM reports whether the interface has an option ROM, as only a PCI
+// device has, that nothing in the domain asks for.
+func (n NIC) hasUnusedROM(iface, domain *etree.Element) bool {
+	isPCI := cmp.Or(value(iface, "type", "address"), "pci") == "pci" && n.Model != "usb-net" && n.Model != "spapr-vlan" &&
+		!strings.HasPrefix(value(domain, "arch", "os", "type"), "s390")
+	boots := len(find(iface, "boot")) > 0 ||
 		slices.ContainsFunc(find(domain, "os", "boot"), func(b *etree.Element) bool { return value(b, "dev") == "network" })
+	return isPCI && !boots && len(find(iface, "rom")) == 0
 }
 
 // addInterface adds an empty interface to the domain, after its others.

@@ -11,6 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Namespaces are entered by hand here, and not with the package ns of the CNI
+// plugins: its Do returns only after what it runs, while a thread may have to be
+// left behind in libvirt.
+
 // openNetns returns the network namespace of the calling thread. The caller
 // closes it.
 func openNetns() (*os.File, error) {
@@ -42,9 +46,9 @@ func enterNetns(ns *os.File) error {
 	return nil
 }
 
-// within returns f as one that locks its goroutine to a thread, for good, and
-// calls f there in ns: what libvirt starts from there, its threads and QEMU, is
-// born in ns. It is called once; the thread ends with the goroutine.
+// within returns a function that locks its goroutine to a thread, for good, and
+// calls f there in ns: threads of libvirt and QEMU, if f starts them, are in ns
+// too. It is called once; the thread ends with the goroutine.
 func within[T any](ns *os.File, f func() (T, error)) (func() (T, error), error) {
 	// The thread needs a descriptor which lives as long as it does.
 	fd, err := unix.FcntlInt(ns.Fd(), unix.F_DUPFD_CLOEXEC, 0)
@@ -80,14 +84,14 @@ func call[T any](ctx context.Context, ns *os.File, f func() (T, error), late fun
 			return zero, err
 		}
 	}
-	done := make(chan result) // unbuffered: a result is taken, or known to be late
-	gone := make(chan struct{})
+	done := make(chan result) // unbuffered: a result is received, or known to be late
+	left := make(chan struct{})
 	go func() {
 		var r result
 		r.value, r.err = f()
 		select {
 		case done <- r:
-		case <-gone:
+		case <-left:
 			if r.err == nil {
 				late(r.value)
 			}
@@ -97,7 +101,7 @@ func call[T any](ctx context.Context, ns *os.File, f func() (T, error), late fun
 	case r := <-done:
 		return r.value, r.err
 	case <-ctx.Done():
-		close(gone)
+		close(left)
 		return zero, context.Cause(ctx)
 	}
 }

@@ -25,7 +25,7 @@ const (
 // A NIC is the guest's side of one pod interface: what the domain must have for
 // the guest to sit on its tap.
 type NIC struct {
-	// Interface is the name of the pod interface the NIC stands for, as eth0. It
+	// Interface is the name of the pod interface behind the NIC, as eth0. It
 	// may be empty if Alias is not.
 	Interface string
 	// Tap is the name of the tap device; it must exist when the domain starts.
@@ -71,7 +71,7 @@ func (n NIC) withDefaults() NIC {
 	return n
 }
 
-// validate tells what libvirt, QEMU or the kernel would refuse about n, or read
+// validate returns what libvirt, QEMU or the kernel would refuse about n, or read
 // differently than meant.
 func (n NIC) validate() error {
 	switch {

@@ -10,7 +10,7 @@ import (
 
 var errNoLibvirt = errors.New("this build has no libvirt support: build with cgo and -tags libvirt_dlopen")
 
-// A VM is a domain started by [Start], of which there is none in this build.
+// A VM is a domain started by [Start], which this build can't.
 type VM struct{}
 
 // Start fails: this build has no libvirt support.

@@ -113,18 +113,14 @@ func checkRoot(doc *etree.Document) error {
 
 // find returns the elements at the path below e. A name with a prefix is
 // another name, unlike for etree's own search.
-func find(e *etree.Element, path ...string) []*etree.Element {
-	found := []*etree.Element{e}
-	for _, tag := range path {
-		var next []*etree.Element
-		for _, f := range found {
-			for c := range f.ChildElementsSeq() {
-				if c.FullTag() == tag {
-					next = append(next, c)
-				}
-			}
+func find(e *etree.Element, path ...string) (found []*etree.Element) {
+	if len(path) == 0 {
+		return []*etree.Element{e}
+	}
+	for c := range e.ChildElementsSeq() {
+		if c.FullTag() == path[0] {
+			found = append(found, find(c, path[1:]...)...)
 		}
-		found = next
 	}
 	return found
 }

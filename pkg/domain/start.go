@@ -26,13 +26,13 @@ const (
 // the VM.
 //
 // libvirt is dialled from the network namespace of the calling thread. QEMU is
-// born there too if the URI has the driver run in this process
+// started there too if the URI has the driver run in this process
 // (qemu:///embed?root=DIR, one process per DIR), else in that of the libvirtd
 // found. The caller, if it has entered a namespace, must have locked its thread.
 //
-// The domain is transient: libvirt forgets it when it stops, so nothing is left
+// The domain is transient: libvirt drops it when it stops, so nothing is left
 // to undefine, even if this process is killed. QEMU outlives a killed process;
-// in the embedded driver nobody can then adopt it. If libvirt has a domain of
+// with the embedded driver nothing can then control it. If libvirt has a domain of
 // that name and UUID defined but not running, that definition stays as it is.
 //
 // On error there is no domain and no connection left. If ctx ends while
@@ -108,12 +108,12 @@ func (v *VM) open() (*libvirt.Connect, error) {
 		_, _ = conn.Close()
 		return nil, err
 	}
-	if err := conn.RegisterCloseCallback(v.lost); err != nil {
+	if err := conn.RegisterCloseCallback(v.onDisconnect); err != nil {
 		_, _ = conn.Close()
 		return nil, err
 	}
-	// Of all domains, since there is none yet to ask for.
-	if v.lifecycle, err = conn.DomainEventLifecycleRegister(nil, v.event); err != nil {
+	// Of all domains, since ours does not exist yet.
+	if v.lifecycle, err = conn.DomainEventLifecycleRegister(nil, v.onEvent); err != nil {
 		_ = conn.UnregisterCloseCallback()
 		_, _ = conn.Close()
 		return nil, err
@@ -122,7 +122,7 @@ func (v *VM) open() (*libvirt.Connect, error) {
 }
 
 // isEmbedded reports whether the connection is to a driver in this process. Its
-// own URI tells; that which it was opened with may be an alias of libvirt's
+// own URI tells; the one it was opened with may be an alias of libvirt's
 // configuration.
 func isEmbedded(conn *libvirt.Connect) (bool, error) {
 	uri, err := conn.GetURI()
@@ -142,9 +142,9 @@ func (v *VM) disconnect(conn *libvirt.Connect) error {
 }
 
 // start starts the domain. If ctx ends meanwhile, libvirt gets some time to undo
-// what it was doing, lest a process that ends now leaves it running.
+// what it was doing: a process that ends now would leave it running.
 func (v *VM) start(ctx context.Context, xml string) error {
-	patient, cancel := outlive(ctx, undoTime)
+	longer, cancel := outlive(ctx, undoTime)
 	defer cancel()
 	if err := v.conn.Ref(); err != nil { // for the thread, should it be left behind
 		return fmt.Errorf("reference the connection to %s: %w", v.uri, plain(err))
@@ -153,7 +153,7 @@ func (v *VM) start(ctx context.Context, xml string) error {
 		defer v.conn.Close()
 		return v.create(ctx, xml)
 	}
-	dom, err := call(patient, v.netns, create, discard)
+	dom, err := call(longer, v.netns, create, discard)
 	if err != nil {
 		return fmt.Errorf("start domain %s on %s: %w", v.name, v.uri, plain(err))
 	}
@@ -166,7 +166,7 @@ func (v *VM) create(ctx context.Context, xml string) (*libvirt.Domain, error) {
 		running := isRunning(old)
 		_ = old.Free()
 		if running {
-			return nil, fmt.Errorf("one of that name is running: virsh -c %s destroy %s ends it", v.uri, v.name)
+			return nil, fmt.Errorf("a domain of that name is running: end it with virsh -c %s destroy %s", v.uri, v.name)
 		}
 	}
 	dom, err := v.conn.DomainCreateXML(xml, libvirt.DOMAIN_NONE)
@@ -184,8 +184,8 @@ func (v *VM) create(ctx context.Context, xml string) (*libvirt.Domain, error) {
 }
 
 // isRunning reports whether the domain runs. A QEMU driver that was killed, as the
-// embedded one is with its process, takes the domain for running when it comes
-// back, until it has tried to reach QEMU (qemuProcessReconnect). No event tells
+// embedded one is with its process, takes the domain for running when it starts
+// again, until it has tried to reach QEMU (qemuProcessReconnect). No event tells
 // of the outcome if QEMU is dead, but the domain is locked for this (its job)
 // meanwhile: a query waits for it.
 func isRunning(dom *libvirt.Domain) bool {
@@ -193,12 +193,12 @@ func isRunning(dom *libvirt.Domain) bool {
 	if err != nil || !active {
 		return false
 	}
-	_, _ = dom.MemoryStats(1, 0) // an error says nothing: not every driver has it
+	_, _ = dom.MemoryStats(1, 0) // an error is no matter: not every driver has it
 	active, err = dom.IsActive()
 	return err == nil && active
 }
 
-// discard ends a domain nobody will hear of.
+// discard ends a domain that nobody will wait for.
 func discard(dom *libvirt.Domain) {
 	_ = dom.Destroy()
 	_ = dom.Free()

@@ -2,7 +2,7 @@ package domain
 
 import "fmt"
 
-// A StopReason tells why a domain is not running any more
+// A StopReason is why a domain is not running any more
 // (virDomainEventStoppedDetailType).
 type StopReason string
 
@@ -30,7 +30,7 @@ func (e *StopError) Error() string {
 	return fmt.Sprintf("domain %s: %s", e.Domain, e.Reason)
 }
 
-// A ConnectError is that libvirt at the URI can't be used.
+// A ConnectError says that libvirt at the URI can't be used.
 type ConnectError struct {
 	URI string
 	Err error

@@ -26,12 +26,12 @@ type VM struct {
 	dom        *libvirt.Domain
 	lifecycle  int // number of the event callback
 
-	started      bool // owned by the event loop, as is reason until stopped is closed
-	reason       StopReason
-	stopped      chan struct{}
-	disconnected chan struct{}
-	stop, lose   sync.Once // guard the channels
-	closed       sync.Once
+	started                  bool // owned by the event loop, as is reason until stopped is closed
+	reason                   StopReason
+	stopped                  chan struct{}
+	disconnected             chan struct{}
+	stopOnce, disconnectOnce sync.Once // guard the channels
+	closed                   sync.Once
 }
 
 // Name is the domain's name.
@@ -45,7 +45,7 @@ func (v *VM) UUID() string { return v.uuid }
 func (v *VM) Embedded() bool { return v.embedded }
 
 // Wait returns when the domain has stopped: nil if the guest shut down, a
-// [*StopError] if there is another reason. Any other error says that it is not
+// [*StopError] if there is another reason. Any other error means that it is not
 // known whether the domain runs: ctx or the connection has ended. It may
 // be called again, and by more than one goroutine.
 func (v *VM) Wait(ctx context.Context) error {
@@ -79,7 +79,7 @@ func isClosed(c <-chan struct{}) bool {
 
 // Shutdown asks the guest to shut down, by ACPI or its agent, and destroys the
 // domain if it has not when ctx ends: at once, without asking, if ctx has ended
-// already. Without an error the domain has stopped; [VM.Wait] tells why.
+// already. Without an error the domain has stopped; [VM.Wait] returns why.
 func (v *VM) Shutdown(ctx context.Context) error {
 	asked := time.Now()
 	why, err := "it was not asked to shut down: the context has ended", ctx.Err()
@@ -119,8 +119,8 @@ func (v *VM) Close() error {
 }
 
 func (v *VM) close() error {
-	lost := v.isDisconnected()
-	v.lost(nil, libvirt.CONNECT_CLOSE_REASON_CLIENT)
+	wasDisconnected := v.isDisconnected()
+	v.onDisconnect(nil, libvirt.CONNECT_CLOSE_REASON_CLIENT)
 	ctx, cancel := context.WithTimeout(context.Background(), undoTime)
 	defer cancel()
 	_, err := call(ctx, v.netns, func() (struct{}, error) {
@@ -129,8 +129,8 @@ func (v *VM) close() error {
 		}
 		return struct{}{}, v.disconnect(v.conn)
 	}, func(struct{}) {})
-	if lost {
-		err = nil // nobody is left to say goodbye to
+	if wasDisconnected {
+		err = nil // libvirt can't be told any more
 	}
 	if ctx.Err() == nil { // else the connection may still need both
 		events.release()
@@ -159,9 +159,9 @@ func (v *VM) call(ctx context.Context, f func(*libvirt.Domain) error) error {
 	return plain(err)
 }
 
-// event is called by the event loop with what happens to any domain. Names are
+// onEvent is called by the event loop with the events of all domains. Names are
 // unique while a domain lives, so what follows our own start concerns us.
-func (v *VM) event(_ *libvirt.Connect, dom *libvirt.Domain, e *libvirt.DomainEventLifecycle) {
+func (v *VM) onEvent(_ *libvirt.Connect, dom *libvirt.Domain, e *libvirt.DomainEventLifecycle) {
 	if name, err := dom.GetName(); err != nil || name != v.name {
 		return
 	}
@@ -174,7 +174,7 @@ func (v *VM) event(_ *libvirt.Connect, dom *libvirt.Domain, e *libvirt.DomainEve
 		if !v.started {
 			return // one of that name which was there before
 		}
-		v.stop.Do(func() {
+		v.stopOnce.Do(func() {
 			v.reason = stopReason(libvirt.DomainEventStoppedDetailType(e.Detail))
 			v.log.Info("domain stopped", "domain", v.name, "reason", v.reason)
 			close(v.stopped)
@@ -182,10 +182,10 @@ func (v *VM) event(_ *libvirt.Connect, dom *libvirt.Domain, e *libvirt.DomainEve
 	}
 }
 
-// lost is called by the event loop when the connection is gone, with libvirtd or
-// by our own closing it.
-func (v *VM) lost(*libvirt.Connect, libvirt.ConnectCloseReason) {
-	v.lose.Do(func() { close(v.disconnected) })
+// onDisconnect is called by the event loop when the connection has ended, with
+// libvirtd or because we closed it.
+func (v *VM) onDisconnect(*libvirt.Connect, libvirt.ConnectCloseReason) {
+	v.disconnectOnce.Do(func() { close(v.disconnected) })
 }
 
 func stopReason(detail libvirt.DomainEventStoppedDetailType) StopReason {

@@ -10,7 +10,7 @@ import (
 	"github.com/beevik/etree"
 )
 
-// qemuModels are QEMU's names of the PCI devices that libvirt's names stand for.
+// qemuModels are QEMU's names of the PCI devices, by libvirt's.
 var qemuModels = map[string]string{
 	"virtio":                  "virtio-net-pci",
 	"virtio-transitional":     "virtio-net-pci-transitional",
@@ -64,7 +64,7 @@ func QEMUArgs(nics ...NIC) ([]string, error) {
 		n.Model = cmp.Or(n.Model, defaultModel)
 		model, known := qemuModels[n.Model]
 		if !known {
-			return nil, fmt.Errorf("NIC %s: model %s is none that is known of QEMU", n, n.Model)
+			return nil, fmt.Errorf("NIC %s: model %s is not a known PCI device of QEMU", n, n.Model)
 		}
 		if n.Queues > 1 && !n.isVirtio() {
 			return nil, fmt.Errorf("NIC %s: %d queues need a virtio model, not %s", n, n.Queues, n.Model)
@@ -104,7 +104,7 @@ func CloudHypervisorArgs(nics ...NIC) ([]string, error) {
 			return nil, fmt.Errorf("NIC %s: Cloud Hypervisor has no model %s, only virtio", n, n.Model)
 		}
 		if strings.ContainsAny(n.Tap, `,[]"`) {
-			return nil, fmt.Errorf("NIC %s: Cloud Hypervisor can't be told of tap %q", n, n.Tap)
+			return nil, fmt.Errorf("NIC %s: Cloud Hypervisor does not take the tap name %q", n, n.Tap)
 		}
 		// Receive and transmit queues count one by one.
 		args = append(args, fmt.Sprintf("tap=%s,mac=%s,num_queues=%d", n.Tap, n.MAC, 2*n.Queues))
@@ -140,7 +140,7 @@ func FirecrackerConfig(nics ...NIC) ([]byte, error) {
 		}
 		id := strings.ReplaceAll(strings.TrimPrefix(n.Alias, aliasPrefix), "-", "_") // all it takes in a path
 		if slices.ContainsFunc(interfaces, func(i firecrackerInterface) bool { return i.ID == id }) {
-			return nil, fmt.Errorf("NIC %s: another one is iface_id %s too", n, id)
+			return nil, fmt.Errorf("NIC %s: another NIC has the iface_id %s", n, id)
 		}
 		interfaces = append(interfaces, firecrackerInterface{ID: id, MAC: n.MAC.String(), Tap: n.Tap})
 	}

@@ -106,7 +106,7 @@ func TestVMMs(t *testing.T) {
 		{
 			"a model nobody has",
 			[]NIC{old},
-			"NIC eth0: model lance is none that is known of QEMU",
+			"NIC eth0: model lance is not a known PCI device of QEMU",
 			"NIC eth0: Cloud Hypervisor has no model lance, only virtio",
 			"NIC eth0: Firecracker has no model lance, only virtio",
 		},
@@ -122,7 +122,7 @@ func TestVMMs(t *testing.T) {
 			[]NIC{comma},
 			"-netdev tap,id=hostua-eth0,ifname=tap,,a,script=no,downscript=no" +
 				" -device virtio-net-pci,netdev=hostua-eth0,id=ua-eth0,mac=0a:58:0a:f4:01:07,romfile=,host_mtu=1450",
-			`NIC eth0: Cloud Hypervisor can't be told of tap "tap,a"`,
+			`NIC eth0: Cloud Hypervisor does not take the tap name "tap,a"`,
 			`{"network-interfaces":[{"iface_id":"eth0","guest_mac":"0a:58:0a:f4:01:07","host_dev_name":"tap,a"}]}`,
 		},
 		{
@@ -133,7 +133,7 @@ func TestVMMs(t *testing.T) {
 				" -netdev tap,id=hostua-eth-0,ifname=tap-net1,script=no,downscript=no" +
 				" -device virtio-net-pci,netdev=hostua-eth-0,id=ua-eth-0,mac=0a:58:0a:f4:02:07,romfile=,host_mtu=9001",
 			"--net tap=tap-eth0,mac=0a:58:0a:f4:01:07,num_queues=2 tap=tap-net1,mac=0a:58:0a:f4:02:07,num_queues=2",
-			"NIC eth-0: another one is iface_id eth_0 too",
+			"NIC eth-0: another NIC has the iface_id eth_0",
 		},
 		{"an incomplete NIC", []NIC{{}}, "NIC : neither interface nor alias given", "NIC : neither interface nor alias given", "NIC : neither interface nor alias given"},
 	} {

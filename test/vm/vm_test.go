@@ -193,7 +193,7 @@ func TestKilledContainer(t *testing.T) {
 	ctx, stop := m.WhileRunning(ctx)
 	defer stop()
 	<-ctx.Done()
-	if !strings.Contains(m.log.String(), "one of that name is running") {
+	if !strings.Contains(m.log.String(), "a domain of that name is running") {
 		t.Errorf("beside the VM: %v", context.Cause(ctx))
 	}
 }

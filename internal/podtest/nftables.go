@@ -1,0 +1,17 @@
+package podtest
+
+import (
+	"regexp"
+	"strings"
+	"testing"
+)
+
+var ruleLine = regexp.MustCompile(`(?m)^(bridge|netdev) virt-launcher-net-\S+ \S+|^  \[ .* \]`)
+
+// Expressions are the rules of a namespace as the kernel has them, each behind its
+// family, table and chain. nft(8) prints some rules alike that are not.
+func Expressions(t testing.TB, ns *NS) string {
+	t.Helper()
+	out := ns.Run(t, "nft", "--debug=netlink", "list", "ruleset")
+	return strings.Join(append(ruleLine.FindAllString(out, -1), ""), "\n")
+}

@@ -1,0 +1,65 @@
+package bridge
+
+import (
+	"slices"
+
+	"github.com/google/nftables"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/guard"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/nft"
+)
+
+// Family is that of what bridges pass on (NF_BR_PRI_FILTER_BRIDGED,
+// linux/netfilter_bridge.h).
+var Family = nft.Family{Name: "bridge", Number: nftables.TableFamilyBridge, Filter: -200, Ethernet: true, Config: "CONFIG_NF_TABLES_BRIDGE"}
+
+// guardTable is the port guard, between the NIC's tap and the uplink. What the VM
+// sends is judged before the bridge learns from it, so that forged MACs do not fill
+// the bridge's table.
+func guardTable(n guest.NIC, uplink string) nft.Table {
+	fromTap, fromUplink := nft.InputInterface.Is(n.Tap), nft.InputInterface.Is(uplink)
+	toTap, toUplink := nft.OutputInterface.Is(n.Tap), nft.OutputInterface.Is(uplink)
+	var kept []nft.Rule // what bridges keep for themselves
+	var judged []nft.Chain
+	if !n.Addressed { // the VM may have any address, but one MAC
+		judged = []nft.Chain{{Name: "prerouting", Hook: "prerouting", Rules: []nft.Rule{
+			{fromTap, nft.EtherSource.Not(n.MAC), guard.Dropped(guard.FromVM, guard.ForgedMAC)},
+		}}}
+	} else {
+		kept = []nft.Rule{
+			{fromTap, toBridges, notToSpanningTree, guard.Dropped(guard.FromVM, guard.OtherProtocol)},
+			{fromUplink, toBridges, notToSpanningTree, guard.Dropped(guard.ToVM, guard.OtherProtocol)},
+		}
+		judged = slices.Concat(guard.FromGuest(n), guard.ToGuest(n), []nft.Chain{
+			{Name: "prerouting", Hook: "prerouting", Rules: append(slices.Clip(kept), nft.Rule{fromTap, nft.Jump(guard.FromGuestChain)})},
+			{Name: "forward", Hook: "forward", Rules: []nft.Rule{{toTap, nft.Jump(guard.ToGuestChain)}}},
+		})
+	}
+	// The pod's own stack neither hears nor speaks on this bridge. It would make itself
+	// an address of any router's prefix (RFC 4862 section 5.5.3), the VM's among them.
+	// What it does not hear has crossed, or was dropped and counted, but for the groups
+	// that a bridge passes on to nobody.
+	return nft.Table{Family: Family, Name: nft.Prefix + n.Interface, Purpose: "the port guard", Without: ", or do without the port guard", Chains: append(judged,
+		nft.Chain{Name: "input", Hook: "input", Rules: append(slices.Clip(kept), nft.Rule{fromTap, nft.Drop}, nft.Rule{fromUplink, nft.Drop})},
+		nft.Chain{Name: "output", Hook: "output", Rules: []nft.Rule{{toTap, nft.Drop}, {toUplink, nft.Drop}}})}
+}
+
+// Sixteen MACs are for bridges alone (IEEE 802.1Q table 8-1). The first is the
+// spanning tree's, which a bridge without one passes on. What the bridge would pass
+// on of the others comes to prerouting, what it would hear to input.
+var (
+	bridges           = mac.Addr{0x01, 0x80, 0xc2}
+	toBridges         = nft.EtherDestination.Masked(mac.Addr{0xff, 0xff, 0xff, 0xff, 0xff, 0xf0}).Is(bridges)
+	notToSpanningTree = nft.EtherDestination.Not(bridges)
+)
+
+// answersTable answers the VM for neighbors; without chains if there are none.
+func answersTable(n guest.NIC) nft.Table {
+	t := nft.Table{Family: nft.Netdev, Name: nft.Prefix + n.Interface, Purpose: "what answers the VM for the gateway of this network"}
+	if rules := guard.Answers(n); len(rules) > 0 {
+		t.Chains = []nft.Chain{{Name: guard.FromGuestChain, Hook: "ingress", Device: n.Tap, Rules: rules}}
+	}
+	return t
+}

@@ -1,0 +1,156 @@
+// Package guard has the port guard's rules, which keep the VM's network and the
+// pod's apart, and the kernel's answers for neighbors, made of what the VM gets. A
+// datapath says where they hook.
+package guard
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/nft"
+)
+
+// Direction is which way a frame goes.
+type Direction string
+
+// The directions.
+const (
+	FromVM Direction = "from_guest"
+	ToVM   Direction = "to_guest"
+)
+
+// Reason is why the port guard keeps a frame from crossing.
+type Reason string
+
+// The reasons. docs/operations.md tells which of them a guest that means no
+// harm causes.
+const (
+	ForgedMAC           Reason = "forged-mac"           // the Ethernet source is not the VM's
+	ForgedIP            Reason = "forged-ip"            // the IPv4 or IPv6 source is not the VM's
+	ForgedARP           Reason = "forged-arp"           // ARP that speaks, or asks for duplicates, of an address that is not the VM's
+	ForgedND            Reason = "forged-nd"            // neighbor discovery that does, or that hides whom it speaks of
+	DHCPServer          Reason = "dhcp-server"          // what DHCP and DHCPv6 servers send
+	DHCPClient          Reason = "dhcp-client"          // what their clients send; the VM's are answered on the tap
+	RouterAdvertisement Reason = "router-advertisement" // of ICMPv6 or ICMP (RFC 1256)
+	RouterSolicitation  Reason = "router-solicitation"  // likewise; the VM's are answered on the tap
+	Redirect            Reason = "redirect"             // of ICMPv6 or ICMP
+	MulticastRouter     Reason = "multicast-router"     // queries of IGMP and MLD, and what else only multicast routers send by these
+	Malformed           Reason = "malformed"            // headers that are wrong, or that hide what comes behind them
+	NoIPv4              Reason = "no-ipv4"              // IPv4 and ARP where the VM has no IPv4
+	NoIPv6              Reason = "no-ipv6"              // IPv6 where the VM has none
+	OwnMAC              Reason = "own-mac"              // comes from the network with the VM's MAC, as a bridge in hairpin mode sends its broadcasts back
+	OtherProtocol       Reason = "other-protocol"       // neither IP nor ARP (VLAN tags, 802.1X, …), or AH
+)
+
+// Counter is how much the port guard kept from crossing in a direction for a reason.
+type Counter struct {
+	Direction Direction `json:"direction"`
+	Reason    Reason    `json:"reason"`
+	Packets   uint64    `json:"packets"`
+	Bytes     uint64    `json:"bytes"`
+}
+
+// label is what a rule's drops are counted as.
+type label struct {
+	direction Direction
+	reason    Reason
+}
+
+// Dropped drops a frame that goes somewhere, and counts it.
+func Dropped(where Direction, why Reason) nft.Part { return nft.Dropped(label{where, why}) }
+
+// Counters returns the counters of a table of which the port guard is a part, as
+// [nft.CounterReader.Counters] does.
+func Counters(r *nft.CounterReader, t nft.Table) ([]Counter, error) {
+	counted, err := r.Counters(t)
+	if err != nil {
+		return nil, fmt.Errorf("read table %s: %w", t.ID(), err)
+	}
+	var out []Counter
+	for _, c := range counted {
+		if l, ours := c.Label.(label); ours {
+			out = append(out, Counter{l.direction, l.reason, c.Packets, c.Bytes})
+		}
+	}
+	return out, nil
+}
+
+// Chains that judge what the VM sends, and what is sent to it. Those that they go on
+// to begin with their names.
+const (
+	FromGuestChain = "from_guest"
+	ToGuestChain   = "to_guest"
+)
+
+// FromGuest returns the chains that judge what the VM of the NIC sends, the first of
+// them being where they begin: its MAC and addresses alone leave, and DHCP, which is
+// spoken on the tap alone, does not. TCP goes first, which is most of what there is.
+// On a network without IPAM the VM may have any address, but one MAC.
+func FromGuest(n guest.NIC) []nft.Chain {
+	rules := []nft.Rule{{nft.EtherSource.Not(n.MAC), Dropped(FromVM, ForgedMAC)}}
+	if !n.Addressed {
+		return []nft.Chain{{Name: FromGuestChain, Rules: rules}}
+	}
+	for _, a := range addresses4(n) {
+		rules = append(rules, nft.Rule{ip, tcp, nft.IPSource.Is(a), nft.Accept})
+	}
+	if n.IPv6 != nil {
+		rules = append(rules, nft.Rule{ip6, tcp, nft.IP6NextHeader.Is(nft.TCP), nft.IP6Source.Is(n.IPv6.Address.Addr()), nft.Accept})
+	}
+	rules = slices.Concat(rules, families(n, FromVM, nft.GoTo(fromGuestARP)), []nft.Rule{
+		append(append(nft.Rule{nft.EtherType.Is(nft.RARP)}, announcement(n.MAC)...), nft.Accept),
+		{Dropped(FromVM, OtherProtocol)},
+	})
+	return slices.Concat([]nft.Chain{{Name: FromGuestChain, Rules: rules}}, fromGuest4(n), fromGuest6(n))
+}
+
+// ToGuest returns the chains that judge what goes to the VM of the NIC, as FromGuest
+// does; none on a network without IPAM.
+func ToGuest(n guest.NIC) []nft.Chain {
+	if !n.Addressed {
+		return nil
+	}
+	rules := []nft.Rule{{nft.EtherSource.Is(n.MAC), Dropped(ToVM, OwnMAC)}}
+	if n.IPv4 != nil {
+		rules = append(rules, nft.Rule{ip, tcp, nft.Accept})
+	}
+	if n.IPv6 != nil {
+		rules = append(rules, nft.Rule{ip6, tcp, nft.IP6NextHeader.Is(nft.TCP), nft.Accept})
+	}
+	rules = slices.Concat(rules, families(n, ToVM, nft.Accept), []nft.Rule{{Dropped(ToVM, OtherProtocol)}})
+	return slices.Concat([]nft.Chain{{Name: ToGuestChain, Rules: rules}}, toGuest4(n), toGuest6(n))
+}
+
+// families sends frames of the address families that the VM has to their chains, and
+// ARP messages that are whole to wellFormed.
+func families(n guest.NIC, where Direction, wellFormed nft.Part) []nft.Rule {
+	rules := []nft.Rule{{ip, Dropped(where, NoIPv4)}, {arp, Dropped(where, NoIPv4)}}
+	if n.IPv4 != nil {
+		rules = []nft.Rule{
+			{ip, nft.GoTo(string(where) + "_ip")},
+			append(append(nft.Rule{arp}, wellFormedARP...), wellFormed),
+			{arp, Dropped(where, Malformed)},
+		}
+	}
+	if n.IPv6 != nil {
+		return append(rules, nft.Rule{ip6, nft.GoTo(string(where) + "_ip6")})
+	}
+	return append(rules, nft.Rule{ip6, Dropped(where, NoIPv6)})
+}
+
+// What rules begin with.
+var (
+	ip  = nft.EtherType.Is(nft.IP)
+	ip6 = nft.EtherType.Is(nft.IP6)
+	arp = nft.EtherType.Is(nft.ARP)
+
+	tcp    = nft.L4Protocol.Is(nft.TCP)
+	udp    = nft.L4Protocol.Is(nft.UDP)
+	icmp   = nft.L4Protocol.Is(nft.ICMP)
+	igmp   = nft.L4Protocol.Is(nft.IGMP)
+	icmpv6 = nft.L4Protocol.Is(nft.ICMPv6)
+	ah     = nft.L4Protocol.Is(nft.AH)
+	notAH  = nft.L4Protocol.Not(nft.AH)
+	notUDP = nft.L4Protocol.Not(nft.UDP)
+)

@@ -1,0 +1,67 @@
+package nft
+
+import (
+	"fmt"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Counter is how many frames, and bytes of them, rules counted as Label.
+type Counter struct {
+	Label          any // see [Dropped]
+	Packets, Bytes uint64
+}
+
+// CounterReader reads counters in the network namespace in which it was opened, from
+// wherever it is called. It may be used by several goroutines at once. Close it.
+type CounterReader struct{ conn *netlink.Conn }
+
+// OpenCounterReader opens a reader in the network namespace of the calling thread.
+func OpenCounterReader() (*CounterReader, error) {
+	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	if err != nil {
+		return nil, fmt.Errorf("open nftables socket: %w", err)
+	}
+	return &CounterReader{conn}, nil
+}
+
+// Close closes the reader's socket.
+func (r *CounterReader) Close() error { return r.conn.Close() }
+
+// Counters returns the table's counters that have labels, each label once, those that
+// are zero too. The kernel wants NET_ADMIN of whoever opened the reader and of
+// whoever reads; without, the error wraps [unix.EPERM].
+func (r *CounterReader) Counters(t Table) ([]Counter, error) {
+	messages, err := dump(r.conn, unix.NFT_MSG_GETRULE, t.Family, t.Name)
+	if err != nil {
+		return nil, err
+	}
+	now := map[string][]rule{}
+	for _, m := range messages {
+		now[m.chain] = append(now[m.chain], m.rule)
+	}
+	var counters []Counter
+	at := map[any]int{}
+	for _, c := range t.Chains {
+		there := now[c.Name]
+		if len(there) != len(c.Rules) {
+			return nil, fmt.Errorf("chain %s has %d rules, not the %d planned: run prepare again", c.Name, len(there), len(c.Rules))
+		}
+		for i, r := range c.Rules {
+			label := r.last().label
+			if label == nil {
+				continue
+			}
+			n, seen := at[label]
+			if !seen {
+				n = len(counters)
+				at[label] = n
+				counters = append(counters, Counter{Label: label})
+			}
+			counters[n].Packets += there[i].packets
+			counters[n].Bytes += there[i].bytes
+		}
+	}
+	return counters, nil
+}

@@ -1,0 +1,156 @@
+package nft
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
+)
+
+// What links a frame comes from and leaves by.
+var (
+	InputInterface  = meta[string]("iifname", expr.MetaKeyIIFNAME)
+	OutputInterface = meta[string]("oifname", expr.MetaKeyOIFNAME)
+
+	onEthernet = meta[linkType]("meta iiftype", expr.MetaKeyIIFTYPE).Is(unix.ARPHRD_ETHER)
+)
+
+// Fields of Ethernet. The type of a tagged frame is 802.1Q's.
+var (
+	EtherDestination = payload[mac.Addr]("ether daddr", expr.PayloadBaseLLHeader, 0)
+	EtherSource      = payload[mac.Addr]("ether saddr", expr.PayloadBaseLLHeader, 6)
+	EtherType        = payload[Type]("ether type", expr.PayloadBaseLLHeader, 12)
+)
+
+// Fields of ARP for IPv4 on Ethernet (RFC 826).
+var (
+	ARPHardware       = payload[uint16]("arp htype", expr.PayloadBaseNetworkHeader, 0)
+	ARPProtocol       = payload[Type]("arp ptype", expr.PayloadBaseNetworkHeader, 2)
+	ARPHardwareLength = payload[uint8]("arp hlen", expr.PayloadBaseNetworkHeader, 4)
+	ARPProtocolLength = payload[uint8]("arp plen", expr.PayloadBaseNetworkHeader, 5)
+	ARPOperation      = payload[Operation]("arp operation", expr.PayloadBaseNetworkHeader, 6)
+	ARPSenderMAC      = payload[mac.Addr]("arp saddr ether", expr.PayloadBaseNetworkHeader, 8)
+	ARPSenderIP       = payload[netip.Addr]("arp saddr ip", expr.PayloadBaseNetworkHeader, 14)
+	ARPTargetMAC      = payload[mac.Addr]("arp daddr ether", expr.PayloadBaseNetworkHeader, 18)
+	ARPTargetIP       = payload[netip.Addr]("arp daddr ip", expr.PayloadBaseNetworkHeader, 24)
+)
+
+// Fields of IP. A packet whose header is wrong about version or lengths has no
+// L4Protocol, since the kernel looks for none (nft_set_pktinfo_ipv4_validate,
+// linux/netfilter/nf_tables_ipv4.h); each fragment has one. The fragment's of IPv6
+// are in no packet without its header.
+var (
+	L4Protocol = meta[Protocol]("meta l4proto", expr.MetaKeyL4PROTO)
+
+	IPSource         = payload[netip.Addr]("ip saddr", expr.PayloadBaseNetworkHeader, 12)
+	IPFragmentOffset = payload[uint16]("ip frag-off", expr.PayloadBaseNetworkHeader, 6).Masked(0x1fff) // without flags (RFC 791)
+
+	IP6Length             = payload[uint16]("ip6 length", expr.PayloadBaseNetworkHeader, 4)
+	IP6NextHeader         = payload[Protocol]("ip6 nexthdr", expr.PayloadBaseNetworkHeader, 6)
+	IP6HopLimit           = payload[uint8]("ip6 hoplimit", expr.PayloadBaseNetworkHeader, 7)
+	IP6Source             = payload[netip.Addr]("ip6 saddr", expr.PayloadBaseNetworkHeader, 8)
+	IP6Destination        = payload[netip.Addr]("ip6 daddr", expr.PayloadBaseNetworkHeader, 24)
+	IP6FragmentNextHeader = fragment[uint8]("frag nexthdr", 0, nil)
+	IP6FragmentOffset     = fragment[uint16]("frag frag-off", 2, []byte{0xff, 0xf8})
+)
+
+// Fields of what IP carries. They are compared behind L4Protocol. In later fragments,
+// which have none, the kernel reads whatever is in their place
+// (nft_payload_fast_eval, net/netfilter/nf_tables_core.c).
+var (
+	UDPSource      = payload[uint16]("udp sport", expr.PayloadBaseTransportHeader, 0)
+	UDPDestination = payload[uint16]("udp dport", expr.PayloadBaseTransportHeader, 2)
+	ICMPType       = payload[uint8]("icmp type", expr.PayloadBaseTransportHeader, 0)
+	IGMPType       = payload[uint8]("igmp type", expr.PayloadBaseTransportHeader, 0)
+	ICMPv6Type     = summed(payload[uint8]("icmpv6 type", expr.PayloadBaseTransportHeader, 0), 2)
+	ICMPv6Code     = summed(payload[uint8]("icmpv6 code", expr.PayloadBaseTransportHeader, 1), 2)
+)
+
+// Network and Transport are bytes for which nft(8) of Debian 12 has no name, at an
+// offset of the header. To set them leaves checksums alone.
+func Network(offset uint32) Field[[]byte] {
+	return payload[[]byte]("", expr.PayloadBaseNetworkHeader, offset)
+}
+
+func Transport(offset uint32) Field[[]byte] {
+	return payload[[]byte]("", expr.PayloadBaseTransportHeader, offset)
+}
+
+// Type is that of an Ethernet frame.
+type Type uint16
+
+// Types.
+const (
+	IP   Type = unix.ETH_P_IP
+	IP6  Type = unix.ETH_P_IPV6
+	ARP  Type = unix.ETH_P_ARP
+	RARP Type = unix.ETH_P_RARP
+)
+
+func (t Type) String() string {
+	if name, ok := map[Type]string{IP: "ip", IP6: "ip6", ARP: "arp"}[t]; ok {
+		return name
+	}
+	return fmt.Sprintf("%#04x", uint16(t))
+}
+
+// Protocol is what IP carries.
+type Protocol uint8
+
+// Protocols.
+const (
+	ICMP   Protocol = unix.IPPROTO_ICMP
+	IGMP   Protocol = unix.IPPROTO_IGMP
+	TCP    Protocol = unix.IPPROTO_TCP
+	UDP    Protocol = unix.IPPROTO_UDP
+	AH     Protocol = unix.IPPROTO_AH
+	ICMPv6 Protocol = unix.IPPROTO_ICMPV6
+)
+
+func (p Protocol) String() string {
+	if name, ok := map[Protocol]string{ICMP: "icmp", IGMP: "igmp", TCP: "tcp", UDP: "udp", AH: "ah", ICMPv6: "ipv6-icmp"}[p]; ok {
+		return name
+	}
+	return fmt.Sprint(uint8(p))
+}
+
+// Operation is what an ARP message does.
+type Operation uint16
+
+// Operations.
+const (
+	Request Operation = 1
+	Reply   Operation = 2
+)
+
+func (o Operation) String() string {
+	if name, ok := map[Operation]string{Request: "request", Reply: "reply"}[o]; ok {
+		return name
+	}
+	return fmt.Sprint(uint16(o))
+}
+
+func payload[V any](name string, base expr.PayloadBase, offset uint32) Field[V] {
+	return Field[V]{name: name, load: func(length int) expr.Any {
+		return &expr.Payload{DestRegister: unix.NFT_REG_1, Base: base, Offset: offset, Len: uint32(length)}
+	}}
+}
+
+func meta[V any](name string, key expr.MetaKey) Field[V] {
+	return Field[V]{name: name, load: func(int) expr.Any { return &expr.Meta{Key: key, Register: unix.NFT_REG_1} }}
+}
+
+// fragment is a field of IPv6's fragment header (RFC 8200 section 4.5).
+func fragment[V any](name string, offset uint32, mask []byte) Field[V] {
+	return Field[V]{name: name, mask: mask, load: func(length int) expr.Any {
+		return &expr.Exthdr{DestRegister: unix.NFT_REG_1, Op: expr.ExthdrOpIpv6, Type: unix.IPPROTO_FRAGMENT, Offset: offset, Len: uint32(length)}
+	}}
+}
+
+func summed[V any](f Field[V], sum uint32) Field[V] {
+	f.sum = sum
+	return f
+}

@@ -1,0 +1,157 @@
+package nft
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// Field is a part of a frame, or something else that the kernel knows of it, which
+// has a V. Values are what encoding/binary makes of them, but for addresses, and
+// strings, which are names of links.
+type Field[V any] struct {
+	name   string // nft(8)'s; empty: it names the place
+	load   func(length int) expr.Any
+	mask   []byte // of a field that is not whole bytes, or of which a part is compared
+	equals string // nft(8)'s operator, where it needs one
+	sum    uint32 // where in the header the checksum over it is; 0: none that is kept
+}
+
+// Is matches the value, and Not any other. AtLeast matches every value, but no frame
+// without the field, if v is zero.
+func (f Field[V]) Is(v V) Part      { return f.compare(f.equals, expr.CmpOpEq, v) }
+func (f Field[V]) Not(v V) Part     { return f.compare("!= ", expr.CmpOpNeq, v) }
+func (f Field[V]) AtLeast(v V) Part { return f.compare(">= ", expr.CmpOpGte, v) }
+
+func (f Field[V]) compare(operator string, op expr.CmpOp, v V) Part {
+	value := bytesOf(v)
+	p := Part{text: f.at(len(value)) + " " + operator + textOf(v), exprs: []expr.Any{f.load(len(value))}}
+	if n := len(f.mask); n > 0 {
+		p.exprs = append(p.exprs, bitwise(f.mask, make([]byte, n)))
+	}
+	p.exprs = append(p.exprs, &expr.Cmp{Op: op, Register: unix.NFT_REG_1, Data: value})
+	return p
+}
+
+// In matches numbers of a range, and NotIn all others.
+func (f Field[V]) In(from, to V) Part {
+	first, last := bytesOf(from), bytesOf(to)
+	return Part{text: fmt.Sprintf("%s %d-%d", f.name, any(from), any(to)), exprs: []expr.Any{
+		f.load(len(first)),
+		&expr.Cmp{Op: expr.CmpOpGte, Register: unix.NFT_REG_1, Data: first},
+		&expr.Cmp{Op: expr.CmpOpLte, Register: unix.NFT_REG_1, Data: last},
+	}}
+}
+
+func (f Field[V]) NotIn(from, to V) Part {
+	first, last := bytesOf(from), bytesOf(to)
+	return Part{text: fmt.Sprintf("%s != %d-%d", f.name, any(from), any(to)), exprs: []expr.Any{
+		f.load(len(first)),
+		&expr.Range{Op: expr.CmpOpNeq, Register: unix.NFT_REG_1, FromData: first, ToData: last},
+	}}
+}
+
+// Masked is what a mask leaves of the field.
+func (f Field[V]) Masked(mask V) Field[V] {
+	text := textOf(mask)
+	if _, named := any(mask).(fmt.Stringer); !named {
+		text = fmt.Sprintf("%#x", any(mask))
+	}
+	f.name, f.mask, f.equals = f.name+" & "+text, bytesOf(mask), "== "
+	return f
+}
+
+// Within matches addresses of a network whose length is whole bytes.
+func Within(f Field[netip.Addr], network netip.Prefix) Part {
+	value := network.Masked().Addr().AsSlice()[:network.Bits()/8]
+	return Part{text: f.name + " " + network.String(), exprs: []expr.Any{
+		f.load(len(value)), &expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: value},
+	}}
+}
+
+// Set writes the value to the frame, and keeps the checksum right that the field
+// knows of.
+func (f Field[V]) Set(v V) Part {
+	value := bytesOf(v)
+	p := Part{text: f.at(len(value)) + " set " + textOf(v)}
+	if f.sum == 0 {
+		p.exprs = []expr.Any{&expr.Immediate{Register: unix.NFT_REG_1, Data: value}, f.write(len(value))}
+		return p
+	}
+	// Checksums are of 16-bit words, and such fields are a byte.
+	load := f.load(2).(*expr.Payload)
+	keep, set := []byte{0xff, 0xff}, []byte{0, 0}
+	keep[load.Offset%2], set[load.Offset%2] = 0, value[0]
+	load.Offset -= load.Offset % 2
+	write := asWrite(*load)
+	write.CsumType, write.CsumOffset = expr.CsumTypeInet, f.sum
+	p.exprs = []expr.Any{load, bitwise(keep, set), write}
+	return p
+}
+
+// SetFrom writes what is elsewhere in the frame, so many bytes of it.
+func (f Field[V]) SetFrom(other Field[V], length int) Part {
+	return Part{
+		text:  f.at(length) + " set " + other.at(length),
+		exprs: []expr.Any{other.load(length), f.write(length)},
+	}
+}
+
+func (f Field[V]) write(length int) *expr.Payload { return asWrite(*f.load(length).(*expr.Payload)) }
+
+func asWrite(p expr.Payload) *expr.Payload {
+	p.OperationType, p.SourceRegister, p.DestRegister = expr.PayloadWrite, unix.NFT_REG_1, 0
+	return &p
+}
+
+// at is the field's name, or its place.
+func (f Field[V]) at(length int) string {
+	if f.name != "" {
+		return f.name
+	}
+	p := f.load(length).(*expr.Payload)
+	bases := map[expr.PayloadBase]string{expr.PayloadBaseLLHeader: "ll", expr.PayloadBaseNetworkHeader: "nh", expr.PayloadBaseTransportHeader: "th"}
+	return fmt.Sprintf("@%s,%d,%d", bases[p.Base], 8*p.Offset, 8*p.Len)
+}
+
+// linkType is ARPHRD_ETHER or another, which the kernel has in its own order.
+type linkType uint16
+
+func (t linkType) String() string {
+	if t == unix.ARPHRD_ETHER {
+		return "ether"
+	}
+	return fmt.Sprint(uint16(t))
+}
+
+func bytesOf(v any) []byte {
+	switch v := v.(type) {
+	case []byte:
+		return v
+	case string:
+		return append([]byte(v), make([]byte, unix.IFNAMSIZ-len(v))...)
+	case netip.Addr:
+		return v.AsSlice()
+	case linkType:
+		return binary.NativeEndian.AppendUint16(nil, uint16(v))
+	}
+	b, err := binary.Append(nil, binary.BigEndian, v)
+	if err != nil { // no field has such values
+		return nil
+	}
+	return b
+}
+
+func textOf(v any) string {
+	if b, is := v.([]byte); is {
+		return fmt.Sprintf("%#x", b)
+	}
+	return fmt.Sprint(v)
+}
+
+func bitwise(keep, set []byte) *expr.Bitwise {
+	return &expr.Bitwise{SourceRegister: unix.NFT_REG_1, DestRegister: unix.NFT_REG_1, Len: uint32(len(keep)), Mask: keep, Xor: set}
+}

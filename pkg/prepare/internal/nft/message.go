@@ -1,0 +1,142 @@
+package nft
+
+import (
+	"encoding/binary"
+	"slices"
+
+	"github.com/google/nftables/expr"
+	"github.com/google/nftables/userdata"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// message is what the kernel says of a table, a chain or a rule, when somebody asks
+// and when it changes (enum nft_table_attributes and others,
+// linux/netfilter/nf_tables.h).
+type message struct {
+	kind   int // unix.NFT_MSG_NEWTABLE, …
+	family byte
+	table  string
+	flags  uint32 // the table's
+	chain  string
+	hook   hook
+	rule   rule
+	after  uint64 // handle of the rule before; 0: the kernel names none
+	last   bool   // the rule is appended
+}
+
+// parse reads a message; not ok if it is about something else, or broken.
+func parse(raw netlink.Message) (m message, ok bool) {
+	if raw.Header.Type>>8 != unix.NFNL_SUBSYS_NFTABLES || len(raw.Data) < sizeofHeader {
+		return m, false
+	}
+	m = message{kind: int(raw.Header.Type) & 0xff, family: raw.Data[0], last: raw.Header.Flags&netlink.Append != 0}
+	attrs, err := netlink.NewAttributeDecoder(raw.Data[sizeofHeader:])
+	if err != nil {
+		return m, false
+	}
+	attrs.ByteOrder = binary.BigEndian
+	for attrs.Next() {
+		switch {
+		case attrs.Type() == unix.NFTA_TABLE_NAME: // as NFTA_CHAIN_TABLE and NFTA_RULE_TABLE
+			m.table = attrs.String()
+		case m.kind == unix.NFT_MSG_NEWTABLE || m.kind == unix.NFT_MSG_DELTABLE:
+			if attrs.Type() == unix.NFTA_TABLE_FLAGS {
+				m.flags = attrs.Uint32()
+			}
+		case m.kind == unix.NFT_MSG_NEWCHAIN || m.kind == unix.NFT_MSG_DELCHAIN:
+			m.parseChain(attrs)
+		case m.kind == unix.NFT_MSG_NEWRULE || m.kind == unix.NFT_MSG_DELRULE:
+			m.parseRule(attrs)
+		}
+	}
+	return m, attrs.Err() == nil
+}
+
+// sizeofHeader is the length of struct nfgenmsg (linux/netfilter/nfnetlink.h), and
+// header is one.
+const sizeofHeader = 4
+
+func header(family byte, resource uint16) []byte {
+	return binary.BigEndian.AppendUint16([]byte{family, unix.NFNETLINK_V0}, resource)
+}
+
+func (m *message) parseChain(attrs *netlink.AttributeDecoder) {
+	switch attrs.Type() {
+	case unix.NFTA_CHAIN_NAME:
+		m.chain = attrs.String()
+	case unix.NFTA_CHAIN_TYPE:
+		m.hook.kind = attrs.String()
+	case unix.NFTA_CHAIN_POLICY:
+		m.hook.policy = attrs.Uint32()
+	case unix.NFTA_CHAIN_HOOK:
+		each(attrs, func(a *netlink.AttributeDecoder) {
+			switch a.Type() {
+			case unix.NFTA_HOOK_HOOKNUM:
+				m.hook.number = a.Uint32()
+			case unix.NFTA_HOOK_PRIORITY:
+				m.hook.priority = int32(a.Uint32())
+			case unix.NFTA_HOOK_DEV:
+				m.hook.device = a.String()
+			}
+		})
+	}
+}
+
+func (m *message) parseRule(attrs *netlink.AttributeDecoder) {
+	switch attrs.Type() {
+	case unix.NFTA_RULE_CHAIN:
+		m.chain = attrs.String()
+	case unix.NFTA_RULE_HANDLE:
+		m.rule.handle = attrs.Uint64()
+	case unix.NFTA_RULE_POSITION:
+		m.after = attrs.Uint64()
+	case unix.NFTA_RULE_USERDATA:
+		m.rule.comment, _ = userdata.GetString(attrs.Bytes(), userdata.TypeComment)
+	case unix.NFTA_RULE_EXPRESSIONS:
+		each(attrs, func(list *netlink.AttributeDecoder) {
+			name := ""
+			each(list, func(a *netlink.AttributeDecoder) {
+				switch a.Type() {
+				case unix.NFTA_EXPR_NAME:
+					name = a.String()
+				case unix.NFTA_EXPR_DATA:
+					m.rule.parseExpr(name, m.family, a.Bytes())
+				}
+			})
+		})
+	}
+}
+
+// parseExpr reads an expression, if it counts, compares for equality or ends the
+// rule.
+func (r *rule) parseExpr(name string, family byte, b []byte) {
+	var count expr.Counter
+	var cmp expr.Cmp
+	var verdict expr.Verdict
+	switch name {
+	case "counter":
+		if expr.Unmarshal(family, b, &count) == nil {
+			r.packets, r.bytes = count.Packets, count.Bytes
+		}
+	case "cmp":
+		if expr.Unmarshal(family, b, &cmp) == nil && cmp.Op == expr.CmpOpEq {
+			r.values = append(r.values, slices.Clone(cmp.Data))
+		}
+	case "immediate":
+		if expr.Unmarshal(family, b, &verdict) == nil {
+			r.accepts = verdict.Kind == expr.VerdictAccept
+		}
+	}
+}
+
+// each goes through the attributes in another.
+func each(attrs *netlink.AttributeDecoder, do func(*netlink.AttributeDecoder)) {
+	attrs.Nested(func(in *netlink.AttributeDecoder) error {
+		in.ByteOrder = binary.BigEndian
+		for in.Next() {
+			do(in)
+		}
+		return nil
+	})
+}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/domain"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
@@ -42,7 +43,7 @@ func hintsFor(err error) (hints []string) {
 	if errors.As(err, &taken) && taken.For != "" {
 		hints = append(hints, "--"+taken.For+"-name chooses another name")
 	}
-	if errors.As(err, &lost) || errors.As(err, &taken) || errors.Is(err, prestart.ErrNotPrepared) || errors.Is(err, prestart.ErrNobodyServes) {
+	if errors.As(err, &lost) || errors.As(err, &taken) || errors.Is(err, prestart.ErrNotPrepared) || errors.Is(err, control.ErrNobodyServes) {
 		hints = append(hints, "--state-dir names another state directory")
 	}
 	if errors.As(err, &check) {

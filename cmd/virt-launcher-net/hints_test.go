@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
@@ -62,7 +63,7 @@ func TestHints(t *testing.T) {
 		{&prepare.NameTakenError{Name: "vm", For: "tap"}, "--tap-name"},
 		{&prepare.LostError{Interface: "eth0"}, "--state-dir"},
 		{prestart.ErrNotPrepared, "--state-dir"},
-		{prestart.ErrNobodyServes, "--state-dir"},
+		{control.ErrNobodyServes, "--state-dir"},
 		{&prestart.CheckError{Interface: "eth0", Err: errors.New("no answer")}, "--no-check"},
 		{context.DeadlineExceeded, ""},
 	} {

@@ -3,11 +3,11 @@ package main
 import (
 	"fmt"
 	"io"
-	"maps"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/journal"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
@@ -19,15 +19,12 @@ type statusView struct{ prestart.Status }
 
 func (v statusView) writeText(w io.Writer) {
 	if v.Server.Alive {
-		fmt.Fprintf(w, "server\tpid %d, since %s%s\n", v.Server.PID, v.Server.Since.Format(time.RFC3339), notReady(v.Server.SessionStatus))
+		fmt.Fprintf(w, "server\tpid %d, since %s%s\n", v.Server.PID, v.Server.Since.Format(time.RFC3339), notReady(v))
 	} else {
 		fmt.Fprintf(w, "server\tnone: %s\n", v.Server.Error)
 	}
 	if v.Server.Alive && v.Server.Domain != "" {
 		fmt.Fprintf(w, "domain\t%s\n", v.Server.Domain)
-	}
-	if v.Server.Alive && v.Server.Unwatched != "" {
-		fmt.Fprintf(w, "port guard\tnot watched: %s\n", v.Server.Unwatched)
 	}
 	if v.Server.Alive && v.Server.RecordError != "" {
 		fmt.Fprintf(w, "record\tnot on disk: %s\n", v.Server.RecordError)
@@ -49,8 +46,11 @@ func (v statusView) writeText(w io.Writer) {
 		if i.Lease != nil {
 			writeLease(w, "lease", *i.Lease)
 		}
-		if v.Server.Alive && slices.Contains(v.Server.Unheard, i.Name) {
+		if i.LeaseUnknown {
 			fmt.Fprintln(w, "lease\tnot known: a VM was there before the server, and nothing was kept of its lease")
+		}
+		if i.Unwatched != "" {
+			fmt.Fprintf(w, "not watched\t%s\n", i.Unwatched)
 		}
 		if i.Lease6 != nil {
 			writeLease(w, "IPv6 lease", *i.Lease6)
@@ -77,11 +77,12 @@ func (v statusView) writeText(w io.Writer) {
 	}
 }
 
-func notReady(s *prestart.SessionStatus) string {
+func notReady(v statusView) string {
+	differs := func(i prestart.InterfaceStatus) bool { return len(i.Differences) > 0 }
 	switch {
-	case len(s.Differences) > 0:
+	case slices.ContainsFunc(v.Interfaces, differs):
 		return ", not ready: the network is not as planned"
-	case !s.Ready:
+	case !v.Server.Ready:
 		return ", not ready yet"
 	}
 	return ""
@@ -156,12 +157,14 @@ func writeRouter(w io.Writer, r ra.Status) {
 }
 
 // sessionView is what wait prints.
-type sessionView struct{ prestart.SessionStatus }
+type sessionView struct{ control.Status }
 
 func (v sessionView) writeText(w io.Writer) {
-	for _, leases := range []map[string]dhcp.Status{v.Leases, v.Leases6} {
-		for _, name := range slices.Sorted(maps.Keys(leases)) {
-			fmt.Fprintf(w, "%s\t%s\t%s\n", name, leases[name].Address, leases[name].State)
+	for _, i := range v.Interfaces {
+		for _, lease := range []*dhcp.Status{i.Lease, i.Lease6} {
+			if lease != nil {
+				fmt.Fprintf(w, "%s\t%s\t%s\n", i.Name, lease.Address, lease.State)
+			}
 		}
 	}
 }

@@ -11,8 +11,9 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/check"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/domain"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
 
 func (p *program) discoverCommand() *cobra.Command {
@@ -105,7 +106,7 @@ nothing; nothing prepared is nothing to do. Refused while a VM has a tap open: w
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			restored, err := p.hook.Restore(cmd.Context())
-			if errors.Is(err, prestart.ErrTapInUse) {
+			if errors.Is(err, check.ErrTapInUse) {
 				return fmt.Errorf("%w (--force restores nevertheless)", err)
 			}
 			if err != nil {
@@ -244,8 +245,8 @@ until the VM has its addresses, too (--for lease). If it takes longer than
 		Example: example("wait --for network", "wait --for lease --timeout 1s"),
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if condition != prestart.ForNetwork && condition != prestart.ForLease {
-				return usagef("--for %q: want %s or %s", condition, prestart.ForNetwork, prestart.ForLease)
+			if condition != control.ForNetwork && condition != control.ForLease {
+				return usagef("--for %q: want %s or %s", condition, control.ForNetwork, control.ForLease)
 			}
 			ctx := cmd.Context()
 			if timeout > 0 {
@@ -253,7 +254,7 @@ until the VM has its addresses, too (--for lease). If it takes longer than
 				ctx, cancel = context.WithTimeout(ctx, timeout)
 				defer cancel()
 			}
-			status, err := p.hook.Wait(ctx, condition)
+			status, err := control.Client{Netns: p.hook.Netns, StateDir: p.hook.StateDir}.Wait(ctx, condition)
 			if err != nil {
 				return err
 			}
@@ -279,7 +280,7 @@ tap; somebody must serve.`,
 			if err != nil {
 				return err
 			}
-			return p.print(cmd.OutOrStdout(), viewChecks(reports))
+			return p.print(cmd.OutOrStdout(), checksView{orEmpty(reports)})
 		},
 	}
 }

@@ -93,8 +93,10 @@ func reportLease(ctx context.Context, log *slog.Logger, session *prestart.Sessio
 	if err := session.WaitLease(ctx); err != nil {
 		return // the VM ended before
 	}
-	for name, lease := range session.Status().Leases {
-		log.Info("the guest has its lease", "interface", name, "address", lease.Address, "hostname", lease.Client.Hostname)
+	for _, i := range session.Status().Interfaces {
+		if i.Lease != nil {
+			log.Info("the guest has its lease", "interface", i.Name, "address", i.Lease.Address, "hostname", i.Lease.Client.Hostname)
+		}
 	}
 }
 

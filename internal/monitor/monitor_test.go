@@ -16,18 +16,18 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/monitor"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
 
 // session is one that says what the test wants.
 type session struct {
-	status func() prestart.SessionStatus
+	status func() control.Status
 	guard  func() (map[string][]prepare.GuardCounter, error)
 }
 
-func (s session) Status() prestart.SessionStatus { return s.status() }
+func (s session) Status() control.Status { return s.status() }
 
 func (s session) GuardCounters() (map[string][]prepare.GuardCounter, error) { return s.guard() }
 
@@ -86,17 +86,17 @@ func TestMonitor(t *testing.T) {
 	expect("/readyz", http.StatusServiceUnavailable, "starting")
 	expect("/metrics", http.StatusOK, `virt_launcher_net_build_info{go_version="go`, `version="v1.2.3"`, "virt_launcher_net_ready 0")
 
-	status := prestart.SessionStatus{
+	status := control.Status{
 		PrepareSeconds: 0.008,
-		Leases: map[string]dhcp.Status{"eth0": {
+		Interfaces: []control.Interface{{Name: "eth0", Lease: &dhcp.Status{
 			Address: netip.MustParsePrefix("192.0.2.7/24"), State: dhcp.Bound, Since: time.UnixMilli(1_700_000_000_500), Renewed: time.Unix(1_700_000_100, 0),
 			Expires: time.Unix(1_700_003_600, 0), Declined: time.Unix(1_600_000_000, 0),
 			Received: map[string]uint64{"DISCOVER": 2}, Sent: map[string]uint64{"OFFER": 2}, Dropped: map[dhcp.Silence]uint64{dhcp.OverBudget: 7},
-		}},
+		}}},
 	}
 	guardErr := errors.New("no NET_ADMIN")
 	m.Watch(session{
-		func() prestart.SessionStatus { return status },
+		func() control.Status { return status },
 		func() (map[string][]prepare.GuardCounter, error) {
 			return map[string][]prepare.GuardCounter{"eth0": {{Direction: prepare.FromGuest, Reason: prepare.ForgedMAC, Packets: 3, Bytes: 180}}}, guardErr
 		},
@@ -105,9 +105,9 @@ func TestMonitor(t *testing.T) {
 	if _, body := get("/metrics"); strings.Contains(body, "guard_dropped") {
 		t.Errorf("counters that could not be read are there:\n%s", body)
 	}
-	status.Differences = []prepare.Difference{{Interface: "eth0", What: "br-eth0", Is: "down", Want: "up", Remedy: "prepare again"}}
+	status.Interfaces[0].Differences = []prepare.Difference{{Interface: "eth0", What: "br-eth0", Is: "down", Want: "up", Remedy: "prepare again"}}
 	expect("/readyz", http.StatusServiceUnavailable, "eth0: br-eth0 is down, not up: prepare again")
-	status.Differences = nil
+	status.Interfaces[0].Differences = nil
 	status.Ready, status.StartSeconds, guardErr = true, 0.02, nil
 	expect("/readyz", http.StatusOK)
 	expect("/metrics", http.StatusOK,

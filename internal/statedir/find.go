@@ -4,6 +4,7 @@
 package statedir
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,6 +18,18 @@ import (
 
 // maxRecord bounds a record: a pod has a few routes of some hundred bytes each.
 const maxRecord = 4 << 20
+
+// Locate identifies the network namespace at path netns, the calling thread's if it is
+// empty, and returns the directory that has its state: of dir; if dir is empty, of
+// preset, where a namespace that is named has a directory of its own.
+func Locate(netns, dir, preset string) (string, Namespace, error) {
+	ns, err := Of(netns)
+	if err != nil {
+		return "", ns, fmt.Errorf("enter network namespace %s: %w", netns, err)
+	}
+	dir, err = Find(cmp.Or(dir, preset), ns, dir == "" && netns != "")
+	return dir, ns, err
+}
 
 // Find returns the directory that the namespace has its state in: base, or one of
 // its own below it. The latter if it is there, if apart wishes so, or if base has

@@ -1,4 +1,4 @@
-package prestart
+package statedir
 
 import (
 	"bytes"
@@ -7,9 +7,9 @@ import (
 	"unicode"
 )
 
-// unmarshal decodes JSON that may be anybody's. What can't be printed, such as what
+// Unmarshal decodes JSON that may be anybody's. What can't be printed, such as what
 // a terminal would take for a command, becomes a question mark in all its strings.
-func unmarshal(b []byte, to any) error {
+func Unmarshal(b []byte, to any) error {
 	var v any
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.UseNumber()
@@ -26,7 +26,7 @@ func unmarshal(b []byte, to any) error {
 func printable(v any) any {
 	switch v := v.(type) {
 	case string:
-		return printableText(v)
+		return Printable(v)
 	case []any:
 		for i := range v {
 			v[i] = printable(v[i])
@@ -34,14 +34,15 @@ func printable(v any) any {
 	case map[string]any:
 		out := make(map[string]any, len(v))
 		for key, value := range v {
-			out[printableText(key)] = printable(value)
+			out[Printable(key)] = printable(value)
 		}
 		return out
 	}
 	return v
 }
 
-func printableText(s string) string {
+// Printable is text with a question mark for each character that can't be printed.
+func Printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
 			return '?'

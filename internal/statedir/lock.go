@@ -151,7 +151,7 @@ func flock(ctx context.Context, f *os.File) error {
 		}
 		return err
 	case <-ctx.Done():
-		holder := Process(holderOf(f))
+		holder := Process(fileHolder(f))
 		go func() {
 			<-locked
 			release(f)

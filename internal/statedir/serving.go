@@ -38,7 +38,7 @@ func Serve() (*Serving, error) {
 	}
 	defer f.Close()
 	if errors.Is(err, unix.EWOULDBLOCK) {
-		return nil, &ServedError{holderOf(f)}
+		return nil, &ServedError{fileHolder(f)}
 	}
 	return nil, fmt.Errorf("lock network namespace: %w", err)
 }
@@ -46,13 +46,21 @@ func Serve() (*Serving, error) {
 // Close gives the right back.
 func (s *Serving) Close() { release(s.file) }
 
-// holderOf is the process that has the lock of a file, as far as the kernel shows
-// that (proc_locks(5)): 0 if it is in another PID namespace.
-func holderOf(f *os.File) int {
+// ServerOf is the number of the process that has the right to serve a network
+// namespace, as far as the kernel shows that: 0 also if it is in another PID
+// namespace.
+func ServerOf(ns Namespace) int {
 	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+	if err := unix.Stat(current, &st); err != nil {
 		return 0
 	}
+	st.Ino = ns.Inode // all namespaces are on one device (nsfs)
+	return holderOf(st)
+}
+
+// holderOf is the process that has the lock of a file, as far as the kernel shows
+// that (proc_locks(5)): 0 if it is in another PID namespace.
+func holderOf(st unix.Stat_t) int {
 	file := fmt.Sprintf("%02x:%02x:%d", unix.Major(st.Dev), unix.Minor(st.Dev), st.Ino)
 	locks, err := os.Open("/proc/locks")
 	if err != nil {
@@ -70,6 +78,14 @@ func holderOf(f *os.File) int {
 		}
 	}
 	return 0
+}
+
+func fileHolder(f *os.File) int {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return 0
+	}
+	return holderOf(st)
 }
 
 // Process names a process by its number and its command.

@@ -1,4 +1,4 @@
-package prepare
+package tun
 
 import (
 	"errors"
@@ -34,17 +34,16 @@ func TestOpenMakesNoTap(t *testing.T) {
 	}
 	before := nextIndex()
 	for _, queues := range []int{1, 2} {
-		tap := Tap{Name: "tap0", Queues: queues}
 		if err := ns.Do(func() error {
-			if _, err := tap.Open(); !errors.Is(err, ErrTapMissing) || !strings.HasPrefix(err.Error(), "tap0 is missing: ") {
+			if _, err := Open("tap0", queues); !errors.Is(err, ErrMissing) || !strings.HasPrefix(err.Error(), "tap0 is missing: ") {
 				t.Errorf("Open says %v", err)
 			}
-			fd, err := unix.Open(tunDevice, unix.O_RDWR|unix.O_CLOEXEC, 0)
+			fd, err := unix.Open(Device, unix.O_RDWR|unix.O_CLOEXEC, 0)
 			if err != nil {
 				return err
 			}
 			defer unix.Close(fd)
-			if err := tap.attach(fd); !errors.Is(err, ErrTapMissing) {
+			if err := attach(fd, "tap0", queues); !errors.Is(err, ErrMissing) {
 				t.Errorf("attach says %v", err)
 			}
 			return nil

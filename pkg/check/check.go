@@ -1,4 +1,6 @@
-package prestart
+// Package check looks from the guest's side of a tap whether a guest gets its
+// network: does a server answer, does the gateway.
+package check
 
 import (
 	"context"
@@ -8,161 +10,142 @@ import (
 	"strings"
 	"time"
 
+	"github.com/virt-launcher-net/virt-launcher-net/internal/tun"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
 
-// ErrTapInUse means that a VM, or another check, sits on the tap.
+// ErrTapInUse means that a VM, or another check, has the tap open.
 var ErrTapInUse = errors.New("the tap is in use: a VM or another check has it open")
 
-// CheckTimeout is how long a check waits for an answer.
-const CheckTimeout = 5 * time.Second
+// timeout is how long a check waits for all its answers.
+const timeout = 5 * time.Second
 
-// CheckReport is what a guest on the tap would have seen. Durations are from
-// the moment the tap was opened.
-type CheckReport struct {
-	Interface  string        `json:"interface"`
-	Tap        string        `json:"tap"`
-	Forwarding time.Duration `json:"-"`                 // frames pass between tap and pod network
-	Offer      time.Duration `json:"-"`                 // 0: no DHCP is served here
-	Address    netip.Addr    `json:"address,omitzero"`  // what was offered
-	Offer6     time.Duration `json:"-"`                 // by DHCPv6; 0: none is served here
-	Address6   netip.Addr    `json:"address6,omitzero"` // what was offered by it
-	Gateway    netip.Addr    `json:"gateway,omitzero"`  // what was resolved
-	GatewayMAC mac.Addr      `json:"gatewayMAC,omitempty"`
-	Resolved   time.Duration `json:"-"`
-	Router6    netip.Addr    `json:"router6,omitzero"` // what the advertisement and the neighbour discovery were of
-	Router6MAC mac.Addr      `json:"router6MAC,omitempty"`
-	Advertised time.Duration `json:"-"`              // by router advertisement; 0: there is no IPv6
-	Resolved6  time.Duration `json:"-"`              // 0: the pod has no IPv6 router
-	Note       string        `json:"note,omitempty"` // what was not tried, and why
+// UnansweredError is that no server on the tap answered the guest.
+type UnansweredError struct{ Err error }
+
+func (e *UnansweredError) Error() string { return e.Err.Error() }
+func (e *UnansweredError) Unwrap() error { return e.Err }
+
+// Report is what a guest on the tap would have seen. Times are in seconds from the
+// moment the tap was opened; 0: not seen.
+type Report struct {
+	Interface  string     `json:"interface"`
+	Tap        string     `json:"tap"`
+	Address    netip.Addr `json:"address,omitzero"`  // what DHCP offered
+	Address6   netip.Addr `json:"address6,omitzero"` // what DHCPv6 offered
+	Gateway    netip.Addr `json:"gateway,omitzero"`  // what was resolved
+	GatewayMAC mac.Addr   `json:"gatewayMAC,omitempty"`
+	Router6    netip.Addr `json:"router6,omitzero"` // the IPv6 router that was resolved
+	Router6MAC mac.Addr   `json:"router6MAC,omitempty"`
+	Note       string     `json:"note,omitempty"` // what was not tried, and why
+
+	Forwarding float64 `json:"forwardingAfterSeconds"`           // frames pass between tap and pod network
+	Offered    float64 `json:"offerAfterSeconds,omitempty"`      // by DHCP
+	Offered6   float64 `json:"offer6AfterSeconds,omitempty"`     // by DHCPv6
+	Resolved   float64 `json:"resolvedAfterSeconds,omitempty"`   // the gateway
+	Advertised float64 `json:"advertisedAfterSeconds,omitempty"` // the IPv6 router
+	Resolved6  float64 `json:"resolved6AfterSeconds,omitempty"`  // the IPv6 router
+
+	opened time.Time
 }
 
-// Check looks from the guest's seat, through the tap of each prepared
-// interface: does DHCP answer, does the gateway resolve, for each of IPv4 and
-// IPv6 that the guest gets. No guest may sit there.
-func (h Hook) Check(ctx context.Context) (reports []CheckReport, err error) {
-	if h, err = h.located(); err != nil {
-		return reports, err
-	}
-	err = in(h.Netns, func() error {
-		plans, err := h.prepared()
-		if err != nil {
-			return err
-		}
-		for _, p := range plans {
-			start := time.Now()
-			report, err := checkPlan(ctx, p)
-			if isUnserved(err) {
-				session, askErr := h.askServer(ctx)
-				err = whyUnserved(err, session, askErr, p, start)
-			}
-			if err != nil {
-				return fmt.Errorf("check %s: %w", p.Interface.Name, err)
-			}
-			reports = append(reports, report)
-		}
-		return nil
-	})
-	return reports, err
-}
-
-// checkPlan acts in the current network namespace.
-func checkPlan(ctx context.Context, p prepare.Plan) (CheckReport, error) {
-	ctx, cancel := context.WithTimeout(ctx, CheckTimeout)
+// Check opens the tap of a NIC as a VM does, in the network namespace of the calling
+// thread, and tries all that the NIC says a guest gets there. ready blocks until
+// frames pass between tap and pod network; nil: they do at once. It takes 5 seconds
+// at most. The error wraps [ErrTapInUse] if somebody has the tap, and
+// [UnansweredError] if no server answers.
+func Check(ctx context.Context, n guest.NIC, ready func(context.Context) error) (Report, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	report := CheckReport{Interface: p.Interface.Name, Tap: p.Tap.Name}
-	start := time.Now()
-	inUse, err := p.InUse()
+	r := Report{Interface: n.Interface, Tap: n.Tap, opened: time.Now()}
+	inUse, err := tun.InUse(n.Tap)
 	if err == nil && inUse {
-		err = fmt.Errorf("open tap %s: %w", p.Tap.Name, ErrTapInUse)
+		err = fmt.Errorf("open tap %s: %w", n.Tap, ErrTapInUse)
 	}
 	if err != nil {
-		return report, err
+		return r, err
 	}
-	announced := announceCheck(p)
+	announced := announce(n.Tap)
 	defer announced.Close()
-	seat, err := takeSeat(p)
+	g, err := openGuest(n)
 	if err != nil {
-		return report, err
+		return r, err
 	}
-	defer seat.Close()
-	if err := p.WaitForwarding(ctx); err != nil {
-		return report, err
+	defer g.Close()
+	if ready != nil {
+		if err := ready(ctx); err != nil {
+			return r, err
+		}
 	}
-	report.Forwarding = time.Since(start)
-	if err := report.checkIPv6(ctx, seat, p, start); err != nil {
-		return report, err
+	r.Forwarding = r.elapsed()
+	if err := r.checkIPv6(ctx, g, n.IPv6); err != nil {
+		return r, err
 	}
-	return report, report.checkIPv4(ctx, seat, p, start)
+	return r, r.checkIPv4(ctx, g, n.IPv4)
 }
 
-// checkIPv4 asks for a lease, and for the gateway that the guest is told of.
-func (r *CheckReport) checkIPv4(ctx context.Context, seat *seat, p prepare.Plan, start time.Time) error {
-	address, leased := p.Interface.IPv4()
-	if !leased {
+func (r *Report) elapsed() float64 { return time.Since(r.opened).Seconds() }
+
+// checkIPv4 asks for a lease, and for the gateway, of the default route too,
+// whichever NIC gets it: it is the way out of the interface's network.
+func (r *Report) checkIPv4(ctx context.Context, g *guestEnd, v4 *guest.IPv4) (err error) {
+	if v4 == nil {
 		r.note("no IPv4 address, so no DHCPv4")
 		return nil
 	}
-	offer, err := seat.discover(ctx)
-	if err != nil {
-		return unserved{fmt.Errorf("DHCPDISCOVER on %s got no offer: %w", p.Tap.Name, err)}
+	if r.Address, err = g.discover(ctx); err != nil {
+		return &UnansweredError{fmt.Errorf("DHCPDISCOVER on %s got no offer: %w", r.Tap, err)}
 	}
-	r.Offer = time.Since(start)
-	r.Address, _ = netip.AddrFromSlice(offer.YourIPAddr.To4())
-	// Of the default route too, whichever NIC gets it: it is the way out of the
-	// interface's network.
-	gateway, ok := p.Interface.GatewayIPv4()
-	if !ok {
+	r.Offered = r.elapsed()
+	if !v4.Gateway.IsValid() {
 		r.note("the pod has no gateway to resolve")
 		return nil
 	}
-	mac, err := seat.resolve(ctx, address.Addr(), gateway)
-	if err != nil {
-		return fmt.Errorf("ARP for the gateway %s by %s (DHCP did answer): %w", gateway, p.Bridge.Uplink, err)
+	if r.GatewayMAC, err = g.resolve(ctx, v4.Address.Addr(), v4.Gateway); err != nil {
+		return fmt.Errorf("ARP for the gateway %s by %s (DHCP did answer): %w", v4.Gateway, r.Interface, err)
 	}
-	r.Gateway, r.GatewayMAC, r.Resolved = gateway, mac, time.Since(start)
+	r.Gateway, r.Resolved = v4.Gateway, r.elapsed()
 	return nil
 }
 
 // checkIPv6 asks for a lease and for the router, and for the router's MAC.
-func (r *CheckReport) checkIPv6(ctx context.Context, seat *seat, p prepare.Plan, start time.Time) (err error) {
-	if p.IPv6 == nil {
+func (r *Report) checkIPv6(ctx context.Context, g *guestEnd, v6 *guest.IPv6) (err error) {
+	if v6 == nil {
 		return nil
 	}
-	if r.Address6, err = seat.solicit(ctx); err != nil {
-		return unserved{fmt.Errorf("DHCPv6 Solicit on %s got no offer: %w", p.Tap.Name, err)}
+	if r.Address6, err = g.solicit(ctx); err != nil {
+		return &UnansweredError{fmt.Errorf("DHCPv6 Solicit on %s got no offer: %w", r.Tap, err)}
 	}
-	r.Offer6 = time.Since(start)
-	speaker, _ := routerOf(p)
-	if err := seat.solicitRouter(ctx, speaker); err != nil {
-		return unserved{fmt.Errorf("router solicitation on %s got no advertisement of %s: %w", p.Tap.Name, speaker, err)}
+	r.Offered6 = r.elapsed()
+	if err := g.solicitRouter(ctx, v6.Router); err != nil {
+		return &UnansweredError{fmt.Errorf("router solicitation on %s got no advertisement: %w", r.Tap, err)}
 	}
-	r.Advertised = time.Since(start)
-	router := p.IPv6.Router
+	r.Advertised = r.elapsed()
+	router := v6.Router
 	if router == nil {
 		r.note("the pod has no IPv6 router to resolve")
 		return nil
 	}
 	asked := []netip.Addr{router.LinkLocal}
-	if g := p.Interface.Gateway6; router.Answered && g != nil { // the kernel answers, and the gateway has yet to show itself
-		asked = append(asked, g.Address)
+	if router.Gateway != router.LinkLocal { // the kernel answers for that, and the gateway has yet to show itself
+		asked = append(asked, router.Gateway)
 	}
 	for _, address := range asked {
-		mac, err := seat.resolve6(ctx, p.IPv6.Address.Addr(), address)
+		at, err := g.resolve6(ctx, v6.Address.Addr(), address)
 		if err != nil {
-			return fmt.Errorf("neighbour solicitation for the router %s by %s (DHCPv6 did answer): %w", address, p.Bridge.Uplink, err)
+			return fmt.Errorf("neighbour solicitation for the router %s by %s (DHCPv6 did answer): %w", address, r.Interface, err)
 		}
-		if mac != router.MAC {
+		if at != router.MAC {
 			return fmt.Errorf("the router %s is at %s by %s, but the pod was prepared for %s: restore and prepare it again",
-				address, mac, p.Bridge.Uplink, router.MAC)
+				address, at, r.Interface, router.MAC)
 		}
 	}
-	r.Router6, r.Router6MAC, r.Resolved6 = router.LinkLocal, router.MAC, time.Since(start)
+	r.Router6, r.Router6MAC, r.Resolved6 = router.LinkLocal, router.MAC, r.elapsed()
 	return nil
 }
 
 // note adds what was not tried.
-func (r *CheckReport) note(what string) {
+func (r *Report) note(what string) {
 	r.Note = strings.TrimPrefix(r.Note+"; "+what, "; ")
 }

@@ -1,4 +1,4 @@
-package prestart
+package check
 
 import (
 	"context"
@@ -8,40 +8,40 @@ import (
 	"os"
 	"time"
 
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/tun"
 )
 
 // A check opens the tap as a VM does, and should not be taken for one. While it
 // has the tap open it listens on an abstract UNIX socket (unix(7)), which every
 // process of the pod's network namespace sees, and which ends with it.
-func checkSocket(p prepare.Plan) string { return "@virt-launcher-net/check/" + p.Tap.Name }
+func socketOf(tap string) string { return "@virt-launcher-net/check/" + tap }
 
-// announceCheck begins before the tap is opened. Close it when that is closed. That
-// it does not work, as beside another check, is no reason not to check.
-func announceCheck(p prepare.Plan) io.Closer {
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: checkSocket(p), Net: "unix"})
+// announce begins before the tap is opened. Close it when that is closed. That it
+// does not work, as beside another check, is no reason not to check.
+func announce(tap string) io.Closer {
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socketOf(tap), Net: "unix"})
 	if err != nil {
 		return io.NopCloser(nil)
 	}
 	return l
 }
 
-// usedByVM reports whether somebody has the tap open who is no check of ours, in
-// the current network namespace. It waits for the end of a check.
-func usedByVM(ctx context.Context, p prepare.Plan) (bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, CheckTimeout+time.Second)
+// UsedByVM reports whether somebody has the tap open who is no check, in the network
+// namespace of the calling thread. It waits for the end of a check.
+func UsedByVM(ctx context.Context, tap string) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout+time.Second)
 	defer cancel()
 	for {
-		inUse, err := p.InUse()
-		if err != nil || !inUse || !checkEnded(ctx, p) {
+		inUse, err := tun.InUse(tap)
+		if err != nil || !inUse || !checkEnded(ctx, tap) {
 			return inUse, err
 		}
 	}
 }
 
 // checkEnded waits for the end of a check; false: there is none, or ctx ended.
-func checkEnded(ctx context.Context, p prepare.Plan) bool {
-	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: checkSocket(p), Net: "unix"})
+func checkEnded(ctx context.Context, tap string) bool {
+	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: socketOf(tap), Net: "unix"})
 	if err != nil {
 		return false
 	}

@@ -1,4 +1,4 @@
-package prestart
+package control
 
 import (
 	"context"
@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
 
 const (
@@ -23,44 +24,81 @@ const (
 	maxAnswer = 1 << 20
 )
 
-// askStatus gets what the serving process knows now. It waits for that no longer
-// than answerTime.
-func (h Hook) askStatus(ctx context.Context, within time.Duration) (SessionStatus, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, within, fmt.Errorf("not within %s", within))
-	defer cancel()
-	return h.ask(ctx, "/v1/status")
+// Client asks the process that serves a pod. The zero value asks that of the calling
+// thread's network namespace.
+type Client struct {
+	// Netns is the path of the pod's network namespace; empty: the calling thread's.
+	Netns string
+	// StateDir is where the server's state is; empty: [prepare.DefaultStateDir], or a
+	// directory of the namespace's own below it if Netns is named.
+	StateDir string
 }
 
-// ask gets what the serving process answers until ctx ends. The error wraps
-// [ErrNobodyServes] if there is none, and [ErrNoAnswer] if it says nothing.
-func (h Hook) ask(ctx context.Context, resource string) (SessionStatus, error) {
-	path := filepath.Join(h.StateDir, controlSocket)
+// Status gets what the server knows now. The error wraps [ErrNobodyServes] if there
+// is none, and [ErrNoAnswer] if it says nothing for two seconds.
+func (c Client) Status(ctx context.Context) (Status, error) {
+	at, err := c.locate()
+	if err != nil {
+		return Status{}, err
+	}
+	return at.status(ctx, answerTime)
+}
+
+// located is where the server of a network namespace is.
+type located struct {
+	dir       string
+	namespace statedir.Namespace
+}
+
+func (c Client) locate() (at located, err error) {
+	at.dir, at.namespace, err = statedir.Locate(c.Netns, c.StateDir, prepare.DefaultStateDir)
+	return at, err
+}
+
+func (at located) path() string { return filepath.Join(at.dir, SocketName) }
+
+func (at located) status(ctx context.Context, within time.Duration) (Status, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, within, fmt.Errorf("not within %s", within))
+	defer cancel()
+	return at.ask(ctx, "/v1/status")
+}
+
+// errNoSocket is that there is no socket that anybody listens on.
+var errNoSocket = errors.New("start a server, or name its state directory")
+
+// ask gets what the serving process answers until ctx ends.
+func (at located) ask(ctx context.Context, resource string) (Status, error) {
+	path := at.path()
 	conn, peer, err := statedir.Dial(ctx, path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ECONNREFUSED):
-		return SessionStatus{}, fmt.Errorf("%w on %s (%w): start a server, or name its state directory", ErrNobodyServes, path, errors.Unwrap(err))
+		if pid := statedir.ServerOf(at.namespace); pid > 0 {
+			return Status{}, fmt.Errorf("ask %s: %w: %s serves this pod, and does not listen there (%w): it may be starting; else its log says why, or %w",
+				path, ErrNoAnswer, statedir.Process(pid), errors.Unwrap(err), errNoSocket)
+		}
+		return Status{}, fmt.Errorf("%w on %s (%w): %w", ErrNobodyServes, path, errors.Unwrap(err), errNoSocket)
 	case errors.Is(err, unix.EAGAIN): // so many ask that the kernel has no more room for one
-		return SessionStatus{}, fmt.Errorf("ask %s: %w: it is stopped, frozen or busy", path, ErrNoAnswer)
+		return Status{}, fmt.Errorf("ask %s: %w: it is stopped, frozen or busy", path, ErrNoAnswer)
 	case err != nil:
-		return SessionStatus{}, fmt.Errorf("ask %s: %w", path, err)
+		return Status{}, fmt.Errorf("ask %s: %w", path, err)
 	}
 	defer conn.Close()
 	server := statedir.Process(int(peer.Pid))
-	status, err := h.talk(ctx, conn, resource)
+	status, err := at.talk(ctx, conn, resource)
 	switch {
 	case err == nil:
 		return status, nil
 	case ctx.Err() != nil:
-		return SessionStatus{}, fmt.Errorf("ask %s: %w: %s is stopped, frozen or busy (%w)", path, ErrNoAnswer, server, context.Cause(ctx))
+		return Status{}, fmt.Errorf("ask %s: %w: %s is stopped, frozen or busy (%w)", path, ErrNoAnswer, server, context.Cause(ctx))
 	case errors.Is(err, io.EOF), errors.Is(err, unix.ECONNRESET), errors.Is(err, unix.EPIPE):
-		return SessionStatus{}, fmt.Errorf("ask %s: %w: %s has ended", path, ErrNobodyServes, server)
+		return Status{}, fmt.Errorf("ask %s: %w: %s has ended (%w)", path, ErrNobodyServes, server, errNoSocket)
 	}
-	return SessionStatus{}, fmt.Errorf("ask %s: %s: %w", path, server, err)
+	return Status{}, fmt.Errorf("ask %s: %s: %w", path, server, err)
 }
 
 // talk asks over a connection.
-func (h Hook) talk(ctx context.Context, conn net.Conn, resource string) (SessionStatus, error) {
-	var status SessionStatus
+func (at located) talk(ctx context.Context, conn net.Conn, resource string) (Status, error) {
+	var status Status
 	client := &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true, MaxResponseHeaderBytes: 16 << 10,
 		DialContext: func(context.Context, string, string) (net.Conn, error) { return conn, nil },
@@ -79,16 +117,16 @@ func (h Hook) talk(ctx context.Context, conn net.Conn, resource string) (Session
 	case err != nil:
 		return status, err
 	case resp.StatusCode != http.StatusOK:
-		return status, fmt.Errorf("%s: %s", printableText(resp.Status), printableText(string(body[:min(len(body), 1<<10)])))
+		return status, fmt.Errorf("%s: %s", statedir.Printable(resp.Status), statedir.Printable(string(body[:min(len(body), 1<<10)])))
 	case len(body) > maxAnswer:
 		return status, fmt.Errorf("it answers more than %d bytes", maxAnswer)
 	case of == "":
 		return status, errors.New("it does not say which network namespace it serves")
-	case of != headerOf(h.namespace):
-		return status, fmt.Errorf("it serves another network namespace (%s, not %s): name the state directory of this one", printableText(of), headerOf(h.namespace))
+	case of != headerOf(at.namespace):
+		return status, fmt.Errorf("it serves another network namespace (%s, not %s): name the state directory of this one", statedir.Printable(of), headerOf(at.namespace))
 	}
-	if err := unmarshal(body, &status); err != nil {
-		return SessionStatus{}, fmt.Errorf("what it answers is damaged: %w", err)
+	if err := statedir.Unmarshal(body, &status); err != nil {
+		return Status{}, fmt.Errorf("what it answers is damaged: %w", err)
 	}
 	return status, nil
 }

@@ -1,4 +1,4 @@
-package prestart
+package control
 
 import (
 	"context"
@@ -17,110 +17,96 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp6"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/ra"
 )
 
-// controlSocket is the socket's name in the state directory.
-const controlSocket = "control.sock"
-
-// SessionStatus is what only the serving process knows.
-type SessionStatus struct {
-	PID     int       `json:"pid"`
-	Version string    `json:"version,omitempty"`
-	Since   time.Time `json:"since"`
-	Ready   bool      `json:"ready"` // a guest could boot, and the network is as planned
-	// Differences are what is not as planned; Missing are the links among it that
-	// are not there at all.
-	Differences []prepare.Difference `json:"differences,omitempty"`
-	Missing     []string             `json:"missing,omitempty"`
-	// Unwatched says why nobody would notice if somebody changed the port guard or
-	// the answers for neighbours; empty: it would be noticed.
-	Unwatched string `json:"unwatched,omitempty"`
-	// PrepareSeconds is how long it took to discover and prepare the network
-	// (or to find it prepared), StartSeconds until a guest could boot.
-	PrepareSeconds float64 `json:"prepareSeconds"`
-	StartSeconds   float64 `json:"startSeconds,omitempty"`
-	Domain         string  `json:"domain,omitempty"`
-	// RecordError is why the record, without which the pod can't be put back, is
-	// not on disk any more; empty: it is.
-	RecordError string `json:"recordError,omitempty"`
-	// By pod interface: the leases of DHCPv4 and DHCPv6, and who tells of the
-	// IPv6 router.
-	Leases  map[string]dhcp.Status  `json:"leases"`
-	Leases6 map[string]dhcp6.Status `json:"leases6,omitempty"`
-	Routers map[string]ra.Status    `json:"routers,omitempty"`
-	// Unheard are the pod interfaces on whose taps a VM was when the server started,
-	// though nothing is kept of its lease: whether the VM has one is not known until
-	// it speaks, which with a lease that has no end it need not.
-	Unheard []string `json:"unheard,omitempty"`
-	// Omitted is, by pod interface, what the pod has and its VM does not get.
-	Omitted map[string][]discover.Omission `json:"omitted,omitempty"`
-}
-
-// control answers on the state directory's socket, HTTP with JSON:
-//
-//	GET /v1/status                    the SessionStatus
-//	GET /v1/wait?for=network|lease    the same, once it is so
-//
-// Each answer has the network namespace that is served in a header.
-type control struct {
+// Server answers on the socket in a state directory. Close it.
+type Server struct {
 	dir       string
 	namespace statedir.Namespace
+	http      *http.Server
 
 	mu       sync.Mutex
+	closed   bool
 	listener net.Listener
 	made     os.FileInfo // the socket in the directory
-	server   *http.Server
 }
 
-// namespaceHeader is the header of an answer that says which network namespace it
-// is about.
-const namespaceHeader = "Network-Namespace"
-
-// listenControl opens the socket. One that a killed process left behind is
-// replaced; one that answers is an error.
-func listenControl(ctx context.Context, dir string, namespace statedir.Namespace) (*control, error) {
-	if err := nobodyListens(ctx, dir); err != nil {
-		return nil, err
-	}
-	c := &control{dir: dir, namespace: namespace}
-	if err := c.listen(ctx); err != nil {
-		return nil, err
-	}
-	return c, nil
+// NewServer returns one that answers for a network namespace what status returns,
+// and to those who wait when wait has returned nil: that blocks until the condition,
+// [ForNetwork] or [ForLease], holds, or its context ends. It answers once it listens.
+func NewServer(dir string, namespace statedir.Namespace, status func() Status, wait func(ctx context.Context, condition string) error) *Server {
+	s := &Server{dir: dir, namespace: namespace}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { s.reply(w, status()) })
+	mux.HandleFunc("GET /v1/wait", func(w http.ResponseWriter, r *http.Request) {
+		condition := r.FormValue("for")
+		if err := checkCondition(condition); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		if wait(r.Context(), condition) != nil {
+			panic(http.ErrAbortHandler) //nolint:forbidigo // the way of net/http to end without an answer: who asks sees a server that ends
+		}
+		s.reply(w, status())
+	})
+	s.http = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	return s
 }
 
-// nobodyListens returns an error if somebody does on the control socket in dir.
-// Whoever serves this namespace has its lock, so that is another one's server.
-func nobodyListens(ctx context.Context, dir string) error {
-	conn, peer, err := statedir.Dial(ctx, filepath.Join(dir, controlSocket))
+func (s *Server) path() string { return filepath.Join(s.dir, SocketName) }
+
+// CheckFree returns an error if somebody listens on the socket in dir: for who has
+// the right to serve its own namespace that is another one's server.
+func CheckFree(ctx context.Context, dir string) error {
+	path := filepath.Join(dir, SocketName)
+	conn, peer, err := statedir.Dial(ctx, path)
 	if err != nil {
 		return nil //nolint:nilerr // then nobody does
 	}
 	conn.Close()
 	return fmt.Errorf("listen on %s: %s listens there, and serves another network namespace: choose another state directory",
-		filepath.Join(dir, controlSocket), statedir.Process(int(peer.Pid)))
+		path, statedir.Process(int(peer.Pid)))
 }
 
-// listen makes the socket, in the place of what is there. It gets its name when it
-// listens already, so that whoever sees it can connect, and only root and the
-// process's user can do that, whatever the umask.
-func (c *control) listen(ctx context.Context) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	path := filepath.Join(c.dir, controlSocket)
-	dir, err := os.Open(c.dir)
+// Listen makes the socket, in the place of one that nobody listens on any more, and
+// answers on it. It can be called again when the socket was deleted.
+func (s *Server) Listen(ctx context.Context) error {
+	if err := CheckFree(ctx, s.dir); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return net.ErrClosed
+	}
+	listener, made, err := s.makeSocket(ctx)
 	if err != nil {
-		return fmt.Errorf("listen on control socket: %w", err)
+		return fmt.Errorf("listen on %s: %w", s.path(), err)
+	}
+	if s.listener != nil {
+		_ = s.listener.Close() // nobody can reach it any more
+	}
+	s.listener, s.made = listener, made
+	go s.http.Serve(listener) //nolint:errcheck // it ends with the server, or with the listener
+	return nil
+}
+
+// makeSocket makes the socket, which gets its name when it listens already, so that
+// whoever sees it can connect. Only root and the process's user can do that, whatever
+// the umask.
+func (s *Server) makeSocket(ctx context.Context) (net.Listener, os.FileInfo, error) {
+	path := s.path()
+	if info, err := os.Lstat(path); err == nil && info.IsDir() {
+		return nil, nil, errors.New("it is a directory: remove it")
+	}
+	dir, err := os.Open(s.dir)
+	if err != nil {
+		return nil, nil, err
 	}
 	defer dir.Close()
 	early := path + ".new"
 	if err := os.Remove(early); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("listen on control socket: %w", err)
+		return nil, nil, err
 	}
 	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
 		// The file gets the mode of the socket that is bound to it (unix_bind_bsd,
@@ -130,7 +116,7 @@ func (c *control) listen(ctx context.Context) error {
 	// By the descriptor, since a socket's path has 107 bytes at most.
 	listener, err := config.Listen(ctx, "unix", fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(early)))
 	if err != nil {
-		return fmt.Errorf("listen on %s: %w", path, err)
+		return nil, nil, err
 	}
 	listener.(*net.UnixListener).SetUnlinkOnClose(false)
 	made, err := os.Lstat(early)
@@ -138,90 +124,32 @@ func (c *control) listen(ctx context.Context) error {
 		err = os.Rename(early, path)
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("listen on control socket: %w", err), listener.Close(), os.Remove(early))
+		return nil, nil, errors.Join(err, listener.Close(), os.Remove(early))
 	}
-	if c.listener != nil {
-		_ = c.listener.Close() // nobody can reach it any more
-	}
-	c.listener, c.made = listener, made
-	if c.server != nil {
-		go c.server.Serve(listener) //nolint:errcheck // it ends with the server, or with the listener
-	}
-	return nil
+	return listener, made, nil
 }
 
-// isThere tells whether the socket is where askers look for it.
-func (c *control) isThere() bool {
-	there, err := os.Lstat(filepath.Join(c.dir, controlSocket))
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return err == nil && os.SameFile(there, c.made)
+// IsThere tells whether the socket is where askers look for it.
+func (s *Server) IsThere() bool {
+	there, err := os.Lstat(s.path())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return err == nil && s.made != nil && os.SameFile(there, s.made)
 }
 
-// serve answers until ctx ends, and removes the socket.
-func (c *control) serve(ctx context.Context, s *Session) error {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { c.reply(w, s.Status()) })
-	mux.HandleFunc("GET /v1/wait", func(w http.ResponseWriter, r *http.Request) {
-		condition := r.FormValue("for")
-		if condition != ForNetwork && condition != ForLease {
-			http.Error(w, fmt.Sprintf("wait for %q: want %s or %s", condition, ForNetwork, ForLease), http.StatusBadRequest)
-			return
-		}
-		if s.waitFor(r.Context(), condition) != nil {
-			panic(http.ErrAbortHandler) //nolint:forbidigo // the way of net/http to end without an answer: who asks sees a server that ends
-		}
-		c.reply(w, s.Status())
-	})
-	server := &http.Server{
-		Handler: mux, ReadHeaderTimeout: 10 * time.Second,
-		BaseContext: func(net.Listener) context.Context { return ctx },
+// Close removes the socket. Those who wait get no answer.
+func (s *Server) Close() {
+	if s.IsThere() {
+		_ = os.Remove(s.path()) // what is left of it is replaced by the next one
 	}
-	c.mu.Lock()
-	c.server = server
-	go server.Serve(c.listener) //nolint:errcheck // it ends with the server, or with the listener
-	c.mu.Unlock()
-	<-ctx.Done()
-	if c.isThere() {
-		_ = os.Remove(filepath.Join(c.dir, controlSocket)) // what is left of it is replaced by the next one
-	}
-	_ = server.Close()
-	return nil
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	_ = s.http.Close() // ends the requests' contexts
 }
 
-func (c *control) close() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if err := c.listener.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
-		return fmt.Errorf("close control socket: %w", err)
-	}
-	return nil
-}
-
-func (c *control) reply(w http.ResponseWriter, status SessionStatus) {
+func (s *Server) reply(w http.ResponseWriter, status Status) {
 	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set(namespaceHeader, headerOf(c.namespace))
+	w.Header().Set(namespaceHeader, headerOf(s.namespace))
 	_ = json.NewEncoder(w).Encode(status) // an error means that nobody reads any more
-}
-
-// headerOf is the namespace as the header has it, as far as who asks from outside
-// can know it.
-func headerOf(ns statedir.Namespace) string { return fmt.Sprintf("%s %d", ns.BootID, ns.Inode) }
-
-// waitFor blocks until the condition holds or ctx ends.
-func (s *Session) waitFor(ctx context.Context, condition string) error {
-	select {
-	case <-s.ready:
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-	if err := s.watch.waitUntilPlanned(ctx); err != nil || condition == ForNetwork {
-		return err
-	}
-	for _, on := range s.servers {
-		if err := on.waitForLease(ctx); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -1,95 +1,119 @@
-package prestart
+package control
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/journal"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/ra"
 )
 
-// notYet is that what was waited for was not so when the context ended. It wraps
-// why that ended, and why it was not so.
-type notYet struct {
-	condition string
-	after     time.Duration
-	cause     error
-	why       error
+// Status is what only the process that serves knows.
+type Status struct {
+	PID     int       `json:"pid"`
+	Version string    `json:"version,omitempty"`
+	Since   time.Time `json:"since"`
+	Ready   bool      `json:"ready"` // a guest could boot, and the network is as planned
+	// PrepareSeconds is how long it took to discover and prepare the network
+	// (or to find it prepared), StartSeconds until a guest could boot.
+	PrepareSeconds float64 `json:"prepareSeconds"`
+	StartSeconds   float64 `json:"startSeconds,omitempty"`
+	Domain         string  `json:"domain,omitempty"`
+	// RecordError is why a record, without which an interface can't be put back, is
+	// not on disk any more; empty: all are.
+	RecordError string      `json:"recordError,omitempty"`
+	Interfaces  []Interface `json:"interfaces,omitempty"`
 }
 
-func (e *notYet) Unwrap() []error { return []error{e.cause, e.why} }
-
-func (e *notYet) Error() string {
-	ended := e.cause.Error()
-	if errors.Is(e.cause, context.DeadlineExceeded) {
-		ended = "timed out after " + e.after.Round(10*time.Millisecond).String()
-	}
-	return fmt.Sprintf("wait for %s: %s: %s", e.condition, ended, e.why)
+// Interface is what is served on one pod interface.
+type Interface struct {
+	Name string `json:"interface"`
+	// Differences are what is not as planned.
+	Differences []prepare.Difference `json:"differences,omitempty"`
+	// Unwatched says of what a change would not be noticed, and why; empty: of
+	// nothing.
+	Unwatched string `json:"unwatched,omitempty"`
+	// Error is why it is not served any more; empty: it is.
+	Error string `json:"error,omitempty"`
+	// None: there is nothing of the kind to serve.
+	Lease  *journal.Status `json:"lease,omitempty"`  // DHCPv4
+	Lease6 *journal.Status `json:"lease6,omitempty"` // DHCPv6
+	Router *ra.Status      `json:"router,omitempty"`
+	// LeaseUnknown is whether a VM had the tap when the server started, though
+	// nothing was kept of its lease: whether the VM has one is not known until it
+	// speaks, which with a lease that has no end it need not.
+	LeaseUnknown bool `json:"leaseUnknown,omitempty"`
+	// Omitted is what the pod has and the VM does not get.
+	Omitted []discover.Omission `json:"omitted,omitempty"`
 }
 
-// missing returns the names of the links that are not there.
-func missing(differences []prepare.Difference) []string {
-	var names []string
-	for _, d := range differences {
-		if d.Is == prepare.Missing {
-			names = append(names, d.What)
+// Of returns what is served on the pod interface of that name; the zero value if
+// nothing is.
+func (s Status) Of(name string) Interface {
+	for _, i := range s.Interfaces {
+		if i.Name == name {
+			return i
 		}
 	}
-	return names
+	return Interface{}
 }
 
 // NotReady says in one line why a guest could not boot or would not reach its
 // network, and the way out; empty if it would.
-func (s SessionStatus) NotReady() string {
-	if len(s.Differences) == 0 && s.Ready {
-		return ""
-	}
-	if len(s.Differences) == 0 {
-		return "the network is not ready yet"
-	}
+func (s Status) NotReady() string {
 	var words, remedies []string
-	for _, d := range s.Differences {
-		words = append(words, d.Interface+": "+d.String())
-		if !slices.Contains(remedies, d.Remedy) {
-			remedies = append(remedies, d.Remedy)
+	for _, i := range s.Interfaces {
+		if i.Error != "" {
+			words = append(words, i.Name+" is not served any more: "+i.Error)
 		}
+		for _, d := range i.Differences {
+			words = append(words, i.Name+": "+d.String())
+			if !slices.Contains(remedies, d.Remedy) {
+				remedies = append(remedies, d.Remedy)
+			}
+		}
+	}
+	switch {
+	case len(words) == 0 && s.Ready:
+		return ""
+	case len(words) == 0:
+		return "the network is not ready yet"
+	case len(remedies) == 0:
+		return strings.Join(words, ", ")
 	}
 	return "the VM's network is not as planned: " + strings.Join(words, ", ") + ": " + strings.Join(remedies, "; ")
 }
 
 // NoLease says in one line which addresses a guest does not have, and why as far
-// as is known; empty if it has those that Wait waits for. A guest with static
-// addresses never asks.
-func (s SessionStatus) NoLease() string {
+// as is known; empty if it has those that [Client.Wait] waits for. A guest with
+// static addresses never asks.
+func (s Status) NoLease() string {
 	var words []string
-	for _, name := range slices.Sorted(maps.Keys(s.waitedFor())) {
-		if l := s.waitedFor()[name]; l.State != journal.Bound {
-			why := noLease(l)
-			if l.LastMessage.Type == "" && slices.Contains(s.Unheard, name) {
-				why = fmt.Sprintf("whether the guest on %s has %s is not known: it was there before this server, which found nothing kept of its lease; "+
-					"it is known once the guest speaks (have its DHCP client renew, or start the VM again)", l.Interface, l.Address)
-			}
-			words = append(words, name+": "+why)
+	for _, i := range s.Interfaces {
+		l := i.mainLease()
+		switch {
+		case l == nil || l.State == journal.Bound:
+		case l.LastMessage.Type == "" && i.LeaseUnknown:
+			words = append(words, fmt.Sprintf("%s: whether the guest on %s has %s is not known: it was there before this server, which found nothing kept of its lease; "+
+				"it is known once the guest speaks (have its DHCP client renew, or start the VM again)", i.Name, l.Interface, l.Address))
+		default:
+			words = append(words, i.Name+": "+noLease(*l))
 		}
 	}
 	return strings.Join(words, "; ")
 }
 
-// waitedFor are the leases by pod interface that a guest has if it has its
-// addresses: the IPv4 one if there is one, since not every guest asks for an IPv6
-// address.
-func (s SessionStatus) waitedFor() map[string]journal.Status {
-	all := maps.Clone(s.Leases6)
-	if all == nil {
-		all = map[string]journal.Status{}
+// mainLease is the lease that a guest has if it has its addresses: the IPv4 one if
+// there is one, since not every guest asks for an IPv6 address.
+func (i Interface) mainLease() *journal.Status {
+	if i.Lease != nil {
+		return i.Lease
 	}
-	maps.Copy(all, s.Leases)
-	return all
+	return i.Lease6
 }
 
 // lastSteps say why a lease is none after that step.

@@ -1,4 +1,4 @@
-package prestart
+package control
 
 import (
 	"net/netip"
@@ -38,12 +38,12 @@ func TestNoLease(t *testing.T) {
 		},
 	} {
 		c.lease.Interface, c.lease.Address = "tap-eth0", address
-		s := SessionStatus{Leases: map[string]dhcp.Status{"eth0": c.lease}, Leases6: map[string]dhcp.Status{"eth0": {}}}
+		s := Status{Interfaces: []Interface{{Name: "eth0", Lease: &c.lease, Lease6: &dhcp.Status{}}}}
 		if got := s.NoLease(); got != c.want {
 			t.Errorf("%+v:\n%s\nwant\n%s", c.lease, got, c.want)
 		}
 	}
-	six := SessionStatus{Leases6: map[string]dhcp.Status{"net1": {Interface: "tap-net1", Address: netip.MustParsePrefix("fd00::7/128")}}}
+	six := Status{Interfaces: []Interface{{Name: "net1", Lease6: &dhcp.Status{Interface: "tap-net1", Address: netip.MustParsePrefix("fd00::7/128")}}}}
 	if got, want := six.NoLease(), "net1: the guest on tap-net1 has not got fd00::7/128: it has not asked for it (is the VM running, with a DHCP client?)"; got != want {
 		t.Errorf("%s\nwant\n%s", got, want)
 	}
@@ -51,20 +51,19 @@ func TestNoLease(t *testing.T) {
 
 // The way out is said once, however much it mends.
 func TestNotReady(t *testing.T) {
-	differs := func(iface, what, is, want, remedy string) prepare.Difference {
-		return prepare.Difference{Interface: iface, What: what, Is: is, Want: want, Remedy: remedy}
+	differs := func(what, is, want, remedy string) prepare.Difference {
+		return prepare.Difference{What: what, Is: is, Want: want, Remedy: remedy}
 	}
 	for _, c := range []struct {
-		status SessionStatus
+		status Status
 		want   string
 	}{
-		{SessionStatus{Ready: true}, ""},
-		{SessionStatus{}, "the network is not ready yet"},
+		{Status{Ready: true}, ""},
+		{Status{}, "the network is not ready yet"},
 		{
-			SessionStatus{Differences: []prepare.Difference{
-				differs("eth0", "br-eth0", "down", "up", "prepare"),
-				differs("eth0", "up-eth0", "missing", "there", "a new pod"),
-				differs("net1", "tap-net1", "down", "up", "prepare"),
+			Status{Interfaces: []Interface{
+				{Name: "eth0", Differences: []prepare.Difference{differs("br-eth0", "down", "up", "prepare"), differs("up-eth0", "missing", "there", "a new pod")}},
+				{Name: "net1", Differences: []prepare.Difference{differs("tap-net1", "down", "up", "prepare")}},
 			}},
 			"the VM's network is not as planned: eth0: br-eth0 is down, not up, eth0: up-eth0 is missing, not there, net1: tap-net1 is down, not up: prepare; a new pod",
 		},

@@ -1,4 +1,4 @@
-package prestart
+package control
 
 import (
 	"context"
@@ -13,45 +13,39 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// What [Hook.Wait] can wait for.
-const (
-	ForNetwork = "network" // the network is prepared, all there, and served: a guest could boot
-	ForLease   = "lease"   // the guest has its addresses
-)
-
-// Wait blocks until what is asked for is so, or ctx ends. A process that serves
-// may yet have to start. The error wraps the cause of the context's end, and
-// [ErrNobodyServes] or [ErrNoAnswer] if that is why.
-func (h Hook) Wait(ctx context.Context, condition string) (SessionStatus, error) {
+// Wait blocks until what is asked for, [ForNetwork] or [ForLease], is so, or ctx
+// ends. A process that serves may yet have to start. The error wraps the cause of the
+// context's end, and [ErrNobodyServes] or [ErrNoAnswer] if that is why.
+func (c Client) Wait(ctx context.Context, condition string) (Status, error) {
 	start := time.Now()
-	if condition != ForNetwork && condition != ForLease {
-		return SessionStatus{}, fmt.Errorf("wait for %q: want %s or %s", condition, ForNetwork, ForLease)
+	if err := checkCondition(condition); err != nil {
+		return Status{}, err
 	}
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
-		return SessionStatus{}, fmt.Errorf("watch state directory: %w", err)
+		return Status{}, fmt.Errorf("watch state directory: %w", err)
 	}
 	defer watcher.Close()
 	for {
-		at, err := h.located() // each time: the directory may have come to be another
+		at, err := c.locate() // each time: the directory may have come to be another
 		if err != nil {
-			return SessionStatus{}, err
+			return Status{}, err
 		}
-		if err := watchFor(watcher, at.StateDir); err != nil {
-			return SessionStatus{}, err
+		if err := watchFor(watcher, at.dir); err != nil {
+			return Status{}, err
 		}
 		status, err := at.ask(ctx, "/v1/wait?for="+condition)
 		if err == nil {
 			return status, nil
 		}
-		if ctx.Err() == nil && errors.Is(err, ErrNobodyServes) {
-			err = waitForSocket(ctx, watcher, at.StateDir)
+		if ctx.Err() == nil && errors.Is(err, errNoSocket) {
+			err = waitForSocket(ctx, watcher, at.dir)
 		}
 		if ctx.Err() != nil {
-			return SessionStatus{}, &notYet{condition, time.Since(start), ended(ctx), at.soFar(context.WithoutCancel(ctx))}
+			return Status{}, &notYet{condition, time.Since(start), ended(ctx), at.soFar(context.WithoutCancel(ctx))}
 		}
 		if err != nil {
-			return SessionStatus{}, err
+			return Status{}, err
 		}
 	}
 }
@@ -97,7 +91,7 @@ func waitForSocket(ctx context.Context, watcher *fsnotify.Watcher, dir string) e
 		case event := <-watcher.Events:
 			name := filepath.Base(event.Name)
 			onTheWay := dir == event.Name || strings.HasPrefix(dir, event.Name+string(os.PathSeparator))
-			if event.Has(fsnotify.Create) && (name == controlSocket || onTheWay || strings.HasPrefix(name, "netns-")) {
+			if event.Has(fsnotify.Create) && (name == SocketName || onTheWay || strings.HasPrefix(name, "netns-")) {
 				return nil
 			}
 		}
@@ -106,8 +100,8 @@ func waitForSocket(ctx context.Context, watcher *fsnotify.Watcher, dir string) e
 
 // soFar says how far the pod has come; within a second, also if the server does not
 // answer.
-func (h Hook) soFar(ctx context.Context) error {
-	status, err := h.askStatus(ctx, time.Second)
+func (at located) soFar(ctx context.Context) error {
+	status, err := at.status(ctx, time.Second)
 	switch {
 	case err != nil:
 		return err
@@ -117,4 +111,23 @@ func (h Hook) soFar(ctx context.Context) error {
 		return errors.New(status.NoLease())
 	}
 	return errors.New("it has just come")
+}
+
+// notYet is that what was waited for was not so when the context ended. It wraps
+// why that ended, and why it was not so.
+type notYet struct {
+	condition string
+	after     time.Duration
+	cause     error
+	why       error
+}
+
+func (e *notYet) Unwrap() []error { return []error{e.cause, e.why} }
+
+func (e *notYet) Error() string {
+	ended := e.cause.Error()
+	if errors.Is(e.cause, context.DeadlineExceeded) {
+		ended = "timed out after " + e.after.Round(10*time.Millisecond).String()
+	}
+	return fmt.Sprintf("wait for %s: %s: %s", e.condition, ended, e.why)
 }

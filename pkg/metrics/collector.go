@@ -16,10 +16,10 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/journal"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
 
 const namespace = "virt_launcher_net"
@@ -45,10 +45,10 @@ var (
 	guardBytes      = desc("guard_dropped_bytes_total", "Bytes of these frames.", "interface", "direction", "reason")
 )
 
-// Session is what the metrics are of: a [*prestart.Session], or one that reads the
+// Session is what the metrics are of: a session of package prestart, or one that reads the
 // counters in another way. An error leaves the counters out.
 type Session interface {
-	Status() prestart.SessionStatus
+	Status() control.Status
 	GuardCounters() (map[string][]prepare.GuardCounter, error)
 }
 
@@ -107,17 +107,6 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	if status.StartSeconds > 0 {
 		gauge(startDuration, status.StartSeconds)
 	}
-	lease := func(name, protocol string, l dhcp.Status) {
-		for _, state := range []dhcp.State{dhcp.None, dhcp.Offered, dhcp.Bound} {
-			gauge(leaseState, oneIf(l.State == state), name, protocol, string(state))
-		}
-		if l.State == dhcp.Bound {
-			moment(leaseBound, l.Since, name, protocol)
-		}
-		moment(leaseRenewed, l.Renewed, name, protocol)
-		moment(leaseExpires, l.Expires, name, protocol)
-		moment(leaseDeclined, l.Declined, name, protocol)
-	}
 	messages := func(name, protocol string, in, out map[string]uint64, left map[journal.Silence]uint64) {
 		for typ, n := range in {
 			counter(received, n, name, protocol, typ)
@@ -129,14 +118,27 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 			counter(dropped, n, name, protocol, string(reason))
 		}
 	}
-	for protocol, leases := range map[string]map[string]dhcp.Status{"dhcpv4": status.Leases, "dhcpv6": status.Leases6} {
-		for name, l := range leases {
-			lease(name, protocol, l)
-			messages(name, protocol, l.Received, l.Sent, l.Dropped)
+	lease := func(name, protocol string, l *dhcp.Status) {
+		if l == nil {
+			return
 		}
+		for _, state := range []dhcp.State{dhcp.None, dhcp.Offered, dhcp.Bound} {
+			gauge(leaseState, oneIf(l.State == state), name, protocol, string(state))
+		}
+		if l.State == dhcp.Bound {
+			moment(leaseBound, l.Since, name, protocol)
+		}
+		moment(leaseRenewed, l.Renewed, name, protocol)
+		moment(leaseExpires, l.Expires, name, protocol)
+		moment(leaseDeclined, l.Declined, name, protocol)
+		messages(name, protocol, l.Received, l.Sent, l.Dropped)
 	}
-	for name, r := range status.Routers {
-		messages(name, "ra", r.Received, r.Sent, r.Dropped)
+	for _, i := range status.Interfaces {
+		lease(i.Name, "dhcpv4", i.Lease)
+		lease(i.Name, "dhcpv6", i.Lease6)
+		if r := i.Router; r != nil {
+			messages(i.Name, "ra", r.Received, r.Sent, r.Dropped)
+		}
 	}
 	guards, err := s.GuardCounters()
 	if err != nil { // what can't be read is not there

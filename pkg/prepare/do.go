@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/tun"
 )
 
 // kernel is what ops act on: the namespace of the thread that opened it.
@@ -72,7 +73,8 @@ func (a advised) Unwrap() error { return a.error }
 
 // explain adds the way out to what the kernel says.
 func explain(err error) error {
-	if _, ok := errors.AsType[advised](err); ok {
+	_, isAdvised := errors.AsType[advised](err)
+	if _, isDevice := errors.AsType[*tun.DeviceError](err); isAdvised || isDevice {
 		return err
 	}
 	switch {
@@ -89,12 +91,10 @@ func (s sequence) do(k *kernel) error {
 	return k.execute(context.Background(), s)
 }
 
-const tunDevice = "/dev/net/tun"
-
 func (o addTap) do(k *kernel) error {
-	fd, err := unix.Open(tunDevice, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	fd, err := tun.OpenDevice(0)
 	if err != nil {
-		return withoutTun(err)
+		return err
 	}
 	defer unix.Close(fd)
 	req, err := unix.NewIfreq(o.tap.Name)

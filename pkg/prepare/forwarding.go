@@ -57,40 +57,7 @@ func (p Plan) notForwarding(s state) string {
 	return ""
 }
 
-// InUse reports whether somebody has the tap open: it has a carrier then, or
-// queues if the carrier was taken away. A tap with several queues could be opened
-// once more, and its frames would go to both. One that is missing is not in use.
-func (p Plan) InUse() (bool, error) {
-	conn, err := nl.Open()
-	if err != nil {
-		return false, err
-	}
-	defer conn.Close()
-	links, err := conn.Links()
-	if err != nil {
-		return false, err
-	}
-	return p.inUse(state{links: links}), nil
-}
-
 func (p Plan) inUse(s state) bool {
 	l := s.link(p.Tap.Name)
 	return l != nil && (l.Carrier || l.Tun != nil && l.Tun.Queues > 0)
-}
-
-// WaitUnused waits until nobody has the tap open, or ctx ends.
-func (p Plan) WaitUnused(ctx context.Context) error {
-	events, err := nl.Subscribe(unix.RTNLGRP_LINK)
-	if err != nil {
-		return err
-	}
-	defer events.Close()
-	for {
-		if inUse, err := p.InUse(); err != nil || !inUse {
-			return err
-		}
-		if err := events.Wait(ctx); err != nil {
-			return fmt.Errorf("wait until nobody has the tap %s: %w", p.Tap.Name, err)
-		}
-	}
 }

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 
 	"github.com/google/nftables"
@@ -12,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/tun"
 )
 
 // CheckSupport finds out whether the kernel and the container have what the
@@ -61,7 +61,7 @@ func devicesSupported(conn *nl.Conn, ops []op) error {
 		}
 	}
 	if tap {
-		if err := tunSupported(); err != nil {
+		if err := tun.Supported(); err != nil {
 			return err
 		}
 	}
@@ -69,34 +69,6 @@ func devicesSupported(conn *nl.Conn, ops []op) error {
 		return kindSupported(conn, "bridge")
 	}
 	return nil
-}
-
-// tunSupported opens the tun device, which makes no tap yet.
-func tunSupported() error {
-	file, err := os.OpenFile(tunDevice, os.O_RDWR, 0)
-	if err != nil {
-		return withoutTun(err)
-	}
-	defer file.Close()
-	if _, err := unix.IoctlGetInt(int(file.Fd()), unix.TUNGETFEATURES); err != nil {
-		return withoutTun(fmt.Errorf("it is another device: %w", err))
-	}
-	return nil
-}
-
-// withoutTun adds the way out to why the tun device can't be opened.
-func withoutTun(err error) error {
-	remedy := "the container needs the node's: a hostPath volume of type CharDevice, or a device plugin"
-	switch {
-	case errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
-		remedy = "the node's kernel has no taps (CONFIG_TUN): load the module tun on the node"
-	case errors.Is(err, fs.ErrPermission):
-		remedy = "the container may not use it: let a device plugin give it, or allow character device 10:200"
-	}
-	if path := (*fs.PathError)(nil); errors.As(err, &path) {
-		err = path.Err
-	}
-	return advised{fmt.Errorf("open %s: %w (%s)", tunDevice, err, remedy)}
 }
 
 // kindSupported asks for a link of the kind that the kernel can't make, because

@@ -11,6 +11,7 @@ import (
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/tun"
 )
 
 // crippled runs fn on a thread that is thrown away, in the namespace, after
@@ -74,7 +75,7 @@ func driverless() error {
 	if err := emptyDev(); err != nil {
 		return err
 	}
-	return unix.Mknod(tunDevice, unix.S_IFCHR|0o666, int(unix.Mkdev(10, 254)))
+	return unix.Mknod(tun.Device, unix.S_IFCHR|0o666, int(unix.Mkdev(10, 254)))
 }
 
 // otherDevice has the thread see another device in the place of tun.
@@ -82,7 +83,7 @@ func otherDevice() error {
 	if err := emptyDev(); err != nil {
 		return err
 	}
-	return unix.Mknod(tunDevice, unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))) // null
+	return unix.Mknod(tun.Device, unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))) // null
 }
 
 func TestCheckSupportRefuses(t *testing.T) {

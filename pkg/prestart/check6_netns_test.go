@@ -31,7 +31,7 @@ func TestCheckRouter6(t *testing.T) {
 				if r.Advertised == 0 || r.Resolved6 == 0 || !r.Router6.IsLinkLocalUnicast() || !strings.Contains(links, "ether "+r.Router6MAC.String()) {
 					t.Errorf("the router is %s at %q, which nobody on the node is: %+v", r.Router6, r.Router6MAC, r)
 				}
-				if (r.Offer > 0 && r.Resolved > 0) != with4 {
+				if (r.Offered > 0 && r.Resolved > 0) != with4 {
 					t.Errorf("the report is %+v", r)
 				}
 				pod.Node.IP(t, "addr flush to "+pod.IPv6Gateway.String())

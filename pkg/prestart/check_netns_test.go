@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
 
@@ -39,7 +40,7 @@ func TestCheckUnserved(t *testing.T) {
 				t.Fatal(err)
 			}
 			_, err := h.Check(t.Context())
-			if !errors.Is(err, prestart.ErrNobodyServes) || !strings.Contains(err.Error(), "got no offer") || !strings.Contains(err.Error(), "start a server") {
+			if !errors.Is(err, control.ErrNobodyServes) || !strings.Contains(err.Error(), "got no offer") || !strings.Contains(err.Error(), "start a server") {
 				t.Errorf("got error %v", err)
 			}
 		})

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
@@ -53,7 +54,7 @@ func TestErrorsOfHook(t *testing.T) {
 	waiting, stop := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer stop()
 	elsewhere := newHook(t, podtest.NewPod(t, podtest.Flannel))
-	if _, err := elsewhere.Wait(waiting, prestart.ForNetwork); !errors.Is(err, prestart.ErrNobodyServes) || !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := asker(elsewhere).Wait(waiting, control.ForNetwork); !errors.Is(err, control.ErrNobodyServes) || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("wait where nobody serves: %v", err)
 	}
 	other := h

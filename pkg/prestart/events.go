@@ -20,7 +20,7 @@ type Event struct {
 	// Lease is the step: offered, bound, renewed, released, declined, …; nil:
 	// readiness has changed.
 	Lease *dhcp.Event
-	// Ready is whether a guest could boot now, as in [SessionStatus].
+	// Ready is whether a guest could boot now, as in [control.Status].
 	Ready bool
 }
 

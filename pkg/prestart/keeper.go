@@ -12,6 +12,7 @@ import (
 
 	"github.com/fsnotify/fsnotify"
 
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
 
@@ -29,7 +30,7 @@ const (
 // control socket and the record, and makes it again if somebody deletes it.
 type keeper struct {
 	dir     string
-	control *control
+	control *control.Server
 	records *prepare.RecordCopy
 	watcher *fsnotify.Watcher // nil: there can be none
 	log     *slog.Logger
@@ -41,7 +42,7 @@ type keeper struct {
 
 // newKeeper looks at the records of the plans, in the current network namespace.
 // One that can't look is told of, and no reason not to serve. Close it.
-func (h Hook) newKeeper(c *control, plans []prepare.Plan) *keeper {
+func (h Hook) newKeeper(c *control.Server, plans []prepare.Plan) *keeper {
 	k := &keeper{dir: h.StateDir, control: c, log: h.Log}
 	var err error
 	if k.records, err = prepare.CopyRecords(k.dir, plans...); err == nil {
@@ -110,7 +111,7 @@ func (k *keeper) wait(ctx context.Context, again <-chan time.Time) bool {
 
 func (k *keeper) concerns(event fsnotify.Event) bool {
 	name := filepath.Base(event.Name)
-	return event.Name == k.dir || name == controlSocket || k.records.Has(name)
+	return event.Name == k.dir || name == control.SocketName || k.records.Has(name)
 }
 
 // repair makes again what is not there, and reports whether all of it is there now.
@@ -135,13 +136,13 @@ func (k *keeper) repair(ctx context.Context) bool {
 }
 
 func (k *keeper) repairSocket(ctx context.Context) error {
-	if k.control.isThere() {
+	if k.control.IsThere() {
 		return nil
 	}
-	if err := k.control.listen(ctx); err != nil {
+	if err := k.control.Listen(ctx); err != nil {
 		return err
 	}
-	k.log.Warn("somebody deleted the control socket: made it again", "socket", filepath.Join(k.dir, controlSocket))
+	k.log.Warn("somebody deleted the control socket: made it again", "socket", filepath.Join(k.dir, control.SocketName))
 	return nil
 }
 

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
 )
 
 // What is deleted of the state directory under a server is made again, and never
@@ -48,7 +48,7 @@ func TestDeletedUnderServer(t *testing.T) {
 				status, err := h.Status(t.Context())
 				return err == nil && status.Prepared && status.Server.Alive && status.Server.RecordError == ""
 			})
-			if _, err := h.Wait(t.Context(), prestart.ForNetwork); err != nil {
+			if _, err := asker(h).Wait(t.Context(), control.ForNetwork); err != nil {
 				t.Error(err)
 			}
 			if again := readIn(t, h.StateDir, "eth0.json"); again != record {

@@ -15,6 +15,7 @@ import (
 	"github.com/google/renameio/v2"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/tun"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/journal"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
@@ -69,7 +70,7 @@ func (h Hook) remember(p prepare.Plan, suffix string, server leaseServer, events
 // known.
 func (h Hook) recall(p prepare.Plan, suffix string, server leaseServer) (unheard bool) {
 	was, err := readMemory(h.memoryPath(p, suffix))
-	inUse, useErr := p.InUse()
+	inUse, useErr := tun.InUse(p.Tap.Name)
 	if err := errors.Join(err, useErr); err != nil {
 		h.Log.Warn("started without the state of the lease", "interface", p.Interface.Name, "error", err)
 	}
@@ -91,7 +92,7 @@ func readMemory(path string) (was journal.Status, err error) {
 	if err != nil {
 		return was, fmt.Errorf("read state of the lease: %w", err)
 	}
-	if err := unmarshal(b, &was); err != nil {
+	if err := statedir.Unmarshal(b, &was); err != nil {
 		return journal.Status{}, fmt.Errorf("read state of the lease from %s: %w", path, err)
 	}
 	return was, nil

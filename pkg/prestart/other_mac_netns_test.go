@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
 
 // A VM whose NIC was given another MAC than the planned one is told of as such.
@@ -23,7 +23,7 @@ func TestGuestWithAnotherMAC(t *testing.T) {
 	h.Log = slog.New(slog.NewTextHandler(lineWriter(said), nil))
 	session := run(t, h)
 	tap := session.Networks()[0].Tap
-	err := waitFor(t, h, prestart.ForLease, 100*time.Millisecond)
+	err := waitFor(t, h, control.ForLease, 100*time.Millisecond)
 	if err == nil || !strings.Contains(err.Error(), "eth0: the guest on tap-eth0 has not got "+pod.IPv4.Addr().String()+"/32: it has not asked for it") {
 		t.Errorf("of a guest that is not there wait says: %v", err)
 	}
@@ -39,7 +39,7 @@ func TestGuestWithAnotherMAC(t *testing.T) {
 		asking <- err
 	}()
 	until(t, said, "mac=52:54:00:aa:bb:cc want="+pod.MAC.String()+" remedy=")
-	err = waitFor(t, h, prestart.ForLease, time.Second)
+	err = waitFor(t, h, control.ForLease, time.Second)
 	if !errors.Is(err, context.DeadlineExceeded) || !strings.HasPrefix(err.Error(), "wait for lease: timed out after 1") {
 		t.Errorf("wait says: %v", err)
 	}
@@ -48,7 +48,7 @@ func TestGuestWithAnotherMAC(t *testing.T) {
 			t.Errorf("wait says: %v\nwant %q in it", err, want)
 		}
 	}
-	lease := session.Status().Leases["eth0"]
+	lease := session.Status().Of("eth0").Lease
 	if o := lease.OtherSource; o.MAC != "52:54:00:aa:bb:cc" || o.Want != pod.MAC.String() || o.Count == 0 || o.Count != lease.Dropped[dhcp.OtherSource] {
 		t.Errorf("status is %+v", lease)
 	}
@@ -64,7 +64,7 @@ func TestGuestWithAnotherMAC(t *testing.T) {
 	if _, err := right.Udhcpc(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := waitFor(t, h, prestart.ForLease, time.Minute); err != nil {
+	if err := waitFor(t, h, control.ForLease, time.Minute); err != nil {
 		t.Error(err)
 	}
 	for len(said) > 0 {

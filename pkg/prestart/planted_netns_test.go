@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
 )
 
 // planted are things that somebody may put where a file of ours is looked for.
@@ -70,7 +70,7 @@ func TestPlanted(t *testing.T) {
 					{"wait", func(ctx context.Context) error {
 						ctx, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
 						defer cancel()
-						if _, err := h.Wait(ctx, prestart.ForNetwork); err == nil {
+						if _, err := asker(h).Wait(ctx, control.ForNetwork); err == nil {
 							t.Errorf("%s: nobody serves, and wait says that somebody does", name)
 						}
 						return nil
@@ -167,7 +167,7 @@ func TestAnswersOfOthers(t *testing.T) {
 			if c.want == "" && status.Server.Domain != "?[2J??" {
 				t.Errorf("the domain is %q", status.Server.Domain)
 			}
-			_, err = h.Wait(t.Context(), prestart.ForNetwork)
+			_, err = asker(h).Wait(t.Context(), control.ForNetwork)
 			if c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 				t.Errorf("wait says %v", err)
 			}
@@ -222,7 +222,7 @@ func TestSocketOfAnotherPod(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "serves another network namespace") || !strings.Contains(err.Error(), fmt.Sprintf("process %d", os.Getpid())) {
 		t.Errorf("run beside another pod's server: %v", err)
 	}
-	if _, err := hb.Wait(t.Context(), prestart.ForNetwork); err == nil || !strings.Contains(err.Error(), "serves another network namespace") {
+	if _, err := asker(hb).Wait(t.Context(), control.ForNetwork); err == nil || !strings.Contains(err.Error(), "serves another network namespace") {
 		t.Errorf("wait says %v", err)
 	}
 	if left, err := os.ReadDir(hb.StateDir); err != nil || len(left) != 1 {

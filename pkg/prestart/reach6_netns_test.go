@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
@@ -141,7 +142,7 @@ func TestPodWithoutIPv4(t *testing.T) {
 				t.Errorf("the VM's addresses are %v, want %s", network.Addresses, pod.IPv6)
 			}
 			reports, err := h.Check(t.Context())
-			if err != nil || len(reports) != 1 || reports[0].Address6 != pod.IPv6.Addr() || reports[0].Offer != 0 {
+			if err != nil || len(reports) != 1 || reports[0].Address6 != pod.IPv6.Addr() || reports[0].Offered != 0 {
 				t.Errorf("check: %+v, %v", reports, err)
 			}
 			if err := podtest.WaitSettled(t.Context(), pod.Node); err != nil {
@@ -150,7 +151,7 @@ func TestPodWithoutIPv4(t *testing.T) {
 			guest := podtest.NewGuest(t, pod.NS, network.Tap, pod.MAC)
 			solicitIPv6(t, guest)
 			talk(t, guest, pod.IPv6.Addr(), host{"outside", pod.Outside, podtest.OutsideIPv6})
-			if _, err := h.Wait(t.Context(), prestart.ForLease); err != nil {
+			if _, err := asker(h).Wait(t.Context(), control.ForLease); err != nil {
 				t.Fatal(err)
 			}
 			status, err := h.Status(t.Context())

@@ -7,19 +7,22 @@ import (
 	"slices"
 	"time"
 
+	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/tun"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/check"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
 
 // Restore puts the interfaces, all that are prepared if none are named, back as
 // the CNI left them. It returns their names. While a VM has a tap open nothing is
-// changed, and the error wraps [ErrTapInUse], unless the Hook says Force.
+// changed, and the error wraps [check.ErrTapInUse], unless the Hook says Force.
 func (h Hook) Restore(ctx context.Context) (restored []string, err error) {
 	if h, err = h.located(); err != nil {
 		return restored, err
 	}
 	err = in(h.Netns, func() (err error) {
-		if server, err := h.askServer(ctx); !errors.Is(err, ErrNobodyServes) {
-			h.Log.Warn("a server is at work on the pod that is put back, and will end with its tap", "pid", server.PID, "error", err)
+		if pid := statedir.ServerOf(h.namespace); pid > 0 {
+			h.Log.Info("a server is at work on the pod that is to be put back, and will end with its tap", "pid", pid)
 		}
 		restored, err = h.restore(ctx)
 		return err
@@ -48,9 +51,9 @@ func (h Hook) restore(ctx context.Context) (restored []string, err error) {
 		if h.Force {
 			continue
 		}
-		inUse, err := usedByVM(ctx, p)
+		inUse, err := check.UsedByVM(ctx, p.Tap.Name)
 		if inUse {
-			err = fmt.Errorf("restore %s: %w: %s; a VM that has it would lose its network: stop it first", name, ErrTapInUse, p.Tap.Name)
+			err = fmt.Errorf("restore %s: %w: %s; a VM that has it would lose its network: stop it first", name, check.ErrTapInUse, p.Tap.Name)
 		}
 		errs = append(errs, err)
 	}
@@ -70,11 +73,11 @@ func (h Hook) restoreAfter(ctx context.Context, plans []prepare.Plan, patience t
 	waiting, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for _, p := range plans {
-		if inUse, err := p.InUse(); err != nil || !inUse || patience == 0 {
+		if inUse, err := tun.InUse(p.Tap.Name); err != nil || !inUse || patience == 0 {
 			continue
 		}
 		h.Log.Info("waiting for the VM to leave the tap", "tap", p.Tap.Name, "atMost", patience)
-		if err := p.WaitUnused(waiting); err != nil {
+		if err := tun.WaitUnused(waiting, p.Tap.Name); err != nil {
 			break // restore says what is in use
 		}
 	}

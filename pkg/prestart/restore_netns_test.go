@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/check"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
 
@@ -47,7 +48,7 @@ func TestRestoreRefusesWhileAVMHasTheTap(t *testing.T) {
 	}
 	prepared := podtest.TakeSnapshot(t, pod.NS)
 	start := time.Now()
-	if _, err := h.Restore(t.Context()); !errors.Is(err, prestart.ErrTapInUse) || !strings.Contains(err.Error(), "tap-eth0") {
+	if _, err := h.Restore(t.Context()); !errors.Is(err, check.ErrTapInUse) || !strings.Contains(err.Error(), "tap-eth0") {
 		t.Errorf("restore with a VM on the tap: %v", err)
 	}
 	if took := time.Since(start); took > 4*time.Second {
@@ -135,7 +136,7 @@ func TestRestoreAfter(t *testing.T) {
 	podtest.NewGuest(t, pod.NS, "tap-eth0", pod.MAC)
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
-	if err := session.Close(ctx); !errors.Is(err, prestart.ErrTapInUse) || !strings.Contains(err.Error(), "stays prepared") {
+	if err := session.Close(ctx); !errors.Is(err, check.ErrTapInUse) || !strings.Contains(err.Error(), "stays prepared") {
 		t.Errorf("with a VM that stays: %v", err)
 	}
 	pod.Run(t, "ip", "link", "show", "tap-eth0")

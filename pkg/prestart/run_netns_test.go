@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
@@ -193,7 +194,7 @@ func TestSecondSessionTakesOver(t *testing.T) {
 	}
 	guest.Run(t, "ping", "-c1", "-W2", podtest.OutsideIP.String())
 	second := run(t, h)
-	if status, err := h.Wait(t.Context(), prestart.ForLease); err != nil || status.Leases["eth0"].Client.VendorClass == "" {
+	if status, err := asker(h).Wait(t.Context(), control.ForLease); err != nil || status.Of("eth0").Lease.Client.VendorClass == "" {
 		t.Errorf("the guest has its lease and need not say so again: %v, %+v", err, status)
 	}
 	if lease, err := guest.Udhcpc(t.Context()); err != nil || lease["ip"] != pod.IPv4.Addr().String() {
@@ -217,9 +218,9 @@ func TestWait(t *testing.T) {
 	pod := podtest.NewPod(t, podtest.CalicoDual)
 	h := newHook(t, pod)
 	got := make(chan error, 2)
-	for _, condition := range []string{prestart.ForNetwork, prestart.ForLease} {
+	for _, condition := range []string{control.ForNetwork, control.ForLease} {
 		go func() {
-			_, err := h.Wait(t.Context(), condition)
+			_, err := asker(h).Wait(t.Context(), condition)
 			got <- err
 		}()
 	}
@@ -229,7 +230,7 @@ func TestWait(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
-	if _, err := h.Wait(ctx, prestart.ForLease); err == nil || !strings.Contains(err.Error(), "it has not asked for it") {
+	if _, err := asker(h).Wait(ctx, control.ForLease); err == nil || !strings.Contains(err.Error(), "it has not asked for it") {
 		t.Errorf("nobody asked for a lease, and wait said: %v", err)
 	}
 	guest := podtest.NewGuest(t, pod.NS, session.Networks()[0].Tap, pod.MAC)

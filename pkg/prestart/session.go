@@ -13,11 +13,12 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/check"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/domain"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/journal"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/ra"
 )
 
 // Session is what lives on after the VM may start: the DHCP servers, the
@@ -30,7 +31,7 @@ type Session struct {
 	watch    *watch
 	vm       *domain.VM
 	serving  *statedir.Serving
-	control  *control
+	control  *control.Server
 	keeper   *keeper
 	guards   *prepare.GuardReader // nil: no plan has a port guard
 	since    time.Time
@@ -142,7 +143,7 @@ func (h Hook) serveAlone(ctx context.Context) (*statedir.Serving, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := nobodyListens(ctx, h.StateDir); err != nil {
+	if err := control.CheckFree(ctx, h.StateDir); err != nil {
 		serving.Close()
 		return nil, err
 	}
@@ -190,9 +191,7 @@ func (h Hook) open(ctx context.Context, since time.Time, serving *statedir.Servi
 			return nil, err
 		}
 	}
-	if s.control, err = listenControl(ctx, h.StateDir, h.namespace); err != nil {
-		return nil, err
-	}
+	s.control = control.NewServer(h.StateDir, h.namespace, s.Status, s.waitFor)
 	s.keeper = h.newKeeper(s.control, plans)
 	s.serve(ctx)
 	return s, nil
@@ -206,7 +205,14 @@ func (s *Session) serve(ctx context.Context) {
 	for _, on := range s.servers {
 		on.serve(ctx, s.running, s.hook)
 	}
-	s.running.Go(func() error { return s.control.serve(ctx, s) })
+	s.running.Go(func() error {
+		<-ctx.Done()
+		s.control.Close()
+		return nil
+	})
+	if err := s.control.Listen(ctx); err != nil {
+		s.hook.Log.Warn("nobody can ask this server for its status, or wait for it: trying again", "error", err)
+	}
 	s.running.Go(func() error {
 		s.keeper.follow(ctx)
 		return nil
@@ -241,14 +247,10 @@ func (s *Session) start(ctx context.Context, xml []byte) (err error) {
 }
 
 // check proves that a guest on the tap gets its network. It leaves out a tap that
-// a VM already sits on: that proves itself.
+// a VM has open already: that proves itself.
 func (s *Session) check(ctx context.Context, p prepare.Plan) error {
-	start := time.Now()
-	report, err := checkPlan(ctx, p)
-	if isUnserved(err) {
-		err = whyUnserved(err, s.Status(), nil, p, start)
-	}
-	if errors.Is(err, ErrTapInUse) && s.hook.Domain == nil {
+	report, err := checkPlan(ctx, p, func() (control.Status, error) { return s.Status(), nil })
+	if errors.Is(err, check.ErrTapInUse) && s.hook.Domain == nil {
 		s.hook.Log.Info("the tap is in use, so it is not checked", "tap", p.Tap.Name)
 		return nil
 	}
@@ -360,7 +362,7 @@ func (s *Session) closeSockets() error {
 		s.watch.close()
 	}
 	if s.control != nil {
-		errs = append(errs, s.control.close())
+		s.control.Close()
 	}
 	if s.keeper != nil {
 		s.keeper.close()
@@ -373,42 +375,61 @@ func (s *Session) closeSockets() error {
 }
 
 // Status is what only the session knows: how far it is, and the leases.
-func (s *Session) Status() SessionStatus {
+func (s *Session) Status() control.Status {
 	differences, _ := s.watch.differences()
 	isReady := s.isReady.Load()
-	status := SessionStatus{
+	status := control.Status{
 		PID: os.Getpid(), Version: s.hook.Version, Since: s.since, Ready: isReady && len(differences) == 0 && s.done.Err() == nil,
-		Differences: differences, Missing: missing(differences),
-		Leases: map[string]journal.Status{}, Leases6: map[string]journal.Status{}, Routers: map[string]ra.Status{},
-		Omitted:        map[string][]discover.Omission{},
 		PrepareSeconds: s.prepared.Sub(s.since).Seconds(), RecordError: s.keeper.recordError(),
-	}
-	if err := s.watch.pod.Unwatched(); err != nil {
-		status.Unwatched = err.Error()
 	}
 	if isReady {
 		status.StartSeconds = s.started.Sub(s.since).Seconds()
 	}
 	for _, on := range s.servers {
-		name := on.plan.Interface.Name
-		if on.unheard && on.main().Status().State != journal.Bound {
-			status.Unheard = append(status.Unheard, name)
+		i := control.Interface{Name: on.plan.Interface.Name, Omitted: on.omitted}
+		for _, d := range differences {
+			if d.Interface == i.Name {
+				i.Differences = append(i.Differences, d)
+			}
 		}
-		if len(on.omitted) > 0 {
-			status.Omitted[name] = on.omitted
+		if err := s.watch.pod.Unwatched(); err != nil {
+			i.Unwatched = err.Error()
 		}
+		i.LeaseUnknown = on.unheard && on.main().Status().State != journal.Bound
 		if on.lease != nil {
-			status.Leases[name] = on.lease.Status()
+			lease := on.lease.Status()
+			i.Lease = &lease
 		}
 		if on.lease6 != nil {
-			status.Leases6[name] = on.lease6.Status()
+			lease := on.lease6.Status()
+			i.Lease6 = &lease
 		}
 		if on.router != nil {
-			status.Routers[name] = on.router.Status()
+			router := on.router.Status()
+			i.Router = &router
 		}
+		status.Interfaces = append(status.Interfaces, i)
 	}
 	if isReady && s.vm != nil { // before that start may be about to set it
 		status.Domain = s.vm.Name()
 	}
 	return status
+}
+
+// waitFor blocks until the condition holds or ctx ends.
+func (s *Session) waitFor(ctx context.Context, condition string) error {
+	select {
+	case <-s.ready:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if err := s.watch.waitUntilPlanned(ctx); err != nil || condition == control.ForNetwork {
+		return err
+	}
+	for _, on := range s.servers {
+		if err := on.waitForLease(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp6"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
@@ -27,7 +28,7 @@ type Status struct {
 type ServerStatus struct {
 	Alive bool   `json:"alive"`
 	Error string `json:"error,omitempty"` // why it is not
-	*SessionStatus
+	*control.Status
 }
 
 // InterfaceStatus is one prepared pod interface.
@@ -37,9 +38,11 @@ type InterfaceStatus struct {
 	// Differences are what is not as planned.
 	Differences []prepare.Difference `json:"differences,omitempty"`
 	// None: nobody serves, or there is nothing to lease.
-	Lease  *dhcp.Status  `json:"lease,omitempty"`
-	Lease6 *dhcp6.Status `json:"lease6,omitempty"`
-	Router *ra.Status    `json:"router,omitempty"`
+	Lease        *dhcp.Status  `json:"lease,omitempty"`
+	Lease6       *dhcp6.Status `json:"lease6,omitempty"`
+	Router       *ra.Status    `json:"router,omitempty"`
+	LeaseUnknown bool          `json:"leaseUnknown,omitempty"`
+	Unwatched    string        `json:"unwatched,omitempty"`
 	// Omitted is what the pod has and the VM does not get. Where nobody serves, it is
 	// what a server without settings of its own would leave out.
 	Omitted []discover.Omission `json:"omitted,omitempty"`
@@ -111,30 +114,26 @@ func (h Hook) Status(ctx context.Context) (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
-	status.add(h.askStatus(ctx, answerTime))
+	status.add(h.client().Status(ctx))
 	return status, nil
 }
 
 // add adds what the serving process said, or why it said nothing.
-func (s *Status) add(session SessionStatus, err error) {
+func (s *Status) add(session control.Status, err error) {
 	if err != nil {
 		s.Server.Error = err.Error()
 		return
 	}
-	s.Server = ServerStatus{Alive: true, SessionStatus: &session}
-	for i, in := range s.Interfaces {
-		s.Interfaces[i].addDifferences(session.Differences)
-		s.Interfaces[i].Omitted = session.Omitted[in.Name]
-		if lease, ok := session.Leases[in.Name]; ok {
-			s.Interfaces[i].Lease = &lease
-		}
-		if lease, ok := session.Leases6[in.Name]; ok {
-			s.Interfaces[i].Lease6 = &lease
-		}
-		if router, ok := session.Routers[in.Name]; ok {
-			s.Interfaces[i].Router = &router
-		}
+	for n := range s.Interfaces {
+		i := &s.Interfaces[n]
+		served := session.Of(i.Name)
+		i.addDifferences(served.Differences)
+		i.Omitted = served.Omitted
+		i.Lease, i.Lease6, i.Router, i.LeaseUnknown = served.Lease, served.Lease6, served.Router, served.LeaseUnknown
+		i.Unwatched = served.Unwatched
 	}
+	session.Interfaces = nil // they are in their places
+	s.Server = ServerStatus{Alive: true, Status: &session}
 }
 
 // addDifferences adds those of the interface that are not known yet.

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
@@ -41,8 +42,8 @@ func TestTwoPods(t *testing.T) {
 				hook prestart.Hook
 				pod  *podtest.Pod
 			}{{ha, a}, {hb, b}} {
-				answer, err := one.hook.Wait(t.Context(), prestart.ForNetwork)
-				if err != nil || answer.Leases["eth0"].Address.Addr() != one.pod.IPv4.Addr() {
+				answer, err := asker(one.hook).Wait(t.Context(), control.ForNetwork)
+				if err != nil || answer.Of("eth0").Lease.Address.Addr() != one.pod.IPv4.Addr() {
 					t.Errorf("wait of %s says %+v, %v", one.pod.IPv4, answer, err)
 				}
 			}

@@ -5,12 +5,12 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
 
@@ -51,7 +51,7 @@ func TestLeaseThatIsNotKept(t *testing.T) {
 		}
 		return session
 	}
-	if s := serve().Status(); s.Leases["eth0"].State != "bound" || len(s.Unheard) > 0 {
+	if s := serve().Status(); s.Of("eth0").Lease.State != "bound" || s.Of("eth0").LeaseUnknown {
 		t.Errorf("kept, and yet %+v", s)
 	}
 	if err := session.Close(t.Context()); err != nil {
@@ -64,14 +64,14 @@ func TestLeaseThatIsNotKept(t *testing.T) {
 	t.Cleanup(func() { _ = session.Close(context.Background()) })
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	_, err := h.Wait(ctx, prestart.ForLease)
-	if s := session.Status(); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "is not known") || !slices.Equal(s.Unheard, []string{"eth0"}) {
+	_, err := asker(h).Wait(ctx, control.ForLease)
+	if s := session.Status(); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "is not known") || !s.Of("eth0").LeaseUnknown {
 		t.Errorf("wait says %v, the status %+v", err, s)
 	}
 	if _, err := guest.Udhcpc(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if s := session.Status(); s.Leases["eth0"].State != "bound" || len(s.Unheard) > 0 {
+	if s := session.Status(); s.Of("eth0").Lease.State != "bound" || s.Of("eth0").LeaseUnknown {
 		t.Errorf("heard, and yet %+v", s)
 	}
 }

@@ -1,7 +1,6 @@
 package prestart
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -9,6 +8,7 @@ import (
 	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/domain"
@@ -41,13 +41,12 @@ func (h Hook) withDefaults() Hook {
 func (h Hook) located() (Hook, error) {
 	h = h.withDefaults()
 	var err error
-	if h.namespace, err = statedir.Of(h.Netns); err != nil {
-		return h, fmt.Errorf("enter network namespace %s: %w", h.Netns, err)
-	}
-	apart := h.StateDir == "" && h.Netns != ""
-	h.StateDir, err = statedir.Find(cmp.Or(h.StateDir, prepare.DefaultStateDir), h.namespace, apart)
+	h.StateDir, h.namespace, err = statedir.Locate(h.Netns, h.StateDir, prepare.DefaultStateDir)
 	return h, err
 }
+
+// client asks the process that serves the pod.
+func (h Hook) client() control.Client { return control.Client{Netns: h.Netns, StateDir: h.StateDir} }
 
 // Validate tells what is wrong with h whatever the pod is, all of it at once. The
 // methods that need it begin with it.

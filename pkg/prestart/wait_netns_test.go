@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
 
@@ -23,15 +24,15 @@ func TestWaitForNobody(t *testing.T) {
 	h.StateDir = filepath.Join(h.StateDir, "deep", "down")
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 10*time.Millisecond, errors.New("lunch"))
 	defer cancel()
-	_, err := h.Wait(ctx, prestart.ForNetwork)
-	for _, want := range []error{context.DeadlineExceeded, prestart.ErrNobodyServes} {
+	_, err := asker(h).Wait(ctx, control.ForNetwork)
+	for _, want := range []error{context.DeadlineExceeded, control.ErrNobodyServes} {
 		if !errors.Is(err, want) {
 			t.Errorf("%v is not %v", err, want)
 		}
 	}
 	canceled, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := h.Wait(canceled, prestart.ForNetwork); !errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+	if _, err := asker(h).Wait(canceled, control.ForNetwork); !errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a wait that is given up: %v", err)
 	}
 	if _, err := os.Lstat(filepath.Dir(filepath.Dir(h.StateDir))); !errors.Is(err, os.ErrNotExist) {
@@ -48,7 +49,7 @@ func TestWaitForDirectory(t *testing.T) {
 	h.StateDir = filepath.Join(h.StateDir, strings.Repeat("d", 100), "down")
 	got := make(chan error)
 	go func() {
-		_, err := h.Wait(t.Context(), prestart.ForNetwork)
+		_, err := asker(h).Wait(t.Context(), control.ForNetwork)
 		got <- err
 	}()
 	time.Sleep(50 * time.Millisecond) // it waits by then, or not: it hears of it
@@ -81,7 +82,7 @@ func TestWaitBeyondServer(t *testing.T) {
 	pod.IP(t, "link set br-eth0 down") // until the next one mends it
 	waiting := make(chan error)
 	go func() {
-		_, err := h.Wait(t.Context(), prestart.ForNetwork)
+		_, err := asker(h).Wait(t.Context(), control.ForNetwork)
 		waiting <- err
 	}()
 	if _, err := h.Status(t.Context()); err != nil { // asked later, so the first was heard

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
 
@@ -84,7 +85,7 @@ func TestDamagedPodIsNotReady(t *testing.T) {
 			h.Log = slog.New(slog.NewTextHandler(lineWriter(said), nil))
 			session := run(t, h)
 			podtest.NewGuest(t, pod.NS, session.Networks()[0].Tap, pod.MAC)
-			if err := waitFor(t, h, prestart.ForNetwork, time.Minute); err != nil {
+			if err := waitFor(t, h, control.ForNetwork, time.Minute); err != nil {
 				t.Fatal(err)
 			}
 			for len(said) > 0 {
@@ -103,12 +104,12 @@ func TestDamagedPodIsNotReady(t *testing.T) {
 			if took := time.Since(start); took > 2*time.Second {
 				t.Errorf("it was said after %s", took)
 			}
-			err := waitFor(t, h, prestart.ForNetwork, time.Second)
+			err := waitFor(t, h, control.ForNetwork, time.Second)
 			if !errors.Is(err, context.DeadlineExceeded) {
 				t.Fatalf("wait says: %v", err)
 			}
 			status, statusErr := h.Status(t.Context())
-			if statusErr != nil || status.Server.Ready || len(status.Interfaces[0].Differences) != len(status.Server.Differences) {
+			if statusErr != nil || status.Server.Ready || len(session.Status().Of("eth0").Differences) != len(status.Interfaces[0].Differences) {
 				t.Errorf("status is %+v, %v", status, statusErr)
 			}
 			for _, want := range d.says {
@@ -123,7 +124,7 @@ func TestDamagedPodIsNotReady(t *testing.T) {
 				t.Fatal(err)
 			}
 			until(t, said, "as planned again")
-			if err := waitFor(t, h, prestart.ForNetwork, time.Minute); err != nil {
+			if err := waitFor(t, h, control.ForNetwork, time.Minute); err != nil {
 				t.Error(err)
 			}
 			if status := session.Status(); !status.Ready || status.NotReady() != "" {
@@ -140,17 +141,22 @@ func TestUplinkGoneForGood(t *testing.T) {
 	h := newHook(t, pod)
 	session := run(t, h)
 	pod.IP(t, "link del up-eth0", "link add up-eth0 type veth peer name else")
-	err := waitFor(t, h, prestart.ForNetwork, time.Second)
+	err := waitFor(t, h, control.ForNetwork, time.Second)
 	if err == nil || !strings.Contains(err.Error(), "up-eth0 is another link") || !strings.Contains(err.Error(), "make the pod anew") {
 		t.Errorf("wait says: %v", err)
 	}
 	pod.IP(t, "link del up-eth0")
-	if err := waitFor(t, h, prestart.ForNetwork, time.Second); err == nil {
+	if err := waitFor(t, h, control.ForNetwork, time.Second); err == nil {
 		t.Error("wait is content")
 	}
-	if status := session.Status(); status.Ready || len(status.Missing) != 1 || status.Missing[0] != "up-eth0" || status.StartSeconds == 0 {
+	if status := session.Status(); status.Ready || len(status.Of("eth0").Differences) != 1 || status.Of("eth0").Differences[0].What != "up-eth0" || status.StartSeconds == 0 {
 		t.Errorf("status is %+v", status)
 	}
+}
+
+// asker asks the hook's server.
+func asker(h prestart.Hook) control.Client {
+	return control.Client{Netns: h.Netns, StateDir: h.StateDir}
 }
 
 // waitFor waits as long.
@@ -158,7 +164,7 @@ func waitFor(t *testing.T, h prestart.Hook, condition string, timeout time.Durat
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
-	_, err := h.Wait(ctx, condition)
+	_, err := asker(h).Wait(ctx, condition)
 	return err
 }
 
@@ -256,7 +262,7 @@ func TestSysctlNotAsPlanned(t *testing.T) {
 		t.Errorf("status is %+v, %v", status, err)
 	}
 	waited := make(chan error)
-	go func() { waited <- waitFor(t, h, prestart.ForNetwork, time.Minute) }()
+	go func() { waited <- waitFor(t, h, control.ForNetwork, time.Minute) }()
 	if _, err := h.Prepare(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -279,12 +285,12 @@ func TestSecondInterfaceNotAsPlanned(t *testing.T) {
 	if _, err := guest.Udhcpc(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	err := waitFor(t, h, prestart.ForLease, 100*time.Millisecond)
+	err := waitFor(t, h, control.ForLease, 100*time.Millisecond)
 	if err == nil || !strings.Contains(err.Error(), ": net1: the guest on tap-net1 has not got 10.99.0.2/24") || strings.Contains(err.Error(), "eth0") {
 		t.Errorf("wait says: %v", err)
 	}
 	pod.Node.IP(t, "link set net1 down")
-	err = waitFor(t, h, prestart.ForNetwork, 100*time.Millisecond)
+	err = waitFor(t, h, control.ForNetwork, 100*time.Millisecond)
 	if err == nil || !strings.Contains(err.Error(), "planned: net1: up-net1 is without carrier") || strings.Contains(err.Error(), "eth0") {
 		t.Errorf("wait says: %v", err)
 	}

@@ -159,6 +159,16 @@ func TestAttachChangedNIC(t *testing.T) {
 	checkWitness(t, back, []NIC{eth0})
 }
 
+// libvirt refuses to turn off the ROM of what is no PCI device.
+func TestAttachROM(t *testing.T) {
+	for model, want := range map[string]bool{"virtio": true, "e1000": true, "usb-net": false, "spapr-vlan": false} {
+		got, err := Attach([]byte("<domain/>"), with(eth0, func(n *NIC) { n.Model = model }))
+		if err != nil || strings.Contains(string(got), `<rom enabled="no"/>`) != want {
+			t.Errorf("%s: %v\n%s", model, err, got)
+		}
+	}
+}
+
 func TestAttachDocumentErrors(t *testing.T) {
 	for _, tt := range []struct{ name, xml, want string }{
 		{"empty", "", "0 root elements"},

@@ -129,6 +129,7 @@ func FuzzAttach(f *testing.F) {
 		f.Add(readFile(f, g.name+".xml"))
 		f.Add(readFile(f, g.name+".golden.xml"))
 	}
+	f.Add([]byte(`<domain xmlns:x='y'><devices><x:interface><alias name='ua-eth0'/></x:interface><interface><x:alias name='ua-net1'/></interface></devices></domain>`))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		got, err := Attach(in, eth0, net1)
 		if err != nil {

@@ -16,10 +16,11 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 )
 
 // witnesses are the commands that Snapshot asks, each printing JSON documents; ip(8)
-// reads what it is asked from its standard input.
+// reads what it is asked from its standard input, and prints one for each line.
 var witnesses = []struct {
 	command string
 	batch   []string
@@ -27,24 +28,23 @@ var witnesses = []struct {
 	{"ip -d -j -batch -", []string{
 		"link", "addr", "nexthop", "rule", "neigh show nud permanent", "neigh show proxy",
 	}},
-	{command: "ip -4 -d -j route show table all"},
-	{command: "ip -6 -d -j route show table all"},
-	{command: "ip -6 -j rule"},
-	{command: "bridge -d -j link"},
+	{"ip -4 -d -j -batch -", []string{"route show table all"}},
+	{"ip -6 -d -j -batch -", []string{"route show table all", "rule"}},
 	{command: "tc -j qdisc show"},
 	{command: "nft -j list ruleset"},
 }
 
-// sysctlTrees are the kernel parameters in a snapshot, below /proc/sys/net.
-var sysctlTrees = []string{"ipv4/conf/*/*", "ipv6/conf/*/*", "bridge/*"}
+// sysctlTrees are directories of kernel parameters in a snapshot, below
+// /proc/sys/net.
+var sysctlTrees = []string{"ipv4/conf/*", "ipv6/conf/*", "bridge"}
 
 // Snapshot is everything about a namespace that outside witnesses tell: links
-// with their attributes, addresses, routes of all tables, nexthop objects, rules,
-// permanent and proxied neighbours, bridge ports, queueing disciplines, nftables' rules and the
-// interfaces' sysctls, in the kernel's order. What changes by itself (timers,
-// counters, remaining lifetimes) is left out, so that a namespace which was
-// changed and restored has the same snapshot; interface indexes stay, a link
-// that was deleted and made again differs. Compare two with [Diff], after
+// with their attributes, as bridge ports too, addresses, routes of all tables,
+// nexthop objects, rules, permanent and proxied neighbours, queueing disciplines,
+// nftables' rules and the interfaces' sysctls, in the kernel's order. What changes
+// by itself (timers, counters, remaining lifetimes) is left out, so that a namespace
+// which was changed and restored has the same snapshot; interface indexes stay, a
+// link that was deleted and made again differs. Compare two with [Diff], after
 // [WaitSettled].
 func Snapshot(ctx context.Context, ns *NS) (string, error) {
 	var b strings.Builder
@@ -58,11 +58,20 @@ func Snapshot(ctx context.Context, ns *NS) (string, error) {
 			if err != nil {
 				return err
 			}
-			text, err := stableJSON(out)
+			texts, err := stableJSON(out)
 			if err != nil {
 				return fmt.Errorf("read output of %s: %w", w.command, err)
 			}
-			fmt.Fprintf(&b, "# %s\n%s\n", strings.Join(append([]string{w.command}, w.batch...), "; "), text)
+			if len(texts) != max(len(w.batch), 1) {
+				return fmt.Errorf("%s printed %d documents", w.command, len(texts))
+			}
+			for i, text := range texts {
+				title := w.command
+				if len(w.batch) > 0 {
+					title = strings.Replace(title, "-batch -", w.batch[i], 1)
+				}
+				fmt.Fprintf(&b, "# %s\n%s\n", title, text)
+			}
 		}
 		return writeSysctls(&b)
 	})
@@ -89,29 +98,58 @@ func TakeSnapshot(t testing.TB, ns *NS) string {
 
 // Diff tells the lines in which two snapshots differ; empty if in none.
 func Diff(before, after string) string {
+	if before == after {
+		return ""
+	}
 	return cmp.Diff(strings.Split(before, "\n"), strings.Split(after, "\n"))
 }
 
 func writeSysctls(b *strings.Builder) error {
 	fmt.Fprintln(b, "# sysctl net")
 	for _, tree := range sysctlTrees {
-		paths, err := filepath.Glob("/proc/sys/net/" + tree)
+		dirs, err := filepath.Glob("/proc/sys/net/" + tree)
 		if err != nil {
 			return fmt.Errorf("list sysctls: %w", err)
 		}
-		for _, path := range paths {
-			value, err := os.ReadFile(path)
-			if err != nil {
-				continue // write-only, or unset as stable_secret is
+		for _, dir := range dirs {
+			if err := writeSysctlsOf(b, dir); err != nil {
+				return fmt.Errorf("read sysctls: %w", err)
 			}
-			fmt.Fprintf(b, "%s = %s\n", strings.TrimPrefix(path, "/proc/sys/"), bytes.TrimSpace(value))
 		}
 	}
 	return nil
 }
 
-// stableJSON writes the JSON documents of a witness without what ticks.
-func stableJSON(out string) (string, error) {
+// writeSysctlsOf asks the kernel as little as it can: there are hundreds.
+func writeSysctlsOf(b *strings.Builder, path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return err
+	}
+	slices.Sort(names)
+	value := make([]byte, 4096)
+	for _, name := range names {
+		fd, err := unix.Openat(int(dir.Fd()), name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			continue // write-only
+		}
+		n, err := unix.Read(fd, value)
+		_ = unix.Close(fd)
+		if err != nil {
+			continue // unset as stable_secret is
+		}
+		fmt.Fprintf(b, "%s/%s = %s\n", strings.TrimPrefix(path, "/proc/sys/"), name, bytes.TrimSpace(value[:n]))
+	}
+	return nil
+}
+
+// stableJSON returns the JSON documents of a witness without what ticks.
+func stableJSON(out string) ([]string, error) {
 	dec := json.NewDecoder(strings.NewReader(out))
 	dec.UseNumber()
 	var texts []string
@@ -119,14 +157,14 @@ func stableJSON(out string) (string, error) {
 		var doc any
 		err := dec.Decode(&doc)
 		if errors.Is(err, io.EOF) {
-			return strings.Join(texts, "\n"), nil
+			return texts, nil
 		}
 		if err != nil {
-			return "", err
+			return nil, err
 		}
 		text, err := json.MarshalIndent(stable(doc), "", " ")
 		if err != nil {
-			return "", err
+			return nil, err
 		}
 		texts = append(texts, string(text))
 	}

@@ -11,6 +11,7 @@ import (
 
 // The NICs in a file are those that are printed.
 func TestOutputDir(t *testing.T) {
+	t.Parallel()
 	pod := podtest.NewPod(t, podtest.CalicoDual)
 	dir := t.TempDir()
 	r := runCLI(t, "", podArgs(t, pod, "prepare", "-o", "json", "--queues", "2", "--output-dir", dir)...)

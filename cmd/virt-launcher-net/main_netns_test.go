@@ -26,6 +26,7 @@ func podArgs(t *testing.T, pod *podtest.Pod, args ...string) []string {
 // What fails says so in one line that names the thing and the way out, and
 // leaves the pod as it was.
 func TestFailures(t *testing.T) {
+	t.Parallel()
 	notDir := filepath.Join(t.TempDir(), "file")
 	badXML := filepath.Join(t.TempDir(), "network.xml")
 	nameless := filepath.Join(t.TempDir(), "nameless.xml")
@@ -109,6 +110,7 @@ func TestMain(m *testing.M) {
 }
 
 func TestMissingPrivileges(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name string
 		wrap []string

@@ -124,6 +124,7 @@ func (c confined) start(caps []string, args ...string) (process *os.Process, end
 
 // What each verb needs; docs/operations.md says the same.
 func TestLeastPrivilege(t *testing.T) {
+	t.Parallel()
 	admin, raw, both := []string{"net_admin"}, []string{"net_raw"}, []string{"net_admin", "net_raw"}
 	filter := []string{"net_admin", "bpf", "perfmon"}
 	for _, user := range []string{"0", "1000"} {

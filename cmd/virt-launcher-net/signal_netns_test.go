@@ -17,6 +17,7 @@ import (
 // A terminal that closes ends the program as SIGTERM does, though nobody reads
 // its log any more; nohup(1) keeps it.
 func TestHangup(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name    string
 		wrap    []string

@@ -7,6 +7,7 @@ import (
 )
 
 func TestCapture(t *testing.T) {
+	t.Parallel()
 	pod := NewPod(t, Bridge)
 	capture := StartCapture(t, pod.Node, pod.NodeLink, "icmp")
 	ping(t, pod.NS, pod.Gateway)

@@ -17,6 +17,7 @@ import (
 var guestMAC = net.HardwareAddr{0x02, 0, 0, 0, 0, 0x07}
 
 func TestGuestGetsLease(t *testing.T) {
+	t.Parallel()
 	pod := NewPod(t, Calico)
 	Rewire(t, pod, "")
 	ServeDHCP(t, pod, guestMAC)
@@ -56,6 +57,7 @@ func TestGuestGetsLease(t *testing.T) {
 }
 
 func TestGuestWithoutServer(t *testing.T) {
+	t.Parallel()
 	pod := NewPod(t, Bridge)
 	Rewire(t, pod, "")
 	guest := NewGuest(t, pod.NS, "tap0", guestMAC)
@@ -68,6 +70,7 @@ func TestGuestWithoutServer(t *testing.T) {
 
 // Large segments with partial checksums arrive whole, in both directions.
 func TestGuestOffload(t *testing.T) {
+	t.Parallel()
 	pod := NewPod(t, Bridge)
 	Rewire(t, pod, "")
 	guest := NewGuest(t, pod.NS, "tap0", guestMAC)

@@ -54,6 +54,7 @@ func currentNS(t *testing.T) string {
 }
 
 func TestDo(t *testing.T) {
+	t.Parallel()
 	outer, inner := New(t), New(t)
 	// Both the thread's own namespace and the names of those it goes through.
 	own, seen := currentNS(t), []string{}
@@ -78,6 +79,7 @@ func TestDo(t *testing.T) {
 }
 
 func TestPath(t *testing.T) {
+	t.Parallel()
 	ns := New(t)
 	ns.IP(t, "link add marker0 type bridge")
 	out, err := exec.Command("nsenter", "--net="+ns.Path(), "ip", "-br", "link").CombinedOutput()
@@ -90,6 +92,7 @@ func TestPath(t *testing.T) {
 }
 
 func TestOutputTellsWhatFailed(t *testing.T) {
+	t.Parallel()
 	ns := New(t)
 	if _, err := ns.Output(t.Context(), "ip", "link", "show", "dev", "nosuch0"); err == nil || !strings.Contains(err.Error(), `"nosuch0" does not exist`) {
 		t.Errorf("error does not say what ip said: %v", err)
@@ -105,6 +108,7 @@ func TestOutputTellsWhatFailed(t *testing.T) {
 // The peer of a link in a namespace that ended is gone too: that is how the
 // end is seen.
 func TestCloseEndsNamespace(t *testing.T) {
+	t.Parallel()
 	witness := New(t)
 	ns, err := NewNS()
 	if err != nil {
@@ -121,6 +125,7 @@ func TestCloseEndsNamespace(t *testing.T) {
 }
 
 func TestKilledProcessLeavesNothing(t *testing.T) {
+	t.Parallel()
 	witness := New(t)
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^$")
 	cmd.Env = append(os.Environ(), "PODTEST_PEER="+witness.Path())

@@ -65,6 +65,7 @@ var ownsGateway = map[Shape]bool{
 }
 
 func TestShapes(t *testing.T) {
+	t.Parallel()
 	for _, shape := range Shapes() {
 		t.Run(string(shape), func(t *testing.T) {
 			pod := NewPod(t, shape)
@@ -96,6 +97,7 @@ func TestShapes(t *testing.T) {
 }
 
 func TestUnknownShape(t *testing.T) {
+	t.Parallel()
 	if _, err := BuildPod(t.Context(), "nosuch"); err == nil || !strings.Contains(err.Error(), `"nosuch"`) {
 		t.Errorf("BuildPod of an unknown shape: %v", err)
 	}
@@ -103,6 +105,7 @@ func TestUnknownShape(t *testing.T) {
 
 // What the real plugins make is what the shape says.
 func TestFlannelPod(t *testing.T) {
+	t.Parallel()
 	stateDir := t.TempDir()
 	pod, err := BuildFlannelPod(t.Context(), Built(t, "cni"), stateDir)
 	requireNS(t, err)

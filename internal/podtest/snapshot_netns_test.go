@@ -9,6 +9,7 @@ import (
 )
 
 func TestSnapshotSeesEachChange(t *testing.T) {
+	t.Parallel()
 	pod := NewPod(t, KindnetDual)
 	tests := []struct{ change, undo string }{
 		{"ip link set eth0 mtu 1400", "ip link set eth0 mtu 1500"},
@@ -56,6 +57,7 @@ func TestSnapshotSeesEachChange(t *testing.T) {
 }
 
 func TestSnapshotSeesBridgePorts(t *testing.T) {
+	t.Parallel()
 	pod := NewPod(t, Bridge)
 	before := TakeSnapshot(t, pod.Node)
 	pod.Node.Run(t, "bridge", "link", "set", "dev", pod.NodeLink, "learning", "off")
@@ -66,6 +68,7 @@ func TestSnapshotSeesBridgePorts(t *testing.T) {
 
 // What changes by itself is not in a snapshot.
 func TestSnapshotIsStable(t *testing.T) {
+	t.Parallel()
 	pod := NewPod(t, Bridge)
 	pod.Node.Run(t, "nft", `add table bridge t; add chain bridge t c { type filter hook forward priority 0; }; add rule bridge t c counter`)
 	pod.Run(t, "ip", "addr", "add", "10.9.9.9/32", "dev", "eth0", "valid_lft", "9999", "preferred_lft", "999")
@@ -85,6 +88,7 @@ func TestSnapshotIsStable(t *testing.T) {
 }
 
 func TestWaitSettled(t *testing.T) {
+	t.Parallel()
 	ns := New(t)
 	ns.IP(t, "link add a0 type veth peer name b0", "link set a0 up", "link set b0 up", "addr add fd01::1/64 dev a0")
 	if out := ns.Run(t, "ip", "-6", "addr", "show", "dev", "a0"); !strings.Contains(out, "tentative") {
@@ -108,6 +112,7 @@ func TestWaitSettled(t *testing.T) {
 }
 
 func TestWaitRouter(t *testing.T) {
+	t.Parallel()
 	ns := New(t)
 	ns.IP(t, "link add a0 type veth peer name b0", "link set a0 up", "link set b0 up",
 		"route add default via fe80::1 dev a0", "route add fd02::/64 via fe80::1 dev a0 proto ra")

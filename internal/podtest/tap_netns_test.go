@@ -21,6 +21,7 @@ func arpRequest(sender, target [4]byte) []byte {
 }
 
 func TestTapCarriesFrames(t *testing.T) {
+	t.Parallel()
 	for name, queues := range map[string]int{"one queue": 1, "four queues": 4} {
 		t.Run(name, func(t *testing.T) {
 			pod := NewPod(t, Bridge)
@@ -60,6 +61,7 @@ func TestTapCarriesFrames(t *testing.T) {
 }
 
 func TestTapErrors(t *testing.T) {
+	t.Parallel()
 	ns := New(t)
 	ns.IP(t, "tuntap add dev one mode tap vnet_hdr", "tuntap add dev many mode tap vnet_hdr multi_queue", "link set one up")
 	if _, err := OpenTap(ns, "nosuch", 1); err == nil || !strings.Contains(err.Error(), "nosuch") {
@@ -101,6 +103,7 @@ func TestTapErrors(t *testing.T) {
 
 // A tap that was closed can be opened, whatever is started meanwhile.
 func TestOpenTapOnceClosed(t *testing.T) {
+	t.Parallel()
 	ns := NewTapNS(t)
 	ended, done := make(chan struct{}), make(chan struct{})
 	defer func() { close(ended); <-done }()

@@ -14,6 +14,7 @@ import (
 // Opening a tap makes none, not even one that is deleted again, and not if the
 // tap goes away while it is opened.
 func TestOpenMakesNoTap(t *testing.T) {
+	t.Parallel()
 	ns := podtest.New(t)
 	// nextIndex is what a link that is made now gets: the kernel counts those that
 	// were deleted, too.

@@ -37,6 +37,7 @@ func container(t *testing.T, ns *podtest.NS, flags, setup string) int {
 // What a pod is called, and whom it asks for names, its own process knows; never is
 // it what this process, outside of the pod, is called and asks.
 func TestIdentityOfAnotherNamespace(t *testing.T) {
+	t.Parallel()
 	node, err := os.Hostname()
 	if err != nil {
 		t.Fatal(err)

@@ -31,6 +31,7 @@ func readPod(ctx context.Context, t *testing.T, ns *podtest.NS, o discover.Optio
 
 // What is read is what ip(8) says, on pods of every shape.
 func TestReadPodAgreesWithIP(t *testing.T) {
+	t.Parallel()
 	for _, shape := range podtest.Shapes() {
 		if shape == podtest.L2 {
 			continue // has no address to wait for
@@ -141,6 +142,7 @@ func TestReadPodWaits(t *testing.T) {
 }
 
 func TestReadPodSaysWhatIsMissing(t *testing.T) {
+	t.Parallel()
 	ns := podtest.New(t)
 	ns.IP(t, "link add idle0 type veth peer name bare0", "link set bare0 up")
 	for name, want := range map[string]string{

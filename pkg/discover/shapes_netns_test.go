@@ -84,6 +84,7 @@ func TestDefaultInterfaceOfTwoFamilies(t *testing.T) {
 
 // An address is one whatever block it is of, if its scope is global.
 func TestAddressesOfAnyBlock(t *testing.T) {
+	t.Parallel()
 	for _, address := range []string{"169.254.7.7/16", "240.1.2.3/24", "0.1.2.3/24", "100.64.0.7/32", "192.0.2.7/31"} {
 		t.Run(address, func(t *testing.T) {
 			t.Parallel()

@@ -74,6 +74,7 @@ func restore(ctx context.Context, dir string) error {
 }
 
 func TestApplyAndRestore(t *testing.T) {
+	t.Parallel()
 	for _, shape := range podtest.Shapes() {
 		t.Run(string(shape), func(t *testing.T) {
 			t.Parallel()
@@ -209,6 +210,7 @@ func refused(t *testing.T, pod *podtest.Pod, dir string, o prepare.Options, word
 }
 
 func TestApplyRefuses(t *testing.T) {
+	t.Parallel()
 	t.Run("tap name taken", func(t *testing.T) {
 		t.Parallel()
 		pod := podtest.NewPod(t, podtest.CalicoDual)
@@ -344,6 +346,7 @@ func names(t *testing.T, dir string) []string {
 // A record that can't be used is set aside where the interface is as a CNI
 // leaves it. Where it is prepared, nothing is touched: what it had is lost.
 func TestUselessRecord(t *testing.T) {
+	t.Parallel()
 	for _, content := range []string{"", "{", "null", `{"version":1}`, `{"version":99}`, "\x00\xff"} {
 		t.Run(content, func(t *testing.T) {
 			t.Parallel()
@@ -387,6 +390,7 @@ func TestUselessRecord(t *testing.T) {
 
 // Of two at once one waits; a wait can be given up.
 func TestStoreIsHeldByOne(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	held, err := prepare.OpenStore(t.Context(), dir)
 	if err != nil {

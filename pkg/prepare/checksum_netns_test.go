@@ -227,6 +227,7 @@ func gets(t *testing.T, conn *net.UDPConn) string {
 // seen it, deceives nobody; nor does who sends to the guest. The victims say so
 // themselves, and that they are deceived without the filter.
 func TestChecksumRequests(t *testing.T) {
+	t.Parallel()
 	a := newAttack(t)
 	own, own6, victim, victim6 := a.IPv4.Addr(), a.IPv6.Addr(), netip.MustParseAddr(victimIP), netip.MustParseAddr(victimIPv6)
 	linkLocal := prepare.LinkLocal(mac.Of(a.MAC))
@@ -307,6 +308,7 @@ func TestChecksumRequests(t *testing.T) {
 // it says that it is UDP's own header, the kernel writes a segment's length on the
 // port that the guard has seen.
 func TestTunnelRequests(t *testing.T) {
+	t.Parallel()
 	a := newAttack(t)
 	err := a.seat.AcceptTunnels()
 	if errors.Is(err, unix.EINVAL) {
@@ -374,6 +376,7 @@ func TestTunnelRequests(t *testing.T) {
 // The filter drops what it does not understand, and lets pass what a guest's kernel
 // asks for: segments of TCP and UDP, in tunnels too.
 func TestChecksumFilter(t *testing.T) {
+	t.Parallel()
 	pod := podtest.NewPod(t, podtest.CalicoDual)
 	var plan prepare.Plan
 	inPod(t, pod.NS, func() (err error) {

@@ -14,6 +14,7 @@ import (
 
 // A record that somebody has changed does not widen the port guard.
 func TestForgedRecord(t *testing.T) {
+	t.Parallel()
 	address := func(a, family string) func(plan map[string]any) {
 		return func(plan map[string]any) {
 			in := plan["interface"].(map[string]any)
@@ -75,6 +76,7 @@ func TestForgedRecord(t *testing.T) {
 // A record of what was never prepared is left out, whatever it says: the pod is
 // read, and nothing of it is lost.
 func TestRecordOfNothing(t *testing.T) {
+	t.Parallel()
 	for _, old := range []string{`"index": %d`, `"prefix": "%s"`} {
 		t.Run(old[1:6], func(t *testing.T) {
 			t.Parallel()

@@ -12,6 +12,7 @@ import (
 // A guest that has the pod's IPv6 address and the planned router reaches what
 // the pod reached, and is reached there.
 func TestIPv6(t *testing.T) {
+	t.Parallel()
 	for _, shape := range []podtest.Shape{podtest.KindnetDual, podtest.CalicoDual} {
 		t.Run(string(shape), func(t *testing.T) {
 			t.Parallel()

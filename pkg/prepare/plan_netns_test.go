@@ -18,6 +18,7 @@ import (
 // TestPlanIsAScript has a shell do what a plan prints, line by line, in one pod,
 // and prepare in another one that is like it: they are the same afterwards.
 func TestPlanIsAScript(t *testing.T) {
+	t.Parallel()
 	for _, c := range planned() {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

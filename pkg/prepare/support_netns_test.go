@@ -87,6 +87,7 @@ func otherDevice() error {
 }
 
 func TestCheckSupportRefuses(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name    string
 		cripple func() error
@@ -143,6 +144,7 @@ func expectWords(t *testing.T, err error, words []string) {
 // What the kernel has, and what no kernel has, is told apart, and asking leaves
 // nothing behind.
 func TestSupported(t *testing.T) {
+	t.Parallel()
 	ns := podtest.New(t)
 	before := podtest.TakeSnapshot(t, ns)
 	if err := ns.Do(func() error {

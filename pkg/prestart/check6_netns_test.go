@@ -12,6 +12,7 @@ import (
 // The IPv6 router is proven as the IPv4 gateway is, also where there is no IPv4,
 // and also where the kernel answers for it.
 func TestCheckRouter6(t *testing.T) {
+	t.Parallel()
 	for _, shape := range []podtest.Shape{podtest.KindnetDual, podtest.CalicoDual, podtest.BridgeDual} {
 		for name, with4 := range map[string]bool{string(shape): true, string(shape) + " without IPv4": false} {
 			t.Run(name, func(t *testing.T) {

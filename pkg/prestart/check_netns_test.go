@@ -32,6 +32,7 @@ func TestCheckAsksForTheGatewayOfTheLease(t *testing.T) {
 
 // A check that gets no answer says that nobody serves, if so.
 func TestCheckUnserved(t *testing.T) {
+	t.Parallel()
 	for _, shape := range []podtest.Shape{podtest.Calico, podtest.CalicoDual} {
 		t.Run(string(shape), func(t *testing.T) {
 			t.Parallel()
@@ -50,6 +51,7 @@ func TestCheckUnserved(t *testing.T) {
 // A reply is fitted to the link's MTU, down to the least that a message has.
 // Below that the check says so.
 func TestSmallMTU(t *testing.T) {
+	t.Parallel()
 	for mtu, want := range map[int]string{
 		400: "",
 		328: "", // 300 bytes of BOOTP (RFC 951) with their headers

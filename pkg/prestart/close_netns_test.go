@@ -13,6 +13,7 @@ import (
 // A launcher closes the session when its own context is over. The guest is asked
 // to shut down all the same, which libvirt's simulated one does.
 func TestCloseWithContextThatIsOver(t *testing.T) {
+	t.Parallel()
 	pod := podtest.NewPod(t, podtest.Flannel)
 	hook := prestart.Hook{
 		Netns: pod.Path(), StateDir: t.TempDir(), SkipCheck: true,

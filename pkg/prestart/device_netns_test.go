@@ -13,6 +13,7 @@ import (
 // A device that the plugin host-device lent to the pod is warned of, and goes back
 // to the node once the pod is restored.
 func TestLentDevice(t *testing.T) {
+	t.Parallel()
 	pod := podtest.NewBarePod(t)
 	pod.Node.IP(t, "link add dev0 address 02:00:00:00:00:70 type veth peer name wire", "link set wire up", "addr add 10.88.0.1/24 dev wire")
 	const conf = `{"cniVersion": "1.0.0", "name": "net", "plugins": [{"type": "host-device", "device": "dev0", "ipam": {"type": "static",

@@ -55,6 +55,7 @@ func readIn(t *testing.T, dir, name string) string {
 
 // What Prepare leaves starts a QEMU on the tap, whatever tap and NIC it is.
 func TestHandedOverToQEMU(t *testing.T) {
+	t.Parallel()
 	podtest.Packaged(t, "/usr/bin/qemu-system-x86_64")
 	for _, test := range []struct {
 		name   string
@@ -119,6 +120,7 @@ func TestHandedOverToQEMU(t *testing.T) {
 // the network is ready; the next run leaves the same, and the guest notices
 // nothing.
 func TestHandedOverGuestBoots(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("boots a VM")
 	}
@@ -163,6 +165,7 @@ func TestHandedOverGuestBoots(t *testing.T) {
 // Where nothing can be written, nothing is changed; where the domain does not
 // start, nothing is left.
 func TestNotHandedOver(t *testing.T) {
+	t.Parallel()
 	pod := podtest.NewPod(t, podtest.Flannel)
 	before := podtest.TakeSnapshot(t, pod.NS)
 	h := newHook(t, pod)

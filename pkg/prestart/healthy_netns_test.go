@@ -17,6 +17,7 @@ var expected = map[prepare.Reason]bool{
 // TestHealthyGuest has a Linux guest do on each pod what guests do: no counter that
 // an alert looks at moves.
 func TestHealthyGuest(t *testing.T) {
+	t.Parallel()
 	for _, shape := range podtest.Shapes() {
 		t.Run(string(shape), func(t *testing.T) {
 			t.Parallel()

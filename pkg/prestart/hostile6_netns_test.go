@@ -222,6 +222,7 @@ func (l *list) others(s site6) {
 
 // TestHostileGuestIPv6 is TestHostileGuest for IPv6.
 func TestHostileGuestIPv6(t *testing.T) {
+	t.Parallel()
 	for _, shape := range []podtest.Shape{podtest.KindnetDual, podtest.CalicoDual} {
 		t.Run(string(shape), func(t *testing.T) {
 			t.Parallel()
@@ -246,6 +247,7 @@ func TestHostileGuestIPv6(t *testing.T) {
 
 // TestHostilePodNetworkIPv6 is TestHostilePodNetwork for IPv6.
 func TestHostilePodNetworkIPv6(t *testing.T) {
+	t.Parallel()
 	for _, shape := range []podtest.Shape{podtest.KindnetDual, podtest.CalicoDual} {
 		t.Run(string(shape), func(t *testing.T) {
 			t.Parallel()

@@ -11,6 +11,7 @@ import (
 // A guest that knows only what it is told, by router advertisement and DHCPv6,
 // has the pod's IPv6, and keeps it when nobody serves any more.
 func TestGuestHasPodIPv6(t *testing.T) {
+	t.Parallel()
 	for _, shape := range []podtest.Shape{podtest.KindnetDual, podtest.CalicoDual, podtest.BridgeDual} {
 		t.Run(string(shape), func(t *testing.T) {
 			t.Parallel()

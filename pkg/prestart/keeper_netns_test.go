@@ -20,6 +20,7 @@ import (
 // What is deleted of the state directory under a server is made again, and never
 // lets a second one in.
 func TestDeletedUnderServer(t *testing.T) {
+	t.Parallel()
 	for name, remove := range map[string]func(dir string) error{
 		"socket":    func(dir string) error { return os.Remove(filepath.Join(dir, "control.sock")) },
 		"record":    func(dir string) error { return os.Remove(filepath.Join(dir, "eth0.json")) },

@@ -16,6 +16,7 @@ import (
 // that is not: each verb says what is there and what can be done. With the
 // record found again the pod can be put back.
 func TestRecordIsLost(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name string
 		lose func(t *testing.T, h *prestart.Hook)

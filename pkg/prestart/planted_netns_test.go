@@ -47,6 +47,7 @@ func sparse(path string, size int64) error {
 // Whatever somebody has put into the state directory, each verb ends in time, and
 // none reads without bound, follows a link, or writes outside.
 func TestPlanted(t *testing.T) {
+	t.Parallel()
 	for kind, plant := range planted {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()

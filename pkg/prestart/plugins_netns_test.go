@@ -14,6 +14,7 @@ import (
 // What the real CNI plugins make is handed to a guest, or refused before the
 // first change.
 func TestRealPlugins(t *testing.T) {
+	t.Parallel()
 	const hostLocal = `"ipam": {"type": "host-local", "dataDir": "STATE", "ranges": [[{"subnet": "10.88.0.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}]}`
 	for _, c := range []struct {
 		name    string

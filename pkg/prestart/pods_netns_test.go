@@ -87,6 +87,7 @@ func withNetwork(t *testing.T) *podtest.Pod {
 // A network without IPAM can be all that the VM has, also where a router has given
 // the pod an address: the VM takes what address it likes.
 func TestNetworkWithoutIPAM(t *testing.T) {
+	t.Parallel()
 	for _, routed := range []bool{false, true} {
 		t.Run(map[bool]string{false: "silent", true: "with a router"}[routed], func(t *testing.T) {
 			t.Parallel()

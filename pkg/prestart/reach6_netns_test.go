@@ -21,6 +21,7 @@ var nodeIPv6 = netip.MustParseAddr("2001:db8::1")
 // of a smaller one on the way, and looks for duplicates of its addresses where
 // others hear it.
 func TestGuestReachesIPv6(t *testing.T) {
+	t.Parallel()
 	for _, shape := range []podtest.Shape{podtest.KindnetDual, podtest.CalicoDual, podtest.BridgeDual} {
 		t.Run(string(shape), func(t *testing.T) {
 			t.Parallel()
@@ -65,6 +66,7 @@ func TestGuestReachesIPv6(t *testing.T) {
 // Without IPv6 for the VM nothing of it passes, nobody speaks it on the tap, and
 // IPv4 is as ever.
 func TestIPv6Off(t *testing.T) {
+	t.Parallel()
 	for _, shape := range []podtest.Shape{podtest.KindnetDual, podtest.CalicoDual, podtest.BridgeDual} {
 		t.Run(string(shape), func(t *testing.T) {
 			t.Parallel()
@@ -130,6 +132,7 @@ func newIPv6Pod(t *testing.T, shape podtest.Shape) *podtest.Pod {
 
 // A pod with IPv6 alone gives its VM that.
 func TestPodWithoutIPv4(t *testing.T) {
+	t.Parallel()
 	for _, shape := range []podtest.Shape{podtest.KindnetDual, podtest.CalicoDual, podtest.BridgeDual} {
 		t.Run(string(shape), func(t *testing.T) {
 			t.Parallel()

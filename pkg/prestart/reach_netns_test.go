@@ -47,6 +47,7 @@ func talk(t *testing.T, guest *podtest.Guest, ip netip.Addr, others ...host) {
 // reached, and is reached at the pod's address, with segments that fill the
 // MTU and no larger ones.
 func TestGuestReaches(t *testing.T) {
+	t.Parallel()
 	for _, shape := range []podtest.Shape{
 		podtest.Flannel, podtest.Kindnet, podtest.KindnetDual, podtest.Calico, podtest.CalicoDual, podtest.Cilium,
 		podtest.GKE, podtest.GKEClassE, podtest.AWS, podtest.Azure, podtest.Bridge,

@@ -10,6 +10,7 @@ import (
 // A pod interface that a VM can't be bridged to is refused before the first
 // change, by plan in the same words.
 func TestRefusedInterfaces(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name string
 		make []string // ip(8) lines in the pod

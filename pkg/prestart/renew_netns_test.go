@@ -18,6 +18,7 @@ import (
 // identifier: on whatever network, and again after the server was started
 // otherwise.
 func TestGuestRenews(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name  string
 		shape podtest.Shape

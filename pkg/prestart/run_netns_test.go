@@ -47,6 +47,7 @@ func run(t *testing.T, h prestart.Hook) *prestart.Session {
 
 // A guest that knows only what DHCP tells it has the pod's network.
 func TestGuestHasPodNetwork(t *testing.T) {
+	t.Parallel()
 	for shape, routes := range map[podtest.Shape]string{
 		podtest.Flannel: "default via 10.244.1.1 dev eth0\n10.244.0.0/16 via 10.244.1.1 dev eth0\n10.244.1.0/24 dev eth0 proto kernel scope link src POD",
 		podtest.Kindnet: "default via 10.244.0.1 dev eth0\n10.244.0.0/24 via 10.244.0.1 dev eth0\n10.244.0.1 dev eth0 scope link",

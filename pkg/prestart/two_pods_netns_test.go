@@ -19,6 +19,7 @@ import (
 // Two pods that live at once never touch each other's state: neither with the
 // directory that each gets by itself, nor with one that both are given.
 func TestTwoPods(t *testing.T) {
+	t.Parallel()
 	for _, shared := range []bool{false, true} {
 		t.Run(fmt.Sprintf("shared %v", shared), func(t *testing.T) {
 			t.Parallel()

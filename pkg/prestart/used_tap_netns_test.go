@@ -28,6 +28,7 @@ const (
 // Nothing that a monitor leaves on a tap, by any ioctl of drivers/net/tun.c or by
 // what it may do to a link, keeps the next one, or this program, from using it.
 func TestTapWasUsed(t *testing.T) {
+	t.Parallel()
 	integer := func(request uint, value int) func(int) error {
 		return func(fd int) error { return unix.IoctlSetPointerInt(fd, request, value) }
 	}

@@ -48,6 +48,7 @@ func onNode(line string) func(*testing.T, *podtest.Pod) {
 // Whoever changes what the VM's packets pass through is noticed, by the log, by
 // those who wait and by status; and so is who puts it right.
 func TestDamagedPodIsNotReady(t *testing.T) {
+	t.Parallel()
 	for name, d := range map[string]damage{
 		"bridge down":         {do: inPod("link set br-eth0 down"), says: []string{"br-eth0 is down, not up"}},
 		"bridge deleted":      {do: inPod("link del br-eth0"), says: []string{"br-eth0 is missing", "tap-eth0 is no port", "up-eth0 is no port"}},

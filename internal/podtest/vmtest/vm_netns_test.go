@@ -22,6 +22,7 @@ var guestMAC = net.HardwareAddr{0x02, 0, 0, 0, 0, 0x07}
 // The guest boots behind a tap, gets its lease from dnsmasq, reaches and is
 // reached, and powers off when the button is pressed.
 func TestVM(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("boots a VM")
 	}
@@ -119,6 +120,7 @@ func pressPowerButton(t *testing.T, monitor string) {
 }
 
 func TestWaitReportEnds(t *testing.T) {
+	t.Parallel()
 	serial := filepath.Join(t.TempDir(), "serial.log")
 	if err := os.WriteFile(serial, []byte("Kernel panic\r\n"), 0o600); err != nil {
 		t.Fatal(err)

@@ -71,7 +71,7 @@ func answer6(n guest.NIC, o guest.Neighbor, sentTo netip.Addr, hasOption bool) n
 	sum := sum16(kind, flags, o.Address.AsSlice(), complement(sentTo.AsSlice()), answers, complement(asks))
 	rule = append(rule,
 		nft.Network(24).SetFrom(nft.Network(8), 16), nft.Network(8).Set(o.Address.AsSlice()),
-		nft.ICMPv6Type.Set(sum[0]), nft.ICMPv6Code.Set(sum[1]),
+		nft.SetSummed(nft.ICMPv6Type, sum[0]), nft.SetSummed(nft.ICMPv6Code, sum[1]),
 		nft.Transport(0).Set(kind), nft.Transport(4).Set(flags))
 	if hasOption {
 		rule = append(rule, nft.Transport(ndOptions).Set(answers))

@@ -139,6 +139,16 @@ func families(n guest.NIC, where Direction, wellFormed nft.Part) []nft.Rule {
 	return append(rules, nft.Rule{ip6, Dropped(where, NoIPv6)})
 }
 
+// otherRules come last in a family. UDP and control messages that are left by then are
+// too short to have a port, or a type.
+func otherRules(where Direction, family nft.Part, control nft.Protocol) []nft.Rule {
+	return []nft.Rule{
+		{family, nft.L4Protocol.Is(nft.AH), Dropped(where, OtherProtocol)},
+		{family, nft.L4Protocol.Not(nft.UDP), nft.L4Protocol.Not(control), nft.Accept},
+		{Dropped(where, Malformed)},
+	}
+}
+
 // What rules begin with.
 var (
 	ip  = nft.EtherType.Is(nft.IP)
@@ -150,7 +160,5 @@ var (
 	icmp   = nft.L4Protocol.Is(nft.ICMP)
 	igmp   = nft.L4Protocol.Is(nft.IGMP)
 	icmpv6 = nft.L4Protocol.Is(nft.ICMPv6)
-	ah     = nft.L4Protocol.Is(nft.AH)
 	notAH  = nft.L4Protocol.Not(nft.AH)
-	notUDP = nft.L4Protocol.Not(nft.UDP)
 )

@@ -89,7 +89,7 @@ func fromGuestOwnIPv4Rules() []nft.Rule {
 		{ip, udp, nft.UDPSource.Is(dhcpServerPort), Dropped(FromVM, DHCPServer)},
 		{ip, udp, nft.UDPDestination.Is(dhcpClientPort), Dropped(FromVM, DHCPServer)},
 		{ip, udp, nft.UDPDestination.Is(dhcpServerPort), Dropped(FromVM, DHCPClient)},
-	}, icmpRules(FromVM), host, []nft.Rule{{ip, igmp, Dropped(FromVM, MulticastRouter)}}, otherIPv4Rules(FromVM))
+	}, icmpRules(FromVM), host, []nft.Rule{{ip, igmp, Dropped(FromVM, MulticastRouter)}}, otherRules(FromVM, ip, nft.ICMP))
 }
 
 func toGuest4(n guest.NIC) []nft.Chain {
@@ -101,7 +101,7 @@ func toGuest4(n guest.NIC) []nft.Chain {
 		{ip, udp, nft.UDPDestination.NotIn(dhcpServerPort, dhcpClientPort), nft.Accept},
 		{ip, udp, nft.UDPDestination.Is(dhcpServerPort), Dropped(ToVM, DHCPClient)},
 		{ip, udp, nft.UDPDestination.Is(dhcpClientPort), Dropped(ToVM, DHCPServer)},
-	}, icmpRules(ToVM), otherIPv4Rules(ToVM))}}
+	}, icmpRules(ToVM), otherRules(ToVM, ip, nft.ICMP))}}
 }
 
 // icmpRules keep off what routers tell hosts: the VM is told of its router by us.
@@ -111,14 +111,6 @@ func icmpRules(where Direction) []nft.Rule {
 		{ip, icmp, nft.ICMPType.Is(icmpRedirect), Dropped(where, Redirect)},
 		{ip, icmp, nft.ICMPType.Is(icmpRouterAdvertisement), Dropped(where, RouterAdvertisement)},
 		{ip, icmp, nft.ICMPType.Is(icmpRouterSolicitation), Dropped(where, RouterSolicitation)},
-	}
-}
-
-func otherIPv4Rules(where Direction) []nft.Rule {
-	return []nft.Rule{
-		{ip, ah, Dropped(where, OtherProtocol)},
-		{ip, notUDP, nft.L4Protocol.Not(nft.ICMP), nft.Accept},
-		{Dropped(where, Malformed)},
 	}
 }
 

@@ -118,7 +118,7 @@ func fromGuestOwnIPv6Rules(n guest.NIC) []nft.Rule {
 		{ip6, icmpv6, nft.ICMPv6Type.Is(mrdTermination), Dropped(FromVM, MulticastRouter)},
 	}, neighborRules(n), []nft.Rule{
 		{ip6, icmpv6, nft.ICMPv6Type.Not(neighborAdvertisement), nft.Accept},
-	}, otherIPv6Rules(FromVM))
+	}, otherRules(FromVM, ip6, nft.ICMPv6))
 }
 
 // neighborRules let pass what the VM says of itself, without an option, or with its
@@ -178,7 +178,7 @@ func toGuest6(n guest.NIC) []nft.Chain {
 		{ip6, udp, nft.UDPDestination.Not(dhcp6ServerPort), nft.Accept},
 	}, routerRules(ToVM), []nft.Rule{
 		{ip6, icmpv6, nft.ICMPv6Type.Not(routerAdvertisement), nft.Accept},
-	}, otherIPv6Rules(ToVM))}}
+	}, otherRules(ToVM, ip6, nft.ICMPv6))}}
 }
 
 // routerRules keep off what hosts ask routers, and what these tell them.
@@ -187,14 +187,6 @@ func routerRules(where Direction) []nft.Rule {
 		{ip6, icmpv6, nft.ICMPv6Type.Is(routerSolicitation), Dropped(where, RouterSolicitation)},
 		{ip6, icmpv6, nft.ICMPv6Type.Is(routerAdvertisement), Dropped(where, RouterAdvertisement)},
 		{ip6, icmpv6, nft.ICMPv6Type.Is(redirect), Dropped(where, Redirect)},
-	}
-}
-
-func otherIPv6Rules(where Direction) []nft.Rule {
-	return []nft.Rule{
-		{ip6, ah, Dropped(where, OtherProtocol)},
-		{ip6, notUDP, nft.L4Protocol.Not(nft.ICMPv6), nft.Accept},
-		{Dropped(where, Malformed)},
 	}
 }
 

@@ -1,6 +1,8 @@
 package nft
 
 import (
+	"cmp"
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 
@@ -15,7 +17,10 @@ var (
 	InputInterface  = meta[string]("iifname", expr.MetaKeyIIFNAME)
 	OutputInterface = meta[string]("oifname", expr.MetaKeyOIFNAME)
 
-	onEthernet = meta[linkType]("meta iiftype", expr.MetaKeyIIFTYPE).Is(unix.ARPHRD_ETHER)
+	onEthernet = Part{text: "meta iiftype ether", exprs: []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyIIFTYPE, Register: unix.NFT_REG_1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: binary.NativeEndian.AppendUint16(nil, unix.ARPHRD_ETHER)},
+	}}
 )
 
 // Fields of Ethernet. The type of a tagged frame is 802.1Q's.
@@ -65,16 +70,16 @@ var (
 	UDPDestination = payload[uint16]("udp dport", expr.PayloadBaseTransportHeader, 2)
 	ICMPType       = payload[uint8]("icmp type", expr.PayloadBaseTransportHeader, 0)
 	IGMPType       = payload[uint8]("igmp type", expr.PayloadBaseTransportHeader, 0)
-	ICMPv6Type     = summed(payload[uint8]("icmpv6 type", expr.PayloadBaseTransportHeader, 0), 2)
-	ICMPv6Code     = summed(payload[uint8]("icmpv6 code", expr.PayloadBaseTransportHeader, 1), 2)
+	ICMPv6Type     = payload[uint8]("icmpv6 type", expr.PayloadBaseTransportHeader, 0)
+	ICMPv6Code     = payload[uint8]("icmpv6 code", expr.PayloadBaseTransportHeader, 1)
 )
 
-// Network and Transport are bytes for which nft(8) of Debian 12 has no name, at an
-// offset of the header. To set them leaves checksums alone.
+// Network is bytes of the network header for which nft(8) of Debian 12 has no name.
 func Network(offset uint32) Field[[]byte] {
 	return payload[[]byte]("", expr.PayloadBaseNetworkHeader, offset)
 }
 
+// Transport is such bytes of what IP carries.
 func Transport(offset uint32) Field[[]byte] {
 	return payload[[]byte]("", expr.PayloadBaseTransportHeader, offset)
 }
@@ -91,10 +96,7 @@ const (
 )
 
 func (t Type) String() string {
-	if name, ok := map[Type]string{IP: "ip", IP6: "ip6", ARP: "arp"}[t]; ok {
-		return name
-	}
-	return fmt.Sprintf("%#04x", uint16(t))
+	return cmp.Or(map[Type]string{IP: "ip", IP6: "ip6", ARP: "arp"}[t], fmt.Sprintf("%#04x", uint16(t)))
 }
 
 // Protocol is what IP carries.
@@ -111,10 +113,8 @@ const (
 )
 
 func (p Protocol) String() string {
-	if name, ok := map[Protocol]string{ICMP: "icmp", IGMP: "igmp", TCP: "tcp", UDP: "udp", AH: "ah", ICMPv6: "ipv6-icmp"}[p]; ok {
-		return name
-	}
-	return fmt.Sprint(uint8(p))
+	names := map[Protocol]string{ICMP: "icmp", IGMP: "igmp", TCP: "tcp", UDP: "udp", AH: "ah", ICMPv6: "ipv6-icmp"}
+	return cmp.Or(names[p], fmt.Sprint(uint8(p)))
 }
 
 // Operation is what an ARP message does.
@@ -127,10 +127,7 @@ const (
 )
 
 func (o Operation) String() string {
-	if name, ok := map[Operation]string{Request: "request", Reply: "reply"}[o]; ok {
-		return name
-	}
-	return fmt.Sprint(uint16(o))
+	return cmp.Or(map[Operation]string{Request: "request", Reply: "reply"}[o], fmt.Sprint(uint16(o)))
 }
 
 func payload[V any](name string, base expr.PayloadBase, offset uint32) Field[V] {
@@ -148,9 +145,4 @@ func fragment[V any](name string, offset uint32, mask []byte) Field[V] {
 	return Field[V]{name: name, mask: mask, load: func(length int) expr.Any {
 		return &expr.Exthdr{DestRegister: unix.NFT_REG_1, Op: expr.ExthdrOpIpv6, Type: unix.IPPROTO_FRAGMENT, Offset: offset, Len: uint32(length)}
 	}}
-}
-
-func summed[V any](f Field[V], sum uint32) Field[V] {
-	f.sum = sum
-	return f
 }

@@ -17,13 +17,16 @@ type Field[V any] struct {
 	load   func(length int) expr.Any
 	mask   []byte // of a field that is not whole bytes, or of which a part is compared
 	equals string // nft(8)'s operator, where it needs one
-	sum    uint32 // where in the header the checksum over it is; 0: none that is kept
 }
 
-// Is matches the value, and Not any other. AtLeast matches every value, but no frame
-// without the field, if v is zero.
-func (f Field[V]) Is(v V) Part      { return f.compare(f.equals, expr.CmpOpEq, v) }
-func (f Field[V]) Not(v V) Part     { return f.compare("!= ", expr.CmpOpNeq, v) }
+// Is matches the value.
+func (f Field[V]) Is(v V) Part { return f.compare(f.equals, expr.CmpOpEq, v) }
+
+// Not matches any other value.
+func (f Field[V]) Not(v V) Part { return f.compare("!= ", expr.CmpOpNeq, v) }
+
+// AtLeast matches the value and what is more. Of zero it matches each frame that has
+// the field.
 func (f Field[V]) AtLeast(v V) Part { return f.compare(">= ", expr.CmpOpGte, v) }
 
 func (f Field[V]) compare(operator string, op expr.CmpOp, v V) Part {
@@ -36,7 +39,7 @@ func (f Field[V]) compare(operator string, op expr.CmpOp, v V) Part {
 	return p
 }
 
-// In matches numbers of a range, and NotIn all others.
+// In matches numbers of a range.
 func (f Field[V]) In(from, to V) Part {
 	first, last := bytesOf(from), bytesOf(to)
 	return Part{text: fmt.Sprintf("%s %d-%d", f.name, any(from), any(to)), exprs: []expr.Any{
@@ -46,6 +49,7 @@ func (f Field[V]) In(from, to V) Part {
 	}}
 }
 
+// NotIn matches numbers outside of a range.
 func (f Field[V]) NotIn(from, to V) Part {
 	first, last := bytesOf(from), bytesOf(to)
 	return Part{text: fmt.Sprintf("%s != %d-%d", f.name, any(from), any(to)), exprs: []expr.Any{
@@ -72,37 +76,37 @@ func Within(f Field[netip.Addr], network netip.Prefix) Part {
 	}}
 }
 
-// Set writes the value to the frame, and keeps the checksum right that the field
-// knows of.
+// Set writes the value to the frame, and leaves checksums alone.
 func (f Field[V]) Set(v V) Part {
 	value := bytesOf(v)
-	p := Part{text: f.at(len(value)) + " set " + textOf(v)}
-	if f.sum == 0 {
-		p.exprs = []expr.Any{&expr.Immediate{Register: unix.NFT_REG_1, Data: value}, f.write(len(value))}
-		return p
-	}
-	// Checksums are of 16-bit words, and such fields are a byte.
+	return Part{text: f.at(len(value)) + " set " + textOf(v), exprs: []expr.Any{
+		&expr.Immediate{Register: unix.NFT_REG_1, Data: value}, asWrite(f.load(len(value))),
+	}}
+}
+
+// SetSummed writes a byte of ICMPv6, and keeps its checksum right, which is of 16-bit
+// words.
+func SetSummed(f Field[uint8], v uint8) Part {
 	load := f.load(2).(*expr.Payload)
+	odd := load.Offset % 2
+	load.Offset -= odd
 	keep, set := []byte{0xff, 0xff}, []byte{0, 0}
-	keep[load.Offset%2], set[load.Offset%2] = 0, value[0]
-	load.Offset -= load.Offset % 2
-	write := asWrite(*load)
-	write.CsumType, write.CsumOffset = expr.CsumTypeInet, f.sum
-	p.exprs = []expr.Any{load, bitwise(keep, set), write}
-	return p
+	keep[odd], set[odd] = 0, v
+	write := asWrite(load)
+	write.CsumType, write.CsumOffset = expr.CsumTypeInet, 2
+	return Part{text: fmt.Sprint(f.name, " set ", v), exprs: []expr.Any{load, bitwise(keep, set), write}}
 }
 
 // SetFrom writes what is elsewhere in the frame, so many bytes of it.
 func (f Field[V]) SetFrom(other Field[V], length int) Part {
 	return Part{
 		text:  f.at(length) + " set " + other.at(length),
-		exprs: []expr.Any{other.load(length), f.write(length)},
+		exprs: []expr.Any{other.load(length), asWrite(f.load(length))},
 	}
 }
 
-func (f Field[V]) write(length int) *expr.Payload { return asWrite(*f.load(length).(*expr.Payload)) }
-
-func asWrite(p expr.Payload) *expr.Payload {
+func asWrite(load expr.Any) *expr.Payload {
+	p := *load.(*expr.Payload)
 	p.OperationType, p.SourceRegister, p.DestRegister = expr.PayloadWrite, unix.NFT_REG_1, 0
 	return &p
 }
@@ -117,16 +121,6 @@ func (f Field[V]) at(length int) string {
 	return fmt.Sprintf("@%s,%d,%d", bases[p.Base], 8*p.Offset, 8*p.Len)
 }
 
-// linkType is ARPHRD_ETHER or another, which the kernel has in its own order.
-type linkType uint16
-
-func (t linkType) String() string {
-	if t == unix.ARPHRD_ETHER {
-		return "ether"
-	}
-	return fmt.Sprint(uint16(t))
-}
-
 func bytesOf(v any) []byte {
 	switch v := v.(type) {
 	case []byte:
@@ -135,8 +129,6 @@ func bytesOf(v any) []byte {
 		return append([]byte(v), make([]byte, unix.IFNAMSIZ-len(v))...)
 	case netip.Addr:
 		return v.AsSlice()
-	case linkType:
-		return binary.NativeEndian.AppendUint16(nil, uint16(v))
 	}
 	b, err := binary.Append(nil, binary.BigEndian, v)
 	if err != nil { // no field has such values

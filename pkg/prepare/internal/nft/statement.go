@@ -14,12 +14,12 @@ func Dropped(label any) Part {
 	return Part{text: "counter drop", exprs: []expr.Any{&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop}}, label: label}
 }
 
-// Jump lets a chain judge a frame, which comes back if that has no verdict. GoTo lets
-// it judge the frame instead of the rules that follow.
+// Jump lets a chain judge a frame, which comes back if that has no verdict.
 func Jump(chain string) Part {
 	return Part{text: "jump " + chain, exprs: []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: chain}}}
 }
 
+// GoTo lets a chain judge a frame instead of the rules that follow.
 func GoTo(chain string) Part {
 	return Part{text: "goto " + chain, exprs: []expr.Any{&expr.Verdict{Kind: expr.VerdictGoto, Chain: chain}}}
 }

@@ -8,8 +8,7 @@ import (
 	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/journal"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/lease"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/ra"
 )
@@ -106,7 +105,7 @@ func linkWords(l prestart.LinkStatus) string {
 	return strings.Join(words, ", ")
 }
 
-func writeLease(w io.Writer, what string, l dhcp.Status) {
+func writeLease(w io.Writer, what string, l lease.Status) {
 	fmt.Fprintf(w, "%s\t%s", what, l.State)
 	if !l.Since.IsZero() {
 		fmt.Fprintf(w, " since %s", l.Since.Format(time.RFC3339))
@@ -115,7 +114,7 @@ func writeLease(w io.Writer, what string, l dhcp.Status) {
 		fmt.Fprintf(w, ", until %s", l.Expires.Format(time.RFC3339))
 	}
 	fmt.Fprintln(w)
-	if l.Client != (dhcp.Client{}) {
+	if l.Client != (lease.Client{}) {
 		fmt.Fprintf(w, "client\thostname %q, vendor class %q, id %s\n", l.Client.Hostname, l.Client.VendorClass, orNone(l.Client.ID))
 	}
 	if !l.Renewed.IsZero() {
@@ -134,14 +133,14 @@ func writeLease(w io.Writer, what string, l dhcp.Status) {
 	writeTrouble(w, l.LastError, l.Notes)
 }
 
-func writeCounts(w io.Writer, received, sent map[string]uint64, dropped map[journal.Silence]uint64) {
-	fmt.Fprintf(w, "received\t%s\nsent\t%s\n", journal.Counts(received), journal.Counts(sent))
+func writeCounts(w io.Writer, received, sent map[string]uint64, dropped map[lease.DropReason]uint64) {
+	fmt.Fprintf(w, "received\t%s\nsent\t%s\n", lease.Counts(received), lease.Counts(sent))
 	if len(dropped) > 0 {
-		fmt.Fprintf(w, "dropped\t%s\n", journal.Counts(dropped))
+		fmt.Fprintf(w, "dropped\t%s\n", lease.Counts(dropped))
 	}
 }
 
-func writeTrouble(w io.Writer, last journal.Failure, notes []string) {
+func writeTrouble(w io.Writer, last lease.Failure, notes []string) {
 	if last.Error != "" {
 		fmt.Fprintf(w, "last error\t%s at %s\n", last.Error, last.At.Format(time.RFC3339))
 	}
@@ -161,7 +160,7 @@ type sessionView struct{ control.Status }
 
 func (v sessionView) writeText(w io.Writer) {
 	for _, i := range v.Interfaces {
-		for _, lease := range []*dhcp.Status{i.Lease, i.Lease6} {
+		for _, lease := range []*lease.Status{i.Lease, i.Lease6} {
 			if lease != nil {
 				fmt.Fprintf(w, "%s\t%s\t%s\n", i.Name, lease.Address, lease.State)
 			}

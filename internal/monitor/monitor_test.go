@@ -17,7 +17,7 @@ import (
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/monitor"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/lease"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
 
@@ -88,10 +88,10 @@ func TestMonitor(t *testing.T) {
 
 	status := control.Status{
 		PrepareSeconds: 0.008,
-		Interfaces: []control.Interface{{Name: "eth0", Lease: &dhcp.Status{
-			Address: netip.MustParsePrefix("192.0.2.7/24"), State: dhcp.Bound, Since: time.UnixMilli(1_700_000_000_500), Renewed: time.Unix(1_700_000_100, 0),
+		Interfaces: []control.Interface{{Name: "eth0", Lease: &lease.Status{
+			Address: netip.MustParsePrefix("192.0.2.7/24"), State: lease.Bound, Since: time.UnixMilli(1_700_000_000_500), Renewed: time.Unix(1_700_000_100, 0),
 			Expires: time.Unix(1_700_003_600, 0), Declined: time.Unix(1_600_000_000, 0),
-			Received: map[string]uint64{"DISCOVER": 2}, Sent: map[string]uint64{"OFFER": 2}, Dropped: map[dhcp.Silence]uint64{dhcp.OverBudget: 7},
+			Received: map[string]uint64{"DISCOVER": 2}, Sent: map[string]uint64{"OFFER": 2}, Dropped: map[lease.DropReason]uint64{lease.DropOverBudget: 7},
 		}}},
 	}
 	guardErr := errors.New("no NET_ADMIN")
@@ -122,7 +122,7 @@ func TestMonitor(t *testing.T) {
 		`virt_launcher_net_dhcp_lease_declined_timestamp_seconds{interface="eth0",protocol="dhcpv4"} 1.6e+09`,
 		`virt_launcher_net_messages_received_total{interface="eth0",protocol="dhcpv4",type="DISCOVER"} 2`,
 		`virt_launcher_net_messages_sent_total{interface="eth0",protocol="dhcpv4",type="OFFER"} 2`,
-		`virt_launcher_net_messages_dropped_total{interface="eth0",protocol="dhcpv4",reason="`+string(dhcp.OverBudget)+`"} 7`,
+		`virt_launcher_net_messages_dropped_total{interface="eth0",protocol="dhcpv4",reason="`+string(lease.DropOverBudget)+`"} 7`,
 		`virt_launcher_net_guard_dropped_packets_total{direction="from_guest",interface="eth0",reason="forged-mac"} 3`,
 		`virt_launcher_net_guard_dropped_bytes_total{direction="from_guest",interface="eth0",reason="forged-mac"} 180`,
 		"process_resident_memory_bytes", "go_goroutines",

@@ -1,118 +1,102 @@
-package packet
+package nl
 
 import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
-	"syscall"
+	"time"
 
+	"github.com/mdlayher/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
 
-// watch hears what becomes of one interface. A packet socket learns of its
-// interface going down but not of one that is deleted while it is down: nothing
-// would ever be read, and nothing said. Nor does it learn of a carrier. The
-// kernel's announcements close that gap; they are the only use of netlink here.
-type watch struct {
-	file *os.File
-	raw  syscall.RawConn
+// LinkWatch hears what becomes of one link. A packet socket learns of its link
+// going down, but not of one that is deleted while it is down, nor of a carrier. It
+// keeps no thread waiting, and the kernel wakes it for its own link alone: the
+// servers of a pod sleep while other links come and go.
+type LinkWatch struct {
+	conn  *netlink.Conn
+	index int
+	gone  bool
 }
 
-// Offsets in a netlink message with a struct ifinfomsg (linux/rtnetlink.h).
-const (
-	nlTypeAt   = 4
-	nlFamilyAt = 16
-	nlIndexAt  = 20
-	nlFlagsAt  = 24
-	nlLen      = 32
-)
-
-// openWatch opens the watch in the network namespace of the calling thread.
-func openWatch(index int) (_ *watch, err error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
+// WatchLink opens a LinkWatch in the network namespace of the calling thread. Close
+// it.
+func WatchLink(index int) (_ *LinkWatch, err error) {
+	conn, err := netlink.Dial(unix.NETLINK_ROUTE, nil)
 	if err != nil {
-		return nil, fmt.Errorf("open netlink socket: %w", err)
+		return nil, fmt.Errorf("open route netlink socket: %w", err)
 	}
-	w := &watch{file: os.NewFile(uintptr(fd), "netlink")}
 	defer func() {
 		if err != nil {
-			_ = w.file.Close()
+			_ = conn.Close()
 		}
 	}()
-	if err := setFilter(fd, watchFilter(index)); err != nil {
+	program, err := bpf.Assemble(linkFilter(index))
+	if err != nil {
+		return nil, fmt.Errorf("assemble filter for link announcements: %w", err)
+	}
+	if err := conn.SetBPF(program); err != nil {
 		return nil, fmt.Errorf("attach filter for link announcements: %w", err)
 	}
-	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: unix.RTMGRP_LINK}); err != nil {
+	if err := conn.JoinGroup(unix.RTNLGRP_LINK); err != nil {
 		return nil, fmt.Errorf("subscribe to link announcements: %w", err)
 	}
-	if w.raw, err = w.file.SyscallConn(); err != nil {
-		return nil, fmt.Errorf("access netlink socket: %w", err)
-	}
-	return w, nil
+	return &LinkWatch{conn: conn, index: index}, nil
 }
 
-// watchFilter passes RTM_NEWLINK and RTM_DELLINK of one interface. A port that
-// leaves its bridge is announced by the same types, but in the bridge's family.
-// The loads are big-endian, the message is in the host's order.
-func watchFilter(index int) []bpf.Instruction {
+// linkFilter passes RTM_NEWLINK and RTM_DELLINK of one link. A port that leaves its
+// bridge is announced by the same types, but in the bridge's family. The loads are
+// big-endian, the message (struct nlmsghdr, struct ifinfomsg) is in the host's order.
+func linkFilter(index int) []bpf.Instruction {
+	const typeAt, familyAt, indexAt = 4, unix.NLMSG_HDRLEN, unix.NLMSG_HDRLEN + 4
+	var newLink, delLink [2]byte
+	binary.NativeEndian.PutUint16(newLink[:], unix.RTM_NEWLINK)
+	binary.NativeEndian.PutUint16(delLink[:], unix.RTM_DELLINK)
+	of := binary.NativeEndian.AppendUint32(nil, uint32(index))
 	return []bpf.Instruction{
-		bpf.LoadAbsolute{Off: nlTypeAt, Size: 2},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(htons(unix.RTM_DELLINK)), SkipTrue: 1},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(htons(unix.RTM_NEWLINK)), SkipFalse: 5},
-		bpf.LoadAbsolute{Off: nlFamilyAt, Size: 1},
+		bpf.LoadAbsolute{Off: typeAt, Size: 2},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(binary.BigEndian.Uint16(delLink[:])), SkipTrue: 1},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(binary.BigEndian.Uint16(newLink[:])), SkipFalse: 5},
+		bpf.LoadAbsolute{Off: familyAt, Size: 1},
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.AF_UNSPEC, SkipFalse: 3},
-		bpf.LoadAbsolute{Off: nlIndexAt, Size: 4},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: htonl(uint32(index)), SkipFalse: 1},
-		bpf.RetConstant{Val: nlLen}, // what is read of it
+		bpf.LoadAbsolute{Off: indexAt, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: binary.BigEndian.Uint32(of), SkipFalse: 1},
+		bpf.RetConstant{Val: 1 << 18}, // the whole message
 		bpf.RetConstant{Val: 0},
 	}
 }
 
-// follow calls up each time the interface becomes able to send, and returns
-// ErrGone once it is deleted, another error if the watch was closed.
-func (w *watch) follow(up func()) error {
-	running := false // so at worst up is called for one that was up before
-	for {
-		b, err := w.next()
-		if err != nil {
-			return err
+// Next waits for the next change of the link and returns its flags (IFF_RUNNING, …);
+// none if the kernel had no memory to say what has changed. The error is
+// [unix.ENODEV] once the link is deleted, or has left the namespace.
+func (w *LinkWatch) Next() (flags uint32, err error) {
+	for !w.gone {
+		messages, err := w.conn.Receive()
+		switch {
+		case errors.Is(err, unix.ENOBUFS):
+			return 0, nil
+		case err != nil:
+			return 0, fmt.Errorf("receive link announcement: %w", err)
 		}
-		if len(b) < nlLen {
-			running = false // some were lost
-			continue
-		}
-		if binary.NativeEndian.Uint16(b[nlTypeAt:]) == unix.RTM_DELLINK {
-			return ErrGone
-		}
-		was := running
-		running = binary.NativeEndian.Uint32(b[nlFlagsAt:])&unix.IFF_RUNNING != 0
-		if running && !was {
-			up()
+		for _, m := range messages {
+			if len(m.Data) < unix.SizeofIfInfomsg {
+				continue
+			}
+			info := nl.DeserializeIfInfomsg(m.Data)
+			if w.gone = m.Header.Type == unix.RTM_DELLINK; !w.gone {
+				return info.Flags, nil
+			}
 		}
 	}
+	return 0, unix.ENODEV
 }
 
-// next waits for an announcement. That of the deletion stays to be read again.
-func (w *watch) next() ([]byte, error) {
-	b := make([]byte, nlLen)
-	var n int
-	var err error
-	waitErr := w.raw.Read(func(fd uintptr) bool {
-		n, _, err = unix.Recvfrom(int(fd), b, unix.MSG_PEEK)
-		if err == nil && (n < nlLen || binary.NativeEndian.Uint16(b[nlTypeAt:]) != unix.RTM_DELLINK) {
-			n, _, err = unix.Recvfrom(int(fd), b, 0)
-		}
-		return !temporary(err)
-	})
-	switch {
-	case waitErr != nil:
-		return nil, waitErr
-	case errors.Is(err, unix.ENOBUFS):
-		return nil, nil // the kernel had no memory for some announcement, whichever
-	case err != nil:
-		return nil, os.NewSyscallError("recvfrom", err)
-	}
-	return b[:n], nil
-}
+// SetDeadline is until when Next waits; then its error is [os.ErrDeadlineExceeded].
+// Zero: without end.
+func (w *LinkWatch) SetDeadline(t time.Time) error { return w.conn.SetReadDeadline(t) }
+
+// Close ends a Next that waits and frees the socket.
+func (w *LinkWatch) Close() error { return w.conn.Close() }

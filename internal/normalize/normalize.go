@@ -1,7 +1,7 @@
-// Package notes puts in order what a pod's resolv.conf, a CNI plugin or a user
+// Package normalize puts in order what a pod's resolv.conf, a CNI plugin or a user
 // may hold, so that it can be told to a guest, and notes what was left out. It
 // never fails: what can't be told must not cost a guest its start.
-package notes
+package normalize
 
 import (
 	"fmt"
@@ -22,7 +22,7 @@ const (
 	maxName  = 253
 )
 
-// Notes collects what was left out.
+// Notes say what was left out, and why.
 type Notes []string
 
 // Add notes that something was left out.

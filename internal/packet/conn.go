@@ -10,6 +10,9 @@ import (
 
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
 
 // receiveBuffer bounds, in bytes of the kernel's accounting, what waits to be
@@ -39,11 +42,11 @@ type Conn struct {
 	name  string
 	index int
 	mtu   int
-	mac   MAC
+	mac   mac.Addr
 	file  *os.File
 	raw   syscall.RawConn
 	oob   []byte
-	watch *watch
+	watch *nl.LinkWatch
 }
 
 // Listen opens a Conn on the interface in the network namespace of the calling
@@ -65,7 +68,7 @@ func Listen(name string, filter []bpf.Instruction) (_ *Conn, err error) {
 		return nil, err
 	}
 	// The watch is first, so that no deletion is missed.
-	if c.watch, err = openWatch(c.index); err != nil {
+	if c.watch, err = nl.WatchLink(c.index); err != nil {
 		return nil, err
 	}
 	if err := c.bind(fd, filter); err != nil {
@@ -122,7 +125,7 @@ func (c *Conn) bind(fd int, filter []bpf.Instruction) error {
 	if !ok || link.Hatype != unix.ARPHRD_ETHER {
 		return errors.New("not an Ethernet interface")
 	}
-	c.mac = MACOf(link.Addr[:])
+	c.mac = mac.Addr(link.Addr[:])
 	return nil
 }
 
@@ -133,11 +136,11 @@ func (c *Conn) Name() string { return c.name }
 func (c *Conn) MTU() int { return c.mtu }
 
 // MAC is the interface's Ethernet address when the Conn was opened.
-func (c *Conn) MAC() MAC { return c.mac }
+func (c *Conn) MAC() mac.Addr { return c.mac }
 
 // SourceFor is the source of frames to a guest: the interface's own address,
 // unless that is the guest's, who ignores frames from itself.
-func (c *Conn) SourceFor(guest MAC) MAC {
+func (c *Conn) SourceFor(guest mac.Addr) mac.Addr {
 	source := c.mac
 	if source == guest {
 		source[5] ^= 1
@@ -160,7 +163,7 @@ func (c *Conn) Running() bool {
 func (c *Conn) Close() error {
 	err := c.file.Close()
 	if c.watch != nil {
-		err = errors.Join(err, c.watch.file.Close())
+		err = errors.Join(err, c.watch.Close())
 	}
 	return err
 }
@@ -174,7 +177,7 @@ func (c *Conn) resume() { c.setDeadline(time.Time{}) }
 // setDeadline can fail only after Close, which ends all waiting itself.
 func (c *Conn) setDeadline(t time.Time) {
 	_ = c.file.SetReadDeadline(t)
-	_ = c.watch.file.SetReadDeadline(t)
+	_ = c.watch.SetDeadline(t)
 }
 
 var oobSize = unix.CmsgSpace(auxdataLen)

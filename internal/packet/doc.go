@@ -1,6 +1,6 @@
-// Package packet is what servers on a guest's tap share: a packet socket on one
-// Ethernet interface (Conn) that is read within a budget (Conn.Run), frames of
-// IPv6 (Seal6, Parse6) and checksums.
+// Package packet has the frames of IPv4, ARP and IPv6, and a packet socket on one
+// Ethernet interface (Conn) that is read within a budget (Conn.Run). Making and
+// parsing frames is pure, and trusts no length in a frame.
 //
 // A packet socket on a tap sees the guest's frames before a bridge does. It
 // needs no address on any interface, and nobody but the guest can reach it.

@@ -1,121 +1,86 @@
-package dhcp
+package packet
 
 import (
 	"encoding/binary"
 	"net/netip"
 
-	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
+	"golang.org/x/sys/unix"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
 
-// Ports of RFC 2131 §4.1.
+// Lengths of an IPv4 header without options, and of the headers that SealUDP4 writes.
 const (
-	serverPort = 67
-	clientPort = 68
+	ipv4Len = 20
+	UDP4Len = EthernetLen + ipv4Len + udpLen
 )
 
-// Sizes in bytes.
+// Of an IPv4 header.
 const (
-	ethLen  = packet.EthernetLen
-	ipLen   = 20 // without options
-	udpLen  = 8
-	headLen = ethLen + ipLen + udpLen
+	fragmentAt   = 6
+	protocolAt   = 9
+	dontFragment = 0x4000
+	fragmentMask = 0x3fff // more fragments, and the offset
 )
 
-const (
-	etherTypeIPv4 = 0x0800
-	protoUDP      = 17
-	dontFragment  = 0x4000
-	fragmentMask  = 0x3fff // more fragments, and the offset
-	timeToLive    = 64
-)
-
-var (
-	broadcastMAC = packet.MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
-	broadcastIP  = netip.AddrFrom4([4]byte{255, 255, 255, 255})
-)
-
-// endpoint is one side of a UDP packet on the link.
-type endpoint struct {
-	mac  packet.MAC
-	ip   netip.Addr
-	port uint16
-}
-
-// datagram is a UDP packet with its link addresses.
-type datagram struct {
-	src, dst endpoint
-	payload  []byte // within the frame
-}
-
-// parseFrame takes an Ethernet frame apart. It trusts no length in it.
-// checksumPending is true where the sender left the UDP checksum to hardware
-// that a tap does not have: it is not there yet, and nothing can have damaged
-// the packet.
-func parseFrame(b []byte, checksumPending bool) (datagram, error) {
-	var d datagram
-	if len(b) < headLen || binary.BigEndian.Uint16(b[12:]) != etherTypeIPv4 {
-		return d, BadFrame
+// ParseUDP4 takes an Ethernet frame with an unfragmented IPv4/UDP packet apart. It
+// trusts no length in it. checksumPending is as Conn.Run gives it.
+func ParseUDP4(b []byte, checksumPending bool) (UDP, error) {
+	if len(b) < UDP4Len || binary.BigEndian.Uint16(b[etherTypeAt:]) != unix.ETH_P_IP {
+		return UDP{}, ErrBadFrame
 	}
-	d.dst.mac, d.src.mac = packet.MACOf(b), packet.MACOf(b[6:])
-
-	ip := b[ethLen:]
+	ip := b[EthernetLen:]
 	head, total := int(ip[0]&0x0f)*4, int(binary.BigEndian.Uint16(ip[2:]))
 	switch {
-	case ip[0]>>4 != 4, head < ipLen, total < head+udpLen, total > len(ip), ip[9] != protoUDP,
-		binary.BigEndian.Uint16(ip[6:])&fragmentMask != 0:
-		return d, BadFrame
-	case packet.Fold(packet.Sum(0, ip[:head])) != 0xffff:
-		return d, BadChecksum
+	case ip[0]>>4 != 4, head < ipv4Len, total < head+udpLen, total > len(ip), ip[protocolAt] != unix.IPPROTO_UDP,
+		binary.BigEndian.Uint16(ip[fragmentAt:])&fragmentMask != 0:
+		return UDP{}, ErrBadFrame
+	case fold(sum(0, ip[:head])) != 0xffff:
+		return UDP{}, ErrBadChecksum
 	}
-	d.src.ip, d.dst.ip = netip.AddrFrom4([4]byte(ip[12:])), netip.AddrFrom4([4]byte(ip[16:]))
-
 	udp := ip[head:total] // without the padding of short frames
 	size := int(binary.BigEndian.Uint16(udp[4:]))
 	if size < udpLen || size > len(udp) {
-		return d, BadFrame
+		return UDP{}, ErrBadFrame
 	}
 	udp = udp[:size]
 	// A checksum of zero is none (RFC 768).
-	if !checksumPending && binary.BigEndian.Uint16(udp[6:]) != 0 && packet.Fold(pseudoSum(ip[12:20], udp)) != 0xffff {
-		return d, BadChecksum
+	if !checksumPending && binary.BigEndian.Uint16(udp[6:]) != 0 && fold(pseudoSum4(ip, udp)) != 0xffff {
+		return UDP{}, ErrBadChecksum
 	}
-	d.src.port, d.dst.port = binary.BigEndian.Uint16(udp), binary.BigEndian.Uint16(udp[2:])
-	d.payload = udp[udpLen:]
-	return d, nil
+	return UDP{
+		SrcMAC: mac.Addr(b[6:12]), DstMAC: mac.Addr(b[:6]),
+		Src:     netip.AddrPortFrom(netip.AddrFrom4([4]byte(ip[12:])), binary.BigEndian.Uint16(udp)),
+		Dst:     netip.AddrPortFrom(netip.AddrFrom4([4]byte(ip[16:])), binary.BigEndian.Uint16(udp[2:])),
+		Payload: udp[udpLen:],
+	}, nil
 }
 
-// sealFrame writes the Ethernet, IPv4 and UDP headers into the first headLen
-// bytes of b, whose rest is the payload. Both checksums are computed: there is
-// no hardware behind a tap that would.
-func sealFrame(b []byte, src, dst endpoint) {
-	copy(b, dst.mac[:])
-	copy(b[6:], src.mac[:])
-	binary.BigEndian.PutUint16(b[12:], etherTypeIPv4)
+// SealUDP4 writes the Ethernet, IPv4 and UDP headers into the first UDP4Len bytes of
+// b, whose rest is the payload whatever u.Payload is. Both checksums are computed:
+// there is no hardware behind a tap that would.
+func SealUDP4(b []byte, u UDP) {
+	copy(b, u.DstMAC[:])
+	copy(b[6:], u.SrcMAC[:])
+	binary.BigEndian.PutUint16(b[etherTypeAt:], unix.ETH_P_IP)
 
-	ip := b[ethLen:]
-	clear(ip[:ipLen])
-	ip[0] = 4<<4 | ipLen/4
+	ip := b[EthernetLen:]
+	clear(ip[:ipv4Len])
+	ip[0] = 4<<4 | ipv4Len/4
 	binary.BigEndian.PutUint16(ip[2:], uint16(len(ip)))
-	binary.BigEndian.PutUint16(ip[6:], dontFragment) // so the identification may be 0 (RFC 6864)
-	ip[8], ip[9] = timeToLive, protoUDP
-	from, to := src.ip.As4(), dst.ip.As4()
+	binary.BigEndian.PutUint16(ip[fragmentAt:], dontFragment) // so the identification may be 0 (RFC 6864)
+	ip[8], ip[protocolAt] = hopLimit, unix.IPPROTO_UDP
+	from, to := u.Src.Addr().As4(), u.Dst.Addr().As4()
 	copy(ip[12:], from[:])
 	copy(ip[16:], to[:])
-	binary.BigEndian.PutUint16(ip[10:], ^packet.Fold(packet.Sum(0, ip[:ipLen])))
+	binary.BigEndian.PutUint16(ip[10:], ^fold(sum(0, ip[:ipv4Len])))
 
-	udp := ip[ipLen:]
-	binary.BigEndian.PutUint16(udp, src.port)
-	binary.BigEndian.PutUint16(udp[2:], dst.port)
-	binary.BigEndian.PutUint16(udp[4:], uint16(len(udp)))
-	binary.BigEndian.PutUint16(udp[6:], 0)
-	check := ^packet.Fold(pseudoSum(ip[12:20], udp))
-	if check == 0 {
-		check = 0xffff // zero would mean none
-	}
-	binary.BigEndian.PutUint16(udp[6:], check)
+	udp := ip[ipv4Len:]
+	putUDP(udp, u)
+	putChecksum(udp[6:], pseudoSum4(ip, udp))
 }
 
-// pseudoSum sums a UDP packet and the pseudo header of RFC 768.
-func pseudoSum(addrs, udp []byte) uint64 {
-	return packet.Sum(packet.Sum(uint64(protoUDP)+uint64(len(udp)), addrs), udp)
+// pseudoSum4 sums a UDP packet and the pseudo header of RFC 768.
+func pseudoSum4(ip, udp []byte) uint64 {
+	return sum(sum(uint64(unix.IPPROTO_UDP)+uint64(len(udp)), ip[12:ipv4Len]), udp)
 }

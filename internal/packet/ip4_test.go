@@ -1,4 +1,4 @@
-package dhcp
+package packet
 
 import (
 	"encoding/binary"
@@ -6,34 +6,38 @@ import (
 	"net/netip"
 	"testing"
 
-	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/journal"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
 
-func testFrame(payload string) []byte {
-	b := append(make([]byte, headLen), payload...)
-	sealFrame(b, endpoint{packet.MACOf(guestMAC), netip.IPv4Unspecified(), clientPort}, endpoint{broadcastMAC, broadcastIP, serverPort})
+var testUDP4 = UDP{
+	SrcMAC: mac.Addr{2, 0, 0, 0, 0, 7}, DstMAC: Broadcast,
+	Src: netip.MustParseAddrPort("0.0.0.0:68"), Dst: netip.MustParseAddrPort("255.255.255.255:67"),
+}
+
+func testFrame4(payload string) []byte {
+	b := append(make([]byte, UDP4Len), payload...)
+	SealUDP4(b, testUDP4)
 	return b
 }
 
-func TestFrameRoundTrip(t *testing.T) {
+func TestUDP4RoundTrip(t *testing.T) {
 	for _, payload := range []string{"", "x", "odd", "even", string(make([]byte, 1400))} {
-		d, err := parseFrame(testFrame(payload), false)
-		if err != nil || string(d.payload) != payload || d.src.mac != packet.MACOf(guestMAC) || d.dst != (endpoint{broadcastMAC, broadcastIP, serverPort}) {
+		d, err := ParseUDP4(testFrame4(payload), false)
+		if err != nil || string(d.Payload) != payload || d.SrcMAC != testUDP4.SrcMAC || d.DstMAC != Broadcast || d.Src != testUDP4.Src || d.Dst != testUDP4.Dst {
 			t.Errorf("%d bytes: got %+v, %v", len(payload), d, err)
 		}
 	}
 }
 
-func TestParseFrame(t *testing.T) {
+func TestParseUDP4(t *testing.T) {
 	edit := func(change func([]byte)) []byte {
-		b := testFrame("payload")
+		b := testFrame4("payload")
 		change(b)
 		return b
 	}
 	resum := func(b []byte) { // a right header checksum again
-		binary.BigEndian.PutUint16(b[ethLen+10:], 0)
-		binary.BigEndian.PutUint16(b[ethLen+10:], ^packet.Fold(packet.Sum(0, b[ethLen:ethLen+ipLen])))
+		binary.BigEndian.PutUint16(b[EthernetLen+10:], 0)
+		binary.BigEndian.PutUint16(b[EthernetLen+10:], ^fold(sum(0, b[EthernetLen:EthernetLen+ipv4Len])))
 	}
 	for _, c := range []struct {
 		name    string
@@ -41,46 +45,46 @@ func TestParseFrame(t *testing.T) {
 		pending bool
 		want    error
 	}{
-		{name: "whole", frame: testFrame("payload")},
-		{name: "padded", frame: append(testFrame("payload"), make([]byte, 20)...)},
-		{name: "empty", want: BadFrame},
-		{name: "short", frame: testFrame("")[:headLen-1], want: BadFrame},
-		{name: "cut", frame: testFrame("payload")[:headLen+3], want: BadFrame},
-		{name: "IPv6", frame: edit(func(b []byte) { b[12], b[13] = 0x86, 0xdd }), want: BadFrame},
-		{name: "VLAN", frame: edit(func(b []byte) { b[12], b[13] = 0x81, 0x00 }), want: BadFrame},
-		{name: "version", frame: edit(func(b []byte) { b[ethLen] = 0x65; resum(b) }), want: BadFrame},
-		{name: "header length", frame: edit(func(b []byte) { b[ethLen] = 0x44; resum(b) }), want: BadFrame},
-		{name: "header beyond the frame", frame: edit(func(b []byte) { b[ethLen] = 0x4f }), want: BadFrame},
-		{name: "total length", frame: edit(func(b []byte) { b[ethLen+2] = 0xff; resum(b) }), want: BadFrame},
-		{name: "total length too small", frame: edit(func(b []byte) { b[ethLen+3] = 21; resum(b) }), want: BadFrame},
-		{name: "first fragment", frame: edit(func(b []byte) { b[ethLen+6] = 0x20; resum(b) }), want: BadFrame},
-		{name: "later fragment", frame: edit(func(b []byte) { b[ethLen+6], b[ethLen+7] = 0, 1; resum(b) }), want: BadFrame},
-		{name: "TCP", frame: edit(func(b []byte) { b[ethLen+9] = 6; resum(b) }), want: BadFrame},
-		{name: "header checksum", frame: edit(func(b []byte) { b[ethLen+10] ^= 1 }), want: BadChecksum},
-		{name: "UDP length", frame: edit(func(b []byte) { b[ethLen+ipLen+4] = 1 }), want: BadFrame},
-		{name: "UDP length too small", frame: edit(func(b []byte) { b[ethLen+ipLen+5] = 7 }), want: BadFrame},
-		{name: "UDP checksum", frame: edit(func(b []byte) { b[headLen] ^= 1 }), want: BadChecksum},
-		{name: "UDP checksum pending", frame: edit(func(b []byte) { b[headLen] ^= 1 }), pending: true},
-		{name: "no UDP checksum", frame: edit(func(b []byte) { b[headLen-1], b[headLen-2] = 0, 0 })},
+		{name: "whole", frame: testFrame4("payload")},
+		{name: "padded", frame: append(testFrame4("payload"), make([]byte, 20)...)},
+		{name: "empty", want: ErrBadFrame},
+		{name: "short", frame: testFrame4("")[:UDP4Len-1], want: ErrBadFrame},
+		{name: "cut", frame: testFrame4("payload")[:UDP4Len+3], want: ErrBadFrame},
+		{name: "IPv6", frame: edit(func(b []byte) { b[12], b[13] = 0x86, 0xdd }), want: ErrBadFrame},
+		{name: "VLAN", frame: edit(func(b []byte) { b[12], b[13] = 0x81, 0x00 }), want: ErrBadFrame},
+		{name: "version", frame: edit(func(b []byte) { b[EthernetLen] = 0x65; resum(b) }), want: ErrBadFrame},
+		{name: "header length", frame: edit(func(b []byte) { b[EthernetLen] = 0x44; resum(b) }), want: ErrBadFrame},
+		{name: "header beyond the frame", frame: edit(func(b []byte) { b[EthernetLen] = 0x4f }), want: ErrBadFrame},
+		{name: "total length", frame: edit(func(b []byte) { b[EthernetLen+2] = 0xff; resum(b) }), want: ErrBadFrame},
+		{name: "total length too small", frame: edit(func(b []byte) { b[EthernetLen+3] = 21; resum(b) }), want: ErrBadFrame},
+		{name: "first fragment", frame: edit(func(b []byte) { b[EthernetLen+6] = 0x20; resum(b) }), want: ErrBadFrame},
+		{name: "later fragment", frame: edit(func(b []byte) { b[EthernetLen+6], b[EthernetLen+7] = 0, 1; resum(b) }), want: ErrBadFrame},
+		{name: "TCP", frame: edit(func(b []byte) { b[EthernetLen+9] = 6; resum(b) }), want: ErrBadFrame},
+		{name: "header checksum", frame: edit(func(b []byte) { b[EthernetLen+10] ^= 1 }), want: ErrBadChecksum},
+		{name: "UDP length", frame: edit(func(b []byte) { b[EthernetLen+ipv4Len+4] = 1 }), want: ErrBadFrame},
+		{name: "UDP length too small", frame: edit(func(b []byte) { b[EthernetLen+ipv4Len+5] = 7 }), want: ErrBadFrame},
+		{name: "UDP checksum", frame: edit(func(b []byte) { b[UDP4Len] ^= 1 }), want: ErrBadChecksum},
+		{name: "UDP checksum pending", frame: edit(func(b []byte) { b[UDP4Len] ^= 1 }), pending: true},
+		{name: "no UDP checksum", frame: edit(func(b []byte) { b[UDP4Len-1], b[UDP4Len-2] = 0, 0 })},
 	} {
-		if _, err := parseFrame(c.frame, c.pending); !errors.Is(err, c.want) {
+		if _, err := ParseUDP4(c.frame, c.pending); !errors.Is(err, c.want) {
 			t.Errorf("%s: got %v, want %v", c.name, err, c.want)
 		}
 	}
 }
 
-// TestChecksumNeverZero: zero would say that there is none.
-func TestChecksumNeverZero(t *testing.T) {
+// TestUDP4ChecksumNeverZero: zero would say that there is none.
+func TestUDP4ChecksumNeverZero(t *testing.T) {
 	found := false
 	for i := range 1 << 16 {
-		b := testFrame(string([]byte{byte(i >> 8), byte(i)}))
-		switch binary.BigEndian.Uint16(b[headLen-2:]) {
+		b := testFrame4(string([]byte{byte(i >> 8), byte(i)}))
+		switch binary.BigEndian.Uint16(b[UDP4Len-2:]) {
 		case 0:
 			t.Fatalf("payload %04x: checksum is zero", i)
 		case 0xffff:
 			found = true
 		}
-		if _, err := parseFrame(b, false); err != nil {
+		if _, err := ParseUDP4(b, false); err != nil {
 			t.Fatalf("payload %04x: %v", i, err)
 		}
 	}
@@ -89,53 +93,25 @@ func TestChecksumNeverZero(t *testing.T) {
 	}
 }
 
-func TestProbe(t *testing.T) {
-	frame := DiscoverFrame(guestMAC, 0xcafe0001)
-	d, err := parseFrame(frame, false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	req, err := parseMessage(d.payload)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !isProbe(req) || isProbe(discover()) || d.src.mac != packet.MACOf(guestMAC) || req.TransactionID != xid {
-		t.Errorf("not recognised: %v", req)
-	}
-	reply, err := testLease().Reply(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	answer, left := appendMessage(make([]byte, headLen), reply, nil, maxMessage(req, 1500))
-	seal(answer, reply, packet.MAC{2}, testLease().Server)
-	got, err := ParseReplyFrame(answer)
-	if err != nil || len(left) > 0 || !got.YourIPAddr.Equal(address) || got.TransactionID != xid {
-		t.Errorf("got %v, %v, left out %v", got, err, left)
-	}
-	for name, b := range map[string][]byte{"the question": frame, "garbage": []byte("garbage"), "cut": answer[:200]} {
-		if _, err := ParseReplyFrame(b); !errors.Is(err, ErrNotReply) {
-			t.Errorf("%s: got %v", name, err)
-		}
-	}
-}
-
-func FuzzFrame(f *testing.F) {
-	f.Add(DiscoverFrame(guestMAC, 1), false)
-	f.Add(testFrame("payload"), true)
-	f.Add(testFrame("")[:20], false)
+func FuzzParseUDP4(f *testing.F) {
+	f.Add(testFrame4("payload"), false)
+	f.Add(testFrame4("payload"), true)
+	f.Add(testFrame4("")[:20], false)
 	f.Fuzz(func(t *testing.T, b []byte, pending bool) {
-		d, err := parseFrame(b, pending)
+		u, err := ParseUDP4(b, pending)
 		if err != nil {
-			if _, ok := errors.AsType[Silence](err); !ok {
+			if !errors.Is(err, ErrBadFrame) && !errors.Is(err, ErrBadChecksum) {
 				t.Fatalf("error %v has no reason", err)
 			}
 			return
 		}
-		if len(d.payload) > len(b)-headLen {
-			t.Fatalf("payload of %d bytes in a frame of %d", len(d.payload), len(b))
+		if len(u.Payload) > len(b)-UDP4Len {
+			t.Fatalf("payload of %d bytes in a frame of %d", len(u.Payload), len(b))
 		}
-		if m, err := parseMessage(d.payload); err == nil && clientOf(m).Hostname != journal.Printable([]byte(clientOf(m).Hostname)) {
-			t.Fatal("hostname cannot be printed")
+		again := append(make([]byte, UDP4Len), u.Payload...)
+		SealUDP4(again, u)
+		if v, err := ParseUDP4(again, false); err != nil || v.Src != u.Src || v.Dst != u.Dst {
+			t.Fatalf("%+v becomes %+v, %v", u, v, err)
 		}
 	})
 }

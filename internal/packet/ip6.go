@@ -2,7 +2,6 @@ package packet
 
 import (
 	"encoding/binary"
-	"errors"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
@@ -10,53 +9,33 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
 
-// Lengths of headers in bytes.
+// Lengths of the headers that Seal6 and SealUDP6 write.
 const (
-	EthernetLen = 14
-	ipv6Len     = 40
-	Head6Len    = EthernetLen + ipv6Len // of what Seal6 writes
+	ipv6Len  = 40
+	Head6Len = EthernetLen + ipv6Len
+	UDP6Len  = Head6Len + udpLen
 )
 
-// Offsets, in an Ethernet frame and in an IPv6 header.
+// Offsets in an IPv6 header.
 const (
-	etherTypeAt     = 12
 	payloadLengthAt = 4
 	nextHeaderAt    = 6
 	hopLimitAt      = 7
 	addressesAt     = 8
 )
 
-// What is wrong with a frame.
-var (
-	ErrBadFrame    = errors.New("not a whole frame of the protocol")
-	ErrBadChecksum = errors.New("the checksum is wrong")
-)
-
-// MAC is an Ethernet address.
-type MAC [6]byte
-
-// MACOf takes the first six bytes of a hardware address.
-func MACOf(b []byte) (m MAC) {
-	copy(m[:], b)
-	return m
-}
-
-// Broadcast is the Ethernet address of all.
-var Broadcast = mac.Addr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
+// hopLimit of UDP.
+const hopLimit = 64
 
 // MulticastMAC is the Ethernet address of an IPv6 multicast group (RFC 2464 §7).
-func MulticastMAC(group netip.Addr) MAC {
+func MulticastMAC(group netip.Addr) mac.Addr {
 	a := group.As16()
-	return MAC{0x33, 0x33, a[12], a[13], a[14], a[15]}
+	return mac.Addr{0x33, 0x33, a[12], a[13], a[14], a[15]}
 }
-
-// LinkLocal is the link-local address that an interface makes of its MAC (RFC 4291
-// appendix A).
-func LinkLocal(m mac.Addr) netip.Addr { return m.LinkLocal() }
 
 // Packet6 is an IPv6 packet without extension headers, with its link addresses.
 type Packet6 struct {
-	SrcMAC, DstMAC MAC
+	SrcMAC, DstMAC mac.Addr
 	Src, Dst       netip.Addr
 	Protocol       uint8
 	HopLimit       uint8
@@ -88,7 +67,7 @@ func Parse6(b []byte, protocol uint8, checksumPending bool) (Packet6, error) {
 		return Packet6{}, ErrBadFrame
 	}
 	p := Packet6{
-		SrcMAC: MACOf(b[6:]), DstMAC: MACOf(b),
+		SrcMAC: mac.Addr(b[6:12]), DstMAC: mac.Addr(b[:6]),
 		Src: netip.AddrFrom16([16]byte(ip[addressesAt:])), Dst: netip.AddrFrom16([16]byte(ip[addressesAt+16:])),
 		Protocol: protocol, HopLimit: ip[hopLimitAt],
 		Payload: ip[ipv6Len : ipv6Len+size], // without the padding of short frames
@@ -99,7 +78,7 @@ func Parse6(b []byte, protocol uint8, checksumPending bool) (Packet6, error) {
 	// UDP always has a checksum, which is then not zero (RFC 8200 §8.1). That of
 	// ICMPv6 may be.
 	missing := protocol == unix.IPPROTO_UDP && binary.BigEndian.Uint16(p.Payload[at:]) == 0
-	if missing || Fold(pseudoSum6(ip, p.Payload)) != 0xffff {
+	if missing || fold(pseudoSum6(ip, p.Payload)) != 0xffff {
 		return Packet6{}, ErrBadChecksum
 	}
 	return p, nil
@@ -123,38 +102,40 @@ func Seal6(b []byte, p Packet6) {
 
 	at, _, _ := checksumAt(p.Protocol)
 	binary.BigEndian.PutUint16(payload[at:], 0)
-	check := ^Fold(pseudoSum6(ip, payload))
-	if check == 0 {
-		check = 0xffff // the same number; for UDP zero is not one
-	}
-	binary.BigEndian.PutUint16(payload[at:], check)
+	putChecksum(payload[at:], pseudoSum6(ip, payload))
 }
 
 // pseudoSum6 sums a payload and its pseudo header (RFC 8200 §8.1).
 func pseudoSum6(ip, payload []byte) uint64 {
-	return Sum(Sum(uint64(ip[nextHeaderAt])+uint64(len(payload)), ip[addressesAt:ipv6Len]), payload)
+	return sum(sum(uint64(ip[nextHeaderAt])+uint64(len(payload)), ip[addressesAt:ipv6Len]), payload)
 }
 
-// Sum adds b to a ones' complement sum (RFC 1071). 64 bits hold the carries of
-// any packet.
-func Sum(s uint64, b []byte) uint64 {
-	for ; len(b) >= 4; b = b[4:] {
-		s += uint64(binary.BigEndian.Uint32(b))
+// ParseUDP6 takes an Ethernet frame with an IPv6/UDP packet apart. It trusts no
+// length in it. checksumPending is as Conn.Run gives it.
+func ParseUDP6(b []byte, checksumPending bool) (UDP, error) {
+	p, err := Parse6(b, unix.IPPROTO_UDP, checksumPending)
+	if err != nil {
+		return UDP{}, err
 	}
-	if len(b) >= 2 {
-		s += uint64(binary.BigEndian.Uint16(b))
-		b = b[2:]
+	udp := p.Payload
+	// What follows the datagram in the packet is in the checksum all the same.
+	if size := int(binary.BigEndian.Uint16(udp[4:])); size != len(udp) {
+		return UDP{}, ErrBadFrame
 	}
-	if len(b) == 1 {
-		s += uint64(b[0]) << 8
-	}
-	return s
+	return UDP{
+		SrcMAC: p.SrcMAC, DstMAC: p.DstMAC,
+		Src:     netip.AddrPortFrom(p.Src, binary.BigEndian.Uint16(udp)),
+		Dst:     netip.AddrPortFrom(p.Dst, binary.BigEndian.Uint16(udp[2:])),
+		Payload: udp[udpLen:],
+	}, nil
 }
 
-// Fold makes the 16 bits of a sum.
-func Fold(s uint64) uint16 {
-	for s > 0xffff {
-		s = s>>16 + s&0xffff
-	}
-	return uint16(s)
+// SealUDP6 writes all headers into the first UDP6Len bytes of b, whose rest is the
+// payload whatever u.Payload is.
+func SealUDP6(b []byte, u UDP) {
+	putUDP(b[Head6Len:], u)
+	Seal6(b, Packet6{
+		SrcMAC: u.SrcMAC, DstMAC: u.DstMAC, Src: u.Src.Addr(), Dst: u.Dst.Addr(),
+		Protocol: unix.IPPROTO_UDP, HopLimit: hopLimit,
+	})
 }

@@ -4,33 +4,36 @@ import (
 	"encoding/binary"
 	"errors"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
 
-var testPacket = Packet6{
-	SrcMAC: MAC{2, 1}, DstMAC: MAC{2, 2},
+var testPacket6 = Packet6{
+	SrcMAC: mac.Addr{2, 1}, DstMAC: mac.Addr{2, 2},
 	Src: netip.MustParseAddr("fe80::1"), Dst: netip.MustParseAddr("ff02::1:2"),
 	Protocol: unix.IPPROTO_UDP, HopLimit: 64,
 }
 
 // testFrame is a frame of a UDP header with the payload.
-func testFrame(payload string) []byte {
+func testFrame6(payload string) []byte {
 	b := append(make([]byte, Head6Len+8), payload...)
 	binary.BigEndian.PutUint16(b[Head6Len+4:], uint16(8+len(payload)))
-	Seal6(b, testPacket)
+	Seal6(b, testPacket6)
 	return b
 }
 
-func TestRoundTrip(t *testing.T) {
+func TestPacket6RoundTrip(t *testing.T) {
 	for _, payload := range []string{"", "x", "odd", "even", string(make([]byte, 1400))} {
-		p, err := Parse6(testFrame(payload), unix.IPPROTO_UDP, false)
+		p, err := Parse6(testFrame6(payload), unix.IPPROTO_UDP, false)
 		if err != nil || string(p.Payload[8:]) != payload {
 			t.Fatalf("%d bytes: got %+v, %v", len(payload), p, err)
 		}
 		p.Payload = nil
-		if p.Src != testPacket.Src || p.Dst != testPacket.Dst || p.SrcMAC != testPacket.SrcMAC || p.DstMAC != testPacket.DstMAC || p.HopLimit != 64 || p.Protocol != unix.IPPROTO_UDP {
+		if p.Src != testPacket6.Src || p.Dst != testPacket6.Dst || p.SrcMAC != testPacket6.SrcMAC || p.DstMAC != testPacket6.DstMAC || p.HopLimit != 64 || p.Protocol != unix.IPPROTO_UDP {
 			t.Errorf("got %+v", p)
 		}
 	}
@@ -38,7 +41,7 @@ func TestRoundTrip(t *testing.T) {
 
 func TestParse6(t *testing.T) {
 	edit := func(change func([]byte)) []byte {
-		b := testFrame("payload")
+		b := testFrame6("payload")
 		change(b)
 		return b
 	}
@@ -48,11 +51,11 @@ func TestParse6(t *testing.T) {
 		pending bool
 		want    error
 	}{
-		{name: "whole", frame: testFrame("payload")},
-		{name: "padded", frame: append(testFrame("payload"), make([]byte, 20)...)},
+		{name: "whole", frame: testFrame6("payload")},
+		{name: "padded", frame: append(testFrame6("payload"), make([]byte, 20)...)},
 		{name: "empty", want: ErrBadFrame},
-		{name: "short", frame: testFrame("")[:Head6Len+7], want: ErrBadFrame},
-		{name: "cut", frame: testFrame("payload")[:Head6Len+10], want: ErrBadFrame},
+		{name: "short", frame: testFrame6("")[:Head6Len+7], want: ErrBadFrame},
+		{name: "cut", frame: testFrame6("payload")[:Head6Len+10], want: ErrBadFrame},
 		{name: "IPv4", frame: edit(func(b []byte) { b[12], b[13] = 8, 0 }), want: ErrBadFrame},
 		{name: "VLAN", frame: edit(func(b []byte) { b[12], b[13] = 0x81, 0 }), want: ErrBadFrame},
 		{name: "version", frame: edit(func(b []byte) { b[EthernetLen] = 0x45 }), want: ErrBadFrame},
@@ -69,16 +72,16 @@ func TestParse6(t *testing.T) {
 			t.Errorf("%s: got %v, want %v", c.name, err, c.want)
 		}
 	}
-	if _, err := Parse6(testFrame(""), unix.IPPROTO_TCP, false); !errors.Is(err, ErrBadFrame) {
+	if _, err := Parse6(testFrame6(""), unix.IPPROTO_TCP, false); !errors.Is(err, ErrBadFrame) {
 		t.Errorf("TCP: got %v", err)
 	}
 }
 
-// TestChecksumNeverZero: for UDP zero is not one.
-func TestChecksumNeverZero(t *testing.T) {
+// TestUDP6ChecksumNeverZero: for UDP zero is not one.
+func TestUDP6ChecksumNeverZero(t *testing.T) {
 	found := false
 	for i := range 1 << 16 {
-		b := testFrame(string([]byte{byte(i >> 8), byte(i)}))
+		b := testFrame6(string([]byte{byte(i >> 8), byte(i)}))
 		switch binary.BigEndian.Uint16(b[Head6Len+6:]) {
 		case 0:
 			t.Fatalf("payload %04x: checksum is zero", i)
@@ -94,7 +97,7 @@ func TestChecksumNeverZero(t *testing.T) {
 // TestICMPv6ChecksumZero: a sender of ICMPv6 need not write another number in
 // the place of a checksum that is zero (RFC 4443 §2.3).
 func TestICMPv6ChecksumZero(t *testing.T) {
-	p := testPacket
+	p := testPacket6
 	p.Protocol = unix.IPPROTO_ICMPV6
 	for i := range 1 << 16 {
 		b := append(make([]byte, Head6Len+4), byte(i>>8), byte(i))
@@ -113,14 +116,30 @@ func TestICMPv6ChecksumZero(t *testing.T) {
 }
 
 func TestMulticastMAC(t *testing.T) {
-	if got := MulticastMAC(netip.MustParseAddr("ff02::1:ff28:9c5a")); got != (MAC{0x33, 0x33, 0xff, 0x28, 0x9c, 0x5a}) {
+	if got := MulticastMAC(netip.MustParseAddr("ff02::1:ff28:9c5a")); got != (mac.Addr{0x33, 0x33, 0xff, 0x28, 0x9c, 0x5a}) {
 		t.Errorf("got %x", got)
 	}
 }
 
+func FuzzParseUDP6(f *testing.F) {
+	whole := append(make([]byte, UDP6Len), "payload"...)
+	SealUDP6(whole, UDP{Src: netip.MustParseAddrPort("[fe80::1]:546"), Dst: netip.MustParseAddrPort("[ff02::1:2]:547")})
+	f.Add(whole, false)
+	f.Add(whole[:UDP6Len-1], true)
+	f.Fuzz(func(t *testing.T, b []byte, pending bool) {
+		u, err := ParseUDP6(b, pending)
+		if err == nil && len(u.Payload) > len(b)-UDP6Len {
+			t.Fatalf("payload of %d bytes in a frame of %d", len(u.Payload), len(b))
+		}
+		if err != nil && !errors.Is(err, ErrBadFrame) && !errors.Is(err, ErrBadChecksum) {
+			t.Fatalf("error %v has no reason", err)
+		}
+	})
+}
+
 func FuzzParse6(f *testing.F) {
-	f.Add(testFrame("payload"), byte(unix.IPPROTO_UDP), false)
-	f.Add(testFrame("payload")[:60], byte(unix.IPPROTO_ICMPV6), true)
+	f.Add(testFrame6("payload"), byte(unix.IPPROTO_UDP), false)
+	f.Add(testFrame6("payload")[:60], byte(unix.IPPROTO_ICMPV6), true)
 	f.Fuzz(func(t *testing.T, b []byte, protocol byte, pending bool) {
 		p, err := Parse6(b, protocol, pending)
 		if err != nil {
@@ -135,4 +154,31 @@ func FuzzParse6(f *testing.F) {
 			t.Fatalf("%+v becomes %+v, %v", p, q, err)
 		}
 	})
+}
+
+// TestParseUDP6: the lengths of the packet and of the datagram agree.
+func TestParseUDP6(t *testing.T) {
+	want := UDP{
+		SrcMAC: mac.Addr{2, 1}, DstMAC: mac.Addr{2, 2},
+		Src: netip.MustParseAddrPort("[fe80::1]:546"), Dst: netip.MustParseAddrPort("[ff02::1:2]:547"),
+	}
+	whole := append(make([]byte, UDP6Len), "payload"...)
+	SealUDP6(whole, want)
+	for name, frame := range map[string][]byte{"": whole, "padded": append(slices.Clone(whole), 0, 0)} {
+		got, err := ParseUDP6(frame, false)
+		if err != nil || string(got.Payload) != "payload" || got.Src != want.Src || got.Dst != want.Dst || got.SrcMAC != want.SrcMAC || got.DstMAC != want.DstMAC {
+			t.Errorf("%s: got %+v, %v", name, got, err)
+		}
+	}
+	short := slices.Clone(whole)
+	short[Head6Len+5]--
+	for name, frame := range map[string][]byte{"of another length": short, "cut": whole[:UDP6Len-1]} {
+		if _, err := ParseUDP6(frame, true); !errors.Is(err, ErrBadFrame) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	whole[UDP6Len] ^= 1
+	if _, err := ParseUDP6(whole, false); !errors.Is(err, ErrBadChecksum) {
+		t.Errorf("damaged: %v", err)
+	}
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"os"
 	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
 // Loop is what Conn.Run does with what it sees.
@@ -43,8 +45,8 @@ func (c *Conn) Run(ctx context.Context, l Loop) error {
 		c.interrupt()
 	})
 	watchers.Go(func() {
-		if err := c.watch.follow(l.Up); errors.Is(err, ErrGone) {
-			cancel(err)
+		if c.follow(l.Up) {
+			cancel(ErrGone)
 		}
 	})
 	err := c.loop(ctx, l)
@@ -52,6 +54,22 @@ func (c *Conn) Run(ctx context.Context, l Loop) error {
 		return gone
 	}
 	return err
+}
+
+// follow calls up each time the interface becomes able to send, until the watch is
+// interrupted or closed, or gone is true: the interface is deleted.
+func (c *Conn) follow(up func()) (gone bool) {
+	running := false // so at worst up is called for one that was up before
+	for {
+		flags, err := c.watch.Next()
+		if err != nil {
+			return errors.Is(err, unix.ENODEV)
+		}
+		was := running
+		if running = flags&unix.IFF_RUNNING != 0; running && !was {
+			up()
+		}
+	}
 }
 
 // loop reads frames and deals with them one after the other. The buffer is there

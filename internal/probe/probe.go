@@ -1,125 +1,131 @@
-package ra
+// Package probe has the questions of a guest that boots, and reads the answers: for
+// a check that looks from the guest's side of a tap. It is pure. All frames are whole
+// Ethernet frames.
+//
+// The servers answer the questions like the guest's own and count them, but the
+// lease's state stays what it is.
+package probe
 
 import (
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 
-	"golang.org/x/sys/unix"
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/insomniacslk/dhcp/dhcpv6"
+	"github.com/insomniacslk/dhcp/iana"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
 
-// Neighbour solicitations and advertisements (RFC 4861 §4.3, §4.4).
+// class is the vendor class, and the client identifier, of our questions.
+const class = "virt-launcher-net/check"
+
+// ErrNoAnswer is wrapped by all errors: the frame is something else than the answer,
+// or damaged.
+var ErrNoAnswer = errors.New("not an answer")
+
+// Ports of RFC 2131 §4.1 and RFC 8415 §7.2.
 const (
-	typeNeighborSolicitation  = 135
-	typeNeighborAdvertisement = 136
-	neighborTargetAt          = 8
-	neighborLen               = 24
-	optTargetMAC              = 2
+	client4, server4 = 68, 67
+	client6, server6 = 546, 547
 )
 
-// ErrNotAdvertisement is returned for a frame that is not an advertisement of
-// the kind, or not a valid one.
-var ErrNotAdvertisement = errors.New("not an advertisement")
-
-// SolicitationFrame is a whole Ethernet frame with a router solicitation as the
-// guest with this MAC address would send it from its link-local address. A
-// Server answers it like the guest's own and counts it.
-func SolicitationFrame(guest net.HardwareAddr, from netip.Addr) []byte {
-	m := make([]byte, solicitationLen)
-	m[0] = typeSolicitation
-	return discovery(guest, from, netip.IPv6LinkLocalAllRouters(), m)
-}
-
-// NeighborSolicitationFrame is a whole Ethernet frame in which the guest asks,
-// from an address of its own, who has the target.
-func NeighborSolicitationFrame(guest net.HardwareAddr, from, target netip.Addr) []byte {
-	m := make([]byte, neighborTargetAt, neighborLen)
-	m[0] = typeNeighborSolicitation
-	a := target.As16()
-	// The group of those who may have the target (RFC 4291 §2.7.1).
-	group := netip.AddrFrom16([16]byte{0: 0xff, 1: 2, 11: 1, 12: 0xff, 13: a[13], 14: a[14], 15: a[15]})
-	return discovery(guest, from, group, append(m, a[:]...))
-}
-
-// discovery makes a frame of a solicitation, with the guest's MAC address for
-// the answer.
-func discovery(guest net.HardwareAddr, from, group netip.Addr, message []byte) []byte {
-	frame := append(make([]byte, packet.Head6Len), message...)
-	frame = append(frame, optSourceMAC, 1)
-	frame = append(frame, guest...)
-	packet.Seal6(frame, packet.Packet6{
-		SrcMAC: packet.MACOf(guest), DstMAC: packet.MulticastMAC(group), Src: from, Dst: group,
-		Protocol: unix.IPPROTO_ICMPV6, HopLimit: hopLimit,
+// Discover is a DHCPDISCOVER as the guest with this MAC would send it.
+func Discover(guest mac.Addr, xid dhcpv4.TransactionID) []byte {
+	m := &dhcpv4.DHCPv4{
+		OpCode: dhcpv4.OpcodeBootRequest, HWType: iana.HWTypeEthernet, TransactionID: xid, ClientHWAddr: guest[:],
+		Options: dhcpv4.OptionsFromList(
+			dhcpv4.OptMessageType(dhcpv4.MessageTypeDiscover),
+			dhcpv4.OptClassIdentifier(class),
+			dhcpv4.OptClientIdentifier(append([]byte{0}, class...)), // type 0: not a link address (RFC 2132 §9.14)
+			dhcpv4.OptMaxMessageSize(1500),
+			dhcpv4.OptParameterRequestList(
+				dhcpv4.OptionSubnetMask, dhcpv4.OptionClasslessStaticRoute, dhcpv4.OptionRouter, dhcpv4.OptionDomainNameServer,
+				dhcpv4.OptionHostName, dhcpv4.OptionDomainName, dhcpv4.OptionInterfaceMTU, dhcpv4.OptionDNSDomainSearchList),
+		),
+	}
+	frame := append(make([]byte, packet.UDP4Len), m.ToBytes()...)
+	packet.SealUDP4(frame, packet.UDP{
+		SrcMAC: guest, DstMAC: packet.Broadcast,
+		Src: netip.AddrPortFrom(netip.IPv4Unspecified(), client4),
+		Dst: netip.AddrPortFrom(netip.AddrFrom4([4]byte(net.IPv4bcast.To4())), server4),
 	})
 	return frame
 }
 
-// ParseAdvertisementFrame reads a router advertisement from a whole Ethernet
-// frame, as the guest would get it, and returns the router. The error wraps
-// ErrNotAdvertisement. The checks are those of RFC 4861 §6.1.2.
-func ParseAdvertisementFrame(frame []byte) (router netip.Addr, err error) {
-	p, err := parseDiscovery(frame, typeAdvertisement, headLen)
+// IsDiscover tells whether a message is a Discover's.
+func IsDiscover(m *dhcpv4.DHCPv4) bool {
+	id := m.Options[dhcpv4.OptionClientIdentifier.Code()]
+	typ := m.Options[dhcpv4.OptionDHCPMessageType.Code()]
+	return len(typ) == 1 && dhcpv4.MessageType(typ[0]) == dhcpv4.MessageTypeDiscover && len(id) > 0 && string(id[1:]) == class &&
+		string(m.Options[dhcpv4.OptionClassIdentifier.Code()]) == class
+}
+
+// ParseDHCP reads a DHCP server's message. Whether it belongs to a certain question
+// is told by its TransactionID.
+func ParseDHCP(frame []byte) (*dhcpv4.DHCPv4, error) {
+	u, err := packet.ParseUDP4(frame, false)
 	if err != nil {
-		return netip.Addr{}, err
+		return nil, fmt.Errorf("%w: %w", ErrNoAnswer, err)
 	}
-	if !p.Src.IsLinkLocalUnicast() {
-		return netip.Addr{}, fmt.Errorf("%w: it comes from %v", ErrNotAdvertisement, p.Src)
-	}
-	return p.Src, nil
-}
-
-// ParseNeighborAdvertisementFrame reads a neighbour advertisement from a whole
-// Ethernet frame, and returns who says to have which MAC address. The error
-// wraps ErrNotAdvertisement. The checks are those of RFC 4861 §7.1.2; the answer
-// to a question to all must have the MAC address (§7.2.4).
-func ParseNeighborAdvertisementFrame(frame []byte) (target netip.Addr, mac net.HardwareAddr, err error) {
-	p, err := parseDiscovery(frame, typeNeighborAdvertisement, neighborLen)
+	m, err := dhcpv4.FromBytes(u.Payload)
 	if err != nil {
-		return netip.Addr{}, nil, err
+		return nil, fmt.Errorf("%w: %w", ErrNoAnswer, err)
 	}
-	for rest := p.Payload[neighborLen:]; len(rest) > 0; {
-		var option []byte
-		option, rest, _ = nextOption(rest)
-		if option[0] == optTargetMAC && len(option) == 8 {
-			mac = slices.Clone(option[2:])
-		}
+	if u.Src.Port() != server4 || u.Dst.Port() != client4 || m.OpCode != dhcpv4.OpcodeBootReply {
+		return nil, fmt.Errorf("%w: a %v from port %d to %d", ErrNoAnswer, m.OpCode, u.Src.Port(), u.Dst.Port())
 	}
-	target = netip.AddrFrom16([16]byte(p.Payload[neighborTargetAt:]))
-	if target.IsMulticast() || !isHost(mac) {
-		return netip.Addr{}, nil, fmt.Errorf("%w: %v is said to have %q", ErrNotAdvertisement, target, mac)
-	}
-	return target, mac, nil
+	return m, nil
 }
 
-// parseDiscovery reads a message of neighbour discovery of which all options
-// have a length.
-func parseDiscovery(frame []byte, kind byte, least int) (packet.Packet6, error) {
-	p, err := packet.Parse6(frame, unix.IPPROTO_ICMPV6, false)
-	switch {
-	case err != nil:
-		return p, fmt.Errorf("%w: %w", ErrNotAdvertisement, err)
-	case p.HopLimit != hopLimit, len(p.Payload) < least, p.Payload[0] != kind, p.Payload[1] != 0:
-		return p, ErrNotAdvertisement
-	}
-	for rest := p.Payload[least:]; len(rest) > 0; {
-		var ok bool
-		if _, rest, ok = nextOption(rest); !ok {
-			return p, fmt.Errorf("%w: an option has no valid length", ErrNotAdvertisement)
-		}
-	}
-	return p, nil
+// duid is the client identifier of a Solicit: a DUID-EN of the reserved enterprise 0.
+var (
+	duid      = dhcpv6.DUIDEN{EnterpriseIdentifier: []byte(class)}
+	duidBytes = string(duid.ToBytes())
+)
+
+// allServers is All_DHCP_Relay_Agents_and_Servers (RFC 8415 §7.1).
+var allServers = netip.MustParseAddr("ff02::1:2")
+
+// Solicit is a DHCPv6 Solicit as the guest with this MAC would send it from its
+// link-local address.
+func Solicit(guest mac.Addr, id dhcpv6.TransactionID) []byte {
+	m := &dhcpv6.Message{MessageType: dhcpv6.MessageTypeSolicit, TransactionID: id}
+	m.Options.Add(dhcpv6.OptClientID(&duid))
+	m.Options.Add(&dhcpv6.OptIANA{})
+	m.Options.Add(dhcpv6.OptElapsedTime(0))
+	m.Options.Add(dhcpv6.OptRequestedOption(dhcpv6.OptionDNSRecursiveNameServer, dhcpv6.OptionDomainSearchList))
+	frame := append(make([]byte, packet.UDP6Len), m.ToBytes()...)
+	packet.SealUDP6(frame, packet.UDP{
+		SrcMAC: guest, DstMAC: packet.MulticastMAC(allServers),
+		Src: netip.AddrPortFrom(guest.LinkLocal(), client6), Dst: netip.AddrPortFrom(allServers, server6),
+	})
+	return frame
 }
 
-// nextOption cuts the first option (RFC 4861 §4.6) off. ok is false if its
-// length is wrong.
-func nextOption(b []byte) (option, rest []byte, ok bool) {
-	if len(b) < 2 || b[1] == 0 || int(b[1])*8 > len(b) {
-		return nil, nil, false
+// IsSolicit tells whether a message is a Solicit's.
+func IsSolicit(m *dhcpv6.Message) bool {
+	id := m.Options.GetOne(dhcpv6.OptionClientID)
+	return m.MessageType == dhcpv6.MessageTypeSolicit && id != nil && string(id.ToBytes()) == duidBytes
+}
+
+// ParseDHCPv6 reads a DHCPv6 server's Advertise or Reply. Whether it belongs to a
+// certain question is told by its TransactionID.
+func ParseDHCPv6(frame []byte) (*dhcpv6.Message, error) {
+	u, err := packet.ParseUDP6(frame, false)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNoAnswer, err)
 	}
-	n := int(b[1]) * 8
-	return b[:n], b[n:], true
+	m, err := dhcpv6.MessageFromBytes(u.Payload)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNoAnswer, err)
+	}
+	isAnswer := m.MessageType == dhcpv6.MessageTypeAdvertise || m.MessageType == dhcpv6.MessageTypeReply
+	if u.Src.Port() != server6 || u.Dst.Port() != client6 || !isAnswer {
+		return nil, fmt.Errorf("%w: a %v from port %d to %d", ErrNoAnswer, m.MessageType, u.Src.Port(), u.Dst.Port())
+	}
+	return m, nil
 }

@@ -1,110 +1,86 @@
-package ra
+package probe
 
 import (
 	"errors"
-	"net"
 	"net/netip"
-	"slices"
 	"testing"
 
-	"golang.org/x/sys/unix"
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/insomniacslk/dhcp/dhcpv6"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
 )
 
-// answer is an advertisement of the router to the guest as a frame.
-func answer(message []byte, change ...func(*packet.Packet6, []byte)) []byte {
-	b := append(make([]byte, packet.Head6Len), message...)
-	p := packet.Packet6{
-		SrcMAC: packet.MACOf(routerMAC), DstMAC: packet.MACOf(guestMAC), Src: router, Dst: guestLocal,
-		Protocol: unix.IPPROTO_ICMPV6, HopLimit: hopLimit,
-	}
-	for _, f := range change {
-		f(&p, b[packet.Head6Len:])
-	}
-	packet.Seal6(b, p)
-	return b
+// offer is a server's message of DHCPv4 as a frame.
+func offer(change func(*packet.UDP)) []byte {
+	m := &dhcpv4.DHCPv4{OpCode: dhcpv4.OpcodeBootReply, HWType: 1, ClientHWAddr: guestMAC[:]}
+	m.UpdateOption(dhcpv4.OptMessageType(dhcpv4.MessageTypeOffer))
+	frame := append(make([]byte, packet.UDP4Len), m.ToBytes()...)
+	u := packet.UDP{DstMAC: guestMAC, Src: netip.MustParseAddrPort("10.0.0.1:67"), Dst: netip.MustParseAddrPort("10.0.0.7:68")}
+	change(&u)
+	packet.SealUDP4(frame, u)
+	return frame
 }
 
-// routerSays is the router's advertisement.
-func routerSays(t testing.TB) []byte {
-	t.Helper()
-	messages, _, err := calico().Encode()
-	if err != nil {
-		t.Fatal(err)
+// advertise is a server's message of DHCPv6 as a frame.
+func advertise(typ dhcpv6.MessageType, change func(*packet.UDP)) []byte {
+	m := &dhcpv6.Message{MessageType: typ}
+	frame := append(make([]byte, packet.UDP6Len), m.ToBytes()...)
+	u := packet.UDP{DstMAC: guestMAC, Src: netip.AddrPortFrom(router, server6), Dst: netip.AddrPortFrom(guestLocal, client6)}
+	change(&u)
+	packet.SealUDP6(frame, u)
+	return frame
+}
+
+func same(*packet.UDP) {}
+
+func toServer(u *packet.UDP) { u.Src, u.Dst = u.Dst, u.Src }
+
+func TestParseDHCP(t *testing.T) {
+	if m, err := ParseDHCP(offer(same)); err != nil || m.MessageType() != dhcpv4.MessageTypeOffer {
+		t.Errorf("got %v, %v", m, err)
 	}
-	return messages[0]
-}
-
-// neighborSays is the router's neighbour advertisement with these options.
-func neighborSays(options ...byte) []byte {
-	return slices.Concat([]byte{typeNeighborAdvertisement, 0, 0, 0, 0xe0, 0, 0, 0}, router.AsSlice(), options)
-}
-
-var targetOption = append([]byte{optTargetMAC, 1}, routerMAC...)
-
-// What the guest asks is what the server takes for a guest's question.
-func TestSolicitationFrame(t *testing.T) {
-	from, err := parseSolicitation(SolicitationFrame(guestMAC, guestLocal), packet.MACOf(guestMAC), false)
-	if err != nil || from != guestLocal {
-		t.Errorf("from %v, error %v", from, err)
-	}
-}
-
-func TestParseAdvertisementFrames(t *testing.T) {
-	says := routerSays(t)
-	for _, c := range []struct {
-		name  string
-		frame []byte
-		ok    bool
-	}{
-		{name: "plain", frame: answer(says), ok: true},
-		{name: "hop limit", frame: answer(says, func(p *packet.Packet6, _ []byte) { p.HopLimit = 64 })},
-		{name: "from a global address", frame: answer(says, func(p *packet.Packet6, _ []byte) { p.Src = netip.MustParseAddr("fd00::1") })},
-		{name: "code", frame: answer(says, func(_ *packet.Packet6, b []byte) { b[1] = 1 })},
-		{name: "of a neighbour", frame: answer(neighborSays(targetOption...))},
-		{name: "option of no length", frame: answer(append(slices.Clone(says[:headLen]), 1, 0, 0, 0, 0, 0, 0, 0))},
-		{name: "cut", frame: answer(says[:headLen-1])},
-		{name: "checksum", frame: damaged(answer(says))},
-		{name: "empty"},
+	for name, b := range map[string][]byte{
+		"question": Discover(guestMAC, dhcpv4.TransactionID{1}), "garbage": []byte("garbage"), "cut": offer(same)[:200],
+		"to a server": offer(toServer), "empty": nil,
 	} {
-		got, err := ParseAdvertisementFrame(c.frame)
-		if (err == nil) != c.ok || c.ok && got != router || !c.ok && !errors.Is(err, ErrNotAdvertisement) {
-			t.Errorf("router's %s: got %v, error %v", c.name, got, err)
-		}
-	}
-	for _, c := range []struct {
-		name  string
-		frame []byte
-		ok    bool
-	}{
-		{name: "plain", frame: answer(neighborSays(targetOption...)), ok: true},
-		{name: "with a nonce", frame: answer(neighborSays(append([]byte{14, 1, 1, 2, 3, 4, 5, 6}, targetOption...)...)), ok: true},
-		{name: "without its MAC", frame: answer(neighborSays())},
-		{name: "with a group's MAC", frame: answer(neighborSays(optTargetMAC, 1, 0x33, 0x33, 0, 0, 0, 1))},
-		{name: "of a router", frame: answer(says)},
-		{name: "cut", frame: answer(neighborSays()[:neighborLen-1])},
-		{name: "half an option", frame: answer(neighborSays(optTargetMAC))},
-		{name: "checksum", frame: damaged(answer(neighborSays(targetOption...)))},
-		{name: "empty"},
-	} {
-		target, mac, err := ParseNeighborAdvertisementFrame(c.frame)
-		if (err == nil) != c.ok || c.ok && (target != router || mac.String() != routerMAC.String()) || !c.ok && !errors.Is(err, ErrNotAdvertisement) {
-			t.Errorf("neighbour's %s: got %v at %v, error %v", c.name, target, mac, err)
+		if _, err := ParseDHCP(b); !errors.Is(err, ErrNoAnswer) {
+			t.Errorf("%s: got %v", name, err)
 		}
 	}
 }
 
-func FuzzAdvertisement(f *testing.F) {
-	f.Add(answer(routerSays(f)))
-	f.Add(answer(neighborSays(targetOption...)))
-	f.Add(answer(neighborSays(optTargetMAC, 0)))
+func TestParseDHCPv6(t *testing.T) {
+	for _, typ := range []dhcpv6.MessageType{dhcpv6.MessageTypeAdvertise, dhcpv6.MessageTypeReply} {
+		if m, err := ParseDHCPv6(advertise(typ, same)); err != nil || m.MessageType != typ {
+			t.Errorf("got %v, %v", m, err)
+		}
+	}
+	for name, b := range map[string][]byte{
+		"question": Solicit(guestMAC, dhcpv6.TransactionID{1}), "garbage": []byte("garbage"), "cut": Solicit(guestMAC, dhcpv6.TransactionID{1})[:70],
+		"to a server": advertise(dhcpv6.MessageTypeReply, toServer), "a request": advertise(dhcpv6.MessageTypeRequest, same), "empty": nil,
+	} {
+		if _, err := ParseDHCPv6(b); !errors.Is(err, ErrNoAnswer) {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+}
+
+// FuzzDHCP: whatever comes from the network, a check goes on.
+func FuzzDHCP(f *testing.F) {
+	f.Add(offer(same)[packet.UDP4Len:])
+	f.Add(advertise(dhcpv6.MessageTypeReply, same)[packet.UDP6Len:])
+	f.Add(Solicit(guestMAC, dhcpv6.TransactionID{1})[packet.UDP6Len:])
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if from, err := ParseAdvertisementFrame(b); err == nil && !from.IsLinkLocalUnicast() {
-			t.Errorf("router %v", from)
+		four := append(offer(same)[:packet.UDP4Len], b...)
+		packet.SealUDP4(four, packet.UDP{Src: netip.MustParseAddrPort("10.0.0.1:67"), Dst: netip.MustParseAddrPort("10.0.0.7:68")})
+		if m, err := ParseDHCP(four); err == nil {
+			_ = m.MessageType()
 		}
-		if target, mac, err := ParseNeighborAdvertisementFrame(b); err == nil && (target.IsMulticast() || !isHost(net.HardwareAddr(mac))) {
-			t.Errorf("neighbour %v at %v", target, mac)
+		six := append(advertise(dhcpv6.MessageTypeReply, same)[:packet.UDP6Len], b...)
+		packet.SealUDP6(six, packet.UDP{Src: netip.AddrPortFrom(router, server6), Dst: netip.AddrPortFrom(guestLocal, client6)})
+		if m, err := ParseDHCPv6(six); err == nil && m.Options.OneIANA() != nil {
+			_ = m.Options.OneIANA().Options.OneAddress()
 		}
 	})
 }

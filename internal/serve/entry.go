@@ -1,143 +1,153 @@
-package journal
+package serve
 
 import (
-	"slices"
+	"fmt"
+	"log/slog"
 	"time"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/lease"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
 
 // sourceWarnings is how long after a warning of another MAC there is none of
 // yet another one.
 const sourceWarnings = 10 * time.Minute
 
-// Entry is one change to a Journal.
-type Entry struct{ j *Journal }
+// KeepEnd, in the place of how long a lease lasts, leaves its end as it is.
+const KeepEnd = -1
 
-// Say logs what a guest can bring about, only so often: beyond, for debugging.
-func (e Entry) Say(log func(msg string, args ...any), msg string, args ...any) {
-	if !e.j.lines.Spare(time.Now()) {
-		log = e.j.log.Debug
+// Entry is one change of a Server's status, in place.
+type Entry struct {
+	*lease.Status
+	s *Server
+}
+
+// Update makes one change, after which those who wait look again. The Entry is valid
+// until the function returns, which must not block.
+func (s *Server) Update(change func(Entry)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change(Entry{&s.status, s})
+	if s.changed != nil {
+		close(s.changed)
+		s.changed = nil
 	}
-	log(msg, args...)
 }
 
-// Error keeps an error.
-func (e Entry) Error(err error) {
-	e.j.status.LastError = Failure{Error: err.Error(), At: time.Now()}
+// steps has what state each step leads to, and what the log says of it.
+var steps = map[lease.EventType]struct {
+	state lease.State
+	log   func(log *slog.Logger, msg string, args ...any)
+	text  string
+}{
+	lease.EventOffered:  {state: lease.Offered},
+	lease.EventBound:    {state: lease.Bound},
+	lease.EventRenewed:  {state: lease.Bound},
+	lease.EventRefused:  {lease.None, (*slog.Logger).Warn, "guest asked for another address than its own"},
+	lease.EventDeclined: {lease.None, (*slog.Logger).Warn, "guest declined its address: somebody else answers for it"},
+	lease.EventReleased: {lease.None, (*slog.Logger).Info, "guest gave up its lease"},
+	lease.EventExpired:  {lease.None, (*slog.Logger).Warn, "lease has ended: the guest did not renew it in time"},
 }
 
-// Received counts a message of one of the protocol's types.
-func (e Entry) Received(typ string) { e.j.status.Received[typ]++ }
+// Step keeps a step of the lease and tells the readers of it. lasts is how long a
+// guest then has its address, 0 without end. args say more in the log.
+func (e Entry) Step(typ lease.EventType, lasts time.Duration, args ...any) {
+	e.step(typ, lasts, time.Now(), args)
+}
 
-// Sent counts a message of one of the protocol's types.
-func (e Entry) Sent(typ string) { e.j.status.Sent[typ]++ }
-
-// Message keeps that the guest has sent a message, which Received has counted.
-func (e Entry) Message(typ string) { e.j.status.LastMessage = Message{Type: typ, At: time.Now()} }
-
-// otherSource keeps who asks with another Ethernet address than the guest's. A
-// guest can forge one for every message: the last one is kept, and only so many
-// are logged.
-func (e Entry) otherSource(from, guest string) {
-	j, was, now := e.j, e.j.status.OtherSource, time.Now()
-	j.status.OtherSource = OtherSource{MAC: from, Want: guest, Count: was.Count + 1, At: now}
-	if j.warnedOfSource == from || now.Sub(j.warnedAt) < sourceWarnings {
-		return
+func (e Entry) step(typ lease.EventType, lasts time.Duration, at time.Time, args []any) {
+	if step := steps[typ]; step.text != "" {
+		e.logLease(func(msg string, args ...any) { step.log(e.s.Log, msg, args...) }, step.text, args...)
 	}
-	j.warnedOfSource, j.warnedAt = from, now
-	j.log.Warn("a guest with another MAC than the VM's asks for an address, and gets none", "mac", from, "want", guest, "remedy", j.status.OtherSource.Remedy())
-}
-
-// Client keeps what the guest says of itself.
-func (e Entry) Client(c Client) { e.j.status.Client = c }
-
-// Note keeps, once, that a setting could not be sent.
-func (e Entry) Note(note string) {
-	if slices.Contains(e.j.status.Notes, note) {
-		return
+	e.set(steps[typ].state, lasts, at)
+	event := lease.Event{Type: typ, At: at, Address: e.Address, Client: e.Client}
+	e.LastEvent = event
+	switch typ {
+	case lease.EventRenewed:
+		e.Renewed = at
+	case lease.EventDeclined:
+		e.Declined, e.s.declinedUntil = at, at.Add(e.s.DeclinePause)
 	}
-	e.j.status.Notes = append(e.j.status.Notes, note)
-	e.j.log.Warn("setting left out or changed", "setting", note)
+	for r := range e.s.readers {
+		r.tell(event)
+	}
 }
 
-// Is tells whether the lease has this state.
-func (e Entry) Is(state State) bool { return e.j.status.State == state }
+// TookOtherOffer keeps that the guest took another server's offer.
+func (e Entry) TookOtherOffer() {
+	e.logLease(e.s.Log.Warn, "guest took another server's offer")
+	e.set(lease.None, 0, time.Now())
+}
 
-// State sets the lease's state for a time, 0 without end.
-func (e Entry) State(state State, lasts time.Duration) {
-	now := time.Now()
-	j, st := e.j, &e.j.status
-	if st.State != state {
-		if state != None { // why there is no lease any more is said by whoever knows
-			e.Say(j.log.Info, "lease is "+string(state), "address", st.Address, "client", st.Client.Hostname)
+// set sets the lease's state for a time.
+func (e Entry) set(state lease.State, lasts time.Duration, at time.Time) {
+	if e.State != state {
+		if state != lease.None { // why there is no lease any more is said by whoever knows
+			e.logLease(e.s.Log.Info, "lease is "+string(state))
 		}
-		st.State, st.Since = state, now
+		e.State, e.Since = state, at
 	}
-	st.Expires = time.Time{}
-	if j.expiry != nil {
-		j.expiry.Stop() // if it is too late for that, expire sees that the time is another
-		j.expiry = nil
+	if lasts == KeepEnd {
+		return
+	}
+	e.Expires = time.Time{}
+	if e.s.expiry != nil {
+		e.s.expiry.Stop() // if it is too late for that, expire sees that the time is another
+		e.s.expiry = nil
 	}
 	if lasts > 0 {
-		st.Expires = now.Add(lasts)
-		j.expiry = time.AfterFunc(lasts, func() { j.Write(Entry.expire) })
+		e.Expires = at.Add(lasts)
+		e.s.expiry = time.AfterFunc(lasts, func() { e.s.Update(Entry.expire) })
 	}
-}
-
-// Released keeps that the guest gave its address back.
-func (e Entry) Released() {
-	e.Say(e.j.log.Info, "guest gave up its lease", "address", e.j.status.Address, "client", e.j.status.Client.Hostname)
-	e.State(None, 0)
-	e.Happened(EventReleased, time.Now())
-}
-
-// OtherOffer keeps that the guest took another server's offer.
-func (e Entry) OtherOffer() {
-	e.Say(e.j.log.Warn, "guest took another server's offer", "address", e.j.status.Address, "client", e.j.status.Client.Hostname)
-	e.State(None, 0)
-}
-
-// Declined keeps that the guest found its address in use. It is not to have it
-// for a while.
-func (e Entry) Declined(pause time.Duration) {
-	now := time.Now()
-	e.State(None, 0)
-	e.j.declinedUntil = now.Add(pause)
-	e.Happened(EventDeclined, now)
-	e.Say(e.j.log.Warn, "guest declined its address: somebody else answers for it", "address", e.j.status.Address, "pause", pause)
-}
-
-// Refused keeps that the guest asked for another address than its own; args say
-// more of that in the log.
-func (e Entry) Refused(args ...any) {
-	e.Say(e.j.log.Warn, "guest asked for another address than its own", append([]any{"address", e.j.status.Address}, args...)...)
-	e.State(None, 0)
-	e.Happened(EventRefused, time.Now())
 }
 
 // expire ends a lease that was not renewed in time.
 func (e Entry) expire() {
-	at := e.j.status.Expires
-	if at.IsZero() || time.Now().Before(at) {
-		return
+	if at := e.Expires; !at.IsZero() && !time.Now().Before(at) {
+		e.step(lease.EventExpired, 0, at, []any{"ended", at})
 	}
-	e.Say(e.j.log.Warn, "lease has ended: the guest did not renew it in time", "address", e.j.status.Address, "client", e.j.status.Client.Hostname, "ended", at)
-	e.State(None, 0)
-	e.j.status.Since = at
-	e.Happened(EventExpired, at)
 }
 
-// Happened keeps a step of the lease and tells the readers.
-func (e Entry) Happened(typ EventType, at time.Time) {
-	st := &e.j.status
-	event := Event{Type: typ, At: at, Address: st.Address, Client: st.Client}
-	st.LastEvent = event
-	switch typ {
-	case EventRenewed:
-		st.Renewed = at
-	case EventDeclined:
-		st.Declined = at
+// Misfit keeps, once for each option, that it is left out.
+func (e Entry) Misfit(code uint16, why string) {
+	if e.s.misfits[code] {
+		return
 	}
-	for r := range e.j.readers {
-		r.tell(event)
+	e.s.misfits[code] = true
+	note := fmt.Sprintf("option %d left out: %s", code, why)
+	e.Notes = append(e.Notes, note)
+	e.s.Log.Warn(noteText, "setting", note)
+}
+
+// DropSource counts a message that gets no answer since it comes from another
+// Ethernet address than the guest's, and keeps and logs which. A guest can forge one
+// for every message: the last one is kept, and only so many are logged.
+func (s *Server) DropSource(from, guest mac.Addr) {
+	s.Update(func(e Entry) {
+		now := time.Now()
+		e.Dropped[lease.DropOtherSource]++
+		e.OtherSource = lease.OtherSource{MAC: from, Want: guest, Count: e.OtherSource.Count + 1, At: now}
+		if s.warned.MAC == from || now.Sub(s.warned.At) < sourceWarnings {
+			return
+		}
+		s.warned = e.OtherSource
+		s.Log.Warn("a guest with another MAC than the VM's asks for an address, and gets none", "mac", from, "want", guest, "remedy", e.OtherSource.Remedy())
+	})
+}
+
+func (e Entry) fail(err error) {
+	e.LastError = lease.Failure{Error: err.Error(), At: time.Now()}
+}
+
+// log logs what a guest can bring about, only so often: beyond, for debugging.
+func (e Entry) log(log func(msg string, args ...any), msg string, args ...any) {
+	if !e.s.logLines.Spare(time.Now()) {
+		log = e.s.Log.Debug
 	}
+	log(msg, args...)
+}
+
+// logLease is log with whose lease it is.
+func (e Entry) logLease(log func(msg string, args ...any), msg string, args ...any) {
+	e.log(log, msg, append([]any{"address", e.Address, "client", e.Client.Hostname}, args...)...)
 }

@@ -1,90 +1,107 @@
-package journal
+package serve
 
 import (
 	"bytes"
 	"errors"
 	"log/slog"
-	"net"
 	"net/netip"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/lease"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
 
 var address = netip.MustParsePrefix("fd00::7/128")
 
-func newJournal() *Journal {
-	j := New("DHCP", "tap0", slog.New(slog.DiscardHandler), func() uint64 { return 1 })
-	j.SetLease(address, nil)
-	return j
+// newTest is a server of which the kernel drops a frame each time it is asked.
+func newTest(log *slog.Logger) *Server {
+	return newServer(Config{Protocol: "DHCP", Tap: "tap0", Address: address, Log: log}, func() uint64 { return 1 })
 }
 
 // TestExpiry: a lease that is not renewed in time ends when it should, and one
 // that is renewed does not.
 func TestExpiry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		j := newJournal()
+		s := newTest(nil)
 		bind := func() {
-			j.Write(func(e Entry) { e.State(Bound, time.Minute) })
+			s.Update(func(e Entry) { e.Step(lease.EventBound, time.Minute) })
 		}
 		bind()
 		time.Sleep(59 * time.Second)
 		bind()
 		time.Sleep(59 * time.Second)
-		if got := j.Status(); got.State != Bound {
+		if got := s.Status(); got.State != lease.Bound {
 			t.Fatalf("renewed, and yet %s", got.State)
 		}
-		ends := j.Status().Expires
-		status, err := j.Wait(t.Context(), func(s Status) bool { return s.State == None })
-		if err != nil || !time.Now().Equal(ends) || !status.Since.Equal(ends) || status.LastEvent.Type != EventExpired || !status.Expires.IsZero() {
+		ends := s.Status().Expires
+		status, err := s.Wait(t.Context(), func(s lease.Status) bool { return s.State == lease.None })
+		if err != nil || !time.Now().Equal(ends) || !status.Since.Equal(ends) || status.LastEvent.Type != lease.EventExpired || !status.Expires.IsZero() {
 			t.Errorf("at %v: %+v, %v", time.Now(), status, err)
 		}
 	})
 }
 
-// TestDeclined: the address is not to be given for a while, or until the lease
-// is another.
+// TestDeclined: the address is not to be given for a while.
 func TestDeclined(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		j := newJournal()
-		decline := func() {
-			j.Write(func(e Entry) { e.Declined(time.Minute) })
-		}
-		decline()
-		if !j.IsDeclined() || j.Status().Declined.IsZero() {
-			t.Errorf("not declined: %+v", j.Status())
+		s := newTest(nil)
+		s.DeclinePause = time.Minute
+		s.Update(func(e Entry) { e.Step(lease.EventDeclined, 0) })
+		if !s.IsDeclined() || s.Status().Declined.IsZero() {
+			t.Errorf("not declined: %+v", s.Status())
 		}
 		time.Sleep(time.Minute)
-		if j.IsDeclined() {
+		if s.IsDeclined() {
 			t.Error("declined for good")
-		}
-		decline()
-		if j.SetLease(address, []string{"note"}); j.IsDeclined() {
-			t.Error("the new lease is declined")
 		}
 	})
 }
 
 func TestCounters(t *testing.T) {
-	j := newJournal()
-	j.Refuse(BadFrame)
-	j.Refuse(errors.New("no silence"))
-	j.Unsent(errors.New("no buffer"))
-	j.Write(func(e Entry) {
-		e.Received("SOLICIT")
-		e.Note("misfit")
-		e.Note("misfit")
+	s := newTest(nil)
+	s.Drop(lease.DropMalformed)
+	s.Drop(packet.ErrBadFrame)
+	s.Drop(packet.ErrBadChecksum)
+	s.Drop(errors.New("no reason"))
+	s.Unsent(errors.New("no buffer"))
+	s.Update(func(e Entry) {
+		e.Received["SOLICIT"]++
+		e.Misfit(23, "misfit")
+		e.Misfit(23, "misfit, in other words")
 	})
-	was := j.Status()
-	if was.Dropped[BadFrame] != 1 || was.Dropped[Unsent] != 1 || was.Dropped[OverBudget] != 1 || len(was.Dropped) != 3 ||
+	was := s.Status()
+	if was.Dropped[lease.DropMalformed] != 1 || was.Dropped[lease.DropBadFrame] != 1 || was.Dropped[lease.DropBadChecksum] != 1 ||
+		was.Dropped[lease.DropUnsent] != 1 || was.Dropped[lease.DropOverBudget] != 1 || len(was.Dropped) != 5 ||
 		was.LastError.Error != "send: no buffer" || was.Received["SOLICIT"] != 1 || len(was.Notes) != 1 {
 		t.Errorf("got %+v", was)
 	}
 	was.Received["SOLICIT"], was.Notes[0] = 9, "changed"
-	if now := j.Status(); now.Received["SOLICIT"] != 1 || now.Notes[0] != "misfit" || now.Dropped[OverBudget] != 2 {
+	if now := s.Status(); now.Received["SOLICIT"] != 1 || now.Notes[0] != "option 23 left out: misfit" || now.Dropped[lease.DropOverBudget] != 2 {
 		t.Errorf("a status is no value: %+v", now)
 	}
+}
+
+// TestKeepEnd: a step that does not extend the lease leaves its end as it is.
+func TestKeepEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTest(nil)
+		s.Update(func(e Entry) { e.Step(lease.EventBound, time.Minute) })
+		ends := s.Status().Expires
+		time.Sleep(time.Second)
+		s.Update(func(e Entry) { e.Step(lease.EventBound, KeepEnd) })
+		if got := s.Status().Expires; !got.Equal(ends) {
+			t.Errorf("ends at %v, not %v", got, ends)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if got := s.Status(); got.State != lease.None {
+			t.Errorf("status is %+v", got)
+		}
+	})
 }
 
 // TestOtherSource: who asks with another MAC than the guest's is kept and warned
@@ -92,14 +109,14 @@ func TestCounters(t *testing.T) {
 func TestOtherSource(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log strings.Builder
-		j := New("DHCP", "tap0", slog.New(slog.NewTextHandler(&log, nil)), func() uint64 { return 0 })
-		guest, forged := net.HardwareAddr{2, 0, 0, 0, 0, 1}, net.HardwareAddr{2, 1, 0, 0, 0, 0}
-		refuse := func() { j.RefuseSource("other-source", forged, guest) }
+		s := newTest(slog.New(slog.NewTextHandler(&log, nil)))
+		guest, forged := mac.Addr{2, 0, 0, 0, 0, 1}, mac.Addr{2, 1, 0, 0, 0, 0}
+		refuse := func() { s.DropSource(forged, guest) }
 		for range 3 {
 			refuse()
 		}
-		want := OtherSource{MAC: "02:01:00:00:00:00", Want: "02:00:00:00:00:01", Count: 3, At: time.Now()}
-		if got := j.Status(); got.OtherSource != want || got.Dropped["other-source"] != 3 {
+		want := lease.OtherSource{MAC: forged, Want: guest, Count: 3, At: time.Now()}
+		if got := s.Status(); got.OtherSource != want || got.Dropped[lease.DropOtherSource] != 3 {
 			t.Errorf("status is %+v", got)
 		}
 		if n := strings.Count(log.String(), "\n"); n != 1 || !strings.Contains(log.String(), "mac=02:01:00:00:00:00 want=02:00:00:00:00:01 remedy=") {
@@ -110,8 +127,8 @@ func TestOtherSource(t *testing.T) {
 			refuse()
 			time.Sleep(time.Millisecond)
 		}
-		if n := strings.Count(log.String(), "\n"); n != 1 || j.Status().OtherSource.Count != 20003 {
-			t.Errorf("%d lines, status %+v", n, j.Status())
+		if n := strings.Count(log.String(), "\n"); n != 1 || s.Status().OtherSource.Count != 20003 {
+			t.Errorf("%d lines, status %+v", n, s.Status())
 		}
 		time.Sleep(time.Hour)
 		refuse()
@@ -131,18 +148,17 @@ func TestOtherSource(t *testing.T) {
 func TestEndIsSaid(t *testing.T) {
 	for want, end := range map[string]func(Entry){
 		"lease has ended: the guest did not renew it": nil,
-		"guest gave up its lease":                     Entry.Released,
-		"guest took another server's offer":           Entry.OtherOffer,
-		"guest declined its address":                  func(e Entry) { e.Declined(time.Minute) },
-		"asked for another address":                   func(e Entry) { e.Refused() },
+		"guest gave up its lease":                     func(e Entry) { e.Step(lease.EventReleased, 0) },
+		"guest took another server's offer":           Entry.TookOtherOffer,
+		"guest declined its address":                  func(e Entry) { e.Step(lease.EventDeclined, 0) },
+		"asked for another address":                   func(e Entry) { e.Step(lease.EventRefused, 0) },
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			var log bytes.Buffer
-			j := New("DHCP", "tap0", slog.New(slog.NewTextHandler(&log, nil)), func() uint64 { return 0 })
-			j.SetLease(address, nil)
-			j.Write(func(e Entry) { e.State(Bound, time.Minute) })
+			s := newTest(slog.New(slog.NewTextHandler(&log, nil)))
+			s.Update(func(e Entry) { e.Step(lease.EventBound, time.Minute) })
 			if end != nil {
-				j.Write(end)
+				s.Update(end)
 			}
 			time.Sleep(2 * time.Minute)
 			synctest.Wait()

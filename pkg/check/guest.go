@@ -15,12 +15,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/probe"
 	"github.com/virt-launcher-net/virt-launcher-net/internal/tun"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp6"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/ra"
 )
 
 // resendAfter is how long the first answer may take before a question is
@@ -49,10 +47,10 @@ func (g *guestEnd) Close() error { return g.file.Close() }
 
 // discover asks for a lease and returns the address that is offered.
 func (g *guestEnd) discover(ctx context.Context) (address netip.Addr, err error) {
-	xid := rand.Uint32()
-	err = g.ask(ctx, dhcp.DiscoverFrame(g.mac.HardwareAddr(), xid), func(frame []byte) bool {
-		m, err := dhcp.ParseReplyFrame(frame)
-		if err != nil || binary.BigEndian.Uint32(m.TransactionID[:]) != xid {
+	xid := dhcpv4.TransactionID(binary.NativeEndian.AppendUint32(nil, rand.Uint32()))
+	err = g.ask(ctx, probe.Discover(g.mac, xid), func(frame []byte) bool {
+		m, err := probe.ParseDHCP(frame)
+		if err != nil || m.TransactionID != xid {
 			return false
 		}
 		address, _ = netip.AddrFromSlice(m.YourIPAddr.To4())
@@ -64,8 +62,8 @@ func (g *guestEnd) discover(ctx context.Context) (address netip.Addr, err error)
 // solicit asks for an IPv6 address and returns what is offered.
 func (g *guestEnd) solicit(ctx context.Context) (address netip.Addr, err error) {
 	id := dhcpv6.TransactionID{byte(rand.Uint32()), byte(rand.Uint32()), byte(rand.Uint32())}
-	err = g.ask(ctx, dhcp6.SolicitFrame(g.mac.HardwareAddr(), id), func(frame []byte) bool {
-		m, err := dhcp6.ParseReplyFrame(frame)
+	err = g.ask(ctx, probe.Solicit(g.mac, id), func(frame []byte) bool {
+		m, err := probe.ParseDHCPv6(frame)
 		if err != nil || m.TransactionID != id || m.Options.OneIANA() == nil {
 			return false
 		}
@@ -82,8 +80,8 @@ func (g *guestEnd) solicit(ctx context.Context) (address netip.Addr, err error) 
 // solicitRouter asks who the router is, and returns when the one of the NIC has said
 // so; if it has none, whoever tells of its network.
 func (g *guestEnd) solicitRouter(ctx context.Context, router *guest.Router) error {
-	return g.ask(ctx, ra.SolicitationFrame(g.mac.HardwareAddr(), g.mac.LinkLocal()), func(frame []byte) bool {
-		from, err := ra.ParseAdvertisementFrame(frame)
+	return g.ask(ctx, probe.RouterSolicitation(g.mac, g.mac.LinkLocal()), func(frame []byte) bool {
+		from, err := probe.ParseRouterAdvertisement(frame)
 		return err == nil && (router == nil || from == router.LinkLocal)
 	})
 }
@@ -91,9 +89,9 @@ func (g *guestEnd) solicitRouter(ctx context.Context, router *guest.Router) erro
 // resolve6 asks for a neighbor's MAC (RFC 4861 section 7.2), from the address
 // whose packets the guest would have for it.
 func (g *guestEnd) resolve6(ctx context.Context, own, neighbor netip.Addr) (at mac.Addr, err error) {
-	err = g.ask(ctx, ra.NeighborSolicitationFrame(g.mac.HardwareAddr(), own, neighbor), func(frame []byte) bool {
-		target, address, err := ra.ParseNeighborAdvertisementFrame(frame)
-		at = mac.Of(address)
+	err = g.ask(ctx, probe.NeighborSolicitation(g.mac, own, neighbor), func(frame []byte) bool {
+		target, address, err := probe.ParseNeighborAdvertisement(frame)
+		at = address
 		return err == nil && target == neighbor
 	})
 	return at, err

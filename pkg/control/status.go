@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/journal"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/lease"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/ra"
 )
@@ -40,9 +40,9 @@ type Interface struct {
 	// Error is why it is not served any more; empty: it is.
 	Error string `json:"error,omitempty"`
 	// None: there is nothing of the kind to serve.
-	Lease  *journal.Status `json:"lease,omitempty"`  // DHCPv4
-	Lease6 *journal.Status `json:"lease6,omitempty"` // DHCPv6
-	Router *ra.Status      `json:"router,omitempty"`
+	Lease  *lease.Status `json:"lease,omitempty"`  // DHCPv4
+	Lease6 *lease.Status `json:"lease6,omitempty"` // DHCPv6
+	Router *ra.Status    `json:"router,omitempty"`
 	// LeaseUnknown is whether a VM had the tap when the server started, though
 	// nothing was kept of its lease: whether the VM has one is not known until it
 	// speaks, which with a lease that has no end it need not.
@@ -96,7 +96,7 @@ func (s Status) NoLease() string {
 	for _, i := range s.Interfaces {
 		l := i.mainLease()
 		switch {
-		case l == nil || l.State == journal.Bound:
+		case l == nil || l.State == lease.Bound:
 		case l.LastMessage.Type == "" && i.LeaseUnknown:
 			words = append(words, fmt.Sprintf("%s: whether the guest on %s has %s is not known: it was there before this server, which found nothing kept of its lease; "+
 				"it is known once the guest speaks (have its DHCP client renew, or start the VM again)", i.Name, l.Interface, l.Address))
@@ -109,7 +109,7 @@ func (s Status) NoLease() string {
 
 // mainLease is the lease that a guest has if it has its addresses: the IPv4 one if
 // there is one, since not every guest asks for an IPv6 address.
-func (i Interface) mainLease() *journal.Status {
+func (i Interface) mainLease() *lease.Status {
 	if i.Lease != nil {
 		return i.Lease
 	}
@@ -117,27 +117,27 @@ func (i Interface) mainLease() *journal.Status {
 }
 
 // lastSteps say why a lease is none after that step.
-var lastSteps = map[journal.EventType]string{
-	journal.EventRefused:  "it asked for another address, and was refused",
-	journal.EventDeclined: "it declined it, since somebody else uses the address",
-	journal.EventReleased: "it released it",
-	journal.EventExpired:  "the lease has expired",
+var lastSteps = map[lease.EventType]string{
+	lease.EventRefused:  "it asked for another address, and was refused",
+	lease.EventDeclined: "it declined it, since somebody else uses the address",
+	lease.EventReleased: "it released it",
+	lease.EventExpired:  "the lease has expired",
 }
 
-func noLease(l journal.Status) string {
+func noLease(l lease.Status) string {
 	guest := fmt.Sprintf("the guest on %s has not got %s", l.Interface, l.Address)
 	other := l.OtherSource
 	switch {
 	case other.Count > 0 && !l.LastMessage.At.After(other.At):
 		return fmt.Sprintf("%s: a guest with MAC %s asks for it (%d times), the VM's is %s: %s", guest, other.MAC, other.Count, other.Want, other.Remedy())
-	case l.State == journal.Offered:
-		return fmt.Sprintf("%s: it was offered, and the guest has not taken it; received %s", guest, journal.Counts(l.Received))
+	case l.State == lease.Offered:
+		return fmt.Sprintf("%s: it was offered, and the guest has not taken it; received %s", guest, lease.Counts(l.Received))
 	case lastSteps[l.LastEvent.Type] != "":
 		return fmt.Sprintf("%s: %s at %s", guest, lastSteps[l.LastEvent.Type], l.LastEvent.At.Format(time.TimeOnly))
 	case l.LastMessage.Type != "":
-		return fmt.Sprintf("%s: received %s, the last one at %s, dropped %s", guest, journal.Counts(l.Received), l.LastMessage.At.Format(time.TimeOnly), journal.Counts(l.Dropped))
+		return fmt.Sprintf("%s: received %s, the last one at %s, dropped %s", guest, lease.Counts(l.Received), l.LastMessage.At.Format(time.TimeOnly), lease.Counts(l.Dropped))
 	case len(l.Dropped) > 0:
-		return fmt.Sprintf("%s: what was received is of no use: %s", guest, journal.Counts(l.Dropped))
+		return fmt.Sprintf("%s: what was received is of no use: %s", guest, lease.Counts(l.Dropped))
 	}
 	return guest + ": it has not asked for it (is the VM running, with a DHCP client?)"
 }

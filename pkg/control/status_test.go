@@ -5,8 +5,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/journal"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/lease"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
 
@@ -15,35 +15,35 @@ func TestNoLease(t *testing.T) {
 	at := time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
 	address := netip.MustParsePrefix("10.0.0.7/24")
 	const guest = "eth0: the guest on tap-eth0 has not got 10.0.0.7/24: "
-	other := journal.OtherSource{MAC: "02:00:00:00:00:02", Want: "02:00:00:00:00:01", Count: 3, At: at}
+	other := lease.OtherSource{MAC: mac.Addr{2, 5: 2}, Want: mac.Addr{2, 5: 1}, Count: 3, At: at}
 	for _, c := range []struct {
-		lease dhcp.Status
+		lease lease.Status
 		want  string
 	}{
-		{dhcp.Status{State: dhcp.Bound}, ""},
-		{dhcp.Status{}, guest + "it has not asked for it (is the VM running, with a DHCP client?)"},
-		{dhcp.Status{OtherSource: other}, guest + "a guest with MAC 02:00:00:00:00:02 asks for it (3 times), the VM's is 02:00:00:00:00:01: " + other.Remedy()},
+		{lease.Status{State: lease.Bound}, ""},
+		{lease.Status{}, guest + "it has not asked for it (is the VM running, with a DHCP client?)"},
+		{lease.Status{OtherSource: other}, guest + "a guest with MAC 02:00:00:00:00:02 asks for it (3 times), the VM's is 02:00:00:00:00:01: " + other.Remedy()},
 		{
-			dhcp.Status{OtherSource: other, State: dhcp.Offered, LastMessage: journal.Message{Type: "DISCOVER", At: at.Add(1)}, Received: map[string]uint64{"DISCOVER": 2}},
+			lease.Status{OtherSource: other, State: lease.Offered, LastMessage: lease.Message{Type: "DISCOVER", At: at.Add(1)}, Received: map[string]uint64{"DISCOVER": 2}},
 			guest + "it was offered, and the guest has not taken it; received 2 DISCOVER",
 		},
 		{
-			dhcp.Status{LastMessage: journal.Message{Type: "DECLINE", At: at}, LastEvent: journal.Event{Type: journal.EventDeclined, At: at}},
+			lease.Status{LastMessage: lease.Message{Type: "DECLINE", At: at}, LastEvent: lease.Event{Type: lease.EventDeclined, At: at}},
 			guest + "it declined it, since somebody else uses the address at 03:04:05",
 		},
-		{dhcp.Status{Dropped: map[dhcp.Silence]uint64{"bad-checksum": 2, "malformed": 1}}, guest + "what was received is of no use: 2 bad-checksum, 1 malformed"},
+		{lease.Status{Dropped: map[lease.DropReason]uint64{"bad-checksum": 2, "malformed": 1}}, guest + "what was received is of no use: 2 bad-checksum, 1 malformed"},
 		{
-			dhcp.Status{LastMessage: journal.Message{Type: "INFORM", At: at}, Received: map[string]uint64{"INFORM": 1}},
+			lease.Status{LastMessage: lease.Message{Type: "INFORM", At: at}, Received: map[string]uint64{"INFORM": 1}},
 			guest + "received 1 INFORM, the last one at 03:04:05, dropped nothing",
 		},
 	} {
 		c.lease.Interface, c.lease.Address = "tap-eth0", address
-		s := Status{Interfaces: []Interface{{Name: "eth0", Lease: &c.lease, Lease6: &dhcp.Status{}}}}
+		s := Status{Interfaces: []Interface{{Name: "eth0", Lease: &c.lease, Lease6: &lease.Status{}}}}
 		if got := s.NoLease(); got != c.want {
 			t.Errorf("%+v:\n%s\nwant\n%s", c.lease, got, c.want)
 		}
 	}
-	six := Status{Interfaces: []Interface{{Name: "net1", Lease6: &dhcp.Status{Interface: "tap-net1", Address: netip.MustParsePrefix("fd00::7/128")}}}}
+	six := Status{Interfaces: []Interface{{Name: "net1", Lease6: &lease.Status{Interface: "tap-net1", Address: netip.MustParsePrefix("fd00::7/128")}}}}
 	if got, want := six.NoLease(), "net1: the guest on tap-net1 has not got fd00::7/128: it has not asked for it (is the VM running, with a DHCP client?)"; got != want {
 		t.Errorf("%s\nwant\n%s", got, want)
 	}

@@ -23,7 +23,7 @@ var pxeNoDiscovery = []byte{6, 1, 8, optEnd}
 
 // addBoot adds what network boot needs: where the file is, the client's file
 // and, for firmware that looks for it, the word that we are a server for such.
-func (r *Responder) addBoot(m, req *dhcpv4.DHCPv4) {
+func (r *responder) addBoot(m, req *dhcpv4.DHCPv4) {
 	m.ServerIPAddr, m.ServerHostName = r.siaddr, r.lease.TFTPServer
 	if id := req.Options[optClientUUID]; len(id) > 0 {
 		m.Options[optClientUUID] = id // RFC 4578 §2.3

@@ -12,9 +12,9 @@ import (
 
 // TestBootFile: who gets which file, and what firmware needs besides.
 func TestBootFile(t *testing.T) {
-	lease := testLease()
-	lease.TFTPServer = "10.0.0.5"
-	lease.BootFiles = netboot.Files{
+	l := testLease()
+	l.TFTPServer = "10.0.0.5"
+	l.BootFiles = netboot.Files{
 		{Name: "rest"},
 		{Firmware: "bios", Name: "undionly.kpxe"},
 		{Firmware: "efi-x64", Name: "x64.efi"},
@@ -43,7 +43,7 @@ func TestBootFile(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			uuid := append([]byte{0}, make([]byte, 16)...)
 			c.req.UpdateOption(generic(optClientUUID, uuid...))
-			got, err := lease.Reply(c.req)
+			got, err := l.Reply(c.req)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -61,18 +61,18 @@ func TestBootFile(t *testing.T) {
 }
 
 func TestBootFileByHand(t *testing.T) {
-	lease := testLease()
-	lease.BootFiles = netboot.Files{{Name: strings.Repeat("a", 200)}}
+	l := testLease()
+	l.BootFiles = netboot.Files{{Name: strings.Repeat("a", 200)}}
 	pxe := dhcpv4.OptClassIdentifier("PXEClient:Arch:00000:UNDI:002001")
-	got, err := lease.Reply(discover(pxe))
+	got, err := l.Reply(discover(pxe))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got.BootFileName != "" || len(got.Options[optBootFile]) != 200 {
 		t.Errorf("a name too long for file: file %q, option 67 %q", got.BootFileName, got.Options[optBootFile])
 	}
-	lease.Options = []Option{{optVendor, []byte{6, 1, 0}}, {Code: optVendorClass}, {Code: optBootFile}}
-	if got, err = lease.Reply(discover(pxe)); err != nil {
+	l.Options = []Option{{optVendor, []byte{6, 1, 0}}, {Code: optVendorClass}, {Code: optBootFile}}
+	if got, err = l.Reply(discover(pxe)); err != nil {
 		t.Fatal(err)
 	}
 	_, class := got.Options[optVendorClass]
@@ -80,8 +80,8 @@ func TestBootFileByHand(t *testing.T) {
 	if string(got.Options[optVendor]) != "\x06\x01\x00" || class || file {
 		t.Errorf("got %v", got)
 	}
-	lease.BootFiles, lease.Options = nil, nil
-	if got, err = lease.Reply(discover(pxe)); err != nil {
+	l.BootFiles, l.Options = nil, nil
+	if got, err = l.Reply(discover(pxe)); err != nil {
 		t.Fatal(err)
 	}
 	if _, class := got.Options[optVendorClass]; class {

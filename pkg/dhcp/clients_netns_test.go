@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/lease"
 )
 
 // Real DHCP clients judge the server. They sit at one end of a veth pair, the
@@ -23,13 +25,13 @@ import (
 // are in the test's namespace: client and server use packet sockets, and the
 // client's kernel knows the server identifier's link address, so that unicast
 // arrives too.
-func newVeth(t *testing.T, lease Lease) (serverEnd, clientEnd string) {
+func newVeth(t *testing.T, l Lease) (serverEnd, clientEnd string) {
 	t.Helper()
 	newNetns(t)
 	ip(t, "link add host type veth peer name guest address "+guestMAC.String())
 	ip(t, "link set host up")
 	ip(t, "link set guest up")
-	ip(t, fmt.Sprintf("neigh add %v lladdr ee:ee:ee:ee:ee:ee dev guest", lease.Server))
+	ip(t, fmt.Sprintf("neigh add %v lladdr ee:ee:ee:ee:ee:ee dev guest", l.Server))
 	return "host", "guest"
 }
 
@@ -113,14 +115,14 @@ func TestUdhcpc(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			hostEnd, guestEnd := newVeth(t, c.lease)
-			s := serve(t, listenOn(t, hostEnd), c.lease)
+			s := serveOn(t, hostEnd, c.lease)
 			script := filepath.Join(t.TempDir(), "script")
 			if err := os.WriteFile(script, []byte(udhcpcScript), 0o755); err != nil {
 				t.Fatal(err)
 			}
 			cmd, out, _ := startClient(t, "udhcpc", "-f", "-i", guestEnd, "-s", script,
 				"-O", "mtu", "-O", "search", "-O", "staticroutes", "-x", "hostname:guest-says", "-V", "test class")
-			status := await(t, s, "bound", is(Bound))
+			status := await(t, s, "bound", is(lease.Bound))
 			if status.Client.VendorClass != "test class" || status.Client.Hostname != "guest-says" || status.Client.ID == "" {
 				t.Errorf("client is %+v", status.Client)
 			}
@@ -130,12 +132,12 @@ func TestUdhcpc(t *testing.T) {
 			if err := cmd.Process.Signal(unix.SIGUSR1); err != nil {
 				t.Fatal(err)
 			}
-			await(t, s, "renewed", func(s Status) bool { return s.Sent["ACK"] >= 2 })
+			await(t, s, "renewed", func(s lease.Status) bool { return s.Sent["ACK"] >= 2 })
 			waitOutput(t, out, "renew "+c.want)
 			if err := cmd.Process.Signal(unix.SIGUSR2); err != nil {
 				t.Fatal(err)
 			}
-			status = await(t, s, "released", func(s Status) bool { return s.Received["RELEASE"] == 1 && s.State == None })
+			status = await(t, s, "released", func(s lease.Status) bool { return s.Received["RELEASE"] == 1 && s.State == lease.None })
 			if len(status.Dropped) != 0 || status.Sent["NAK"] != 0 {
 				t.Errorf("dropped %v, sent %v", status.Dropped, status.Sent)
 			}
@@ -170,11 +172,11 @@ func TestDhclient(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			hostEnd, guestEnd := newVeth(t, c.lease)
-			s := serve(t, listenOn(t, hostEnd), c.lease)
+			s := serveOn(t, hostEnd, c.lease)
 			dir := t.TempDir()
 			_, out, resolv := startClient(t, "dhclient", "-4", "-d", "-v",
 				"-lf", filepath.Join(dir, "leases"), "-pf", filepath.Join(dir, "pid"), guestEnd)
-			await(t, s, "bound", is(Bound))
+			await(t, s, "bound", is(lease.Bound))
 			waitOutput(t, out, "bound to 10.244.1.7")
 			if got := ip(t, "-4 addr show dev guest"); !strings.Contains(got, c.addr) || !strings.Contains(got, "mtu 1450") {
 				t.Errorf("interface is %s", got)
@@ -199,9 +201,9 @@ func TestDhclient(t *testing.T) {
 // TestDhclientStale: a client that remembers an address of another life gets
 // the right one at once.
 func TestDhclientStale(t *testing.T) {
-	lease := testLease()
-	hostEnd, guestEnd := newVeth(t, lease)
-	s := serve(t, listenOn(t, hostEnd), lease)
+	l := testLease()
+	hostEnd, guestEnd := newVeth(t, l)
+	s := serveOn(t, hostEnd, l)
 	dir := t.TempDir()
 	leases := filepath.Join(dir, "leases")
 	const old = `lease {
@@ -220,7 +222,7 @@ func TestDhclientStale(t *testing.T) {
 		t.Fatal(err)
 	}
 	startClient(t, "dhclient", "-4", "-d", "-v", "-lf", leases, "-pf", filepath.Join(dir, "pid"), guestEnd)
-	status := await(t, s, "bound", is(Bound))
+	status := await(t, s, "bound", is(lease.Bound))
 	if status.Sent["NAK"] != 1 || status.Address != netip.MustParsePrefix("10.244.1.7/24") {
 		t.Errorf("sent %v", status.Sent)
 	}

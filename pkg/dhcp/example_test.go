@@ -3,19 +3,19 @@ package dhcp_test
 import (
 	"fmt"
 	"log"
-	"net"
 	"net/netip"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
 
 func ExampleLease_Reply() {
-	mac := net.HardwareAddr{0x02, 0x42, 0x0a, 0xf4, 0x01, 0x07}
+	guest := mac.Addr{0x02, 0x42, 0x0a, 0xf4, 0x01, 0x07}
 	gateway := netip.MustParseAddr("169.254.1.1")
-	lease := dhcp.Lease{
-		MAC:     mac,
+	l := dhcp.Lease{
+		MAC:     guest,
 		Address: netip.MustParsePrefix("10.244.1.7/32"),
 		Server:  gateway,
 		Routes: []dhcp.Route{
@@ -23,11 +23,11 @@ func ExampleLease_Reply() {
 			{Destination: netip.MustParsePrefix("0.0.0.0/0"), Gateway: gateway},
 		},
 	}
-	discover, err := dhcpv4.NewDiscovery(mac)
+	discover, err := dhcpv4.NewDiscovery(guest[:])
 	if err != nil {
 		log.Fatal(err)
 	}
-	offer, err := lease.Reply(discover)
+	offer, err := l.Reply(discover)
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -12,7 +12,9 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"golang.org/x/sys/unix"
 
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/journal"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/serve"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/lease"
 )
 
 // TestFlood: a guest that sends without end gets no more than the budget, and
@@ -20,7 +22,7 @@ import (
 func TestFlood(t *testing.T) {
 	tap := newTap(t)
 	const perSecond = 50
-	s := serve(t, listenOn(t, tap), testLease(), func(s *Server) { s.Budget = perSecond })
+	s := serveOn(t, tap, testLease(), func(s *Server) { s.Budget = perSecond })
 	ip(t, "link set tap0 up")
 	guest := sit(t, tap)
 
@@ -31,7 +33,7 @@ func TestFlood(t *testing.T) {
 		guest.send(frame)
 	}
 	flooded := time.Since(start)
-	status := await(t, s, "over budget", func(s Status) bool { return s.Dropped[OverBudget] > sent/2 })
+	status := await(t, s, "over budget", func(s lease.Status) bool { return s.Dropped[lease.DropOverBudget] > sent/2 })
 	most := perSecond * (time.Since(start).Seconds() + 1)
 	if got := status.Received["DISCOVER"]; float64(got) > most+1 {
 		t.Errorf("%d looked at within %v, want at most %v", got, time.Since(start), most)
@@ -59,13 +61,10 @@ func TestFlood(t *testing.T) {
 // TestFloodMemory: what a guest sends does not stay.
 func TestFloodMemory(t *testing.T) {
 	tap := newTap(t)
-	s, err := NewServer(listenOn(t, tap), testLease(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := newServer(t, tap, testLease())
 	ip(t, "link set tap0 up")
 	guest := sit(t, tap)
-	out := make([]byte, 0, ethLen+maxDatagram)
+	out := make([]byte, 0, packet.EthernetLen+maxDatagram)
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
@@ -93,7 +92,7 @@ func TestFloodMemory(t *testing.T) {
 // guest writes frames made before and blocks in read(2), as cheap as can be.
 func BenchmarkServe(b *testing.B) {
 	tap := newTap(b)
-	serve(b, listenOn(b, tap), testLease(), func(s *Server) { s.Budget = 1 << 30 })
+	serveOn(b, tap, testLease(), func(s *Server) { s.Budget = 1 << 30 })
 	ip(b, "link set tap0 up")
 	guest := sit(b, tap)
 	guest.dora()
@@ -119,7 +118,7 @@ func BenchmarkServe(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				if n > virtioHeader+headLen && guest.buf[virtioHeader+ethLen+9] == protoUDP {
+				if n > virtioHeader+packet.UDP4Len && guest.buf[virtioHeader+packet.EthernetLen+9] == unix.IPPROTO_UDP {
 					break
 				}
 			}
@@ -135,18 +134,18 @@ func BenchmarkServe(b *testing.B) {
 func TestFloodLog(t *testing.T) {
 	tap := newTap(t)
 	var log bytes.Buffer
-	s, err := NewServer(listenOn(t, tap), testLease(), slog.New(slog.NewTextHandler(&log, nil)))
+	s, err := NewServer(tap, testLease(), slog.New(slog.NewTextHandler(&log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	ip(t, "link set tap0 up")
 	sit(t, tap)
-	out := make([]byte, 0, ethLen+maxDatagram)
+	out := make([]byte, 0, packet.EthernetLen+maxDatagram)
 	for range 1000 {
 		s.handle(guestFrame(discover()), false, out)
 		s.handle(guestFrame(request(dhcpv4.OptRequestedIPAddress(stale))), false, out)
 	}
-	if n := strings.Count(log.String(), "\n"); n < journal.LinesAtOnce || n > 2*journal.LinesAtOnce {
-		t.Errorf("%d lines for 2000 messages, want %d or a few more", n, journal.LinesAtOnce)
+	if n := strings.Count(log.String(), "\n"); n < serve.LinesAtOnce || n > 2*serve.LinesAtOnce {
+		t.Errorf("%d lines for 2000 messages, want %d or a few more", n, serve.LinesAtOnce)
 	}
 }

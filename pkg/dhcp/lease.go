@@ -4,12 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"net"
 	"net/netip"
 	"strings"
 	"time"
 
-	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/netboot"
 )
 
@@ -26,7 +25,7 @@ const (
 // it. It is a value; nothing here is changed behind the caller's back.
 type Lease struct {
 	// MAC is the guest's Ethernet address, the only client's.
-	MAC net.HardwareAddr
+	MAC mac.Addr
 	// Address is the guest's IPv4 address; its bits make the subnet mask.
 	Address netip.Prefix
 	// Server is the server identifier (option 54). The guest sends its renewals
@@ -89,10 +88,8 @@ func (l Lease) Validate() error {
 			errs = append(errs, fmt.Errorf("invalid lease: "+format, args...))
 		}
 	}
-	check(len(l.MAC) > 0, "MAC is not set")
-	check(len(l.MAC) == 0 || len(l.MAC) == 6, "MAC address %v is not an Ethernet address", l.MAC)
-	check(len(l.MAC) != 6 || l.MAC[0]&1 == 0, "MAC address %v is a group address", l.MAC)
-	check(len(l.MAC) != 6 || packet.MACOf(l.MAC) != packet.MAC{}, "MAC address is zero")
+	check(!l.MAC.IsZero(), "MAC is not set")
+	check(!l.MAC.IsGroup(), "MAC address %v is a group address", l.MAC)
 
 	addr := l.Address.Addr()
 	check(l.Address.IsValid(), "Address is not set: it wants an IPv4 address and its prefix length")

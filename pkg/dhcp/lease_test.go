@@ -2,7 +2,6 @@ package dhcp
 
 import (
 	"fmt"
-	"net"
 	"net/netip"
 	"reflect"
 	"strings"
@@ -10,7 +9,8 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/virt-launcher-net/virt-launcher-net/internal/notes"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/normalize"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/netboot"
 )
 
@@ -25,10 +25,8 @@ func TestValidate(t *testing.T) {
 		{"no router", func(l *Lease) { l.Router = netip.Addr{} }, ""},
 		{"/32", func(l *Lease) { l.Address = netip.MustParsePrefix("10.244.1.7/32") }, ""},
 		{"link-local server", func(l *Lease) { l.Server = addr("169.254.1.1") }, ""},
-		{"no MAC", func(l *Lease) { l.MAC = nil }, "MAC"},
-		{"long MAC", func(l *Lease) { l.MAC = make(net.HardwareAddr, 8) }, "MAC"},
-		{"group MAC", func(l *Lease) { l.MAC = net.HardwareAddr{1, 0, 0, 0, 0, 1} }, "group"},
-		{"zero MAC", func(l *Lease) { l.MAC = make(net.HardwareAddr, 6) }, "zero"},
+		{"no MAC", func(l *Lease) { l.MAC = mac.Addr{} }, "MAC is not set"},
+		{"group MAC", func(l *Lease) { l.MAC = mac.Addr{1, 0, 0, 0, 0, 1} }, "group"},
 		{"no address", func(l *Lease) { l.Address = netip.Prefix{} }, "Address is not set"},
 		{"IPv6 address", func(l *Lease) { l.Address = netip.MustParsePrefix("fd00::7/64") }, "address"},
 		{"/0", func(l *Lease) { l.Address = netip.MustParsePrefix("10.244.1.7/0") }, "subnet"},
@@ -107,7 +105,7 @@ func TestNormalizeEndlessLists(t *testing.T) {
 		l.Search = append(l.Search, fmt.Sprintf("d%d.example", i))
 	}
 	got, left := l.Normalize()
-	if len(got.DNS) != notes.MaxList || len(got.Search) != notes.MaxList || len(left) != 2 {
+	if len(got.DNS) != normalize.MaxList || len(got.Search) != normalize.MaxList || len(left) != 2 {
 		t.Errorf("%d DNS servers, %d search domains, notes %q", len(got.DNS), len(got.Search), left)
 	}
 	if again, left := got.Normalize(); !reflect.DeepEqual(again, got) || len(left) > 0 {

@@ -3,6 +3,7 @@ package dhcp
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"net"
 	"net/netip"
@@ -12,6 +13,8 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/lease"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
 
 // TestOverBridge: the server hears the guest before the bridge does, and does
@@ -21,7 +24,7 @@ func TestOverBridge(t *testing.T) {
 	ip(t, "link add br0 type bridge")
 	ip(t, "link set br0 up")
 	ip(t, "link set tap0 master br0 up")
-	serve(t, listenOn(t, tap), testLease())
+	serveOn(t, tap, testLease())
 	guest := sit(t, tap)
 	guest.dora()
 	ip(t, "link set tap0 nomaster")
@@ -32,14 +35,14 @@ func TestOverBridge(t *testing.T) {
 
 func TestChecksums(t *testing.T) {
 	tap := newTap(t)
-	s := serve(t, listenOn(t, tap), testLease())
+	s := serveOn(t, tap, testLease())
 	ip(t, "link set tap0 up")
 	guest := sit(t, tap)
 
 	damaged := guestFrame(discover())
-	damaged[headLen-1] ^= 0xff
+	damaged[packet.UDP4Len-1] ^= 0xff
 	guest.send(damaged)
-	await(t, s, "bad checksum", func(s Status) bool { return s.Dropped[BadChecksum] == 1 })
+	await(t, s, "bad checksum", func(s lease.Status) bool { return s.Dropped[lease.DropBadChecksum] == 1 })
 	if err := guest.trySend(damaged, true); err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +54,7 @@ func TestChecksums(t *testing.T) {
 // TestFilter: nothing but the guest's DHCP is even looked at.
 func TestFilter(t *testing.T) {
 	tap := newTap(t)
-	s := serve(t, listenOn(t, tap), testLease())
+	s := serveOn(t, tap, testLease())
 	ip(t, "link set tap0 up")
 	guest := sit(t, tap)
 
@@ -64,36 +67,42 @@ func TestFilter(t *testing.T) {
 	tagged := append(bytes.Clone(plain[:12]), append([]byte{0x81, 0, 0, 5}, plain[12:]...)...)
 	for _, frame := range [][]byte{
 		tagged,
-		change(func(b []byte) { b[ethLen+9] = 6 }),
-		change(func(b []byte) { b[ethLen+6] = 0x20 }),
-		change(func(b []byte) { b[ethLen+7] = 1 }),
+		change(func(b []byte) { b[packet.EthernetLen+9] = 6 }),
+		change(func(b []byte) { b[packet.EthernetLen+6] = 0x20 }),
+		change(func(b []byte) { b[packet.EthernetLen+7] = 1 }),
 		change(func(b []byte) { b[12], b[13] = 8, 6 }),
-		frameFrom(discover(), endpoint{packet.MACOf(guestMAC), netip.IPv4Unspecified(), clientPort}, endpoint{broadcastMAC, broadcastIP, clientPort}),
+		frameFrom(discover(), guestMAC, "0.0.0.0:68", packet.Broadcast, "255.255.255.255:68"),
 	} {
 		guest.send(frame)
 	}
 	// With IP options the port is elsewhere.
-	long := append(bytes.Clone(plain[:ethLen+ipLen]), append([]byte{1, 1, 1, 1}, plain[ethLen+ipLen:]...)...)
-	long[ethLen] = 0x46
-	long[ethLen+3] += 4
-	long[ethLen+10], long[ethLen+11] = 0, 0
-	check := ^packet.Fold(packet.Sum(0, long[ethLen:ethLen+24]))
-	long[ethLen+10], long[ethLen+11] = byte(check>>8), byte(check)
+	const udp = packet.UDP4Len - 8
+	long := append(bytes.Clone(plain[:udp]), append([]byte{1, 1, 1, 1}, plain[udp:]...)...)
+	ip4 := long[packet.EthernetLen:]
+	ip4[0]++
+	ip4[3] += 4
+	sum := uint32(^binary.BigEndian.Uint16(ip4[10:])) + 0x0100 + 4 + 2*0x0101 // what is more in the header
+	binary.BigEndian.PutUint16(ip4[10:], ^uint16(sum>>16+sum))
 	guest.send(long)
 	if got, _ := guest.receive(patience); got == nil {
 		t.Fatal("no answer to a header with options")
 	}
-	status := await(t, s, "answered", func(s Status) bool { return s.Sent["OFFER"] == 1 })
+	status := await(t, s, "answered", func(s lease.Status) bool { return s.Sent["OFFER"] == 1 })
 	if status.Received["DISCOVER"] != 1 || len(status.Dropped) != 0 {
 		t.Errorf("received %v, dropped %v", status.Received, status.Dropped)
 	}
 
-	guest.send(frameFrom(discover(), endpoint{packet.MAC{2, 9}, netip.IPv4Unspecified(), clientPort}, endpoint{broadcastMAC, broadcastIP, serverPort}))
+	guest.send(frameFrom(discover(), mac.Addr{2, 9}, "0.0.0.0:68", packet.Broadcast, "255.255.255.255:67"))
 	guest.send(guestFrame(with(discover(), func(m *dhcpv4.DHCPv4) { m.ClientHWAddr = net.HardwareAddr{2, 9, 0, 0, 0, 0} })))
 	guest.send(append(bytes.Clone(plain), make([]byte, packet.MaxFrame)...))
-	guest.send(testFrame("nonsense"))
-	await(t, s, "dropped", func(s Status) bool {
-		return s.Dropped[OtherSource] == 1 && s.Dropped[OtherClient] == 1 && s.Dropped[BadFrame] == 1 && s.Dropped[Malformed] == 1
+	nonsense := append(bytes.Clone(plain[:packet.UDP4Len]), "nonsense"...)
+	packet.SealUDP4(nonsense, packet.UDP{
+		SrcMAC: guestMAC, DstMAC: packet.Broadcast,
+		Src: netip.MustParseAddrPort("0.0.0.0:68"), Dst: netip.MustParseAddrPort("255.255.255.255:67"),
+	})
+	guest.send(nonsense)
+	await(t, s, "dropped", func(s lease.Status) bool {
+		return s.Dropped[lease.DropOtherSource] == 1 && s.Dropped[lease.DropOtherClient] == 1 && s.Dropped[lease.DropBadFrame] == 1 && s.Dropped[lease.DropMalformed] == 1
 	})
 	if got, _ := guest.receive(50 * time.Millisecond); got != nil {
 		t.Errorf("answered: %v", got)
@@ -103,12 +112,11 @@ func TestFilter(t *testing.T) {
 // TestOwnFramesIgnored: what goes out to the guest is no request of its.
 func TestOwnFramesIgnored(t *testing.T) {
 	tap := newTap(t)
-	conn := listenOn(t, tap)
-	s := serve(t, conn, testLease())
+	s := serveOn(t, tap, testLease())
 	ip(t, "link set tap0 up")
 	guest := sit(t, tap)
-	other := listenOn(t, tap)
-	if err := other.link.Write(guestFrame(discover())); err != nil {
+	other := newServer(t, tap, testLease())
+	if err := other.base.Conn.Write(guestFrame(discover())); err != nil {
 		t.Fatal(err)
 	}
 	guest.dora()
@@ -120,7 +128,7 @@ func TestOwnFramesIgnored(t *testing.T) {
 // TestLinkFlap: down and up, guest gone and back, each without a word to the server.
 func TestLinkFlap(t *testing.T) {
 	tap := newTap(t)
-	s := serve(t, listenOn(t, tap), testLease())
+	s := serveOn(t, tap, testLease())
 	ip(t, "link set tap0 up")
 	for range 3 {
 		guest := sit(t, tap)
@@ -133,7 +141,7 @@ func TestLinkFlap(t *testing.T) {
 		guest.dora()
 		guest.leave()
 	}
-	if got := s.Status(); got.LastError != (Failure{}) || !got.Serving {
+	if got := s.Status(); got.LastError != (lease.Failure{}) || !got.Serving {
 		t.Errorf("status is %+v", got)
 	}
 }
@@ -141,15 +149,11 @@ func TestLinkFlap(t *testing.T) {
 // TestUnsent: an answer that the link does not take is counted, and told.
 func TestUnsent(t *testing.T) {
 	tap := newTap(t)
-	conn := listenOn(t, tap)
-	s, err := NewServer(conn, testLease(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := newServer(t, tap, testLease())
 	// The guest has asked, then the link went down.
 	s.handle(guestFrame(discover()), false, make([]byte, 0, 1514))
 	got := s.Status()
-	if got.Dropped[Unsent] != 1 || got.LastError.Error == "" || got.State != None {
+	if got.Dropped[lease.DropUnsent] != 1 || got.LastError.Error == "" || got.State != lease.None {
 		t.Errorf("status is %+v", got)
 	}
 }
@@ -162,14 +166,10 @@ func TestInterfaceGone(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			tap := newTap(t)
 			ip(t, "link add other type veth peer name peer")
-			conn := listenOn(t, tap)
-			s, err := NewServer(conn, testLease(), nil)
-			if err != nil {
-				t.Fatal(err)
-			}
+			s := newServer(t, tap, testLease())
 			done := make(chan error, 1)
 			go func() { done <- s.Serve(context.Background()) }()
-			await(t, s, "serving", func(s Status) bool { return s.Serving })
+			await(t, s, "serving", func(s lease.Status) bool { return s.Serving })
 			ip(t, c.before)
 			ip(t, "link del other") // none of our business
 			if got := s.Status(); !got.Serving {
@@ -178,7 +178,7 @@ func TestInterfaceGone(t *testing.T) {
 			ip(t, "link del tap0")
 			select {
 			case err := <-done:
-				if !errors.Is(err, ErrGone) {
+				if !errors.Is(err, lease.ErrGone) {
 					t.Errorf("got %v", err)
 				}
 			case <-time.After(patience):
@@ -187,19 +187,19 @@ func TestInterfaceGone(t *testing.T) {
 			if got := s.Status(); got.Serving || got.LastError.Error == "" {
 				t.Errorf("status is %+v", got)
 			}
-			if err := s.Serve(context.Background()); !errors.Is(err, ErrGone) {
+			if err := s.Serve(context.Background()); !errors.Is(err, lease.ErrGone) {
 				t.Errorf("a second time: %v", err)
 			}
 		})
 	}
 }
 
-func TestListenErrors(t *testing.T) {
+func TestNewServerErrors(t *testing.T) {
 	newTap(t)
 	for _, name := range []string{"nothing", "a-name-that-is-too-long", "", "lo"} {
-		if conn, err := Listen(name); err == nil {
+		if s, err := NewServer(name, testLease(), nil); err == nil {
 			t.Errorf("%q: no error", name)
-			_ = conn.Close()
+			_ = s.Close()
 		}
 	}
 }
@@ -208,9 +208,9 @@ func TestListenErrors(t *testing.T) {
 func TestSourceAddressOfTheGuest(t *testing.T) {
 	tap := newTap(t)
 	ip(t, "link set tap0 address "+guestMAC.String())
-	serve(t, listenOn(t, tap), testLease())
+	serveOn(t, tap, testLease())
 	ip(t, "link set tap0 up")
-	if _, d := sit(t, tap).ask(discover()); d.src.mac == packet.MACOf(guestMAC) {
+	if _, d := sit(t, tap).ask(discover()); d.SrcMAC == guestMAC {
 		t.Error("the answer seems to come from the guest itself, which will not take it")
 	}
 }

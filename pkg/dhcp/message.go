@@ -11,6 +11,8 @@ import (
 	"github.com/insomniacslk/dhcp/iana"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/lease"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
 
 // Sizes and offsets within a DHCP message (RFC 2131 §2), in bytes.
@@ -39,7 +41,7 @@ var cookie = [4]byte{99, 130, 83, 99}
 // and anything behind it.
 func parseMessage(b []byte) (*dhcpv4.DHCPv4, error) {
 	if len(b) < optionsAt || [4]byte(b[cookieAt:]) != cookie || int(b[2]) > snameAt-chaddrAt {
-		return nil, Malformed
+		return nil, lease.DropMalformed
 	}
 	m := &dhcpv4.DHCPv4{
 		OpCode:         dhcpv4.OpcodeType(b[0]),
@@ -92,7 +94,7 @@ func readOptions(options dhcpv4.Options, b []byte) error {
 			continue
 		}
 		if len(b) < 2 || len(b)-2 < int(b[1]) {
-			return Malformed
+			return lease.DropMalformed
 		}
 		end := 2 + int(b[1])
 		value := b[2:end:end]
@@ -119,7 +121,7 @@ func maxMessage(req *dhcpv4.DHCPv4, mtu int) int {
 	if v := req.Options[optMaxMessageSize]; len(v) == 2 {
 		size = max(size, int(binary.BigEndian.Uint16(v)))
 	}
-	return max(min(size, mtu, maxDatagram)-ipLen-udpLen, minMessage)
+	return max(min(size, mtu, maxDatagram)-(packet.UDP4Len-packet.EthernetLen), minMessage)
 }
 
 // firstOptions go first and in this order; among them the mask goes before the
@@ -200,33 +202,25 @@ func inOrder(options dhcpv4.Options, list []byte) []byte {
 	return order
 }
 
+// everybody is where a reply goes that the client cannot take by itself.
+var everybody = packet.UDP{DstMAC: packet.Broadcast, Dst: netip.AddrPortFrom(netip.AddrFrom4([4]byte{255, 255, 255, 255}), clientPort)}
+
 // destination is where a reply goes: RFC 2131 §4.1 for a client on our own
 // link, which the guest always is (giaddr is 0).
-func destination(m *dhcpv4.DHCPv4) endpoint {
-	to := endpoint{mac: packet.MACOf(m.ClientHWAddr), port: clientPort}
-	ciaddr, yiaddr := addrOf(m.ClientIPAddr), addrOf(m.YourIPAddr)
+func destination(m *dhcpv4.DHCPv4) packet.UDP {
+	to := addrOf(m.ClientIPAddr)
 	switch {
 	case messageType(m) == dhcpv4.MessageTypeNak:
 		// "the server MUST broadcast any DHCPNAK": the guest's address is wrong.
-		return everybody()
-	case ciaddr.IsValid():
+		return everybody
+	case to.IsValid():
 		// The client has an address configured.
-		to.ip = ciaddr
-	case m.IsBroadcast(), !yiaddr.IsValid():
+	case m.IsBroadcast(), !addrOf(m.YourIPAddr).IsValid():
 		// It cannot take unicast before it has one, and says so.
-		return everybody()
+		return everybody
 	default:
 		// It can. There is no ARP: the link address is known, the IP address not in use yet.
-		to.ip = yiaddr
+		to = addrOf(m.YourIPAddr)
 	}
-	return to
-}
-
-func everybody() endpoint {
-	return endpoint{mac: broadcastMAC, ip: broadcastIP, port: clientPort}
-}
-
-// seal makes a frame of a message of which the first headLen bytes are free.
-func seal(b []byte, m *dhcpv4.DHCPv4, source packet.MAC, server netip.Addr) {
-	sealFrame(b, endpoint{mac: source, ip: server, port: serverPort}, destination(m))
+	return packet.UDP{DstMAC: mac.Of(m.ClientHWAddr), Dst: netip.AddrPortFrom(to, clientPort)}
 }

@@ -14,13 +14,16 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/probe"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/serve"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/netboot"
 )
 
 // encode is the message as the server would send it.
-func encode(t *testing.T, lease Lease, req *dhcpv4.DHCPv4) ([]byte, []uint8) {
+func encode(t *testing.T, l Lease, req *dhcpv4.DHCPv4) ([]byte, []uint8) {
 	t.Helper()
-	reply, err := lease.Reply(req)
+	reply, err := l.Reply(req)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,18 +54,18 @@ func TestGoldenReplies(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			frame, left := appendMessage(make([]byte, headLen), reply, c.req.Options[optParameters], maxMessage(c.req, 1500))
-			seal(frame, reply, packet.MAC{0xfe, 1, 2, 3, 4, 5}, c.lease.Server)
-			d, err := parseFrame(frame, false)
+			frame, left := appendMessage(make([]byte, packet.UDP4Len), reply, c.req.Options[optParameters], maxMessage(c.req, 1500))
+			sealed(frame, reply, mac.Addr{0xfe, 1, 2, 3, 4, 5}, c.lease.Server)
+			d, err := packet.ParseUDP4(frame, false)
 			if err != nil {
 				t.Fatalf("read own frame: %v", err)
 			}
-			read, err := dhcpv4.FromBytes(d.payload)
+			read, err := dhcpv4.FromBytes(d.Payload)
 			if err != nil {
 				t.Fatalf("another implementation cannot read it: %v", err)
 			}
 			golden(t, c.name+".golden", fmt.Sprintf("to %v %v, %d bytes, left out %v\n\n%s\n%s",
-				net.HardwareAddr(d.dst.mac[:]), d.dst.ip, len(frame), left, visible(read.Summary()), hex.Dump(frame)))
+				net.HardwareAddr(d.DstMAC[:]), d.Dst.Addr(), len(frame), left, visible(read.Summary()), hex.Dump(frame)))
 		})
 	}
 }
@@ -117,10 +120,10 @@ func TestMaxMessage(t *testing.T) {
 func TestFit(t *testing.T) {
 	overloaded, dropped := false, false
 	for n := range 120 {
-		lease := manyRoutes(n)
-		lease.Search = []string{"default.svc.cluster.local", "a.example"}
+		l := manyRoutes(n)
+		l.Search = []string{"default.svc.cluster.local", "a.example"}
 		req := discover()
-		wire, left := encode(t, lease, req)
+		wire, left := encode(t, l, req)
 		if len(wire) > 548 || len(wire) < minMessage {
 			t.Fatalf("%d routes: message has %d bytes", n, len(wire))
 		}
@@ -128,7 +131,7 @@ func TestFit(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%d routes: %v", n, err)
 		}
-		reply, err := lease.Reply(req)
+		reply, err := l.Reply(req)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -154,9 +157,9 @@ func TestFit(t *testing.T) {
 
 // TestOverloadLeavesBootFields: a PXE client reads sname and file.
 func TestOverloadLeavesBootFields(t *testing.T) {
-	lease := manyRoutes(40)
-	lease.BootFiles = netboot.Files{{Name: "ipxe.efi"}}
-	wire, left := encode(t, lease, discover())
+	l := manyRoutes(40)
+	l.BootFiles = netboot.Files{{Name: "ipxe.efi"}}
+	wire, left := encode(t, l, discover())
 	got, err := dhcpv4.FromBytes(wire)
 	if err != nil {
 		t.Fatal(err)
@@ -164,8 +167,8 @@ func TestOverloadLeavesBootFields(t *testing.T) {
 	if got.BootFileName != "ipxe.efi" || got.Options[optOverload][0] != 2 {
 		t.Errorf("file is %q, overload is %v, left out %v", got.BootFileName, got.Options[optOverload], left)
 	}
-	lease.TFTPServer = "boot.example"
-	wire, left = encode(t, lease, discover())
+	l.TFTPServer = "boot.example"
+	wire, left = encode(t, l, discover())
 	if got, err = dhcpv4.FromBytes(wire); err != nil {
 		t.Fatal(err)
 	}
@@ -198,9 +201,9 @@ func TestNoAllocationInEncoding(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	buf := make([]byte, 0, ethLen+maxDatagram)
+	buf := make([]byte, 0, packet.EthernetLen+maxDatagram)
 	if n := testing.AllocsPerRun(100, func() {
-		appendMessage(buf[:headLen], reply, req.Options[optParameters], 548)
+		appendMessage(buf[:packet.UDP4Len], reply, req.Options[optParameters], 548)
 	}); n > 1 {
 		t.Errorf("%v allocations, want at most 1", n)
 	}
@@ -243,13 +246,35 @@ func TestParseMessageForgives(t *testing.T) {
 	}
 }
 
+// TestProbe: the server knows the question of a check, and the check the answer.
+func TestProbe(t *testing.T) {
+	u, err := packet.ParseUDP4(probe.Discover(guestMAC, xid), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req, err := parseMessage(u.Payload)
+	if err != nil || !probe.IsDiscover(req) || probe.IsDiscover(discover()) || u.SrcMAC != guestMAC || req.TransactionID != xid {
+		t.Fatalf("not recognised: %v, %v", req, err)
+	}
+	reply, err := testLease().Reply(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, left := appendMessage(make([]byte, packet.UDP4Len), reply, nil, maxMessage(req, 1500))
+	sealed(answer, reply, mac.Addr{2}, testLease().Server)
+	got, err := probe.ParseDHCP(answer)
+	if err != nil || len(left) > 0 || !got.YourIPAddr.Equal(address) || got.TransactionID != xid {
+		t.Errorf("got %v, %v, left out %v", got, err, left)
+	}
+}
+
 func FuzzReply(f *testing.F) {
 	f.Add(discover().ToBytes())
 	f.Add(request(dhcpv4.OptServerIdentifier(server), dhcpv4.OptRequestedIPAddress(address)).ToBytes())
 	f.Add(with(request(), ciaddr(stale)).ToBytes())
 	f.Add(discover(generic(optOverload, 3), generic(optParameters, 121, 249, 3)).ToBytes())
 	f.Add(messageWith(strings.Repeat("\x3d\xff", 3) + "\xff"))
-	r, _, err := manyRoutes(50).Compile()
+	r, _, err := manyRoutes(50).compile()
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -258,17 +283,20 @@ func FuzzReply(f *testing.F) {
 		if err != nil {
 			return
 		}
-		reply, err := r.Reply(req)
+		if name := clientOf(req).Hostname; name != serve.Printable([]byte(name)) {
+			tt.Fatal("hostname cannot be printed")
+		}
+		reply, err := r.reply(req)
 		if err != nil {
 			return
 		}
 		limit := maxMessage(req, 1500)
-		wire, left := appendMessage(make([]byte, headLen), reply, req.Options[optParameters], limit)
-		if n := len(wire) - headLen; n > limit {
+		wire, left := appendMessage(make([]byte, packet.UDP4Len), reply, req.Options[optParameters], limit)
+		if n := len(wire) - packet.UDP4Len; n > limit {
 			tt.Fatalf("%d bytes, limit %d", n, limit)
 		}
-		seal(wire, reply, packet.MAC{2}, r.lease.Server)
-		got, err := ParseReplyFrame(wire)
+		sealed(wire, reply, mac.Addr{2}, r.lease.Server)
+		got, _, err := readReply(wire)
 		if err != nil {
 			tt.Fatalf("own reply is not one: %v", err)
 		}

@@ -18,6 +18,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/lease"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
 
 // patience bounds all waiting for what must happen.
@@ -171,7 +173,7 @@ func (s *seat) trySend(frame []byte, pending bool) error {
 	b := append(make([]byte, virtioHeader, virtioHeader+len(frame)), frame...)
 	if pending {
 		b[0] = 1 // VIRTIO_NET_HDR_F_NEEDS_CSUM
-		binary.NativeEndian.PutUint16(b[6:], ethLen+ipLen)
+		binary.NativeEndian.PutUint16(b[6:], packet.UDP4Len-8)
 		binary.NativeEndian.PutUint16(b[8:], 6)
 	}
 	_, err := s.file.Write(b)
@@ -180,7 +182,7 @@ func (s *seat) trySend(frame []byte, pending bool) error {
 
 // receive returns the next DHCP reply within a time, or nil. The kernel's own
 // frames, of IPv6, are passed over.
-func (s *seat) receive(within time.Duration) (*dhcpv4.DHCPv4, datagram) {
+func (s *seat) receive(within time.Duration) (*dhcpv4.DHCPv4, packet.UDP) {
 	s.t.Helper()
 	if err := s.file.SetReadDeadline(time.Now().Add(within)); err != nil {
 		s.t.Fatal(err)
@@ -188,26 +190,20 @@ func (s *seat) receive(within time.Duration) (*dhcpv4.DHCPv4, datagram) {
 	for {
 		n, err := s.file.Read(s.buf[:])
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return nil, datagram{}
+			return nil, packet.UDP{}
 		}
 		if err != nil {
 			s.t.Fatalf("receive at the guest: %v", err)
 		}
 		frame := s.buf[virtioHeader:n]
-		m, err := ParseReplyFrame(frame)
-		if err != nil {
-			continue
+		if m, d, err := readReply(frame); err == nil {
+			return m, d
 		}
-		d, err := parseFrame(frame, false)
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		return m, d
 	}
 }
 
 // ask sends a message and returns the answer, which must come.
-func (s *seat) ask(m *dhcpv4.DHCPv4) (*dhcpv4.DHCPv4, datagram) {
+func (s *seat) ask(m *dhcpv4.DHCPv4) (*dhcpv4.DHCPv4, packet.UDP) {
 	s.t.Helper()
 	s.send(guestFrame(m))
 	got, d := s.receive(patience)
@@ -233,23 +229,20 @@ func (s *seat) dora() *dhcpv4.DHCPv4 {
 
 // guestFrame is a message as the guest sends it before it has an address.
 func guestFrame(m *dhcpv4.DHCPv4) []byte {
-	return frameFrom(m, endpoint{packet.MACOf(guestMAC), netip.IPv4Unspecified(), clientPort}, endpoint{broadcastMAC, broadcastIP, serverPort})
+	return frameFrom(m, guestMAC, "0.0.0.0:68", packet.Broadcast, "255.255.255.255:67")
 }
 
-func frameFrom(m *dhcpv4.DHCPv4, src, dst endpoint) []byte {
-	b := append(make([]byte, headLen), m.ToBytes()...)
-	sealFrame(b, src, dst)
+func frameFrom(m *dhcpv4.DHCPv4, from mac.Addr, src string, to mac.Addr, dst string) []byte {
+	b := append(make([]byte, packet.UDP4Len), m.ToBytes()...)
+	packet.SealUDP4(b, packet.UDP{SrcMAC: from, DstMAC: to, Src: netip.MustParseAddrPort(src), Dst: netip.MustParseAddrPort(dst)})
 	return b
 }
 
-// serve starts a server for the test's time. Serve runs in another thread, and
+// serveOn starts a server for the test's time. Serve runs in another thread, and
 // so outside the test's namespace.
-func serve(t testing.TB, conn *Conn, lease Lease, change ...func(*Server)) *Server {
+func serveOn(t testing.TB, tap string, l Lease, change ...func(*Server)) *Server {
 	t.Helper()
-	s, err := NewServer(conn, lease, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := newServer(t, tap, l)
 	for _, f := range change {
 		f(s)
 	}
@@ -260,7 +253,7 @@ func serve(t testing.TB, conn *Conn, lease Lease, change ...func(*Server)) *Serv
 		cancel()
 		select {
 		case err := <-done:
-			if err != nil && !errors.Is(err, ErrGone) {
+			if err != nil && !errors.Is(err, lease.ErrGone) {
 				t.Errorf("serve: %v", err)
 			}
 		case <-time.After(patience):
@@ -270,22 +263,23 @@ func serve(t testing.TB, conn *Conn, lease Lease, change ...func(*Server)) *Serv
 	return s
 }
 
-func listenOn(t testing.TB, name string) *Conn {
+// newServer is a server that does not serve yet.
+func newServer(t testing.TB, tap string, l Lease) *Server {
 	t.Helper()
-	conn, err := Listen(name)
+	s, err := NewServer(tap, l, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := conn.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
+		if err := s.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
 			t.Errorf("close: %v", err)
 		}
 	})
-	return conn
+	return s
 }
 
 // await waits until the status is as wanted.
-func await(t testing.TB, s *Server, what string, until func(Status) bool) Status {
+func await(t testing.TB, s *Server, what string, until func(lease.Status) bool) lease.Status {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -296,6 +290,6 @@ func await(t testing.TB, s *Server, what string, until func(Status) bool) Status
 	return status
 }
 
-func is(state State) func(Status) bool {
-	return func(s Status) bool { return s.State == state }
+func is(state lease.State) func(lease.Status) bool {
+	return func(s lease.Status) bool { return s.State == state }
 }

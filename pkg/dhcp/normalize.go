@@ -5,7 +5,7 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/virt-launcher-net/virt-launcher-net/internal/notes"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/normalize"
 )
 
 // Normalize returns the lease as it can be sent, and a note for each thing that
@@ -17,8 +17,7 @@ import (
 // what is more than a message could hold.
 // Search domains are written in lower case without the dot at the end.
 func (l Lease) Normalize() (Lease, []string) {
-	var n notes.Notes
-	l.MAC = slices.Clone(l.MAC)
+	var n normalize.Notes
 	l.Router = l.Router.Unmap()
 	l.Server = l.Server.Unmap()
 	l.Address = unmapPrefix(l.Address)
@@ -35,7 +34,7 @@ func (l Lease) Normalize() (Lease, []string) {
 	return l, n
 }
 
-func routesOf(n *notes.Notes, routes []Route) []Route {
+func routesOf(n *normalize.Notes, routes []Route) []Route {
 	var out []Route
 	for _, r := range routes {
 		route := Route{Destination: unmapPrefix(r.Destination).Masked(), Gateway: r.Gateway.Unmap()}
@@ -57,7 +56,7 @@ func routesOf(n *notes.Notes, routes []Route) []Route {
 }
 
 // lastOptions keeps the last of each code: a later one overrides.
-func lastOptions(n *notes.Notes, options []Option) []Option {
+func lastOptions(n *normalize.Notes, options []Option) []Option {
 	var out []Option
 	for i, o := range options {
 		later := slices.ContainsFunc(options[i+1:], func(p Option) bool { return p.Code == o.Code })

@@ -9,7 +9,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/virt-launcher-net/virt-launcher-net/internal/notes"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/normalize"
 )
 
 // maxOption is the longest value of one option in bytes. Longer ones would not
@@ -246,7 +246,7 @@ func parseUint(s string, bits int) ([]byte, error) {
 }
 
 func parseNames(words []string) ([]byte, error) {
-	var n notes.Notes
+	var n normalize.Notes
 	names := n.Search(words)
 	if len(n) > 0 {
 		return nil, errors.New(n[0])

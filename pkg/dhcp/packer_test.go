@@ -11,11 +11,11 @@ import (
 // Each part of a long option 121 is whole routes, for clients that read it for
 // itself; all of them together are the option.
 func TestRoutePartsAreWhole(t *testing.T) {
-	lease := testLease()
+	l := testLease()
 	for i := range 60 {
-		lease.Routes = append(lease.Routes, Route{Destination: netip.PrefixFrom(netip.AddrFrom4([4]byte{172, 20, byte(i), 0}), 24), Gateway: lease.Router})
+		l.Routes = append(l.Routes, Route{Destination: netip.PrefixFrom(netip.AddrFrom4([4]byte{172, 20, byte(i), 0}), 24), Gateway: l.Router})
 	}
-	value := encodeRoutes(lease.Routes)
+	value := encodeRoutes(l.Routes)
 	fs := []field{{room: 308}, {room: 127}, {room: 290}}
 	if !putIn(fs, optRoutes, value) {
 		t.Fatal("does not fit")

@@ -1,23 +1,29 @@
 package dhcp
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/insomniacslk/dhcp/iana"
 
-	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/lease"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
 
-// Reply answers a message of the guest as RFC 2131 §4.3 has it for a server
+// errNoReply is that DHCPDECLINE and DHCPRELEASE have no answer. It is no fault.
+var errNoReply = errors.New("the message has no reply")
+
+// reply answers a message of the guest as RFC 2131 §4.3 has it for a server
 // with one client. It is pure: what was said before plays no part, since there
-// is nothing to allocate. The error is a Silence if the message gets no answer.
+// is nothing to allocate. The error is errNoReply or a lease.DropReason if the message
+// gets no answer.
 //
-// The reply shares memory with the request and the Responder. It holds all
+// The reply shares memory with the request and the responder. It holds all
 // options that should go out; the Server fits them to the size that the guest
 // takes.
-func (r *Responder) Reply(req *dhcpv4.DHCPv4) (*dhcpv4.DHCPv4, error) {
+func (r *responder) reply(req *dhcpv4.DHCPv4) (*dhcpv4.DHCPv4, error) {
 	typ, err := r.verdict(req)
 	if err != nil {
 		return nil, err
@@ -26,14 +32,14 @@ func (r *Responder) Reply(req *dhcpv4.DHCPv4) (*dhcpv4.DHCPv4, error) {
 }
 
 // verdict says which message answers req.
-func (r *Responder) verdict(req *dhcpv4.DHCPv4) (dhcpv4.MessageType, error) {
+func (r *responder) verdict(req *dhcpv4.DHCPv4) (dhcpv4.MessageType, error) {
 	switch {
-	case req.OpCode != dhcpv4.OpcodeBootRequest, req.HWType != iana.HWTypeEthernet, len(req.ClientHWAddr) != len(r.mac):
-		return 0, NotRequest
+	case req.OpCode != dhcpv4.OpcodeBootRequest, req.HWType != iana.HWTypeEthernet, len(req.ClientHWAddr) != len(r.lease.MAC):
+		return 0, lease.DropNotRequest
 	case addrOf(req.GatewayIPAddr).IsValid():
-		return 0, Relayed
-	case packet.MACOf(req.ClientHWAddr) != r.mac:
-		return 0, OtherClient
+		return 0, lease.DropRelayed
+	case mac.Of(req.ClientHWAddr) != r.lease.MAC:
+		return 0, lease.DropOtherClient
 	}
 	switch messageType(req) {
 	case dhcpv4.MessageTypeDiscover:
@@ -50,9 +56,9 @@ func (r *Responder) verdict(req *dhcpv4.DHCPv4) (dhcpv4.MessageType, error) {
 	case dhcpv4.MessageTypeRelease:
 		return 0, r.about(req, addrOf(req.ClientIPAddr))
 	case dhcpv4.MessageTypeNone:
-		return 0, Malformed
+		return 0, lease.DropMalformed
 	default:
-		return 0, UnexpectedType
+		return 0, lease.DropUnexpectedType
 	}
 }
 
@@ -66,17 +72,17 @@ func (r *Responder) verdict(req *dhcpv4.DHCPv4) (dhcpv4.MessageType, error) {
 //
 // Since the client's one address is known, a stale one is refused at once in
 // every state, and clients that fill in more than they should do no harm.
-func (r *Responder) request(req *dhcpv4.DHCPv4) (dhcpv4.MessageType, error) {
+func (r *responder) request(req *dhcpv4.DHCPv4) (dhcpv4.MessageType, error) {
 	if malformedAddr(req, optServerID) || malformedAddr(req, optRequestedIP) {
-		return 0, Malformed
+		return 0, lease.DropMalformed
 	}
 	server, requested, current := optionAddr(req, optServerID), optionAddr(req, optRequestedIP), addrOf(req.ClientIPAddr)
 	address := r.lease.Address.Addr()
 	switch {
 	case server.IsValid() && server != r.lease.Server:
-		return 0, OtherServer // the guest chose another offer
+		return 0, lease.DropOtherServer // the guest chose another offer
 	case !requested.IsValid() && !current.IsValid():
-		return 0, NoAddress
+		return 0, lease.DropNoAddress
 	case requested.IsValid() && requested != address, current.IsValid() && current != address:
 		return dhcpv4.MessageTypeNak, nil
 	default:
@@ -85,21 +91,21 @@ func (r *Responder) request(req *dhcpv4.DHCPv4) (dhcpv4.MessageType, error) {
 }
 
 // about tells whether a message without an answer concerns this lease.
-func (r *Responder) about(req *dhcpv4.DHCPv4, addr netip.Addr) Silence {
+func (r *responder) about(req *dhcpv4.DHCPv4, addr netip.Addr) error {
 	if malformedAddr(req, optServerID) || malformedAddr(req, optRequestedIP) {
-		return Malformed
+		return lease.DropMalformed
 	}
 	if server := optionAddr(req, optServerID); server.IsValid() && server != r.lease.Server {
-		return OtherServer
+		return lease.DropOtherServer
 	}
 	if addr != r.lease.Address.Addr() {
-		return NoAddress
+		return lease.DropNoAddress
 	}
-	return NeedsNoReply
+	return errNoReply
 }
 
 // message fills in the reply's fields by RFC 2131 §4.3.1, table 3.
-func (r *Responder) message(req *dhcpv4.DHCPv4, typ dhcpv4.MessageType) *dhcpv4.DHCPv4 {
+func (r *responder) message(req *dhcpv4.DHCPv4, typ dhcpv4.MessageType) *dhcpv4.DHCPv4 {
 	m := &dhcpv4.DHCPv4{
 		OpCode:        dhcpv4.OpcodeBootReply,
 		HWType:        iana.HWTypeEthernet,

@@ -9,15 +9,15 @@ import (
 )
 
 func BenchmarkReply(b *testing.B) {
-	lease, req := testLease(), discover(dhcpv4.OptParameterRequestList(linuxList...))
-	r, _, err := lease.Compile()
+	l, req := testLease(), discover(dhcpv4.OptParameterRequestList(linuxList...))
+	r, _, err := l.compile()
 	if err != nil {
 		b.Fatal(err)
 	}
 	b.Run("compiled", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			if _, err := r.Reply(req); err != nil {
+			if _, err := r.reply(req); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -25,12 +25,12 @@ func BenchmarkReply(b *testing.B) {
 	b.Run("lease", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			if _, err := lease.Reply(req); err != nil {
+			if _, err := l.Reply(req); err != nil {
 				b.Fatal(err)
 			}
 		}
 	})
-	reply, err := r.Reply(req)
+	reply, err := r.reply(req)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -38,8 +38,8 @@ func BenchmarkReply(b *testing.B) {
 		b.ReportAllocs()
 		buf := make([]byte, 0, 1514)
 		for b.Loop() {
-			out, _ := appendMessage(buf[:headLen], reply, req.Options[optParameters], 548)
-			seal(out, reply, packet.MACOf(lease.MAC), lease.Server)
+			out, _ := appendMessage(buf[:packet.UDP4Len], reply, req.Options[optParameters], 548)
+			sealed(out, reply, l.MAC, l.Server)
 		}
 	})
 }

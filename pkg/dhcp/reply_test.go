@@ -2,6 +2,7 @@ package dhcp
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -11,7 +12,7 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
-	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/lease"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/netboot"
 )
 
@@ -36,15 +37,13 @@ func TestReplyMatrix(t *testing.T) {
 	requested, serverID := dhcpv4.OptRequestedIPAddress, dhcpv4.OptServerIdentifier
 	broadcast := func(m *dhcpv4.DHCPv4) { m.SetBroadcast() }
 	relayed := func(m *dhcpv4.DHCPv4) { m.GatewayIPAddr = foreign }
-	toAll := everybody()
-	toGuest := endpoint{mac: packet.MACOf(guestMAC), ip: addrOf(address), port: clientPort}
-	toStatic := endpoint{mac: packet.MACOf(guestMAC), ip: addrOf(foreign), port: clientPort}
+	toAll, toGuest, toStatic := "ff:ff:ff:ff:ff:ff 255.255.255.255:68", guestMAC.String()+" 10.244.1.7:68", guestMAC.String()+" 10.244.1.2:68"
 
 	for _, c := range []struct {
 		name string
 		req  *dhcpv4.DHCPv4
 		want dhcpv4.MessageType
-		to   endpoint
+		to   string
 		why  error
 	}{
 		{name: "discover", req: discover(), want: offer, to: toGuest},
@@ -56,10 +55,10 @@ func TestReplyMatrix(t *testing.T) {
 
 		{name: "selecting", req: request(serverID(server), requested(address)), want: ack, to: toGuest},
 		{name: "selecting, broadcast flag", req: with(request(serverID(server), requested(address)), broadcast), want: ack, to: toAll},
-		{name: "selecting, another server", req: request(serverID(foreign), requested(address)), why: OtherServer},
-		{name: "selecting, another server's address", req: request(serverID(foreign), requested(stale)), why: OtherServer},
+		{name: "selecting, another server", req: request(serverID(foreign), requested(address)), why: lease.DropOtherServer},
+		{name: "selecting, another server's address", req: request(serverID(foreign), requested(stale)), why: lease.DropOtherServer},
 		{name: "selecting, another address", req: request(serverID(server), requested(stale)), want: nak, to: toAll},
-		{name: "selecting, no address", req: request(serverID(server)), why: NoAddress},
+		{name: "selecting, no address", req: request(serverID(server)), why: lease.DropNoAddress},
 		{name: "selecting, ciaddr filled in", req: with(request(serverID(server), requested(address)), ciaddr(address)), want: ack, to: toGuest},
 		{name: "selecting, another ciaddr", req: with(request(serverID(server), requested(address)), ciaddr(stale)), want: nak, to: toAll},
 
@@ -72,36 +71,36 @@ func TestReplyMatrix(t *testing.T) {
 		{name: "renewing, broadcast flag", req: with(with(request(), ciaddr(address)), broadcast), want: ack, to: toGuest},
 		{name: "renewing with server identifier", req: with(request(serverID(server)), ciaddr(address)), want: ack, to: toGuest},
 		{name: "renewing, stale", req: with(request(), ciaddr(stale)), want: nak, to: toAll},
-		{name: "renewing, another server", req: with(request(serverID(foreign)), ciaddr(address)), why: OtherServer},
+		{name: "renewing, another server", req: with(request(serverID(foreign)), ciaddr(address)), why: lease.DropOtherServer},
 
-		{name: "request for nothing", req: request(), why: NoAddress},
-		{name: "request, short address", req: request(generic(optRequestedIP, 10, 244)), why: Malformed},
-		{name: "request, long server identifier", req: request(generic(optServerID, 10, 244, 1, 1, 0), requested(address)), why: Malformed},
+		{name: "request for nothing", req: request(), why: lease.DropNoAddress},
+		{name: "request, short address", req: request(generic(optRequestedIP, 10, 244)), why: lease.DropMalformed},
+		{name: "request, long server identifier", req: request(generic(optServerID, 10, 244, 1, 1, 0), requested(address)), why: lease.DropMalformed},
 
 		{name: "inform", req: with(message(dhcpv4.MessageTypeInform), ciaddr(address)), want: ack, to: toGuest},
 		{name: "inform, static address", req: with(message(dhcpv4.MessageTypeInform), ciaddr(foreign)), want: ack, to: toStatic},
 		{name: "inform without ciaddr", req: message(dhcpv4.MessageTypeInform), want: ack, to: toAll},
 
-		{name: "decline", req: message(dhcpv4.MessageTypeDecline, serverID(server), requested(address)), why: NeedsNoReply},
-		{name: "decline, another server", req: message(dhcpv4.MessageTypeDecline, serverID(foreign), requested(address)), why: OtherServer},
-		{name: "decline, another address", req: message(dhcpv4.MessageTypeDecline, serverID(server), requested(stale)), why: NoAddress},
-		{name: "release", req: with(message(dhcpv4.MessageTypeRelease, serverID(server)), ciaddr(address)), why: NeedsNoReply},
-		{name: "release, another server", req: with(message(dhcpv4.MessageTypeRelease, serverID(foreign)), ciaddr(address)), why: OtherServer},
-		{name: "release, another address", req: with(message(dhcpv4.MessageTypeRelease, serverID(server)), ciaddr(stale)), why: NoAddress},
-		{name: "release, bad server identifier", req: with(message(dhcpv4.MessageTypeRelease, generic(optServerID, 1)), ciaddr(address)), why: Malformed},
+		{name: "decline", req: message(dhcpv4.MessageTypeDecline, serverID(server), requested(address)), why: errNoReply},
+		{name: "decline, another server", req: message(dhcpv4.MessageTypeDecline, serverID(foreign), requested(address)), why: lease.DropOtherServer},
+		{name: "decline, another address", req: message(dhcpv4.MessageTypeDecline, serverID(server), requested(stale)), why: lease.DropNoAddress},
+		{name: "release", req: with(message(dhcpv4.MessageTypeRelease, serverID(server)), ciaddr(address)), why: errNoReply},
+		{name: "release, another server", req: with(message(dhcpv4.MessageTypeRelease, serverID(foreign)), ciaddr(address)), why: lease.DropOtherServer},
+		{name: "release, another address", req: with(message(dhcpv4.MessageTypeRelease, serverID(server)), ciaddr(stale)), why: lease.DropNoAddress},
+		{name: "release, bad server identifier", req: with(message(dhcpv4.MessageTypeRelease, generic(optServerID, 1)), ciaddr(address)), why: lease.DropMalformed},
 
-		{name: "relayed", req: with(discover(), relayed), why: Relayed},
-		{name: "another client", req: with(discover(), func(m *dhcpv4.DHCPv4) { m.ClientHWAddr = net.HardwareAddr{2, 0, 0, 0, 0, 9} }), why: OtherClient},
-		{name: "long hardware address", req: with(discover(), func(m *dhcpv4.DHCPv4) { m.ClientHWAddr = make(net.HardwareAddr, 16) }), why: NotRequest},
-		{name: "no hardware address", req: with(discover(), func(m *dhcpv4.DHCPv4) { m.ClientHWAddr = nil }), why: NotRequest},
-		{name: "not Ethernet", req: with(discover(), func(m *dhcpv4.DHCPv4) { m.HWType = 6 }), why: NotRequest},
-		{name: "a reply", req: with(discover(), func(m *dhcpv4.DHCPv4) { m.OpCode = dhcpv4.OpcodeBootReply }), why: NotRequest},
-		{name: "BOOTP", req: with(discover(), func(m *dhcpv4.DHCPv4) { m.Options.Del(dhcpv4.OptionDHCPMessageType) }), why: Malformed},
-		{name: "two bytes of type", req: with(discover(), func(m *dhcpv4.DHCPv4) { m.UpdateOption(generic(optMessageType, 1, 1)) }), why: Malformed},
-		{name: "offer from a client", req: message(offer), why: UnexpectedType},
-		{name: "ack from a client", req: message(ack), why: UnexpectedType},
-		{name: "nak from a client", req: message(nak), why: UnexpectedType},
-		{name: "lease query", req: message(dhcpv4.MessageType(10)), why: UnexpectedType},
+		{name: "relayed", req: with(discover(), relayed), why: lease.DropRelayed},
+		{name: "another client", req: with(discover(), func(m *dhcpv4.DHCPv4) { m.ClientHWAddr = net.HardwareAddr{2, 0, 0, 0, 0, 9} }), why: lease.DropOtherClient},
+		{name: "long hardware address", req: with(discover(), func(m *dhcpv4.DHCPv4) { m.ClientHWAddr = make(net.HardwareAddr, 16) }), why: lease.DropNotRequest},
+		{name: "no hardware address", req: with(discover(), func(m *dhcpv4.DHCPv4) { m.ClientHWAddr = nil }), why: lease.DropNotRequest},
+		{name: "not Ethernet", req: with(discover(), func(m *dhcpv4.DHCPv4) { m.HWType = 6 }), why: lease.DropNotRequest},
+		{name: "a reply", req: with(discover(), func(m *dhcpv4.DHCPv4) { m.OpCode = dhcpv4.OpcodeBootReply }), why: lease.DropNotRequest},
+		{name: "BOOTP", req: with(discover(), func(m *dhcpv4.DHCPv4) { m.Options.Del(dhcpv4.OptionDHCPMessageType) }), why: lease.DropMalformed},
+		{name: "two bytes of type", req: with(discover(), func(m *dhcpv4.DHCPv4) { m.UpdateOption(generic(optMessageType, 1, 1)) }), why: lease.DropMalformed},
+		{name: "offer from a client", req: message(offer), why: lease.DropUnexpectedType},
+		{name: "ack from a client", req: message(ack), why: lease.DropUnexpectedType},
+		{name: "nak from a client", req: message(nak), why: lease.DropUnexpectedType},
+		{name: "lease query", req: message(dhcpv4.MessageType(10)), why: lease.DropUnexpectedType},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got, err := testLease().Reply(c.req)
@@ -117,7 +116,7 @@ func TestReplyMatrix(t *testing.T) {
 			if messageType(got) != c.want {
 				t.Fatalf("got %v, want %v", messageType(got), c.want)
 			}
-			if to := destination(got); to != c.to {
+			if to := fmt.Sprint(destination(got).DstMAC, " ", destination(got).Dst); to != c.to {
 				t.Errorf("goes to %v, want %v", to, c.to)
 			}
 			checkReply(t, c.req, got)
@@ -172,7 +171,7 @@ func checkReply(t *testing.T, req, got *dhcpv4.DHCPv4) {
 
 func TestReplyToInvalidLease(t *testing.T) {
 	got, err := Lease{}.Reply(discover())
-	var why Silence
+	var why lease.DropReason
 	if got != nil || err == nil || errors.As(err, &why) {
 		t.Errorf("got %v and error %v, want what is wrong with the lease", got, err)
 	}

@@ -5,15 +5,12 @@ import (
 	"net"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
-
-	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
 )
 
-// Responder answers for one lease, of which all is encoded that does not depend
+// responder answers for one lease, of which all is encoded that does not depend
 // on the question. It is not changed any more: any goroutine may use it.
-type Responder struct {
+type responder struct {
 	lease    Lease
-	mac      packet.MAC
 	yiaddr   net.IP
 	siaddr   net.IP
 	server   []byte
@@ -24,18 +21,17 @@ type Responder struct {
 	routed   bool    // there are classless static routes
 }
 
-// Compile makes the Responder of a lease, and a note for each thing that can't
+// compile makes the responder of a lease, and a note for each thing that can't
 // be sent and is left out, as Normalize has it. It fails if the lease is not
 // valid.
-func (l Lease) Compile() (*Responder, []string, error) {
+func (l Lease) compile() (*responder, []string, error) {
 	l, left := l.Normalize()
 	if err := l.Validate(); err != nil {
 		return nil, nil, err
 	}
 	settings := settingsOf(l)
-	r := &Responder{
+	r := &responder{
 		lease:    l,
-		mac:      packet.MACOf(l.MAC),
 		yiaddr:   l.Address.Addr().AsSlice(),
 		siaddr:   net.IPv4zero,
 		server:   l.Server.AsSlice(),
@@ -57,20 +53,22 @@ func (l Lease) Compile() (*Responder, []string, error) {
 	return r, left, nil
 }
 
-// Reply is Compile and the Responder's Reply in one: for a single question. The
-// error is then a Silence, or says what is wrong with the lease.
+// Reply is what a Server answers to one message of the guest; nobody need serve. The
+// error is a lease.DropReason if the message gets no answer for a fault of its own, or
+// says what is wrong with the lease. The reply shares memory with the request, and has
+// all options that should go out; a Server fits them to the size that the guest takes.
 func (l Lease) Reply(req *dhcpv4.DHCPv4) (*dhcpv4.DHCPv4, error) {
-	r, _, err := l.Compile()
+	r, _, err := l.compile()
 	if err != nil {
 		return nil, err
 	}
-	return r.Reply(req)
+	return r.reply(req)
 }
 
 // addSettings adds the options that the client's parameter request list (option
 // 55) selects, and takes away those that were set by hand to nothing. A client
 // without a list gets them all.
-func (r *Responder) addSettings(options dhcpv4.Options, list []byte, inform bool) {
+func (r *responder) addSettings(options dhcpv4.Options, list []byte, inform bool) {
 	var listed [256]bool
 	for _, code := range list {
 		listed[code] = true
@@ -101,7 +99,7 @@ func (r *Responder) addSettings(options dhcpv4.Options, list []byte, inform bool
 
 // addRouter adds the router to a reply in which there is no room for the
 // classless static routes, and tells whether it was not there.
-func (r *Responder) addRouter(reply *dhcpv4.DHCPv4) bool {
+func (r *responder) addRouter(reply *dhcpv4.DHCPv4) bool {
 	router := r.settings.value(optRouter)
 	if _, ok := reply.Options[optRouter]; ok || router == nil {
 		return false

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"net"
 	"net/netip"
 	"os"
 	"runtime"
@@ -15,61 +14,63 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/probe"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/lease"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
 
 // TestLeaseOverTap is a guest's life on a tap that was still down, and nobody's,
 // when the server began to listen.
 func TestLeaseOverTap(t *testing.T) {
 	tap := newTap(t)
-	conn := listenOn(t, tap)
-	s := serve(t, conn, testLease(), func(s *Server) { s.DeclinePause = time.Second })
-	await(t, s, "serving", func(s Status) bool { return s.Serving && s.State == None })
+	s := serveOn(t, tap, testLease(), func(s *Server) { s.base.DeclinePause = time.Second })
+	await(t, s, "serving", func(s lease.Status) bool { return s.Serving && s.State == lease.None })
 	ip(t, "link set tap0 up")
 	guest := sit(t, tap)
 
 	got, d := guest.ask(discover(
 		dhcpv4.OptHostName("vm-a\x07"), dhcpv4.OptClassIdentifier("udhcp 1.35"), generic(optClientID, 1, 2, 3)))
-	if messageType(got) != offer || d.dst.mac != packet.MACOf(guestMAC) || d.dst.ip != addrOf(address) || d.src.ip != addrOf(server) {
-		t.Fatalf("got %v from %v to %v", got, d.src, d.dst)
+	if messageType(got) != offer || d.DstMAC != guestMAC || d.Dst.Addr() != addrOf(address) || d.Src.Addr() != addrOf(server) {
+		t.Fatalf("got %v from %v to %v", got, d.Src, d.Dst)
 	}
-	if d.src.mac != conn.link.MAC() {
-		t.Errorf("sent from %x, want the tap's own address", d.src.mac)
+	if d.SrcMAC != s.base.Conn.MAC() {
+		t.Errorf("sent from %x, want the tap's own address", d.SrcMAC)
 	}
-	status := await(t, s, "offered", is(Offered))
-	if status.Client != (Client{Hostname: "vm-a?", VendorClass: "udhcp 1.35", ID: "010203"}) {
+	status := await(t, s, "offered", is(lease.Offered))
+	if status.Client != (lease.Client{Hostname: "vm-a?", VendorClass: "udhcp 1.35", ID: "010203"}) {
 		t.Errorf("client is %+v", status.Client)
 	}
 	guest.dora()
-	bound := await(t, s, "bound", is(Bound))
+	bound := await(t, s, "bound", is(lease.Bound))
 	if !bound.Expires.IsZero() || bound.LastMessage.Type != "REQUEST" || bound.Received["DISCOVER"] != 2 || bound.Sent["ACK"] != 1 {
 		t.Errorf("status is %+v", bound)
 	}
 
 	// A renewal goes to the server identifier's link address, which is not ours.
 	renewal := frameFrom(with(request(), ciaddr(address)),
-		endpoint{packet.MACOf(guestMAC), addrOf(address), clientPort}, endpoint{packet.MAC{0xee, 0xee, 0xee, 0xee, 0xee, 0xee}, addrOf(server), serverPort})
+		guestMAC, "10.244.1.7:68", mac.Addr{0xee, 0xee, 0xee, 0xee, 0xee, 0xee}, "10.244.1.1:67")
 	guest.send(renewal)
 	if got, _ := guest.receive(patience); got == nil || messageType(got) != ack {
 		t.Fatalf("renewal is answered with %v", got)
 	}
-	if again := await(t, s, "renewed", func(s Status) bool { return s.Sent["ACK"] == 2 }); again.State != Bound || again.Since != bound.Since {
+	if again := await(t, s, "renewed", func(s lease.Status) bool { return s.Sent["ACK"] == 2 }); again.State != lease.Bound || again.Since != bound.Since {
 		t.Errorf("renewal changed the state: %+v", again)
 	}
 
-	if got, d := guest.ask(request(dhcpv4.OptRequestedIPAddress(stale))); messageType(got) != nak || d.dst != everybody() {
-		t.Fatalf("a stale address is answered with %v to %v", got, d.dst)
+	if got, d := guest.ask(request(dhcpv4.OptRequestedIPAddress(stale))); messageType(got) != nak || d.DstMAC != packet.Broadcast || d.Dst != everybody.Dst {
+		t.Fatalf("a stale address is answered with %v to %v", got, d.Dst)
 	}
-	await(t, s, "refused", is(None))
+	await(t, s, "refused", is(lease.None))
 
 	guest.dora()
 	guest.send(guestFrame(with(message(dhcpv4.MessageTypeRelease, dhcpv4.OptServerIdentifier(server)), ciaddr(address))))
-	await(t, s, "released", func(s Status) bool { return s.State == None && s.Received["RELEASE"] == 1 })
+	await(t, s, "released", func(s lease.Status) bool { return s.State == lease.None && s.Received["RELEASE"] == 1 })
 
 	guest.dora()
 	guest.send(guestFrame(message(dhcpv4.MessageTypeDecline, dhcpv4.OptServerIdentifier(server), dhcpv4.OptRequestedIPAddress(address))))
-	await(t, s, "declined", func(s Status) bool { return s.State == None && s.Received["DECLINE"] == 1 })
+	await(t, s, "declined", func(s lease.Status) bool { return s.State == lease.None && s.Received["DECLINE"] == 1 })
 	guest.send(guestFrame(discover()))
-	await(t, s, "silent after decline", func(s Status) bool { return s.Dropped[Declined] == 1 })
+	await(t, s, "silent after decline", func(s lease.Status) bool { return s.Dropped[lease.DropDeclined] == 1 })
 	for deadline := time.Now().Add(patience); ; { // as a client does: ask again
 		guest.send(guestFrame(discover()))
 		if got, _ := guest.receive(200 * time.Millisecond); got != nil {
@@ -81,7 +82,7 @@ func TestLeaseOverTap(t *testing.T) {
 	}
 	guest.dora()
 
-	if _, err := json.Marshal(await(t, s, "bound", is(Bound))); err != nil {
+	if _, err := json.Marshal(await(t, s, "bound", is(lease.Bound))); err != nil {
 		t.Error(err)
 	}
 }
@@ -89,24 +90,20 @@ func TestLeaseOverTap(t *testing.T) {
 // TestOtherOfferChosen: a guest that took another server's offer has no lease of ours.
 func TestOtherOfferChosen(t *testing.T) {
 	tap := newTap(t)
-	s := serve(t, listenOn(t, tap), testLease())
+	s := serveOn(t, tap, testLease())
 	ip(t, "link set tap0 up")
 	guest := sit(t, tap)
 	guest.ask(discover())
-	await(t, s, "offered", is(Offered))
+	await(t, s, "offered", is(lease.Offered))
 	guest.send(guestFrame(request(dhcpv4.OptServerIdentifier(foreign), dhcpv4.OptRequestedIPAddress(stale))))
-	await(t, s, "other server", func(s Status) bool { return s.State == None && s.Dropped[OtherServer] == 1 })
+	await(t, s, "other server", func(s lease.Status) bool { return s.State == lease.None && s.Dropped[lease.DropOtherServer] == 1 })
 }
 
 // TestServeEnds: with its context, at once, and leaves nothing running. It can
 // be taken up again, and what came meanwhile is answered.
 func TestServeEnds(t *testing.T) {
 	tap := newTap(t)
-	conn := listenOn(t, tap)
-	s, err := NewServer(conn, testLease(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := newServer(t, tap, testLease())
 	ip(t, "link set tap0 up")
 	guest := sit(t, tap)
 	before := runtime.NumGoroutine()
@@ -132,14 +129,14 @@ func TestServeEnds(t *testing.T) {
 			t.Fatalf("%d goroutines before, %d after", before, runtime.NumGoroutine())
 		}
 	}
-	if _, err := s.Wait(canceled(), is(Bound)); !errors.Is(err, context.Canceled) {
+	if _, err := s.Wait(canceled(), is(lease.Bound)); !errors.Is(err, context.Canceled) {
 		t.Errorf("wait ends with %v", err)
 	}
-	if err := conn.Close(); err != nil {
+	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Serve(t.Context()); !errors.Is(err, os.ErrClosed) {
-		t.Errorf("on a closed Conn: %v", err)
+		t.Errorf("closed: %v", err)
 	}
 }
 
@@ -151,23 +148,23 @@ func canceled() context.Context {
 
 func TestProbeOverTap(t *testing.T) {
 	tap := newTap(t)
-	s := serve(t, listenOn(t, tap), testLease())
+	s := serveOn(t, tap, testLease())
 	ip(t, "link set tap0 up")
 	guest := sit(t, tap)
-	guest.send(DiscoverFrame(guestMAC, 7))
+	guest.send(probe.Discover(guestMAC, xid))
 	if got, _ := guest.receive(patience); got == nil || messageType(got) != offer {
 		t.Fatalf("got %v", got)
 	}
-	status := await(t, s, "counted", func(s Status) bool { return s.Sent["OFFER"] == 1 })
-	if status.State != None || status.Client != (Client{}) || status.LastMessage != (Message{}) || status.Received["DISCOVER"] != 1 {
+	status := await(t, s, "counted", func(s lease.Status) bool { return s.Sent["OFFER"] == 1 })
+	if status.State != lease.None || status.Client != (lease.Client{}) || status.LastMessage != (lease.Message{}) || status.Received["DISCOVER"] != 1 {
 		t.Errorf("the probe shows as the guest: %+v", status)
 	}
 	guest.dora()
-	guest.send(DiscoverFrame(guestMAC, 8))
+	guest.send(probe.Discover(guestMAC, xid))
 	if got, _ := guest.receive(patience); got == nil {
 		t.Fatal("no answer")
 	}
-	if status := await(t, s, "counted", func(s Status) bool { return s.Sent["OFFER"] == 3 }); status.State != Bound {
+	if status := await(t, s, "counted", func(s lease.Status) bool { return s.Sent["OFFER"] == 3 }); status.State != lease.Bound {
 		t.Errorf("the probe took the lease: %+v", status)
 	}
 }
@@ -175,58 +172,24 @@ func TestProbeOverTap(t *testing.T) {
 // TestExpiry: a lease that is not renewed ends, and who waits learns of it.
 func TestExpiry(t *testing.T) {
 	tap := newTap(t)
-	lease := testLease()
-	lease.Duration = time.Second
-	s := serve(t, listenOn(t, tap), lease)
+	l := testLease()
+	l.Duration = time.Second
+	s := serveOn(t, tap, l)
 	ip(t, "link set tap0 up")
 	sit(t, tap).dora()
-	bound := await(t, s, "bound", is(Bound))
-	ended := await(t, s, "expired", is(None))
+	bound := await(t, s, "bound", is(lease.Bound))
+	ended := await(t, s, "expired", is(lease.None))
 	if ended.Since != bound.Expires || !ended.Expires.IsZero() || bound.Expires.Sub(bound.Since).Round(time.Second) != time.Second {
 		t.Errorf("was %+v, is %+v", bound, ended)
-	}
-}
-
-func TestSetLease(t *testing.T) {
-	tap := newTap(t)
-	s := serve(t, listenOn(t, tap), testLease())
-	ip(t, "link set tap0 up")
-	guest := sit(t, tap)
-	guest.dora()
-
-	next := testLease()
-	next.MTU, next.Search = 1400, []string{"bad domain"}
-	if err := s.SetLease(next); err != nil {
-		t.Fatal(err)
-	}
-	got, _ := guest.ask(with(request(), ciaddr(address)))
-	if v := got.Options[optMTU]; !bytes.Equal(v, []byte{0x05, 0x78}) {
-		t.Errorf("MTU after the renewal is %x", v)
-	}
-	if status := s.Status(); len(status.Notes) != 1 {
-		t.Errorf("notes are %q", status.Notes)
-	}
-	next.Address = netip.MustParsePrefix("10.244.1.8/24")
-	if err := s.SetLease(next); err != nil {
-		t.Fatal(err)
-	}
-	if got, _ := guest.ask(with(request(), ciaddr(address))); messageType(got) != nak {
-		t.Errorf("renewal of the old address is answered with %v", got)
-	}
-	if got := guest.dora(); !got.YourIPAddr.Equal(net.IPv4(10, 244, 1, 8)) {
-		t.Errorf("new address is %v", got.YourIPAddr)
-	}
-	if err := s.SetLease(Lease{}); err == nil {
-		t.Error("an invalid lease is taken")
 	}
 }
 
 // TestMisfitIsNoted: what the guest's message size leaves out is told once.
 func TestMisfitIsNoted(t *testing.T) {
 	tap := newTap(t)
-	lease := manyRoutes(100)
-	lease.Router = netip.Addr{}
-	s := serve(t, listenOn(t, tap), lease)
+	l := manyRoutes(100)
+	l.Router = netip.Addr{}
+	s := serveOn(t, tap, l)
 	ip(t, "link set tap0 up")
 	guest := sit(t, tap)
 	guest.dora()
@@ -244,7 +207,7 @@ func TestMisfitIsNoted(t *testing.T) {
 // in their place if there is no room for them.
 func TestRouterWithoutRoutes(t *testing.T) {
 	tap := newTap(t)
-	serve(t, listenOn(t, tap), manyRoutes(100))
+	serveOn(t, tap, manyRoutes(100))
 	ip(t, "link set tap0 up")
 	guest := sit(t, tap)
 	list := generic(optParameters, optRoutes, optRouter)

@@ -1,21 +1,25 @@
 package dhcp
 
 import (
+	"bytes"
+	"errors"
 	"flag"
 	"net"
 	"net/netip"
 	"testing"
 	"time"
 
-	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
-
 	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
 var (
-	guestMAC = net.HardwareAddr{0x02, 0x42, 0x0a, 0xf4, 0x01, 0x07}
+	guestMAC = mac.Addr{0x02, 0x42, 0x0a, 0xf4, 0x01, 0x07}
 	xid      = dhcpv4.TransactionID{0xca, 0xfe, 0x00, 0x01}
 
 	address = net.IPv4(10, 244, 1, 7).To4()
@@ -71,7 +75,7 @@ func message(typ dhcpv4.MessageType, options ...dhcpv4.Option) *dhcpv4.DHCPv4 {
 		HWType:        1,
 		TransactionID: xid,
 		ClientIPAddr:  net.IPv4zero, YourIPAddr: net.IPv4zero, ServerIPAddr: net.IPv4zero, GatewayIPAddr: net.IPv4zero,
-		ClientHWAddr: guestMAC,
+		ClientHWAddr: guestMAC[:],
 		Options:      dhcpv4.OptionsFromList(options...),
 	}
 	m.UpdateOption(dhcpv4.OptMessageType(typ))
@@ -88,6 +92,26 @@ func request(options ...dhcpv4.Option) *dhcpv4.DHCPv4 {
 
 func generic(code uint8, value ...byte) dhcpv4.Option {
 	return dhcpv4.OptGeneric(dhcpv4.GenericOptionCode(code), value)
+}
+
+// readReply reads a server's message from a frame, whose memory it does not share.
+func readReply(frame []byte) (*dhcpv4.DHCPv4, packet.UDP, error) {
+	d, err := packet.ParseUDP4(bytes.Clone(frame), false)
+	if err != nil {
+		return nil, d, err
+	}
+	m, err := parseMessage(d.Payload)
+	if err == nil && (m.OpCode != dhcpv4.OpcodeBootReply || d.Dst.Port() != clientPort) {
+		err = errors.New("not a reply")
+	}
+	return m, d, err
+}
+
+// sealed makes a frame of a reply of which the first bytes are free.
+func sealed(b []byte, m *dhcpv4.DHCPv4, source mac.Addr, server netip.Addr) {
+	d := destination(m)
+	d.SrcMAC, d.Src = source, netip.AddrPortFrom(server, serverPort)
+	packet.SealUDP4(b, d)
 }
 
 // golden compares with a file under testdata, or writes it.

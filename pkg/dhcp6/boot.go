@@ -17,7 +17,7 @@ const enterpriseLen = 4
 // addBoot adds what network boot needs: the client's boot file and, for UEFI
 // HTTP boot, the word that we are a server for such. PXE firmware is not told
 // so: it would ask us for the file once more, as a boot server.
-func (r *Responder) addBoot(m, req *dhcpv6.Message) {
+func (r *responder) addBoot(m, req *dhcpv6.Message) {
 	name := r.lease.BootFiles.For(valueOf(req, dhcpv6.OptionClientArchType), isIPXE(req))
 	if name == "" {
 		return

@@ -47,9 +47,9 @@ func TestBootFile(t *testing.T) {
 
 // TestBootFileWithoutURL: what has no URL is left out, and told.
 func TestBootFileWithoutURL(t *testing.T) {
-	lease := testLease()
-	lease.BootFiles = netboot.Files{{Name: "ipxe.efi"}, {Firmware: "bios", Name: "tftp:"}, {Firmware: "efi-x64", Name: "http://a\x7f/"}, {Firmware: "ipxe", Name: "http://h/boot.ipxe"}}
-	r, notes, err := lease.Compile()
+	l := testLease()
+	l.BootFiles = netboot.Files{{Name: "ipxe.efi"}, {Firmware: "bios", Name: "tftp:"}, {Firmware: "efi-x64", Name: "http://a\x7f/"}, {Firmware: "ipxe", Name: "http://h/boot.ipxe"}}
+	r, notes, err := l.compile()
 	if err != nil || len(notes) != 3 || !strings.HasPrefix(notes[0], `boot file "ipxe.efi" left out`) {
 		t.Errorf("left out %q, %v", notes, err)
 	}

@@ -3,16 +3,18 @@ package dhcp6
 import (
 	"crypto/sha256"
 	"encoding/binary"
-	"net"
 
 	"github.com/insomniacslk/dhcp/dhcpv6"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/lease"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
 
 // serverID makes a DUID (RFC 8415 §11.5) that follows from the guest's address
 // alone, so that it is the same after a restart and in another pod, and that is
 // no DUID that the guest could have.
-func serverID(guest net.HardwareAddr) []byte {
-	sum := sha256.Sum256(append([]byte("virt-launcher-net DHCPv6 server of "), guest...))
+func serverID(guest mac.Addr) []byte {
+	sum := sha256.Sum256(append([]byte("virt-launcher-net DHCPv6 server of "), guest[:]...))
 	uuid := sum[:16]
 	uuid[6] = uuid[6]&0x0f | 0x80 // version 8: made by a rule of our own (RFC 9562 §5.8)
 	uuid[8] = uuid[8]&0x3f | 0x80
@@ -22,7 +24,7 @@ func serverID(guest net.HardwareAddr) []byte {
 // duidOf keeps a DUID as it came: servers must not look into it (RFC 8415 §11).
 func duidOf(b []byte) (dhcpv6.DUID, error) {
 	if len(b) < minDUID || len(b) > maxDUID {
-		return nil, Malformed
+		return nil, lease.DropMalformed
 	}
 	return &dhcpv6.DUIDOpaque{Type: dhcpv6.DUIDType(binary.BigEndian.Uint16(b)), Data: b[2:]}, nil
 }

@@ -20,7 +20,7 @@ const (
 // addIAs answers the message's identity associations, and tells whether one of
 // them got the address: that which names it, else the first for non-temporary
 // addresses. There are no temporary ones and no prefixes.
-func (r *Responder) addIAs(m, req *dhcpv6.Message, p purpose) (granted bool) {
+func (r *responder) addIAs(m, req *dhcpv6.Message, p purpose) (granted bool) {
 	all := req.Options.IANA()
 	var chosen *dhcpv6.OptIANA
 	for _, ia := range all {
@@ -54,7 +54,7 @@ func (r *Responder) addIAs(m, req *dhcpv6.Message, p purpose) (granted bool) {
 }
 
 // has tells whether an identity association names the guest's address.
-func (r *Responder) has(ia *dhcpv6.OptIANA) bool {
+func (r *responder) has(ia *dhcpv6.OptIANA) bool {
 	for _, a := range ia.Options.Addresses() {
 		if addrOf(a) == r.lease.Address {
 			return true
@@ -65,7 +65,7 @@ func (r *Responder) has(ia *dhcpv6.OptIANA) bool {
 
 // grant gives the address to an identity association. Others that it has go
 // (RFC 8415 §18.3.4).
-func (r *Responder) grant(ia *dhcpv6.OptIANA, p purpose) *dhcpv6.OptIANA {
+func (r *responder) grant(ia *dhcpv6.OptIANA, p purpose) *dhcpv6.OptIANA {
 	t1, t2 := r.lease.times()
 	preferred, valid := r.lease.lifetimes()
 	options := dhcpv6.Options{&dhcpv6.OptIAAddress{IPv6Addr: r.lease.Address.AsSlice(), PreferredLifetime: preferred, ValidLifetime: valid}}
@@ -77,7 +77,7 @@ func (r *Responder) grant(ia *dhcpv6.OptIANA, p purpose) *dhcpv6.OptIANA {
 
 // takenBack are the addresses that the client has and should not have, with
 // lifetimes of zero.
-func (r *Responder) takenBack(ia *dhcpv6.OptIANA) (out dhcpv6.Options) {
+func (r *responder) takenBack(ia *dhcpv6.OptIANA) (out dhcpv6.Options) {
 	for _, a := range ia.Options.Addresses() {
 		if addrOf(a) != r.lease.Address {
 			out.Add(&dhcpv6.OptIAAddress{IPv6Addr: a.IPv6Addr})

@@ -5,14 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"net"
 	"net/netip"
 	"net/url"
 	"slices"
 	"time"
 
-	"github.com/virt-launcher-net/virt-launcher-net/internal/notes"
-	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/normalize"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/netboot"
 )
 
@@ -28,7 +27,7 @@ const (
 // it. It is a value; nothing here is changed behind the caller's back.
 type Lease struct {
 	// MAC is the guest's Ethernet address, the only client's.
-	MAC net.HardwareAddr
+	MAC mac.Addr
 	// Address is the guest's IPv6 address. DHCPv6 has no prefix lengths: what is
 	// on the link is the router's to say.
 	Address netip.Addr
@@ -59,15 +58,14 @@ type Lease struct {
 // was left out. It never fails: what a pod's resolv.conf holds must not cost a
 // guest its start. Applied again, it changes nothing.
 func (l Lease) Normalize() (Lease, []string) {
-	var n notes.Notes
-	l.MAC = slices.Clone(l.MAC)
+	var n normalize.Notes
 	l.Address, l.Server = l.Address.WithZone(""), l.Server.WithZone("")
 	l.ServerID = slices.Clone(l.ServerID)
-	if len(l.ServerID) == 0 && len(l.MAC) > 0 {
+	if len(l.ServerID) == 0 && !l.MAC.IsZero() {
 		l.ServerID = serverID(l.MAC)
 	}
-	l.DNS = n.Addrs("DNS server", l.DNS, notes.IPv6Server)
-	l.NTP = n.Addrs("NTP server", l.NTP, notes.IPv6Server)
+	l.DNS = n.Addrs("DNS server", l.DNS, normalize.IPv6Server)
+	l.NTP = n.Addrs("NTP server", l.NTP, normalize.IPv6Server)
 	l.Search = n.Search(l.Search)
 	l.Hostname = n.Hostname(l.Hostname)
 	l.BootFiles = urlsOf(&n, l.BootFiles)
@@ -84,9 +82,8 @@ func (l Lease) Validate() error {
 			errs = append(errs, fmt.Errorf("invalid lease: "+format, args...))
 		}
 	}
-	check(len(l.MAC) > 0, "MAC is not set")
-	check(len(l.MAC) == 0 || len(l.MAC) == 6, "MAC address %v is not an Ethernet address", l.MAC)
-	check(len(l.MAC) != 6 || l.MAC[0]&1 == 0 && packet.MACOf(l.MAC) != packet.MAC{}, "MAC address %v is not a host's", l.MAC)
+	check(!l.MAC.IsZero(), "MAC is not set")
+	check(!l.MAC.IsGroup(), "MAC address %v is a group address", l.MAC)
 	check(l.Address.IsValid(), "Address is not set")
 	check(!l.Address.IsValid() || l.Address.Is6() && !l.Address.Is4In6() && l.Address.IsGlobalUnicast(), "address %v is not a host's IPv6 address", l.Address)
 	check(l.Server.IsValid(), "Server is not set: it wants a link-local address")
@@ -106,7 +103,7 @@ func (l Lease) Validate() error {
 }
 
 // urlsOf are the boot files that have a URL.
-func urlsOf(n *notes.Notes, files netboot.Files) (out netboot.Files) {
+func urlsOf(n *normalize.Notes, files netboot.Files) (out netboot.Files) {
 	for _, f := range files {
 		if u, err := url.Parse(f.Name); err != nil || u.Scheme == "" || u.Host == "" {
 			n.Add("DHCPv6 needs a URL, or a TFTP server that has an IPv6 address or a name", "boot file %q", f.Name)

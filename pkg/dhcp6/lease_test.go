@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/netboot"
 )
 
@@ -33,9 +34,8 @@ func TestNormalize(t *testing.T) {
 
 func TestValidate(t *testing.T) {
 	for name, change := range map[string]func(*Lease){
-		"no MAC":          func(l *Lease) { l.MAC = nil },
-		"group MAC":       func(l *Lease) { l.MAC = []byte{1, 0, 0, 0, 0, 1} },
-		"zero MAC":        func(l *Lease) { l.MAC = make([]byte, 6) },
+		"no MAC":          func(l *Lease) { l.MAC = mac.Addr{} },
+		"group MAC":       func(l *Lease) { l.MAC = mac.Addr{1, 0, 0, 0, 0, 1} },
 		"no address":      func(l *Lease) { l.Address = netip.Addr{} },
 		"IPv4":            func(l *Lease) { l.Address = netip.MustParseAddr("10.0.0.1") },
 		"IPv4 in IPv6":    func(l *Lease) { l.Address = netip.MustParseAddr("::ffff:10.0.0.1") },
@@ -53,7 +53,7 @@ func TestValidate(t *testing.T) {
 	} {
 		l := testLease()
 		change(&l)
-		if _, _, err := l.Compile(); err == nil {
+		if _, _, err := l.compile(); err == nil {
 			t.Errorf("%s: no error", name)
 		}
 	}

@@ -5,13 +5,14 @@ import (
 	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/lease"
 )
 
 // TestLink: down and up, guest gone and back, the tap deleted.
 func TestLink(t *testing.T) {
 	t.Parallel()
 	pod := podtest.NewTapNS(t)
-	s := serve(t, pod, testLease())
+	s := serveOn(t, pod, testLease())
 	for range 2 {
 		guest := sit(t, pod)
 		guest.ask(message(solicit, na(1)))
@@ -28,7 +29,7 @@ func TestLink(t *testing.T) {
 		t.Errorf("status is %+v", got)
 	}
 	pod.IP(t, "link del tap0")
-	if status := await(t, s, "ended", func(s Status) bool { return !s.Serving }); status.LastError.Error == "" {
+	if status := await(t, s, "ended", func(s lease.Status) bool { return !s.Serving }); status.LastError.Error == "" {
 		t.Errorf("status is %+v", status)
 	}
 }
@@ -39,10 +40,10 @@ func TestFull(t *testing.T) {
 	t.Parallel()
 	pod := podtest.NewTapNS(t)
 	pod.Run(t, "tc", "qdisc", "add", "dev", "tap0", "root", "tbf", "rate", "8bit", "burst", "1600", "limit", "100000000")
-	s := serve(t, pod, testLease(), func(s *Server) { s.Budget = 1000 })
+	s := serveOn(t, pod, testLease(), func(s *Server) { s.base.Budget = 1000 })
 	guest := sit(t, pod)
 	frame := frameOf(message(solicit, na(1)))
-	for deadline := time.Now().Add(patience); s.Status().Dropped[Unsent] == 0; guest.Send(frame) {
+	for deadline := time.Now().Add(patience); s.Status().Dropped[lease.DropUnsent] == 0; guest.Send(frame) {
 		if time.Now().After(deadline) {
 			t.Fatalf("status is %+v", s.Status())
 		}

@@ -7,6 +7,8 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv6"
 	"github.com/insomniacslk/dhcp/iana"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/lease"
 )
 
 // Limits of what a message may ask for: more than a client has a use for, and
@@ -28,14 +30,14 @@ const (
 
 // parseMessage reads a DHCPv6 message, with which the result shares memory. Only
 // what a server needs is looked into; all other options stay as they came, so
-// that none of them can do harm. It is Malformed if it is cut short.
+// that none of them can do harm. It is DropMalformed if it is cut short.
 func parseMessage(b []byte) (*dhcpv6.Message, error) {
 	if len(b) < messageHead {
-		return nil, Malformed
+		return nil, lease.DropMalformed
 	}
 	switch dhcpv6.MessageType(b[0]) {
 	case dhcpv6.MessageTypeRelayForward, dhcpv6.MessageTypeRelayReply:
-		return nil, Relayed
+		return nil, lease.DropRelayed
 	}
 	m := &dhcpv6.Message{MessageType: dhcpv6.MessageType(b[0]), TransactionID: dhcpv6.TransactionID(b[1:4])}
 	var p parser
@@ -56,11 +58,11 @@ type readOption func(code dhcpv6.OptionCode, value []byte) (dhcpv6.Option, error
 func (p *parser) options(b []byte, read readOption, out *dhcpv6.Options) error {
 	for len(b) > 0 {
 		if len(b) < optionHead {
-			return Malformed
+			return lease.DropMalformed
 		}
 		code, end := dhcpv6.OptionCode(binary.BigEndian.Uint16(b)), optionHead+int(binary.BigEndian.Uint16(b[2:]))
 		if end > len(b) {
-			return Malformed
+			return lease.DropMalformed
 		}
 		o, err := read(code, b[optionHead:end:end])
 		if err != nil {
@@ -112,7 +114,7 @@ func other(code dhcpv6.OptionCode, v []byte) dhcpv6.Option {
 // limit counts one more of something, unless it was wrong already.
 func limit(n *int, most int, err error) error {
 	if *n++; err == nil && *n > most {
-		return Malformed
+		return lease.DropMalformed
 	}
 	return err
 }
@@ -120,7 +122,7 @@ func limit(n *int, most int, err error) error {
 // identity reads an identity association, but for its times.
 func (p *parser) identity(v []byte, head int, id *[4]byte, out *dhcpv6.Options) error {
 	if len(v) < head {
-		return Malformed
+		return lease.DropMalformed
 	}
 	*id = [4]byte(v)
 	return p.options(v[head:], p.address, out)
@@ -132,7 +134,7 @@ func (p *parser) address(code dhcpv6.OptionCode, v []byte) (dhcpv6.Option, error
 		return other(code, v), nil
 	}
 	if len(v) < iaAddrHead {
-		return nil, Malformed
+		return nil, lease.DropMalformed
 	}
 	a := &dhcpv6.OptIAAddress{IPv6Addr: net.IP(v[:net.IPv6len:net.IPv6len]), PreferredLifetime: durationAt(v, 16), ValidLifetime: durationAt(v, 20)}
 	return a, limit(&p.addresses, maxAddresses, nil)
@@ -147,10 +149,10 @@ func durationAt(v []byte, at int) time.Duration {
 }
 
 // requested reads an option request option. A list that goes on without end, or
-// ends within a code, is Malformed.
+// ends within a code, is DropMalformed.
 func (p *parser) requested(v []byte) (dhcpv6.Option, error) {
 	if p.codes += len(v) / 2; len(v)%2 != 0 || p.codes > maxCodes {
-		return nil, Malformed
+		return nil, lease.DropMalformed
 	}
 	var codes dhcpv6.OptionCodes
 	for ; len(v) > 0; v = v[2:] {

@@ -2,18 +2,17 @@ package dhcp6
 
 import (
 	"bytes"
-	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net"
-	"net/netip"
 	"strings"
 	"testing"
 
 	"github.com/insomniacslk/dhcp/dhcpv6"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/probe"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/lease"
 )
 
 // TestGolden keeps what goes onto the wire: the frame's bytes and what another
@@ -35,15 +34,8 @@ func TestGolden(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			frame, left := appendMessage(make([]byte, headLen), reply, 1232)
-			sealFrame(frame, datagram{
-				Packet6: packet.Packet6{SrcMAC: packet.MAC{0xfe, 1}, DstMAC: packet.MACOf(guestMAC), Src: gateway, Dst: guestLocal},
-				srcPort: serverPort, dstPort: clientPort,
-			})
-			if len(left) != 0 {
-				t.Errorf("left out %v", left)
-			}
-			read, err := dhcpv6.MessageFromBytes(frame[headLen:])
+			frame := sealed(reply)
+			read, err := dhcpv6.MessageFromBytes(frame[packet.UDP6Len:])
 			if err != nil {
 				t.Fatalf("another implementation cannot read it: %v", err)
 			}
@@ -66,24 +58,24 @@ func TestParseMessage(t *testing.T) {
 		"nothing but a head":  {raw(solicit, ""), nil},
 		"unknown option":      {raw(solicit, "\x12\x34\x00\x01x"), nil},
 		"vendor class, bad":   {raw(solicit, "\x00\x10\x00\x01x"), nil},
-		"empty":               {nil, Malformed},
-		"half a head":         {[]byte{1, 2, 3}, Malformed},
-		"relayed":             {raw(dhcpv6.MessageTypeRelayForward, ""), Relayed},
-		"relay's reply":       {raw(dhcpv6.MessageTypeRelayReply, ""), Relayed},
-		"half an option":      {raw(solicit, "\x00\x01\x00"), Malformed},
-		"option too long":     {raw(solicit, "\x00\x01\x00\x09abcdefgh"), Malformed},
-		"short DUID":          {raw(solicit, "\x00\x01\x00\x02ab"), Malformed},
-		"long DUID":           {raw(solicit, "\x00\x01\x00\x83"+string(long)), Malformed},
-		"two DUIDs":           {raw(solicit, strings.Repeat("\x00\x01\x00\x03abc", 2)), Malformed},
-		"two servers":         {raw(solicit, strings.Repeat("\x00\x02\x00\x03abc", 2)), Malformed},
-		"short IA":            {raw(solicit, "\x00\x03\x00\x04abcd"), Malformed},
-		"short temporary IA":  {raw(solicit, "\x00\x04\x00\x03abc"), Malformed},
-		"short address":       {raw(solicit, "\x00\x03\x00\x14abcdabcdabcd\x00\x05\x00\x04abcd"), Malformed},
-		"address beyond IA":   {raw(solicit, "\x00\x03\x00\x10abcdabcdabcd\x00\x05\x00\x18"), Malformed},
-		"odd list":            {raw(solicit, "\x00\x06\x00\x03abc"), Malformed},
-		"IAs without end":     {raw(solicit, strings.Repeat("\x00\x04\x00\x04abcd", maxIAs+1)), Malformed},
+		"empty":               {nil, lease.DropMalformed},
+		"half a head":         {[]byte{1, 2, 3}, lease.DropMalformed},
+		"relayed":             {raw(dhcpv6.MessageTypeRelayForward, ""), lease.DropRelayed},
+		"relay's reply":       {raw(dhcpv6.MessageTypeRelayReply, ""), lease.DropRelayed},
+		"half an option":      {raw(solicit, "\x00\x01\x00"), lease.DropMalformed},
+		"option too long":     {raw(solicit, "\x00\x01\x00\x09abcdefgh"), lease.DropMalformed},
+		"short DUID":          {raw(solicit, "\x00\x01\x00\x02ab"), lease.DropMalformed},
+		"long DUID":           {raw(solicit, "\x00\x01\x00\x83"+string(long)), lease.DropMalformed},
+		"two DUIDs":           {raw(solicit, strings.Repeat("\x00\x01\x00\x03abc", 2)), lease.DropMalformed},
+		"two servers":         {raw(solicit, strings.Repeat("\x00\x02\x00\x03abc", 2)), lease.DropMalformed},
+		"short IA":            {raw(solicit, "\x00\x03\x00\x04abcd"), lease.DropMalformed},
+		"short temporary IA":  {raw(solicit, "\x00\x04\x00\x03abc"), lease.DropMalformed},
+		"short address":       {raw(solicit, "\x00\x03\x00\x14abcdabcdabcd\x00\x05\x00\x04abcd"), lease.DropMalformed},
+		"address beyond IA":   {raw(solicit, "\x00\x03\x00\x10abcdabcdabcd\x00\x05\x00\x18"), lease.DropMalformed},
+		"odd list":            {raw(solicit, "\x00\x06\x00\x03abc"), lease.DropMalformed},
+		"IAs without end":     {raw(solicit, strings.Repeat("\x00\x04\x00\x04abcd", maxIAs+1)), lease.DropMalformed},
 		"IAs, many":           {raw(solicit, strings.Repeat("\x00\x04\x00\x04abcd", maxIAs)), nil},
-		"options without end": {raw(solicit, "\x00\x06\x02\x02"+string(make([]byte, 514))), Malformed},
+		"options without end": {raw(solicit, "\x00\x06\x02\x02"+string(make([]byte, 514))), lease.DropMalformed},
 	} {
 		m, err := parseMessage(c.b)
 		if c.want == nil && err != nil || c.want != nil && !errors.Is(err, c.want) {
@@ -95,50 +87,23 @@ func TestParseMessage(t *testing.T) {
 	}
 }
 
-func TestParseFrame(t *testing.T) {
-	edit := func(change func([]byte)) []byte {
-		b := frameOf(message(solicit, na(1)))
-		change(b)
-		return b
-	}
-	sum := func(b []byte) { // right again
-		p := packet.Packet6{Src: guestLocal, Dst: allServers, Protocol: 17}
-		packet.Seal6(b, p)
-	}
-	for _, c := range []struct {
-		name    string
-		frame   []byte
-		pending bool
-		want    error
-	}{
-		{name: "whole", frame: edit(func([]byte) {})},
-		{name: "padded", frame: append(frameOf(message(solicit)), 0, 0, 0)},
-		{name: "cut", frame: frameOf(message(solicit))[:headLen], want: BadFrame},
-		{name: "empty", want: BadFrame},
-		{name: "checksum", frame: edit(func(b []byte) { b[headLen] ^= 1 }), want: BadChecksum},
-		{name: "checksum pending", frame: edit(func(b []byte) { b[headLen] ^= 1 }), pending: true},
-		{name: "length", frame: edit(func(b []byte) { b[headLen-3]--; sum(b) }), want: BadFrame},
-	} {
-		if _, err := parseFrame(c.frame, c.pending); !errors.Is(err, c.want) {
-			t.Errorf("%s: got %v, want %v", c.name, err, c.want)
-		}
-	}
-}
-
+// TestProbe: the server knows the question of a check, and the check the answer.
 func TestProbe(t *testing.T) {
-	frame := SolicitFrame(guestMAC, xid)
-	d, err := parseFrame(frame, false)
-	if err != nil || d.Src != guestLocal || d.Dst != allServers {
-		t.Fatalf("got %+v, %v", d, err)
+	u, err := packet.ParseUDP6(probe.Solicit(guestMAC, xid), false)
+	if err != nil || u.Src.Addr() != guestLocal {
+		t.Fatalf("got %+v, %v", u, err)
 	}
-	req, err := parseMessage(d.message)
-	if err != nil || !isProbe(req) || isProbe(message(solicit)) {
+	req, err := parseMessage(u.Payload)
+	if err != nil || !probe.IsSolicit(req) || probe.IsSolicit(message(solicit)) {
 		t.Fatalf("not recognised: %v, %v", req, err)
 	}
-	for name, b := range map[string][]byte{"the question": frame, "garbage": []byte("garbage"), "cut": frame[:70]} {
-		if _, err := ParseReplyFrame(b); !errors.Is(err, ErrNotReply) {
-			t.Errorf("%s: got %v", name, err)
-		}
+	reply, err := testLease().Reply(req, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := probe.ParseDHCPv6(sealed(reply))
+	if err != nil || got.TransactionID != xid || !got.Options.OneIANA().Options.OneAddress().IPv6Addr.Equal(address.AsSlice()) {
+		t.Errorf("got %v, %v", got, err)
 	}
 }
 
@@ -151,12 +116,6 @@ func TestClient(t *testing.T) {
 	}
 }
 
-func TestLinkLocal(t *testing.T) {
-	if got := linkLocal(net.HardwareAddr{0x02, 0x42, 0x0a, 0xf4, 0x01, 0x07}); got != netip.MustParseAddr("fe80::42:aff:fef4:107") {
-		t.Errorf("got %v", got)
-	}
-}
-
 func FuzzReply(f *testing.F) {
 	for _, m := range []*dhcpv6.Message{
 		message(solicit, na(1), ta(2), pd(3), oro(23, 24, 39), generic(dhcpv6.OptionRapidCommit)),
@@ -166,12 +125,12 @@ func FuzzReply(f *testing.F) {
 		f.Add(m.ToBytes(), false)
 	}
 	f.Add(raw(renew, "\x00\x01\x00\x03abc\x00\x02\x00\x03abc"), true)
-	r, _, err := fullLease().Compile()
+	r, _, err := fullLease().compile()
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, b []byte, unicast bool) {
-		if len(b) > packet.MaxFrame-headLen {
+		if len(b) > packet.MaxFrame-packet.UDP6Len {
 			return
 		}
 		req, err := parseMessage(b)
@@ -179,19 +138,18 @@ func FuzzReply(f *testing.F) {
 			return
 		}
 		_ = clientOf(req)
-		reply, err := r.Reply(req, unicast)
+		reply, err := r.reply(req, unicast)
 		if err != nil {
-			if _, ok := errors.AsType[Silence](err); !ok {
+			if _, ok := errors.AsType[lease.DropReason](err); !ok {
 				t.Fatalf("error %v has no reason", err)
 			}
 			return
 		}
-		wire, _ := appendMessage(make([]byte, headLen), reply, 1232)
-		if len(wire)-headLen > 1232 {
-			t.Fatalf("%d bytes", len(wire)-headLen)
+		wire, _ := appendMessage(make([]byte, packet.UDP6Len), reply, 1232)
+		if len(wire)-packet.UDP6Len > 1232 {
+			t.Fatalf("%d bytes", len(wire)-packet.UDP6Len)
 		}
-		sealFrame(wire, datagram{Packet6: packet.Packet6{Src: gateway, Dst: guestLocal}, srcPort: serverPort, dstPort: clientPort})
-		got, err := ParseReplyFrame(wire)
+		got, _, err := readReply(sealed(reply))
 		if err != nil {
 			t.Fatalf("own reply is not one: %v", err)
 		}
@@ -200,23 +158,6 @@ func FuzzReply(f *testing.F) {
 		}
 		if r.grants(reply) != r.grants(got) || strings.Count(fmt.Sprint(transcript(got, nil)), address.String()+" 1800s") > 1 {
 			t.Fatalf("the address is given more than once: %s", transcript(got, nil))
-		}
-	})
-}
-
-func FuzzFrame(f *testing.F) {
-	f.Add(SolicitFrame(guestMAC, xid), false)
-	f.Add(frameOf(message(solicit)), true)
-	f.Fuzz(func(t *testing.T, b []byte, pending bool) {
-		d, err := parseFrame(b, pending)
-		if err != nil {
-			if _, ok := errors.AsType[Silence](err); !ok {
-				t.Fatalf("error %v has no reason", err)
-			}
-			return
-		}
-		if len(d.message) > len(b)-headLen || d.dstPort != binary.BigEndian.Uint16(b[packet.Head6Len+2:]) {
-			t.Fatalf("%d bytes in a frame of %d", len(d.message), len(b))
 		}
 	})
 }

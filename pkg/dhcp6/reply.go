@@ -7,22 +7,21 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv6"
 	"github.com/insomniacslk/dhcp/iana"
 
-	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/lease"
 )
 
-// Responder answers for one lease, of which all is encoded that does not depend
+// responder answers for one lease, of which all is encoded that does not depend
 // on the question. It is not changed any more: any goroutine may use it.
-type Responder struct {
+type responder struct {
 	lease    Lease
-	mac      packet.MAC
 	settings dhcpv6.Options
 	serverID dhcpv6.Option
 }
 
-// Compile makes the Responder of a lease, and a note for each thing that can't
+// compile makes the responder of a lease, and a note for each thing that can't
 // be sent and is left out, as Normalize has it. It fails if the lease is not
 // valid.
-func (l Lease) Compile() (*Responder, []string, error) {
+func (l Lease) compile() (*responder, []string, error) {
 	l, left := l.Normalize()
 	if err := l.Validate(); err != nil {
 		return nil, nil, err
@@ -31,27 +30,29 @@ func (l Lease) Compile() (*Responder, []string, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	return &Responder{lease: l, mac: packet.MACOf(l.MAC), settings: settingsOf(l), serverID: dhcpv6.OptServerID(id)}, left, nil
+	return &responder{lease: l, settings: settingsOf(l), serverID: dhcpv6.OptServerID(id)}, left, nil
 }
 
-// Reply is Compile and the Responder's Reply in one: for a single question. The
-// error is then a Silence, or says what is wrong with the lease.
+// Reply is what a Server answers to one message of the guest, sent to one server
+// (unicast) or to all; nobody need serve. The error is a lease.DropReason if the message
+// gets no answer, or says what is wrong with the lease. The reply shares memory with the
+// request, and has all options that should go out; a Server fits them to the link.
 func (l Lease) Reply(req *dhcpv6.Message, unicast bool) (*dhcpv6.Message, error) {
-	r, _, err := l.Compile()
+	r, _, err := l.compile()
 	if err != nil {
 		return nil, err
 	}
-	return r.Reply(req, unicast)
+	return r.reply(req, unicast)
 }
 
-// Reply answers a message of the guest as RFC 8415 §18.3 has it for a server with
+// reply answers a message of the guest as RFC 8415 §18.3 has it for a server with
 // one client. unicast tells whether it was sent to one server rather than to
 // all. It is pure: what was said before plays no part, since there is nothing to
-// allocate. The error is a Silence if the message gets no answer.
+// allocate. The error is a lease.DropReason if the message gets no answer.
 //
-// The reply shares memory with the request and the Responder. It holds all
+// The reply shares memory with the request and the responder. It holds all
 // options that should go out; the Server fits them to the link.
-func (r *Responder) Reply(req *dhcpv6.Message, unicast bool) (*dhcpv6.Message, error) {
+func (r *responder) reply(req *dhcpv6.Message, unicast bool) (*dhcpv6.Message, error) {
 	if err := r.verdict(req, unicast); err != nil {
 		return nil, err
 	}
@@ -76,7 +77,7 @@ func (r *Responder) Reply(req *dhcpv6.Message, unicast bool) (*dhcpv6.Message, e
 	case dhcpv6.MessageTypeRelease, dhcpv6.MessageTypeDecline:
 		r.giveBack(m, req)
 	default: // verdict has seen to that
-		return nil, UnexpectedType
+		return nil, lease.DropUnexpectedType
 	}
 	return m, nil
 }
@@ -87,40 +88,40 @@ func (r *Responder) Reply(req *dhcpv6.Message, unicast bool) (*dhcpv6.Message, e
 //	Solicit, Confirm, Rebind             must    not     dropped
 //	Request, Renew, Release, Decline     must    ours    told to ask all
 //	Information-request                  may     may     dropped
-func (r *Responder) verdict(req *dhcpv6.Message, unicast bool) error {
+func (r *responder) verdict(req *dhcpv6.Message, unicast bool) error {
 	client, server := valueOf(req, dhcpv6.OptionClientID) != nil, valueOf(req, dhcpv6.OptionServerID)
 	switch req.MessageType {
 	case dhcpv6.MessageTypeSolicit, dhcpv6.MessageTypeConfirm, dhcpv6.MessageTypeRebind:
 		switch {
 		case unicast:
-			return Unicast
+			return lease.DropUnicast
 		case !client, server != nil:
-			return Malformed
+			return lease.DropMalformed
 		}
 	case dhcpv6.MessageTypeRequest, dhcpv6.MessageTypeRenew, dhcpv6.MessageTypeRelease, dhcpv6.MessageTypeDecline:
 		switch {
 		case !client, server == nil:
-			return Malformed
+			return lease.DropMalformed
 		case !bytes.Equal(server, r.lease.ServerID):
-			return OtherServer
+			return lease.DropOtherServer
 		}
 	case dhcpv6.MessageTypeInformationRequest:
 		switch {
 		case unicast:
-			return Unicast
+			return lease.DropUnicast
 		case server != nil && !bytes.Equal(server, r.lease.ServerID):
-			return OtherServer
+			return lease.DropOtherServer
 		case hasIA(req):
-			return Malformed // RFC 8415 §16.12
+			return lease.DropMalformed // RFC 8415 §16.12
 		}
 	default:
-		return UnexpectedType
+		return lease.DropUnexpectedType
 	}
 	return nil
 }
 
 // message is an answer with the identifiers that each has.
-func (r *Responder) message(req *dhcpv6.Message, typ dhcpv6.MessageType) *dhcpv6.Message {
+func (r *responder) message(req *dhcpv6.Message, typ dhcpv6.MessageType) *dhcpv6.Message {
 	m := &dhcpv6.Message{MessageType: typ, TransactionID: req.TransactionID}
 	if o := req.Options.GetOne(dhcpv6.OptionClientID); o != nil {
 		m.Options.Add(o)
@@ -132,7 +133,7 @@ func (r *Responder) message(req *dhcpv6.Message, typ dhcpv6.MessageType) *dhcpv6
 // solicit fills in the answer to a Solicit (RFC 8415 §18.3.1, §18.3.9): an
 // Advertise, or at once the Reply if the client wants that and gets an address.
 // With the highest preference the client does not wait for other servers.
-func (r *Responder) solicit(m, req *dhcpv6.Message) {
+func (r *responder) solicit(m, req *dhcpv6.Message) {
 	granted := r.addIAs(m, req, solicited)
 	if granted && req.Options.GetOne(dhcpv6.OptionRapidCommit) != nil {
 		m.Options.Add(&dhcpv6.OptionGeneric{OptionCode: dhcpv6.OptionRapidCommit})
@@ -145,7 +146,7 @@ func (r *Responder) solicit(m, req *dhcpv6.Message) {
 
 // confirm fills in the answer to a Confirm (RFC 8415 §18.3.3). On this link there
 // is one address.
-func (r *Responder) confirm(m, req *dhcpv6.Message) error {
+func (r *responder) confirm(m, req *dhcpv6.Message) error {
 	ours, others := r.named(req)
 	switch {
 	case others > 0:
@@ -153,14 +154,14 @@ func (r *Responder) confirm(m, req *dhcpv6.Message) error {
 	case ours > 0:
 		addStatus(&m.Options.Options, iana.StatusSuccess, "")
 	default:
-		return NoAddress
+		return lease.DropNoAddress
 	}
 	return nil
 }
 
 // giveBack fills in the answer to a Release or a Decline (RFC 8415 §18.3.7,
 // §18.3.8): it succeeds, but for what the guest never had.
-func (r *Responder) giveBack(m, req *dhcpv6.Message) {
+func (r *responder) giveBack(m, req *dhcpv6.Message) {
 	addStatus(&m.Options.Options, iana.StatusSuccess, "")
 	for _, o := range req.Options.Options {
 		ia, ok := o.(*dhcpv6.OptIANA)
@@ -190,7 +191,7 @@ func hasIA(req *dhcpv6.Message) bool {
 
 // named counts the addresses in a message's identity associations: the guest's
 // own, and others.
-func (r *Responder) named(req *dhcpv6.Message) (ours, others int) {
+func (r *responder) named(req *dhcpv6.Message) (ours, others int) {
 	for _, ia := range req.Options.IANA() {
 		for _, a := range ia.Options.Addresses() {
 			if addrOf(a) == r.lease.Address {

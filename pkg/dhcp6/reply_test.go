@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/insomniacslk/dhcp/dhcpv6"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
 
 const (
@@ -165,9 +167,9 @@ func TestSettings(t *testing.T) {
 
 // TestNTP: an option has one time source, and there is one for each (RFC 5908 §4).
 func TestNTP(t *testing.T) {
-	lease := fullLease()
-	lease.NTP = append(lease.NTP, netip.MustParseAddr("fd00:10:96::124"))
-	reply, err := lease.Reply(parsed(t, message(inform, oro(dhcpv6.OptionNTPServer))), false)
+	l := fullLease()
+	l.NTP = append(l.NTP, netip.MustParseAddr("fd00:10:96::124"))
+	reply, err := l.Reply(parsed(t, message(inform, oro(dhcpv6.OptionNTPServer))), false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -185,8 +187,8 @@ func TestNTP(t *testing.T) {
 			got = append(got, net.IP(*s.(*dhcpv6.NTPSuboptionSrvAddr)).String())
 		}
 	}
-	if fmt.Sprint(got) != fmt.Sprint(lease.NTP) {
-		t.Errorf("got %v, want %v", got, lease.NTP)
+	if fmt.Sprint(got) != fmt.Sprint(l.NTP) {
+		t.Errorf("got %v, want %v", got, l.NTP)
 	}
 }
 
@@ -214,12 +216,12 @@ func TestFQDN(t *testing.T) {
 
 // TestFit: settings that a packet has no room for are left out, and told.
 func TestFit(t *testing.T) {
-	lease := fullLease()
-	lease.Search = nil
+	l := fullLease()
+	l.Search = nil
 	for i := range 20 {
-		lease.Search = append(lease.Search, strings.Repeat("a.", 60)+fmt.Sprintf("example%d", i))
+		l.Search = append(l.Search, strings.Repeat("a.", 60)+fmt.Sprintf("example%d", i))
 	}
-	reply, err := lease.Reply(parsed(t, message(solicit, na(1), oro(23, 24, 59))), false)
+	reply, err := l.Reply(parsed(t, message(solicit, na(1), oro(23, 24, 59))), false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -237,13 +239,13 @@ func TestServerID(t *testing.T) {
 	if a, b := serverID(guestMAC), serverID(guestMAC); !bytes.Equal(a, b) || len(a) != 18 || a[1] != 4 {
 		t.Errorf("got %x and %x", a, b)
 	}
-	if bytes.Equal(serverID(guestMAC), serverID([]byte{2, 0, 0, 0, 0, 1})) {
+	if bytes.Equal(serverID(guestMAC), serverID(mac.Addr{2, 0, 0, 0, 0, 1})) {
 		t.Error("two guests have one server")
 	}
-	lease := testLease()
-	lease.ServerID = []byte{0, 1, 2, 3}
-	reply, err := lease.Reply(parsed(t, message(inform)), false)
-	if err != nil || !bytes.Equal(valueOf(reply, dhcpv6.OptionServerID), lease.ServerID) {
+	l := testLease()
+	l.ServerID = []byte{0, 1, 2, 3}
+	reply, err := l.Reply(parsed(t, message(inform)), false)
+	if err != nil || !bytes.Equal(valueOf(reply, dhcpv6.OptionServerID), l.ServerID) {
 		t.Errorf("got %v, %v", reply, err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"os"
 	"testing"
 	"time"
 
@@ -12,31 +13,31 @@ import (
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/journal"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/probe"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/lease"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
 
 // patience bounds all waiting for what must happen.
 const patience = 10 * time.Second
 
-func listenOn(t testing.TB, pod *podtest.NS) (conn *Conn) {
+// newServer is a server that does not serve yet.
+func newServer(t testing.TB, pod *podtest.NS, l Lease) (s *Server) {
 	t.Helper()
 	if err := pod.Do(func() (err error) {
-		conn, err = Listen("tap0")
+		s, err = NewServer("tap0", l, nil)
 		return err
 	}); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = conn.Close() })
-	return conn
+	t.Cleanup(func() { _ = s.Close() })
+	return s
 }
 
-// serve serves the lease for the test's time.
-func serve(t testing.TB, pod *podtest.NS, lease Lease, change ...func(*Server)) *Server {
+// serveOn serves the lease for the test's time.
+func serveOn(t testing.TB, pod *podtest.NS, l Lease, change ...func(*Server)) *Server {
 	t.Helper()
-	s, err := NewServer(listenOn(t, pod), lease, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := newServer(t, pod, l)
 	for _, f := range change {
 		f(s)
 	}
@@ -45,7 +46,7 @@ func serve(t testing.TB, pod *podtest.NS, lease Lease, change ...func(*Server)) 
 	go func() { done <- s.Serve(ctx) }()
 	t.Cleanup(func() {
 		cancel()
-		if err := <-done; err != nil && !errors.Is(err, ErrGone) {
+		if err := <-done; err != nil && !errors.Is(err, lease.ErrGone) && !errors.Is(err, os.ErrClosed) {
 			t.Errorf("serve: %v", err)
 		}
 	})
@@ -61,22 +62,13 @@ type seat struct {
 func sit(t testing.TB, pod *podtest.NS) seat { return seat{t, podtest.NewNIC(t, pod, "tap0")} }
 
 // receive returns the next answer within a time, or nil.
-func (s seat) receive(within time.Duration) (m *dhcpv6.Message, d datagram) {
+func (s seat) receive(within time.Duration) (m *dhcpv6.Message, d packet.UDP) {
 	s.t.Helper()
-	frame := s.Receive(within, func(frame []byte) bool {
-		_, err := ParseReplyFrame(frame)
+	s.Receive(within, func(frame []byte) bool {
+		var err error
+		m, d, err = readReply(frame)
 		return err == nil
 	})
-	if frame == nil {
-		return nil, datagram{}
-	}
-	m, err := ParseReplyFrame(frame)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	if d, err = parseFrame(frame, false); err != nil {
-		s.t.Fatal(err)
-	}
 	return m, d
 }
 
@@ -91,7 +83,7 @@ func (s seat) ask(m *dhcpv6.Message) string {
 	return transcript(got, nil)
 }
 
-func await(t testing.TB, s *Server, what string, until func(Status) bool) Status {
+func await(t testing.TB, s *Server, what string, until func(lease.Status) bool) lease.Status {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -106,12 +98,12 @@ func await(t testing.TB, s *Server, what string, until func(Status) bool) Status
 func TestLeaseOverTap(t *testing.T) {
 	t.Parallel()
 	pod := podtest.NewTapNS(t)
-	s := serve(t, pod, testLease(), func(s *Server) { s.DeclinePause = time.Second })
+	s := serveOn(t, pod, testLease(), func(s *Server) { s.base.DeclinePause = time.Second })
 	guest := sit(t, pod)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	events := s.Events(ctx)
-	next := func(want journal.EventType) journal.Event {
+	next := func(want lease.EventType) lease.Event {
 		t.Helper()
 		select {
 		case e := <-events:
@@ -122,44 +114,44 @@ func TestLeaseOverTap(t *testing.T) {
 		case <-time.After(patience):
 			t.Fatalf("no event, want %s", want)
 		}
-		return journal.Event{}
+		return lease.Event{}
 	}
 
-	guest.Send(SolicitFrame(guestMAC, dhcpv6.TransactionID{1})) // makes no event
-	if got, d := guest.receive(patience); got == nil || d.Dst != guestLocal || d.DstMAC != packet.MACOf(guestMAC) || d.Src != gateway {
+	guest.Send(probe.Solicit(guestMAC, dhcpv6.TransactionID{1})) // makes no event
+	if got, d := guest.receive(patience); got == nil || d.Dst.Addr() != guestLocal || d.DstMAC != guestMAC || d.Src.Addr() != gateway {
 		t.Fatalf("got %v from %v", got, d)
 	}
 	guest.ask(message(solicit, na(1), generic(dhcpv6.OptionFQDN, []byte("\x01\x04vm-a")...)))
-	if e := next(journal.EventOffered); e.Client.Hostname != "vm-a" {
+	if e := next(lease.EventOffered); e.Client.Hostname != "vm-a" {
 		t.Errorf("client is %+v", e.Client)
 	}
 	guest.ask(toUs(request, na(1, address)))
-	next(journal.EventBound)
-	bound := await(t, s, "bound", func(s Status) bool { return s.State == journal.Bound })
+	next(lease.EventBound)
+	bound := await(t, s, "bound", func(s lease.Status) bool { return s.State == lease.Bound })
 	if !bound.Expires.IsZero() || bound.LastMessage.Type != "REQUEST" || bound.Received["SOLICIT"] != 2 || bound.Sent["REPLY"] != 1 || len(bound.Dropped) != 0 {
 		t.Errorf("status is %+v", bound)
 	}
 	guest.ask(toUs(renew, na(1, address)))
-	next(journal.EventRenewed)
+	next(lease.EventRenewed)
 	guest.ask(message(rebind, na(1, address)))
-	next(journal.EventRenewed)
+	next(lease.EventRenewed)
 	guest.ask(message(confirm, na(1, address)))
-	next(journal.EventBound)
+	next(lease.EventBound)
 	guest.ask(message(inform))
 	guest.ask(message(confirm, na(1, stale)))
-	next(journal.EventRefused)
+	next(lease.EventRefused)
 	guest.ask(message(rebind, na(1, stale)))
-	next(journal.EventBound) // and the other taken back
+	next(lease.EventBound) // and the other taken back
 	guest.ask(toUs(release, na(1, stale)))
 	guest.ask(toUs(release, na(1, address)))
-	next(journal.EventReleased)
+	next(lease.EventReleased)
 	guest.ask(message(solicit, na(1), generic(dhcpv6.OptionRapidCommit)))
-	next(journal.EventBound)
+	next(lease.EventBound)
 
 	guest.ask(toUs(decline, na(1, address)))
-	next(journal.EventDeclined)
+	next(lease.EventDeclined)
 	guest.Send(frameOf(message(solicit, na(1))))
-	await(t, s, "silent after decline", func(s Status) bool { return s.Dropped[Declined] == 1 && s.State == journal.None })
+	await(t, s, "silent after decline", func(s lease.Status) bool { return s.Dropped[lease.DropDeclined] == 1 && s.State == lease.None })
 	for deadline := time.Now().Add(patience); ; { // as a client does: ask again
 		guest.Send(frameOf(message(solicit, na(1))))
 		if got, _ := guest.receive(200 * time.Millisecond); got != nil {
@@ -169,7 +161,7 @@ func TestLeaseOverTap(t *testing.T) {
 			t.Fatal("the address is not offered again")
 		}
 	}
-	next(journal.EventOffered)
+	next(lease.EventOffered)
 }
 
 // TestConfirmExtendsNothing: a guest that confirms its address has it no longer than
@@ -179,17 +171,17 @@ func TestConfirmExtendsNothing(t *testing.T) {
 	pod := podtest.NewTapNS(t)
 	l := testLease()
 	l.Valid = time.Hour
-	s := serve(t, pod, l)
+	s := serveOn(t, pod, l)
 	guest := sit(t, pod)
-	bound := func(s Status) bool { return s.State == journal.Bound }
+	bound := func(s lease.Status) bool { return s.State == lease.Bound }
 	guest.ask(message(solicit, na(1), generic(dhcpv6.OptionRapidCommit)))
 	ends := await(t, s, "bound", bound).Expires
 	guest.ask(message(confirm, na(1, address)))
-	if got := await(t, s, "confirmed", func(s Status) bool { return s.Sent["REPLY"] == 2 }).Expires; !got.Equal(ends) {
+	if got := await(t, s, "confirmed", func(s lease.Status) bool { return s.Sent["REPLY"] == 2 }).Expires; !got.Equal(ends) {
 		t.Errorf("the lease ended at %v, and at %v once it was confirmed", ends, got)
 	}
 	guest.ask(toUs(renew, na(1, address)))
-	if got := await(t, s, "renewed", func(s Status) bool { return s.Sent["REPLY"] == 3 }).Expires; !got.After(ends) {
+	if got := await(t, s, "renewed", func(s lease.Status) bool { return s.Sent["REPLY"] == 3 }).Expires; !got.After(ends) {
 		t.Errorf("the lease ended at %v, and at %v once it was renewed", ends, got)
 	}
 }
@@ -198,43 +190,45 @@ func TestConfirmExtendsNothing(t *testing.T) {
 func TestDropped(t *testing.T) {
 	t.Parallel()
 	pod := podtest.NewTapNS(t)
-	s := serve(t, pod, testLease())
+	s := serveOn(t, pod, testLease())
 	guest := sit(t, pod)
 	plain := frameOf(message(solicit, na(1)))
 	damaged := bytes.Clone(plain)
-	damaged[headLen] ^= 1
+	damaged[packet.UDP6Len] ^= 1
 	for _, frame := range [][]byte{
 		damaged,
-		frameOf(message(solicit), func(d *datagram) { d.SrcMAC = packet.MAC{2, 9} }),
-		frameOf(message(solicit), func(d *datagram) { d.Src = stale }),
+		frameOf(message(solicit), func(d *packet.UDP) { d.SrcMAC = mac.Addr{2, 9} }),
+		frameOf(message(solicit), func(d *packet.UDP) { d.Src = netip.AddrPortFrom(stale, clientPort) }),
 		frameOf(message(dhcpv6.MessageTypeRelayForward)),
 		frameOf(message(99)),
-		frameOf(message(solicit, na(1)), func(d *datagram) { d.Dst = gateway }),
+		frameOf(message(solicit, na(1)), func(d *packet.UDP) { d.Dst = netip.AddrPortFrom(gateway, serverPort) }),
 		frameOf(message(request, generic(dhcpv6.OptionServerID, 0, 3, 9), na(1))),
 		frameOf(message(confirm, na(1))),
 		frameOf(toUs(solicit)),
 		append(bytes.Clone(plain), make([]byte, packet.MaxFrame)...),
 		// Not even looked at:
-		frameOf(message(solicit), func(d *datagram) { d.dstPort = 546 }),
+		frameOf(message(solicit), func(d *packet.UDP) { d.Dst = netip.AddrPortFrom(allServers, 546) }),
 		append(append(bytes.Clone(plain[:12]), 0x81, 0, 0, 5), plain[12:]...),
 	} {
 		guest.Send(frame)
 	}
-	status := await(t, s, "dropped", func(s Status) bool {
-		return s.Dropped[BadChecksum] == 1 && s.Dropped[OtherSource] == 2 && s.Dropped[Relayed] == 1 && s.Dropped[UnexpectedType] == 1 &&
-			s.Dropped[Unicast] == 1 && s.Dropped[OtherServer] == 1 && s.Dropped[NoAddress] == 1 && s.Dropped[Malformed] == 1 && s.Dropped[BadFrame] == 1
+	status := await(t, s, "dropped", func(s lease.Status) bool {
+		return s.Dropped[lease.DropBadChecksum] == 1 && s.Dropped[lease.DropOtherSource] == 2 && s.Dropped[lease.DropRelayed] == 1 && s.Dropped[lease.DropUnexpectedType] == 1 &&
+			s.Dropped[lease.DropUnicast] == 1 && s.Dropped[lease.DropOtherServer] == 1 && s.Dropped[lease.DropNoAddress] == 1 && s.Dropped[lease.DropMalformed] == 1 && s.Dropped[lease.DropBadFrame] == 1
 	})
 	if len(status.Dropped) != 9 || status.Received["OTHER"] != 1 {
 		t.Errorf("status is %+v", status)
 	}
-	if o := status.OtherSource; o.MAC != "02:09:00:00:00:00" || o.Want != guestMAC.String() || o.Count != 1 {
+	if o := status.OtherSource; o.MAC != (mac.Addr{2, 9}) || o.Want != guestMAC || o.Count != 1 {
 		t.Errorf("asked with another MAC: %+v", o)
 	}
 	if got, _ := guest.receive(50 * time.Millisecond); got != nil {
 		t.Errorf("answered: %v", got)
 	}
-	guest.Send(frameOf(toUs(renew, na(1, address)), func(d *datagram) { d.Src, d.Dst = address, gateway }))
-	if got, d := guest.receive(patience); got == nil || transcript(got, nil) != "REPLY UseMulticast" || d.Dst != address {
+	guest.Send(frameOf(toUs(renew, na(1, address)), func(d *packet.UDP) {
+		d.Src, d.Dst = netip.AddrPortFrom(address, clientPort), netip.AddrPortFrom(gateway, serverPort)
+	}))
+	if got, d := guest.receive(patience); got == nil || transcript(got, nil) != "REPLY UseMulticast" || d.Dst.Addr() != address {
 		t.Errorf("to one server: got %v to %v", got, d.Dst)
 	}
 }
@@ -245,14 +239,14 @@ func TestFlood(t *testing.T) {
 	t.Parallel()
 	pod := podtest.NewTapNS(t)
 	const perSecond, sent = 50, 10000
-	s := serve(t, pod, testLease(), func(s *Server) { s.Budget = perSecond })
+	s := serveOn(t, pod, testLease(), func(s *Server) { s.base.Budget = perSecond })
 	guest := sit(t, pod)
 	frame := frameOf(message(solicit, na(1)))
 	start := time.Now()
 	for range sent {
 		guest.Send(frame)
 	}
-	status := await(t, s, "over budget", func(s Status) bool { return s.Dropped[OverBudget] > sent/2 })
+	status := await(t, s, "over budget", func(s lease.Status) bool { return s.Dropped[lease.DropOverBudget] > sent/2 })
 	if got, most := float64(status.Received["SOLICIT"]), perSecond*(time.Since(start).Seconds()+1)+1; got > most {
 		t.Errorf("%v looked at within %v, want at most %v", got, time.Since(start), most)
 	}
@@ -271,39 +265,34 @@ func TestFlood(t *testing.T) {
 	}
 }
 
-// TestChange: another lease takes the old address back.
-func TestChange(t *testing.T) {
+// TestResume: a server after a restart knows of the lease, and takes back an address
+// that the guest has of one before.
+func TestResume(t *testing.T) {
 	t.Parallel()
 	pod := podtest.NewTapNS(t)
-	lease := fullLease()
-	lease.Valid, lease.Preferred = time.Second, time.Second
-	s := serve(t, pod, lease)
+	l := fullLease()
+	l.Valid, l.Preferred = time.Second, time.Second
+	s := serveOn(t, pod, l)
 	guest := sit(t, pod)
 	guest.ask(message(solicit, na(1), generic(dhcpv6.OptionRapidCommit)))
-	await(t, s, "expired", func(s Status) bool { return s.LastEvent.Type == journal.EventExpired && s.State == journal.None })
+	await(t, s, "expired", func(s lease.Status) bool { return s.LastEvent.Type == lease.EventExpired && s.State == lease.None })
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
 
 	next := testLease()
 	next.Address, next.Search = stale, []string{"bad domain"}
-	if err := s.SetLease(next); err != nil {
-		t.Fatal(err)
-	}
+	s = serveOn(t, pod, next)
 	if got := guest.ask(toUs(renew, na(1, address), oro(0))); got != "REPLY na1(fd00:10:244:9::9 ∞/∞, fd00:10:244:1::7 0s/0s, ∞ ∞)" {
 		t.Errorf("got %s", got)
 	}
-	status := await(t, s, "bound", func(s Status) bool { return s.State == journal.Bound })
+	status := await(t, s, "bound", func(s lease.Status) bool { return s.State == lease.Bound })
 	if status.Address.Addr() != stale || len(status.Notes) != 1 {
 		t.Errorf("status is %+v", status)
 	}
-	if err := s.SetLease(Lease{}); err == nil {
-		t.Error("a lease of nothing is taken")
-	}
-
-	again, err := NewServer(listenOn(t, pod), next, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	again := newServer(t, pod, next)
 	again.Resume(status)
-	if got := again.Status(); got.State != journal.Bound || got.Client != status.Client {
+	if got := again.Status(); got.State != lease.Bound || got.Client != status.Client {
 		t.Errorf("after a restart: %+v", got)
 	}
 }

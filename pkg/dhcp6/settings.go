@@ -58,7 +58,7 @@ func settingsOf(l Lease) (out dhcpv6.Options) {
 
 // addSettings adds the options that the client asks for, in our order. One that
 // lists none gets what every client has a use for.
-func (r *Responder) addSettings(m, req *dhcpv6.Message) {
+func (r *responder) addSettings(m, req *dhcpv6.Message) {
 	list := requestedOf(req)
 	if list == nil {
 		list = dhcpv6.OptionCodes{dhcpv6.OptionDNSRecursiveNameServer, dhcpv6.OptionDomainSearchList}
@@ -98,7 +98,7 @@ const (
 
 // name answers a client FQDN: we register no names, whoever should. The name is
 // the lease's, else the guest's own.
-func (r *Responder) name(asked []byte) []byte {
+func (r *responder) name(asked []byte) []byte {
 	flags := byte(fqdnNoUpdates)
 	if len(asked) > 0 && asked[0]&fqdnServerUpdates != 0 {
 		flags |= fqdnOverridden

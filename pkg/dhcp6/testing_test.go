@@ -1,30 +1,33 @@
 package dhcp6
 
 import (
+	"bytes"
 	"errors"
 	"flag"
 	"fmt"
-	"net"
 	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
-
 	"github.com/insomniacslk/dhcp/dhcpv6"
 	"github.com/insomniacslk/dhcp/iana"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/lease"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/netboot"
 )
+
+var allServers = netip.MustParseAddr("ff02::1:2")
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
 var (
-	guestMAC   = net.HardwareAddr{0x02, 0x42, 0x0a, 0xf4, 0x01, 0x07}
+	guestMAC   = mac.Addr{0x02, 0x42, 0x0a, 0xf4, 0x01, 0x07}
 	guestDUID  = []byte{0, 3, 0, 1, 0x02, 0x42, 0x0a, 0xf4, 0x01, 0x07}
-	guestLocal = linkLocal(guestMAC)
+	guestLocal = guestMAC.LinkLocal()
 	xid        = dhcpv6.TransactionID{0xca, 0xfe, 0x01}
 
 	address = netip.MustParseAddr("fd00:10:244:1::7")
@@ -97,7 +100,7 @@ func parsed(t testing.TB, m *dhcpv6.Message) *dhcpv6.Message {
 
 // transcript says in a line what matters in an answer, or why there is none.
 func transcript(m *dhcpv6.Message, err error) string {
-	if silence, ok := errors.AsType[Silence](err); ok {
+	if silence, ok := errors.AsType[lease.DropReason](err); ok {
 		return string(silence)
 	}
 	if err != nil {
@@ -152,19 +155,40 @@ func short(d time.Duration) string {
 }
 
 // frameOf is a message as the guest sends it.
-func frameOf(m *dhcpv6.Message, change ...func(*datagram)) []byte {
-	d := datagram{
-		Packet6: packet.Packet6{
-			SrcMAC: packet.MACOf(guestMAC), DstMAC: packet.MulticastMAC(allServers), Src: guestLocal, Dst: allServers,
-		},
-		srcPort: clientPort, dstPort: serverPort,
+func frameOf(m *dhcpv6.Message, change ...func(*packet.UDP)) []byte {
+	d := packet.UDP{
+		SrcMAC: guestMAC, DstMAC: packet.MulticastMAC(allServers),
+		Src: netip.AddrPortFrom(guestLocal, clientPort), Dst: netip.AddrPortFrom(allServers, serverPort),
 	}
 	for _, f := range change {
 		f(&d)
 	}
-	b := append(make([]byte, headLen), m.ToBytes()...)
-	sealFrame(b, d)
+	b := append(make([]byte, packet.UDP6Len), m.ToBytes()...)
+	packet.SealUDP6(b, d)
 	return b
+}
+
+// sealed is a reply as it goes onto the wire.
+func sealed(m *dhcpv6.Message) []byte {
+	frame, _ := appendMessage(make([]byte, packet.UDP6Len), m, 1232)
+	packet.SealUDP6(frame, packet.UDP{
+		SrcMAC: mac.Addr{0xfe, 1}, DstMAC: guestMAC,
+		Src: netip.AddrPortFrom(gateway, serverPort), Dst: netip.AddrPortFrom(guestLocal, clientPort),
+	})
+	return frame
+}
+
+// readReply reads a server's message from a frame, whose memory it does not share.
+func readReply(frame []byte) (*dhcpv6.Message, packet.UDP, error) {
+	u, err := packet.ParseUDP6(bytes.Clone(frame), false)
+	if err != nil {
+		return nil, u, err
+	}
+	m, err := parseMessage(u.Payload)
+	if err == nil && u.Dst.Port() != clientPort {
+		err = errors.New("not a reply")
+	}
+	return m, u, err
 }
 
 // golden compares with a file under testdata, or writes it.

@@ -1,5 +1,9 @@
-// Package journal is what a server with exactly one client keeps of what it
-// sees: the state of the lease, what the guest says of itself, counters, the
-// last error (Status), and who waits for a change or reads the steps (Event).
-// It knows no protocol; pkg/dhcp, pkg/dhcp6 and pkg/ra write into it.
-package journal
+// Package lease is what a server on a guest's tap knows and tells, whatever its
+// protocol: the state of the lease, who the guest says it is, counters, the last
+// error ([Status]), and the steps of the lease ([Event]). It is data; [dhcp],
+// [dhcp6] and [ra] make it.
+//
+// [dhcp]: https://pkg.go.dev/github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp
+// [dhcp6]: https://pkg.go.dev/github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp6
+// [ra]: https://pkg.go.dev/github.com/virt-launcher-net/virt-launcher-net/pkg/ra
+package lease

@@ -1,13 +1,9 @@
-package journal
+package lease
 
 import (
-	"context"
 	"net/netip"
 	"time"
 )
-
-// EventsAhead is how many events wait for a reader of Events.
-const EventsAhead = 64
 
 // EventType is a step in the life of a lease.
 type EventType string
@@ -23,7 +19,7 @@ const (
 	EventExpired  EventType = "expired"
 )
 
-// Event is one step of the lease. Our own probes make none.
+// Event is one step of the lease. Our own checks make none.
 type Event struct {
 	Type EventType `json:"type"`
 	At   time.Time `json:"at"`
@@ -33,38 +29,4 @@ type Event struct {
 	Client Client `json:"client,omitzero"`
 	// Missed is how many events the reader was too slow for just before.
 	Missed int `json:"missed,omitempty"`
-}
-
-// Events returns the events from now on, in order, until ctx ends, which closes
-// the channel. Nobody waits for a reader: while 64 events wait to be read
-// further ones are lost to this reader, and the next one that it gets says how
-// many.
-func (j *Journal) Events(ctx context.Context) <-chan Event {
-	r := &reader{events: make(chan Event, EventsAhead)}
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	j.readers[r] = true
-	context.AfterFunc(ctx, func() {
-		j.mu.Lock()
-		defer j.mu.Unlock()
-		delete(j.readers, r)
-		close(r.events)
-	})
-	return r.events
-}
-
-// reader is a reader of events and how many it has missed.
-type reader struct {
-	events chan Event
-	missed int
-}
-
-func (r *reader) tell(e Event) {
-	e.Missed = r.missed
-	select {
-	case r.events <- e:
-		r.missed = 0
-	default:
-		r.missed++
-	}
 }

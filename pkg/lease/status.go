@@ -1,4 +1,4 @@
-package journal
+package lease
 
 import (
 	"fmt"
@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
 
 // State is how far the guest has come.
@@ -45,9 +47,9 @@ type Status struct {
 	LastMessage Message `json:"lastMessage,omitzero"`
 	// Received and Sent count messages by type (DISCOVER, OFFER, …), Dropped
 	// those that got no answer by the reason.
-	Received map[string]uint64  `json:"received,omitempty"`
-	Sent     map[string]uint64  `json:"sent,omitempty"`
-	Dropped  map[Silence]uint64 `json:"dropped,omitempty"`
+	Received map[string]uint64     `json:"received,omitempty"`
+	Sent     map[string]uint64     `json:"sent,omitempty"`
+	Dropped  map[DropReason]uint64 `json:"dropped,omitempty"`
 	// OtherSource is who asks with another Ethernet address than the guest's, and
 	// so gets no answer; zero: nobody has.
 	OtherSource OtherSource `json:"otherSource,omitzero"`
@@ -70,15 +72,15 @@ type Client struct {
 // OtherSource is who asks with another Ethernet address than the guest's: most
 // often the guest itself, whose NIC was given a MAC of its own.
 type OtherSource struct {
-	MAC   string    `json:"mac"`   // of the last one
-	Want  string    `json:"want"`  // the guest's
+	MAC   mac.Addr  `json:"mac"`   // of the last one
+	Want  mac.Addr  `json:"want"`  // the guest's
 	Count uint64    `json:"count"` // of messages, whatever their MACs
 	At    time.Time `json:"at"`    // of the last one
 }
 
 // Remedy is the way out.
 func (o OtherSource) Remedy() string {
-	return "give the VM's NIC the MAC " + o.Want + " (virt-launcher-net domain does), or restore, and prepare with the MAC " + o.MAC
+	return "give the VM's NIC the MAC " + o.Want.String() + " (virt-launcher-net domain does), or restore, and prepare with the MAC " + o.MAC.String()
 }
 
 // Message is a message's type and when it came.
@@ -93,23 +95,6 @@ type Failure struct {
 	At    time.Time `json:"at"`
 }
 
-// Silence is why a message gets no answer. It is an error, and the key under
-// which Status counts such messages. The protocols' packages name the reasons.
-type Silence string
-
-// Reasons that all protocols have.
-const (
-	// OverBudget stands for more messages than the budget allows; the kernel
-	// dropped them.
-	OverBudget Silence = "over-budget"
-	// BadFrame is not a whole packet of the protocol, or larger than any client's.
-	BadFrame Silence = "bad-frame"
-	// Unsent means that there was an answer, but the link did not take it.
-	Unsent Silence = "unsent"
-)
-
-func (s Silence) Error() string { return "no reply: " + string(s) }
-
 // Counts are counters by what they count, in words.
 func Counts[K ~string](counts map[K]uint64) string {
 	var words []string
@@ -120,18 +105,4 @@ func Counts[K ~string](counts map[K]uint64) string {
 		return "nothing"
 	}
 	return strings.Join(words, ", ")
-}
-
-// maxPrintable is how much is kept of what a guest says of itself.
-const maxPrintable = 255
-
-// Printable makes text of what a guest sent as such.
-func Printable(b []byte) string {
-	b = b[:min(len(b), maxPrintable)]
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r > '~' {
-			return '?'
-		}
-		return r
-	}, strings.TrimRight(string(b), "\x00"))
 }

@@ -17,8 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/journal"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/lease"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
 
@@ -107,7 +106,7 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	if status.StartSeconds > 0 {
 		gauge(startDuration, status.StartSeconds)
 	}
-	messages := func(name, protocol string, in, out map[string]uint64, left map[journal.Silence]uint64) {
+	messages := func(name, protocol string, in, out map[string]uint64, left map[lease.DropReason]uint64) {
 		for typ, n := range in {
 			counter(received, n, name, protocol, typ)
 		}
@@ -118,14 +117,14 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 			counter(dropped, n, name, protocol, string(reason))
 		}
 	}
-	lease := func(name, protocol string, l *dhcp.Status) {
+	lease := func(name, protocol string, l *lease.Status) {
 		if l == nil {
 			return
 		}
-		for _, state := range []dhcp.State{dhcp.None, dhcp.Offered, dhcp.Bound} {
+		for _, state := range []lease.State{lease.None, lease.Offered, lease.Bound} {
 			gauge(leaseState, oneIf(l.State == state), name, protocol, string(state))
 		}
-		if l.State == dhcp.Bound {
+		if l.State == lease.Bound {
 			moment(leaseBound, l.Since, name, protocol)
 		}
 		moment(leaseRenewed, l.Renewed, name, protocol)

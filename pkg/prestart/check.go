@@ -8,7 +8,7 @@ import (
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/check"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/journal"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/lease"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
 
@@ -51,8 +51,8 @@ func checkPlan(ctx context.Context, p prepare.Plan, ask func() (control.Status, 
 		return report, fmt.Errorf("%w: %w: start a server, with the same state directory", err, control.ErrNobodyServes)
 	}
 	served := status.Of(p.Interface.Name)
-	var failures []journal.Failure
-	for _, lease := range []*journal.Status{served.Lease, served.Lease6} {
+	var failures []lease.Failure
+	for _, lease := range []*lease.Status{served.Lease, served.Lease6} {
 		if lease != nil {
 			failures = append(failures, lease.LastError)
 		}

@@ -6,8 +6,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/lease"
 )
 
 // Event is something that happened in a [Session]: a step in the life of a lease,
@@ -19,7 +19,7 @@ type Event struct {
 	Protocol  string
 	// Lease is the step: offered, bound, renewed, released, declined, …; nil:
 	// readiness has changed.
-	Lease *dhcp.Event
+	Lease *lease.Event
 	// Ready is whether a guest could boot now, as in [control.Status].
 	Ready bool
 }
@@ -60,7 +60,7 @@ func (s *Session) Events(ctx context.Context) <-chan Event {
 	return events
 }
 
-func (s *Session) tellLease(ctx context.Context, events chan<- Event, name, protocol string, steps <-chan dhcp.Event) {
+func (s *Session) tellLease(ctx context.Context, events chan<- Event, name, protocol string, steps <-chan lease.Event) {
 	for step := range steps {
 		ready, _ := s.readiness()
 		select {

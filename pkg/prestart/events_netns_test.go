@@ -15,9 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/domain"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/lease"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
 
@@ -57,7 +57,7 @@ func TestSessionEvents(t *testing.T) {
 	if err := session.WaitLease(t.Context(), "eth0"); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []dhcp.EventType{dhcp.EventOffered, dhcp.EventBound} {
+	for _, want := range []lease.EventType{lease.EventOffered, lease.EventBound} {
 		e := next()
 		if e.Lease == nil || e.Lease.Type != want || e.Interface != "eth0" || e.Protocol != prestart.DHCPv4 || !e.Ready || e.Lease.Address.Addr() != pod.IPv4.Addr() {
 			t.Errorf("got %+v, want %s", e, want)

@@ -5,7 +5,7 @@ import (
 	"testing"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/lease"
 )
 
 // A guest that knows only what it is told, by router advertisement and DHCPv6,
@@ -50,7 +50,7 @@ func TestGuestHasPodIPv6(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if i := status.Interfaces[0]; i.Lease6 == nil || i.Lease6.State != dhcp.Bound || i.Router == nil || len(i.Router.Sent) == 0 {
+			if i := status.Interfaces[0]; i.Lease6 == nil || i.Lease6.State != lease.Bound || i.Router == nil || len(i.Router.Sent) == 0 {
 				t.Errorf("status is %+v, %+v", i.Lease6, i.Router)
 			}
 			if err := session.Close(t.Context()); err != nil {

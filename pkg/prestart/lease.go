@@ -115,7 +115,7 @@ func newLease(p prepare.Plan, pod discover.Pod, defaultRoute bool, s LeaseSettin
 		dns, ntp = ofFamily(dns, netip.Addr.Is4), ofFamily(ntp, netip.Addr.Is4)
 	}
 	l = dhcp.Lease{
-		MAC: p.MAC.HardwareAddr(), Address: prefix, Server: p.ServerIdentifier(), Routes: routes, MTU: mtu,
+		MAC: p.MAC, Address: prefix, Server: p.ServerIdentifier(), Routes: routes, MTU: mtu,
 		DNS: dns, Search: search, NTP: ntp,
 		Hostname: cmp.Or(s.Hostname, pod.Hostname), Duration: s.Duration,
 		TFTPServer: s.TFTPServer, BootFiles: s.BootFiles, Options: s.Options,

@@ -9,6 +9,7 @@ import (
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp6"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/netboot"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/ra"
@@ -23,7 +24,7 @@ func newLease6(p prepare.Plan, pod discover.Pod, s LeaseSettings) (l dhcp6.Lease
 	server, _ := routerOf(p)
 	dns, search := s.resolver6(p, pod)
 	return dhcp6.Lease{
-		MAC: p.MAC.HardwareAddr(), Address: p.IPv6.Address.Addr(), Server: server, DNS: dns, Search: search, NTP: s.ntp6(p),
+		MAC: p.MAC, Address: p.IPv6.Address.Addr(), Server: server, DNS: dns, Search: search, NTP: s.ntp6(p),
 		Hostname: cmp.Or(s.Hostname, pod.Hostname), Valid: s.Duration, BootFiles: s.bootFiles6(),
 	}, true
 }
@@ -132,9 +133,9 @@ func (s LeaseSettings) ntp6(p prepare.Plan) []netip.Addr {
 
 // routerOf is who tells the VM of its network: the router, or nobody's address
 // if the pod has none.
-func routerOf(p prepare.Plan) (netip.Addr, []byte) {
+func routerOf(p prepare.Plan) (netip.Addr, mac.Addr) {
 	if r := p.IPv6.Router; r != nil {
-		return r.LinkLocal, r.MAC[:]
+		return r.LinkLocal, r.MAC
 	}
-	return prepare.LinkLocal(p.Bridge.MAC), p.Bridge.MAC[:]
+	return p.Bridge.MAC.LinkLocal(), p.Bridge.MAC
 }

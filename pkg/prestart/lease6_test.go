@@ -88,8 +88,8 @@ func TestNewAdvertisement(t *testing.T) {
 			if got := advertisementText(a); got != c.want {
 				t.Errorf("got  %s\nwant %s", got, c.want)
 			}
-			if _, left, err := a.Encode(); err != nil || len(left) != 0 {
-				t.Errorf("left out %q, %v", left, err)
+			if _, left := a.Normalize(); a.Validate() != nil || len(left) != 0 {
+				t.Errorf("left out %q, %v", left, a.Validate())
 			}
 		})
 	}

@@ -16,7 +16,7 @@ import (
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
 	"github.com/virt-launcher-net/virt-launcher-net/internal/tun"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/journal"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/lease"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
 
@@ -36,7 +36,7 @@ const rememberAgain = 5 * time.Second
 
 // remember writes what the server knows, after each step of the lease, until
 // events ends. A lease without an end may have just one.
-func (h Hook) remember(p prepare.Plan, suffix string, server leaseServer, events <-chan journal.Event) {
+func (h Hook) remember(p prepare.Plan, suffix string, server leaseServer, events <-chan lease.Event) {
 	path := h.memoryPath(p, suffix)
 	var again <-chan time.Time
 	for {
@@ -74,17 +74,17 @@ func (h Hook) recall(p prepare.Plan, suffix string, server leaseServer) (unheard
 	if err := errors.Join(err, useErr); err != nil {
 		h.Log.Warn("started without the state of the lease", "interface", p.Interface.Name, "error", err)
 	}
-	if inUse && err == nil && was.State == journal.Bound {
+	if inUse && err == nil && was.State == lease.Bound {
 		server.Resume(was)
 	}
-	return inUse && server.Status().State != journal.Bound
+	return inUse && server.Status().State != lease.Bound
 }
 
 // maxMemory bounds what a server knew: it keeps some fields, and cuts what is long.
 const maxMemory = 64 << 10
 
 // readMemory reads what a server knew; nothing if there is no file.
-func readMemory(path string) (was journal.Status, err error) {
+func readMemory(path string) (was lease.Status, err error) {
 	b, err := statedir.ReadFile(path, maxMemory)
 	if errors.Is(err, fs.ErrNotExist) {
 		return was, nil
@@ -93,7 +93,7 @@ func readMemory(path string) (was journal.Status, err error) {
 		return was, fmt.Errorf("read state of the lease: %w", err)
 	}
 	if err := statedir.Unmarshal(b, &was); err != nil {
-		return journal.Status{}, fmt.Errorf("read state of the lease from %s: %w", path, err)
+		return lease.Status{}, fmt.Errorf("read state of the lease from %s: %w", path, err)
 	}
 	return was, nil
 }

@@ -11,7 +11,7 @@ import (
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/lease"
 )
 
 // A VM whose NIC was given another MAC than the planned one is told of as such.
@@ -48,9 +48,9 @@ func TestGuestWithAnotherMAC(t *testing.T) {
 			t.Errorf("wait says: %v\nwant %q in it", err, want)
 		}
 	}
-	lease := session.Status().Of("eth0").Lease
-	if o := lease.OtherSource; o.MAC != "52:54:00:aa:bb:cc" || o.Want != pod.MAC.String() || o.Count == 0 || o.Count != lease.Dropped[dhcp.OtherSource] {
-		t.Errorf("status is %+v", lease)
+	l := session.Status().Of("eth0").Lease
+	if o := l.OtherSource; o.MAC.String() != "52:54:00:aa:bb:cc" || o.Want.String() != pod.MAC.String() || o.Count == 0 || o.Count != l.Dropped[lease.DropOtherSource] {
+		t.Errorf("status is %+v", l)
 	}
 	cancel()
 	if err := <-asking; err == nil {

@@ -9,7 +9,7 @@ import (
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/lease"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
@@ -161,7 +161,7 @@ func TestPodWithoutIPv4(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if l := status.Interfaces[0]; l.Lease != nil || l.Lease6 == nil || l.Lease6.State != dhcp.Bound {
+			if l := status.Interfaces[0]; l.Lease != nil || l.Lease6 == nil || l.Lease6.State != lease.Bound {
 				t.Errorf("leases are %+v, %+v", l.Lease, l.Lease6)
 			}
 			if err := session.Close(t.Context()); err != nil {

@@ -12,7 +12,7 @@ import (
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/lease"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
@@ -70,7 +70,7 @@ func TestGuestHasPodNetwork(t *testing.T) {
 				t.Errorf("network is %+v, the pod has %s %s", network, pod.MAC, pod.IPv4)
 			}
 			guest := podtest.NewGuest(t, pod.NS, network.Tap, pod.MAC)
-			lease, err := guest.Udhcpc(t.Context())
+			given, err := guest.Udhcpc(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -78,8 +78,8 @@ func TestGuestHasPodNetwork(t *testing.T) {
 				"ip": pod.IPv4.Addr().String(), "dns": "10.96.0.10", "hostname": "vm-7", "lease": "4294967295",
 				"search": "default.svc.cluster.local svc.cluster.local",
 			} {
-				if lease[name] != want {
-					t.Errorf("the guest's %s is %q, want %q", name, lease[name], want)
+				if given[name] != want {
+					t.Errorf("the guest's %s is %q, want %q", name, given[name], want)
 				}
 			}
 			want := strings.NewReplacer("POD", pod.IPv4.Addr().String(), "GATEWAY", pod.Gateway.String(), "NETWORK", pod.IPv4.Masked().String()).Replace(routes)
@@ -89,7 +89,7 @@ func TestGuestHasPodNetwork(t *testing.T) {
 			guest.Run(t, "ping", "-c1", "-W2", podtest.OutsideIP.String())
 			pod.Node.Run(t, "ping", "-c1", "-W2", pod.IPv4.Addr().String())
 			talk(t, guest, pod.IPv4.Addr(), hosts(pod, neighbor)...)
-			mtu, err := strconv.Atoi(lease["mtu"])
+			mtu, err := strconv.Atoi(given["mtu"])
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -100,7 +100,7 @@ func TestGuestHasPodNetwork(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if l := status.Interfaces[0].Lease; !status.Server.Alive || l == nil || l.State != dhcp.Bound {
+			if l := status.Interfaces[0].Lease; !status.Server.Alive || l == nil || l.State != lease.Bound {
 				t.Errorf("status is %+v", status)
 			}
 			if err := session.Close(t.Context()); err != nil {
@@ -198,8 +198,8 @@ func TestSecondSessionTakesOver(t *testing.T) {
 	if status, err := asker(h).Wait(t.Context(), control.ForLease); err != nil || status.Of("eth0").Lease.Client.VendorClass == "" {
 		t.Errorf("the guest has its lease and need not say so again: %v, %+v", err, status)
 	}
-	if lease, err := guest.Udhcpc(t.Context()); err != nil || lease["ip"] != pod.IPv4.Addr().String() {
-		t.Errorf("lease %v, error %v", lease, err)
+	if given, err := guest.Udhcpc(t.Context()); err != nil || given["ip"] != pod.IPv4.Addr().String() {
+		t.Errorf("lease %v, error %v", given, err)
 	}
 	if err := errors.Join(second.Close(t.Context()), guest.Close()); err != nil {
 		t.Fatal(err)
@@ -209,7 +209,7 @@ func TestSecondSessionTakesOver(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if state := status.Interfaces[0].Lease.State; state != dhcp.None {
+	if state := status.Interfaces[0].Lease.State; state != lease.None {
 		t.Errorf("nobody sits on the tap, and the lease is %s", state)
 	}
 }
@@ -272,11 +272,11 @@ func TestSeveralInterfaces(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			lease, err := guest.Udhcpc(t.Context())
+			given, err := guest.Udhcpc(t.Context())
 			if err := errors.Join(err, guest.Close()); err != nil {
 				t.Fatalf("%s: %v", name, err)
 			}
-			return lease
+			return given
 		}
 		return nil
 	}

@@ -14,7 +14,7 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp6"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/journal"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/lease"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/ra"
 )
@@ -22,10 +22,10 @@ import (
 // leaseServer is what the servers of DHCPv4 and DHCPv6 have in common.
 type leaseServer interface {
 	Serve(ctx context.Context) error
-	Status() journal.Status
-	Wait(ctx context.Context, until func(journal.Status) bool) (journal.Status, error)
-	Events(ctx context.Context) <-chan journal.Event
-	Resume(was journal.Status)
+	Status() lease.Status
+	Wait(ctx context.Context, until func(lease.Status) bool) (lease.Status, error)
+	Events(ctx context.Context) <-chan lease.Event
+	Resume(was lease.Status)
 }
 
 // servers are those on one tap; nil is one that there is nothing for.
@@ -64,46 +64,34 @@ func (h Hook) openServers(p prepare.Plan, pod discover.Pod, defaultRoute default
 		}
 	}()
 	settings := h.leaseOf(p.Interface.Name)
-	if lease, ok := newLease(p, pod, defaultRoute.ipv4 == p.Interface.Name, settings); ok {
-		conn, err := dhcp.Listen(p.Tap.Name)
+	if l, ok := newLease(p, pod, defaultRoute.ipv4 == p.Interface.Name, settings); ok {
+		l, _ = l.Normalize() // h.unsent tells
+		server, err := dhcp.NewServer(p.Tap.Name, l, h.Log)
 		if err != nil {
 			return nil, err
 		}
-		s.conns = append(s.conns, conn)
-		lease, _ = lease.Normalize() // h.unsent tells
-		server, err := dhcp.NewServer(conn, lease, h.Log)
-		if err != nil {
-			return nil, err
-		}
+		s.conns = append(s.conns, server)
 		s.lease = server
 		s.unheard = h.recall(p, ".lease", server)
 	}
-	if lease, ok := newLease6(p, pod, settings); ok {
-		conn, err := dhcp6.Listen(p.Tap.Name)
+	if l, ok := newLease6(p, pod, settings); ok {
+		l, _ = l.Normalize()
+		server, err := dhcp6.NewServer(p.Tap.Name, l, h.Log)
 		if err != nil {
 			return nil, err
 		}
-		s.conns = append(s.conns, conn)
-		lease, _ = lease.Normalize()
-		server, err := dhcp6.NewServer(conn, lease, h.Log)
-		if err != nil {
-			return nil, err
-		}
+		s.conns = append(s.conns, server)
 		s.lease6 = server
 		if unheard := h.recall(p, ".lease6", server); s.lease == nil {
 			s.unheard = unheard
 		}
 	}
 	if advertisement, ok := newAdvertisement(p, pod, defaultRoute.ipv6 == p.Interface.Name, settings); ok {
-		conn, err := ra.Listen(p.Tap.Name)
-		if err != nil {
-			return nil, err
-		}
-		s.conns = append(s.conns, conn)
 		advertisement, _ = advertisement.Normalize()
-		if s.router, err = ra.NewServer(conn, p.MAC.HardwareAddr(), advertisement, h.Log); err != nil {
+		if s.router, err = ra.NewServer(p.Tap.Name, p.MAC, advertisement, h.Log); err != nil {
 			return nil, err
 		}
+		s.conns = append(s.conns, s.router)
 	}
 	s.omitted = slices.Concat(omitted(p, defaultRoute), h.unsent(p, pod, defaultRoute))
 	for _, o := range s.omitted {
@@ -143,7 +131,7 @@ func (s *servers) serve(ctx context.Context, running *errgroup.Group, h Hook) {
 
 // tapAdvice says what to do where the tap was deleted under a server.
 func tapAdvice(err error) error {
-	if errors.Is(err, dhcp.ErrGone) { // which is that of the other servers, too
+	if errors.Is(err, lease.ErrGone) { // which is that of the other servers, too
 		return fmt.Errorf("%w: %w", err, prepare.ErrTapMissing)
 	}
 	return err
@@ -172,6 +160,6 @@ func (s *servers) waitForLease(ctx context.Context) error {
 	if server == nil {
 		return nil
 	}
-	_, err := server.Wait(ctx, func(st journal.Status) bool { return st.State == journal.Bound })
+	_, err := server.Wait(ctx, func(st lease.Status) bool { return st.State == lease.Bound })
 	return err
 }

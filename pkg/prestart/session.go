@@ -17,7 +17,7 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/domain"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/journal"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/lease"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
 
@@ -395,7 +395,7 @@ func (s *Session) Status() control.Status {
 		if err := s.watch.pod.Unwatched(); err != nil {
 			i.Unwatched = err.Error()
 		}
-		i.LeaseUnknown = on.unheard && on.main().Status().State != journal.Bound
+		i.LeaseUnknown = on.unheard && on.main().Status().State != lease.Bound
 		if on.lease != nil {
 			lease := on.lease.Status()
 			i.Lease = &lease

@@ -6,9 +6,8 @@ import (
 	"slices"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp6"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/lease"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/ra"
@@ -38,8 +37,8 @@ type InterfaceStatus struct {
 	// Differences are what is not as planned.
 	Differences []prepare.Difference `json:"differences,omitempty"`
 	// None: nobody serves, or there is nothing to lease.
-	Lease        *dhcp.Status  `json:"lease,omitempty"`
-	Lease6       *dhcp6.Status `json:"lease6,omitempty"`
+	Lease        *lease.Status `json:"lease,omitempty"`
+	Lease6       *lease.Status `json:"lease6,omitempty"`
 	Router       *ra.Status    `json:"router,omitempty"`
 	LeaseUnknown bool          `json:"leaseUnknown,omitempty"`
 	Unwatched    string        `json:"unwatched,omitempty"`

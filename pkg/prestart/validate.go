@@ -12,6 +12,7 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/domain"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
 
@@ -88,7 +89,7 @@ func notNegative(what string, d time.Duration) error {
 // DHCP server would refuse of a lease that is well otherwise.
 func (s LeaseSettings) Validate() error {
 	return dhcp.Lease{
-		MAC: []byte{2, 0, 0, 0, 0, 1}, Address: netip.MustParsePrefix("192.0.2.2/24"), Server: netip.MustParseAddr("192.0.2.1"),
+		MAC: mac.Addr{2, 0, 0, 0, 0, 1}, Address: netip.MustParsePrefix("192.0.2.2/24"), Server: netip.MustParseAddr("192.0.2.1"),
 		Duration: s.Duration, TFTPServer: s.TFTPServer, BootFiles: s.BootFiles, Options: s.Options,
 	}.Validate()
 }
@@ -104,16 +105,16 @@ func (h Hook) checkLeases(plans []prepare.Plan, pod discover.Pod) error {
 		name := p.Interface.Name
 		var errs []error
 		if l, ok := newLease(p, pod, defaultRoute.ipv4 == name, h.leaseOf(name)); ok {
-			_, _, err := l.Compile()
-			errs = append(errs, err)
+			l, _ = l.Normalize()
+			errs = append(errs, l.Validate())
 		}
 		if l, ok := newLease6(p, pod, h.leaseOf(name)); ok {
-			_, _, err := l.Compile()
-			errs = append(errs, err)
+			l, _ = l.Normalize()
+			errs = append(errs, l.Validate())
 		}
 		if a, ok := newAdvertisement(p, pod, defaultRoute.ipv6 == name, h.leaseOf(name)); ok {
-			_, _, err := a.Encode()
-			errs = append(errs, err)
+			a, _ = a.Normalize()
+			errs = append(errs, a.Validate())
 		}
 		if err := errors.Join(errs...); err != nil {
 			return fmt.Errorf("plan %s: %w", name, err)

@@ -4,13 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"net"
 	"net/netip"
 	"slices"
 	"time"
 
-	"github.com/virt-launcher-net/virt-launcher-net/internal/notes"
-	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/normalize"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
 
 // Limits of an advertisement.
@@ -30,7 +29,7 @@ type Advertisement struct {
 	// Router is the router's link-local address: where the guest's routes lead.
 	Router netip.Addr
 	// MAC is the router's Ethernet address, which the guest learns along with it.
-	MAC net.HardwareAddr
+	MAC mac.Addr
 	// Managed (M) says that addresses are to be had by DHCPv6, Other (O) that
 	// other settings are.
 	Managed, Other bool
@@ -66,12 +65,11 @@ type Prefix struct {
 // Normalize returns the advertisement as it can be sent, and a note for each
 // thing that was left out. It never fails. Applied again, it changes nothing.
 func (a Advertisement) Normalize() (Advertisement, []string) {
-	var n notes.Notes
-	a.MAC = slices.Clone(a.MAC)
+	var n normalize.Notes
 	a.Router = a.Router.WithZone("")
 	a.Prefixes = prefixesOf(&n, a.Prefixes)
 	a.Routes = routesOf(&n, a.Routes)
-	a.DNS = n.Addrs("DNS server", a.DNS, notes.IPv6Server)
+	a.DNS = n.Addrs("DNS server", a.DNS, normalize.IPv6Server)
 	a.Search = n.Search(a.Search)
 	if a.MTU != 0 && a.MTU < minMTU {
 		n.Add(fmt.Sprintf("IPv6 needs %d", minMTU), "MTU %d", a.MTU)
@@ -80,7 +78,7 @@ func (a Advertisement) Normalize() (Advertisement, []string) {
 	return a, n
 }
 
-func prefixesOf(n *notes.Notes, prefixes []Prefix) []Prefix {
+func prefixesOf(n *normalize.Notes, prefixes []Prefix) []Prefix {
 	var out []Prefix
 	for _, p := range prefixes {
 		p.Prefix = p.Prefix.Masked()
@@ -99,7 +97,7 @@ func prefixesOf(n *notes.Notes, prefixes []Prefix) []Prefix {
 	return out
 }
 
-func routesOf(n *notes.Notes, routes []netip.Prefix) []netip.Prefix {
+func routesOf(n *normalize.Notes, routes []netip.Prefix) []netip.Prefix {
 	var out []netip.Prefix
 	for i, r := range routes {
 		if len(out) == maxRoutes {
@@ -132,8 +130,8 @@ func (a Advertisement) Validate() error {
 	}
 	check(a.Router.IsValid(), "Router is not set")
 	check(!a.Router.IsValid() || a.Router.Is6() && a.Router.IsLinkLocalUnicast(), "router %v is not a link-local IPv6 address", a.Router)
-	check(len(a.MAC) > 0, "MAC is not set")
-	check(len(a.MAC) == 0 || isHost(a.MAC), "MAC address %v is not a host's Ethernet address", a.MAC)
+	check(!a.MAC.IsZero(), "MAC is not set")
+	check(!a.MAC.IsGroup(), "MAC address %v is a group address", a.MAC)
 	check(a.RouterLifetime >= 0 && a.RouterLifetime <= MaxRouterLifetime && a.RouterLifetime%time.Second == 0,
 		"router lifetime %v is not whole seconds up to %v", a.RouterLifetime, MaxRouterLifetime)
 	check(a.Lifetime == 0 || a.Lifetime >= time.Second && a.Lifetime <= maxLifetime,
@@ -143,10 +141,6 @@ func (a Advertisement) Validate() error {
 		check(!p.Autonomous || p.Prefix.Bits() == 64, "prefix %v: guests make themselves addresses of 64 bits only (RFC 4862 §5.5.3)", p.Prefix)
 	}
 	return errors.Join(errs...)
-}
-
-func isHost(mac net.HardwareAddr) bool {
-	return len(mac) == 6 && mac[0]&1 == 0 && packet.MACOf(mac) != packet.MAC{}
 }
 
 // seconds is the lifetime as options have it.

@@ -6,22 +6,17 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
 )
 
-// Types of ICMPv6 messages (RFC 4861 §4).
+// Options besides the router's MAC (RFC 4861 §4.6, RFC 4191 §2.3, RFC 8106 §5).
 const (
-	typeSolicitation  = 133
-	typeAdvertisement = 134
-)
-
-// Options (RFC 4861 §4.6, RFC 4191 §2.3, RFC 8106 §5).
-const (
-	optSourceMAC = 1
-	optPrefix    = 3
-	optMTU       = 5
-	optRoute     = 24
-	optDNS       = 25
-	optSearch    = 31
+	optPrefix = 3
+	optMTU    = 5
+	optRoute  = 24
+	optDNS    = 25
+	optSearch = 31
 )
 
 // Flags.
@@ -41,12 +36,12 @@ const (
 	headLen   = 16
 )
 
-// Encode returns the ICMPv6 messages that say it all, whose checksums are still
+// encode returns the ICMPv6 messages that say it all, whose checksums are still
 // zero, and a note for each thing that was left out, as Normalize has it. It is
 // one message, unless that were too long for a link: then each has the header,
 // and some of the options (RFC 4861 §6.2.3). It fails if the advertisement is
 // not valid.
-func (a Advertisement) Encode() ([][]byte, []string, error) {
+func (a Advertisement) encode() ([][]byte, []string, error) {
 	a, left := a.Normalize()
 	if err := a.Validate(); err != nil {
 		return nil, nil, err
@@ -67,7 +62,7 @@ func (a Advertisement) Encode() ([][]byte, []string, error) {
 // head is the message's header (RFC 4861 §4.2) and the option that each has.
 func (a Advertisement) head() []byte {
 	b := make([]byte, headLen)
-	b[0], b[4] = typeAdvertisement, a.HopLimit
+	b[0], b[4] = packet.RouterAdvertisement, a.HopLimit
 	if a.Managed {
 		b[5] |= flagManaged
 	}
@@ -75,8 +70,8 @@ func (a Advertisement) head() []byte {
 		b[5] |= flagOther
 	}
 	binary.BigEndian.PutUint16(b[6:], uint16(a.RouterLifetime/time.Second))
-	b = append(b, optSourceMAC, 1)
-	b = append(b, a.MAC...)
+	b = append(b, packet.OptionSourceMAC, 1)
+	b = append(b, a.MAC[:]...)
 	return slices.Clip(b) // so that nobody appends in place
 }
 

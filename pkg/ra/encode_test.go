@@ -14,14 +14,15 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
 
 // frameOf is a message as it goes out to all.
 func frameOf(message []byte) []byte {
 	b := append(make([]byte, packet.Head6Len), message...)
 	packet.Seal6(b, packet.Packet6{
-		SrcMAC: packet.MACOf(routerMAC), DstMAC: packet.MulticastMAC(allNodes), Src: router, Dst: allNodes,
-		Protocol: unix.IPPROTO_ICMPV6, HopLimit: hopLimit,
+		SrcMAC: routerMAC, DstMAC: packet.MulticastMAC(allNodes), Src: router, Dst: allNodes,
+		Protocol: unix.IPPROTO_ICMPV6, HopLimit: packet.HopLimitND,
 	})
 	return b
 }
@@ -34,7 +35,7 @@ func TestGolden(t *testing.T) {
 	unnamed.Prefixes[0].Autonomous, unnamed.RouterLifetime, unnamed.Managed = true, 0, false
 	for name, a := range map[string]Advertisement{"calico": calico(), "bridge": bridged(), "bare": unnamed} {
 		t.Run(name, func(t *testing.T) {
-			messages, left, err := a.Encode()
+			messages, left, err := a.encode()
 			if err != nil || len(left) != 0 || len(messages) != 1 {
 				t.Fatalf("%d messages, left out %q, error %v", len(messages), left, err)
 			}
@@ -77,7 +78,7 @@ func TestSeveralMessages(t *testing.T) {
 		a.Search = append(a.Search, strings.Repeat("a.", 120)+fmt.Sprintf("example%d", i))
 		a.DNS = append(a.DNS, netip.AddrFrom16([16]byte{0xfd, 15: byte(1 + i)}))
 	}
-	messages, left, err := a.Encode()
+	messages, left, err := a.encode()
 	if err != nil || len(left) != 0 {
 		t.Fatalf("left out %q, error %v", left, err)
 	}
@@ -97,7 +98,7 @@ func TestSeveralMessages(t *testing.T) {
 		}
 		tcpdump(t, frameOf(m))
 	}
-	if count[optSourceMAC] != len(messages) || count[optRoute] != maxRoutes || count[optDNS] != 1 || count[optPrefix] != 1 || count[0] != 32 {
+	if count[packet.OptionSourceMAC] != len(messages) || count[optRoute] != maxRoutes || count[optDNS] != 1 || count[optPrefix] != 1 || count[0] != 32 {
 		t.Errorf("options are %v", count)
 	}
 }
@@ -129,7 +130,7 @@ func TestValidate(t *testing.T) {
 		"no router":              func(a *Advertisement) { a.Router = netip.Addr{} },
 		"global router":          func(a *Advertisement) { a.Router = netip.MustParseAddr("fd00::1") },
 		"IPv4 router":            func(a *Advertisement) { a.Router = netip.MustParseAddr("169.254.1.1") },
-		"no MAC":                 func(a *Advertisement) { a.MAC = nil },
+		"no MAC":                 func(a *Advertisement) { a.MAC = mac.Addr{} },
 		"group MAC":              func(a *Advertisement) { a.MAC[0] |= 1 },
 		"router lifetime":        func(a *Advertisement) { a.RouterLifetime = MaxRouterLifetime + time.Second },
 		"half a second":          func(a *Advertisement) { a.RouterLifetime = time.Second / 2 },
@@ -139,9 +140,8 @@ func TestValidate(t *testing.T) {
 		"autonomous, not 64 bit": func(a *Advertisement) { a.Prefixes = []Prefix{{netip.MustParsePrefix("fd00::/56"), true, true}} },
 	} {
 		a := calico()
-		a.MAC = append([]byte(nil), a.MAC...)
 		change(&a)
-		if _, _, err := a.Encode(); err == nil {
+		if _, _, err := a.encode(); err == nil {
 			t.Errorf("%s: no error", name)
 		}
 	}

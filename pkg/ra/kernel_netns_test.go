@@ -31,8 +31,8 @@ func TestKernel(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			pod := podtest.NewTapNS(t)
-			s := serve(t, pod, c.ad)
-			guest := podtest.NewGuest(t, pod, "tap0", guestMAC)
+			s := serveOn(t, pod, c.ad)
+			guest := podtest.NewGuest(t, pod, "tap0", guestMAC[:])
 			routes := awaitRoutes(t, guest, c.routes)
 			if strings.Contains(routes, c.not) {
 				t.Errorf("the guest has %q:\n%s", c.not, routes)

@@ -9,7 +9,6 @@ import (
 const (
 	defaultInterval    = 600 * time.Second // MaxRtrAdvInterval
 	minInterval        = 4 * time.Second   // of MaxRtrAdvInterval
-	maxInterval        = MaxRouterLifetime // RFC 8319 §4
 	initialInterval    = 16 * time.Second  // MAX_INITIAL_RTR_ADVERT_INTERVAL
 	initialCount       = 3                 // MAX_INITIAL_RTR_ADVERTISEMENTS
 	minDelayBetweenRAs = 3 * time.Second   // MIN_DELAY_BETWEEN_RAS

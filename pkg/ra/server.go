@@ -1,12 +1,10 @@
 package ra
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"sync"
 	"time"
@@ -14,7 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/journal"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/serve"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/lease"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
 
 // budget is how many solicitations per second, and at once, are looked at.
@@ -23,100 +23,64 @@ const budget = 16
 
 var allNodes = netip.IPv6LinkLocalAllNodes()
 
-// Server advertises one router on one Conn. Make it with NewServer; its methods
+// Server advertises one router on one tap. Make it with NewServer; its methods
 // can be called from any goroutine.
 type Server struct {
-	// Interval is the longest time between advertisements to all that nobody
-	// asked for (MaxRtrAdvInterval), from 4 seconds on. 0: 600 seconds, or a third
-	// of a lifetime that is shorter. Set before Serve.
-	Interval time.Duration
-
-	conn    *packet.Conn
-	guest   packet.MAC
-	log     *slog.Logger
-	journal *journal.Journal
-	wake    chan struct{} // the schedule has changed
+	base     *serve.Server
+	guest    mac.Addr
+	router   netip.Addr
+	mac      mac.Addr // the router's
+	messages [][]byte
+	wake     chan struct{} // the schedule has changed
 
 	mu       sync.Mutex
-	router   netip.Addr
-	mac      packet.MAC
-	messages [][]byte
-	natural  time.Duration // what an Interval of 0 is
 	schedule schedule
 }
 
-// NewServer returns a server that will advertise on conn, which stays the
-// caller's to close, after Serve has returned, to the guest with this Ethernet
-// address. It fails if the advertisement is not valid. What of it can't be sent
-// is left out, and noted in the log and in the status. A nil log is silent.
-func NewServer(conn *Conn, guest net.HardwareAddr, a Advertisement, log *slog.Logger) (*Server, error) {
-	if !isHost(guest) {
+// NewServer opens a server that advertises to the guest with this MAC on the tap, in
+// the network namespace of the calling thread, which needs CAP_NET_RAW there. The tap
+// may be down, have no carrier or be a bridge's port, and needs no address. NewServer
+// fails if the advertisement is not valid; what of it can't be sent is left out, and
+// noted in the log and in the status. A nil log is silent. Close the server.
+func NewServer(tap string, guest mac.Addr, a Advertisement, log *slog.Logger) (*Server, error) {
+	if guest.IsZero() || guest.IsGroup() {
 		return nil, fmt.Errorf("advertise router to %q: not a host's Ethernet address", guest)
 	}
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
-	}
-	log = log.With("interface", conn.link.Name())
-	s := &Server{
-		conn:    conn.link,
-		guest:   packet.MACOf(guest),
-		log:     log,
-		journal: journal.New("router advertisements", conn.link.Name(), log, conn.link.Dropped),
-		wake:    make(chan struct{}, 1),
-	}
-	if err := s.SetAdvertisement(a); err != nil {
+	messages, notes, err := a.encode()
+	if err != nil {
 		return nil, err
 	}
-	return s, nil
+	base, err := serve.Listen(serve.Config{Protocol: "router advertisements", Tap: tap, Filter: filter, Notes: notes, Log: log})
+	if err != nil {
+		return nil, err
+	}
+	base.Budget = budget
+	return &Server{
+		base: base, guest: guest, router: a.Router.WithZone(""), mac: a.MAC, messages: messages,
+		wake: make(chan struct{}, 1), schedule: schedule{interval: a.interval()},
+	}, nil
 }
 
-// SetAdvertisement puts another advertisement in the place of the one so far,
-// and tells the guest. What the guest was told of before and is not in it any
-// more stays with the guest until its lifetime ends.
-func (s *Server) SetAdvertisement(a Advertisement) error {
-	messages, left, err := a.Encode()
-	if err != nil {
-		return err
-	}
-	s.mu.Lock()
-	s.router, s.mac, s.messages = a.Router.WithZone(""), packet.MACOf(a.MAC), messages
-	s.natural = a.interval()
-	s.mu.Unlock()
-	s.journal.SetLease(netip.Prefix{}, left)
-	s.begin()
-	return nil
-}
+// Close ends a Serve that is under way and frees the sockets.
+func (s *Server) Close() error { return s.base.Close() }
 
 // Serve advertises until ctx ends, and then returns nil; it does not take back
 // what it said. It outlives the interface being down, having no carrier, and
 // being opened anew by another QEMU, whose guest it tells at once. It returns
-// ErrGone, wrapped, if the interface is deleted. It may be called again after
+// [lease.ErrGone], wrapped, if the interface is deleted. It may be called again after
 // it has returned, but not twice at once.
 func (s *Server) Serve(ctx context.Context) error {
-	if s.Interval != 0 && (s.Interval < minInterval || s.Interval > maxInterval) {
-		return fmt.Errorf("advertise router on %s: interval %v is not within %v and %v", s.conn.Name(), s.Interval, minInterval, maxInterval)
-	}
 	ctx, cancel := context.WithCancel(ctx)
 	var sending sync.WaitGroup
 	defer sending.Wait()
 	defer cancel()
 	s.begin()
 	sending.Go(func() { s.advertise(ctx) })
-
-	return s.journal.Serve(ctx, s.conn, packet.Loop{
-		Budget: budget,
-		Frame:  s.handle,
-		Up:     s.begin,
-	})
+	return s.base.Serve(ctx, s.handle, s.begin)
 }
 
 // begin tells the guest now, and a few times more soon after.
-func (s *Server) begin() {
-	s.plan(func(c *schedule, now time.Time) {
-		c.interval = cmp.Or(s.Interval, s.natural)
-		c.begin(now)
-	})
-}
+func (s *Server) begin() { s.plan((*schedule).begin) }
 
 // plan changes the schedule and has advertise look at it.
 func (s *Server) plan(change func(*schedule, time.Time)) {
@@ -158,7 +122,7 @@ func (s *Server) isDue(now time.Time) bool {
 		return false
 	}
 	// Asked under the lock, so that it is so before the schedule is told.
-	if !s.conn.Running() {
+	if !s.base.Conn.Running() {
 		s.schedule.skip(now)
 		return false
 	}
@@ -171,12 +135,12 @@ func (s *Server) isDue(now time.Time) bool {
 func (s *Server) handle(frame []byte, checksumPending bool) {
 	from, err := parseSolicitation(frame, s.guest, checksumPending)
 	if err != nil {
-		s.journal.Refuse(err)
+		s.base.Drop(err)
 		return
 	}
-	s.journal.Write(func(e journal.Entry) {
-		e.Received(solicitation)
-		e.Message(solicitation)
+	s.base.Update(func(e serve.Entry) {
+		e.Received[solicitation]++
+		e.LastMessage = lease.Message{Type: solicitation, At: time.Now()}
 	})
 	if from.IsUnspecified() {
 		s.plan((*schedule).hasten)
@@ -186,18 +150,15 @@ func (s *Server) handle(frame []byte, checksumPending bool) {
 }
 
 // send sends all messages.
-func (s *Server) send(to packet.MAC, dst netip.Addr) {
-	s.mu.Lock()
-	messages := s.messages
+func (s *Server) send(to mac.Addr, dst netip.Addr) {
 	p := packet.Packet6{
 		SrcMAC: s.mac, DstMAC: to, Src: s.router, Dst: dst,
-		Protocol: unix.IPPROTO_ICMPV6, HopLimit: hopLimit,
+		Protocol: unix.IPPROTO_ICMPV6, HopLimit: packet.HopLimitND,
 	}
-	s.mu.Unlock()
-	for _, m := range messages {
+	for _, m := range s.messages {
 		frame := append(make([]byte, packet.Head6Len, packet.Head6Len+len(m)), m...)
 		packet.Seal6(frame, p)
-		if err := s.conn.Write(frame); err != nil {
+		if err := s.base.Conn.Write(frame); err != nil {
 			s.unsent(err)
 			return
 		}
@@ -206,16 +167,16 @@ func (s *Server) send(to packet.MAC, dst netip.Addr) {
 	if dst == allNodes {
 		kind = advertisementToAll
 	}
-	s.log.Debug("router advertised", "to", dst)
-	s.journal.Write(func(e journal.Entry) { e.Sent(kind) })
+	s.base.Log.Debug("router advertised", "to", dst)
+	s.base.Update(func(e serve.Entry) { e.Sent[kind]++ })
 }
 
 // unsent deals with an error of sending. That the interface is down is none: the
 // guest is told when it comes up.
 func (s *Server) unsent(err error) {
 	if errors.Is(err, unix.ENETDOWN) {
-		s.log.Debug("interface is down")
+		s.base.Log.Debug("interface is down")
 		return
 	}
-	s.journal.Unsent(err)
+	s.base.Unsent(err)
 }

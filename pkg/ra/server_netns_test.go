@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
-	"strings"
 	"testing"
 	"time"
 
@@ -13,23 +12,21 @@ import (
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/lease"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
 
 // patience bounds all waiting for what must happen.
 const patience = 10 * time.Second
 
-// serve advertises on the tap for the test's time.
-func serve(t *testing.T, pod *podtest.NS, a Advertisement) *Server {
+// serveOn advertises on the tap for the test's time.
+func serveOn(t *testing.T, pod *podtest.NS, a Advertisement) *Server {
 	t.Helper()
-	var conn *Conn
+	var s *Server
 	if err := pod.Do(func() (err error) {
-		conn, err = Listen("tap0")
+		s, err = NewServer("tap0", guestMAC, a, slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})))
 		return err
 	}); err != nil {
-		t.Fatal(err)
-	}
-	s, err := NewServer(conn, guestMAC, a, slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})))
-	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -37,10 +34,10 @@ func serve(t *testing.T, pod *podtest.NS, a Advertisement) *Server {
 	go func() { done <- s.Serve(ctx) }()
 	t.Cleanup(func() {
 		cancel()
-		if err := <-done; err != nil && !errors.Is(err, ErrGone) {
+		if err := <-done; err != nil && !errors.Is(err, lease.ErrGone) {
 			t.Errorf("serve: %v", err)
 		}
-		if err := conn.Close(); err != nil {
+		if err := s.Close(); err != nil {
 			t.Errorf("close: %v", err)
 		}
 	})
@@ -57,7 +54,7 @@ func (s seat) receive(within time.Duration) (p packet.Packet6, ok bool) {
 	s.Receive(within, func(frame []byte) bool {
 		var err error
 		p, err = packet.Parse6(frame, unix.IPPROTO_ICMPV6, false)
-		ok = err == nil && p.Payload[0] == typeAdvertisement
+		ok = err == nil && p.Payload[0] == 134
 		return ok
 	})
 	return p, ok
@@ -78,17 +75,17 @@ func await(t *testing.T, s *Server, what string, until func(Status) bool) Status
 func TestOverTap(t *testing.T) {
 	t.Parallel()
 	pod := podtest.NewTapNS(t)
-	s := serve(t, pod, bridged())
+	s := serveOn(t, pod, bridged())
 	guest := sit(t, pod)
 	toAll, ok := guest.receive(patience)
 	if !ok || toAll.Dst != allNodes || toAll.DstMAC != packet.MulticastMAC(allNodes) || toAll.Src != router ||
-		toAll.SrcMAC != packet.MACOf(routerMAC) || toAll.HopLimit != 255 {
+		toAll.SrcMAC != routerMAC || toAll.HopLimit != 255 {
 		t.Fatalf("got %+v, %v", toAll, ok)
 	}
 
 	guest.Send(solicit(guestLocal, sourceOption))
 	answer, ok := guest.receive(patience)
-	if !ok || answer.Dst != guestLocal || answer.DstMAC != packet.MACOf(guestMAC) || string(answer.Payload[4:]) != string(toAll.Payload[4:]) {
+	if !ok || answer.Dst != guestLocal || answer.DstMAC != guestMAC || string(answer.Payload[4:]) != string(toAll.Payload[4:]) {
 		t.Fatalf("got %+v, %v", answer, ok)
 	}
 	status := await(t, s, "answered", func(s Status) bool { return s.Sent["RA"] == 1 })
@@ -106,7 +103,7 @@ func TestOverTap(t *testing.T) {
 	for _, frame := range [][]byte{
 		damaged(solicit(guestLocal, nil)),
 		solicit(guestLocal, nil, func(p *packet.Packet6, _ []byte) { p.HopLimit = 64 }),
-		solicit(guestLocal, nil, func(p *packet.Packet6, _ []byte) { p.SrcMAC = packet.MAC{2, 9} }),
+		solicit(guestLocal, nil, func(p *packet.Packet6, _ []byte) { p.SrcMAC = mac.Addr{2, 9} }),
 		solicit(guestLocal, []byte{1, 0}),
 		append(solicit(guestLocal, nil), make([]byte, packet.MaxFrame)...),
 		solicit(guestLocal, nil, func(_ *packet.Packet6, b []byte) { b[0] = 135 }), // not even looked at
@@ -114,7 +111,7 @@ func TestOverTap(t *testing.T) {
 		guest.Send(frame)
 	}
 	status = await(t, s, "dropped", func(s Status) bool {
-		return s.Dropped[BadChecksum] == 1 && s.Dropped[BadHopLimit] == 1 && s.Dropped[OtherSource] == 1 && s.Dropped[Malformed] == 1 && s.Dropped[BadFrame] == 1
+		return s.Dropped[lease.DropBadChecksum] == 1 && s.Dropped[lease.DropBadHopLimit] == 1 && s.Dropped[lease.DropOtherSource] == 1 && s.Dropped[lease.DropMalformed] == 1 && s.Dropped[lease.DropBadFrame] == 1
 	})
 	if len(status.Dropped) != 5 || status.Received["RS"] != 2 {
 		t.Errorf("status is %+v", status)
@@ -125,7 +122,7 @@ func TestOverTap(t *testing.T) {
 func TestNextGuest(t *testing.T) {
 	t.Parallel()
 	pod := podtest.NewTapNS(t)
-	s := serve(t, pod, calico())
+	s := serveOn(t, pod, calico())
 	for range 3 {
 		guest := sit(t, pod)
 		if _, ok := guest.receive(patience); !ok {
@@ -147,7 +144,7 @@ func TestNextGuest(t *testing.T) {
 func TestFlood(t *testing.T) {
 	t.Parallel()
 	pod := podtest.NewTapNS(t)
-	s := serve(t, pod, calico())
+	s := serveOn(t, pod, calico())
 	guest := sit(t, pod)
 	guest.receive(patience)
 	start := time.Now()
@@ -157,7 +154,7 @@ func TestFlood(t *testing.T) {
 			guest.Send(frame)
 		}
 	}
-	status := await(t, s, "over budget", func(s Status) bool { return s.Dropped[OverBudget] > 1000 })
+	status := await(t, s, "over budget", func(s Status) bool { return s.Dropped[lease.DropOverBudget] > 1000 })
 	elapsed := time.Since(start).Seconds()
 	if got := float64(status.Received["RS"]); got > budget*(elapsed+1)+1 {
 		t.Errorf("%v looked at within %v s", got, elapsed)
@@ -167,39 +164,10 @@ func TestFlood(t *testing.T) {
 	}
 }
 
-// TestChange: another advertisement is told without being asked.
-func TestChange(t *testing.T) {
-	t.Parallel()
-	pod := podtest.NewTapNS(t)
-	s := serve(t, pod, calico())
-	guest := sit(t, pod)
-	guest.receive(patience)
-	next := calico()
-	next.MTU, next.Search = 1400, []string{"bad domain"}
-	if err := s.SetAdvertisement(next); err != nil {
-		t.Fatal(err)
-	}
-	for deadline := time.Now().Add(patience); ; {
-		p, ok := guest.receive(patience)
-		if ok && strings.Contains(string(p.Payload), "\x05\x01\x00\x00\x00\x00\x05\x78") {
-			break
-		}
-		if !ok || time.Now().After(deadline) {
-			t.Fatal("not told")
-		}
-	}
-	if status := s.Status(); len(status.Notes) != 1 {
-		t.Errorf("notes are %q", status.Notes)
-	}
-	if err := s.SetAdvertisement(Advertisement{}); err == nil {
-		t.Error("an advertisement of nothing is taken")
-	}
-}
-
 func TestGone(t *testing.T) {
 	t.Parallel()
 	pod := podtest.NewTapNS(t)
-	s := serve(t, pod, calico())
+	s := serveOn(t, pod, calico())
 	await(t, s, "serving", func(s Status) bool { return s.Serving })
 	pod.IP(t, "link del tap0")
 	status := await(t, s, "ended", func(s Status) bool { return !s.Serving })
@@ -211,28 +179,25 @@ func TestGone(t *testing.T) {
 func TestErrors(t *testing.T) {
 	t.Parallel()
 	pod := podtest.NewTapNS(t)
+	bad := calico()
+	bad.Router = netip.Addr{}
 	err := pod.Do(func() error {
-		for _, name := range []string{"nothing", "lo", ""} {
-			if conn, err := Listen(name); err == nil {
-				t.Errorf("%q: no error", name)
-				_ = conn.Close()
+		for _, c := range []struct {
+			tap   string
+			guest mac.Addr
+			a     Advertisement
+		}{
+			{"nothing", guestMAC, calico()},
+			{"lo", guestMAC, calico()},
+			{"", guestMAC, calico()},
+			{"tap0", mac.Addr{}, calico()},
+			{"tap0", mac.Addr{1}, calico()},
+			{"tap0", guestMAC, bad},
+		} {
+			if s, err := NewServer(c.tap, c.guest, c.a, nil); err == nil {
+				t.Errorf("%+v: no error", c)
+				_ = s.Close()
 			}
-		}
-		conn, err := Listen("tap0")
-		if err != nil {
-			return err
-		}
-		defer conn.Close()
-		if _, err := NewServer(conn, nil, calico(), nil); err == nil {
-			t.Error("a guest without an address is taken")
-		}
-		s, err := NewServer(conn, guestMAC, calico(), nil)
-		if err != nil {
-			return err
-		}
-		s.Interval = time.Second
-		if err := s.Serve(t.Context()); err == nil {
-			t.Error("an interval of a second is taken")
 		}
 		return nil
 	})

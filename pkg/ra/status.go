@@ -4,7 +4,7 @@ import (
 	"context"
 	"net/netip"
 
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/journal"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/lease"
 )
 
 // Kinds of messages, as Status counts them.
@@ -23,33 +23,31 @@ type Status struct {
 	// Router is whom the guest is told of.
 	Router netip.Addr `json:"router"`
 	// LastMessage is the last solicitation of the guest.
-	LastMessage journal.Message `json:"lastMessage,omitzero"`
+	LastMessage lease.Message `json:"lastMessage,omitzero"`
 	// Received counts solicitations (RS), Sent advertisements (RA to the guest
 	// that asked, RA-to-all the others), Dropped what got no answer by the reason.
-	Received map[string]uint64  `json:"received,omitempty"`
-	Sent     map[string]uint64  `json:"sent,omitempty"`
-	Dropped  map[Silence]uint64 `json:"dropped,omitempty"`
+	Received map[string]uint64           `json:"received,omitempty"`
+	Sent     map[string]uint64           `json:"sent,omitempty"`
+	Dropped  map[lease.DropReason]uint64 `json:"dropped,omitempty"`
 	// LastError is the last thing that went wrong on our side.
-	LastError journal.Failure `json:"lastError,omitzero"`
+	LastError lease.Failure `json:"lastError,omitzero"`
 	// Notes say which settings could not be sent, and why.
 	Notes []string `json:"notes,omitempty"`
 }
 
 // Status tells what is.
-func (s *Server) Status() Status { return s.statusOf(s.journal.Status()) }
+func (s *Server) Status() Status { return s.statusOf(s.base.Status()) }
 
 // Wait blocks until the status is as wanted, and returns it, or until ctx ends.
 // The function is called at once and then after each change; it must not block.
 func (s *Server) Wait(ctx context.Context, until func(Status) bool) (Status, error) {
-	j, err := s.journal.Wait(ctx, func(j journal.Status) bool { return until(s.statusOf(j)) })
-	return s.statusOf(j), err
+	l, err := s.base.Wait(ctx, func(l lease.Status) bool { return until(s.statusOf(l)) })
+	return s.statusOf(l), err
 }
 
-func (s *Server) statusOf(j journal.Status) Status {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *Server) statusOf(l lease.Status) Status {
 	return Status{
-		Serving: j.Serving, Interface: j.Interface, Router: s.router, LastMessage: j.LastMessage,
-		Received: j.Received, Sent: j.Sent, Dropped: j.Dropped, LastError: j.LastError, Notes: j.Notes,
+		Serving: l.Serving, Interface: l.Interface, Router: s.router, LastMessage: l.LastMessage,
+		Received: l.Received, Sent: l.Sent, Dropped: l.Dropped, LastError: l.LastError, Notes: l.Notes,
 	}
 }

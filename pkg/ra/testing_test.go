@@ -2,20 +2,20 @@ package ra
 
 import (
 	"flag"
-	"net"
 	"net/netip"
 	"testing"
 	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
 var (
-	guestMAC   = net.HardwareAddr{0x02, 0x42, 0x0a, 0xf4, 0x01, 0x07}
+	guestMAC   = mac.Addr{0x02, 0x42, 0x0a, 0xf4, 0x01, 0x07}
 	guestLocal = netip.MustParseAddr("fe80::42:aff:fef4:107")
-	routerMAC  = net.HardwareAddr{0xee, 0xee, 0xee, 0xee, 0xee, 0xee}
+	routerMAC  = mac.Addr{0xee, 0xee, 0xee, 0xee, 0xee, 0xee}
 	router     = netip.MustParseAddr("fe80::ecee:eeff:feee:eeee")
 )
 

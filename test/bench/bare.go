@@ -35,7 +35,7 @@ func prepareBare(p *pod, index int) error {
 	}
 	const tap, bridge, placeholder = 1001, 1002, 1003 // indexes
 	b.tap(tap)
-	b.set(tap, mac(2), mtu(1450))
+	b.set(tap, macOf(2), mtu(1450))
 	b.set(tap, noIPv6())
 	b.bridge(bridge, "br-"+podLink, 1)
 	b.do(guardBare(p))
@@ -45,7 +45,7 @@ func prepareBare(p *pod, index int) error {
 	b.request(unix.RTM_DELADDR, 0, message(unix.AF_INET, byte(p.ip.Bits()), 0, 0, index), nl.NewRtAttr(unix.IFA_LOCAL, p.ip.Addr().AsSlice()))
 	b.up(index, false) // and all routes and IPv6 addresses go
 	b.set(index, nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated("up-"+podLink)))
-	b.set(index, mac(3))
+	b.set(index, macOf(3))
 	b.set(index, noIPv6())
 	b.set(index, master(bridge))
 	b.request(unix.RTM_NEWLINK, 0, link(index), noLearning())
@@ -102,7 +102,7 @@ func (b *bare) bridge(index int, name string, last byte) {
 	data.AddRtAttr(nl.IFLA_BR_STP_STATE, nl.Uint32Attr(0))
 	data.AddRtAttr(nl.IFLA_BR_MCAST_SNOOPING, []byte{0})
 	b.request(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, m,
-		nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)), mtu(1450), mac(last), info)
+		nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)), mtu(1450), macOf(last), info)
 	b.set(index, noIPv6())
 	b.up(index, true)
 }
@@ -139,7 +139,7 @@ func message(family, bits, flags, scope byte, index int) rawMessage {
 func (m rawMessage) Len() int          { return len(m) }
 func (m rawMessage) Serialize() []byte { return m }
 
-func mac(last byte) *nl.RtAttr {
+func macOf(last byte) *nl.RtAttr {
 	return nl.NewRtAttr(unix.IFLA_ADDRESS, net.HardwareAddr{2, 0, 0, 0, 0, last})
 }
 func mtu(n uint32) *nl.RtAttr { return nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(n)) }

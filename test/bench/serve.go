@@ -15,13 +15,14 @@ import (
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp" //nolint:depguard // the built program's budget against floods would be measured
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"  //nolint:depguard // of dhcp
 )
 
 func lease() dhcp.Lease {
-	mac, _ := net.ParseMAC(guestMAC)
+	guest, _ := mac.Parse(guestMAC)
 	router := netip.MustParseAddr(serverIP)
 	return dhcp.Lease{
-		MAC: mac, Address: netip.MustParsePrefix(guestIP + "/24"), Server: router, Router: router,
+		MAC: guest, Address: netip.MustParsePrefix(guestIP + "/24"), Server: router, Router: router,
 		Routes: []dhcp.Route{
 			{Destination: netip.MustParsePrefix("10.244.0.0/16"), Gateway: router},
 			{Destination: netip.MustParsePrefix("0.0.0.0/0"), Gateway: router},
@@ -35,15 +36,11 @@ func lease() dhcp.Lease {
 func serveOurs() error {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM)
 	defer stop()
-	conn, err := dhcp.Listen(tapName)
+	server, err := dhcp.NewServer(tapName, lease(), slog.New(slog.NewTextHandler(os.Stderr, nil)))
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
-	server, err := dhcp.NewServer(conn, lease(), slog.New(slog.NewTextHandler(os.Stderr, nil)))
-	if err != nil {
-		return err
-	}
+	defer server.Close()
 	server.Budget = 1 << 30
 	return server.Serve(ctx)
 }
@@ -90,18 +87,18 @@ func serveCanned() error {
 
 // cannedReply is a whole frame, without a UDP checksum: the transaction id
 // changes.
-func cannedReply(mac net.HardwareAddr, typ dhcpv4.MessageType) []byte {
+func cannedReply(tap net.HardwareAddr, typ dhcpv4.MessageType) []byte {
 	l := lease()
 	routes, _ := hex.DecodeString("100af40af40101000af40101")
 	m := &dhcpv4.DHCPv4{
-		OpCode: dhcpv4.OpcodeBootReply, HWType: 1, ClientHWAddr: l.MAC, YourIPAddr: net.ParseIP(guestIP),
+		OpCode: dhcpv4.OpcodeBootReply, HWType: 1, ClientHWAddr: l.MAC[:], YourIPAddr: net.ParseIP(guestIP),
 		Options: dhcpv4.OptionsFromList(dhcpv4.OptMessageType(typ), dhcpv4.OptServerIdentifier(net.ParseIP(serverIP)),
 			dhcpv4.OptIPAddressLeaseTime(1<<32-1), dhcpv4.OptSubnetMask(net.CIDRMask(24, 32)), dhcpv4.OptRouter(net.ParseIP(serverIP)),
 			dhcpv4.OptDNS(net.ParseIP(dnsIP)), dhcpv4.OptDomainName(searchList[0]), dhcpv4.OptGeneric(dhcpv4.OptionInterfaceMTU, []byte{5, 170}),
 			dhcpv4.OptGeneric(dhcpv4.OptionDNSDomainSearchList, []byte("\x07default\x03svc\x07cluster\x05local\x00\xc0\x08\xc0\x0c")),
 			dhcpv4.OptGeneric(dhcpv4.OptionClasslessStaticRoute, routes)),
 	}
-	frame := podtest.UDPFrame(mac, l.MAC, netip.AddrPortFrom(l.Server, 67), netip.AddrPortFrom(l.Address.Addr(), 68), m.ToBytes())
+	frame := podtest.UDPFrame(tap, l.MAC[:], netip.AddrPortFrom(l.Server, 67), netip.AddrPortFrom(l.Address.Addr(), 68), m.ToBytes())
 	frame[messageAt-2], frame[messageAt-1] = 0, 0
 	return frame
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/hex"
 	"fmt"
-	"net"
 	"net/netip"
 	"strings"
 	"testing"
@@ -13,6 +12,7 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv6"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp6"   //nolint:depguard // its replies to recorded messages are pure
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"     //nolint:depguard // of dhcp6
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/netboot" //nolint:depguard // of dhcp6
 )
 
@@ -20,7 +20,7 @@ import (
 // server is the one that the clients spoke to.
 func recordedLease6() dhcp6.Lease {
 	return dhcp6.Lease{
-		MAC:       net.HardwareAddr{0x0a, 0x58, 0xc0, 0xa8, 0x4f, 0x05},
+		MAC:       mac.Addr{0x0a, 0x58, 0xc0, 0xa8, 0x4f, 0x05},
 		Address:   netip.MustParseAddr("fd79::5"),
 		Server:    netip.MustParseAddr(calicosHost),
 		DNS:       []netip.Addr{netip.MustParseAddr("fd00:10:96::a")},

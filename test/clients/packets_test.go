@@ -2,7 +2,6 @@ package clients
 
 import (
 	"encoding/hex"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp" //nolint:depguard // its replies to recorded messages are pure
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"  //nolint:depguard // of dhcp
 )
 
 // record writes down what the client sent, as it came, with -update: a file
@@ -65,7 +65,7 @@ func write(t *testing.T, name, text string) {
 func recordedLease() dhcp.Lease {
 	gateway := netip.MustParseAddr(flannelGateway)
 	return dhcp.Lease{
-		MAC:     net.HardwareAddr{0x0a, 0x58, 0x0a, 0xf4, 0x01, 0x07},
+		MAC:     mac.Addr{0x0a, 0x58, 0x0a, 0xf4, 0x01, 0x07},
 		Address: netip.MustParsePrefix("10.244.1.7/24"),
 		Server:  gateway,
 		Router:  gateway,

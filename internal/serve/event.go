@@ -1,0 +1,78 @@
+package serve
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/lease"
+)
+
+// EventsAhead is how many events wait for a reader of Events.
+const EventsAhead = 64
+
+// Events returns the events from now on, in order, until ctx ends, which closes
+// the channel. Nobody waits for a reader: while 64 events wait to be read
+// further ones are lost to this reader, and the next one that it gets says how
+// many.
+func (s *Server) Events(ctx context.Context) <-chan lease.Event {
+	r := &reader{events: make(chan lease.Event, EventsAhead)}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.readers[r] = true
+	context.AfterFunc(ctx, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.readers, r)
+		close(r.events)
+	})
+	return r.events
+}
+
+// reader is a reader of events and how many it has missed.
+type reader struct {
+	events chan lease.Event
+	missed int
+}
+
+func (r *reader) tell(e lease.Event) {
+	e.Missed = r.missed
+	select {
+	case r.events <- e:
+		r.missed = 0
+	default:
+		r.missed++
+	}
+}
+
+// Resume takes over what an earlier server knew of this lease, so that a guest
+// that has its address, and need not speak again for long, is known to have it.
+// Another address, or a lease that has run out since, is nothing to take over.
+// Call it before the server serves.
+func (s *Server) Resume(was lease.Status) {
+	s.Update(func(e Entry) {
+		left := time.Until(was.Expires)
+		if was.State != lease.Bound || was.Address != e.Address || !was.Expires.IsZero() && left <= 0 {
+			return
+		}
+		e.Client = was.Client
+		e.set(lease.Bound, max(0, left), was.Since)
+		e.Expires = was.Expires
+		e.Renewed, e.Declined = was.Renewed, was.Declined
+		e.LastEvent, e.LastMessage = was.LastEvent, was.LastMessage
+	})
+}
+
+// maxPrintable is how much is kept of what a guest says of itself.
+const maxPrintable = 255
+
+// Printable makes text of what a guest sent as such.
+func Printable(b []byte) string {
+	b = b[:min(len(b), maxPrintable)]
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return '?'
+		}
+		return r
+	}, strings.TrimRight(string(b), "\x00"))
+}

@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
@@ -66,23 +67,17 @@ func TestTextMakesTheRules(t *testing.T) {
 			for _, ns := range []*podtest.NS{scripted, written} {
 				ns.IP(t, "link add tap-eth0 type veth peer up-eth0")
 			}
-			index := func(string) (index int) { return linkIndex(t, written, "tap-eth0") }
 			for _, table := range tables {
-				for _, replace := range []bool{false, true} {
-					scripted.Run(t, "sh", "-e", "-c", table.Add(replace))
-					inside(t, written, func() error { return table.Write(replace) })
-				}
+				scripted.Run(t, "nft", "add table "+table.ID().String())
+				scripted.Run(t, "sh", "-e", "-c", table.Add(true))
+				inside(t, written, func() error { return table.Write(false) })
+				inside(t, written, func() error { return table.Write(true) })
 				if d := podtest.Diff(podtest.Expressions(t, written), podtest.Expressions(t, scripted)); d != "" {
 					t.Errorf("nft makes of the text of %s (-written +scripted):\n%s", table.ID(), d)
 				}
-				inside(t, written, func() error {
-					now, err := nft.Read()
-					if err != nil {
-						return err
-					}
-					there, is := now[table.ID()]
-					return table.Differs(there, is, index)
-				})
+				if err := differs(t, written, table); err != nil {
+					t.Errorf("%s as it was made %v", table.ID(), err)
+				}
 			}
 			for _, table := range tables {
 				scripted.Run(t, "sh", "-c", table.DeleteText())
@@ -98,16 +93,80 @@ func TestTextMakesTheRules(t *testing.T) {
 	}
 }
 
-func linkIndex(t *testing.T, ns *podtest.NS, name string) (index int) {
+// Whatever somebody does to the tables is seen, and they can be made whole.
+func TestTablesAreVerifiedRuleByRule(t *testing.T) {
+	t.Parallel()
+	n := nics()["both"]
+	for _, table := range []nft.Table{guardTable(n, "up-eth0"), answersTable(n)} {
+		t.Run(table.Family.Name, func(t *testing.T) {
+			t.Parallel()
+			ns := podtest.New(t)
+			ns.IP(t, "link add tap-eth0 type veth peer up-eth0")
+			inside(t, ns, func() error { return table.Write(false) })
+			id := table.ID().String()
+			list := func() string { return ns.Run(t, "nft", "list", "table", table.Family.Name, table.Name) }
+			want := list()
+			changes := []string{"delete table " + id, "flush table " + id, "add table " + id + " { flags dormant; }", "add chain " + id + " plain"}
+			for _, c := range table.Chains {
+				chain := id + " " + c.Name
+				changes = append(changes, "flush chain "+chain, "insert rule "+chain+" accept", "add rule "+chain+" counter")
+				if c.Hook != "" {
+					changes = append(changes, "chain "+chain+" { policy drop; }", "delete chain "+chain)
+				}
+			}
+			for i, rule := range rules(ns.Run(t, "nft", "-a", "list", "table", table.Family.Name, table.Name)) { // handles are the same each time
+				if i%2 == 0 {
+					changes = append(changes, "delete rule "+id+" "+rule)
+				} else {
+					changes = append(changes, "replace rule "+id+" "+rule+" counter accept")
+				}
+			}
+			for _, change := range changes {
+				ns.Run(t, "nft", change)
+				if differs(t, ns, table) == nil {
+					t.Errorf("after %s the table is as it was made", change)
+				}
+				inside(t, ns, func() error { return table.Write(true) })
+				if err := differs(t, ns, table); err != nil {
+					t.Errorf("after %s, made anew, it %v", change, err)
+				}
+			}
+			if d := podtest.Diff(want, list()); d != "" {
+				t.Errorf("made anew it is another table (-first +last):\n%s", d)
+			}
+		})
+	}
+}
+
+// rules are those of a table as nft(8) lists it, as "CHAIN handle N".
+func rules(table string) (out []string) {
+	chain := ""
+	for line := range strings.Lines(table) {
+		words := strings.Fields(line)
+		switch {
+		case len(words) > 1 && words[0] == "chain":
+			chain = words[1]
+		case strings.Contains(line, "# handle") && words[0] != "table":
+			out = append(out, chain+" handle "+words[len(words)-1])
+		}
+	}
+	return out
+}
+
+// differs says how the namespace's table is not the planned one.
+func differs(t *testing.T, ns *podtest.NS, table nft.Table) (differs error) {
 	t.Helper()
 	inside(t, ns, func() error {
-		link, err := net.InterfaceByName(name)
-		if err == nil {
-			index = link.Index
+		tap, err := net.InterfaceByName("tap-eth0")
+		if err != nil {
+			return err
 		}
+		now, err := nft.Read()
+		there, is := now[table.ID()]
+		differs = table.Differs(there, is, func(string) int { return tap.Index })
 		return err
 	})
-	return index
+	return differs
 }
 
 func inside(t *testing.T, ns *podtest.NS, do func() error) {

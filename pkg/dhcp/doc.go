@@ -2,15 +2,14 @@
 // tap. It knows one lease, answers nobody but the guest's MAC address, and
 // needs no address on any interface.
 //
-// The pipe reads from left to right:
+// A message goes from left to right:
 //
-//	Conn (packet socket on the tap) → frame → message → Responder.Reply (pure)
-//	  → options in order, fitted to the guest's size → frame → Conn
+//	packet socket on the tap → frame → message → reply (pure)
+//	  → options in order, fitted to the guest's size → frame → packet socket
 //
-// Everything left of and right of Reply is free of decisions; Reply is free of
-// effects. A Responder is a Lease with all encoded that does not depend on the
-// question (Lease.Compile). The Server joins them and keeps what only it can
-// know: the state of the lease, counters, the last error.
+// Everything left of and right of the reply is free of decisions; the reply
+// ([Lease.Reply]) is free of effects. The [Server] joins them and keeps what only it
+// can know: the state of the lease, counters, the last error ([lease.Status]).
 //
 // # Why a packet socket on the tap
 //
@@ -19,11 +18,21 @@
 // pod network, and nobody but the guest can reach the server. Frames leave
 // through the tap only, by the rules of RFC 2131 §4.1.
 //
+// # What is taken from insomniacslk/dhcp, and what not
+//
+// Its messages, options and encoders of options. Messages are parsed here, since its
+// parser copies what a hostile guest sends, leaves out what overflows into the fields
+// file and sname (option 52), and refuses clients that send no end option. They are
+// built here, since its builder knows neither the order of the client's list nor a
+// largest size (option 57), and systemd-networkd 252 loses routes unless a long option
+// 121 is split between two of them. Search lists are compressed (RFC 3397), which its
+// encoder of names does not do.
+//
 // # Use
 //
-//	conn, err := dhcp.Listen("tap-eth0") // in the pod's network namespace
-//	server, err := dhcp.NewServer(conn, lease, log)
-//	go server.Serve(ctx)                 // in any
-//	status, err := server.Wait(ctx, func(s dhcp.Status) bool { return s.State == dhcp.Bound })
+//	server, err := dhcp.NewServer("tap-eth0", lease, log) // in the pod's network namespace
+//	defer server.Close()
+//	go server.Serve(ctx)                                  // in any
+//	status, err := server.Wait(ctx, func(s lease.Status) bool { return s.State == lease.Bound })
 //	for event := range server.Events(ctx) { // offered, bound, renewed, …
 package dhcp

@@ -261,7 +261,7 @@ func parseRoutes(words []string) ([]byte, error) {
 	if len(words) == 0 || len(words)%2 != 0 {
 		return nil, errors.New("want DESTINATION,GATEWAY pairs")
 	}
-	var out []byte
+	var routes []Route
 	for i := 0; i < len(words); i += 2 {
 		dst, err := netip.ParsePrefix(words[i])
 		if err != nil || !dst.Addr().Is4() {
@@ -271,9 +271,9 @@ func parseRoutes(words []string) ([]byte, error) {
 		if err != nil || !gw.Is4() {
 			return nil, fmt.Errorf("%q is not an IPv4 address", words[i+1])
 		}
-		out = appendRoute(out, Route{Destination: dst, Gateway: gw})
+		routes = append(routes, Route{Destination: dst.Masked(), Gateway: gw})
 	}
-	return out, nil
+	return encodeRoutes(routes), nil
 }
 
 func cutAnyPrefix(s string, prefixes ...string) (string, bool) {

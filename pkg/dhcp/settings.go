@@ -2,7 +2,10 @@ package dhcp
 
 import (
 	"encoding/binary"
+	"net"
 	"net/netip"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
 )
 
 // settingsOf encodes the options of a lease: first what follows from its
@@ -15,7 +18,7 @@ func settingsOf(l Lease) settings {
 		s.add(optRenewal, granted, binary.BigEndian.AppendUint32(nil, l.seconds()/2))
 		s.add(optRebinding, granted, binary.BigEndian.AppendUint32(nil, uint32(uint64(l.seconds())*7/8)))
 	}
-	s.add(optSubnetMask, always, maskOf(l.Address.Bits()))
+	s.add(optSubnetMask, always, net.CIDRMask(l.Address.Bits(), 32))
 	s.add(optRoutes, always, encodeRoutes(l.Routes))
 	if l.Router.IsValid() {
 		s.add(optRouter, unrouted, l.Router.AsSlice())
@@ -72,10 +75,6 @@ func (s settings) value(code uint8) []byte {
 	return nil
 }
 
-func maskOf(bits int) []byte {
-	return binary.BigEndian.AppendUint32(nil, ^uint32(0)<<(32-bits))
-}
-
 // tftpAddr is the TFTP server if it was given as an IPv4 address.
 func tftpAddr(l Lease) netip.Addr {
 	a, err := netip.ParseAddr(l.TFTPServer)
@@ -85,25 +84,16 @@ func tftpAddr(l Lease) netip.Addr {
 	return a
 }
 
-// encodeRoutes writes option 121 (RFC 3442): for each route the prefix length,
-// its significant bytes, and the gateway.
+// encodeRoutes writes option 121 (RFC 3442).
 func encodeRoutes(routes []Route) []byte {
-	var out []byte
-	for _, r := range routes {
-		out = appendRoute(out, r)
+	out := make(dhcpv4.Routes, len(routes))
+	for i, r := range routes {
+		out[i] = &dhcpv4.Route{Dest: &net.IPNet{IP: r.Destination.Addr().AsSlice(), Mask: net.CIDRMask(r.Destination.Bits(), 32)}, Router: net.IPv4zero}
+		if r.Gateway.IsValid() {
+			out[i].Router = r.Gateway.AsSlice()
+		}
 	}
-	return out
-}
-
-func appendRoute(out []byte, r Route) []byte {
-	bits := r.Destination.Bits()
-	dst := r.Destination.Masked().Addr().As4()
-	out = append(out, byte(bits))
-	out = append(out, dst[:(bits+7)/8]...)
-	if !r.Gateway.IsValid() {
-		return append(out, 0, 0, 0, 0) // on-link
-	}
-	return append(out, r.Gateway.AsSlice()...)
+	return out.ToBytes()
 }
 
 func encodeAddrs(addrs []netip.Addr) []byte {

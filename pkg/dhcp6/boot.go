@@ -22,11 +22,10 @@ func (r *responder) addBoot(m, req *dhcpv6.Message) {
 	if name == "" {
 		return
 	}
-	m.Options.Add(&dhcpv6.OptionGeneric{OptionCode: dhcpv6.OptionBootfileURL, OptionData: []byte(name)})
+	m.Options.Add(dhcpv6.OptBootFileURL(name))
 	enterprise, class := vendorClass(req)
 	if bytes.HasPrefix(class, []byte(netboot.HTTPClient)) && strings.HasPrefix(name, "http") {
-		value := binary.BigEndian.AppendUint16(bytes.Clone(enterprise), uint16(len(netboot.HTTPClient)))
-		m.Options.Add(&dhcpv6.OptionGeneric{OptionCode: dhcpv6.OptionVendorClass, OptionData: append(value, netboot.HTTPClient...)})
+		m.Options.Add(&dhcpv6.OptVendorClass{EnterpriseNumber: enterprise, Data: [][]byte{[]byte(netboot.HTTPClient)}})
 	}
 }
 
@@ -37,14 +36,14 @@ func isIPXE(req *dhcpv6.Message) bool {
 
 // vendorClass is the number of the client's vendor and the first word of its
 // class; nil: it has none.
-func vendorClass(req *dhcpv6.Message) (enterprise, class []byte) {
+func vendorClass(req *dhcpv6.Message) (enterprise uint32, class []byte) {
 	v := valueOf(req, dhcpv6.OptionVendorClass)
 	if len(v) < enterpriseLen+2 {
-		return nil, nil
+		return 0, nil
 	}
 	size := int(binary.BigEndian.Uint16(v[enterpriseLen:]))
 	rest := v[enterpriseLen+2:]
-	return v[:enterpriseLen], rest[:min(size, len(rest))]
+	return binary.BigEndian.Uint32(v), rest[:min(size, len(rest))]
 }
 
 // valueOf is the value of a message's option; nil: it has none.

@@ -3,15 +3,14 @@
 // and needs no address on any interface. Who the guest says it is, its DUID,
 // does not matter: it changes with each of its systems, the link does not.
 //
-// The pipe reads from left to right:
+// A message goes from left to right:
 //
-//	Conn (packet socket on the tap) → frame → message → Responder.Reply (pure)
-//	  → options, fitted to the link → frame → Conn
+//	packet socket on the tap → frame → message → reply (pure)
+//	  → options, fitted to the link → frame → packet socket
 //
-// Everything left of and right of Reply is free of decisions; Reply is free of
-// effects. A Responder is a Lease with all encoded that does not depend on the
-// question (Lease.Compile). The Server joins them and keeps what only it can
-// know, in a journal.
+// Everything left of and right of the reply is free of decisions; the reply
+// ([Lease.Reply]) is free of effects. The [Server] joins them and keeps what only it
+// can know ([lease.Status]).
 //
 // # One address
 //
@@ -22,9 +21,15 @@
 // renews what another server gave it is put right at once: addresses that are
 // not the guest's own get lifetimes of zero.
 //
+// # What is taken from insomniacslk/dhcp, and what not
+//
+// Its messages, options and encoders of options. Messages are parsed here, since its
+// parser looks into every option, without a limit of how many a hostile guest sends,
+// and refuses a message for any option that it finds odd.
+//
 // # Use
 //
-//	conn, err := dhcp6.Listen("tap-eth0") // in the pod's network namespace
-//	server, err := dhcp6.NewServer(conn, lease, log)
-//	go server.Serve(ctx)                  // in any
+//	server, err := dhcp6.NewServer("tap-eth0", lease, log) // in the pod's network namespace
+//	defer server.Close()
+//	go server.Serve(ctx)                                   // in any
 package dhcp6

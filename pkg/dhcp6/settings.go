@@ -4,10 +4,10 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv6"
+	"github.com/insomniacslk/dhcp/rfc1035label"
 )
 
 // Options that the library does not name.
@@ -24,8 +24,6 @@ const (
 	// refresh is how long settings hold that were asked for without an address
 	// (RFC 8415 §21.23).
 	refresh = 24 * time.Hour
-
-	ntpAddress = 1 // RFC 5908 §4.1
 )
 
 // isSetting tells whether a message is an answer without the option too.
@@ -46,9 +44,10 @@ func settingsOf(l Lease) (out dhcpv6.Options) {
 		}
 	}
 	add(dhcpv6.OptionDNSRecursiveNameServer, encodeAddrs(l.DNS))
-	add(dhcpv6.OptionDomainSearchList, encodeNames(l.Search))
+	add(dhcpv6.OptionDomainSearchList, (&rfc1035label.Labels{Labels: l.Search}).ToBytes())
 	for _, a := range l.NTP { // one each (RFC 5908 §4)
-		add(dhcpv6.OptionNTPServer, encodeNTP(a))
+		server := dhcpv6.NTPSuboptionSrvAddr(a.AsSlice())
+		add(dhcpv6.OptionNTPServer, (&dhcpv6.OptNTPServer{Suboptions: dhcpv6.Options{&server}}).ToBytes())
 	}
 	add(dhcpv6.OptionSNTPServerList, encodeAddrs(l.NTP))
 	add(optSolMaxRT, seconds(maxRetry))
@@ -59,7 +58,7 @@ func settingsOf(l Lease) (out dhcpv6.Options) {
 // addSettings adds the options that the client asks for, in our order. One that
 // lists none gets what every client has a use for.
 func (r *responder) addSettings(m, req *dhcpv6.Message) {
-	list := requestedOf(req)
+	list := req.Options.RequestedOptions()
 	if list == nil {
 		list = dhcpv6.OptionCodes{dhcpv6.OptionDNSRecursiveNameServer, dhcpv6.OptionDomainSearchList}
 	}
@@ -69,7 +68,7 @@ func (r *responder) addSettings(m, req *dhcpv6.Message) {
 		}
 	}
 	if slices.Contains(list, dhcpv6.OptionInformationRefreshTime) && req.MessageType == dhcpv6.MessageTypeInformationRequest {
-		m.Options.Add(&dhcpv6.OptionGeneric{OptionCode: dhcpv6.OptionInformationRefreshTime, OptionData: seconds(refresh)})
+		m.Options.Add(dhcpv6.OptInformationRefreshTime(refresh))
 	}
 	if slices.Contains(list, dhcpv6.OptionBootfileURL) {
 		r.addBoot(m, req)
@@ -77,16 +76,6 @@ func (r *responder) addSettings(m, req *dhcpv6.Message) {
 	if o := req.Options.GetOne(dhcpv6.OptionFQDN); o != nil && slices.Contains(list, dhcpv6.OptionFQDN) {
 		m.Options.Add(&dhcpv6.OptionGeneric{OptionCode: dhcpv6.OptionFQDN, OptionData: r.name(o.ToBytes())})
 	}
-}
-
-// requestedOf is what the client asks for; nil: it does not say.
-func requestedOf(req *dhcpv6.Message) (codes dhcpv6.OptionCodes) {
-	for _, o := range req.Options.Get(dhcpv6.OptionORO) {
-		for v := o.ToBytes(); len(v) >= 2; v = v[2:] {
-			codes = append(codes, dhcpv6.OptionCode(binary.BigEndian.Uint16(v)))
-		}
-	}
-	return codes
 }
 
 // Flags of a client FQDN (RFC 4704 §4.1).
@@ -104,7 +93,8 @@ func (r *responder) name(asked []byte) []byte {
 		flags |= fqdnOverridden
 	}
 	if r.lease.Hostname != "" {
-		return append([]byte{flags}, encodeName(r.lease.Hostname)...)
+		name := (&rfc1035label.Labels{Labels: []string{r.lease.Hostname}}).ToBytes()
+		return append([]byte{flags}, name[:len(name)-1]...) // it may go on: without the root
 	}
 	if len(asked) == 0 {
 		return []byte{flags}
@@ -119,28 +109,6 @@ func seconds(d time.Duration) []byte {
 func encodeAddrs(addrs []netip.Addr) (out []byte) {
 	for _, a := range addrs {
 		out = append(out, a.AsSlice()...)
-	}
-	return out
-}
-
-func encodeNTP(server netip.Addr) []byte {
-	return append([]byte{0, ntpAddress, 0, 16}, server.AsSlice()...)
-}
-
-// encodeNames writes names without compression (RFC 8415 §10). The names have
-// been normalized.
-func encodeNames(names []string) (out []byte) {
-	for _, n := range names {
-		out = append(append(out, encodeName(n)...), 0)
-	}
-	return out
-}
-
-// encodeName writes a name that may go on: without the root at its end.
-func encodeName(name string) (out []byte) {
-	for label := range strings.SplitSeq(name, ".") {
-		out = append(out, byte(len(label)))
-		out = append(out, label...)
 	}
 	return out
 }

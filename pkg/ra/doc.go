@@ -4,7 +4,7 @@
 // guest's packets go there without us.
 //
 // Three parts, from left to right: Advertisement is what the router says, a
-// value that is encoded without effects (Encode); schedule is when it is said
+// value that is encoded without effects; schedule is when it is said
 // (RFC 4861 §6.2.4 to §6.2.6), without a clock; Server joins them with a packet
 // socket on the tap.
 //
@@ -18,9 +18,14 @@
 // A server that ends does not say good-bye (RFC 4861 §6.2.5): the router is
 // still there.
 //
+// # Why not mdlayher/ndp
+//
+// Its v1.1.0 can neither make nor read an option of 256 bytes or more (a length of 32
+// or more overflows): a long search domain, or sixteen name servers.
+//
 // # Use
 //
-//	conn, err := ra.Listen("tap-eth0") // in the pod's network namespace
-//	server, err := ra.NewServer(conn, guestMAC, advertisement, log)
-//	go server.Serve(ctx)               // in any
+//	server, err := ra.NewServer("tap-eth0", guestMAC, advertisement, log) // in the pod's network namespace
+//	defer server.Close()
+//	go server.Serve(ctx)                                                  // in any
 package ra

@@ -5,10 +5,10 @@ import (
 	"time"
 )
 
-// Budget is how many things may be done: so many per second, and so many at
-// once. For one goroutine, or under a lock. A server reads by one. While it is spent nothing is read, so that a guest that sends
-// without end costs the kernel's receive buffer and no more: what does not fit
-// there is dropped before it wakes us.
+// Budget is how many things may be done: so many per second, and so many at once.
+// While it is spent nothing is read, so that a guest that sends without end costs the
+// kernel's receive buffer and no more: what does not fit there is dropped before it
+// wakes us. It is for one goroutine, or under a lock.
 type Budget struct {
 	rate   float64 // per second
 	burst  float64 // at once

@@ -64,7 +64,7 @@ type Server struct {
 	declinedUntil time.Time
 	expiry        *time.Timer // ends a finite lease
 	misfits       map[uint16]bool
-	// The last MAC that is not the guest's that was warned of, and when.
+	// The last one with another MAC that was warned of.
 	warned   lease.OtherSource
 	readers  map[*reader]bool
 	logLines *packet.Budget

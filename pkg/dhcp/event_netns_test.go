@@ -36,7 +36,7 @@ func TestEvents(t *testing.T) {
 		}
 	}
 	ip(t, "link set tap0 up")
-	guest := sit(t, tap)
+	guest := openGuest(t, tap)
 
 	guest.send(probe.Discover(guestMAC, xid)) // makes no event
 	guest.receive(patience)
@@ -78,7 +78,7 @@ func TestSlowReader(t *testing.T) {
 	s := serveOn(t, tap, testLease(), func(s *Server) { s.Budget = 1000 })
 	slow := s.Events(t.Context())
 	ip(t, "link set tap0 up")
-	guest := sit(t, tap)
+	guest := openGuest(t, tap)
 	for range serve.EventsAhead + 3 {
 		guest.ask(discover())
 	}

@@ -24,7 +24,7 @@ func TestFlood(t *testing.T) {
 	const perSecond = 50
 	s := serveOn(t, tap, testLease(), func(s *Server) { s.Budget = perSecond })
 	ip(t, "link set tap0 up")
-	guest := sit(t, tap)
+	guest := openGuest(t, tap)
 
 	frame := guestFrame(discover())
 	start := time.Now()
@@ -63,7 +63,7 @@ func TestFloodMemory(t *testing.T) {
 	tap := newTap(t)
 	s := newServer(t, tap, testLease())
 	ip(t, "link set tap0 up")
-	guest := sit(t, tap)
+	guest := openGuest(t, tap)
 	out := make([]byte, 0, packet.EthernetLen+maxDatagram)
 	var before, after runtime.MemStats
 	runtime.GC()
@@ -88,13 +88,13 @@ func TestFloodMemory(t *testing.T) {
 	}
 }
 
-// BenchmarkServe is DISCOVER, OFFER, REQUEST, ACK from the guest's seat. The
+// BenchmarkServe is DISCOVER, OFFER, REQUEST, ACK from the guest's end. The
 // guest writes frames made before and blocks in read(2), as cheap as can be.
 func BenchmarkServe(b *testing.B) {
 	tap := newTap(b)
 	serveOn(b, tap, testLease(), func(s *Server) { s.Budget = 1 << 30 })
 	ip(b, "link set tap0 up")
-	guest := sit(b, tap)
+	guest := openGuest(b, tap)
 	guest.dora()
 	fd := int(guest.file.Fd()) // blocking from here on
 	if err := unix.SetNonblock(fd, false); err != nil {
@@ -139,7 +139,7 @@ func TestFloodLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	ip(t, "link set tap0 up")
-	sit(t, tap)
+	openGuest(t, tap)
 	out := make([]byte, 0, packet.EthernetLen+maxDatagram)
 	for range 1000 {
 		s.handle(guestFrame(discover()), false, out)

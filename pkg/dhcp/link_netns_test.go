@@ -25,7 +25,7 @@ func TestOverBridge(t *testing.T) {
 	ip(t, "link set br0 up")
 	ip(t, "link set tap0 master br0 up")
 	serveOn(t, tap, testLease())
-	guest := sit(t, tap)
+	guest := openGuest(t, tap)
 	guest.dora()
 	ip(t, "link set tap0 nomaster")
 	guest.dora()
@@ -37,7 +37,7 @@ func TestChecksums(t *testing.T) {
 	tap := newTap(t)
 	s := serveOn(t, tap, testLease())
 	ip(t, "link set tap0 up")
-	guest := sit(t, tap)
+	guest := openGuest(t, tap)
 
 	damaged := guestFrame(discover())
 	damaged[packet.UDP4Len-1] ^= 0xff
@@ -56,7 +56,7 @@ func TestFilter(t *testing.T) {
 	tap := newTap(t)
 	s := serveOn(t, tap, testLease())
 	ip(t, "link set tap0 up")
-	guest := sit(t, tap)
+	guest := openGuest(t, tap)
 
 	plain := guestFrame(discover())
 	change := func(f func(b []byte)) []byte {
@@ -114,7 +114,7 @@ func TestOwnFramesIgnored(t *testing.T) {
 	tap := newTap(t)
 	s := serveOn(t, tap, testLease())
 	ip(t, "link set tap0 up")
-	guest := sit(t, tap)
+	guest := openGuest(t, tap)
 	other := newServer(t, tap, testLease())
 	if err := other.base.Conn.Write(guestFrame(discover())); err != nil {
 		t.Fatal(err)
@@ -131,7 +131,7 @@ func TestLinkFlap(t *testing.T) {
 	s := serveOn(t, tap, testLease())
 	ip(t, "link set tap0 up")
 	for range 3 {
-		guest := sit(t, tap)
+		guest := openGuest(t, tap)
 		guest.dora()
 		ip(t, "link set tap0 down")
 		if err := guest.trySend(guestFrame(discover()), false); err == nil {
@@ -210,7 +210,7 @@ func TestSourceAddressOfTheGuest(t *testing.T) {
 	ip(t, "link set tap0 address "+guestMAC.String())
 	serveOn(t, tap, testLease())
 	ip(t, "link set tap0 up")
-	if _, d := sit(t, tap).ask(discover()); d.SrcMAC == guestMAC {
+	if _, d := openGuest(t, tap).ask(discover()); d.SrcMAC == guestMAC {
 		t.Error("the answer seems to come from the guest itself, which will not take it")
 	}
 }

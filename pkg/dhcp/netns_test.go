@@ -67,8 +67,8 @@ func newTap(t testing.TB) string {
 	return "tap0"
 }
 
-// seat is the guest's side of a tap, where QEMU sits.
-type seat struct {
+// guestEnd is the guest's side of a tap, where QEMU is.
+type guestEnd struct {
 	t    testing.TB
 	file *os.File
 	buf  [65536]byte
@@ -78,7 +78,7 @@ type seat struct {
 const virtioHeader = 10
 
 // sit opens the tap as QEMU does.
-func sit(t testing.TB, name string) *seat {
+func openGuest(t testing.TB, name string) *guestEnd {
 	t.Helper()
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -93,7 +93,7 @@ func sit(t testing.TB, name string) *seat {
 	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
 		t.Fatalf("attach to tap: %v", err)
 	}
-	s := &seat{t: t, file: os.NewFile(uintptr(fd), "tap")}
+	s := &guestEnd{t: t, file: os.NewFile(uintptr(fd), "tap")}
 	t.Cleanup(s.leave)
 	up()
 	return s
@@ -158,9 +158,9 @@ func isUp(t testing.TB, m syscall.NetlinkMessage, name string) bool {
 	return named && up
 }
 
-func (s *seat) leave() { _ = s.file.Close() }
+func (s *guestEnd) leave() { _ = s.file.Close() }
 
-func (s *seat) send(frame []byte) {
+func (s *guestEnd) send(frame []byte) {
 	s.t.Helper()
 	if err := s.trySend(frame, false); err != nil {
 		s.t.Fatalf("send from the guest: %v", err)
@@ -169,7 +169,7 @@ func (s *seat) send(frame []byte) {
 
 // trySend sends a frame. With pending, the checksum is left to the other side,
 // as guests do with a virtio NIC.
-func (s *seat) trySend(frame []byte, pending bool) error {
+func (s *guestEnd) trySend(frame []byte, pending bool) error {
 	b := append(make([]byte, virtioHeader, virtioHeader+len(frame)), frame...)
 	if pending {
 		b[0] = 1 // VIRTIO_NET_HDR_F_NEEDS_CSUM
@@ -182,7 +182,7 @@ func (s *seat) trySend(frame []byte, pending bool) error {
 
 // receive returns the next DHCP reply within a time, or nil. The kernel's own
 // frames, of IPv6, are passed over.
-func (s *seat) receive(within time.Duration) (*dhcpv4.DHCPv4, packet.UDP) {
+func (s *guestEnd) receive(within time.Duration) (*dhcpv4.DHCPv4, packet.UDP) {
 	s.t.Helper()
 	if err := s.file.SetReadDeadline(time.Now().Add(within)); err != nil {
 		s.t.Fatal(err)
@@ -203,7 +203,7 @@ func (s *seat) receive(within time.Duration) (*dhcpv4.DHCPv4, packet.UDP) {
 }
 
 // ask sends a message and returns the answer, which must come.
-func (s *seat) ask(m *dhcpv4.DHCPv4) (*dhcpv4.DHCPv4, packet.UDP) {
+func (s *guestEnd) ask(m *dhcpv4.DHCPv4) (*dhcpv4.DHCPv4, packet.UDP) {
 	s.t.Helper()
 	s.send(guestFrame(m))
 	got, d := s.receive(patience)
@@ -217,7 +217,7 @@ func (s *seat) ask(m *dhcpv4.DHCPv4) (*dhcpv4.DHCPv4, packet.UDP) {
 }
 
 // dora gets a lease, and returns the ACK.
-func (s *seat) dora() *dhcpv4.DHCPv4 {
+func (s *guestEnd) dora() *dhcpv4.DHCPv4 {
 	s.t.Helper()
 	offered, _ := s.ask(discover())
 	got, _ := s.ask(request(dhcpv4.OptServerIdentifier(offered.ServerIdentifier()), dhcpv4.OptRequestedIPAddress(offered.YourIPAddr)))

@@ -26,7 +26,7 @@ func TestLeaseOverTap(t *testing.T) {
 	s := serveOn(t, tap, testLease(), func(s *Server) { s.base.DeclinePause = time.Second })
 	await(t, s, "serving", func(s lease.Status) bool { return s.Serving && s.State == lease.None })
 	ip(t, "link set tap0 up")
-	guest := sit(t, tap)
+	guest := openGuest(t, tap)
 
 	got, d := guest.ask(discover(
 		dhcpv4.OptHostName("vm-a\x07"), dhcpv4.OptClassIdentifier("udhcp 1.35"), generic(optClientID, 1, 2, 3)))
@@ -92,7 +92,7 @@ func TestOtherOfferChosen(t *testing.T) {
 	tap := newTap(t)
 	s := serveOn(t, tap, testLease())
 	ip(t, "link set tap0 up")
-	guest := sit(t, tap)
+	guest := openGuest(t, tap)
 	guest.ask(discover())
 	await(t, s, "offered", is(lease.Offered))
 	guest.send(guestFrame(request(dhcpv4.OptServerIdentifier(foreign), dhcpv4.OptRequestedIPAddress(stale))))
@@ -105,7 +105,7 @@ func TestServeEnds(t *testing.T) {
 	tap := newTap(t)
 	s := newServer(t, tap, testLease())
 	ip(t, "link set tap0 up")
-	guest := sit(t, tap)
+	guest := openGuest(t, tap)
 	before := runtime.NumGoroutine()
 	for range 20 {
 		guest.send(guestFrame(discover()))
@@ -150,7 +150,7 @@ func TestProbeOverTap(t *testing.T) {
 	tap := newTap(t)
 	s := serveOn(t, tap, testLease())
 	ip(t, "link set tap0 up")
-	guest := sit(t, tap)
+	guest := openGuest(t, tap)
 	guest.send(probe.Discover(guestMAC, xid))
 	if got, _ := guest.receive(patience); got == nil || messageType(got) != offer {
 		t.Fatalf("got %v", got)
@@ -176,7 +176,7 @@ func TestExpiry(t *testing.T) {
 	l.Duration = time.Second
 	s := serveOn(t, tap, l)
 	ip(t, "link set tap0 up")
-	sit(t, tap).dora()
+	openGuest(t, tap).dora()
 	bound := await(t, s, "bound", is(lease.Bound))
 	ended := await(t, s, "expired", is(lease.None))
 	if ended.Since != bound.Expires || !ended.Expires.IsZero() || bound.Expires.Sub(bound.Since).Round(time.Second) != time.Second {
@@ -191,7 +191,7 @@ func TestMisfitIsNoted(t *testing.T) {
 	l.Router = netip.Addr{}
 	s := serveOn(t, tap, l)
 	ip(t, "link set tap0 up")
-	guest := sit(t, tap)
+	guest := openGuest(t, tap)
 	guest.dora()
 	guest.dora()
 	if got := s.Status(); len(got.Notes) != 1 {
@@ -209,7 +209,7 @@ func TestRouterWithoutRoutes(t *testing.T) {
 	tap := newTap(t)
 	serveOn(t, tap, manyRoutes(100))
 	ip(t, "link set tap0 up")
-	guest := sit(t, tap)
+	guest := openGuest(t, tap)
 	list := generic(optParameters, optRoutes, optRouter)
 	got, _ := guest.ask(discover(list))
 	if got.Options[optRoutes] != nil || !bytes.Equal(got.Options[optRouter], server) {

@@ -14,7 +14,7 @@ func TestLink(t *testing.T) {
 	pod := podtest.NewTapNS(t)
 	s := serveOn(t, pod, testLease())
 	for range 2 {
-		guest := sit(t, pod)
+		guest := openGuest(t, pod)
 		guest.ask(message(solicit, na(1)))
 		pod.IP(t, "link set tap0 down", "link set tap0 up")
 		if err := podtest.WaitSettled(t.Context(), pod); err != nil {
@@ -41,7 +41,7 @@ func TestFull(t *testing.T) {
 	pod := podtest.NewTapNS(t)
 	pod.Run(t, "tc", "qdisc", "add", "dev", "tap0", "root", "tbf", "rate", "8bit", "burst", "1600", "limit", "100000000")
 	s := serveOn(t, pod, testLease(), func(s *Server) { s.base.Budget = 1000 })
-	guest := sit(t, pod)
+	guest := openGuest(t, pod)
 	frame := frameOf(message(solicit, na(1)))
 	for deadline := time.Now().Add(patience); s.Status().Dropped[lease.DropUnsent] == 0; guest.Send(frame) {
 		if time.Now().After(deadline) {

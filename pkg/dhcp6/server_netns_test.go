@@ -53,16 +53,16 @@ func serveOn(t testing.TB, pod *podtest.NS, l Lease, change ...func(*Server)) *S
 	return s
 }
 
-// seat is the guest's side of the tap.
-type seat struct {
+// guestEnd is the guest's side of the tap.
+type guestEnd struct {
 	t testing.TB
 	podtest.NIC
 }
 
-func sit(t testing.TB, pod *podtest.NS) seat { return seat{t, podtest.NewNIC(t, pod, "tap0")} }
+func openGuest(t testing.TB, pod *podtest.NS) guestEnd { return guestEnd{t, podtest.NewNIC(t, pod, "tap0")} }
 
 // receive returns the next answer within a time, or nil.
-func (s seat) receive(within time.Duration) (m *dhcpv6.Message, d packet.UDP) {
+func (s guestEnd) receive(within time.Duration) (m *dhcpv6.Message, d packet.UDP) {
 	s.t.Helper()
 	s.Receive(within, func(frame []byte) bool {
 		var err error
@@ -73,7 +73,7 @@ func (s seat) receive(within time.Duration) (m *dhcpv6.Message, d packet.UDP) {
 }
 
 // ask sends a message and returns what the answer says, which must come.
-func (s seat) ask(m *dhcpv6.Message) string {
+func (s guestEnd) ask(m *dhcpv6.Message) string {
 	s.t.Helper()
 	s.Send(frameOf(m))
 	got, _ := s.receive(patience)
@@ -99,7 +99,7 @@ func TestLeaseOverTap(t *testing.T) {
 	t.Parallel()
 	pod := podtest.NewTapNS(t)
 	s := serveOn(t, pod, testLease(), func(s *Server) { s.base.DeclinePause = time.Second })
-	guest := sit(t, pod)
+	guest := openGuest(t, pod)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	events := s.Events(ctx)
@@ -172,7 +172,7 @@ func TestConfirmExtendsNothing(t *testing.T) {
 	l := testLease()
 	l.Valid = time.Hour
 	s := serveOn(t, pod, l)
-	guest := sit(t, pod)
+	guest := openGuest(t, pod)
 	bound := func(s lease.Status) bool { return s.State == lease.Bound }
 	guest.ask(message(solicit, na(1), generic(dhcpv6.OptionRapidCommit)))
 	ends := await(t, s, "bound", bound).Expires
@@ -191,7 +191,7 @@ func TestDropped(t *testing.T) {
 	t.Parallel()
 	pod := podtest.NewTapNS(t)
 	s := serveOn(t, pod, testLease())
-	guest := sit(t, pod)
+	guest := openGuest(t, pod)
 	plain := frameOf(message(solicit, na(1)))
 	damaged := bytes.Clone(plain)
 	damaged[packet.UDP6Len] ^= 1
@@ -240,7 +240,7 @@ func TestFlood(t *testing.T) {
 	pod := podtest.NewTapNS(t)
 	const perSecond, sent = 50, 10000
 	s := serveOn(t, pod, testLease(), func(s *Server) { s.base.Budget = perSecond })
-	guest := sit(t, pod)
+	guest := openGuest(t, pod)
 	frame := frameOf(message(solicit, na(1)))
 	start := time.Now()
 	for range sent {
@@ -273,7 +273,7 @@ func TestResume(t *testing.T) {
 	l := fullLease()
 	l.Valid, l.Preferred = time.Second, time.Second
 	s := serveOn(t, pod, l)
-	guest := sit(t, pod)
+	guest := openGuest(t, pod)
 	guest.ask(message(solicit, na(1), generic(dhcpv6.OptionRapidCommit)))
 	await(t, s, "expired", func(s lease.Status) bool { return s.LastEvent.Type == lease.EventExpired && s.State == lease.None })
 	if err := s.Close(); err != nil {

@@ -100,8 +100,8 @@ func parsed(t testing.TB, m *dhcpv6.Message) *dhcpv6.Message {
 
 // transcript says in a line what matters in an answer, or why there is none.
 func transcript(m *dhcpv6.Message, err error) string {
-	if silence, ok := errors.AsType[lease.DropReason](err); ok {
-		return string(silence)
+	if why, ok := errors.AsType[lease.DropReason](err); ok {
+		return string(why)
 	}
 	if err != nil {
 		return err.Error()

@@ -44,13 +44,13 @@ func serveOn(t *testing.T, pod *podtest.NS, a Advertisement) *Server {
 	return s
 }
 
-// seat is the guest's side of the tap.
-type seat struct{ podtest.NIC }
+// guestEnd is the guest's side of the tap.
+type guestEnd struct{ podtest.NIC }
 
-func sit(t *testing.T, pod *podtest.NS) seat { return seat{podtest.NewNIC(t, pod, "tap0")} }
+func openGuest(t *testing.T, pod *podtest.NS) guestEnd { return guestEnd{podtest.NewNIC(t, pod, "tap0")} }
 
 // receive returns the next advertisement that comes within a time.
-func (s seat) receive(within time.Duration) (p packet.Packet6, ok bool) {
+func (s guestEnd) receive(within time.Duration) (p packet.Packet6, ok bool) {
 	s.Receive(within, func(frame []byte) bool {
 		var err error
 		p, err = packet.Parse6(frame, unix.IPPROTO_ICMPV6, false)
@@ -76,7 +76,7 @@ func TestOverTap(t *testing.T) {
 	t.Parallel()
 	pod := podtest.NewTapNS(t)
 	s := serveOn(t, pod, bridged())
-	guest := sit(t, pod)
+	guest := openGuest(t, pod)
 	toAll, ok := guest.receive(patience)
 	if !ok || toAll.Dst != allNodes || toAll.DstMAC != packet.MulticastMAC(allNodes) || toAll.Src != router ||
 		toAll.SrcMAC != routerMAC || toAll.HopLimit != 255 {
@@ -124,7 +124,7 @@ func TestNextGuest(t *testing.T) {
 	pod := podtest.NewTapNS(t)
 	s := serveOn(t, pod, calico())
 	for range 3 {
-		guest := sit(t, pod)
+		guest := openGuest(t, pod)
 		if _, ok := guest.receive(patience); !ok {
 			t.Fatal("not told")
 		}
@@ -145,7 +145,7 @@ func TestFlood(t *testing.T) {
 	t.Parallel()
 	pod := podtest.NewTapNS(t)
 	s := serveOn(t, pod, calico())
-	guest := sit(t, pod)
+	guest := openGuest(t, pod)
 	guest.receive(patience)
 	start := time.Now()
 	frames := [][]byte{solicit(guestLocal, nil), solicit(netip.IPv6Unspecified(), nil)}

@@ -59,7 +59,9 @@ type guestEnd struct {
 	podtest.NIC
 }
 
-func openGuest(t testing.TB, pod *podtest.NS) guestEnd { return guestEnd{t, podtest.NewNIC(t, pod, "tap0")} }
+func openGuest(t testing.TB, pod *podtest.NS) guestEnd {
+	return guestEnd{t, podtest.NewNIC(t, pod, "tap0")}
+}
 
 // receive returns the next answer within a time, or nil.
 func (s guestEnd) receive(within time.Duration) (m *dhcpv6.Message, d packet.UDP) {

@@ -47,7 +47,9 @@ func serveOn(t *testing.T, pod *podtest.NS, a Advertisement) *Server {
 // guestEnd is the guest's side of the tap.
 type guestEnd struct{ podtest.NIC }
 
-func openGuest(t *testing.T, pod *podtest.NS) guestEnd { return guestEnd{podtest.NewNIC(t, pod, "tap0")} }
+func openGuest(t *testing.T, pod *podtest.NS) guestEnd {
+	return guestEnd{podtest.NewNIC(t, pod, "tap0")}
+}
 
 // receive returns the next advertisement that comes within a time.
 func (s guestEnd) receive(within time.Duration) (p packet.Packet6, ok bool) {

@@ -71,7 +71,7 @@ func FuzzDHCP(f *testing.F) {
 	f.Add(offer(same)[packet.UDP4Len:])
 	f.Add(advertise(dhcpv6.MessageTypeReply, same)[packet.UDP6Len:])
 	f.Add(Solicit(guestMAC, dhcpv6.TransactionID{1})[packet.UDP6Len:])
-	f.Fuzz(func(t *testing.T, b []byte) {
+	f.Fuzz(func(_ *testing.T, b []byte) {
 		four := append(offer(same)[:packet.UDP4Len], b...)
 		packet.SealUDP4(four, packet.UDP{Src: netip.MustParseAddrPort("10.0.0.1:67"), Dst: netip.MustParseAddrPort("10.0.0.7:68")})
 		if m, err := ParseDHCP(four); err == nil {

@@ -13,7 +13,7 @@ import (
 // yet another one.
 const sourceWarnings = 10 * time.Minute
 
-// KeepEnd, in the place of how long a lease lasts, leaves its end as it is.
+// KeepEnd means, of how long a lease lasts, that its end stays as it is.
 const KeepEnd = -1
 
 // Entry is one change of a Server's status, in place.

@@ -76,7 +76,7 @@ func (v *IPv4) check(c *checks) {
 	c.that(v.Gateway == netip.Addr{} || isHost4(v.Gateway) && v.Gateway != own, "IPv4 gateway %s is not another host's", v.Gateway)
 	for _, r := range v.Routes {
 		c.that(r.Destination.IsValid() && r.Destination.Addr().Is4() && r.Destination == r.Destination.Masked(), "route: %s is no IPv4 destination", r.Destination)
-		c.that(r.Gateway == netip.Addr{} || isHost4(r.Gateway), "route to %s: %s is no IPv4 gateway", r.Destination, r.Gateway)
+		c.that(r.Gateway == netip.Addr{} || isHost4(r.Gateway) && r.Gateway != own, "route to %s: %s is no IPv4 gateway", r.Destination, r.Gateway)
 		r.check(c)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"slices"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -63,10 +62,10 @@ func (h Hook) openServers(p prepare.Plan, pod discover.Pod, defaultRoute default
 			err = errors.Join(fmt.Errorf("serve %s: %w", p.Interface.Name, rawAdvice(err)), s.close())
 		}
 	}()
-	settings := h.leaseOf(p.Interface.Name)
-	if l, ok := newLease(p, pod, defaultRoute.ipv4 == p.Interface.Name, settings); ok {
-		l, _ = l.Normalize() // h.unsent tells
-		server, err := dhcp.NewServer(p.Tap.Name, l, h.Log)
+	l := h.leaseOf(p.Interface.Name).leases(p.NIC(), pod, defaultRoute)
+	s.omitted = l.omitted
+	if l.ipv4 != nil {
+		server, err := dhcp.NewServer(p.Tap.Name, *l.ipv4, h.Log)
 		if err != nil {
 			return nil, err
 		}
@@ -74,9 +73,8 @@ func (h Hook) openServers(p prepare.Plan, pod discover.Pod, defaultRoute default
 		s.lease = server
 		s.unheard = h.recall(p, ".lease", server)
 	}
-	if l, ok := newLease6(p, pod, settings); ok {
-		l, _ = l.Normalize()
-		server, err := dhcp6.NewServer(p.Tap.Name, l, h.Log)
+	if l.ipv6 != nil {
+		server, err := dhcp6.NewServer(p.Tap.Name, *l.ipv6, h.Log)
 		if err != nil {
 			return nil, err
 		}
@@ -85,15 +83,11 @@ func (h Hook) openServers(p prepare.Plan, pod discover.Pod, defaultRoute default
 		if unheard := h.recall(p, ".lease6", server); s.lease == nil {
 			s.unheard = unheard
 		}
-	}
-	if advertisement, ok := newAdvertisement(p, pod, defaultRoute.ipv6 == p.Interface.Name, settings); ok {
-		advertisement, _ = advertisement.Normalize()
-		if s.router, err = ra.NewServer(p.Tap.Name, p.MAC, advertisement, h.Log); err != nil {
+		if s.router, err = ra.NewServer(p.Tap.Name, p.MAC, *l.advertisement, h.Log); err != nil {
 			return nil, err
 		}
 		s.conns = append(s.conns, s.router)
 	}
-	s.omitted = slices.Concat(omitted(p, defaultRoute), h.unsent(p, pod, defaultRoute))
 	for _, o := range s.omitted {
 		h.Log.Warn("left out of what the VM is given", "interface", p.Interface.Name, "what", o.What, "why", o.Why)
 	}

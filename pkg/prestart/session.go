@@ -164,7 +164,7 @@ func (h Hook) open(ctx context.Context, since time.Time, serving *statedir.Servi
 	if err := h.checkNamed(namesOf(plans)); err != nil {
 		return nil, err
 	}
-	defaultRoute, err := h.defaultRouteOf(plans)
+	defaultRoute, err := h.defaultRouteOf(nicsOf(plans))
 	if err != nil {
 		return nil, err
 	}

@@ -92,12 +92,12 @@ func (h Hook) Status(ctx context.Context) (Status, error) {
 			return err
 		}
 		status.Prepared = true
-		d, err := h.Lease.hasDefaultRoute(plans)
+		d, err := h.Lease.hasDefaultRoute(nicsOf(plans))
 		if err != nil {
 			return err
 		}
 		for _, p := range plans {
-			i := InterfaceStatus{Network: p.Network(), Links: linksOf(p, now), Omitted: omitted(p, d)}
+			i := InterfaceStatus{Network: p.Network(), Links: linksOf(p, now), Omitted: h.leaseOf(p.Interface.Name).leases(p.NIC(), discover.Pod{}, d).omitted}
 			i.addDifferences(differences)
 			i.Counters, err = p.GuardCounters()
 			if err != nil { // the rest can be told without privileges

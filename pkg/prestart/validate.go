@@ -97,27 +97,14 @@ func (s LeaseSettings) Validate() error {
 // checkLeases tells, before anything is changed, why the servers would refuse what
 // they are to tell the VM.
 func (h Hook) checkLeases(plans []prepare.Plan, pod discover.Pod) error {
-	defaultRoute, err := h.Lease.hasDefaultRoute(plans)
+	nics := nicsOf(plans)
+	d, err := h.Lease.hasDefaultRoute(nics)
 	if err != nil {
 		return err
 	}
-	for _, p := range plans {
-		name := p.Interface.Name
-		var errs []error
-		if l, ok := newLease(p, pod, defaultRoute.ipv4 == name, h.leaseOf(name)); ok {
-			l, _ = l.Normalize()
-			errs = append(errs, l.Validate())
-		}
-		if l, ok := newLease6(p, pod, h.leaseOf(name)); ok {
-			l, _ = l.Normalize()
-			errs = append(errs, l.Validate())
-		}
-		if a, ok := newAdvertisement(p, pod, defaultRoute.ipv6 == name, h.leaseOf(name)); ok {
-			a, _ = a.Normalize()
-			errs = append(errs, a.Validate())
-		}
-		if err := errors.Join(errs...); err != nil {
-			return fmt.Errorf("plan %s: %w", name, err)
+	for _, n := range nics {
+		if err := h.leaseOf(n.Interface).leases(n, pod, d).check(); err != nil {
+			return fmt.Errorf("plan %s: %w", n.Interface, err)
 		}
 	}
 	return nil

@@ -61,6 +61,7 @@ func TestValidate(t *testing.T) {
 	t.Parallel()
 	a, p := netip.MustParseAddr, netip.MustParsePrefix
 	for want, change := range map[string]func(*NIC){
+		"and says that the network has no IPAM":     func(n *NIC) { n.Addressed = false },
 		`"" is no interface name`:                   func(n *NIC) { n.Interface = "" },
 		`"a/b" is no interface name`:                func(n *NIC) { n.Tap = "a/b" },
 		"eth0 is used twice":                        func(n *NIC) { n.Tap = "eth0" },

@@ -23,7 +23,7 @@ var eth0Default = defaultRoutes{"eth0", "eth0"}
 func nicWith(changes ...func(*guest.NIC)) guest.NIC {
 	a, p := netip.MustParseAddr, netip.MustParsePrefix
 	n := guest.NIC{
-		Interface: "eth0", Tap: "tap-eth0", TapMAC: mac.Addr{2, 0, 0, 0, 0, 0x99}, MAC: mac.Addr{2, 0, 0, 0, 0, 7}, MTU: 1500, Queues: 1, Guard: true,
+		Interface: "eth0", Tap: "tap-eth0", TapMAC: mac.Addr{2, 0, 0, 0, 0, 0x99}, MAC: mac.Addr{2, 0, 0, 0, 0, 7}, MTU: 1500, Queues: 1, Guard: true, Addressed: true,
 		IPv4: &guest.IPv4{
 			Address: p("10.9.0.7/24"), Addresses: []netip.Prefix{p("10.9.0.7/24")}, Server: a("10.9.0.1"), Gateway: a("10.9.0.1"), HasDefault: true,
 			Routes: []guest.Route{{Destination: p("192.0.2.0/24")}, {Destination: p("172.16.0.0/12"), Gateway: a("10.9.0.1")}, {Destination: p("0.0.0.0/0"), Gateway: a("10.9.0.1")}},

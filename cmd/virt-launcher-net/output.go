@@ -15,6 +15,7 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
 
 // view is what a verb prints: JSON by its tags, or text for people.
@@ -177,7 +178,7 @@ type plansView struct {
 }
 
 type planView struct {
-	prepare.Network
+	prestart.Interface
 	Warnings []string `json:"warnings,omitempty"` // with the way out
 	Steps    []string `json:"steps"`
 }
@@ -185,7 +186,7 @@ type planView struct {
 func viewPlans(plans []prepare.Plan) plansView {
 	v := plansView{Interfaces: []planView{}}
 	for _, p := range plans {
-		v.Interfaces = append(v.Interfaces, planView{p.Network(), p.Warnings(false), strings.Split(strings.TrimSpace(p.String()), "\n")})
+		v.Interfaces = append(v.Interfaces, planView{prestart.NewInterface(p), p.Warnings(false), strings.Split(strings.TrimSpace(p.String()), "\n")})
 	}
 	return v
 }
@@ -201,15 +202,19 @@ func (v plansView) writeText(w io.Writer) {
 	}
 }
 
-// networksView are prepared interfaces.
-type networksView struct {
-	Interfaces []prepare.Network `json:"interfaces"`
+// interfacesView are prepared interfaces.
+type interfacesView struct {
+	Interfaces []prestart.Interface `json:"interfaces"`
 }
 
-func (v networksView) writeText(w io.Writer) {
-	fmt.Fprintln(w, "INTERFACE\tUPLINK\tBRIDGE\tTAP\tMAC\tMTU\tADDRESSES")
-	for _, n := range v.Interfaces {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%s\n", n.Name, n.Uplink, n.Bridge, n.Tap, n.MAC, n.MTU, orNone(join(n.Addresses)))
+func (v interfacesView) writeText(w io.Writer) {
+	fmt.Fprintln(w, "INTERFACE\tTAP\tMAC\tMTU\tADDRESSES\tLINKS")
+	for _, i := range v.Interfaces {
+		var links []string
+		for _, l := range i.Links {
+			links = append(links, l.Role+"="+l.Name)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\n", i.Interface, i.Tap, i.MAC, i.MTU, orNone(join(i.Addresses)), orNone(strings.Join(links, " ")))
 	}
 }
 

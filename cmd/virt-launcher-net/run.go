@@ -101,7 +101,7 @@ func (p *program) stay(cmd *cobra.Command, start func(context.Context) (*prestar
 	if watch != nil {
 		watch(privileged{session})
 	}
-	err = p.print(cmd.OutOrStdout(), networksView{session.Networks()})
+	err = p.print(cmd.OutOrStdout(), interfacesView{session.Interfaces()})
 	if err == nil {
 		err = session.Wait(cmd.Context())
 	}

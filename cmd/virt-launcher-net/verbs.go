@@ -14,6 +14,8 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/check"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/domain"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
 
 func (p *program) discoverCommand() *cobra.Command {
@@ -81,11 +83,11 @@ and PERFMON.
 			if p.hook.OutputDir == "" && cmd.Flags().Changed("model") {
 				return usagef("--model goes with --output-dir")
 			}
-			networks, err := p.hook.Prepare(cmd.Context())
+			interfaces, err := p.hook.Prepare(cmd.Context())
 			if err != nil {
 				return err
 			}
-			return p.print(cmd.OutOrStdout(), networksView{networks})
+			return p.print(cmd.OutOrStdout(), interfacesView{interfaces})
 		},
 	}
 	p.discoverFlags(cmd.Flags())
@@ -120,23 +122,54 @@ nothing; nothing prepared is nothing to do. Refused while a VM has a tap open: w
 }
 
 func (p *program) serveCommand() *cobra.Command {
+	var file string
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Serve DHCP to the VM of a pod that is prepared already",
 		Long: `Serve DHCP to the VM of a pod that is prepared already, until SIGTERM, SIGINT or
 SIGHUP. Needs NET_RAW, and not what prepare needs.
 
+With --nics no record is needed, as in another container: it takes nics.json, as
+prepare leaves it in --output-dir, or what prepare -o json prints. What becomes of the
+network is then noticed only if the tap is deleted.
+
 ` + perInterfaceHelp,
-		Example: example("serve", "serve --lease-time 1h --ntp 192.0.2.123"),
-		Args:    cobra.NoArgs,
+		Example: example("serve", "serve --lease-time 1h --ntp 192.0.2.123", "serve --nics /run/nics/nics.json --state-dir /run/serve",
+			"prepare -o json | virt-launcher-net serve --nics - --state-dir /run/serve"),
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return p.stay(cmd, p.hook.Serve)
+			var nics []guest.NIC
+			if file != "" {
+				var err error
+				if nics, err = readNICs(cmd.InOrStdin(), file); err != nil {
+					return err
+				}
+			}
+			return p.stay(cmd, func(ctx context.Context) (*prestart.Session, error) { return p.hook.Serve(ctx, nics...) })
 		},
 	}
+	cmd.Flags().StringVar(&file, "nics", "", "`file` with the NICs to serve, as prepare leaves or prints them in JSON (-: standard input); default: those of the record in --state-dir")
 	p.resolvConfFlag(cmd.Flags())
 	p.leaseFlags(cmd.Flags())
 	p.monitorFlags(cmd.Flags())
 	return cmd
+}
+
+// readNICs reads the NICs of a file or, for "-", of standard input.
+func readNICs(stdin io.Reader, path string) ([]guest.NIC, error) {
+	if path == "-" {
+		return prestart.ReadNICs(stdin)
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("read NICs: %w", err)
+	}
+	defer file.Close()
+	nics, err := prestart.ReadNICs(file)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return nics, nil
 }
 
 func (p *program) domainCommand() *cobra.Command {

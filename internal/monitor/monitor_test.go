@@ -88,7 +88,7 @@ func TestMonitor(t *testing.T) {
 
 	status := control.Status{
 		PrepareSeconds: 0.008,
-		Interfaces: []control.Interface{{Name: "eth0", Lease: &lease.Status{
+		Interfaces: []control.Served{{Name: "eth0", Lease: &lease.Status{
 			Address: netip.MustParsePrefix("192.0.2.7/24"), State: lease.Bound, Since: time.UnixMilli(1_700_000_000_500), Renewed: time.Unix(1_700_000_100, 0),
 			Expires: time.Unix(1_700_003_600, 0), Declined: time.Unix(1_600_000_000, 0),
 			Received: map[string]uint64{"DISCOVER": 2}, Sent: map[string]uint64{"OFFER": 2}, Dropped: map[lease.DropReason]uint64{lease.DropOverBudget: 7},

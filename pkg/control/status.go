@@ -25,12 +25,12 @@ type Status struct {
 	Domain         string  `json:"domain,omitempty"`
 	// RecordError is why a record, without which an interface can't be put back, is
 	// not on disk any more; empty: all are.
-	RecordError string      `json:"recordError,omitempty"`
-	Interfaces  []Interface `json:"interfaces,omitempty"`
+	RecordError string   `json:"recordError,omitempty"`
+	Interfaces  []Served `json:"interfaces,omitempty"`
 }
 
-// Interface is what is served on one pod interface.
-type Interface struct {
+// Served is what is served on one pod interface.
+type Served struct {
 	Name string `json:"interface"`
 	// Differences are what is not as planned.
 	Differences []prepare.Difference `json:"differences,omitempty"`
@@ -53,13 +53,13 @@ type Interface struct {
 
 // Of returns what is served on the pod interface of that name; the zero value if
 // nothing is.
-func (s Status) Of(name string) Interface {
+func (s Status) Of(name string) Served {
 	for _, i := range s.Interfaces {
 		if i.Name == name {
 			return i
 		}
 	}
-	return Interface{}
+	return Served{}
 }
 
 // NotReady says in one line why a guest could not boot or would not reach its
@@ -109,7 +109,7 @@ func (s Status) NoLease() string {
 
 // mainLease is the lease that a guest has if it has its addresses: the IPv4 one if
 // there is one, since not every guest asks for an IPv6 address.
-func (i Interface) mainLease() *lease.Status {
+func (i Served) mainLease() *lease.Status {
 	if i.Lease != nil {
 		return i.Lease
 	}

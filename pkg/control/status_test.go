@@ -38,12 +38,12 @@ func TestNoLease(t *testing.T) {
 		},
 	} {
 		c.lease.Interface, c.lease.Address = "tap-eth0", address
-		s := Status{Interfaces: []Interface{{Name: "eth0", Lease: &c.lease, Lease6: &lease.Status{}}}}
+		s := Status{Interfaces: []Served{{Name: "eth0", Lease: &c.lease, Lease6: &lease.Status{}}}}
 		if got := s.NoLease(); got != c.want {
 			t.Errorf("%+v:\n%s\nwant\n%s", c.lease, got, c.want)
 		}
 	}
-	six := Status{Interfaces: []Interface{{Name: "net1", Lease6: &lease.Status{Interface: "tap-net1", Address: netip.MustParsePrefix("fd00::7/128")}}}}
+	six := Status{Interfaces: []Served{{Name: "net1", Lease6: &lease.Status{Interface: "tap-net1", Address: netip.MustParsePrefix("fd00::7/128")}}}}
 	if got, want := six.NoLease(), "net1: the guest on tap-net1 has not got fd00::7/128: it has not asked for it (is the VM running, with a DHCP client?)"; got != want {
 		t.Errorf("%s\nwant\n%s", got, want)
 	}
@@ -61,7 +61,7 @@ func TestNotReady(t *testing.T) {
 		{Status{Ready: true}, ""},
 		{Status{}, "the network is not ready yet"},
 		{
-			Status{Interfaces: []Interface{
+			Status{Interfaces: []Served{
 				{Name: "eth0", Differences: []prepare.Difference{differs("br-eth0", "down", "up", "prepare"), differs("up-eth0", "missing", "there", "a new pod")}},
 				{Name: "net1", Differences: []prepare.Difference{differs("tap-net1", "down", "up", "prepare")}},
 			}},

@@ -8,8 +8,8 @@ import (
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/check"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/lease"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
 
 // Check looks from the guest's side of the tap of each prepared interface: does
@@ -25,7 +25,7 @@ func (h Hook) Check(ctx context.Context) (reports []check.Report, err error) {
 			return err
 		}
 		for _, p := range plans {
-			report, err := checkPlan(ctx, p, func() (control.Status, error) {
+			report, err := checkNIC(ctx, p.NIC(), p.WaitForwarding, func() (control.Status, error) {
 				return h.client().Status(context.WithoutCancel(ctx))
 			})
 			if err != nil {
@@ -38,23 +38,23 @@ func (h Hook) Check(ctx context.Context) (reports []check.Report, err error) {
 	return reports, err
 }
 
-// checkPlan acts in the current network namespace. Where nothing answers, the error
-// says what the server knows of that.
-func checkPlan(ctx context.Context, p prepare.Plan, ask func() (control.Status, error)) (check.Report, error) {
+// checkNIC acts in the current network namespace. Where nothing answers, the error
+// says what the server, which is asked for its status, knows of that.
+func checkNIC(ctx context.Context, n guest.NIC, ready func(context.Context) error, ask func() (control.Status, error)) (check.Report, error) {
 	start := time.Now()
-	report, err := check.Check(ctx, p.NIC(), p.WaitForwarding)
-	if _, ok := errors.AsType[*check.UnansweredError](err); !ok {
+	report, err := check.Check(ctx, n, ready)
+	if unanswered := (*check.UnansweredError)(nil); !errors.As(err, &unanswered) {
 		return report, err
 	}
 	status, askErr := ask()
 	if errors.Is(askErr, control.ErrNobodyServes) {
 		return report, fmt.Errorf("%w: %w: start a server, with the same state directory", err, control.ErrNobodyServes)
 	}
-	served := status.Of(p.Interface.Name)
 	var failures []lease.Failure
-	for _, lease := range []*lease.Status{served.Lease, served.Lease6} {
-		if lease != nil {
-			failures = append(failures, lease.LastError)
+	served := status.Of(n.Interface)
+	for _, l := range []*lease.Status{served.Lease, served.Lease6} {
+		if l != nil {
+			failures = append(failures, l.LastError)
 		}
 	}
 	if served.Router != nil {

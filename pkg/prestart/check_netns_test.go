@@ -75,7 +75,7 @@ func TestSmallMTU(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			guest := podtest.NewGuest(t, pod.NS, session.Networks()[0].Tap, pod.MAC)
+			guest := podtest.NewGuest(t, pod.NS, session.Interfaces()[0].Tap, pod.MAC)
 			lease, err := guest.Udhcpc(t.Context())
 			if err != nil || lease["ip"] != pod.IPv4.Addr().String() || lease["mtu"] != strconv.Itoa(mtu) {
 				t.Errorf("lease %v, error %v", lease, err)

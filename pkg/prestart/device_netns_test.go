@@ -38,7 +38,7 @@ func TestLentDevice(t *testing.T) {
 	if !strings.Contains(log.String(), warning) {
 		t.Errorf("the log does not warn:\n%s", &log)
 	}
-	guest, err := podtest.StartGuest(t.Context(), pod.NS, session.Networks()[0].Tap, session.Networks()[0].MAC.HardwareAddr())
+	guest, err := podtest.StartGuest(t.Context(), pod.NS, session.Interfaces()[0].Tap, session.Interfaces()[0].MAC.HardwareAddr())
 	if err != nil {
 		t.Fatal(err)
 	}

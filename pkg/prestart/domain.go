@@ -8,6 +8,7 @@ import (
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/domain"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
 
@@ -33,7 +34,7 @@ type Domain struct {
 
 // NICs returns the guest's sides of the interfaces, the primary one first, ready
 // for [domain.Attach], [domain.QEMUArgs] and their like.
-func (s *Session) NICs() []domain.NIC { return s.hook.nics(s.plans) }
+func (s *Session) NICs() []domain.NIC { return s.hook.domainNICs(guestsOf(s.current())) }
 
 // NICs returns the guest's sides of the prepared interfaces, as [Session.NICs]
 // does, or what they will be once they are prepared with the same options. It
@@ -47,7 +48,7 @@ func (h Hook) NICs(ctx context.Context) (nics []domain.NIC, err error) {
 	}
 	err = in(h.Netns, func() error {
 		plans, err := h.preparedOrPlanned(ctx)
-		nics = h.nics(plans)
+		nics = h.domainNICs(nicsOf(plans))
 		return err
 	})
 	if err != nil {
@@ -65,22 +66,18 @@ func (h Hook) preparedOrPlanned(ctx context.Context) ([]prepare.Plan, error) {
 	return plans, err
 }
 
-// nics are the guest's sides of the interfaces.
-func (h Hook) nics(plans []prepare.Plan) []domain.NIC {
-	var nics []domain.NIC
-	for _, p := range plans {
-		name := p.Interface.Name
-		nics = append(nics, domain.NIC{
-			Interface: name, Tap: p.Tap.Name, MAC: p.MAC, MTU: p.MTU, Queues: p.Tap.Queues, Model: h.modelOf(name),
-		})
+// domainNICs are NICs with the models that they have in the VM.
+func (h Hook) domainNICs(nics []guest.NIC) (out []domain.NIC) {
+	for _, n := range nics {
+		out = append(out, domain.NIC{Interface: n.Interface, Tap: n.Tap, MAC: n.MAC, MTU: n.MTU, Queues: n.Queues, Model: h.modelOf(n.Interface)})
 	}
-	return nics
+	return out
 }
 
 // attach returns the domain's XML with the NICs of the interfaces in it. It acts in
 // the current network namespace, to warn of NICs that will not work there.
 func (h Hook) attach(xml []byte, plans []prepare.Plan) ([]byte, error) {
-	nics := h.nics(plans)
+	nics := h.domainNICs(nicsOf(plans))
 	out, err := domain.Attach(xml, nics...)
 	if err != nil {
 		return nil, fmt.Errorf("attach NICs: %w", err)
@@ -99,7 +96,9 @@ func (h Hook) warnOfForeign(xml []byte, plans []prepare.Plan, nics []domain.NIC)
 		devices = append(devices, i.Name)
 	}
 	for _, p := range plans {
-		devices = append(devices, p.Bridge.Name) // it may be yet to come
+		for _, link := range p.Links() { // they may be yet to come
+			devices = append(devices, link.Name)
+		}
 	}
 	foreign, err := domain.Foreign(xml, devices, nics...)
 	if err != nil {

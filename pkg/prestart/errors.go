@@ -37,6 +37,15 @@ type ServedError struct {
 func (e *ServedError) Error() string { return e.Err.Error() }
 func (e *ServedError) Unwrap() error { return e.Err }
 
+// ServeError is that one of the VM's NICs can't be served, or is not served any more.
+type ServeError struct {
+	Interface string
+	Err       error
+}
+
+func (e *ServeError) Error() string { return fmt.Sprintf("serve %s: %v", e.Interface, e.Err) }
+func (e *ServeError) Unwrap() error { return e.Err }
+
 // CheckError is that a guest would not get its network, as [Hook.Run] found. With
 // [Hook.SkipCheck] it does not look.
 type CheckError struct {

@@ -2,24 +2,30 @@ package prestart
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
 
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/lease"
 )
 
 // Event is something that happened in a [Session]: a step in the life of a lease,
-// or that the VM's network became ready or is no more.
+// that a NIC is not served any more, or that the VM's network became ready or is no
+// more.
 type Event struct {
 	At time.Time
-	// Interface is the pod's, and Protocol DHCPv4 or DHCPv6, if a lease's.
+	// Interface is the pod's; empty: readiness has changed.
 	Interface string
-	Protocol  string
-	// Lease is the step: offered, bound, renewed, released, declined, …; nil:
-	// readiness has changed.
-	Lease *lease.Event
+	// Protocol is DHCPv4 or DHCPv6, and Lease the step, such as offered, bound,
+	// renewed, released or declined; nil: it is about no lease.
+	Protocol string
+	Lease    *lease.Event
+	// Err is a [*ServeError], of an interface that was plugged in; nil: it is served.
+	// One that was there from the start ends the session: see [Session.Wait].
+	Err error
 	// Ready is whether a guest could boot now, as in [control.Status].
 	Ready bool
 }
@@ -30,85 +36,141 @@ const (
 	DHCPv6 = "dhcpv6"
 )
 
+// reader is who reads events.
+type reader struct {
+	ctx     context.Context
+	events  chan Event
+	sources sync.WaitGroup
+}
+
 // Events returns what happens from now on, until ctx ends or the session is
 // closed, which closes the channel. Those of one interface and protocol come in
 // their order. Nobody waits for a reader that is slow: of each lease 64 steps are
 // kept for it, and the next one says in Missed how many were lost; of readiness it
-// gets what is so when it reads.
+// gets what is so when it reads. NICs that are plugged in later are among them.
 func (s *Session) Events(ctx context.Context) <-chan Event {
 	ctx, cancel := context.WithCancel(ctx)
-	stop := context.AfterFunc(s.done, cancel) //nolint:contextcheck // s.done is the servers', not the caller's
-	events := make(chan Event)
-	var sources sync.WaitGroup
-	for _, on := range s.servers {
-		for protocol, server := range map[string]leaseServer{DHCPv4: on.lease, DHCPv6: on.lease6} {
-			if server == nil {
-				continue
-			}
-			steps := server.Events(ctx)
-			sources.Go(func() { s.tellLease(ctx, events, on.plan.Interface.Name, protocol, steps) })
-		}
-	}
+	stop := context.AfterFunc(s.done, cancel) //nolint:contextcheck // s.done is the session's, not the caller's
+	r := &reader{ctx: ctx, events: make(chan Event)}
 	ready, changed := s.readiness()
-	sources.Go(func() { s.tellReadiness(ctx, events, ready, changed) })
+	r.sources.Go(func() { r.tellReadiness(s, ready, changed) })
+	s.mu.Lock()
+	s.readers[r] = true
+	for _, n := range s.nics {
+		r.follow(s, n)
+	}
+	s.mu.Unlock()
 	go func() {
-		sources.Wait()
+		<-ctx.Done()
 		stop()
 		cancel()
-		close(events)
+		s.mu.Lock()
+		delete(s.readers, r) // so no source comes any more
+		s.mu.Unlock()
+		r.sources.Wait()
+		close(r.events)
 	}()
-	return events
+	return r.events
 }
 
-func (s *Session) tellLease(ctx context.Context, events chan<- Event, name, protocol string, steps <-chan lease.Event) {
-	for step := range steps {
-		ready, _ := s.readiness()
-		select {
-		case events <- Event{At: step.At, Interface: name, Protocol: protocol, Lease: &step, Ready: ready}:
-		case <-ctx.Done():
-			return
+// follow sends the reader what becomes of a NIC's leases. The lock is held.
+func (r *reader) follow(s *Session, n *nic) {
+	for protocol, server := range map[string]leaseServer{DHCPv4: n.lease, DHCPv6: n.lease6} {
+		if server == nil {
+			continue
 		}
+		ctx, cancel := context.WithCancel(r.ctx)
+		stop := context.AfterFunc(n.done, cancel)
+		steps := server.Events(ctx)
+		r.sources.Go(func() {
+			defer cancel()
+			defer stop()
+			for step := range steps {
+				ready, _ := s.readiness()
+				r.send(Event{At: step.At, Interface: n.Interface, Protocol: protocol, Lease: &step, Ready: ready})
+			}
+		})
 	}
 }
 
-func (s *Session) tellReadiness(ctx context.Context, events chan<- Event, was bool, changed <-chan struct{}) {
+func (r *reader) tellReadiness(s *Session, was bool, changed <-chan struct{}) {
 	for {
 		select {
 		case <-changed:
-		case <-ctx.Done():
+		case <-r.ctx.Done():
 			return
 		}
 		var now bool
-		if now, changed = s.readiness(); now == was {
-			continue
+		if now, changed = s.readiness(); now != was {
+			was = now
+			r.send(Event{At: time.Now(), Ready: now})
 		}
-		was = now
-		select {
-		case events <- Event{At: time.Now(), Ready: now}:
-		case <-ctx.Done():
-			return
-		}
+	}
+}
+
+func (r *reader) send(e Event) {
+	select {
+	case r.events <- e:
+	case <-r.ctx.Done():
+	}
+}
+
+// tell sends an event to all readers.
+func (s *Session) tell(e Event) {
+	e.Ready, _ = s.readiness()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for r := range s.readers {
+		r.sources.Go(func() { r.send(e) })
 	}
 }
 
 // readiness returns whether a guest could boot, and what is closed when that may
 // have changed.
 func (s *Session) readiness() (ready bool, changed <-chan struct{}) {
-	if !s.isReady.Load() {
-		return false, s.ready
-	}
-	differences, changed := s.watch.differences()
-	return len(differences) == 0, changed
+	s.mu.Lock()
+	ready, changed = !s.started.IsZero(), s.changed
+	nics := slices.Clone(s.nics)
+	s.mu.Unlock()
+	return ready && !slices.ContainsFunc(nics, func(n *nic) bool { return !n.isReady() }), changed
 }
 
-// WaitLease blocks until the guest has the addresses of the named pod interfaces,
-// all if none are named: the IPv4 one of each if it has one, since not every guest
-// asks for an IPv6 address. An interface that nothing is leased on is nothing to
-// wait for. An interface that is not the session's is a [discover.NotFoundError]; a
-// session that is closed meanwhile [ErrSessionClosed]; else the error wraps that of
-// ctx.
+// waitFor blocks until the condition holds or ctx ends.
+func (s *Session) waitFor(ctx context.Context, condition string) error {
+	again := time.NewTicker(lasting) // of a sysctl that changes nobody tells
+	defer again.Stop()
+	for {
+		ready, changed := s.readiness()
+		if ready {
+			if condition == control.ForNetwork {
+				return nil
+			}
+			err := s.WaitLease(ctx)
+			if serveErr := (*ServeError)(nil); !errors.As(err, &serveErr) || s.done.Err() != nil {
+				return err
+			}
+		}
+		select {
+		case <-changed:
+		case <-again.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-s.done.Done():
+			return context.Cause(s.done)
+		}
+	}
+}
+
+// WaitLease blocks until the guest has the addresses of the named pod interfaces, or
+// of all that are served now if none are named: the IPv4 one of each if it has one,
+// since not every guest asks for an IPv6 address. An interface that nothing is leased
+// on is nothing to wait for; one that is unplugged meanwhile is neither, unless it is
+// named. An interface that is not the session's is a [discover.NotFoundError], one
+// that is not served any more a [*ServeError]; a session that is closed meanwhile
+// [ErrSessionClosed]; else the error wraps that of ctx.
 func (s *Session) WaitLease(ctx context.Context, interfaces ...string) error {
-	there := namesOf(s.plans)
+	nics := s.current()
+	there := interfacesOf(nics)
 	for _, name := range interfaces {
 		if !slices.Contains(there, name) {
 			return &discover.NotFoundError{Interface: name, There: there}
@@ -116,13 +178,20 @@ func (s *Session) WaitLease(ctx context.Context, interfaces ...string) error {
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	stop := context.AfterFunc(s.done, func() { cancel(ErrSessionClosed) }) //nolint:contextcheck // as above
-	defer stop()
-	for _, on := range s.servers {
-		if len(interfaces) > 0 && !slices.Contains(interfaces, on.plan.Interface.Name) {
+	defer context.AfterFunc(s.done, func() { cancel(ErrSessionClosed) })() //nolint:contextcheck // as above
+	for _, n := range nics {
+		named := slices.Contains(interfaces, n.Interface)
+		if len(interfaces) > 0 && !named {
 			continue
 		}
-		if err := on.waitForLease(ctx); err != nil {
+		err := n.waitForLease(ctx)
+		if errors.Is(err, errClosed) {
+			err = nil
+			if named {
+				err = &discover.NotFoundError{Interface: n.Interface, There: interfacesOf(s.current())}
+			}
+		}
+		if err != nil {
 			return err
 		}
 	}

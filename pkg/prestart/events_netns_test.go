@@ -50,7 +50,7 @@ func TestSessionEvents(t *testing.T) {
 		t.Errorf("lease of a guest that has not asked: %v", err)
 	}
 
-	guest := podtest.NewGuest(t, pod.NS, session.Networks()[0].Tap, pod.MAC)
+	guest := podtest.NewGuest(t, pod.NS, session.Interfaces()[0].Tap, pod.MAC)
 	if _, err := guest.Udhcpc(t.Context()); err != nil {
 		t.Fatal(err)
 	}

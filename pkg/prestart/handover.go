@@ -14,7 +14,7 @@ import (
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/domain"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
 )
 
 // The files in [Hook.OutputDir]. Each is whole when it appears, for all to read.
@@ -22,7 +22,7 @@ import (
 // the NICs as they are gets no file; the log says why. They say what is so until
 // the pod is restored.
 const (
-	NICsFile            = "nics.json"             // {"interfaces": […]}: what Prepare returns
+	NICsFile            = "nics.json"             // {"interfaces": […]}: what Prepare returns, and Serve takes
 	InterfacesFile      = "interfaces.xml"        // [domain.Interfaces]: for the <devices> of a libvirt domain
 	QEMUFile            = "qemu.args"             // [domain.QEMUArgs], one a line
 	CloudHypervisorFile = "cloud-hypervisor.args" // [domain.CloudHypervisorArgs], one a line
@@ -69,11 +69,18 @@ func (h Hook) canHandOver() (files map[string][]byte, err error) {
 }
 
 // handOver writes what a launcher needs to know of the prepared interfaces.
-func (h Hook) handOver(plans []prepare.Plan) error {
+func (h Hook) handOver(prepared []Interface) error {
 	if h.OutputDir == "" {
 		return nil
 	}
-	nics := h.nics(plans)
+	if len(prepared) == 0 { // the last one was unplugged
+		return h.takeBack(nil)
+	}
+	var guests []guest.NIC
+	for _, i := range prepared {
+		guests = append(guests, i.NIC)
+	}
+	nics := h.domainNICs(guests)
 	for _, f := range []struct {
 		name string
 		text func(...domain.NIC) ([]byte, error)
@@ -95,13 +102,7 @@ func (h Hook) handOver(plans []prepare.Plan) error {
 			return err
 		}
 	}
-	all := struct {
-		Interfaces []prepare.Network `json:"interfaces"`
-	}{}
-	for _, p := range plans {
-		all.Interfaces = append(all.Interfaces, p.Network())
-	}
-	text, err := json.MarshalIndent(all, "", "  ")
+	text, err := json.MarshalIndent(interfaces{prepared}, "", "  ")
 	if err != nil {
 		return fmt.Errorf("write NICs: %w", err)
 	}

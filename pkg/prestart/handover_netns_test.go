@@ -16,7 +16,6 @@ import (
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest/vmtest"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
 
@@ -98,7 +97,7 @@ func TestHandedOverToQEMU(t *testing.T) {
 			if !strings.Contains(log.String(), test.says) {
 				t.Errorf("the log does not say %q:\n%s", test.says, &log)
 			}
-			var nics struct{ Interfaces []prepare.Network }
+			var nics struct{ Interfaces []prestart.Interface }
 			if err := json.Unmarshal([]byte(readIn(t, h.OutputDir, prestart.NICsFile)), &nics); err != nil || len(nics.Interfaces) != 1 || nics.Interfaces[0].Tap != networks[0].Tap {
 				t.Errorf("%s has %+v, %v; want %+v", prestart.NICsFile, nics, err, networks)
 			}

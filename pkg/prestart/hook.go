@@ -21,7 +21,7 @@
 //     [context.DeadlineExceeded], if Hook.Timeout ended the wait for it;
 //   - one that is prepared: [*prepare.OptionsError] with other options,
 //     [*prepare.LostError] without a record; or not: [ErrNotPrepared];
-//   - one that is served: [*ServedError]; or not: [ErrNobodyServes];
+//   - one that is served: [*ServedError]; or not: [control.ErrNobodyServes];
 //   - one whose guest would get no network: [*CheckError];
 //   - a domain: [*domain.ConnectError], [*domain.StopError].
 //
@@ -59,7 +59,7 @@ type Hook struct {
 	// Timeout is how long to wait for the CNI, or for another process that
 	// is at work on the pod; 0: as long as the context lasts.
 	Timeout time.Duration
-	// Network says how the interfaces are rewired. Its MAC and names are for
+	// Network says how the interfaces are prepared. Its MAC and names are for
 	// a single interface.
 	Network prepare.Options
 	// Lease is what the VM is told besides.
@@ -108,23 +108,14 @@ func (h Hook) Discover(ctx context.Context) (pod discover.Pod, err error) {
 		if err != nil {
 			return err
 		}
-		if pod, err = h.look(ctx); err != nil {
+		ctx, cancel := h.waiting(ctx)
+		defer cancel()
+		if pod, err = h.discover(ctx, recordedOf(recorded)); err != nil {
 			return err
 		}
 		return h.tellOmitted(pod, recorded)
 	})
 	return pod, err
-}
-
-// look is Discover in the current network namespace.
-func (h Hook) look(ctx context.Context) (discover.Pod, error) {
-	ctx, cancel := h.waiting(ctx)
-	defer cancel()
-	recorded, err := prepare.ReadPlans(h.Log, h.StateDir)
-	if err != nil {
-		return discover.Pod{}, err
-	}
-	return h.discover(ctx, recorded)
 }
 
 // waiting bounds what is waited for.
@@ -135,17 +126,33 @@ func (h Hook) waiting(ctx context.Context) (context.Context, context.CancelFunc)
 	return context.WithTimeoutCause(ctx, h.Timeout, &TimeoutError{h.Timeout})
 }
 
-func (h Hook) discover(ctx context.Context, recorded []prepare.Plan) (discover.Pod, error) {
-	o := discover.Options{Interfaces: h.Interfaces, ResolvConf: h.ResolvConf, Process: processOf(h.Netns), Log: h.Log}
-	for _, p := range recorded {
-		o.Recorded = append(o.Recorded, p.Interface)
-	}
-	pod, err := discover.ReadPod(ctx, o)
+// discover reads the pod, but for the interfaces that are recorded.
+func (h Hook) discover(ctx context.Context, recorded []discover.Interface) (discover.Pod, error) {
+	pod, err := discover.ReadPod(ctx, discover.Options{
+		Interfaces: h.Interfaces, Recorded: recorded, ResolvConf: h.ResolvConf, Process: processOf(h.Netns), Log: h.Log,
+	})
 	if err != nil {
 		return pod, err
 	}
 	h.warnOfUnknown(pod)
-	return pod, h.noPlaceholder(pod, recorded)
+	return pod, h.checkRead(pod, recorded)
+}
+
+func recordedOf(plans []prepare.Plan) (recorded []discover.Interface) {
+	for _, p := range plans {
+		recorded = append(recorded, p.Interface)
+	}
+	return recorded
+}
+
+// identity is what else the VM is told of the pod whose NICs these are.
+func (h Hook) identity(ctx context.Context, nics []*nic) (discover.Pod, error) {
+	var known []discover.Interface
+	for _, n := range nics {
+		known = append(known, discover.Interface{Name: n.Interface})
+	}
+	h.Interfaces = nil
+	return h.discover(ctx, known)
 }
 
 // Plan says what Prepare would do, or why it can't. It changes nothing.
@@ -173,7 +180,13 @@ func (h Hook) Plan(ctx context.Context) (plans []prepare.Plan, err error) {
 
 // plansOf says what Prepare would do, in the current network namespace.
 func (h Hook) plansOf(ctx context.Context) ([]prepare.Plan, error) {
-	pod, err := h.look(ctx)
+	recorded, err := prepare.ReadPlans(h.Log, h.StateDir)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := h.waiting(ctx)
+	defer cancel()
+	pod, err := h.discover(ctx, recordedOf(recorded))
 	if err != nil {
 		return nil, err
 	}
@@ -204,20 +217,20 @@ func (h Hook) plans(pod discover.Pod) ([]prepare.Plan, error) {
 
 // Prepare discovers the pod and rewires it for its VM. Done already, it
 // changes nothing.
-func (h Hook) Prepare(ctx context.Context) (networks []prepare.Network, err error) {
+func (h Hook) Prepare(ctx context.Context) (interfaces []Interface, err error) {
 	if err := h.Validate(); err != nil {
 		return nil, err
 	}
 	if h, err = h.located(); err != nil {
-		return networks, err
+		return nil, err
 	}
 	err = in(h.Netns, func() error {
 		p, err := h.prepare(ctx)
 		if err != nil {
 			return err
 		}
-		networks = networksOf(p.plans)
-		if err := h.handOver(p.plans); err != nil {
+		interfaces = describeAll(p.plans)
+		if err := h.handOver(interfaces); err != nil {
 			return errors.Join(err, h.withdraw(ctx, p))
 		}
 		return nil
@@ -225,15 +238,7 @@ func (h Hook) Prepare(ctx context.Context) (networks []prepare.Network, err erro
 	if err != nil {
 		return nil, err
 	}
-	return networks, nil
-}
-
-func networksOf(plans []prepare.Plan) []prepare.Network {
-	networks := make([]prepare.Network, len(plans))
-	for i, p := range plans {
-		networks[i] = p.Network()
-	}
-	return networks
+	return interfaces, nil
 }
 
 // preparation is a pod that is prepared.
@@ -265,11 +270,11 @@ func (h Hook) prepare(ctx context.Context) (preparation, error) {
 	if err != nil {
 		return preparation{}, err
 	}
-	if err := forget(store); err != nil {
+	if err := removeMemories(store); err != nil {
 		return preparation{}, err
 	}
 	p := preparation{dir: store.Dir()}
-	if p.pod, err = h.discover(waiting, recorded); err != nil {
+	if p.pod, err = h.discover(waiting, recordedOf(recorded)); err != nil {
 		return preparation{}, err
 	}
 	if p.plans, err = h.plans(p.pod); err != nil {

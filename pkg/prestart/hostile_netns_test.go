@@ -511,7 +511,7 @@ func newHostilePod(t *testing.T, shape podtest.Shape, h prestart.Hook) hostilePo
 		hook.Interfaces = []string{"net0", pod.Interface}
 	}
 	session := run(t, hook)
-	networks := session.Networks()
+	networks := session.Interfaces()
 	seat, err := podtest.OpenTap(pod.NS, networks[len(networks)-1].Tap, 1)
 	if err != nil {
 		t.Fatal(err)

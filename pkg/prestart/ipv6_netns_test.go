@@ -23,7 +23,7 @@ func TestGuestHasPodIPv6(t *testing.T) {
 			if err := podtest.WaitSettled(t.Context(), pod.Node); err != nil {
 				t.Fatal(err)
 			}
-			guest := podtest.NewGuest(t, pod.NS, session.Networks()[0].Tap, pod.MAC)
+			guest := podtest.NewGuest(t, pod.NS, session.Interfaces()[0].Tap, pod.MAC)
 			solicitIPv6(t, guest)
 
 			address := pod.IPv6.Addr().String()

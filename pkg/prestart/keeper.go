@@ -26,40 +26,63 @@ const (
 	lastRetry  = time.Minute
 )
 
-// keeper has an eye on what others need of a session in its state directory, the
-// control socket and the record, and makes it again if somebody deletes it.
+// keeper makes again what others need of a session in its state directory, the
+// control socket and the records, if somebody deletes it.
 type keeper struct {
 	dir     string
 	control *control.Server
-	records *prepare.RecordCopy
 	watcher *fsnotify.Watcher // nil: there can be none
 	log     *slog.Logger
-	told    string // the last error that was logged
+	logged  string // the last error
 
-	mu  sync.Mutex
-	err error // why the record is not on disk
+	mu      sync.Mutex
+	records map[*nic]*prepare.RecordCopy
+	err     error // why a record is not on disk
 }
 
-// newKeeper looks at the records of the plans, in the current network namespace.
-// One that can't look is told of, and no reason not to serve. Close it.
-func (h Hook) newKeeper(c *control.Server, plans []prepare.Plan) *keeper {
-	k := &keeper{dir: h.StateDir, control: c, log: h.Log}
+// newKeeper watches the state directory. One that can't is no reason not to serve.
+// Close it.
+func (h Hook) newKeeper(c *control.Server) *keeper {
+	k := &keeper{dir: h.StateDir, control: c, log: h.Log, records: map[*nic]*prepare.RecordCopy{}}
 	var err error
-	if k.records, err = prepare.CopyRecords(k.dir, plans...); err == nil {
-		if k.watcher, err = fsnotify.NewWatcher(); err == nil {
-			err = k.watcher.Add(k.dir)
-		}
+	if k.watcher, err = fsnotify.NewWatcher(); err != nil {
+		k.watcher = nil
+	} else if err = os.MkdirAll(k.dir, 0o700); err == nil {
+		err = k.watcher.Add(k.dir)
 	}
 	if err != nil {
-		k.fail(err)
+		k.warn(err)
 	}
 	return k
 }
 
-func (k *keeper) fail(err error) {
+func (k *keeper) warn(err error) {
 	k.log.Warn("can't watch the state directory: a record or a control socket that is deleted is not made again", "stateDir", k.dir, "error", err)
-	k.close()
-	k.records, k.watcher = nil, nil
+}
+
+// add has the record of a NIC kept, in the current network namespace.
+func (k *keeper) add(n *nic) {
+	if n.plan == nil {
+		return
+	}
+	record, err := prepare.CopyRecords(k.dir, *n.plan)
+	if err != nil {
+		k.warn(err)
+		return
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.records[n] = record
+}
+
+// remove ends that.
+func (k *keeper) remove(n *nic) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if record := k.records[n]; record != nil {
+		record.Close()
+		delete(k.records, n)
+	}
 }
 
 // follow makes again what is deleted, until ctx ends. Where that fails it tries again
@@ -92,7 +115,7 @@ func (k *keeper) wait(ctx context.Context, again <-chan time.Time) bool {
 			return true
 		case err := <-k.watcher.Errors:
 			if !errors.Is(err, fsnotify.ErrEventOverflow) {
-				k.fail(err)
+				k.warn(err)
 				return false
 			}
 		case event := <-k.watcher.Events:
@@ -111,7 +134,19 @@ func (k *keeper) wait(ctx context.Context, again <-chan time.Time) bool {
 
 func (k *keeper) concerns(event fsnotify.Event) bool {
 	name := filepath.Base(event.Name)
-	return event.Name == k.dir || name == control.SocketName || k.records.Has(name)
+	return event.Name == k.dir || name == control.SocketName || k.keeps(name)
+}
+
+// keeps tells whether a file of that name is one of the records.
+func (k *keeper) keeps(name string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, record := range k.records {
+		if record.Has(name) {
+			return true
+		}
+	}
+	return false
 }
 
 // repair makes again what is not there, and reports whether all of it is there now.
@@ -122,15 +157,17 @@ func (k *keeper) repair(ctx context.Context) bool {
 	}
 	if err != nil {
 		err = fmt.Errorf("make state directory again: %w", err)
-		k.setRecordError(err)
+		k.mu.Lock()
+		k.err = err
+		k.mu.Unlock()
 	} else {
 		err = errors.Join(k.repairSocket(ctx), k.repairRecords(ctx))
 	}
 	if err == nil {
-		k.told = ""
-	} else if text := err.Error(); ctx.Err() == nil && text != k.told {
+		k.logged = ""
+	} else if text := err.Error(); ctx.Err() == nil && text != k.logged {
 		k.log.Error("can't make again what was deleted of the state directory: trying again", "stateDir", k.dir, "error", err)
-		k.told = text
+		k.logged = text
 	}
 	return err == nil
 }
@@ -147,21 +184,21 @@ func (k *keeper) repairSocket(ctx context.Context) error {
 }
 
 func (k *keeper) repairRecords(ctx context.Context) error {
-	written, err := k.records.Repair(ctx)
-	for _, path := range written {
-		k.log.Warn("somebody deleted the record of a prepared interface: wrote it again", "record", path)
-	}
-	k.setRecordError(err)
-	return err
-}
-
-func (k *keeper) setRecordError(err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.err = err
+	var errs []error
+	for _, record := range k.records {
+		written, err := record.Repair(ctx)
+		for _, path := range written {
+			k.log.Warn("somebody deleted the record of a prepared interface: wrote it again", "record", path)
+		}
+		errs = append(errs, err)
+	}
+	k.err = errors.Join(errs...)
+	return k.err
 }
 
-// recordError says why the record is not on disk; empty: it is.
+// recordError says why a record is not on disk; empty: all are.
 func (k *keeper) recordError() string {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -172,8 +209,8 @@ func (k *keeper) recordError() string {
 }
 
 func (k *keeper) close() {
-	if k.records != nil {
-		k.records.Close()
+	for _, record := range k.records {
+		record.Close()
 	}
 	if k.watcher != nil {
 		_ = k.watcher.Close()

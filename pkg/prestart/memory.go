@@ -26,18 +26,31 @@ import (
 // still has the tap open, and for the preparation of the pod that it was
 // written in; it is never needed to serve.
 
-func (h Hook) memoryPath(p prepare.Plan, suffix string) string {
-	return filepath.Join(h.StateDir, p.Interface.Name+suffix)
+// memory is such a file of a NIC's server.
+type memory struct {
+	nic    *nic
+	server leaseServer
+	path   string
 }
 
-// rememberAgain is how long after what the server knows could not be written, as on
-// a full disk, it is tried again.
-const rememberAgain = 5 * time.Second
+// memories are those of the servers of a NIC.
+func (n *nic) memories() (all []memory) {
+	for suffix, server := range map[string]leaseServer{".lease": n.lease, ".lease6": n.lease6} {
+		if server != nil {
+			all = append(all, memory{n, server, filepath.Join(n.hook.StateDir, n.Interface+suffix)})
+		}
+	}
+	return all
+}
 
-// remember writes what the server knows, after each step of the lease, until
+// writeAgain is how long after what the server knows could not be written, as on
+// a full disk, it is tried again.
+const writeAgain = 5 * time.Second
+
+// follow writes what the server knows, after each step of the lease, until
 // events ends. A lease without an end may have just one.
-func (h Hook) remember(p prepare.Plan, suffix string, server leaseServer, events <-chan lease.Event) {
-	path := h.memoryPath(p, suffix)
+func (m memory) follow(events <-chan lease.Event) {
+	log := m.nic.hook.Log.With("interface", m.nic.Interface)
 	var again <-chan time.Time
 	for {
 		select {
@@ -47,37 +60,36 @@ func (h Hook) remember(p prepare.Plan, suffix string, server leaseServer, events
 			}
 		case <-again:
 		}
-		b, err := json.MarshalIndent(server.Status(), "", "  ")
+		b, err := json.MarshalIndent(m.server.Status(), "", "  ")
 		if err == nil {
-			err = renameio.WriteFile(path, append(b, '\n'), 0o600, renameio.WithTempDir(filepath.Dir(path)))
+			err = renameio.WriteFile(m.path, append(b, '\n'), 0o600, renameio.WithTempDir(filepath.Dir(m.path)))
 		}
 		switch {
 		case err == nil && again != nil:
-			h.Log.Info("the state of the lease is kept again", "interface", p.Interface.Name)
+			log.Info("the state of the lease is kept again")
 			again = nil
 		case err != nil && again == nil:
-			h.Log.Warn("can't keep the state of the lease: after a restart nobody knows of it until the guest speaks",
-				"interface", p.Interface.Name, "error", err, "again", rememberAgain)
+			log.Warn("can't keep the state of the lease: after a restart nobody knows of it until the guest speaks", "error", err, "again", writeAgain)
 		}
 		if err != nil {
-			again = time.After(rememberAgain)
+			again = time.After(writeAgain)
 		}
 	}
 }
 
-// recall makes the server know what the one before knew. One that knows nothing
-// serves as well. unheard is whether a VM has the tap open of whose lease nothing is
+// resume makes the server know what the one before knew. One that knows nothing
+// serves as well. unknown is whether a VM has the tap open of whose lease nothing is
 // known.
-func (h Hook) recall(p prepare.Plan, suffix string, server leaseServer) (unheard bool) {
-	was, err := readMemory(h.memoryPath(p, suffix))
-	inUse, useErr := tun.InUse(p.Tap.Name)
+func (m memory) resume() (unknown bool) {
+	was, err := readMemory(m.path)
+	inUse, useErr := tun.InUse(m.nic.Tap)
 	if err := errors.Join(err, useErr); err != nil {
-		h.Log.Warn("started without the state of the lease", "interface", p.Interface.Name, "error", err)
+		m.nic.hook.Log.Warn("started without the state of the lease", "interface", m.nic.Interface, "error", err)
 	}
 	if inUse && err == nil && was.State == lease.Bound {
-		server.Resume(was)
+		m.server.Resume(was)
 	}
-	return inUse && server.Status().State != lease.Bound
+	return inUse && m.server.Status().State != lease.Bound
 }
 
 // maxMemory bounds what a server knew: it keeps some fields, and cuts what is long.
@@ -102,9 +114,9 @@ func readMemory(path string) (was lease.Status, err error) {
 // killed left of writing it (renameio puts a dot before, and a number behind).
 var memoryFile = regexp.MustCompile(`^(?:(.+)\.lease6?|\.(.+)\.lease6?[0-9]+)$`)
 
-// forget removes what was kept of preparations that are no more: there is no
+// removeMemories removes what was kept of preparations that are no more: there is no
 // record of them.
-func forget(store *prepare.Store) error {
+func removeMemories(store *prepare.Store) error {
 	kept, err := store.Kept()
 	if err != nil {
 		return err

@@ -78,7 +78,7 @@ func (h Hook) checkShared(interfaces []string) error {
 	owner := map[string]string{}
 	for _, name := range interfaces {
 		o := h.networkOf(name)
-		for _, given := range []string{o.MAC.String(), o.TapName, o.BridgeName, o.UplinkName} {
+		for _, given := range append(slices.Sorted(maps.Values(o.LinkNames())), o.MAC.String()) {
 			other, ok := owner[given]
 			if ok && other != name {
 				return fmt.Errorf("interfaces %s and %s both have %s: a MAC or a name is for one interface", other, name, given)
@@ -99,12 +99,12 @@ func distinct(plans []prepare.Plan) error {
 		owner[name] = name
 	}
 	for _, p := range plans {
-		n := p.Network()
-		for _, link := range []string{n.Uplink, n.Bridge, n.Tap} {
-			if other, ok := owner[link]; ok {
-				return fmt.Errorf("interfaces %s and %s would both have a link %s: choose another name", other, n.Name, link)
+		name := p.Interface.Name
+		for _, link := range p.Links() {
+			if other, ok := owner[link.Name]; ok && (other != name || link.Name != name) {
+				return fmt.Errorf("interfaces %s and %s would both have a link %s: choose another name", other, name, link.Name)
 			}
-			owner[link] = n.Name
+			owner[link.Name] = name
 		}
 	}
 	return nil

@@ -22,7 +22,7 @@ func TestGuestWithAnotherMAC(t *testing.T) {
 	said := make(chan string, 256)
 	h.Log = slog.New(slog.NewTextHandler(lineWriter(said), nil))
 	session := run(t, h)
-	tap := session.Networks()[0].Tap
+	tap := session.Interfaces()[0].Tap
 	err := waitFor(t, h, control.ForLease, 100*time.Millisecond)
 	if err == nil || !strings.Contains(err.Error(), "eth0: the guest on tap-eth0 has not got "+pod.IPv4.Addr().String()+"/32: it has not asked for it") {
 		t.Errorf("of a guest that is not there wait says: %v", err)

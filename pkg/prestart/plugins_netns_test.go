@@ -53,7 +53,7 @@ func TestRealPlugins(t *testing.T) {
 				neighbor := add(other, strings.ReplaceAll(conf, "10.88.0.7/24", "10.88.0.8/24"))
 				address := attachment.Result.IPs[0].Address.IP.String()
 				session := run(t, h)
-				guest := podtest.NewGuest(t, pod.NS, session.Networks()[0].Tap, session.Networks()[0].MAC.HardwareAddr())
+				guest := podtest.NewGuest(t, pod.NS, session.Interfaces()[0].Tap, session.Interfaces()[0].MAC.HardwareAddr())
 				if lease, err := guest.Udhcpc(t.Context()); err != nil || lease["ip"] != address {
 					t.Fatalf("lease %v, error %v", lease, err)
 				}

@@ -47,7 +47,7 @@ func TestDefaultRoutePerFamily(t *testing.T) {
 	if err := podtest.WaitSettled(t.Context(), pod.Node); err != nil {
 		t.Fatal(err)
 	}
-	networks := session.Networks()
+	networks := session.Interfaces()
 	guest6 := podtest.NewGuest(t, pod.NS, networks[0].Tap, networks[0].MAC.HardwareAddr())
 	solicitIPv6(t, guest6)
 	guest6.Run(t, "ping", "-c1", "-W3", podtest.OutsideIPv6.String())
@@ -62,7 +62,7 @@ func TestDefaultRoutePerFamily(t *testing.T) {
 	h.Interfaces = nil
 	log := logged(&h)
 	session = run(t, h)
-	if names := session.Networks(); len(names) != 1 || names[0].Name != "eth0" {
+	if names := session.Interfaces(); len(names) != 1 || names[0].Interface != "eth0" {
 		t.Errorf("networks %+v", names)
 	}
 	if !strings.Contains(log.String(), "interface v4if0 (169.254.172.10/22, the IPv4 default route)") {
@@ -107,7 +107,7 @@ func TestNetworkWithoutIPAM(t *testing.T) {
 			h := newHook(t, pod)
 			h.Interfaces = []string{"net1"}
 			session := run(t, h)
-			network := session.Networks()[0]
+			network := session.Interfaces()[0]
 			if len(network.Addresses) > 0 {
 				t.Errorf("the VM is to have %v", network.Addresses)
 			}
@@ -133,7 +133,7 @@ func TestDuplicateAddressIsGuarded(t *testing.T) {
 	h := newHook(t, pod)
 	h.Interfaces, h.SkipCheck = []string{"eth0", "net1"}, true
 	log := logged(&h)
-	network := run(t, h).Networks()[1]
+	network := run(t, h).Interfaces()[1]
 	guest := podtest.NewGuest(t, pod.NS, network.Tap, network.MAC.HardwareAddr())
 	guest.IP(t, "addr add 10.77.0.9/24 dev eth0")
 	if out, err := guest.Output(t.Context(), "ping", "-c1", "-W1", "10.77.0.1"); err == nil {
@@ -156,7 +156,7 @@ func TestPodWithIPv6SwitchedOff(t *testing.T) {
 	before := podtest.TakeSnapshot(t, pod.NS)
 	h := newHook(t, pod)
 	session := run(t, h)
-	network := session.Networks()[0]
+	network := session.Interfaces()[0]
 	guest := podtest.NewGuest(t, pod.NS, network.Tap, network.MAC.HardwareAddr())
 	if lease, err := guest.Udhcpc(t.Context()); err != nil || lease["ip"] != pod.IPv4.Addr().String() {
 		t.Fatalf("lease %v, error %v", lease, err)
@@ -199,7 +199,7 @@ func TestSourceBasedRouting(t *testing.T) {
 	h := newHook(t, pod)
 	h.Interfaces = []string{"net1"}
 	session := run(t, h)
-	network := session.Networks()[0]
+	network := session.Interfaces()[0]
 	guest := podtest.NewGuest(t, pod.NS, network.Tap, network.MAC.HardwareAddr())
 	lease, err := guest.Udhcpc(t.Context())
 	if err != nil || lease["ip"] != attachment.Result.IPs[0].Address.IP.String() || lease["mask"] != "24" {
@@ -218,7 +218,7 @@ func TestSourceBasedRouting(t *testing.T) {
 
 	h.Interfaces = []string{"eth0", "net1"} // the default route is eth0's
 	session = run(t, h)
-	second := podtest.NewGuest(t, pod.NS, session.Networks()[1].Tap, session.Networks()[1].MAC.HardwareAddr())
+	second := podtest.NewGuest(t, pod.NS, session.Interfaces()[1].Tap, session.Interfaces()[1].MAC.HardwareAddr())
 	if _, err := second.Udhcpc(t.Context()); err != nil {
 		t.Fatal(err)
 	}

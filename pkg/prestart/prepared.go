@@ -55,13 +55,12 @@ func (h Hook) lost(name string) error {
 	return nil
 }
 
-// noPlaceholder returns a [*prepare.LostError] if what was read of the pod is
-// what prepare left in an interface's place: the record alone knows what that
-// had.
-func (h Hook) noPlaceholder(pod discover.Pod, recorded []prepare.Plan) error {
+// checkRead returns a [*prepare.LostError] if what was read of the pod is what
+// prepare left in an interface's place: the record alone knows what that had.
+func (h Hook) checkRead(pod discover.Pod, recorded []discover.Interface) error {
 	for _, i := range pod.Interfaces {
-		isRecorded := slices.ContainsFunc(recorded, func(p prepare.Plan) bool { return p.Interface.Name == i.Name })
-		if isRecorded || i.Kind != "bridge" {
+		isRecorded := slices.ContainsFunc(recorded, func(r discover.Interface) bool { return r.Name == i.Name })
+		if isRecorded || !prepare.InPlace(i) {
 			continue
 		}
 		if err := h.lost(i.Name); err != nil {

@@ -27,7 +27,7 @@ func TestGuestReachesIPv6(t *testing.T) {
 			t.Parallel()
 			pod := podtest.NewPod(t, shape)
 			neighbor := pod.NewNeighbor(t)
-			tap := run(t, newHook(t, pod)).Networks()[0].Tap
+			tap := run(t, newHook(t, pod)).Interfaces()[0].Tap
 			if err := podtest.WaitSettled(t.Context(), pod.Node); err != nil {
 				t.Fatal(err)
 			}
@@ -140,7 +140,7 @@ func TestPodWithoutIPv4(t *testing.T) {
 			before := podtest.TakeSnapshot(t, pod.NS)
 			h := newHook(t, pod)
 			session := run(t, h)
-			network := session.Networks()[0]
+			network := session.Interfaces()[0]
 			if len(network.Addresses) != 1 || network.Addresses[0] != pod.IPv6 {
 				t.Errorf("the VM's addresses are %v, want %s", network.Addresses, pod.IPv6)
 			}

@@ -57,7 +57,7 @@ func TestGuestReaches(t *testing.T) {
 			pod := podtest.NewPod(t, shape)
 			neighbor := pod.NewNeighbor(t)
 			session := run(t, newHook(t, pod))
-			tap := session.Networks()[0].Tap
+			tap := session.Interfaces()[0].Tap
 			guest := podtest.NewPlainGuest(t, pod.NS, tap, pod.MAC)
 			lease, err := guest.Udhcpc(t.Context())
 			if err != nil {

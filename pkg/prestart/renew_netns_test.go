@@ -47,7 +47,7 @@ func TestGuestRenews(t *testing.T) {
 			h.SkipCheck = true
 			h.Lease.Duration = time.Hour
 			session := run(t, h)
-			network := session.Networks()[0]
+			network := session.Interfaces()[0]
 			guest := podtest.NewGuest(t, pod.NS, network.Tap, pod.MAC)
 			lease, err := guest.Udhcpc(t.Context())
 			if err != nil {

@@ -9,7 +9,6 @@ import (
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
 	"github.com/virt-launcher-net/virt-launcher-net/internal/tun"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/check"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
 
@@ -21,10 +20,11 @@ func (h Hook) Restore(ctx context.Context) (restored []string, err error) {
 		return restored, err
 	}
 	err = in(h.Netns, func() (err error) {
-		if pid := statedir.ServerOf(h.namespace); pid > 0 {
-			h.Log.Info("a server is at work on the pod that is to be put back, and will end with its tap", "pid", pid)
-		}
+		pid := statedir.ServerOf(h.namespace)
 		restored, err = h.restore(ctx)
+		if err == nil && len(restored) > 0 && pid > 0 {
+			h.Log.Warn("a server is at work on the pod that was put back, and ends with the tap", "pid", pid)
+		}
 		return err
 	})
 	return restored, err
@@ -51,11 +51,7 @@ func (h Hook) restore(ctx context.Context) (restored []string, err error) {
 		if h.Force {
 			continue
 		}
-		inUse, err := check.UsedByVM(ctx, p.Tap.Name)
-		if inUse {
-			err = fmt.Errorf("restore %s: %w: %s; a VM that has it would lose its network: stop it first", name, check.ErrTapInUse, p.Tap.Name)
-		}
-		errs = append(errs, err)
+		errs = append(errs, h.unused(ctx, p.NIC()))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
@@ -63,7 +59,7 @@ func (h Hook) restore(ctx context.Context) (restored []string, err error) {
 	if err := prepare.Restore(ctx, h.Log, store, h.Interfaces...); err != nil {
 		return nil, err
 	}
-	return restored, forget(store)
+	return restored, removeMemories(store)
 }
 
 // restoreAfter is Restore at a session's end, in the current network namespace. A
@@ -73,11 +69,11 @@ func (h Hook) restoreAfter(ctx context.Context, plans []prepare.Plan, patience t
 	waiting, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for _, p := range plans {
-		if inUse, err := tun.InUse(p.Tap.Name); err != nil || !inUse || patience == 0 {
+		if inUse, err := tun.InUse(p.NIC().Tap); err != nil || !inUse || patience == 0 {
 			continue
 		}
-		h.Log.Info("waiting for the VM to leave the tap", "tap", p.Tap.Name, "atMost", patience)
-		if err := tun.WaitUnused(waiting, p.Tap.Name); err != nil {
+		h.Log.Info("waiting for the VM to leave the tap", "tap", p.NIC().Tap, "atMost", patience)
+		if err := tun.WaitUnused(waiting, p.NIC().Tap); err != nil {
 			break // restore says what is in use
 		}
 	}

@@ -65,7 +65,7 @@ func TestGuestHasPodNetwork(t *testing.T) {
 			before := podtest.TakeSnapshot(t, pod.NS)
 			h := newHook(t, pod)
 			session := run(t, h)
-			network := session.Networks()[0]
+			network := session.Interfaces()[0]
 			if network.MAC.String() != pod.MAC.String() || network.Addresses[0] != pod.IPv4 {
 				t.Errorf("network is %+v, the pod has %s %s", network, pod.MAC, pod.IPv4)
 			}
@@ -127,7 +127,7 @@ func TestPortGuard(t *testing.T) {
 	pod := podtest.NewPod(t, podtest.Flannel)
 	h := newHook(t, pod)
 	session := run(t, h)
-	guest := podtest.NewGuest(t, pod.NS, session.Networks()[0].Tap, pod.MAC)
+	guest := podtest.NewGuest(t, pod.NS, session.Interfaces()[0].Tap, pod.MAC)
 	if _, err := guest.Udhcpc(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -180,7 +180,7 @@ func TestSecondSessionTakesOver(t *testing.T) {
 	pod := podtest.NewPod(t, podtest.Calico)
 	h := newHook(t, pod)
 	first := run(t, h)
-	guest, err := podtest.StartGuest(t.Context(), pod.NS, first.Networks()[0].Tap, pod.MAC)
+	guest, err := podtest.StartGuest(t.Context(), pod.NS, first.Interfaces()[0].Tap, pod.MAC)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -234,7 +234,7 @@ func TestWait(t *testing.T) {
 	if _, err := asker(h).Wait(ctx, control.ForLease); err == nil || !strings.Contains(err.Error(), "it has not asked for it") {
 		t.Errorf("nobody asked for a lease, and wait said: %v", err)
 	}
-	guest := podtest.NewGuest(t, pod.NS, session.Networks()[0].Tap, pod.MAC)
+	guest := podtest.NewGuest(t, pod.NS, session.Interfaces()[0].Tap, pod.MAC)
 	if _, err := guest.Udhcpc(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -260,12 +260,12 @@ func TestSeveralInterfaces(t *testing.T) {
 	h.Interfaces = []string{"eth0", "net1", "net2"}
 	h.SkipCheck = true // nobody is behind net1
 	session := run(t, h)
-	if n := session.Networks(); len(n) != 3 || n[1].Tap != "tap-net1" || len(n[2].Addresses) != 0 {
+	if n := session.Interfaces(); len(n) != 3 || n[1].Tap != "tap-net1" || len(n[2].Addresses) != 0 {
 		t.Errorf("networks are %+v", n)
 	}
 	in := func(name string) map[string]string {
-		for _, n := range session.Networks() {
-			if n.Name != name {
+		for _, n := range session.Interfaces() {
+			if n.Interface != name {
 				continue
 			}
 			guest, err := podtest.StartGuest(t.Context(), pod.NS, n.Tap, n.MAC.HardwareAddr())
@@ -296,7 +296,7 @@ func TestSeveralInterfaces(t *testing.T) {
 		h.Lease.DefaultRoute = name
 		session = run(t, h)
 		for i, want := range routes {
-			if got := in(session.Networks()[i].Name)["staticroutes"]; got != want {
+			if got := in(session.Interfaces()[i].Interface)["staticroutes"]; got != want {
 				t.Errorf("with the default route to %s the routes of %d are %q, want %q", name, i, got, want)
 			}
 		}

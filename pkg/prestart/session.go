@@ -7,50 +7,50 @@ import (
 	"os"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/check"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/domain"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/lease"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
 
-// Session is what lives on after the VM may start: the DHCP servers, the
-// control socket and, if the Hook has a Domain, the VM. Close it. The pod's
-// network stays prepared after that, and a VM that is not ours keeps it.
+// Session is what lives on after the VM may start: what serves and watches each of
+// the VM's NICs, the control socket and, if the Hook has a Domain, the VM. NICs come
+// and go by Plug and Unplug. Close it. The pod's network stays prepared after that,
+// and a VM that is not ours keeps it. Its methods can be called from any goroutine.
 type Session struct {
 	hook     Hook
-	plans    []prepare.Plan
-	servers  []*servers // of each plan
-	watch    *watch
-	vm       *domain.VM
 	serving  *statedir.Serving
+	since    time.Time
+	prepared time.Time // when the network was
 	control  *control.Server
 	keeper   *keeper
-	guards   *prepare.GuardReader // nil: no plan has a port guard
-	since    time.Time
-	prepared time.Time     // when the network was
-	started  time.Time     // when a guest could boot; read it if isReady
-	ready    chan struct{} // closed once a guest could boot
-	isReady  atomic.Bool
-	cancel   context.CancelFunc
-	running  *errgroup.Group
-	done     context.Context // ends with the first server that fails
-	closing  sync.Once
+	anchor   *anchor // in the pod's network namespace, for restore; nil: not needed
 	restore  bool    // at the end
-	pod      *anchor // for that; nil: it does not
+
+	done    context.Context // ends with the first failure, or Close
+	cancel  context.CancelCauseFunc
+	running sync.WaitGroup
+	closing sync.Once
+	setting sync.Mutex // held while the set of NICs changes
+
+	mu      sync.Mutex
+	nics    []*nic        // the primary one first
+	changed chan struct{} // closed when readiness may have changed
+	readers map[*reader]bool
+	started time.Time  // when a guest could boot; zero: it can't yet
+	vm      *domain.VM // nil: there is none
+	closed  bool
 }
 
-// Run prepares the pod's network, serves it, proves the path from the guest's
-// seat and starts the domain if there is one. It returns when a guest could
-// boot, or does. On error nothing of it is left: a pod that was not prepared
-// before is as the CNI left it.
+// Run prepares the pod's network, serves it, proves the path from the guest's side
+// and starts the domain if there is one. It returns when a guest could boot, or
+// does. On error nothing of it is left: a pod that was not prepared before is as the
+// CNI left it.
 func (h Hook) Run(ctx context.Context) (*Session, error) {
 	if err := h.Validate(); err != nil {
 		return nil, err
@@ -59,32 +59,29 @@ func (h Hook) Run(ctx context.Context) (*Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	since := time.Now()
 	var s *Session
 	err = in(h.Netns, func() error {
 		if err := canServe(); err != nil {
 			return err
 		}
-		serving, err := h.serveAlone(ctx)
-		if err != nil {
+		if s, err = h.newSession(ctx); err != nil {
 			return err
 		}
 		p, err := h.prepare(ctx)
 		if err != nil {
-			serving.Close()
-			return err
+			return errors.Join(err, s.Close(ctx))
 		}
-		h.StateDir = p.dir
-		if s, err = h.open(ctx, since, serving, p.pod, p.plans); err == nil {
-			if err = s.start(ctx, p.xml); err == nil {
-				s.restore = h.RestoreAfter
-				return nil
-			}
-			err = errors.Join(err, s.Close(ctx))
+		s.hook.StateDir = p.dir
+		if err = s.open(ctx, p.pod, s.hook.nicsFor(p.plans)); err == nil {
+			err = s.start(ctx, p.xml)
 		}
-		err = errors.Join(err, h.withdraw(ctx, p))
+		if err == nil {
+			s.restore = h.RestoreAfter
+			return nil
+		}
+		err = errors.Join(err, s.Close(ctx), h.withdraw(ctx, p))
 		if h.RestoreAfter {
-			err = errors.Join(err, h.restoreAfter(context.WithoutCancel(ctx), p.plans, 0))
+			err = errors.Join(err, s.hook.restoreAfter(context.WithoutCancel(ctx), p.plans, 0))
 		}
 		return err
 	})
@@ -94,9 +91,11 @@ func (h Hook) Run(ctx context.Context) (*Session, error) {
 	return s, nil
 }
 
-// Serve serves DHCP in a pod that is prepared already. It returns once the
-// server listens.
-func (h Hook) Serve(ctx context.Context) (*Session, error) {
+// Serve serves DHCP on these NICs of a pod that is prepared already, without its
+// record: the network is then watched only as far as the tap goes. If none are given,
+// it serves those of the record in the state directory. It returns once the servers
+// listen.
+func (h Hook) Serve(ctx context.Context, nics ...guest.NIC) (*Session, error) {
 	if err := h.Validate(); err != nil {
 		return nil, err
 	}
@@ -105,25 +104,23 @@ func (h Hook) Serve(ctx context.Context) (*Session, error) {
 		return nil, err
 	}
 	h.Domain = nil
-	since := time.Now()
 	var s *Session
 	err = in(h.Netns, func() error {
-		plans, err := h.prepared()
+		served, err := h.served(nics)
 		if err != nil {
 			return err
 		}
-		pod, err := h.discover(ctx, plans)
+		pod, err := h.identity(ctx, served)
 		if err != nil {
 			return err
 		}
-		serving, err := h.serveAlone(ctx)
-		if err != nil {
+		if s, err = h.newSession(ctx); err != nil {
 			return err
 		}
-		if s, err = h.open(ctx, since, serving, pod, plans); err != nil {
-			return err
+		if err := s.open(ctx, pod, served); err != nil {
+			return errors.Join(err, s.Close(ctx))
 		}
-		s.becomeReady()
+		s.becomeReady(nil)
 		s.restore = h.RestoreAfter
 		return nil
 	})
@@ -133,9 +130,28 @@ func (h Hook) Serve(ctx context.Context) (*Session, error) {
 	return s, nil
 }
 
-// serveAlone takes the right to serve the current network namespace. The error says
-// who else serves it, or listens in its state directory.
-func (h Hook) serveAlone(ctx context.Context) (*statedir.Serving, error) {
+// served are the given NICs; if there are none, those that are recorded.
+func (h Hook) served(nics []guest.NIC) ([]*nic, error) {
+	if len(nics) == 0 {
+		plans, err := h.prepared()
+		return h.nicsFor(plans), err
+	}
+	if h.RestoreAfter {
+		return nil, errors.New("serve without a record: the pod can't be put back at the end: leave that to who prepared it")
+	}
+	var served []*nic
+	for _, n := range nics {
+		if err := n.Validate(); err != nil {
+			return nil, err
+		}
+		served = append(served, &nic{NIC: n, hook: h})
+	}
+	return served, nil
+}
+
+// newSession takes the right to serve the current network namespace. The error says
+// who else serves it, or listens in its state directory. Close gives the right back.
+func (h Hook) newSession(ctx context.Context) (*Session, error) {
 	serving, err := statedir.Serve()
 	if served, ok := errors.AsType[*statedir.ServedError](err); ok {
 		err = &ServedError{served.PID, err}
@@ -147,175 +163,197 @@ func (h Hook) serveAlone(ctx context.Context) (*statedir.Serving, error) {
 		serving.Close()
 		return nil, err
 	}
-	return serving, nil
-}
-
-// open opens the control socket and a server on each tap, in the current
-// network namespace, and sets them going. The session, or its failure, gives the
-// right to serve back.
-func (h Hook) open(ctx context.Context, since time.Time, serving *statedir.Serving, pod discover.Pod, plans []prepare.Plan) (_ *Session, err error) {
-	s := &Session{hook: h, serving: serving, plans: plans, since: since, prepared: time.Now(), ready: make(chan struct{})}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, s.closeSockets())
-			s.pod.close()
-		}
-	}()
-	if err := h.checkNamed(namesOf(plans)); err != nil {
-		return nil, err
-	}
-	defaultRoute, err := h.defaultRouteOf(nicsOf(plans))
-	if err != nil {
-		return nil, err
-	}
-	for _, p := range plans {
-		on, err := h.openServers(p, pod, defaultRoute)
-		if err != nil {
-			return nil, err
-		}
-		s.servers = append(s.servers, on)
-	}
-	for _, text := range pod.DNS.LeftOut { // which discover has logged
-		s.servers[0].omitted = append(s.servers[0].omitted, discover.Omission{What: "resolv.conf", Why: text})
-	}
-	if slices.ContainsFunc(plans, func(p prepare.Plan) bool { return p.Guard }) {
-		if s.guards, err = prepare.OpenGuardReader(); err != nil {
-			return nil, err
-		}
-	}
-	if s.watch, err = openWatch(h.Log, plans); err != nil {
-		return nil, err
-	}
-	if h.RestoreAfter {
-		if s.pod, err = openAnchor(h.Netns); err != nil {
-			return nil, err
-		}
-	}
-	s.control = control.NewServer(h.StateDir, h.namespace, s.Status, s.waitFor)
-	s.keeper = h.newKeeper(s.control, plans)
-	s.serve(ctx)
+	s := &Session{hook: h, serving: serving, since: time.Now(), changed: make(chan struct{}), readers: map[*reader]bool{}}
+	s.done, s.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	return s, nil
 }
 
-// serve sets everything going that runs until Close.
-func (s *Session) serve(ctx context.Context) {
-	ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	s.running, ctx = errgroup.WithContext(ctx)
-	s.done = ctx
-	for _, on := range s.servers {
-		on.serve(ctx, s.running, s.hook)
+// open opens what serves the NICs, in the current network namespace, sets it going,
+// and answers who asks.
+func (s *Session) open(ctx context.Context, pod discover.Pod, nics []*nic) (err error) {
+	s.prepared = time.Now()
+	if err := s.hook.checkNamed(interfacesOf(nics)); err != nil {
+		return err
 	}
-	s.running.Go(func() error {
-		<-ctx.Done()
-		s.control.Close()
-		return nil
-	})
-	if err := s.control.Listen(ctx); err != nil {
+	d, err := s.hook.defaultRouteOf(guestsOf(nics))
+	if err != nil {
+		return err
+	}
+	if s.hook.RestoreAfter {
+		if s.anchor, err = openAnchor(s.hook.Netns); err != nil {
+			return err
+		}
+	}
+	s.control = control.NewServer(s.hook.StateDir, s.hook.namespace, s.Status, s.waitFor)
+	s.keeper = s.hook.newKeeper(s.control)
+	for _, text := range pod.DNS.LeftOut { // which discover has logged
+		nics[0].omitted = append(nics[0].omitted, discover.Omission{What: "resolv.conf", Why: text})
+	}
+	for i, n := range nics {
+		if err := s.add(ctx, i, n, pod, d); err != nil {
+			return err
+		}
+	}
+	if err := s.control.Listen(ctx); err != nil { // the VM can do without
 		s.hook.Log.Warn("nobody can ask this server for its status, or wait for it: trying again", "error", err)
 	}
-	s.running.Go(func() error {
-		s.keeper.follow(ctx)
-		return nil
+	s.running.Go(func() {
+		<-s.done.Done()
+		s.control.Close()
 	})
-	s.running.Go(func() error {
-		s.watch.follow(ctx)
-		return nil
-	})
+	s.running.Go(func() { s.keeper.follow(s.done) })
+	return nil
+}
+
+// add opens and starts what serves a NIC, and puts it in its place among the others.
+func (s *Session) add(ctx context.Context, place int, n *nic, pod discover.Pod, d defaultRoutes) error {
+	if err := n.open(pod, d, s.notify); err != nil {
+		return err
+	}
+	s.keeper.add(n)
+	n.start(ctx, func(err error) { s.failed(n, err) })
+	s.mu.Lock()
+	s.nics = slices.Insert(s.nics, place, n)
+	for r := range s.readers {
+		r.follow(s, n)
+	}
+	s.mu.Unlock()
+	s.notify()
+	return nil
+}
+
+// failed ends the session if the NIC was there from the start.
+func (s *Session) failed(n *nic, err error) {
+	if !n.plugged {
+		s.cancel(err)
+		return
+	}
+	s.tell(Event{At: time.Now(), Interface: n.Interface, Err: err})
+	s.notify()
 }
 
 // start proves the path and starts the domain, in the current network namespace.
 func (s *Session) start(ctx context.Context, xml []byte) (err error) {
-	if !s.hook.SkipCheck {
-		for _, p := range s.plans {
-			if err := s.check(ctx, p); err != nil {
-				return err
-			}
-		}
-	}
-	if err := s.hook.handOver(s.plans); err != nil {
-		return err
-	}
-	if d := s.hook.Domain; d != nil {
-		ctx, cancel := context.WithTimeoutCause(ctx, d.StartTimeout, fmt.Errorf("no answer within %s", d.StartTimeout))
-		defer cancel()
-		if s.vm, err = domain.Start(ctx, s.hook.Log, d.URI, xml); err != nil {
+	for _, n := range s.current() {
+		if err := s.check(ctx, n); err != nil {
 			return err
 		}
 	}
-	s.becomeReady()
+	if err := s.hook.handOver(s.Interfaces()); err != nil {
+		return err
+	}
+	var vm *domain.VM
+	if d := s.hook.Domain; d != nil {
+		ctx, cancel := context.WithTimeoutCause(ctx, d.StartTimeout, fmt.Errorf("no answer within %s", d.StartTimeout))
+		defer cancel()
+		if vm, err = domain.Start(ctx, s.hook.Log, d.URI, xml); err != nil {
+			return err
+		}
+	}
+	s.becomeReady(vm)
 	return nil
 }
 
 // check proves that a guest on the tap gets its network. It leaves out a tap that
 // a VM has open already: that proves itself.
-func (s *Session) check(ctx context.Context, p prepare.Plan) error {
-	report, err := checkPlan(ctx, p, func() (control.Status, error) { return s.Status(), nil })
+func (s *Session) check(ctx context.Context, n *nic) error {
+	if s.hook.SkipCheck {
+		return nil
+	}
+	report, err := checkNIC(ctx, n.NIC, n.plan.WaitForwarding, func() (control.Status, error) { return s.Status(), nil })
 	if errors.Is(err, check.ErrTapInUse) && s.hook.Domain == nil {
-		s.hook.Log.Info("the tap is in use, so it is not checked", "tap", p.Tap.Name)
+		s.hook.Log.Info("the tap is in use, so it is not checked", "tap", n.Tap)
 		return nil
 	}
 	if err != nil {
-		return &CheckError{p.Interface.Name, err}
+		return &CheckError{n.Interface, err}
 	}
-	s.hook.Log.Info("a guest would get its network", "interface", p.Interface.Name,
+	s.hook.Log.Info("a guest would get its network", "interface", n.Interface,
 		"offered", report.Address, "offered6", report.Address6, "gateway", report.Gateway, "router6", report.Router6, "note", report.Note)
 	return nil
 }
 
-func (s *Session) becomeReady() {
-	s.started = time.Now()
-	s.isReady.Store(true)
-	close(s.ready)
+func (s *Session) becomeReady(vm *domain.VM) {
+	s.mu.Lock()
+	s.vm, s.started = vm, time.Now()
+	s.mu.Unlock()
+	s.notify()
 	s.hook.Log.Info("ready", "took", s.started.Sub(s.since).Round(time.Microsecond))
+}
+
+// notify wakes who waits for a change.
+func (s *Session) notify() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// current are the NICs that there are now.
+func (s *Session) current() []*nic {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.nics)
+}
+
+// domain is the VM, or nil.
+func (s *Session) domain() *domain.VM {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.vm
 }
 
 // GuardCounters reads what the port guard kept from crossing, by pod interface,
 // from whatever goroutine. It needs NET_ADMIN, now and when the session was
-// opened; the error wraps [unix.EPERM] if it is not there.
+// opened; the error wraps [unix.EPERM] if it is not there. Of a session that is
+// closed it is [ErrSessionClosed].
 func (s *Session) GuardCounters() (map[string][]prepare.GuardCounter, error) {
+	s.mu.Lock() // they are not closed meanwhile
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, ErrSessionClosed
+	}
 	counters := map[string][]prepare.GuardCounter{}
-	for _, p := range s.plans {
-		if !p.Guard {
+	for _, n := range s.nics {
+		if n.guard == nil {
 			continue
 		}
-		c, err := s.guards.Counters(p)
+		c, err := n.guard.Counters(*n.plan)
 		if err != nil {
 			return nil, err
 		}
-		counters[p.Interface.Name] = c
+		counters[n.Interface] = c
 	}
 	return counters, nil
 }
 
-// Networks returns what the VM's NICs plug into, the primary one first.
-func (s *Session) Networks() []prepare.Network { return networksOf(s.plans) }
+// Interfaces returns the pod interfaces that are served, the primary one first.
+func (s *Session) Interfaces() []Interface {
+	var out []Interface
+	for _, n := range s.current() {
+		out = append(out, n.describe())
+	}
+	return out
+}
 
 // Embedded reports whether there is a VM whose driver runs in this process and
 // may need its privileges to end it.
-func (s *Session) Embedded() bool { return s.vm != nil && s.vm.Embedded() }
+func (s *Session) Embedded() bool { vm := s.domain(); return vm != nil && vm.Embedded() }
 
 // Wait blocks until the VM has stopped, a server has failed or ctx ends. It
 // returns nil if the guest shut down, a [*domain.StopError] if the VM ended
-// otherwise. Without a domain there is no good end but that of ctx; when the session
-// is closed, it is [ErrSessionClosed].
+// otherwise, a [*ServeError] if a NIC that was there from the start is not served any
+// more. Without a domain there is no good end but that of ctx; when the session is
+// closed, it is [ErrSessionClosed].
 func (s *Session) Wait(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	stop := context.AfterFunc(s.done, func() { cancel(s.ended()) }) //nolint:contextcheck // s.done is the servers', not the caller's
-	defer stop()
-	if s.vm != nil {
-		return s.vm.Wait(ctx)
+	defer context.AfterFunc(s.done, func() { cancel(context.Cause(s.done)) })() //nolint:contextcheck // s.done is the session's, not the caller's
+	if vm := s.domain(); vm != nil {
+		return vm.Wait(ctx)
 	}
 	<-ctx.Done()
 	return context.Cause(ctx)
-}
-
-// ended is why the servers have: the failure of one, or Close.
-func (s *Session) ended() error {
-	if err := context.Cause(s.done); !errors.Is(err, context.Canceled) {
-		return err
-	}
-	return ErrSessionClosed
 }
 
 // Close asks the VM, if there is one, to shut down, and destroys it when that
@@ -324,7 +362,8 @@ func (s *Session) ended() error {
 // ShutdownTimeout. Then Close ends the servers and closes all sockets. The pod's
 // network stays prepared, unless the Hook says RestoreAfter: then a VM that is not
 // ours has [DefaultShutdownTimeout], or until ctx ends, to leave the tap, and the
-// error wraps [ErrTapInUse] if it does not. Only the first call does something.
+// error wraps [check.ErrTapInUse] if it does not. The error of a server that had
+// failed is returned again. Only the first call does something.
 func (s *Session) Close(ctx context.Context) (err error) {
 	s.closing.Do(func() { err = s.close(ctx) })
 	return err
@@ -332,104 +371,66 @@ func (s *Session) Close(ctx context.Context) (err error) {
 
 func (s *Session) close(ctx context.Context) error {
 	var errs []error
-	if s.vm != nil {
-		if ctx.Err() != nil {
-			ctx = context.WithoutCancel(ctx)
-		}
-		ctx, cancel := context.WithTimeout(ctx, s.hook.Domain.ShutdownTimeout)
+	if vm := s.domain(); vm != nil {
+		ctx, cancel := context.WithTimeout(unlessEnded(ctx), s.hook.Domain.ShutdownTimeout)
 		defer cancel()
-		errs = append(errs, s.vm.Shutdown(ctx), s.vm.Close()) //nolint:contextcheck // Close takes none
+		errs = append(errs, vm.Shutdown(ctx), vm.Close()) //nolint:contextcheck // Close takes none
 	}
-	s.cancel()
-	errs = append(errs, s.running.Wait())
-	errs = append(errs, s.closeSockets()) // no sooner: a server would take it for a failure
-	if s.restore {
-		if ctx.Err() != nil {
-			ctx = context.WithoutCancel(ctx)
+	if err := context.Cause(s.done); err != nil {
+		errs = append(errs, err)
+	}
+	s.cancel(ErrSessionClosed)
+	s.setting.Lock() // until a Plug or Unplug has ended
+	defer s.setting.Unlock()
+	s.running.Wait()
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	var plans []prepare.Plan
+	for _, n := range s.current() {
+		errs = append(errs, n.close())
+		if n.plan != nil {
+			plans = append(plans, *n.plan)
 		}
-		errs = append(errs, s.pod.do(func() error { return s.hook.restoreAfter(ctx, s.plans, DefaultShutdownTimeout) }))
-	}
-	s.pod.close()
-	return errors.Join(errs...)
-}
-
-func (s *Session) closeSockets() error {
-	var errs []error
-	for _, on := range s.servers {
-		errs = append(errs, on.close())
-	}
-	if s.watch != nil {
-		s.watch.close()
-	}
-	if s.control != nil {
-		s.control.Close()
 	}
 	if s.keeper != nil {
 		s.keeper.close()
 	}
 	s.serving.Close()
-	if s.guards != nil {
-		errs = append(errs, s.guards.Close())
+	if s.restore && len(plans) > 0 {
+		errs = append(errs, s.anchor.do(func() error { return s.hook.restoreAfter(unlessEnded(ctx), plans, DefaultShutdownTimeout) }))
 	}
+	s.anchor.close()
 	return errors.Join(errs...)
 }
 
-// Status is what only the session knows: how far it is, and the leases.
-func (s *Session) Status() control.Status {
-	differences, _ := s.watch.differences()
-	isReady := s.isReady.Load()
-	status := control.Status{
-		PID: os.Getpid(), Version: s.hook.Version, Since: s.since, Ready: isReady && len(differences) == 0 && s.done.Err() == nil,
-		PrepareSeconds: s.prepared.Sub(s.since).Seconds(), RecordError: s.keeper.recordError(),
+// unlessEnded is ctx, or one without its end if that has come.
+func unlessEnded(ctx context.Context) context.Context {
+	if ctx.Err() != nil {
+		return context.WithoutCancel(ctx)
 	}
-	if isReady {
-		status.StartSeconds = s.started.Sub(s.since).Seconds()
-	}
-	for _, on := range s.servers {
-		i := control.Interface{Name: on.plan.Interface.Name, Omitted: on.omitted}
-		for _, d := range differences {
-			if d.Interface == i.Name {
-				i.Differences = append(i.Differences, d)
-			}
-		}
-		if err := s.watch.pod.Unwatched(); err != nil {
-			i.Unwatched = err.Error()
-		}
-		i.LeaseUnknown = on.unheard && on.main().Status().State != lease.Bound
-		if on.lease != nil {
-			lease := on.lease.Status()
-			i.Lease = &lease
-		}
-		if on.lease6 != nil {
-			lease := on.lease6.Status()
-			i.Lease6 = &lease
-		}
-		if on.router != nil {
-			router := on.router.Status()
-			i.Router = &router
-		}
-		status.Interfaces = append(status.Interfaces, i)
-	}
-	if isReady && s.vm != nil { // before that start may be about to set it
-		status.Domain = s.vm.Name()
-	}
-	return status
+	return ctx
 }
 
-// waitFor blocks until the condition holds or ctx ends.
-func (s *Session) waitFor(ctx context.Context, condition string) error {
-	select {
-	case <-s.ready:
-	case <-ctx.Done():
-		return context.Cause(ctx)
+// Status is what only the session knows: how far it is, and what it serves.
+func (s *Session) Status() control.Status {
+	s.mu.Lock()
+	started, vm, nics := s.started, s.vm, slices.Clone(s.nics)
+	s.mu.Unlock()
+	status := control.Status{
+		PID: os.Getpid(), Version: s.hook.Version, Since: s.since, Ready: !started.IsZero() && s.done.Err() == nil,
+		PrepareSeconds: s.prepared.Sub(s.since).Seconds(), RecordError: s.keeper.recordError(),
 	}
-	if err := s.watch.waitUntilPlanned(ctx); err != nil || condition == control.ForNetwork {
-		return err
+	if !started.IsZero() {
+		status.StartSeconds = started.Sub(s.since).Seconds()
 	}
-	for _, on := range s.servers {
-		if err := on.waitForLease(ctx); err != nil {
-			return err
-		}
+	if vm != nil {
+		status.Domain = vm.Name()
 	}
-	return nil
+	for _, n := range nics {
+		served := n.status()
+		status.Ready = status.Ready && served.Error == "" && len(served.Differences) == 0
+		status.Interfaces = append(status.Interfaces, served)
+	}
+	return status
 }

@@ -7,10 +7,8 @@ import (
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/lease"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/ra"
 )
 
 // Status is what is: in the kernel, and in the process that serves.
@@ -30,21 +28,12 @@ type ServerStatus struct {
 	*control.Status
 }
 
-// InterfaceStatus is one prepared pod interface.
+// InterfaceStatus is one prepared pod interface. Where nobody serves, Omitted is what
+// a server without settings of its own would leave out.
 type InterfaceStatus struct {
-	prepare.Network
+	Interface
+	control.Served
 	Links []LinkStatus `json:"links"`
-	// Differences are what is not as planned.
-	Differences []prepare.Difference `json:"differences,omitempty"`
-	// None: nobody serves, or there is nothing to lease.
-	Lease        *lease.Status `json:"lease,omitempty"`
-	Lease6       *lease.Status `json:"lease6,omitempty"`
-	Router       *ra.Status    `json:"router,omitempty"`
-	LeaseUnknown bool          `json:"leaseUnknown,omitempty"`
-	Unwatched    string        `json:"unwatched,omitempty"`
-	// Omitted is what the pod has and the VM does not get. Where nobody serves, it is
-	// what a server without settings of its own would leave out.
-	Omitted []discover.Omission `json:"omitted,omitempty"`
 	// Counters are the port guard's; GuardError says why there are none.
 	Counters   []prepare.GuardCounter `json:"guardCounters,omitempty"`
 	GuardError string                 `json:"guardError,omitempty"`
@@ -56,7 +45,7 @@ type InterfaceStatus struct {
 
 // LinkStatus is one link of a prepared interface as the kernel has it now.
 type LinkStatus struct {
-	Name    string   `json:"name"`
+	prepare.Link
 	Exists  bool     `json:"exists"`
 	Up      bool     `json:"up"`
 	Carrier bool     `json:"carrier"` // of the tap: a VM has it open
@@ -97,7 +86,10 @@ func (h Hook) Status(ctx context.Context) (Status, error) {
 			return err
 		}
 		for _, p := range plans {
-			i := InterfaceStatus{Network: p.Network(), Links: linksOf(p, now), Omitted: h.leaseOf(p.Interface.Name).leases(p.NIC(), discover.Pod{}, d).omitted}
+			name := p.Interface.Name
+			i := InterfaceStatus{Interface: NewInterface(p), Links: linksOf(p, now), Served: control.Served{
+				Name: name, Omitted: h.leaseOf(name).leases(p.NIC(), discover.Pod{}, d).omitted,
+			}}
 			i.addDifferences(differences)
 			i.Counters, err = p.GuardCounters()
 			if err != nil { // the rest can be told without privileges
@@ -125,11 +117,11 @@ func (s *Status) add(session control.Status, err error) {
 	}
 	for n := range s.Interfaces {
 		i := &s.Interfaces[n]
-		served := session.Of(i.Name)
-		i.addDifferences(served.Differences)
-		i.Omitted = served.Omitted
-		i.Lease, i.Lease6, i.Router, i.LeaseUnknown = served.Lease, served.Lease6, served.Router, served.LeaseUnknown
-		i.Unwatched = served.Unwatched
+		if served := session.Of(i.Name); served.Name != "" {
+			found := i.Differences
+			i.Served = served
+			i.addDifferences(found)
+		}
 	}
 	session.Interfaces = nil // they are in their places
 	s.Server = ServerStatus{Alive: true, Status: &session}
@@ -146,11 +138,11 @@ func (i *InterfaceStatus) addDifferences(differences []prepare.Difference) {
 
 func linksOf(p prepare.Plan, now []discover.Interface) []LinkStatus {
 	var links []LinkStatus
-	for _, name := range []string{p.Bridge.Uplink, p.Bridge.Name, p.Tap.Name, p.Interface.Name} {
-		l := LinkStatus{Name: name}
+	for _, link := range p.Links() {
+		l := LinkStatus{Link: link}
 		for _, in := range now {
-			if in.Name == name {
-				l = LinkStatus{Name: name, Exists: true, Up: in.Up, Carrier: in.Carrier, Master: in.Master, MAC: in.MAC, MTU: in.MTU}
+			if in.Name == link.Name {
+				l = LinkStatus{Link: link, Exists: true, Up: in.Up, Carrier: in.Carrier, Master: in.Master, MAC: in.MAC, MTU: in.MTU}
 			}
 		}
 		links = append(links, l)

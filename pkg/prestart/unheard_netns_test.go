@@ -25,7 +25,7 @@ func TestLeaseThatIsNotKept(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(kept, "in the way"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	guest := podtest.NewGuest(t, pod.NS, session.Networks()[0].Tap, pod.MAC)
+	guest := podtest.NewGuest(t, pod.NS, session.Interfaces()[0].Tap, pod.MAC)
 	if _, err := guest.Udhcpc(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -15,26 +15,26 @@ import (
 // logged: who asks may see a prepare half way.
 const lasting = time.Second
 
-// watch keeps how the pod differs from the plans of a session.
+// watch keeps how the pod differs from the plan of a NIC.
 type watch struct {
-	pod *prepare.Watch
-	log *slog.Logger
+	pod     *prepare.Watch
+	log     *slog.Logger
+	changed func() // is called when what differs has changed
 
-	mu      sync.Mutex
-	found   []prepare.Difference
-	since   time.Time     // when it changed
-	changed chan struct{} // closed when it changes
-	logged  []prepare.Difference
-	closed  bool
+	mu     sync.Mutex
+	found  []prepare.Difference
+	since  time.Time // when it changed
+	logged []prepare.Difference
+	closed bool
 }
 
 // openWatch looks at the current network namespace. Close it.
-func openWatch(log *slog.Logger, plans []prepare.Plan) (*watch, error) {
-	pod, err := prepare.OpenWatch(plans...)
+func openWatch(log *slog.Logger, plan prepare.Plan, changed func()) (*watch, error) {
+	pod, err := prepare.OpenWatch(plan)
 	if err != nil {
 		return nil, err
 	}
-	w := &watch{pod: pod, log: log, changed: make(chan struct{})}
+	w := &watch{pod: pod, log: log.With("interface", plan.Interface.Name), changed: changed}
 	if err := w.look(); err != nil {
 		pod.Close()
 		return nil, err
@@ -45,29 +45,32 @@ func openWatch(log *slog.Logger, plans []prepare.Plan) (*watch, error) {
 
 // look reads what differs now.
 func (w *watch) look() error {
+	changed, err := w.read()
+	if changed {
+		w.changed()
+	}
+	return err
+}
+
+func (w *watch) read() (changed bool, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closed {
-		return nil
+		return false, nil
 	}
 	found, err := w.pod.Look()
-	if err != nil {
-		return err
-	}
-	if slices.Equal(found, w.found) {
-		return nil
+	if err != nil || slices.Equal(found, w.found) {
+		return false, err
 	}
 	w.found, w.since = found, time.Now()
-	close(w.changed)
-	w.changed = make(chan struct{})
-	return nil
+	return true, nil
 }
 
 // report logs what is new since it last did. The lock is held.
 func (w *watch) report() {
 	for _, d := range w.found {
 		if !slices.Contains(w.logged, d) {
-			w.log.Error("the VM's network is not as planned", "interface", d.Interface, "what", d.What, "is", d.Is, "want", d.Want, "remedy", d.Remedy)
+			w.log.Error("the VM's network is not as planned", "what", d.What, "is", d.Is, "want", d.Want, "remedy", d.Remedy)
 		}
 	}
 	if len(w.found) == 0 && len(w.logged) > 0 {
@@ -107,34 +110,19 @@ func (w *watch) followEach(ctx context.Context, wait func(context.Context) error
 	}
 }
 
-// differences returns what differs now, and what is closed when that changes.
-func (w *watch) differences() ([]prepare.Difference, <-chan struct{}) {
+// differences returns what differs now.
+func (w *watch) differences() []prepare.Difference {
 	_ = w.look() // follow tells of an error; what was seen last is told then
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if time.Since(w.since) > lasting { // what has no events, such as a sysctl
 		w.report()
 	}
-	return w.found, w.changed
+	return w.found
 }
 
-// waitUntilPlanned blocks until nothing differs, or ctx ends.
-func (w *watch) waitUntilPlanned(ctx context.Context) error {
-	again := time.NewTicker(lasting)
-	defer again.Stop()
-	for {
-		found, changed := w.differences()
-		if len(found) == 0 {
-			return nil
-		}
-		select {
-		case <-changed:
-		case <-again.C:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-}
+// unwatched says why changes of the port guard are not noticed; nil: they are.
+func (w *watch) unwatched() error { return w.pod.Unwatched() }
 
 // close leaves what was seen last.
 func (w *watch) close() {

@@ -85,7 +85,7 @@ func TestDamagedPodIsNotReady(t *testing.T) {
 			said := make(chan string, 256)
 			h.Log = slog.New(slog.NewTextHandler(lineWriter(said), nil))
 			session := run(t, h)
-			podtest.NewGuest(t, pod.NS, session.Networks()[0].Tap, pod.MAC)
+			podtest.NewGuest(t, pod.NS, session.Interfaces()[0].Tap, pod.MAC)
 			if err := waitFor(t, h, control.ForNetwork, time.Minute); err != nil {
 				t.Fatal(err)
 			}
@@ -217,7 +217,7 @@ func TestFlappingGuestStaysReady(t *testing.T) {
 		looked <- n
 	}()
 	for i := range 6 {
-		guest, err := podtest.StartGuest(t.Context(), pod.NS, session.Networks()[0].Tap, pod.MAC)
+		guest, err := podtest.StartGuest(t.Context(), pod.NS, session.Interfaces()[0].Tap, pod.MAC)
 		if err != nil {
 			t.Fatal(err)
 		}

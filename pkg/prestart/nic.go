@@ -1,0 +1,286 @@
+package prestart
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp6"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/lease"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/ra"
+)
+
+// server serves a NIC by one protocol.
+type server interface {
+	Serve(ctx context.Context) error
+	Close() error
+}
+
+// leaseServer is what the servers of DHCPv4 and DHCPv6 have in common.
+type leaseServer interface {
+	server
+	Status() lease.Status
+	Wait(ctx context.Context, until func(lease.Status) bool) (lease.Status, error)
+	Events(ctx context.Context) <-chan lease.Event
+	Resume(was lease.Status)
+}
+
+// nic is one of the VM's NICs while it is served. It is opened, started and closed
+// whatever others do.
+type nic struct {
+	guest.NIC
+	plan    *prepare.Plan // nil: it is served without a record
+	hook    Hook
+	plugged bool // into a session that was there
+
+	lease   leaseServer          // DHCPv4; nil: there is nothing to lease
+	lease6  leaseServer          // DHCPv6; nil: likewise
+	router  *ra.Server           // nil: there is no IPv6
+	servers []server             // all of them
+	watch   *watch               // nil: there is no plan to compare with
+	guard   *prepare.GuardReader // nil: there is no port guard
+	// omitted is what the VM does not get of what the pod has.
+	omitted []discover.Omission
+	// leaseUnknown is whether a VM had the tap when the servers were opened, of whose
+	// lease nothing was kept.
+	leaseUnknown bool
+
+	running *errgroup.Group
+	done    context.Context // ends when it is not served any more
+	cancel  context.CancelCauseFunc
+	closing sync.Once
+}
+
+// nicsFor are NICs to be opened for plans.
+func (h Hook) nicsFor(plans []prepare.Plan) []*nic {
+	var nics []*nic
+	for _, p := range plans {
+		nics = append(nics, &nic{NIC: p.NIC(), plan: &p, hook: h})
+	}
+	return nics
+}
+
+// canServe reports why no socket can be opened, in the current network namespace,
+// on a tap that is yet to be made. A raw socket needs the capability that packet
+// sockets do (packet(7), raw(7)), and is closed at once: those wait for all
+// processors (packet_release, net/packet/af_packet.c).
+func canServe() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
+	if err != nil {
+		return rawAdvice(fmt.Errorf("open raw socket: %w", err))
+	}
+	return unix.Close(fd)
+}
+
+// rawAdvice says what is missing where a packet socket is refused.
+func rawAdvice(err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%w: this needs the capability NET_RAW (securityContext.capabilities.add: [NET_RAW])", err)
+	}
+	return err
+}
+
+// open opens what serves and watches the NIC, in the current network namespace.
+// changed is called when what differs has changed. On error nothing is open.
+func (n *nic) open(pod discover.Pod, d defaultRoutes, changed func()) (err error) {
+	defer func() {
+		if err != nil {
+			err = errors.Join(&ServeError{n.Interface, rawAdvice(err)}, n.close())
+		}
+	}()
+	l := n.hook.leaseOf(n.Interface).leases(n.NIC, pod, d)
+	if err := n.openServers(l); err != nil {
+		return err
+	}
+	n.omitted = append(n.omitted, l.omitted...)
+	for _, o := range n.omitted {
+		n.hook.Log.Warn("left out of what the VM is given", "interface", n.Interface, "what", o.What, "why", o.Why)
+	}
+	if len(n.servers) == 0 {
+		n.hook.Log.Info("no address to lease: the VM is on the pod's network as any other host", "interface", n.Interface)
+	}
+	if n.plan == nil {
+		return nil
+	}
+	if n.Guard {
+		if n.guard, err = prepare.OpenGuardReader(); err != nil {
+			return err
+		}
+	}
+	n.watch, err = openWatch(n.hook.Log, *n.plan, changed)
+	return err
+}
+
+// openServers opens a server for each of the leases.
+func (n *nic) openServers(l leases) error {
+	if l.ipv4 != nil {
+		server, err := dhcp.NewServer(n.Tap, *l.ipv4, n.hook.Log)
+		if err != nil {
+			return err
+		}
+		n.lease, n.servers = server, append(n.servers, server)
+	}
+	if l.ipv6 != nil {
+		server, err := dhcp6.NewServer(n.Tap, *l.ipv6, n.hook.Log)
+		if err != nil {
+			return err
+		}
+		n.lease6, n.servers = server, append(n.servers, server)
+		if n.router, err = ra.NewServer(n.Tap, n.MAC, *l.advertisement, n.hook.Log); err != nil {
+			return err
+		}
+		n.servers = append(n.servers, n.router)
+	}
+	for _, m := range n.memories() {
+		if unknown := m.resume(); m.server == n.main() {
+			n.leaseUnknown = unknown
+		}
+	}
+	return nil
+}
+
+// start sets going what open has opened, until close or a server's failure, which
+// ended is told of.
+func (n *nic) start(ctx context.Context, ended func(error)) {
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	n.cancel = cancel
+	n.running, ctx = errgroup.WithContext(ctx)
+	n.done = ctx
+	for _, m := range n.memories() {
+		events := m.server.Events(ctx)
+		n.running.Go(func() error {
+			m.follow(events)
+			return nil
+		})
+	}
+	for _, server := range n.servers {
+		n.running.Go(func() error { return server.Serve(ctx) })
+	}
+	if n.watch != nil {
+		n.running.Go(func() error {
+			n.watch.follow(ctx)
+			return nil
+		})
+	}
+	n.running.Go(func() error {
+		<-ctx.Done()
+		if err := n.failure(); err != nil {
+			n.hook.Log.Error("a NIC is not served any more", "interface", n.Interface, "error", err)
+			go ended(err) // it may wait for this
+		}
+		return nil
+	})
+}
+
+// errClosed is why a NIC is not served any more that was closed.
+var errClosed = errors.New("the NIC is not served any more")
+
+// failure is why the NIC is not served any more, though it was not closed; nil: it is.
+func (n *nic) failure() error {
+	err := context.Cause(n.done)
+	if err == nil || errors.Is(err, errClosed) {
+		return nil
+	}
+	if errors.Is(err, lease.ErrGone) { // which is that of the other servers, too
+		err = fmt.Errorf("%w: %w", err, prepare.ErrTapMissing)
+	}
+	return &ServeError{n.Interface, err}
+}
+
+// close ends what open and start have begun. What was seen last can still be asked
+// for.
+func (n *nic) close() error {
+	var errs []error
+	n.closing.Do(func() {
+		if n.running != nil {
+			n.cancel(errClosed)
+			_ = n.running.Wait() // failure tells
+		}
+		for _, server := range n.servers { // no sooner: it would take it for a failure
+			errs = append(errs, server.Close())
+		}
+		if n.watch != nil {
+			n.watch.close()
+		}
+		if n.guard != nil {
+			errs = append(errs, n.guard.Close())
+		}
+	})
+	return errors.Join(errs...)
+}
+
+// main is the server whose lease a guest has if it has its addresses: the IPv4 one if
+// there is one, since not every guest asks for an IPv6 address. Nil: there is none.
+func (n *nic) main() leaseServer {
+	if n.lease != nil {
+		return n.lease
+	}
+	return n.lease6
+}
+
+// waitForLease blocks until the guest has its address.
+func (n *nic) waitForLease(ctx context.Context) error {
+	server := n.main()
+	if server == nil {
+		return nil
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(n.done, func() { cancel(cmp.Or(n.failure(), errClosed)) })() //nolint:contextcheck // n.done is the NIC's, not the caller's
+	_, err := server.Wait(ctx, func(st lease.Status) bool { return st.State == lease.Bound })
+	return err
+}
+
+// differences are what is not as planned.
+func (n *nic) differences() []prepare.Difference {
+	if n.watch == nil {
+		return nil
+	}
+	return n.watch.differences()
+}
+
+// isReady tells whether the guest's network is served, and as planned.
+func (n *nic) isReady() bool { return n.failure() == nil && len(n.differences()) == 0 }
+
+func (n *nic) status() control.Served {
+	s := control.Served{Name: n.Interface, Differences: n.differences(), Unwatched: n.unwatched(), Omitted: n.omitted}
+	if err := n.failure(); err != nil {
+		s.Error = err.Error()
+	}
+	if n.lease != nil {
+		lease := n.lease.Status()
+		s.Lease = &lease
+	}
+	if n.lease6 != nil {
+		lease := n.lease6.Status()
+		s.Lease6 = &lease
+	}
+	if n.router != nil {
+		router := n.router.Status()
+		s.Router = &router
+	}
+	s.LeaseUnknown = n.leaseUnknown && n.main().Status().State != lease.Bound
+	return s
+}
+
+// unwatched says of what a change would not be noticed.
+func (n *nic) unwatched() string {
+	if n.watch == nil {
+		return "it is served without a record: nothing but that the tap is deleted would be noticed"
+	}
+	if err := n.watch.unwatched(); err != nil {
+		return err.Error()
+	}
+	return ""
+}

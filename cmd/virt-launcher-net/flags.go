@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -65,9 +66,21 @@ func defineNetwork(flags *pflag.FlagSet, o *prepare.Options) {
 	}}, "tap-owner", "numeric user and group who may open the tap without privileges")
 	flags.Var(switchOff(&o.NoGuard), "guard", "keep forged addresses and DHCP from crossing between VM and pod network")
 	flags.Var(switchOff(&o.NoIPv6), "ipv6", "give the VM the pod's IPv6 address, if it has one")
-	flags.StringVar(&o.TapName, "tap-name", o.TapName, "`name` of the tap (default tap- and the interface's name)")
-	flags.StringVar(&o.BridgeName, "bridge-name", o.BridgeName, "`name` of the bridge (default br- and the interface's name)")
-	flags.StringVar(&o.UplinkName, "uplink-name", o.UplinkName, "`name` of the pod's interface as a bridge port (default up- and its name)")
+	flags.Var(linkName(o, "tap"), "tap-name", "`name` of the tap (default tap- and the interface's name)")
+	flags.Var(linkName(o, "bridge"), "bridge-name", "`name` of the bridge (default br- and the interface's name)")
+	flags.Var(linkName(o, "uplink"), "uplink-name", "`name` of the pod's interface as a bridge port (default up- and its name)")
+}
+
+// linkName is for the name of the link with that role.
+func linkName(o *prepare.Options, role string) *value {
+	return &value{kind: "string", parse: func(s string) error {
+		o.Names = maps.Clone(o.Names) // it may be another interface's, too
+		if o.Names == nil {
+			o.Names = map[string]string{}
+		}
+		o.Names[role] = s
+		return nil
+	}}
 }
 
 // number is for a flag of 1 or more; the text is its default.

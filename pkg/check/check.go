@@ -79,7 +79,7 @@ func Check(ctx context.Context, n guest.NIC, ready func(context.Context) error) 
 		}
 	}
 	r.Forwarding = r.elapsed()
-	if err := r.checkIPv6(ctx, g, n); err != nil {
+	if err := r.checkIPv6(ctx, g, n.IPv6); err != nil {
 		return r, err
 	}
 	return r, r.checkIPv4(ctx, g, n.IPv4)
@@ -110,8 +110,7 @@ func (r *Report) checkIPv4(ctx context.Context, g *guestEnd, v4 *guest.IPv4) (er
 }
 
 // checkIPv6 asks for a lease and for the router, and for the router's MAC.
-func (r *Report) checkIPv6(ctx context.Context, g *guestEnd, n guest.NIC) (err error) {
-	v6 := n.IPv6
+func (r *Report) checkIPv6(ctx context.Context, g *guestEnd, v6 *guest.IPv6) (err error) {
 	if v6 == nil {
 		return nil
 	}
@@ -119,9 +118,8 @@ func (r *Report) checkIPv6(ctx context.Context, g *guestEnd, n guest.NIC) (err e
 		return &UnansweredError{fmt.Errorf("DHCPv6 Solicit on %s got no offer: %w", r.Tap, err)}
 	}
 	r.Offered6 = r.elapsed()
-	advertiser, _ := n.Advertiser()
-	if err := g.solicitRouter(ctx, advertiser); err != nil {
-		return &UnansweredError{fmt.Errorf("router solicitation on %s got no advertisement of %s: %w", r.Tap, advertiser, err)}
+	if err := g.solicitRouter(ctx, v6.Router); err != nil {
+		return &UnansweredError{fmt.Errorf("router solicitation on %s got no advertisement: %w", r.Tap, err)}
 	}
 	r.Advertised = r.elapsed()
 	router := v6.Router

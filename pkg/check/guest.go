@@ -77,11 +77,12 @@ func (g *guestEnd) solicit(ctx context.Context) (address netip.Addr, err error) 
 	return address, err
 }
 
-// solicitRouter asks who the router is, and returns when this one has said so.
-func (g *guestEnd) solicitRouter(ctx context.Context, router netip.Addr) error {
+// solicitRouter asks who the router is, and returns when the one of the NIC has said
+// so; if it has none, whoever tells of its network.
+func (g *guestEnd) solicitRouter(ctx context.Context, router *guest.Router) error {
 	return g.ask(ctx, probe.RouterSolicitation(g.mac, g.mac.LinkLocal()), func(frame []byte) bool {
 		from, err := probe.ParseRouterAdvertisement(frame)
-		return err == nil && from == router
+		return err == nil && (router == nil || from == router.LinkLocal)
 	})
 }
 

@@ -36,9 +36,9 @@ type Interface struct {
 	Routes    []Route    `json:"routes,omitempty"`    // by it, in the kernel's order; of the table local only what does not follow from the addresses
 	Neighbors []Neighbor `json:"neighbors,omitempty"` // permanent ones
 	Proxies   []Neighbor `json:"proxies,omitempty"`   // what it answers for, without a MAC
-	// Dependents are routes by other links, or by none, that the kernel takes away
-	// or cuts short along with this interface's addresses or next hops.
-	Dependents []Route `json:"dependents,omitempty"`
+	// Shared are routes that the kernel takes away along with this interface's
+	// addresses, and that hang on other links, too.
+	Shared []SharedRoute `json:"shared,omitempty"`
 	// Gateway6 is the gateway of the widest IPv6 route, which is the default one if
 	// there is one, with its MAC; nil: there is none, or it does not answer.
 	Gateway6 *Neighbor `json:"gateway6,omitempty"`
@@ -234,7 +234,7 @@ func (k kernel) newInterface(l nl.Link) Interface {
 			in.Addresses = append(in.Addresses, Address{Prefix: a.Prefix, Scope: Scope(a.Scope), Flags: a.Flags, Protocol: a.Protocol, Message: a.Message})
 		}
 	}
-	in.Routes, in.Dependents = k.routesOf(in)
+	in.Routes, in.Shared = k.routesOf(in)
 	for _, n := range k.neighbors {
 		if n.Index == l.Index && n.State&unix.NUD_PERMANENT != 0 {
 			in.Neighbors = append(in.Neighbors, Neighbor{Address: n.Address, MAC: n.MAC, Message: n.Message})

@@ -97,27 +97,27 @@ func (a Route) Text(leads ...string) string {
 	return strings.Join(words, " ")
 }
 
-// rival is what routes have in common of which the kernel takes the one that is
+// place is what routes have in common of which the kernel takes the one that is
 // listed first (fib_find_alias, net/ipv4/fib_trie.c).
-type rival struct {
+type place struct {
 	destination netip.Prefix
 	table       int
 	tos         uint8
 	metric      int
 }
 
-// Rivals reports whether the kernel takes that of a and b which is listed first.
+// SamePlace reports whether the kernel takes that of a and b which is listed first.
 // IPv6 has no such order.
-func (a Route) Rivals(b Route) bool {
-	return a.Destination.Addr().Is4() && a.rival() == b.rival()
+func (a Route) SamePlace(b Route) bool {
+	return a.Destination.Addr().Is4() && a.place() == b.place()
 }
 
-func (a Route) rival() rival { return rival{a.Destination, a.Table, a.TOS, a.Metric} }
+func (a Route) place() place { return place{a.Destination, a.Table, a.TOS, a.Metric} }
 
 // newRoutes takes over the kernel's routes, and finds out which are First.
 func newRoutes(routes []nl.Route) []Route {
 	out := make([]Route, 0, len(routes))
-	first := map[rival]int{} // of all that are rivals
+	first := map[place]int{} // of all of a place
 	for i, r := range routes {
 		out = append(out, Route{
 			Destination: r.Destination, From: r.From, Gateway: r.Gateway, Source: r.Source, Scope: Scope(r.Scope),
@@ -127,8 +127,8 @@ func newRoutes(routes []nl.Route) []Route {
 		if !r.Destination.Addr().Is4() {
 			continue
 		}
-		if f, ok := first[out[i].rival()]; !ok {
-			first[out[i].rival()] = i
+		if f, ok := first[out[i].place()]; !ok {
+			first[out[i].place()] = i
 		} else if out[f].link() != out[i].link() {
 			out[f].First = true
 		}
@@ -145,22 +145,44 @@ func (a Route) link() int {
 	return a.Links[0]
 }
 
-// routesOf returns the routes by an interface, and those by others that depend
-// on it. What the kernel makes in the table local comes and goes with the
-// addresses, but the kernel puts it last.
-func (k kernel) routesOf(in Interface) (own, dependents []Route) {
+// SharedRoute is a route that does not hang on one interface alone.
+type SharedRoute struct {
+	Route Route  `json:"route"`
+	Why   string `json:"why"`
+}
+
+// routesOf returns the routes by an interface, and those of them and of others that
+// the kernel takes away with it and nobody could put back. What the kernel makes in
+// the table local comes and goes with the addresses, but the kernel puts it last.
+func (k kernel) routesOf(in Interface) (own []Route, shared []SharedRoute) {
 	for _, r := range k.routes {
 		if r.Table == unix.RT_TABLE_LOCAL && r.Protocol == unix.RTPROT_KERNEL && !r.First {
 			continue
 		}
-		switch {
-		case r.link() == in.Index:
+		if r.link() == in.Index {
 			own = append(own, r)
-		case slices.Contains(r.Links, in.Index), k.onlyOn(r.Source, in):
-			dependents = append(dependents, r)
+		}
+		if why := k.shares(r, in); why != "" {
+			shared = append(shared, SharedRoute{r, why})
 		}
 	}
-	return own, dependents
+	return own, shared
+}
+
+// shares says what else than the interface a route hangs on; empty: nothing, or it
+// is not by the interface. The kernel deletes a nexthop object with its link
+// (nexthop_flush_dev, net/ipv4/nexthop.c).
+func (k kernel) shares(r Route, in Interface) string {
+	isOther := func(index int) bool { return index != in.Index }
+	switch by := slices.Contains(r.Links, in.Index); {
+	case by && slices.ContainsFunc(r.Links, isOther):
+		return "it leads by other links, too"
+	case by && r.NextHop != 0:
+		return fmt.Sprintf("it leads by nexthop object %d, which the kernel deletes with its link", r.NextHop)
+	case !by && k.onlyOn(r.Source, in):
+		return fmt.Sprintf("it does not lead by %s, and has its address %s as source", in.Name, r.Source)
+	}
+	return ""
 }
 
 // onlyOn reports whether an address is the interface's and no other's, so that

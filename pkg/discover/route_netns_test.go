@@ -41,14 +41,20 @@ func TestReadsPeculiarities(t *testing.T) {
 		t.Errorf("no route to %s", destination)
 		return r
 	}
+	shared := func(in discover.Interface) (routes []discover.Route) {
+		for _, r := range in.Shared {
+			routes = append(routes, r.Route)
+		}
+		return routes
+	}
 	for what, ok := range map[string]bool{
 		"gateway of the other family": to(in.Routes, "10.90.0.0/16").Gateway == netip.MustParseAddr("fe80::1"),
 		"type of service":             to(in.Routes, "10.91.0.0/16").TOS == 0x10,
 		"source":                      to(in.Routes, "fd00:91::/64").From == netip.MustParsePrefix("fd00:1::/64"),
 		"links":                       slices.Equal(to(in.Routes, "10.92.0.0/16").Links, []int{in.Index, other.Index}),
-		"the other's next hop":        len(to(other.Dependents, "10.92.0.0/16").Links) == 2,
-		"nexthop object":              to(in.Routes, "10.93.0.0/16").NextHop == 7,
-		"blackhole":                   len(to(in.Dependents, "10.70.0.0/16").Links) == 0,
+		"the other's next hop":        len(to(shared(other), "10.92.0.0/16").Links) == 2,
+		"nexthop object":              to(in.Routes, "10.93.0.0/16").NextHop == 7 && to(shared(in), "10.93.0.0/16").NextHop == 7,
+		"blackhole":                   len(to(shared(in), "10.70.0.0/16").Links) == 0,
 		"table local":                 to(in.Routes, "10.66.0.0/24").Table == 255,
 		"first":                       to(in.Routes, "10.1.0.0/24").First && !to(other.Routes, "10.1.0.0/24").First,
 		"proxied neighbour":           len(in.Proxies) == 1 && in.Proxies[0].Address == netip.MustParseAddr("10.1.0.44"),

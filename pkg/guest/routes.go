@@ -27,7 +27,7 @@ func (n *NIC) addRoutes(in discover.Interface) {
 		switch {
 		case to.Is4() && n.IPv4 == nil:
 			why = noIPv4
-		case !to.Is4() && n.IPv6 == nil:
+		case to.Is6() && n.IPv6 == nil:
 			why = noIPv6
 		case why != "":
 		case seen[r.Destination]:

@@ -38,8 +38,7 @@ func (c *checks) that(ok bool, format string, args ...any) {
 	}
 }
 
-// Validate tells all that is wrong with a NIC, which a file may say anything of. What
-// it accepts can be served.
+// Validate tells all that is wrong with a NIC that comes from a file.
 func (n NIC) Validate() error {
 	c := checks{CheckName(n.Interface), CheckName(n.Tap)}
 	c.that(n.Interface != n.Tap, "the name %s is used twice", n.Tap)
@@ -60,7 +59,10 @@ func (n NIC) Validate() error {
 		c.that(ok && !a.Address.IsUnspecified(), "answer for %s: the VM has no such neighbor", a.Address)
 		c.that(!a.MAC.IsZero(), "answer for %s: it has no MAC", a.Address)
 	}
-	return errors.Join(c...)
+	if err := errors.Join(c...); err != nil {
+		return fmt.Errorf("NIC of interface %q: %w", n.Interface, err)
+	}
+	return nil
 }
 
 func (v *IPv4) check(c *checks) {
@@ -74,7 +76,7 @@ func (v *IPv4) check(c *checks) {
 	c.that(v.Gateway == netip.Addr{} || isHost4(v.Gateway) && v.Gateway != own, "IPv4 gateway %s is not another host's", v.Gateway)
 	for _, r := range v.Routes {
 		c.that(r.Destination.IsValid() && r.Destination.Addr().Is4() && r.Destination == r.Destination.Masked(), "route: %s is no IPv4 destination", r.Destination)
-		c.that(r.Gateway == netip.Addr{} || isHost4(r.Gateway) && (r.Gateway != own || r.Destination.Bits() > 0), "route to %s: %s is no IPv4 gateway", r.Destination, r.Gateway)
+		c.that(r.Gateway == netip.Addr{} || isHost4(r.Gateway) && r.Gateway != own, "route to %s: %s is no IPv4 gateway", r.Destination, r.Gateway)
 		r.check(c)
 	}
 }

@@ -1,31 +1,26 @@
 package prepare
 
 import (
+	"cmp"
 	"errors"
 	"log/slog"
 	"slices"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/engine"
 )
 
 // isApplied reports whether the record says that its plan was applied, all of it.
 func (r record) isApplied() bool { return r.Applied != nil && *r.Applied }
 
 // whole reports whether the plan was applied, all of it, whatever has become of
-// it since. A record of an older program does not say: a VM on the tap, or the
-// placeholder, which comes last, tells then.
-func (r record) whole(s state) bool {
+// it since. A record of an older program does not say: a VM on the tap, or that all
+// links are there, tells then.
+func (r record) whole(s *engine.State) bool {
 	if r.Applied != nil {
 		return *r.Applied
 	}
-	if r.Plan.inUse(s) {
-		return true
-	}
-	ops, err := r.Plan.placeholderOps(s)
-	return err == nil && len(ops) == 0
-}
-
-// fresh are the records of plans that are not applied, or not all of them.
-func (s state) fresh(records []record) []record {
-	return slices.DeleteFunc(slices.Clone(records), func(r record) bool { return r.whole(s) })
+	isMissing := func(l Link) bool { return s.Link(l.Name) == nil }
+	return s.InUse(r.Plan.NIC().Tap) || !slices.ContainsFunc(r.Plan.Links(), isMissing)
 }
 
 // mark writes records with the mark that says whether their plans are applied.
@@ -56,14 +51,11 @@ func (s *Store) saveAll(records []record) error {
 // far as the records of the calling thread's network namespace tell: not those
 // that a process was killed over. A nil log is silent.
 func (s *Store) Prepared(log *slog.Logger) ([]string, error) {
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
-	}
-	now, err := readState()
+	now, err := engine.ReadState(nil)
 	if err != nil {
 		return nil, err
 	}
-	records, err := s.load(log, &now)
+	records, err := s.load(cmp.Or(log, silent), now)
 	if err != nil {
 		return nil, err
 	}
@@ -74,4 +66,13 @@ func (s *Store) Prepared(log *slog.Logger) ([]string, error) {
 		}
 	}
 	return names, nil
+}
+
+// forget removes those of records that were not there before.
+func (s *Store) forget(before, records []record) error {
+	var errs []error
+	for _, r := range without(records, before) {
+		errs = append(errs, s.remove(r.Plan.Interface.Name))
+	}
+	return errors.Join(errs...)
 }

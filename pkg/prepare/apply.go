@@ -3,41 +3,15 @@ package prepare
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
-	"net/netip"
 	"slices"
-	"strings"
 
-	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
 	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/engine"
 )
-
-// Network is one prepared pod interface: what the VM's NIC plugs into.
-type Network struct {
-	Name      string         `json:"name"` // the pod interface's
-	Datapath  string         `json:"datapath"`
-	Uplink    string         `json:"uplink"`
-	Bridge    string         `json:"bridge"`
-	Tap       string         `json:"tap"`
-	MAC       mac.Addr       `json:"mac"` // the VM's
-	MTU       int            `json:"mtu"`
-	Queues    int            `json:"queues"`
-	Addresses []netip.Prefix `json:"addresses"`
-	Guard     bool           `json:"guard"`
-}
-
-// Network returns what the plan amounts to once it is applied.
-func (p Plan) Network() Network {
-	return Network{
-		Name: p.Interface.Name, Datapath: p.Datapath, Uplink: p.Bridge.Uplink, Bridge: p.Bridge.Name, Tap: p.Tap.Name,
-		MAC: p.MAC, MTU: p.MTU, Queues: p.Tap.Queues, Addresses: p.Addresses(), Guard: p.Guard,
-	}
-}
 
 // Apply makes the plans so, all of them or none. Plans are recorded in the store
 // first, and marked there when the last change is done. Where a plan is applied
@@ -47,32 +21,30 @@ func (p Plan) Network() Network {
 // On error, and if ctx ends, the namespace is as before, but for two things. An
 // interface that an earlier apply or restore left half done is as the CNI left
 // it. A port guard that was made whole on an interface that was prepared stays,
-// so that its VM is never without.
-//
-// What is applied is what the store has afterwards: beside other interfaces that
-// are prepared, a plan is completed by what their records know. A nil log is
-// silent.
+// so that its VM is never without. A nil log is silent.
 func Apply(ctx context.Context, log *slog.Logger, store *Store, plans ...Plan) error {
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
-	}
-	before, err := readState()
+	log = cmp.Or(log, silent)
+	before, err := engine.ReadState(allSysctls())
 	if err != nil {
 		return err
 	}
-	recorded, err := store.load(log, &before)
+	recorded, err := store.load(log, before)
 	if err != nil {
 		return err
 	}
-	ops, records, err := planned(before, recorded, plans)
+	records, err := recordsFor(before, recorded, plans)
 	if err != nil {
 		return err
 	}
-	if len(before.stuck) > 0 {
-		log.Warn("can't turn off sysctls: the pod's iptables rules may see the VM's frames", "sysctls", before.stuck)
+	ops, err := applyOps(before, plansOf(records))
+	if err != nil {
+		return err
+	}
+	if len(before.Stuck) > 0 {
+		log.Warn("can't turn off sysctls: the pod's iptables rules may see the VM's frames", "sysctls", before.Stuck)
 	}
 	for _, p := range plans {
-		p.warnUnfiltered(log, before)
+		engine.WarnUnfiltered(log, before, p.NIC())
 	}
 	if len(ops) == 0 {
 		log.Debug("the network is prepared already")
@@ -81,78 +53,92 @@ func Apply(ctx context.Context, log *slog.Logger, store *Store, plans ...Plan) e
 		}
 		return nil
 	}
-	k, err := newKernel(log)
+	k, err := engine.Open(log)
 	if err != nil {
 		return err
 	}
-	defer k.conn.Close()
-	if err := devicesSupported(k.conn, ops); err != nil {
+	defer k.Close()
+	if err := k.Supported(ops, false); err != nil {
 		return fmt.Errorf("prepare: %w", err)
 	}
 	if err := store.makeRoom(log, records); err != nil {
 		return err
 	}
-	if err := store.mark(before.fresh(records), false); err != nil {
-		return errors.Join(err, forget(store, recorded, records))
+	partial := slices.DeleteFunc(slices.Clone(records), func(r record) bool { return r.whole(before) })
+	if err := store.mark(partial, false); err != nil {
+		return errors.Join(err, store.forget(recorded, records))
 	}
-	err = k.execute(ctx, ops)
+	err = k.Execute(ctx, ops)
 	if err == nil {
 		if err = store.mark(records, true); err != nil {
-			err = errors.Join(err, k.undo(ops))
+			err = errors.Join(err, k.Undo(ops))
 		}
 	}
 	if err != nil {
-		return errors.Join(err, k.withdraw(context.WithoutCancel(ctx), store, recorded, before.fresh(records)))
+		return errors.Join(err, withdraw(context.WithoutCancel(ctx), log, k, store, recorded, partial))
 	}
 	for _, p := range plansOf(records) {
-		log.Info("prepared", "interface", p.Interface.Name, "uplink", p.Bridge.Uplink, "bridge", p.Bridge.Name, "tap", p.Tap.Name,
-			"mac", p.MAC, "addresses", p.Addresses(), "guard", p.Guard)
+		n := p.NIC()
+		log.Info("prepared", "interface", n.Interface, "datapath", p.Datapath, "tap", n.Tap, "mac", n.MAC, "addresses", n.Addresses(), "guard", n.Guard)
 	}
 	return nil
 }
 
-// planned returns everything that is to do, and the records that go with it.
-func planned(s state, recorded []record, plans []Plan) ([]op, []record, error) {
+// applyOps are everything that is still to do for the plans.
+func applyOps(s *engine.State, plans []Plan) ([]engine.Op, error) {
+	var all engine.Steps
+	var first []engine.Op
+	off := map[string]bool{}
+	for _, p := range plans {
+		st, err := p.wiring.Apply(s)
+		if err != nil {
+			return nil, fmt.Errorf("prepare %s: %w", p.Interface.Name, err)
+		}
+		all.Append(st)
+		for _, name := range p.sysctls() {
+			if value, ok := s.Sysctls[name]; ok && value != "0" && !off[name] {
+				off[name] = true
+				first = append(first, engine.SetSysctl{Name: name, From: value, To: "0"})
+			}
+		}
+	}
+	return append(first, all.Ops()...), nil
+}
+
+// recordsFor are the records that go with the plans. One of an interface that is
+// prepared is the one that there is.
+func recordsFor(s *engine.State, recorded []record, plans []Plan) ([]record, error) {
 	current, err := statedir.Current()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	knobs, order := s.knobs, 0
+	were, order := s.Sysctls, 0
 	for _, r := range recorded {
-		knobs = r.Knobs // they are the namespace's, and turned off already
+		were = r.Sysctls // they are the namespace's, and turned off already
 		order = max(order, r.Order+1)
 	}
-	others := slices.DeleteFunc(plansOf(recorded), func(o Plan) bool {
-		return slices.ContainsFunc(plans, func(p Plan) bool { return p.Interface.Name == o.Interface.Name })
-	})
 	var records []record
 	for _, p := range plans {
 		name := p.Interface.Name
-		known := slices.DeleteFunc(plansOf(recorded), func(o Plan) bool { return o.Interface.Name == name })
-		r := record{Version: recordVersion, Namespace: current, Knobs: knobs, Applied: new(bool)}
-		n := slices.IndexFunc(recorded, func(r record) bool { return r.Plan.Interface.Name == name })
-		switch {
+		r := record{Version: recordVersion, Namespace: current, Sysctls: were, Applied: new(bool), Plan: p}
+		switch n := slices.IndexFunc(recorded, func(r record) bool { return r.Plan.Interface.Name == name }); {
 		case n < 0:
 			if err := p.namesFree(s); err != nil {
-				return nil, nil, fmt.Errorf("prepare %s: %w", name, err)
+				return nil, fmt.Errorf("prepare %s: %w", name, err)
 			}
-			r.Order, r.Plan = order, p.inherit(s, known)
+			r.Order = order
 			order++
 		case recorded[n].Plan.touched(s):
 			if d := differences(recorded[n].Plan, p); len(d) > 0 {
-				return nil, nil, &OptionsError{Interface: name, Differences: d}
+				return nil, &OptionsError{Interface: name, Differences: d}
 			}
 			r = recorded[n]
 		default:
-			r.Order, r.Plan = recorded[n].Order, p.inherit(s, known)
+			r.Order = recorded[n].Order
 		}
 		records = append(records, r)
 	}
-	ops, err := applyOps(s, plansOf(records), others)
-	if err != nil {
-		return nil, nil, err
-	}
-	return append(knobOps(s), ops...), records, nil
+	return records, nil
 }
 
 // CheckApply finds out whether [Apply] would refuse the plans for what is there: a
@@ -164,13 +150,8 @@ func CheckApply(dir string, plans ...Plan) error {
 	if err != nil {
 		return err
 	}
-	conn, err := nl.Open()
+	s, err := engine.ReadLinks()
 	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	var s state
-	if s.links, err = conn.Links(); err != nil {
 		return err
 	}
 	for _, p := range plans {
@@ -180,8 +161,8 @@ func CheckApply(dir string, plans ...Plan) error {
 			if err := p.namesFree(s); err != nil {
 				return fmt.Errorf("prepare %s: %w", name, err)
 			}
-		} else if r := recorded[n]; s.named(r.Bridge.Name) != nil || s.named(r.Bridge.Uplink) != nil || s.named(r.Tap.Name) != nil {
-			if d := differences(r, p); len(d) > 0 {
+		} else if recorded[n].hasLinks(s) {
+			if d := differences(recorded[n], p); len(d) > 0 {
 				return &OptionsError{Interface: name, Differences: d}
 			}
 		}
@@ -189,21 +170,50 @@ func CheckApply(dir string, plans ...Plan) error {
 	return nil
 }
 
+// CheckSupport finds out whether the kernel and the container have what the
+// plans need, and changes nothing. What the kernel tells only those who have
+// NET_ADMIN is left out without it. It takes some milliseconds where a plan has
+// tables.
+func CheckSupport(plans ...Plan) error {
+	k, err := engine.Open(silent)
+	if err != nil {
+		return err
+	}
+	defer k.Close()
+	var ops []engine.Op
+	for _, p := range plans {
+		ops = append(ops, p.ops()...)
+	}
+	return k.Supported(ops, true)
+}
+
 // touched reports whether the pod interface is not as the CNI left it.
-func (p Plan) touched(s state) bool {
-	st := p.restoreSteps(s)
-	return len(st.ops()) > 0
+func (p Plan) touched(s *engine.State) bool {
+	st, _, err := p.wiring.Restore(s)
+	return err != nil || len(st.Ops()) > 0
+}
+
+// madeLinks are the links that are made, or renamed, for the VM.
+func (p Plan) madeLinks() []Link {
+	return slices.DeleteFunc(p.Links(), func(l Link) bool { return l.Name == p.Interface.Name })
+}
+
+// hasLinks tells whether some of these are there.
+func (p Plan) hasLinks(s *engine.State) bool {
+	return slices.ContainsFunc(p.madeLinks(), func(l Link) bool { return s.Link(l.Name) != nil })
 }
 
 // namesFree refuses to take over links that no record says are ours.
-func (p Plan) namesFree(s state) error {
-	uses := map[string]string{p.Tap.Name: "tap", p.Bridge.Name: "bridge", p.Bridge.Uplink: "uplink"}
-	for _, name := range slices.Sorted(maps.Keys(uses)) {
-		if l := s.named(name); l != nil && l.Name != name {
-			return &NameTakenError{name, uses[name], fmt.Sprintf("as another name of %s: take that from it (ip link property del dev %s altname %s)", l.Name, l.Name, name)}
-		} else if l != nil {
-			return &NameTakenError{name, uses[name], fmt.Sprintf("by a link of kind %q that is not recorded in the state directory: "+
-				"name the state directory that was used before, delete it (ip link delete %s)", l.Kind, name)}
+func (p Plan) namesFree(s *engine.State) error {
+	for _, made := range p.madeLinks() {
+		l := s.Named(made.Name)
+		switch {
+		case l == nil:
+		case l.Name != made.Name:
+			return &NameTakenError{Name: made.Name, For: made.Role, Why: fmt.Sprintf("as another name of %s: take that from it (ip link property del dev %s altname %s)", l.Name, l.Name, made.Name)}
+		default:
+			return &NameTakenError{Name: made.Name, For: made.Role, Why: fmt.Sprintf("by a link of kind %q that is not recorded in the state directory: "+
+				"name the state directory that was used before, delete it (ip link delete %s)", l.Kind, made.Name)}
 		}
 	}
 	return nil
@@ -212,111 +222,19 @@ func (p Plan) namesFree(s state) error {
 // withdraw ends a failed apply, whose changes are undone: interfaces that were
 // not prepared are put back, also from what an earlier, killed apply left half
 // done. One that was whole, with perhaps a VM running, keeps what it had.
-func (k *kernel) withdraw(ctx context.Context, store *Store, recorded, partial []record) error {
+func withdraw(ctx context.Context, log *slog.Logger, k *engine.Kernel, store *Store, recorded, partial []record) error {
 	if len(partial) == 0 {
 		return nil
 	}
-	staying := slices.DeleteFunc(slices.Clone(recorded), func(r record) bool { return hasRecord(partial, r) })
-	if err := k.putBack(ctx, partial, staying); err != nil {
+	if err := putBack(ctx, log, k, partial, without(recorded, partial)); err != nil {
 		return fmt.Errorf("restore: %w", err)
 	}
-	return forget(store, nil, partial)
+	return store.forget(nil, partial)
 }
 
-// forget removes the records that were not there before.
-func forget(store *Store, recorded, records []record) error {
-	var errs []error
-	for _, r := range records {
-		if !hasRecord(recorded, r) {
-			errs = append(errs, store.remove(r.Plan.Interface.Name))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// hasRecord reports whether one of the records is of the same interface as r.
-func hasRecord(records []record, r record) bool {
-	return slices.ContainsFunc(records, func(o record) bool { return o.Plan.Interface.Name == r.Plan.Interface.Name })
-}
-
-// Restore puts the named pod interfaces, or all that are recorded, back as the
-// CNI left them; all of them or none. What is not prepared is nothing to do; what
-// is prepared but not recorded is a [LostError]. A nil log is silent.
-func Restore(ctx context.Context, log *slog.Logger, store *Store, names ...string) error {
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
-	}
-	recorded, err := store.load(log, nil)
-	if err == nil {
-		err = store.sweep()
-	}
-	if err != nil {
-		return err
-	}
-	records := slices.DeleteFunc(slices.Clone(recorded), func(r record) bool {
-		return len(names) > 0 && !slices.Contains(names, r.Plan.Interface.Name)
-	})
-	if err := store.unrecorded(log, names, records); err != nil || len(records) == 0 {
-		return err
-	}
-	k, err := newKernel(log)
-	if err != nil {
-		return err
-	}
-	defer k.conn.Close()
-	staying := slices.DeleteFunc(slices.Clone(recorded), func(r record) bool { return hasRecord(records, r) })
-	if err := store.mark(records, false); err != nil { // what is half put back is not whole
-		log.Warn("can't mark the network as half put back: if this is killed, restore it again", "error", err)
-	}
-	if err := k.putBack(ctx, records, staying); err != nil {
-		return errors.Join(fmt.Errorf("restore: %w", err), store.saveAll(records))
-	}
-	for _, r := range records {
-		log.Info("restored", "interface", r.Plan.Interface.Name)
-	}
-	return forget(store, nil, records)
-}
-
-// putBack restores what the records say; the namespace's switches too if no
-// other interface of the pod stays prepared.
-func (k *kernel) putBack(ctx context.Context, records, staying []record) error {
-	s, err := readState()
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, p := range plansOf(records) {
-		errs = append(errs, p.restorable(s))
-	}
-	if err := errors.Join(errs...); err != nil {
-		return err
-	}
-	for _, p := range plansOf(records) {
-		if p.uplink(s) == nil {
-			k.log.Warn("the pod interface is gone: only what was made for the VM is removed", "interface", p.Interface.Name)
-		}
-		for _, l := range p.strangers(s) {
-			k.log.Warn("left alone: a link that was not made for the VM has the name of one that was", "interface", p.Interface.Name, "link", l.Name, "is", describe(l))
-		}
-	}
-	ops := restoreOps(s, plansOf(records), plansOf(staying))
-	if len(staying) == 0 {
-		ops = append(ops, knobRestoreOps(s, records[0].Knobs)...)
-	}
-	return k.execute(ctx, ops)
-}
-
-func newKernel(log *slog.Logger) (*kernel, error) {
-	conn, err := nl.Open()
-	if err != nil {
-		return nil, err
-	}
-	return &kernel{conn: conn, log: log}, nil
-}
-
-// differences says in which fields, by their JSON names, two plans differ.
+// differences says in which options, by their names, two plans differ.
 func differences(was, now Plan) []string {
-	a, b := fields(was), fields(now)
+	a, b := optionsOf(was), optionsOf(now)
 	all := maps.Clone(a)
 	maps.Copy(all, b)
 	var out []string
@@ -328,35 +246,18 @@ func differences(was, now Plan) []string {
 	return out
 }
 
-// fields returns a plan's options as JSON has them, by their paths. The interface
-// is not among them: what the CNI gave does not change.
-func fields(p Plan) map[string]string {
-	all := map[string]string{}
-	text, err := json.Marshal(p)
-	if err == nil {
-		err = flatten(all, "", text)
+// optionsOf are the options of which a plan was made, by their names.
+func optionsOf(p Plan) map[string]string {
+	o := p.wiring.Options()
+	all := map[string]string{
+		"datapath": p.Datapath, "mac": o.MAC.String(), "mtu": fmt.Sprint(o.MTU), "queues": fmt.Sprint(o.Queues),
+		"guard": fmt.Sprint(!o.NoGuard), "ipv6": fmt.Sprint(!o.NoIPv6),
 	}
-	if err != nil {
-		return map[string]string{"plan": err.Error()}
+	if o.TapOwner != nil {
+		all["tap owner"] = o.TapOwner.String()
 	}
-	maps.DeleteFunc(all, func(path, _ string) bool { return strings.HasPrefix(path, "interface.") })
+	for role, name := range o.Names {
+		all[role+" name"] = name
+	}
 	return all
-}
-
-// flatten adds what is in a JSON object to all, by its path.
-func flatten(all map[string]string, path string, text json.RawMessage) error {
-	if text[0] != '{' {
-		all[path] = string(text)
-		return nil
-	}
-	var object map[string]json.RawMessage
-	if err := json.Unmarshal(text, &object); err != nil {
-		return err
-	}
-	for key, value := range object {
-		if err := flatten(all, strings.TrimPrefix(path+"."+key, "."), value); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -81,9 +81,8 @@ func TestApplyAndRestore(t *testing.T) {
 			pod := podtest.NewPod(t, shape)
 			dir := t.TempDir()
 			before := podtest.TakeSnapshot(t, pod.NS)
-			var plan prepare.Plan
-			inPod(t, pod.NS, func() (err error) {
-				plan, err = apply(t.Context(), dir, pod.Interface, prepare.Options{})
+			inPod(t, pod.NS, func() error {
+				_, err := apply(t.Context(), dir, pod.Interface, prepare.Options{})
 				return err
 			})
 			once := podtest.TakeSnapshot(t, pod.NS)
@@ -99,7 +98,7 @@ func TestApplyAndRestore(t *testing.T) {
 			}
 			links := pod.Run(t, "ip", "-d", "link")
 			for _, want := range []string{
-				plan.Bridge.Uplink, "tap-eth0", "master br-eth0", "learning off",
+				"up-eth0", "tap-eth0", "master br-eth0", "learning off",
 			} {
 				if !strings.Contains(links, want) {
 					t.Errorf("no %q in\n%s", want, links)
@@ -233,7 +232,7 @@ func TestApplyRefuses(t *testing.T) {
 		t.Parallel()
 		pod := podtest.NewPod(t, podtest.Flannel)
 		pod.IP(t, "nexthop add id 7 via "+pod.Gateway.String()+" dev eth0", "route add 10.92.0.0/16 nhid 7")
-		refused(t, pod, t.TempDir(), prepare.Options{}, "plan eth0", "10.92.0.0/16 is by nexthop object 7", "ip route replace 10.92.0.0/16 via … dev eth0")
+		refused(t, pod, t.TempDir(), prepare.Options{}, "plan eth0", "it leads by nexthop object 7", "ip route replace 10.92.0.0/16 via … dev eth0")
 	})
 	t.Run("the kernel refuses the port midway", func(t *testing.T) {
 		t.Parallel()
@@ -254,8 +253,8 @@ func TestApplyRefuses(t *testing.T) {
 			_, err := apply(t.Context(), dir, pod.Interface, prepare.Options{})
 			return err
 		})
-		refused(t, pod, dir, prepare.Options{Queues: 2, NoGuard: true}, "guard was true, is now false", "tap.queues was 1, is now 2;", "restore first")
-		refused(t, pod, dir, prepare.Options{TapOwner: &prepare.Owner{UID: 107, GID: -1}}, "tap.owner.uid was none, is now 107")
+		refused(t, pod, dir, prepare.Options{Queues: 2, NoGuard: true}, "guard was true, is now false", "queues was 1, is now 2;", "restore first")
+		refused(t, pod, dir, prepare.Options{TapOwner: &prepare.Owner{UID: 107, GID: -1}}, "tap owner was none, is now user 107")
 	})
 	t.Run("prepared, but the record is lost", func(t *testing.T) {
 		t.Parallel()
@@ -437,12 +436,13 @@ func ExampleNewPlan() {
 	// ip link set eth0 down
 	// ip link set eth0 name up-eth0
 	// ip link set up-eth0 address da:f3:80:ac:4d:f9
+	// ip link set up-eth0 arp off
 	// ip link set up-eth0 addrgenmode none
 	// ip link set up-eth0 master br-eth0
-	// bridge link set dev up-eth0 learning off
 	// ip link set up-eth0 type bridge_slave group_fwd_mask 65533
+	// bridge link set dev up-eth0 learning off
 	// ip link set up-eth0 up
-	// ip link add eth0 address ea:16:a2:54:2e:55 mtu 1450 arp off type bridge stp_state 0 forward_delay 0 mcast_snooping 0
+	// ip link add eth0 address 0a:58:0a:f4:01:07 mtu 1450 arp off type bridge stp_state 0 forward_delay 0 mcast_snooping 0
 	// ip link set eth0 addrgenmode none
 	// ip link set eth0 up
 }

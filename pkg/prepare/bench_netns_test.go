@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/engine"
 )
 
 // BenchmarkApply compares, in one run, a whole apply (read the kernel, compute
@@ -32,7 +33,7 @@ func BenchmarkApply(b *testing.B) {
 	run("changes", benchmarkChanges)
 	run("read", func(b *testing.B, _ Plan) error {
 		for b.Loop() {
-			if _, err := readState(); err != nil {
+			if _, err := engine.ReadState(allSysctls()); err != nil {
 				return err
 			}
 		}
@@ -60,28 +61,32 @@ func benchmarkWhole(b *testing.B, plan Plan) error {
 }
 
 func benchmarkChanges(b *testing.B, plan Plan) error {
-	k, err := newKernel(discard)
+	k, err := engine.Open(discard)
 	if err != nil {
 		return err
 	}
-	defer k.conn.Close()
-	s, err := readState()
+	defer k.Close()
+	s, err := engine.ReadState(allSysctls())
 	if err != nil {
 		return err
 	}
-	ops, err := plan.applyOps(s)
+	ops, err := applyOps(s, []Plan{plan})
 	if err != nil {
 		return err
 	}
 	for b.Loop() {
-		if err := k.execute(b.Context(), ops); err != nil {
+		if err := k.Execute(b.Context(), ops); err != nil {
 			return err
 		}
 		b.StopTimer()
-		if s, err = readState(); err != nil {
+		if s, err = engine.ReadState(allSysctls()); err != nil {
 			return err
 		}
-		if err := k.execute(b.Context(), plan.restoreOps(s)); err != nil {
+		back, _, err := restoreOps(s, []record{{Plan: plan}}, nil)
+		if err != nil {
+			return err
+		}
+		if err := k.Execute(b.Context(), back); err != nil {
 			return err
 		}
 		b.StartTimer()

@@ -60,17 +60,17 @@ func newAttack(t *testing.T) *attack {
 	if a.victimMAC, err = linkAddress(a.victim, "ext"); err != nil {
 		t.Fatal(err)
 	}
-	if err := a.Pod.Do(func() (err error) {
+	if err := a.Do(func() (err error) {
 		a.plan, err = apply(t.Context(), a.dir, a.Interface, prepare.Options{})
 		return err
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if a.seat, err = podtest.OpenTap(a.Pod.NS, a.plan.Tap.Name, 1); err != nil {
+	if a.seat, err = podtest.OpenTap(a.NS, a.plan.NIC().Tap, 1); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = a.seat.Close() })
-	if err := a.Pod.Do(func() error { return a.plan.WaitForwarding(t.Context()) }); err != nil {
+	if err := a.Do(func() error { return a.plan.WaitForwarding(t.Context()) }); err != nil {
 		t.Fatal(err)
 	}
 	if err := podtest.WaitSettled(t.Context(), a.victim); err != nil {
@@ -157,9 +157,9 @@ func arpRequest(mac net.HardwareAddr, from, to netip.Addr) []byte {
 func (a *attack) setFilter(t *testing.T, on bool) {
 	t.Helper()
 	if !on {
-		a.Pod.Run(t, "tc", "qdisc", "del", "dev", "tap-eth0", "clsact")
+		a.Run(t, "tc", "qdisc", "del", "dev", "tap-eth0", "clsact")
 	}
-	inPod(t, a.Pod.NS, func() error {
+	inPod(t, a.NS, func() error {
 		if on {
 			if _, err := apply(t.Context(), a.dir, a.Interface, prepare.Options{}); err != nil {
 				return err
@@ -230,7 +230,7 @@ func TestChecksumRequests(t *testing.T) {
 	t.Parallel()
 	a := newAttack(t)
 	own, own6, victim, victim6 := a.IPv4.Addr(), a.IPv6.Addr(), netip.MustParseAddr(victimIP), netip.MustParseAddr(victimIPv6)
-	linkLocal := prepare.LinkLocal(mac.Of(a.MAC))
+	linkLocal := mac.Of(a.MAC).LinkLocal()
 	padding := make([]byte, 32)
 	ask := func(frame []byte, at int, want uint16, free int) error {
 		r, f := rewriting(frame, at, want, free)
@@ -383,7 +383,7 @@ func TestChecksumFilter(t *testing.T) {
 		plan, err = apply(t.Context(), t.TempDir(), pod.Interface, prepare.Options{})
 		return err
 	})
-	seat, err := podtest.OpenTap(pod.NS, plan.Tap.Name, 1)
+	seat, err := podtest.OpenTap(pod.NS, plan.NIC().Tap, 1)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,9 +5,9 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/google/nftables/expr"
-
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/engine"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/guard"
 )
 
 // The kernel has the last word on what a record says: whoever can write to the state
@@ -15,11 +15,11 @@ import (
 
 // confirm tells why the kernel does not bear out the record: nothing is prepared that
 // it could be about, or the VM has an address in it that the pod has not given it.
-func (p Plan) confirm(s state) (isLeftover bool, err error) {
-	name, l := p.Interface.Name, s.linkByIndex(p.Interface.Index)
+func (p Plan) confirm(s *engine.State) (isLeftover bool, err error) {
+	name, l := p.Interface.Name, s.ByIndex(p.Interface.Index)
 	if !p.hasLinks(s) {
 		switch {
-		case l == nil && s.asByCNI(name):
+		case l == nil && asByCNI(s, name):
 			return true, fmt.Errorf("it is of an interface %s with index %d, which is gone", name, p.Interface.Index)
 		case l != nil && l.Name == name && !p.hasAddresses(s):
 			return true, fmt.Errorf("%s has not the addresses that it says", name)
@@ -30,20 +30,23 @@ func (p Plan) confirm(s state) (isLeftover bool, err error) {
 	}
 	// A guard that somebody has damaged is made whole again: it lets nothing pass, or
 	// not all that it should, but no other address.
-	given := s.tables[p.guard().id()].chains[guardFirstChain].lets()
-	for _, a := range p.Addresses() {
+	var given []netip.Addr
+	for _, t := range p.wiring.Tables() {
+		given = append(given, s.Tables[t.ID()].Accepted(guard.FromGuestChain)...)
+	}
+	for _, a := range p.NIC().Addresses() {
 		others := slices.ContainsFunc(given, func(g netip.Addr) bool { return g.Is4() == a.Addr().Is4() })
-		if others && !slices.Contains(given, a.Addr()) && !s.placeholderHas(name, a) {
+		if others && !slices.Contains(given, a.Addr()) && !namedHas(s, name, a) {
 			return false, fmt.Errorf("it says that the VM has %s, which the port guard does not let it use", a.Addr())
 		}
 	}
 	return false, nil
 }
 
-// placeholderHas tells whether what has the pod interface's name has the address.
-func (s state) placeholderHas(name string, a netip.Prefix) bool {
-	l := s.link(name)
-	return l != nil && hasPrefix(s.interfaces[l.Index], a)
+// namedHas tells whether what has the pod interface's name has the address.
+func namedHas(s *engine.State, name string, a netip.Prefix) bool {
+	l := s.Link(name)
+	return l != nil && hasPrefix(s.Interfaces[l.Index], a)
 }
 
 func hasPrefix(in discover.Interface, want netip.Prefix) bool {
@@ -51,38 +54,6 @@ func hasPrefix(in discover.Interface, want netip.Prefix) bool {
 }
 
 // hasAddresses tells whether the pod interface has all that the VM gets.
-func (p Plan) hasAddresses(s state) bool {
-	return !slices.ContainsFunc(p.Addresses(), func(want netip.Prefix) bool { return !hasPrefix(s.interfaces[p.Interface.Index], want) })
-}
-
-// lets returns the addresses with which the chain lets frames pass.
-func (n chainNow) lets() (addresses []netip.Addr) {
-	for _, r := range n.rules {
-		for _, value := range r.lets {
-			if a, ok := netip.AddrFromSlice(value); ok && !a.IsUnspecified() {
-				addresses = append(addresses, a)
-			}
-		}
-	}
-	return addresses
-}
-
-// letsOf returns the values that frames have to have somewhere for the rule to let
-// them pass.
-func letsOf(exprs []expr.Any) (values [][]byte) {
-	accepts := false
-	for _, e := range exprs {
-		switch e := e.(type) {
-		case *expr.Verdict:
-			accepts = e.Kind == expr.VerdictAccept
-		case *expr.Cmp:
-			if e.Op == expr.CmpOpEq {
-				values = append(values, e.Data)
-			}
-		}
-	}
-	if !accepts {
-		return nil
-	}
-	return values
+func (p Plan) hasAddresses(s *engine.State) bool {
+	return !slices.ContainsFunc(p.NIC().Addresses(), func(want netip.Prefix) bool { return !hasPrefix(s.Interfaces[p.Interface.Index], want) })
 }

@@ -19,8 +19,11 @@ func TestForgedRecord(t *testing.T) {
 		return func(plan map[string]any) {
 			in := plan["interface"].(map[string]any)
 			in["addresses"] = append(in["addresses"].([]any), map[string]any{"prefix": a, "scope": "global", "message": "AgAAAAAAAAA="})
+			given := plan["wiring"].(map[string]any)["nic"].(map[string]any)[family].(map[string]any)
 			if family == "ipv6" {
-				plan["ipv6"].(map[string]any)["address"] = a
+				given["address"] = a
+			} else {
+				given["addresses"] = append(given["addresses"].([]any), a)
 			}
 		}
 	}
@@ -97,7 +100,7 @@ func TestRecordOfNothing(t *testing.T) {
 				}
 				replace := strings.NewReplacer(fmt.Sprintf(`"index": %d`, p.Interface.Index), `"index": 999`)
 				if strings.Contains(old, "prefix") {
-					a := p.Addresses()[0].String()
+					a := p.NIC().Addresses()[0].String()
 					replace = strings.NewReplacer(`"prefix": "`+a+`"`, `"prefix": "10.66.0.1/24"`)
 				}
 				return os.WriteFile(filepath.Join(dir, "eth0.json"), []byte(replace.Replace(string(record))), 0o600)
@@ -108,8 +111,8 @@ func TestRecordOfNothing(t *testing.T) {
 			}
 			inPod(t, pod.NS, func() error {
 				p, err := apply(t.Context(), dir, pod.Interface, prepare.Options{})
-				if err == nil && p.Addresses()[0] != pod.IPv4 {
-					t.Errorf("the VM has %s, the pod %s", p.Addresses(), pod.IPv4)
+				if err == nil && p.NIC().Addresses()[0] != pod.IPv4 {
+					t.Errorf("the VM has %s, the pod %s", p.NIC().Addresses(), pod.IPv4)
 				}
 				return err
 			})

@@ -25,18 +25,3 @@ type UnusableError struct {
 
 func (e *UnusableError) Error() string { return e.Why.Error() }
 func (e *UnusableError) Unwrap() error { return e.Why }
-
-// NameTakenError is that a link to be made for a VM can't have its name, since
-// another link has it.
-type NameTakenError struct {
-	Name string
-	For  string // what would have it: "tap", "bridge" or "uplink"; empty: it is the pod interface's own
-	Why  string // whose it is, and how to free it
-}
-
-func (e *NameTakenError) Error() string {
-	if e.For == "" {
-		return fmt.Sprintf("the name %s is taken %s", e.Name, e.Why)
-	}
-	return fmt.Sprintf("the name %s is taken %s, or choose another %s name", e.Name, e.Why, e.For)
-}

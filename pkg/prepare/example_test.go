@@ -39,6 +39,6 @@ func ExampleApply() {
 		if err := prepare.Apply(ctx, slog.Default(), store, plan); err != nil {
 			log.Fatal(err)
 		}
-		fmt.Println("a VM can be started on", plan.Tap.Name)
+		fmt.Println("a VM can be started on", plan.NIC().Tap)
 	}
 }

@@ -27,14 +27,14 @@ func newGuarded(b *testing.B) []*guarded {
 	var pods []*guarded
 	for _, g := range []*guarded{{name: "guard"}, {name: "noguard"}, {name: "nofilter"}} {
 		g.Pod = podtest.NewPod(b, podtest.Flannel)
-		if err := g.Pod.Do(func() (err error) {
+		if err := g.Do(func() (err error) {
 			g.plan, err = apply(b.Context(), b.TempDir(), g.Interface, prepare.Options{NoGuard: g.name == "noguard"})
 			return err
 		}); err != nil {
 			b.Fatal(err)
 		}
 		if g.name == "nofilter" {
-			if out, err := g.Pod.Output(b.Context(), "tc", "qdisc", "del", "dev", g.plan.Tap.Name, "clsact"); err != nil {
+			if out, err := g.Output(b.Context(), "tc", "qdisc", "del", "dev", g.plan.NIC().Tap, "clsact"); err != nil {
 				b.Fatal(err, out)
 			}
 		}
@@ -47,11 +47,11 @@ func newGuarded(b *testing.B) []*guarded {
 func (g *guarded) sit(b *testing.B) {
 	b.Helper()
 	var err error
-	if g.seat, err = podtest.OpenTap(g.Pod.NS, g.plan.Tap.Name, 1); err != nil {
+	if g.seat, err = podtest.OpenTap(g.NS, g.plan.NIC().Tap, 1); err != nil {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { _ = g.seat.Close() })
-	if err := g.Pod.Do(func() error { return g.plan.WaitForwarding(b.Context()) }); err != nil {
+	if err := g.Do(func() error { return g.plan.WaitForwarding(b.Context()) }); err != nil {
 		b.Fatal(err)
 	}
 	if out, err := g.Node.Output(b.Context(), "ip", "neigh", "replace", g.IPv4.Addr().String(), "lladdr", g.MAC.String(), "dev", "cni0"); err != nil {
@@ -123,7 +123,7 @@ func BenchmarkGuardTCP(b *testing.B) {
 	pods := newGuarded(b)
 	guests := map[string]*podtest.Guest{}
 	for _, g := range pods {
-		guest := podtest.NewGuest(b, g.Pod.NS, g.plan.Tap.Name, g.MAC)
+		guest := podtest.NewGuest(b, g.NS, g.plan.NIC().Tap, g.MAC)
 		guest.IP(b, "addr add "+g.IPv4.String()+" dev eth0", "route add default via "+g.Gateway.String())
 		guests[g.name] = guest
 	}

@@ -39,15 +39,15 @@ func TestIPv6(t *testing.T) {
 				}
 				return prepare.Apply(t.Context(), nil, store, plan)
 			})
-			if plan.IPv6 == nil || plan.IPv6.Address != pod.IPv6 || plan.IPv6.Router == nil {
-				t.Fatalf("planned %+v", plan.IPv6)
+			if plan.NIC().IPv6 == nil || plan.NIC().IPv6.Address != pod.IPv6 || plan.NIC().IPv6.Router == nil {
+				t.Fatalf("planned %+v", plan.NIC().IPv6)
 			}
-			router := plan.IPv6.Router
-			if natural := pod.IPv6Gateway.IsLinkLocalUnicast(); natural == router.Answered || len(router.MAC) != 6 {
+			router := plan.NIC().IPv6.Router
+			if natural := pod.IPv6Gateway.IsLinkLocalUnicast(); natural != (router.LinkLocal == router.Gateway) || router.MAC.IsZero() {
 				t.Errorf("the router is %+v, the gateway %s", router, pod.IPv6Gateway)
 			}
-			guest := podtest.NewGuest(t, pod.NS, plan.Tap.Name, pod.MAC)
-			guest.IP(t, "addr add "+plan.IPv6.Address.Addr().String()+"/128 dev eth0", "route add default via "+router.LinkLocal.String()+" dev eth0")
+			guest := podtest.NewGuest(t, pod.NS, plan.NIC().Tap, pod.MAC)
+			guest.IP(t, "addr add "+plan.NIC().IPv6.Address.Addr().String()+"/128 dev eth0", "route add default via "+router.LinkLocal.String()+" dev eth0")
 			inPod(t, pod.NS, func() error { return plan.WaitForwarding(t.Context()) })
 			// The node checks its link-local address anew: the link was down.
 			for _, ns := range []*podtest.NS{pod.Node, guest.NS} {
@@ -59,8 +59,8 @@ func TestIPv6(t *testing.T) {
 				guest.Run(t, "ping", "-c1", "-W3", podtest.OutsideIPv6.String())
 				guest.IP(t, "neigh flush all")
 			}
-			pod.Outside.Run(t, "ping", "-c1", "-W3", plan.IPv6.Address.Addr().String())
-			pod.Node.Run(t, "ping", "-c1", "-W3", plan.IPv6.Address.Addr().String())
+			pod.Outside.Run(t, "ping", "-c1", "-W3", plan.NIC().IPv6.Address.Addr().String())
+			pod.Node.Run(t, "ping", "-c1", "-W3", plan.NIC().IPv6.Address.Addr().String())
 			if out := guest.Run(t, "ip", "-6", "addr", "show", "dev", "eth0"); strings.Contains(out, "dadfailed") {
 				t.Errorf("somebody else has the address:\n%s", out)
 			}

@@ -8,8 +8,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
 	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/engine"
 )
 
 // LostError is a pod interface that is prepared while there is no record of it
@@ -36,21 +36,16 @@ func ReadLost(dir string) ([]*LostError, error) {
 	if err != nil {
 		return nil, err
 	}
-	records, unusable, err := readRecords(dir)
+	records, damagedOnes, err := readRecords(dir)
 	if err != nil {
 		return nil, err
 	}
-	conn, err := nl.Open()
+	s, err := engine.ReadLinks()
 	if err != nil {
 		return nil, err
 	}
-	defer conn.Close()
-	var s state
-	if s.links, err = conn.Links(); err != nil {
-		return nil, err
-	}
-	names, why := s.podInterfaces(), map[string]string{}
-	for _, u := range unusable {
+	names, why := podInterfaces(s), map[string]string{}
+	for _, u := range damagedOnes {
 		names[u.name()] = true
 		why[u.name()] = fmt.Sprintf("its record %s can't be used: %v: what the CNI had given it is lost with the record: make the pod anew", u.path, u.why)
 	}
@@ -62,9 +57,8 @@ func ReadLost(dir string) ([]*LostError, error) {
 	var out []*LostError
 	for _, name := range slices.Sorted(maps.Keys(names)) {
 		_, damaged := why[name]
-		made := s.madeFor(name)
-		prepared := len(made) >= 2 || len(made) == 1 && s.hasPlaceholder(name) || damaged && s.looksPrepared(name)
-		if !prepared {
+		made := traces(s, name)
+		if len(made) < 2 && (!damaged || !looksPrepared(s, name)) {
 			continue
 		}
 		if !damaged {
@@ -107,47 +101,42 @@ func (s *Store) unrecorded(log *slog.Logger, names []string, records []record) e
 	return nil
 }
 
-// podInterfaces are the names that pod interfaces may have had.
-func (s state) podInterfaces() map[string]bool {
+// podInterfaces are the names that pod interfaces may have had: of links, and of what
+// the names of links that were made for them begin before.
+func podInterfaces(s *engine.State) map[string]bool {
 	names := map[string]bool{}
-	for _, l := range s.links {
+	for _, l := range s.Links {
 		names[l.Name] = true
-		names[strings.TrimPrefix(l.Name, "br-")] = true // it may have no placeholder yet
+		if _, name, ok := strings.Cut(l.Name, "-"); ok {
+			names[name] = true
+		}
 	}
 	return names
 }
 
-// madeFor returns the links that look as if they were made for the VM of the
-// interface of that name.
-func (s state) madeFor(name string) (made []string) {
-	if l := s.link(linkName("br-", name)); l != nil && l.Kind == "bridge" {
-		made = append(made, l.Name)
-	}
-	if l := s.link(linkName("up-", name)); l != nil {
-		made = append(made, l.Name)
-	}
-	if l := s.link(linkName("tap-", name)); l != nil && l.Tun != nil {
-		made = append(made, l.Name)
+// traces are the links that look as if they were made for the VM of the pod interface
+// of that name.
+func traces(s *engine.State, name string) (made []string) {
+	for _, key := range slices.Sorted(maps.Keys(datapaths)) {
+		for _, link := range datapaths[key].Traces(s, name) {
+			if !slices.Contains(made, link) {
+				made = append(made, link)
+			}
+		}
 	}
 	return made
 }
 
-// hasPlaceholder tells whether a bridge, as a placeholder is one, has the name.
-func (s state) hasPlaceholder(name string) bool {
-	l := s.link(name)
-	return l != nil && l.Kind == "bridge"
-}
-
 // asByCNI tells whether an interface is there as a CNI leaves it.
-func (s state) asByCNI(name string) bool {
-	return s.link(name) != nil && !s.hasPlaceholder(name)
+func asByCNI(s *engine.State, name string) bool {
+	return s.Link(name) != nil && !slices.Contains(traces(s, name), name)
 }
 
 // looksPrepared tells whether an interface of that name is there, or what is made
 // for its VM, and it is not as a CNI leaves it.
-func (s state) looksPrepared(name string) bool {
-	return !s.asByCNI(name) && (s.hasPlaceholder(name) || len(s.madeFor(name)) > 0)
+func looksPrepared(s *engine.State, name string) bool {
+	return !asByCNI(s, name) && len(traces(s, name)) > 0
 }
 
 // name is the interface's whose record it was.
-func (u useless) name() string { return nameOf(u.path) }
+func (u unusable) name() string { return nameOf(u.path) }

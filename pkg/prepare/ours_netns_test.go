@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/engine"
 )
 
 // Restore deletes nothing that was not made for the VM, whatever its name, and
@@ -31,20 +32,20 @@ func TestRestoreLeavesOthersLinksAlone(t *testing.T) {
 			"eth0", "a link of kind bridge (index ", "", false,
 		},
 		{"a tap in the placeholder's place", []string{"link del eth0", "tuntap add dev eth0 mode tap"}, "eth0", "taken by a tap", "", false},
-		{"a veth beside what was made", []string{"link del eth0", veth("eth0"), "link del up-eth0"}, "eth0", "", "link=eth0", true},
-		{"a veth in the bridge's place", []string{"link del br-eth0", veth("br-eth0")}, "br-eth0", "", "link=br-eth0", false},
-		{"a bridge in the bridge's place", []string{"link del br-eth0", "link add br-eth0 type bridge"}, "br-eth0", "", "link=br-eth0", false},
-		{"another tap", []string{"link del tap-eth0", "tuntap add dev tap-eth0 mode tap"}, "tap-eth0", "", "link=tap-eth0", false},
-		{"a tun", []string{"link del tap-eth0", "tuntap add dev tap-eth0 mode tun"}, "tap-eth0", "", "link=tap-eth0", false},
+		{"a veth beside what was made", []string{"link del eth0", veth("eth0"), "link del up-eth0"}, "eth0", "", "eth0 is left alone", true},
+		{"a veth in the bridge's place", []string{"link del br-eth0", veth("br-eth0")}, "br-eth0", "", "br-eth0 is left alone", false},
+		{"a bridge in the bridge's place", []string{"link del br-eth0", "link add br-eth0 type bridge"}, "br-eth0", "", "br-eth0 is left alone", false},
+		{"another tap", []string{"link del tap-eth0", "tuntap add dev tap-eth0 mode tap"}, "tap-eth0", "", "tap-eth0 is left alone", false},
+		{"a tun", []string{"link del tap-eth0", "tuntap add dev tap-eth0 mode tun"}, "tap-eth0", "", "tap-eth0 is left alone", false},
 		{
 			"another link with the index of the uplink",
 			[]string{"link del up-eth0", "link add other0 index INDEX type bridge"},
-			"other0", "", "the pod interface is gone", true,
+			"other0", "", "the pod interface eth0 is gone", true,
 		},
 		{
 			"another veth with the index of the uplink",
 			[]string{"link del up-eth0", "link add net1 index INDEX type veth peer name other0"},
-			"net1", "", "the pod interface is gone", true,
+			"net1", "", "the pod interface eth0 is gone", true,
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -54,8 +55,8 @@ func TestRestoreLeavesOthersLinksAlone(t *testing.T) {
 			dir := t.TempDir()
 			index := ""
 			in(t, pod.NS, func() error {
-				s, err := readState()
-				index = strconv.Itoa(s.index("eth0"))
+				s, err := engine.ReadLinks()
+				index = strconv.Itoa(s.Index("eth0"))
 				if err != nil {
 					return err
 				}
@@ -122,9 +123,9 @@ func TestApplyWithoutTheUplink(t *testing.T) {
 			dir := t.TempDir()
 			in(t, pod.NS, func() error { return prepareAll(t.Context(), dir, "eth0") })
 			in(t, pod.NS, func() error {
-				s, err := readState()
+				s, err := engine.ReadLinks()
 				for i := range lines {
-					lines[i] = strings.ReplaceAll(lines[i], "INDEX", strconv.Itoa(s.index("up-eth0")))
+					lines[i] = strings.ReplaceAll(lines[i], "INDEX", strconv.Itoa(s.Index("up-eth0")))
 				}
 				return err
 			})

@@ -15,13 +15,18 @@ import (
 	"github.com/google/renameio/v2"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/engine"
 )
+
+// silent is the log of whoever wants none.
+var silent = slog.New(slog.DiscardHandler)
 
 // DefaultStateDir is where the records are by default.
 const DefaultStateDir = "/run/virt-launcher-net"
 
-// recordVersion changes when an older program could misread a record.
-const recordVersion = 1
+// recordVersion changes when an older program could misread a record. Those of
+// version 1 are read, too.
+const recordVersion = 2
 
 // maxRecord bounds a record: a pod has a few routes of some hundred bytes each.
 const maxRecord = 4 << 20
@@ -35,7 +40,7 @@ type record struct {
 	// Applied is set once the last change of an apply is done, and cleared before
 	// a restore begins. nil: an older program wrote the record.
 	Applied *bool             `json:"applied,omitempty"`
-	Knobs   map[string]string `json:"sysctls,omitempty"`
+	Sysctls map[string]string `json:"sysctls,omitempty"` // as they were before
 	Plan    Plan              `json:"plan"`
 }
 
@@ -89,11 +94,11 @@ func ReadPlans(log *slog.Logger, dir string) ([]Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	records, useless, err := readRecords(dir)
+	records, damaged, err := readRecords(dir)
 	if err != nil {
 		return nil, err
 	}
-	for _, u := range useless {
+	for _, u := range damaged {
 		if log != nil {
 			log.Warn("left out a record that can't be used", "record", u.path, "why", u.why)
 		}
@@ -112,21 +117,19 @@ func plansOf(records []record) []Plan {
 // load reads the records of the store's namespace. Others it leaves alone. One that
 // can't be used is an error where nothing can be done without it. The state is that of
 // the namespace now; nil: it is read if there is something to compare with it.
-func (s *Store) load(log *slog.Logger, now *state) ([]record, error) {
-	all, useless, err := readRecords(s.Dir())
+func (s *Store) load(log *slog.Logger, now *engine.State) ([]record, error) {
+	all, damaged, err := readRecords(s.Dir())
 	if err != nil {
 		return nil, err
 	}
 	records := slices.DeleteFunc(all, func(r record) bool { return !r.Namespace.Same(s.namespace) })
-	if now == nil && len(records)+len(useless) > 0 {
-		read, err := readState()
-		if err != nil {
+	if now == nil && len(records)+len(damaged) > 0 {
+		if now, err = engine.ReadState(nil); err != nil {
 			return nil, err
 		}
-		now = &read
 	}
-	for _, u := range useless {
-		if err := u.needed(*now); err != nil {
+	for _, u := range damaged {
+		if err := u.needed(now); err != nil {
 			return nil, err
 		}
 		if log != nil {
@@ -136,7 +139,7 @@ func (s *Store) load(log *slog.Logger, now *state) ([]record, error) {
 	var confirmed []record
 	for _, r := range records {
 		path := s.path(r.Plan.Interface.Name)
-		switch isLeftover, err := r.Plan.confirm(*now); {
+		switch isLeftover, err := r.Plan.confirm(now); {
 		case isLeftover && log != nil:
 			log.Warn("left out a record: the kernel has nothing that it is about", "record", path, "why", err)
 		case isLeftover:
@@ -208,8 +211,8 @@ func setAside(path, suffix string) (string, error) {
 	return aside, nil
 }
 
-// useless is a record that can't be used: damaged, or another program's.
-type useless struct {
+// unusable is a record that can't be used: damaged, or another program's.
+type unusable struct {
 	path string
 	why  error
 }
@@ -217,16 +220,16 @@ type useless struct {
 // needed returns an error where nothing can be done without the record: the
 // interface is not as a CNI leaves it, so it was prepared, and nobody else
 // knows what it had.
-func (u useless) needed(s state) error {
+func (u unusable) needed(s *engine.State) error {
 	name := u.name()
-	if !s.looksPrepared(name) {
+	if !looksPrepared(s, name) {
 		return nil
 	}
 	return fmt.Errorf("read record %s: %w: %s is prepared, and what the CNI had given it is lost with the record: make the pod anew",
 		u.path, u.why, name)
 }
 
-func readRecords(dir string) (records []record, unusable []useless, err error) {
+func readRecords(dir string) (records []record, damaged []unusable, err error) {
 	paths, err := statedir.Records(dir)
 	if err != nil {
 		return nil, nil, err
@@ -237,14 +240,14 @@ func readRecords(dir string) (records []record, unusable []useless, err error) {
 		case err == nil:
 			records = append(records, r)
 		case errors.As(err, &damage):
-			unusable = append(unusable, useless{path, err})
+			damaged = append(damaged, unusable{path, err})
 		case errors.Is(err, fs.ErrNotExist): // restored by another process just now
 		default:
 			return nil, nil, fmt.Errorf("read record: %w", err)
 		}
 	}
 	slices.SortStableFunc(records, func(a, b record) int { return a.Order - b.Order })
-	return records, unusable, nil
+	return records, damaged, nil
 }
 
 // damagedError is what is wrong with a record.
@@ -275,20 +278,22 @@ func nameOf(path string) string { return strings.TrimSuffix(filepath.Base(path),
 
 // parseRecord reads the record of the interface of that name.
 func parseRecord(name string, b []byte) (record, error) {
-	var r record
+	var r struct {
+		record
+		Plan json.RawMessage `json:"plan"`
+	}
 	if err := json.Unmarshal(b, &r); err != nil {
 		return record{}, fmt.Errorf("it is damaged: %w", err)
 	}
-	if r.Version != recordVersion {
-		return record{}, fmt.Errorf("it has version %d, this program knows %d", r.Version, recordVersion)
+	if r.Version < 1 || r.Version > recordVersion {
+		return record{}, fmt.Errorf("it has version %d, this program knows 1 to %d", r.Version, recordVersion)
 	}
-	if name != r.Plan.Interface.Name || r.Plan.Datapath != "bridge" {
-		return record{}, errors.New("it is damaged: it holds no plan for " + name)
-	}
-	if err := r.Plan.check(); err != nil {
+	var err error
+	if r.record.Plan, err = decodePlan(name, r.Version, r.Plan); err != nil {
 		return record{}, fmt.Errorf("it is damaged: %w", err)
 	}
-	return r, nil
+	r.Version = recordVersion
+	return r.record, nil
 }
 
 // save writes a record, on disk before it returns.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
 	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/engine"
 )
 
 // RecordCopy has the records of some plans as they are on disk, so that they can be
@@ -88,7 +89,7 @@ func (c *RecordCopy) Repair(ctx context.Context) (written []string, err error) {
 		return nil, err
 	}
 	for _, name := range missing {
-		if !c.plans[name].hasLinks(state{links: links}) {
+		if !c.plans[name].hasLinks(&engine.State{Links: links}) {
 			delete(c.plans, name)
 			continue
 		}
@@ -117,9 +118,3 @@ func (c *RecordCopy) Has(name string) bool {
 func (c *RecordCopy) Close() { c.conn.Close() }
 
 func (c *RecordCopy) path(name string) string { return filepath.Join(c.dir, name+".json") }
-
-// hasLinks tells whether some link is there that was made, or renamed, for the VM.
-func (p Plan) hasLinks(s state) bool {
-	uplink, bridge, tap := s.linkByIndex(p.Interface.Index), s.link(p.Bridge.Name), s.link(p.Tap.Name)
-	return uplink != nil && uplink.Name == p.Bridge.Uplink || bridge != nil && bridge.Kind == "bridge" || tap != nil && tap.Tun != nil
-}

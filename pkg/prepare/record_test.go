@@ -2,13 +2,17 @@ package prepare
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/netip"
+	"os"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/engine"
 )
 
 // What is taken for a record says what it said once more, and can be worked with:
@@ -21,7 +25,7 @@ func FuzzRecord(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	whole, err := json.Marshal(record{Version: recordVersion, Knobs: map[string]string{"a": "1"}, Plan: p})
+	whole, err := json.Marshal(record{Version: recordVersion, Sysctls: map[string]string{"a": "1"}, Plan: p})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -33,10 +37,9 @@ func FuzzRecord(f *testing.F) {
 		Addresses: []discover.Address{
 			{Prefix: netip.MustParsePrefix("10.244.1.7/24"), Message: make([]byte, 8)}, {Prefix: netip.MustParsePrefix("fd00::7/64"), Message: make([]byte, 8)},
 		},
-		Routes:     []discover.Route{{Destination: netip.MustParsePrefix("0.0.0.0/0"), Gateway: netip.MustParseAddr("10.244.1.1"), Links: []int{2}, Message: make([]byte, 12)}},
-		Dependents: []discover.Route{{Destination: netip.MustParsePrefix("::/0"), Links: []int{3}, Message: make([]byte, 12)}},
-		Neighbors:  []discover.Neighbor{{Address: netip.MustParseAddr("10.244.1.1"), MAC: mac.Addr{2, 0, 0, 0, 0, 1}, Message: make([]byte, 12)}},
-		Gateway6:   &discover.Neighbor{Address: netip.MustParseAddr("fe80::1"), MAC: mac.Addr{2, 0, 0, 0, 0, 1}},
+		Routes:    []discover.Route{{Destination: netip.MustParsePrefix("0.0.0.0/0"), Gateway: netip.MustParseAddr("10.244.1.1"), Links: []int{2}, Message: make([]byte, 12)}},
+		Neighbors: []discover.Neighbor{{Address: netip.MustParseAddr("10.244.1.1"), MAC: mac.Addr{2, 0, 0, 0, 0, 1}, Message: make([]byte, 12)}},
+		Gateway6:  &discover.Neighbor{Address: netip.MustParseAddr("fe80::1"), MAC: mac.Addr{2, 0, 0, 0, 0, 1}},
 	}, Options{})
 	if err != nil {
 		f.Fatal(err)
@@ -57,14 +60,12 @@ func FuzzRecord(f *testing.F) {
 		if err != nil {
 			return
 		}
-		for _, s := range []state{r.Plan.original(), {}} {
-			_, _ = applyOps(s, []Plan{r.Plan}, nil)
-			_ = restoreOps(s, []Plan{r.Plan}, nil)
+		for _, s := range []*engine.State{engine.Original(r.Plan.Interface), {}} {
+			_, _ = applyOps(s, []Plan{r.Plan})
+			_, _, _ = restoreOps(s, []record{r}, nil)
+			_ = differencesOf(s, []Plan{r.Plan})
 		}
-		for _, mac := range []mac.Addr{r.Plan.MAC, r.Plan.Bridge.MAC, r.Plan.Interface.MAC} {
-			_ = LinkLocal(mac) // as leases do
-		}
-		_, _, _ = r.Plan.String(), r.Plan.Network(), r.Plan.Addresses()
+		_, _ = r.Plan.String(), r.Plan.NIC().Addresses()
 		text, err := json.Marshal(r)
 		if err != nil {
 			t.Fatal(err)
@@ -77,4 +78,52 @@ func FuzzRecord(f *testing.F) {
 			t.Errorf("%s became %s (%v)", text, twice, err)
 		}
 	})
+}
+
+// A record that the version before has written is read, and written anew says the
+// same. Its placeholder is as it was made.
+func TestRecordOfVersion1(t *testing.T) {
+	text, err := os.ReadFile("testdata/record-1.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := parseRecord("eth0", text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := r.Plan.NIC()
+	if !r.isApplied() || len(r.Plan.Interface.Routes) == 0 || n.Tap != "tap-eth0" || !n.Guard || n.MTU != 1500 ||
+		fmt.Sprint(n.Addresses()) != "[10.244.1.7/24 fd00:244::7/64]" {
+		t.Errorf("it says %+v of %+v", n, r)
+	}
+	var was struct {
+		Plan struct {
+			MAC mac.Addr
+			Tap struct{ MAC mac.Addr }
+		}
+	}
+	if err := json.Unmarshal(text, &was); err != nil {
+		t.Fatal(err)
+	}
+	if n.MAC != was.Plan.MAC || n.TapMAC != was.Plan.Tap.MAC {
+		t.Errorf("the MACs are %s and %s, and were %+v", n.MAC, n.TapMAC, was)
+	}
+	once, err := json.Marshal(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := parseRecord("eth0", once)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if twice, err := json.Marshal(again); err != nil || string(twice) != string(once) || again.Version != 2 {
+		t.Errorf("%s became %s (%v)", once, twice, err)
+	}
+	shared := strings.Replace(string(text), `"routes": [`, `"dependents": [{}], "routes": [`, 1)
+	if _, err := parseRecord("eth0", []byte(shared)); err == nil || !strings.Contains(err.Error(), "restore the pod with the version that prepared it") {
+		t.Errorf("with a route of several interfaces: %v", err)
+	}
+	if _, err := parseRecord("eth0", []byte(`{"version": 3}`)); err == nil || !strings.Contains(err.Error(), "version 3, this program knows 1 to 2") {
+		t.Errorf("of a version to come: %v", err)
+	}
 }

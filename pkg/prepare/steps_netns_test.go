@@ -11,6 +11,7 @@ import (
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/engine"
 )
 
 // failing is a change that the kernel refuses.
@@ -18,9 +19,9 @@ type failing struct{}
 
 var errRefused = errors.New("refused")
 
-func (failing) String() string   { return "fail" }
-func (failing) do(*kernel) error { return errRefused }
-func (failing) inverse() op      { return failing{} }
+func (failing) String() string          { return "fail" }
+func (failing) Do(*engine.Kernel) error { return errRefused }
+func (failing) Inverse() engine.Op      { return failing{} }
 
 // bench is a pod with plans for it.
 type bench struct {
@@ -48,21 +49,18 @@ func newBenchOf(t *testing.T, pod *podtest.NS, names ...string) *bench {
 	return b
 }
 
-// benches are a pod as a CNI makes it, and one with routes that two prepared
-// interfaces share with each other and with a third one.
+// benches are a pod as a CNI makes it, and one with two prepared interfaces and a
+// third one.
 func benches(t *testing.T, test func(*testing.T, *bench)) {
 	t.Run("one interface", func(t *testing.T) {
 		t.Parallel()
 		test(t, newBench(t, podtest.CalicoDual))
 	})
-	t.Run("shared routes", func(t *testing.T) {
+	t.Run("two interfaces", func(t *testing.T) {
 		t.Parallel()
 		test(t, newBenchOf(t, threeNets(t,
-			"route add default nexthop via 10.1.0.1 dev eth0 nexthop via 10.2.0.1 dev net1 nexthop via 10.3.0.1 dev eth2",
-			"route add default nexthop via fd00:2::1 dev net1 nexthop via fd00:1::1 dev eth0",
-			"route add 10.77.0.0/16 via 10.1.0.1 dev eth0 src 10.2.0.17",
-			"route add 10.61.0.0/16 via 10.3.0.1 dev eth2 src 10.1.0.7", "route add blackhole 10.70.0.0/16 src 10.2.0.17",
-			"route add fd00:61::/64 dev eth2 src fd00:1::7",
+			"route add default via 10.1.0.1 dev eth0", "route add default via fd00:2::1 dev net1",
+			"route add 10.88.0.0/16 nexthop via 10.1.0.1 dev eth0 nexthop via 10.1.0.2 dev eth0",
 			"addr add 10.5.0.7/24 dev eth0", "addr add 10.5.0.17/24 dev eth2",
 			"route add local 10.66.0.0/24 dev eth0", "neigh add proxy 10.1.0.44 dev eth0"), "eth0", "net1"))
 	})
@@ -95,12 +93,9 @@ func (b *bench) in(fn func() error) {
 
 // worth reports whether a failure at a change is worth its time: with several
 // plans at those of routes, addresses and neighbours, which they have in common.
-func (b *bench) worth(o op) bool {
-	switch o.(type) {
-	case change, othersRoute:
-		return true
-	}
-	return len(b.plans) == 1
+func (b *bench) worth(o engine.Op) bool {
+	text := o.String()
+	return len(b.plans) == 1 || strings.Contains(text, " route ") || strings.Contains(text, " addr ") || strings.Contains(text, " neigh ")
 }
 
 func (b *bench) snapshot() string { return snapshotOf(b.t, b.pod) }
@@ -118,40 +113,51 @@ func unordered(snapshot string) string {
 	return strings.Join(lines, "\n")
 }
 
+// records are of the plans, in a namespace whose sysctls were on.
+func (b *bench) records() (records []record) {
+	on := map[string]string{}
+	for _, name := range allSysctls() {
+		on[name] = "1"
+	}
+	for _, p := range b.plans {
+		records = append(records, record{Plan: p, Sysctls: on})
+	}
+	return records
+}
+
 // ops returns what an apply or a restore would do now.
-func (b *bench) ops(restore bool) (ops []op) {
+func (b *bench) ops(restore bool) (ops []engine.Op) {
 	b.t.Helper()
 	b.in(func() error {
-		s, err := readState()
+		s, err := engine.ReadState(allSysctls())
 		if err != nil {
 			return err
 		}
 		if restore {
-			ops = append(restoreOps(s, b.plans, nil), knobRestoreOps(s, map[string]string{knobNames[0]: "1", knobNames[1]: "1", knobNames[2]: "1"})...)
-			return nil
+			ops, _, err = restoreOps(s, b.records(), nil)
+			return err
 		}
-		more, err := applyOps(s, b.plans, nil)
-		ops = append(knobOps(s), more...)
+		ops, err = applyOps(s, b.plans)
 		return err
 	})
 	return ops
 }
 
 // execute does the ops in the pod and returns what came of it.
-func (b *bench) execute(ops []op) (err error) {
+func (b *bench) execute(ops []engine.Op) (err error) {
 	b.in(func() error {
-		k, e := newKernel(discard)
+		k, e := engine.Open(discard)
 		if e != nil {
 			return e
 		}
-		defer k.conn.Close()
-		err = k.execute(context.Background(), ops)
+		defer k.Close()
+		err = k.Execute(context.Background(), ops)
 		return nil
 	})
 	return err
 }
 
-func (b *bench) must(ops []op) {
+func (b *bench) must(ops []engine.Op) {
 	b.t.Helper()
 	if err := b.execute(ops); err != nil {
 		b.t.Fatal(err)
@@ -182,16 +188,16 @@ func failAtEachChange(t *testing.T, b *bench) {
 			if !b.worth(ops[max(0, i-1)]) {
 				continue
 			}
-			err := b.execute(slices.Concat(ops[:i], []op{failing{}}))
+			err := b.execute(slices.Concat(ops[:i], []engine.Op{failing{}}))
 			if !errors.Is(err, errRefused) || strings.Contains(err.Error(), "undo") {
-				t.Fatalf("after %q: %v", headline(ops[max(0, i-1)]), err)
+				t.Fatalf("after %q: %v", engine.Headline(ops[max(0, i-1)]), err)
 			}
 			after := b.snapshot()
 			if restore {
 				before, after = unordered(before), unordered(after)
 			}
 			if d := podtest.Diff(before, after); d != "" {
-				t.Fatalf("after undoing %s:\n%s", headline(ops[max(0, i-1)]), d)
+				t.Fatalf("after undoing %s:\n%s", engine.Headline(ops[max(0, i-1)]), d)
 			}
 		}
 		b.must(ops)
@@ -218,7 +224,7 @@ func killAfterEachChange(t *testing.T, b *bench) {
 		if !b.worth(all[i]) {
 			continue
 		}
-		at := "apply killed after " + headline(all[i])
+		at := "apply killed after " + engine.Headline(all[i])
 		b.must(all[:i+1])
 		b.must(b.ops(true))
 		b.same(at+", then restored", original)
@@ -228,7 +234,7 @@ func killAfterEachChange(t *testing.T, b *bench) {
 			t.Fatalf("%s, then applied:\n%s", at, d)
 		}
 		if again := b.ops(false); len(again) > 0 {
-			t.Fatalf("%s: still to do: %s", at, sequence(again))
+			t.Fatalf("%s: still to do: %s", at, engine.Sequence(again))
 		}
 		b.must(b.ops(true))
 	}
@@ -239,6 +245,6 @@ func killAfterEachChange(t *testing.T, b *bench) {
 		b.must(b.ops(false))
 		b.must(back[:i+1])
 		b.must(b.ops(true))
-		b.same("restore killed after "+headline(back[i])+", then restored", original)
+		b.same("restore killed after "+engine.Headline(back[i])+", then restored", original)
 	}
 }

@@ -9,9 +9,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 	"github.com/virt-launcher-net/virt-launcher-net/internal/tun"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/engine"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/nft"
 )
 
 // crippled runs fn on a thread that is thrown away, in the namespace, after
@@ -148,23 +149,21 @@ func TestSupported(t *testing.T) {
 	ns := podtest.New(t)
 	before := podtest.TakeSnapshot(t, ns)
 	if err := ns.Do(func() error {
-		conn, err := nl.Open()
+		k, err := engine.Open(discard)
 		if err != nil {
 			return err
 		}
-		defer conn.Close()
-		if err := kindSupported(conn, "bridge"); err != nil {
+		defer k.Close()
+		if err := k.KindSupported("veth", "CONFIG_VETH"); err != nil {
 			t.Error(err)
 		}
-		if err := kindSupported(conn, "no-such-kind"); !errors.Is(err, unix.EOPNOTSUPP) || !strings.Contains(err.Error(), "load the module") {
+		if err := k.KindSupported("no-such-kind", "CONFIG_X"); !errors.Is(err, unix.EOPNOTSUPP) || !strings.Contains(err.Error(), "load the module") {
 			t.Errorf("a kind that no kernel has: %v", err)
 		}
-		for _, f := range families {
-			if err := familySupported(f); err != nil {
-				t.Errorf("family %d: %v", f, err)
-			}
+		if err := nft.Supported(nft.Netdev); err != nil {
+			t.Error(err)
 		}
-		if err := familySupported(99); !errors.Is(err, unix.EOPNOTSUPP) {
+		if err := nft.Supported(nft.Family{Number: 99}); !errors.Is(err, unix.EOPNOTSUPP) {
 			t.Errorf("a family that no kernel has: %v", err)
 		}
 		return nil

@@ -21,9 +21,9 @@ func (p Plan) Warnings(restored bool) []string {
 				"give the pod a fixed address (IPAM host-local, static), or none, so that the VM asks that network's DHCP server itself", a.Prefix, p.Interface.Name))
 		}
 	}
-	if len(p.ipv4()) > 0 && p.MTU < minReply {
+	if p.NIC().IPv4 != nil && p.NIC().MTU < minReply {
 		out = append(out, fmt.Sprintf("the MTU of %s, %d, passes no DHCP reply, which has %d bytes at least: run fails when it checks that; "+
-			"use a larger one, or give the VM its address by other means and run without the check", p.Interface.Name, p.MTU, minReply))
+			"use a larger one, or give the VM its address by other means and run without the check", p.Interface.Name, p.NIC().MTU, minReply))
 	}
 	return out
 }

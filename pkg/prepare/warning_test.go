@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
 
 func TestWarnings(t *testing.T) {
@@ -25,7 +26,7 @@ func TestWarnings(t *testing.T) {
 		"lease":       {discover.Interface{Name: "net1", Kind: "veth", Addresses: []discover.Address{lasting, ending}}, []string{"the address 10.0.0.8/24 on net1 has an end"}},
 		"router's":    {discover.Interface{Name: "net1", Kind: "veth", Addresses: []discover.Address{address("2001:db8::7/64", 0)}}, nil},
 	} {
-		got := Plan{Interface: c.in, MTU: 328}.Warnings(false)
+		got := planFor(c.in, 328).Warnings(false)
 		for i, w := range got {
 			if i >= len(c.want) || !strings.HasPrefix(w, c.want[i]) {
 				t.Errorf("%s: warned of %q", name, w)
@@ -35,11 +36,18 @@ func TestWarnings(t *testing.T) {
 			t.Errorf("%s: %d warnings, want %d", name, len(got), len(c.want))
 		}
 	}
-	if got := (Plan{Interface: discover.Interface{Name: "eth0", Kind: "physical"}}).Warnings(true); len(got) > 0 {
+	if got := planFor(discover.Interface{Name: "eth0", Kind: "physical"}, 1500).Warnings(true); len(got) > 0 {
 		t.Errorf("though it is put back: %q", got)
 	}
-	small := Plan{Interface: discover.Interface{Name: "eth0", Kind: "veth", Addresses: []discover.Address{lasting}}, MTU: 327}
+	small := planFor(discover.Interface{Name: "eth0", Kind: "veth", Addresses: []discover.Address{lasting}}, 327)
 	if got := small.Warnings(false); len(got) != 1 || !strings.HasPrefix(got[0], "the MTU of eth0, 327, passes no DHCP reply") {
 		t.Errorf("warned of %q", got)
 	}
+}
+
+// planFor is a plan that is not quite possible.
+func planFor(in discover.Interface, mtu int) Plan {
+	in.MAC, in.MTU, in.Ethernet, in.ARP = mac.Addr{2}, 1500, true, true
+	w, _ := datapaths[defaultDatapath].Wire(in, Options{MTU: mtu})
+	return Plan{defaultDatapath, in, w}
 }

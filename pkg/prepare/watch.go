@@ -2,12 +2,15 @@ package prepare
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/engine"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/nft"
 )
 
 // settleTime is how long changes are collected before one looks: a prepare that
@@ -23,8 +26,8 @@ type Watch struct {
 	plans     []Plan
 	conn      *nl.Conn
 	events    *nl.Events
-	knobs     knobFiles
-	tables    *tableWatch // nil: unwatched says why
+	sysctls   engine.SysctlFiles
+	tables    *nft.Watch // nil: unwatched says why
 	unwatched error
 	filtered  map[string]bool // taps that have had the checksum filter
 }
@@ -41,15 +44,14 @@ func OpenWatch(plans ...Plan) (_ *Watch, err error) {
 		w.conn.Close()
 		return nil, err
 	}
-	w.knobs = openKnobs()
-	if slices.ContainsFunc(plans, Plan.hasTables) {
-		w.tables, w.unwatched = openTableWatch()
+	w.sysctls = engine.OpenSysctls(allSysctls())
+	if slices.ContainsFunc(plans, hasTables) {
+		w.tables, w.unwatched = nft.OpenWatch()
 	}
 	return w, nil
 }
 
-// hasTables tells whether the plan has nftables tables.
-func (p Plan) hasTables() bool { return p.Guard || len(p.answers().chains) > 0 }
+func hasTables(p Plan) bool { return len(p.wiring.Tables()) > 0 }
 
 // Look tells what differs from the plans now.
 func (w *Watch) Look() ([]Difference, error) {
@@ -57,11 +59,11 @@ func (w *Watch) Look() ([]Difference, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := state{links: links, knobs: w.knobs.read()}
+	s := &engine.State{Links: links, Sysctls: w.sysctls.Read()}
 	if w.tables != nil {
-		s.tables = w.tables.now()
+		s.Tables = w.tables.Now()
 	}
-	if s.filtered, err = readChecksumFilters(w.conn, links); err != nil {
+	if err := s.ReadFilters(w.conn); err != nil {
 		return nil, err
 	}
 	return append(differencesOf(s, w.plans), w.filterDifferences(s)...), nil
@@ -69,16 +71,17 @@ func (w *Watch) Look() ([]Difference, error) {
 
 // filterDifferences tells which taps have lost the checksum filter: whether one was
 // ever there is not planned, since not every prepare may load it.
-func (w *Watch) filterDifferences(s state) []Difference {
+func (w *Watch) filterDifferences(s *engine.State) []Difference {
 	var found []Difference
 	for _, p := range w.plans {
-		l := s.link(p.Tap.Name)
+		n := p.NIC()
+		l := s.Link(n.Tap)
 		switch {
-		case l == nil || !p.Guard:
-		case s.filtered[l.Index]:
+		case l == nil || !n.Guard:
+		case s.Filtered[l.Index]:
 			w.filtered[l.Name] = true
 		case w.filtered[l.Name]:
-			found = append(found, Difference{p.Interface.Name, "the checksum filter", Missing, "at " + l.Name, prepareAgain})
+			found = append(found, Difference{Interface: n.Interface, What: "the checksum filter", Is: Missing, Want: "at " + l.Name, Remedy: engine.PrepareAgain})
 		}
 	}
 	return found
@@ -88,7 +91,7 @@ func (w *Watch) filterDifferences(s state) []Difference {
 // does, or there are none.
 func (w *Watch) Unwatched() error {
 	if w.tables != nil {
-		return w.tables.failed()
+		return w.tables.Failed()
 	}
 	return w.unwatched
 }
@@ -114,7 +117,7 @@ func (w *Watch) WaitTables(ctx context.Context) error {
 		<-ctx.Done()
 		return context.Cause(ctx)
 	}
-	if err := w.tables.wait(ctx); err != nil {
+	if err := w.tables.Wait(ctx); err != nil {
 		return err
 	}
 	return settle(ctx)
@@ -135,8 +138,56 @@ func settle(ctx context.Context) error {
 func (w *Watch) Close() {
 	w.conn.Close()
 	w.events.Close()
-	w.knobs.close()
+	w.sysctls.Close()
 	if w.tables != nil {
-		w.tables.close()
+		w.tables.Close()
+	}
+}
+
+// WaitForwarding waits until frames pass between the tap and the network, or ctx
+// ends. That is some time after a guest has opened the tap: the kernel notices the
+// carrier later.
+func (p Plan) WaitForwarding(ctx context.Context) error {
+	return waitForLinks(ctx, p.wiring.Forwards)
+}
+
+// InUse reports whether somebody has the tap open. A tap with several queues could be
+// opened once more, and its frames would go to both.
+func (p Plan) InUse() (bool, error) {
+	s, err := engine.ReadLinks()
+	return err == nil && s.InUse(p.NIC().Tap), err
+}
+
+// WaitUnused waits until nobody has the tap open, or ctx ends.
+func (p Plan) WaitUnused(ctx context.Context) error {
+	tap := p.NIC().Tap
+	return waitForLinks(ctx, func(s *engine.State) error {
+		if s.InUse(tap) {
+			return fmt.Errorf("nobody to have the tap %s", tap)
+		}
+		return nil
+	})
+}
+
+// waitForLinks waits until the links are as they should be: until then waiting says
+// what is waited for.
+func waitForLinks(ctx context.Context, waiting func(*engine.State) error) error {
+	events, err := nl.Subscribe(unix.RTNLGRP_LINK)
+	if err != nil {
+		return err
+	}
+	defer events.Close()
+	for {
+		s, err := engine.ReadLinks()
+		if err != nil {
+			return err
+		}
+		what := waiting(s)
+		if what == nil {
+			return nil
+		}
+		if err := events.Wait(ctx); err != nil {
+			return fmt.Errorf("wait for %w: %w", what, err)
+		}
 	}
 }

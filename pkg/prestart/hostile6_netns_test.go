@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
@@ -91,7 +92,7 @@ func (l *list) wrapped(reason prepare.Reason, name string, frame []byte) {
 // site6 is who is around a hostile pod.
 type site6 struct {
 	own, linkLocal, gateway party
-	router                  prepare.Router
+	router                  guest.Router
 	nodeGlobal              netip.Addr // the gateway's, or another of the node's
 }
 
@@ -101,7 +102,7 @@ func (p hostilePod) site6(t *testing.T) site6 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	router := *plans[0].IPv6.Router
+	router := *plans[0].NIC().IPv6.Router
 	s := site6{
 		own: party{p.pod.MAC, p.pod.IPv6.Addr()}, linkLocal: party{p.pod.MAC, netip.MustParseAddr("fe80::1234")},
 		gateway: party{router.MAC.HardwareAddr(), p.pod.IPv6Gateway}, router: router, nodeGlobal: p.pod.IPv6Gateway,

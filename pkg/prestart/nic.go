@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"github.com/virt-launcher-net/virt-launcher-net/internal/tun"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp6"
@@ -193,7 +194,7 @@ func (n *nic) failure() error {
 		return nil
 	}
 	if errors.Is(err, lease.ErrGone) { // which is that of the other servers, too
-		err = fmt.Errorf("%w: %w", err, prepare.ErrTapMissing)
+		err = fmt.Errorf("%w: %w", err, tun.ErrMissing)
 	}
 	return &ServeError{n.Interface, err}
 }

@@ -78,7 +78,7 @@ func (h Hook) checkShared(interfaces []string) error {
 	owner := map[string]string{}
 	for _, name := range interfaces {
 		o := h.networkOf(name)
-		for _, given := range append(slices.Sorted(maps.Values(o.LinkNames())), o.MAC.String()) {
+		for _, given := range append(slices.Sorted(maps.Values(o.Names)), o.MAC.String()) {
 			other, ok := owner[given]
 			if ok && other != name {
 				return fmt.Errorf("interfaces %s and %s both have %s: a MAC or a name is for one interface", other, name, given)

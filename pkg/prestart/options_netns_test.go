@@ -25,7 +25,7 @@ func TestOptionsOfEachInterface(t *testing.T) {
 	h.Interfaces, h.SkipCheck = []string{"eth0", "net1"}, true // nobody is behind net1
 	h.Model = "virtio"
 	h.PerInterface = map[string]prestart.InterfaceOptions{"net1": {
-		Network: &prepare.Options{MAC: own, TapName: "vm1", MTU: 1300},
+		Network: &prepare.Options{MAC: own, Names: map[string]string{"tap": "vm1"}, MTU: 1300},
 		Lease:   &prestart.LeaseSettings{Hostname: "other", DNS: []netip.Addr{netip.MustParseAddr("10.9.0.53")}},
 		Model:   "e1000e",
 	}}
@@ -68,7 +68,7 @@ func TestOptionsOfEachInterface(t *testing.T) {
 	if networks, err := h.Prepare(t.Context()); err == nil || networks != nil {
 		t.Errorf("Prepare returns %+v and %v", networks, err)
 	}
-	h.PerInterface = map[string]prestart.InterfaceOptions{"net1": {Network: &prepare.Options{TapName: "tap-eth0"}}}
+	h.PerInterface = map[string]prestart.InterfaceOptions{"net1": {Network: &prepare.Options{Names: map[string]string{"tap": "tap-eth0"}}}}
 	if _, err := h.Plan(t.Context()); err == nil || !strings.Contains(err.Error(), "eth0 and net1 would both have a link tap-eth0") {
 		t.Errorf("with the other's default name: %v", err)
 	}

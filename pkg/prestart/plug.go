@@ -53,7 +53,7 @@ func (s *Session) hookOf(name string) Hook {
 	if has {
 		h.PerInterface = map[string]InterfaceOptions{name: own}
 	}
-	h.Network.MAC, h.Network.TapName, h.Network.BridgeName, h.Network.UplinkName = mac.Addr{}, "", "", ""
+	h.Network.MAC, h.Network.Names = mac.Addr{}, nil
 	if d := h.Lease.DefaultRoute; d != NoDefaultRoute && d != name {
 		h.Lease.DefaultRoute = "" // which of all has it is told below
 	}

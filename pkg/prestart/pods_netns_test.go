@@ -260,12 +260,12 @@ func TestPlanRefusesWhatIsInTheWay(t *testing.T) {
 		}
 		return planErr
 	}
-	h.Network.TapName = "other"
+	h.Network.Names = map[string]string{"tap": "other"}
 	if _, ok := errors.AsType[*prepare.NameTakenError](refused(h, "the name other is taken")); !ok {
 		t.Error("it has another type")
 	}
-	h.Interfaces, h.Network.TapName = []string{"eth0", "net1"}, ""
-	h.PerInterface = map[string]prestart.InterfaceOptions{"eth0": {Network: &prepare.Options{BridgeName: "net1"}}}
+	h.Interfaces, h.Network.Names = []string{"eth0", "net1"}, nil
+	h.PerInterface = map[string]prestart.InterfaceOptions{"eth0": {Network: &prepare.Options{Names: map[string]string{"bridge": "net1"}}}}
 	_ = refused(h, "would both have a link net1")
 	h.PerInterface = nil
 	if _, err := h.Prepare(t.Context()); err != nil {

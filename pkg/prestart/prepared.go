@@ -60,7 +60,7 @@ func (h Hook) lost(name string) error {
 func (h Hook) checkRead(pod discover.Pod, recorded []discover.Interface) error {
 	for _, i := range pod.Interfaces {
 		isRecorded := slices.ContainsFunc(recorded, func(r discover.Interface) bool { return r.Name == i.Name })
-		if isRecorded || !prepare.InPlace(i) {
+		if isRecorded {
 			continue
 		}
 		if err := h.lost(i.Name); err != nil {

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/tun"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/check"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
@@ -231,7 +232,7 @@ func TestTapDeleted(t *testing.T) {
 	_ = session.Close(t.Context()) // it says the same
 	start := time.Now()
 	_, err := h.Check(t.Context())
-	if !errors.Is(err, prepare.ErrTapMissing) || !strings.Contains(err.Error(), "tap-eth0 is missing: ") || !strings.Contains(err.Error(), remedy) {
+	if !errors.Is(err, tun.ErrMissing) || !strings.Contains(err.Error(), "tap-eth0 is missing: ") || !strings.Contains(err.Error(), remedy) {
 		t.Errorf("check says: %v", err)
 	}
 	if took := time.Since(start); took > 2*time.Second {

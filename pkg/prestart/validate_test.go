@@ -26,13 +26,13 @@ func TestRefusedHooks(t *testing.T) {
 		{"interface", prestart.Hook{Interfaces: []string{"../x"}}, `"../x" is no interface name`},
 		{"interface twice", prestart.Hook{Interfaces: []string{"net1", "net1"}}, "net1 is named twice"},
 		{"timeout", prestart.Hook{Timeout: -1}, "timeout"},
-		{"options", prestart.Hook{Network: prepare.Options{TapName: "tap%d"}}, `"tap%d" is no interface name`},
+		{"options", prestart.Hook{Network: prepare.Options{Names: map[string]string{"tap": "tap%d"}}}, `"tap%d" is no interface name`},
 		{"one MAC for two", prestart.Hook{
 			Interfaces: []string{"eth0", "net1"}, Network: prepare.Options{MAC: mac.Addr{2, 0, 0, 0, 0, 1}},
 		}, "for one interface"},
 		{"one name for two", prestart.Hook{
-			Interfaces: []string{"eth0", "net1"}, Network: prepare.Options{TapName: "vm"},
-			PerInterface: map[string]prestart.InterfaceOptions{"net1": {Network: &prepare.Options{BridgeName: "vm"}}},
+			Interfaces: []string{"eth0", "net1"}, Network: prepare.Options{Names: map[string]string{"tap": "vm"}},
+			PerInterface: map[string]prestart.InterfaceOptions{"net1": {Network: &prepare.Options{Names: map[string]string{"bridge": "vm"}}}},
 		}, "eth0 and net1 both have vm"},
 		{"options of another", prestart.Hook{
 			Interfaces: []string{"eth0"}, PerInterface: map[string]prestart.InterfaceOptions{"net1": {}},

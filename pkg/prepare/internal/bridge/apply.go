@@ -1,0 +1,184 @@
+package bridge
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/engine"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/podside"
+)
+
+// Apply works from every state that an apply or a restore may have been killed in.
+// Whatever can fail for a reason of the kernel's (no nftables, no tun, no bridge)
+// comes before the pod interface is touched; the guard, for which the kernel can't be
+// asked quickly, is the first of all.
+func (w wiring) Apply(s *engine.State) (st engine.Steps, err error) {
+	tap, err := w.tap().Ops(s, s.Link(w.Uplink.Name) != nil) // which gets that name later
+	if err != nil {
+		return st, err
+	}
+	bridge, err := w.bridgeOps(s)
+	if err != nil {
+		return st, err
+	}
+	uplink, err := w.uplinkOps(s)
+	if err != nil {
+		return st, err
+	}
+	placeholder, err := w.placeholderOps(s)
+	if err != nil {
+		return st, err
+	}
+	st[engine.Make] = slices.Concat(w.guardOps(s), tap, engine.ChecksumOps(s, w.NIC), bridge, w.answersOps(s), w.tapPortOps(s))
+	// Addresses first: once the link has another name the kernel no longer
+	// finds an IPv4 address by its label.
+	podside.Take(s.Interfaces[w.pod.Index], &st)
+	st[engine.Links] = slices.Concat(st[engine.Links], uplink, placeholder)
+	return st, nil
+}
+
+// guardOps make the guard, if there is to be one.
+func (w wiring) guardOps(s *engine.State) []engine.Op {
+	if !w.NIC.Guard {
+		return engine.DropTableOps(s, guardTable(w.NIC, w.Uplink.Name))
+	}
+	return engine.TableOps(s, w.NIC.Tap, guardTable(w.NIC, w.Uplink.Name))
+}
+
+// answersOps make the answers for neighbors, if there are any. The table hooks at the
+// tap.
+func (w wiring) answersOps(s *engine.State) []engine.Op {
+	if len(w.NIC.Answers) == 0 {
+		return engine.DropTableOps(s, answersTable(w.NIC))
+	}
+	return engine.TableOps(s, w.NIC.Tap, answersTable(w.NIC))
+}
+
+// tapPortOps let the tap join the bridge.
+func (w wiring) tapPortOps(s *engine.State) []engine.Op {
+	l := cmp.Or(s.Link(w.NIC.Tap), &nl.Link{Name: w.NIC.Tap})
+	ops := w.joinOps(s, *l)
+	if !l.Up() {
+		ops = append(ops, engine.SetUp{Link: l.Name, Up: true})
+	}
+	return ops
+}
+
+// joinOps make a link a port of the bridge that passes on what it should.
+func (w wiring) joinOps(s *engine.State, l nl.Link) []engine.Op {
+	var ops []engine.Op
+	m := s.Master(l)
+	if m != w.Bridge.Name {
+		ops, l.GroupForward = append(ops, engine.SetMaster{Link: l.Name, From: m, To: w.Bridge.Name}), 0
+	}
+	if want := w.groupForward(); l.GroupForward != want {
+		ops = append(ops, setGroupForward{l.Name, l.GroupForward, want})
+	}
+	return ops
+}
+
+// bridgeOps make the bridge that uplink and tap are to join. It has no address, and
+// must neither answer for the VM nor send anything.
+func (w wiring) bridgeOps(s *engine.State) ([]engine.Op, error) {
+	mtu := w.NIC.MTU
+	if l := s.Link(w.Bridge.Name); l != nil && l.MTU == leastMTU(s, l.Index) {
+		mtu = l.MTU // it follows its ports, and would not if it were set
+	}
+	return makeOps(s, w.Bridge, mtu, bridgeRole)
+}
+
+// leastMTU is the least of a bridge's ports; 0: it has none.
+func leastMTU(s *engine.State, bridge int) (least int) {
+	for _, l := range s.Links {
+		if l.Master == bridge && (least == 0 || l.MTU < least) {
+			least = l.MTU
+		}
+	}
+	return least
+}
+
+// makeOps make a bridge that is silent itself, or complete one; role is as in
+// [engine.NameTakenError].
+func makeOps(s *engine.State, d device, mtu int, role string) ([]engine.Op, error) {
+	l := s.Link(d.Name)
+	if l == nil {
+		return slices.Concat([]engine.Op{addBridge{device: d, mtu: mtu}}, engine.NoAddressesNew(d.Name, mtu),
+			[]engine.Op{engine.SetUp{Link: d.Name, Up: true}}), nil
+	}
+	if !isOurs(*l, d) {
+		return nil, &engine.NameTakenError{Name: d.Name, For: role, Why: fmt.Sprintf("by %s: give that another name, delete it (ip link delete %s)", engine.Describe(*l), d.Name)}
+	}
+	ops := engine.NoAddresses(*l)
+	if l.MAC != d.MAC {
+		ops = append(ops, engine.SetMAC{Link: d.Name, From: l.MAC, To: d.MAC})
+	}
+	if l.MTU != mtu {
+		ops = append(ops, engine.SetMTU{Link: d.Name, From: l.MTU, To: mtu})
+	}
+	if !l.Up() {
+		ops = append(ops, engine.SetUp{Link: d.Name, Up: true})
+	}
+	return ops, nil
+}
+
+// uplinkOps turn the pod interface into a port of the bridge. It does no ARP: should
+// somebody take it out of the bridge, the pod must not answer for the VM.
+func (w wiring) uplinkOps(s *engine.State) ([]engine.Op, error) {
+	l := w.uplink(s)
+	if l == nil {
+		return nil, w.uplinkGone(s)
+	}
+	if other := s.Link(w.Uplink.Name); other != nil && other.Index != l.Index {
+		return nil, &engine.NameTakenError{Name: w.Uplink.Name, For: uplinkRole, Why: fmt.Sprintf("by another link: delete it (ip link delete %s)", w.Uplink.Name)}
+	}
+	up := l.Up()
+	var ops []engine.Op
+	if up && l.Name == w.pod.Name { // else a VM may have it, which must not lose it
+		ops = append(ops, engine.SetUp{Link: l.Name, Up: false})
+		up = false
+	}
+	if l.Name != w.Uplink.Name {
+		ops = append(ops, engine.Rename{From: l.Name, To: w.Uplink.Name})
+	}
+	now := *l
+	now.Name = w.Uplink.Name
+	if now.MAC != w.Uplink.MAC {
+		ops = append(ops, engine.SetMAC{Link: now.Name, From: now.MAC, To: w.Uplink.MAC})
+	}
+	if now.ARP() {
+		ops = append(ops, engine.SetARP{Link: now.Name, On: false})
+	}
+	if now.MTU != w.pod.MTU {
+		ops = append(ops, engine.SetMTU{Link: now.Name, From: now.MTU, To: w.pod.MTU})
+	}
+	ops = append(ops, engine.NoAddresses(now)...)
+	isPort := s.Master(now) == w.Bridge.Name
+	ops = append(ops, w.joinOps(s, now)...)
+	if !isPort || now.Learning {
+		ops = append(ops, setLearning{now.Name, false})
+	}
+	if !up {
+		ops = append(ops, engine.SetUp{Link: now.Name, Up: true})
+	}
+	return ops, nil
+}
+
+// placeholderOps leave the pod's name, MAC and addresses where others look them up:
+// on a bridge without ports, which neither attracts nor answers traffic.
+func (w wiring) placeholderOps(s *engine.State) ([]engine.Op, error) {
+	before := *s
+	before.Links = slices.DeleteFunc(slices.Clone(s.Links), func(l nl.Link) bool { return l.Index == w.pod.Index }) // it is renamed by then
+	ops, err := makeOps(&before, w.Placeholder, w.pod.MTU, "")
+	if err != nil {
+		return nil, err
+	}
+	l := before.Link(w.Placeholder.Name)
+	for _, p := range w.Addresses {
+		if l == nil || !podside.Has(s.Interfaces[l.Index], p) {
+			ops = append(ops, placeAddress{w.Placeholder.Name, p, true})
+		}
+	}
+	return ops, nil
+}

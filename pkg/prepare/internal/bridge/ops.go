@@ -1,0 +1,159 @@
+package bridge
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	vnl "github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/engine"
+)
+
+// kind is the kernel's and ip(8)'s word.
+const kind = "bridge"
+
+// addBridge makes a bridge that forwards at once and is silent itself. Its MAC is
+// always set, also so that one without ports has no carrier: the kernel looks at the
+// ports when it gets one.
+type addBridge struct {
+	device
+	mtu   int
+	index int // 0: the kernel's choice
+}
+
+func (o addBridge) String() string {
+	return fmt.Sprintf("ip link add %s address %s mtu %d arp off type bridge stp_state 0 forward_delay 0 mcast_snooping 0", o.Name, o.MAC, o.mtu)
+}
+
+// Inverse deletes it.
+func (o addBridge) Inverse() engine.Op {
+	return engine.DelLink{Name: o.Name, Rebuild: engine.Sequence{o}}
+}
+
+// Do makes it. [netlink.Bridge] knows neither stp_state nor forward_delay.
+func (o addBridge) Do(k *engine.Kernel) error {
+	info := vnl.NewIfInfomsg(unix.AF_UNSPEC)
+	info.Index, info.Flags, info.Change = int32(o.index), unix.IFF_NOARP, unix.IFF_NOARP
+	linkInfo := vnl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+	linkInfo.AddRtAttr(vnl.IFLA_INFO_KIND, []byte(kind))
+	data := linkInfo.AddRtAttr(vnl.IFLA_INFO_DATA, nil)
+	data.AddRtAttr(vnl.IFLA_BR_FORWARD_DELAY, vnl.Uint32Attr(0))
+	data.AddRtAttr(vnl.IFLA_BR_STP_STATE, vnl.Uint32Attr(0))
+	data.AddRtAttr(vnl.IFLA_BR_MCAST_SNOOPING, []byte{0})
+	return k.Conn.Request(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, info,
+		vnl.NewRtAttr(unix.IFLA_IFNAME, vnl.ZeroTerminated(o.Name)),
+		vnl.NewRtAttr(unix.IFLA_MTU, vnl.Uint32Attr(uint32(o.mtu))),
+		vnl.NewRtAttr(unix.IFLA_ADDRESS, o.MAC[:]),
+		linkInfo)
+}
+
+// Supported asks the kernel for bridges.
+func (o addBridge) Supported(k *engine.Kernel) error { return k.KindSupported(kind, "CONFIG_BRIDGE") }
+
+// setLearning says whether a bridge learns MACs from a port.
+type setLearning struct {
+	port string
+	on   bool
+}
+
+func (o setLearning) String() string {
+	if o.on {
+		return "bridge link set dev " + o.port + " learning on"
+	}
+	return "bridge link set dev " + o.port + " learning off"
+}
+
+// Inverse turns it back.
+func (o setLearning) Inverse() engine.Op { return setLearning{o.port, !o.on} }
+
+// Do sets it.
+func (o setLearning) Do(k *engine.Kernel) error {
+	return k.Change(o.port, func(h *netlink.Handle, l netlink.Link) error { return h.LinkSetLearning(l, o.on) })
+}
+
+// allGroups are the groups that bridges keep for themselves, 01:80:c2:00:00:00 to
+// 0f, of LLDP, LACP, 802.1X and others, but for that of pause frames, which none
+// passes on (BR_GROUPFWD_MACPAUSE, net/bridge/br_private.h).
+const allGroups = 0xffff &^ (1 << 1)
+
+// nearestBridge is LLDP's group, 01:80:c2:00:00:0e. A frame to it that a bridge does
+// not pass on goes to the stack of the port itself, whatever is in it, and past all
+// hooks of the bridge (br_handle_frame, net/bridge/br_input.c).
+const nearestBridge = 1 << 0xe
+
+// groupForward is which of these groups both ports pass on. A VM on a network without
+// IPAM is on it as if by a cable; what a pod gets an address in is the node's affair.
+// There the guard drops what is to such a group, and has to see it for that.
+func (w wiring) groupForward() uint16 {
+	if w.NIC.Addressed {
+		return nearestBridge
+	}
+	return allGroups
+}
+
+// setGroupForward says which of these groups a bridge passes on from a port.
+type setGroupForward struct {
+	port     string
+	from, to uint16
+}
+
+func (o setGroupForward) String() string {
+	return fmt.Sprintf("ip link set %s type bridge_slave group_fwd_mask %d", o.port, o.to)
+}
+
+// Inverse sets what was set.
+func (o setGroupForward) Inverse() engine.Op { return setGroupForward{o.port, o.to, o.from} }
+
+// Do sets it.
+func (o setGroupForward) Do(k *engine.Kernel) error {
+	return k.Change(o.port, func(h *netlink.Handle, l netlink.Link) error { return h.LinkSetBRSlaveGroupFwdMask(l, o.to) })
+}
+
+// placeAddress adds an address without a route to its network, and without asking
+// who else has it, or deletes it.
+type placeAddress struct {
+	link   string
+	prefix netip.Prefix
+	add    bool
+}
+
+func (o placeAddress) String() string {
+	if !o.add {
+		return "ip addr del " + o.prefix.String() + " dev " + o.link
+	}
+	s := "ip addr add " + o.prefix.String() + " dev " + o.link + " noprefixroute"
+	if o.prefix.Addr().Is6() {
+		s += " nodad"
+	}
+	return s
+}
+
+// Inverse deletes or adds it.
+func (o placeAddress) Inverse() engine.Op { return placeAddress{o.link, o.prefix, !o.add} }
+
+// Do adds it, if it is not there, or deletes it, if it is. The library would give an
+// IPv4 address a broadcast address.
+func (o placeAddress) Do(k *engine.Kernel) error {
+	index, err := k.Conn.Index(o.link)
+	if err != nil {
+		return err
+	}
+	addr := o.prefix.Addr()
+	m := vnl.NewIfAddrmsg(unix.AF_INET)
+	flags := uint32(unix.IFA_F_PERMANENT | unix.IFA_F_NOPREFIXROUTE)
+	if addr.Is6() {
+		m.Family = unix.AF_INET6
+		flags |= unix.IFA_F_NODAD
+	}
+	m.Prefixlen, m.Index = uint8(o.prefix.Bits()), uint32(index)
+	attrs := []vnl.NetlinkRequestData{
+		m, vnl.NewRtAttr(unix.IFA_LOCAL, addr.AsSlice()), vnl.NewRtAttr(unix.IFA_ADDRESS, addr.AsSlice()),
+		vnl.NewRtAttr(unix.IFA_FLAGS, vnl.Uint32Attr(flags)),
+	}
+	if o.add {
+		return engine.Ignore(k.Conn.Request(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, attrs...), unix.EEXIST)
+	}
+	return engine.Ignore(k.Conn.Request(unix.RTM_DELADDR, 0, attrs...), unix.EADDRNOTAVAIL)
+}

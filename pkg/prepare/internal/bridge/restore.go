@@ -1,0 +1,169 @@
+package bridge
+
+import (
+	"cmp"
+	"fmt"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/engine"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/podside"
+)
+
+// Restore works, like Apply, from every state in between.
+func (w wiring) Restore(s *engine.State) (st engine.Steps, notes []string, err error) {
+	uplink, placeholder := w.uplink(s), w.placeholder(s)
+	if l := w.namesake(s); l != nil && placeholder == nil {
+		if uplink != nil {
+			return st, nil, fmt.Errorf("the name %s is taken by %s that was not made for its VM: delete that (ip link delete %s) or give it another name, then restore again",
+				l.Name, engine.Describe(*l), l.Name)
+		}
+		notes = append(notes, stranger(*l))
+	}
+	if placeholder != nil {
+		rebuild := append(bridgeAsIs(*placeholder), podside.Addresses(s.Interfaces[placeholder.Index])...)
+		st[engine.Links] = append(st[engine.Links], engine.DelLink{Name: placeholder.Name, Rebuild: rebuild})
+	}
+	if uplink != nil {
+		st[engine.Links] = append(st[engine.Links], w.restoreUplinkOps(s, *uplink)...)
+		podside.PutBack(w.pod, s.Interfaces[uplink.Index], s.Routes, &st)
+	} else {
+		notes = append(notes, fmt.Sprintf("the pod interface %s is gone: only what was made for its VM is removed", w.pod.Name))
+	}
+	st[engine.End] = append(st[engine.End], engine.DropTableOps(s, guardTable(w.NIC, w.Uplink.Name), answersTable(w.NIC))...)
+	if l := s.Link(w.NIC.Tap); l != nil && w.isTap(s, *l) {
+		st[engine.End] = append(st[engine.End], w.tap().Delete(s, *l, w.portAsIs(s, *l)...))
+	} else if l != nil {
+		notes = append(notes, stranger(*l))
+	}
+	if l := s.Link(w.Bridge.Name); l != nil && isOurs(*l, w.Bridge) {
+		st[engine.End] = append(st[engine.End], engine.DelLink{Name: l.Name, Rebuild: bridgeAsIs(*l)})
+	} else if l != nil {
+		notes = append(notes, stranger(*l))
+	}
+	return st, notes, nil
+}
+
+func stranger(l nl.Link) string {
+	return fmt.Sprintf("%s is left alone: %s has that name, which was not made for the VM", l.Name, engine.Describe(l))
+}
+
+// bridgeAsIs makes a bridge again as it is now.
+func bridgeAsIs(l nl.Link) engine.Sequence {
+	seq := engine.Sequence{
+		addBridge{device{l.Name, l.MAC}, l.MTU, l.Index},
+		engine.SetAddrGenMode{Link: l.Name, From: 0, To: max(0, l.AddrGenMode)},
+	}
+	if l.Up() {
+		seq = append(seq, engine.SetUp{Link: l.Name, Up: true})
+	}
+	return seq
+}
+
+// portAsIs makes a link the port again that it is now.
+func (w wiring) portAsIs(s *engine.State, l nl.Link) []engine.Op {
+	m := s.Master(l)
+	if m == "" {
+		return nil
+	}
+	ops := []engine.Op{engine.SetMaster{Link: l.Name, From: "", To: m}}
+	if l.GroupForward != 0 {
+		ops = append(ops, setGroupForward{l.Name, 0, l.GroupForward})
+	}
+	return ops
+}
+
+// restoreUplinkOps make the uplink the pod interface again.
+func (w wiring) restoreUplinkOps(s *engine.State, l nl.Link) []engine.Op {
+	was := w.pod
+	name, up := l.Name, l.Up()
+	var ops []engine.Op
+	renamed, readdressed := name != was.Name, l.MAC != was.MAC
+	if up && (renamed || readdressed) {
+		ops = append(ops, engine.SetUp{Link: name, Up: false})
+		up = false
+	}
+	if m := s.Master(l); m != "" && m == w.Bridge.Name {
+		if !l.Learning { // so that undoing this finds the port as it is now
+			ops = append(ops, setLearning{name, true})
+		}
+		if l.GroupForward != 0 { // likewise
+			ops = append(ops, setGroupForward{name, l.GroupForward, 0})
+		}
+		ops = append(ops, engine.SetMaster{Link: name, From: m, To: ""})
+	}
+	if readdressed {
+		ops = append(ops, engine.SetMAC{Link: name, From: l.MAC, To: was.MAC})
+	}
+	if renamed {
+		ops = append(ops, engine.Rename{From: name, To: was.Name})
+	}
+	if l.ARP() != was.ARP {
+		ops = append(ops, engine.SetARP{Link: was.Name, On: was.ARP})
+	}
+	if l.MTU != was.MTU {
+		ops = append(ops, engine.SetMTU{Link: was.Name, From: l.MTU, To: was.MTU})
+	}
+	if mode := l.AddrGenMode; mode != nl.AddrGenModeUnknown && was.AddrGenMode >= 0 && mode != was.AddrGenMode {
+		ops = append(ops, engine.SetAddrGenMode{Link: was.Name, From: mode, To: was.AddrGenMode})
+	}
+	if up != was.Up {
+		ops = append(ops, engine.SetUp{Link: was.Name, Up: was.Up})
+	}
+	return ops
+}
+
+// A record says which links were made for a VM, and under which names. Somebody
+// may have deleted them since, and something else may have got the name or the
+// index. So a link is taken for ours only if it also is what was planned.
+
+// uplink returns the pod interface, whatever it is called now, or nil.
+func (w wiring) uplink(s *engine.State) *nl.Link {
+	l := s.ByIndex(w.pod.Index)
+	if l == nil || cmp.Or(l.Kind, "physical") != w.pod.Kind {
+		return nil
+	}
+	if l.Name == w.Uplink.Name || l.Name == w.pod.Name || l.MAC == w.Uplink.MAC || l.MAC == w.pod.MAC {
+		return l
+	}
+	return nil
+}
+
+// uplinkGone says why there is no uplink, and what helps.
+func (w wiring) uplinkGone(s *engine.State) error {
+	why := "is gone from this network namespace"
+	if l := s.ByIndex(w.pod.Index); l != nil {
+		why = "is gone, and its index is that of " + l.Name + " now, " + engine.Describe(*l)
+	}
+	return fmt.Errorf("the pod interface %s (index %d) %s: its VM has no network any more; run restore, which removes what is left of it, "+
+		"and make the pod anew or have the CNI add the interface again", w.pod.Name, w.pod.Index, why)
+}
+
+// namesake returns another link than the pod interface that has its name, or nil.
+func (w wiring) namesake(s *engine.State) *nl.Link {
+	l := s.Link(w.pod.Name)
+	if up := w.uplink(s); l == nil || up != nil && up.Index == l.Index {
+		return nil
+	}
+	return l
+}
+
+// placeholder returns the placeholder, or nil.
+func (w wiring) placeholder(s *engine.State) *nl.Link {
+	if l := w.namesake(s); l != nil && isOurs(*l, w.Placeholder) {
+		return l
+	}
+	return nil
+}
+
+// isOurs reports whether a link is a bridge that was made here. Others do ARP, or had
+// their MAC changed.
+func isOurs(l nl.Link, d device) bool { return l.Kind == kind && (l.MAC == d.MAC || !l.ARP()) }
+
+// isTap reports whether a link is the tap that was made here.
+func (w wiring) isTap(s *engine.State, l nl.Link) bool {
+	if l.Tun == nil || !l.Tun.Tap {
+		return false
+	}
+	b := s.Link(w.Bridge.Name)
+	return l.MAC == w.NIC.TapMAC || b != nil && isOurs(*b, w.Bridge) && l.Master == b.Index
+}

@@ -1,0 +1,228 @@
+// Package bridge is the datapath that makes the pod interface a port of a bridge,
+// beside the VM's tap. The interface is then the uplink, with another name and MAC;
+// a placeholder has its name, MAC and addresses for whoever looks them up in the pod.
+package bridge
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/engine"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/nft"
+)
+
+// Roles of the links beside the tap.
+const (
+	uplinkRole      = "uplink"
+	bridgeRole      = "bridge"
+	placeholderRole = "placeholder"
+)
+
+// prefixes begin the names of what is made or renamed, before the pod interface's.
+var prefixes = map[string]string{engine.TapRole: "tap-", bridgeRole: "br-", uplinkRole: "up-"}
+
+// device is a link that is made, or the uplink as it is made to be.
+type device struct {
+	Name string   `json:"name"`
+	MAC  mac.Addr `json:"mac"`
+}
+
+// wiring is the plan for one pod interface.
+type wiring struct {
+	NIC         guest.NIC      `json:"nic"`
+	TapOwner    *engine.Owner  `json:"tapOwner,omitempty"`
+	Uplink      device         `json:"uplink"`
+	Bridge      device         `json:"bridge"`
+	Placeholder device         `json:"placeholder"`
+	Addresses   []netip.Prefix `json:"addresses,omitempty"` // the placeholder's
+
+	pod discover.Interface // as the CNI left it
+}
+
+// Datapath is the one of this package.
+type Datapath struct{}
+
+// Wire plans how in is wired, or says why it can't be a port for the VM's MAC.
+func (Datapath) Wire(in discover.Interface, o engine.Options) (engine.Wiring, error) {
+	if err := usable(in); err != nil {
+		return nil, err
+	}
+	name := func(role string) string {
+		if given := o.Names[role]; given != "" {
+			return given
+		}
+		return engine.LinkName(prefixes[role], in.Name)
+	}
+	w := wiring{
+		NIC: guest.Same(in, guest.Options{
+			Tap: name(engine.TapRole), TapMAC: engine.DerivedMAC(in, engine.TapRole), MAC: o.MAC, MTU: o.MTU, Queues: o.Queues,
+			NoGuard: o.NoGuard, NoIPv6: o.NoIPv6,
+		}),
+		TapOwner:    o.TapOwner,
+		Uplink:      device{name(uplinkRole), engine.DerivedMAC(in, uplinkRole)},
+		Bridge:      device{name(bridgeRole), engine.DerivedMAC(in, bridgeRole)},
+		Placeholder: device{in.Name, in.MAC},
+		Addresses:   placeholderAddresses(in),
+		pod:         in,
+	}
+	return w, w.validate()
+}
+
+// placeholderAddresses are those that the CNI gave, but for what the kernel makes of
+// the link itself.
+func placeholderAddresses(in discover.Interface) []netip.Prefix {
+	var out []netip.Prefix
+	for _, a := range in.Addresses {
+		if addr := a.Prefix.Addr(); addr.Is4() || !addr.IsLinkLocalUnicast() && !a.FromRouter() {
+			out = append(out, a.Prefix)
+		}
+	}
+	return out
+}
+
+// Decode reads a wiring from a record.
+func (d Datapath) Decode(in discover.Interface, version int, text json.RawMessage) (engine.Wiring, error) {
+	if version == 1 {
+		return d.decode1(in, text)
+	}
+	var w wiring
+	if err := json.Unmarshal(text, &w); err != nil {
+		return nil, err
+	}
+	w.pod = in
+	for _, d := range []device{w.Uplink, w.Bridge, w.Placeholder} {
+		if err := guest.CheckName(d.Name); err != nil {
+			return nil, err
+		}
+		if d.MAC.IsZero() || d.MAC.IsGroup() {
+			return nil, fmt.Errorf("MAC %q of %s is no device's", d.MAC, d.Name)
+		}
+	}
+	for _, p := range w.Addresses {
+		if !p.IsValid() {
+			return nil, errors.New("an address of the placeholder is none")
+		}
+	}
+	if w.NIC.Interface != in.Name || w.Placeholder.Name != in.Name {
+		return nil, fmt.Errorf("it is not for %s", in.Name)
+	}
+	return w, errors.Join(w.NIC.Validate(), usable(in), w.validate())
+}
+
+// usable says why an interface can't be a port for the VM's MAC.
+func usable(in discover.Interface) error {
+	switch {
+	case in.Name == "lo":
+		return errors.New("it is the loopback: name the pod's interface")
+	case in.Kind == "macvlan" || in.Kind == "macvtap":
+		return fmt.Errorf("it is a %s: its parent delivers only frames for its own MAC, "+
+			"so a VM behind a bridge would get none; give the pod a veth-based network (for example the bridge CNI plugin)", in.Kind)
+	case in.Kind == "ipvlan" || in.Kind == "ipvtap":
+		return fmt.Errorf("it is an %s: it has its parent's MAC and delivers by IP address, "+
+			"so a VM with a MAC of its own can't be behind it; give the pod a veth-based network (for example the bridge CNI plugin)", in.Kind)
+	case in.Kind == "bridge":
+		return errors.New("it is a bridge, which can't be another's port; if this is the placeholder of a pod that is prepared already, " +
+			"name the state directory that was used then")
+	case !in.Ethernet:
+		return fmt.Errorf("it is a %s without Ethernet frames: a VM needs an Ethernet link "+
+			"(with netkit devices set the CNI to veth or to netkit's L2 mode)", in.Kind)
+	case in.MAC.IsZero():
+		return fmt.Errorf("it is a %s without a MAC address: a VM needs an Ethernet link "+
+			"(with netkit devices set the CNI to veth or to netkit's L2 mode)", in.Kind)
+	case in.PointToPoint:
+		return errors.New("it is a point-to-point link, which can't be a bridge port; use a veth-based network")
+	case !in.ARP:
+		return errors.New("it does not resolve neighbors (ARP is off), so the VM would find no gateway; " +
+			"set the CNI to veth, or netkit to L2 mode")
+	case in.Master != "":
+		return fmt.Errorf("it already is a port of the bridge or a member of the bond or VRF %s; "+
+			"take it out (ip link set %s nomaster) or name another interface", in.Master, in.Name)
+	case in.TakenBy != "":
+		return fmt.Errorf("the %s on it gets its frames, which a bridge can't get too; "+
+			"delete that link, or put it on another interface", in.TakenBy)
+	case len(in.Shared) > 0:
+		r := in.Shared[0]
+		return fmt.Errorf("its route %s could not be put back: %s; delete it (ip route del %s), or have it lead by %s alone (ip route replace %s via … dev %s)",
+			r.Route, r.Why, r.Route.Destination, in.Name, r.Route.Destination, in.Name)
+	}
+	return nil
+}
+
+// validate tells why the pod interface and the options don't go together.
+func (w wiring) validate() error {
+	if most := w.pod.MTU; w.NIC.MTU > most {
+		return fmt.Errorf("MTU %d is more than %s carries, which is %d", w.NIC.MTU, w.pod.Name, most)
+	}
+	return engine.Distinct(w.pod.Name, w.NIC.Tap, w.Bridge.Name, w.Uplink.Name)
+}
+
+// Guest is what the VM gets: what the pod had.
+func (w wiring) Guest() guest.NIC { return w.NIC }
+
+// Options are those of which it was made.
+func (w wiring) Options() engine.Options {
+	return engine.Options{
+		MAC: w.NIC.MAC, MTU: w.NIC.MTU, Queues: w.NIC.Queues, TapOwner: w.TapOwner,
+		NoGuard: !w.NIC.Guard, NoIPv6: w.NIC.IPv6 == nil,
+		Names: map[string]string{engine.TapRole: w.NIC.Tap, bridgeRole: w.Bridge.Name, uplinkRole: w.Uplink.Name},
+	}
+}
+
+// Links are the four that there are, from the pod network to the VM.
+func (w wiring) Links() []engine.Link {
+	return []engine.Link{
+		{Role: uplinkRole, Name: w.Uplink.Name, Flag: "--uplink-name"},
+		{Role: bridgeRole, Name: w.Bridge.Name, Flag: "--bridge-name"},
+		{Role: engine.TapRole, Name: w.NIC.Tap, Flag: "--tap-name"},
+		{Role: placeholderRole, Name: w.Placeholder.Name},
+	}
+}
+
+// Tables are the port guard and the answers for neighbors, as far as there are any.
+func (w wiring) Tables() []nft.Table {
+	var out []nft.Table
+	if w.NIC.Guard {
+		out = append(out, guardTable(w.NIC, w.Uplink.Name))
+	}
+	if len(w.NIC.Answers) > 0 {
+		out = append(out, answersTable(w.NIC))
+	}
+	return out
+}
+
+// Sysctls are the switches by which br_netfilter shows bridged frames to the pod's
+// iptables (Documentation/networking/bridge.rst).
+func (Datapath) Sysctls() []string {
+	return []string{
+		"net.bridge.bridge-nf-call-arptables",
+		"net.bridge.bridge-nf-call-ip6tables",
+		"net.bridge.bridge-nf-call-iptables",
+	}
+}
+
+func (w wiring) tap() engine.Tap { return engine.TapOf(w.NIC, w.TapOwner) }
+
+// Traces are the links that bear the default names, and the placeholder if there is
+// one.
+func (Datapath) Traces(s *engine.State, pod string) []string {
+	var out []string
+	if l := s.Link(engine.LinkName(prefixes[bridgeRole], pod)); l != nil && l.Kind == kind {
+		out = append(out, l.Name)
+	}
+	if l := s.Link(engine.LinkName(prefixes[uplinkRole], pod)); l != nil {
+		out = append(out, l.Name)
+	}
+	if l := s.Link(engine.LinkName(prefixes[engine.TapRole], pod)); l != nil && l.Tun != nil {
+		out = append(out, l.Name)
+	}
+	if l := s.Link(pod); l != nil && l.Kind == kind {
+		out = append(out, l.Name)
+	}
+	return slices.Clip(out)
+}

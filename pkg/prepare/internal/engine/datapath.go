@@ -1,0 +1,144 @@
+package engine
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/nft"
+)
+
+// Datapath is a way to connect a VM's tap to a pod interface.
+type Datapath interface {
+	// Wire plans how the interface is wired; it is pure. The error says why it can't
+	// be, and the way out.
+	Wire(discover.Interface, Options) (Wiring, error)
+	// Decode reads a wiring of the interface from a record of a version of it: what
+	// the JSON of one was, whoever may have written it. It checks each value.
+	Decode(in discover.Interface, version int, wiring json.RawMessage) (Wiring, error)
+	// Traces are the links that look, by their names and kinds, as if they were made
+	// for a VM of the pod interface of that name, for where there is no record.
+	Traces(s *State, pod string) []string
+	// Sysctls are those of the network namespace that have to be 0 as long as any
+	// interface is wired so. A node may not have them.
+	Sysctls() []string
+}
+
+// Wiring is one datapath's plan for one pod interface. It is data, of which JSON is
+// kept in the record, and final.
+type Wiring interface {
+	// Guest is what the VM gets.
+	Guest() guest.NIC
+	// Options are the options of which it was made, with nothing left empty.
+	Options() Options
+	// Links are those that are there while the interface is wired so. One is the tap.
+	Links() []Link
+	// Tables are those that are there: the port guard, answers for neighbors, ….
+	Tables() []nft.Table
+	// Apply is what is still to do: nothing if all is as planned.
+	Apply(*State) (Steps, error)
+	// Restore is what is still to do for the interface to be as the CNI left it:
+	// nothing if it is. The error says why that can't be, and the way out; notes are
+	// what is left alone.
+	Restore(*State) (st Steps, notes []string, err error)
+	// Differences tell how its links differ from what is planned.
+	Differences(*State) []Difference
+	// Forwards tells what frames between the tap and the network wait for; nil:
+	// they pass.
+	Forwards(*State) error
+}
+
+// Link is a link of a wiring.
+type Link struct {
+	Role string `json:"role"` // "tap", …
+	Name string `json:"name"`
+	Flag string `json:"flag,omitempty"` // of the command line, by which it can be named
+}
+
+// TapRole is the role of the tap.
+const TapRole = "tap"
+
+// Options say how a pod interface is handed to its VM. The zero value is good.
+type Options struct {
+	MAC      mac.Addr // the VM's; zero: the pod interface's
+	MTU      int      // the VM's; 0: the pod interface's
+	Queues   int      // of the tap and the NIC; 0 or 1: one
+	TapOwner *Owner   // who may open the tap without privileges; nil: nobody
+	NoGuard  bool
+	NoIPv6   bool `json:"noIPv6"` // give the VM no IPv6
+	// Names are those of the links that are made or renamed, by their roles; empty:
+	// the role's prefix and the pod interface's name, as tap-eth0.
+	Names map[string]string
+	// Datapath connects the tap; empty: the default one.
+	Datapath string
+}
+
+// Owner is a user and a group as numbers. A negative one is nobody's.
+type Owner struct {
+	UID int `json:"uid"`
+	GID int `json:"gid"`
+}
+
+// String is in the words of ip(8).
+func (o Owner) String() string {
+	var words []string
+	if o.UID >= 0 {
+		words = append(words, fmt.Sprintf("user %d", o.UID))
+	}
+	if o.GID >= 0 {
+		words = append(words, fmt.Sprintf("group %d", o.GID))
+	}
+	return cmp.Or(strings.Join(words, " "), "nobody")
+}
+
+// NameTakenError is that a link to be made for a VM can't have its name, since
+// another link has it.
+type NameTakenError struct {
+	Name string
+	For  string // the role of what would have it; empty: it is the pod interface's own
+	Why  string // whose it is, and how to free it
+}
+
+func (e *NameTakenError) Error() string {
+	if e.For == "" {
+		return fmt.Sprintf("the name %s is taken %s", e.Name, e.Why)
+	}
+	return fmt.Sprintf("the name %s is taken %s, or choose another %s name", e.Name, e.Why, e.For)
+}
+
+// Limits of options.
+const (
+	minMTU    = 68         // RFC 791
+	maxMTU    = 65535 - 14 // of a tap: less the Ethernet header (drivers/net/tun.c)
+	maxQueues = 256        // MAX_TAP_QUEUES, drivers/net/tun.c
+)
+
+// Validate tells what is wrong with the options whatever the pod interface is,
+// all of it at once.
+func (o Options) Validate() error {
+	var errs []error
+	if o.MAC.IsGroup() {
+		errs = append(errs, fmt.Errorf("MAC %s is no unicast Ethernet address", o.MAC))
+	}
+	if o.MTU != 0 && (o.MTU < minMTU || o.MTU > maxMTU) {
+		errs = append(errs, fmt.Errorf("MTU %d is outside %d…%d", o.MTU, minMTU, maxMTU))
+	}
+	if o.Queues < 0 || o.Queues > maxQueues {
+		errs = append(errs, fmt.Errorf("%d queues: a tap has 1 to %d", o.Queues, maxQueues))
+	}
+	var given []string
+	for _, role := range slices.Sorted(maps.Keys(o.Names)) {
+		if name := o.Names[role]; name != "" {
+			given = append(given, name)
+			errs = append(errs, guest.CheckName(name))
+		}
+	}
+	return errors.Join(append(errs, Distinct(given...))...)
+}

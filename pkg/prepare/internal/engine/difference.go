@@ -1,0 +1,107 @@
+package engine
+
+import (
+	"fmt"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
+)
+
+// Difference is one thing of a prepared pod interface that is not as planned.
+type Difference struct {
+	Interface string `json:"interface"` // the pod interface
+	What      string `json:"what"`      // a link's name, or what else it is about
+	Is        string `json:"is"`
+	Want      string `json:"want"`
+	Remedy    string `json:"remedy"`
+}
+
+func (d Difference) String() string { return d.What + " is " + d.Is + ", not " + d.Want }
+
+// Missing is what a link is that does not exist.
+const Missing = "missing"
+
+// The ways out.
+const (
+	PrepareAgain = "run virt-launcher-net prepare with the same options, or end run and start it again"
+	NewVM        = PrepareAgain + "; then start the VM again, which still has the old tap"
+	NewPod       = "make the pod anew: what the CNI gave is gone"
+	LookAtNode   = "look at the other end of the link, on the node: it is down, or deleted"
+)
+
+// Differences collects what differs of one pod interface.
+type Differences struct {
+	Interface string
+	Found     []Difference
+}
+
+// Add adds one.
+func (d *Differences) Add(what, is, want, remedy string) {
+	d.Found = append(d.Found, Difference{d.Interface, what, is, want, remedy})
+}
+
+// Up tells whether the link is up.
+func (d *Differences) Up(l nl.Link) bool {
+	if !l.Up() {
+		d.Add(l.Name, "down", "up", PrepareAgain)
+	}
+	return l.Up()
+}
+
+// MAC looks at the link's MAC.
+func (d *Differences) MAC(l nl.Link, want mac.Addr) {
+	if l.MAC != want {
+		d.Add(l.Name, "of MAC "+l.MAC.String(), "of "+want.String(), PrepareAgain)
+	}
+}
+
+// MTU tells whether the link has that MTU.
+func (d *Differences) MTU(l nl.Link, want int) bool {
+	if l.MTU != want {
+		d.Add(l.Name, fmt.Sprintf("of MTU %d", l.MTU), fmt.Sprintf("of %d", want), PrepareAgain)
+	}
+	return l.MTU == want
+}
+
+// Tap looks at the tap, but for what it is a port of, and returns it; nil: there is
+// none. That nobody has it open, so that it has no carrier, is no difference.
+func (d *Differences) Tap(s *State, t Tap) *nl.Link {
+	l := s.Link(t.Name)
+	if l == nil {
+		d.Add(t.Name, Missing, "a tap", NewVM)
+		return nil
+	}
+	if err := t.matches(*l); err != nil {
+		d.Add(t.Name, Kind(*l)+" that was not made for the VM", "the planned tap", err.Error()+"; stop the VM before that, and "+NewVM)
+		return nil
+	}
+	if len(t.ownerOps(*l)) > 0 {
+		is := Owner{l.Tun.Owner, l.Tun.Group}.String()
+		if !l.Tun.Persist {
+			is += " and not persistent"
+		}
+		d.Add(t.Name, "owned by "+is, "persistent, owned by "+t.owner().String(), PrepareAgain)
+	}
+	d.MAC(*l, t.MAC)
+	return l
+}
+
+// DifferencesOf tells how a network namespace differs from wirings of pod
+// interfaces, as far as the state was read.
+func DifferencesOf(s *State, wirings ...Wiring) []Difference {
+	var found []Difference
+	for _, w := range wirings {
+		found = append(found, w.Differences(s)...)
+		d := Differences{Interface: w.Guest().Interface}
+		if s.Tables != nil {
+			for _, t := range w.Tables() {
+				now, there := s.Tables[t.ID()]
+				if err := t.Differs(now, there, s.Index); err != nil {
+					d.Add(t.Purpose, "changed ("+err.Error()+")", "whole", PrepareAgain)
+				}
+			}
+		}
+		found = append(found, d.Found...)
+	}
+	return found
+}

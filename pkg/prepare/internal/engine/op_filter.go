@@ -1,0 +1,185 @@
+package engine
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/bpf"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/nft"
+)
+
+// checksumFilterName names the filter, and which program it is.
+func checksumFilterName() (string, error) {
+	program, err := checksumProgram(map[string]bpf.Field{
+		"ip_summed": {Bits: 2}, "csum_start": {Offset: 2}, "csum_offset": {Offset: 4}, "mac_header": {Offset: 6},
+		"encapsulation": {Offset: 8, Bits: 1}, "inner_network_header": {Offset: 10},
+	})
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(program)
+	return nft.Prefix + "checksum-" + hex.EncodeToString(sum[:8]), nil
+}
+
+// filterDirections are where a tap's frames are judged: those from the guest, and
+// those to it.
+var filterDirections = []uint32{nl.Ingress, nl.Egress}
+
+// ReadFilters tells which of the taps have the filter.
+func (s *State) ReadFilters(conn *nl.Conn) error {
+	name, err := checksumFilterName()
+	if err != nil {
+		return err
+	}
+	s.Filtered = map[int]bool{}
+	for _, l := range s.Links {
+		if l.Tun == nil {
+			continue
+		}
+		there := true
+		for _, at := range filterDirections {
+			names, err := conn.FilterNames(l.Index, at)
+			if err != nil {
+				return fmt.Errorf("%s: %w", l.Name, err)
+			}
+			there = there && slices.Contains(names, name)
+		}
+		s.Filtered[l.Index] = there
+	}
+	return nil
+}
+
+// ChecksumFilter reports whether the NIC's tap has the filter that belongs to the
+// port guard, and if not, why. It looks at the network namespace of the calling
+// thread, and needs no privileges.
+func ChecksumFilter(n guest.NIC) (on bool, why string, err error) {
+	conn, err := nl.Open()
+	if err != nil {
+		return false, "", err
+	}
+	defer conn.Close()
+	s, err := readLinks(conn)
+	if err == nil {
+		err = s.ReadFilters(conn)
+	}
+	if err != nil {
+		return false, "", err
+	}
+	l := s.Link(n.Tap)
+	switch {
+	case l == nil:
+		return false, "there is no tap", nil
+	case s.Filtered[l.Index]:
+		return true, "", nil
+	case !n.Guard:
+		return false, "the port guard is off", nil
+	}
+	if err := kernelTypes(); err != nil {
+		return false, err.Error(), nil
+	}
+	return false, "it is not loaded: prepare needs the capabilities BPF and PERFMON for it, and warns of what else is missing", nil
+}
+
+// kernelTypes returns an error if the kernel does not describe its types.
+func kernelTypes() error {
+	if _, err := os.Stat(bpf.KernelTypes); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("the node's kernel does not describe its types in %s (CONFIG_DEBUG_INFO_BTF)", bpf.KernelTypes)
+	}
+	return nil
+}
+
+// canFilter returns why this process can't load the filter, where that is known
+// beforehand.
+func canFilter() error {
+	var caps [2]unix.CapUserData
+	if err := unix.Capget(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &caps[0]); err != nil {
+		return fmt.Errorf("read capabilities: %w", err)
+	}
+	has := func(capability int) bool { return caps[capability/32].Effective&(1<<(capability%32)) != 0 }
+	if !has(unix.CAP_SYS_ADMIN) && (!has(unix.CAP_BPF) || !has(unix.CAP_PERFMON)) {
+		return errors.New("the capabilities BPF and PERFMON are missing")
+	}
+	return kernelTypes()
+}
+
+// ChecksumOps give the NIC's tap its filter, if there is to be one and it can be had.
+func ChecksumOps(s *State, n guest.NIC) []Op {
+	if l := s.Link(n.Tap); !n.Guard || s.Unfiltered != nil || l != nil && s.Filtered[l.Index] {
+		return nil
+	}
+	return []Op{AddChecksumFilter{n.Tap}}
+}
+
+// WarnUnfiltered says so if the NIC's tap has no filter, is to have one, and can't.
+func WarnUnfiltered(log *slog.Logger, s *State, n guest.NIC) {
+	if l := s.Link(n.Tap); n.Guard && s.Unfiltered != nil && (l == nil || !s.Filtered[l.Index]) {
+		warnUnfiltered(log, n.Tap, s.Unfiltered)
+	}
+}
+
+func warnUnfiltered(log *slog.Logger, tap string, why error) {
+	log.Warn("no checksum filter on the tap: the VM can have two bytes of a frame changed behind the port guard, by what it asks for in the virtio header",
+		"tap", tap, "error", why,
+		"remedy", "give prepare the capabilities BPF and PERFMON (Linux 5.8), or the VM a NIC without a virtio header (QEMU: vnet_hdr=off; libvirt: another model than virtio)")
+}
+
+// AddChecksumFilter has the kernel judge the frames at a tap by checksumProgram.
+// That it can't stops nothing.
+type AddChecksumFilter struct{ Tap string }
+
+// String says it in a comment: tc(8) would need the program in a file.
+func (o AddChecksumFilter) String() string {
+	return fmt.Sprintf("# tc filter on %s, ingress and egress: a BPF program that drops frames whose checksum would be written elsewhere", o.Tap)
+}
+
+// Inverse is nothing: the filter goes with a new tap, and a VM that is on another
+// must not be without.
+func (o AddChecksumFilter) Inverse() Op { return nil }
+
+// Do attaches it. That it can't is a warning.
+func (o AddChecksumFilter) Do(k *Kernel) error {
+	index, err := k.Conn.Index(o.Tap)
+	if err != nil {
+		return err
+	}
+	if err := k.setChecksumFilter(index); err != nil {
+		warnUnfiltered(k.log, o.Tap, err)
+	}
+	return nil
+}
+
+func (k *Kernel) setChecksumFilter(index int) error {
+	name, err := checksumFilterName()
+	if err != nil {
+		return err
+	}
+	fields, err := bpf.Fields("sk_buff", skbFields...)
+	if err != nil {
+		return err
+	}
+	code, err := checksumProgram(fields)
+	if err != nil {
+		return err
+	}
+	program, err := bpf.LoadClassifier("vln_checksum", code)
+	if err != nil {
+		return err
+	}
+	defer program.Close()
+	for _, at := range filterDirections {
+		if err := k.Conn.SetFilter(index, at, int(program.Fd()), name); err != nil {
+			return err
+		}
+	}
+	return nil
+}

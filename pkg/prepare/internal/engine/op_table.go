@@ -1,0 +1,84 @@
+package engine
+
+import (
+	"fmt"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/nft"
+)
+
+// TableOps make the tables, or make them anew where they are not the planned ones.
+// They stay, whatever comes of the changes after them, where a VM may be on the tap.
+func TableOps(s *State, tap string, tables ...nft.Table) []Op {
+	var ops []Op
+	for _, t := range tables {
+		now, there := s.Tables[t.ID()]
+		switch {
+		case !there:
+			ops = append(ops, AddTable{Table: t, stays: s.Link(tap) != nil})
+		case t.Differs(now, true, s.Index) != nil:
+			ops = append(ops, AddTable{Table: t, replace: true, stays: true})
+		}
+	}
+	return ops
+}
+
+// DropTableOps delete the tables of a pod interface that are there: those of its
+// wiring, or that a wiring with other options had.
+func DropTableOps(s *State, tables ...nft.Table) []Op {
+	var ops []Op
+	for _, t := range tables {
+		if _, there := s.Tables[t.ID()]; there {
+			ops = append(ops, delTable{t})
+		}
+	}
+	return ops
+}
+
+// AddTable makes an nftables table, in one transaction: no frame passes a half-made
+// one.
+type AddTable struct {
+	nft.Table
+	// replace is for a table that is there already. Elsewhere it would cost
+	// the kernel some milliseconds to wait for readers of nothing.
+	replace bool
+	// stays: it is not undone. A table of ours that is replaced was not whole,
+	// so the old one is not worth coming back to, and a VM that may be on the
+	// tap must never be without.
+	stays bool
+}
+
+func (o AddTable) String() string { return o.Add(o.replace) }
+
+// Inverse deletes it, unless it stays.
+func (o AddTable) Inverse() Op {
+	if o.stays {
+		return nil
+	}
+	return delTable{o.Table}
+}
+
+// Do makes it.
+func (o AddTable) Do(*Kernel) error { return o.advise(o.Write(o.replace)) }
+
+// Supported asks the kernel for tables of the family.
+func (o AddTable) Supported(*Kernel) error { return o.advise(nft.Supported(o.Family)) }
+
+// advise adds the way out where the kernel has no tables of the family.
+func (o AddTable) advise(err error) error {
+	if !nft.Unsupported(err) {
+		return err
+	}
+	return Advised{fmt.Errorf("%w: the node's kernel has no nftables of the family %s (%s), which %s is made of: load the module nf_tables on the node%s",
+		err, o.Family.Name, o.Family.Config, o.Purpose, o.Without)}
+}
+
+// delTable deletes a table.
+type delTable struct{ nft.Table }
+
+func (o delTable) String() string { return o.DeleteText() }
+
+// Inverse makes it again.
+func (o delTable) Inverse() Op { return AddTable{Table: o.Table} }
+
+// Do deletes it. One that is gone is deleted.
+func (o delTable) Do(*Kernel) error { return o.Delete() }

@@ -1,0 +1,253 @@
+package engine
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/tun"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
+)
+
+// Tap is the VM's end of the network, a persistent device.
+type Tap struct {
+	Name   string
+	MAC    mac.Addr // of the device in the pod, not the VM's
+	MTU    int
+	Queues int
+	Owner  *Owner // nil: who may open it needs NET_ADMIN
+}
+
+// TapOf is the tap of a NIC.
+func TapOf(n guest.NIC, owner *Owner) Tap {
+	return Tap{n.Tap, n.TapMAC, n.MTU, n.Queues, owner}
+}
+
+// Ops make the tap, which is nobody's port yet, or complete it. again is whether the
+// pod is prepared, and somebody has deleted the tap.
+func (t Tap) Ops(s *State, again bool) ([]Op, error) {
+	l := s.Link(t.Name)
+	if l == nil {
+		return append([]Op{AddTap{tap: t, again: again}, SetMTU{t.Name, 1500, t.MTU}}, NoAddressesNew(t.Name, t.MTU)...), nil
+	}
+	if err := t.matches(*l); err != nil {
+		return nil, err
+	}
+	ops := t.ownerOps(*l)
+	if l.MAC != t.MAC {
+		ops = append(ops, SetMAC{l.Name, l.MAC, t.MAC})
+	}
+	if l.MTU != t.MTU {
+		ops = append(ops, SetMTU{l.Name, l.MTU, t.MTU})
+	}
+	return append(ops, NoAddresses(*l)...), nil
+}
+
+// Delete deletes the tap, which is l; port is what makes a new one the port that it
+// is.
+func (t Tap) Delete(s *State, l nl.Link, port ...Op) Op {
+	t.MAC = l.MAC
+	rebuild := Sequence{AddTap{tap: t, index: l.Index}, SetMTU{l.Name, 1500, l.MTU}, SetAddrGenMode{l.Name, 0, max(0, l.AddrGenMode)}}
+	if s.Filtered[l.Index] {
+		rebuild = append(rebuild, AddChecksumFilter{l.Name})
+	}
+	rebuild = append(rebuild, port...)
+	if l.Up() {
+		rebuild = append(rebuild, SetUp{l.Name, true})
+	}
+	return DelLink{l.Name, rebuild}
+}
+
+// NoAddresses keeps the kernel from giving a link an IPv6 address of its own.
+func NoAddresses(l nl.Link) []Op {
+	if l.AddrGenMode == nl.AddrGenModeUnknown || l.AddrGenMode == AddrGenModeNone {
+		return nil
+	}
+	return []Op{SetAddrGenMode{l.Name, l.AddrGenMode, AddrGenModeNone}}
+}
+
+// NoAddressesNew is NoAddresses of a link that is made. One too small for IPv6 has
+// none.
+func NoAddressesNew(name string, mtu int) []Op {
+	const minIPv6MTU = 1280 // RFC 8200 section 5
+	if mtu < minIPv6MTU {
+		return nil
+	}
+	return []Op{SetAddrGenMode{name, 0, AddrGenModeNone}}
+}
+
+// AddTap makes a persistent tap device. It has its MAC before it persists: by that
+// it is told from others.
+type AddTap struct {
+	tap   Tap
+	index int // of the link; 0: the kernel's choice
+	again bool
+}
+
+func (o AddTap) String() string {
+	s := "ip tuntap add dev " + o.tap.Name + " mode tap vnet_hdr"
+	if o.tap.Queues > 1 {
+		s += " multi_queue"
+	}
+	if owner := o.tap.owner(); owner != (Owner{-1, -1}) {
+		s += " " + owner.String()
+	}
+	return s + "\n" + SetMAC{Link: o.tap.Name, To: o.tap.MAC}.String()
+}
+
+// Inverse deletes it.
+func (o AddTap) Inverse() Op { return DelLink{Name: o.tap.Name, Rebuild: Sequence{o}} }
+
+// Supported opens the device that makes taps.
+func (o AddTap) Supported(*Kernel) error { return tun.Supported() }
+
+// Do makes it.
+func (o AddTap) Do(k *Kernel) error {
+	fd, err := tun.OpenDevice(0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	req, err := unix.NewIfreq(o.tap.Name)
+	if err != nil {
+		return err
+	}
+	flags := uint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR | unix.IFF_TUN_EXCL)
+	if o.tap.Queues > 1 {
+		flags |= unix.IFF_MULTI_QUEUE
+	}
+	req.SetUint16(flags)
+	if o.index != 0 {
+		if err := unix.IoctlSetPointerInt(fd, unix.TUNSETIFINDEX, o.index); err != nil {
+			return fmt.Errorf("set index: %w", err)
+		}
+	}
+	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
+		return err
+	}
+	if err := setHardwareAddr(fd, o.tap.MAC); err != nil {
+		return fmt.Errorf("set MAC: %w", err)
+	}
+	if err := o.tap.keep(fd); err != nil {
+		return err
+	}
+	if o.again {
+		k.log.Warn("the tap was missing and is made anew: a VM that had it open must be started again, or its NIC plugged in again", "tap", o.tap.Name)
+	}
+	return nil
+}
+
+// matches says how an existing link differs from the tap in what can't be set.
+// Not in IFF_VNET_HDR: whoever opens the tap sets it.
+func (t Tap) matches(l nl.Link) error {
+	switch {
+	case l.Tun == nil || !l.Tun.Tap:
+		return &NameTakenError{t.Name, TapRole, fmt.Sprintf("by a %s: delete it (ip link delete %s)", cmp.Or(l.Kind, "physical link"), t.Name)}
+	case l.Type != unix.ARPHRD_ETHER:
+		return fmt.Errorf("the tap %s has become a link of type %d, without Ethernet frames: delete it (ip link delete %s)", t.Name, l.Type, t.Name)
+	case l.Tun.MultiQueue != (t.Queues > 1):
+		is, want := "one queue", "several"
+		if l.Tun.MultiQueue {
+			is, want = "several queues", "one"
+		}
+		return &NameTakenError{t.Name, TapRole, fmt.Sprintf("by a tap with %s, not %s: delete it (ip link delete %s)", is, want, t.Name)}
+	}
+	is, want := Owner{l.Tun.Owner, l.Tun.Group}, t.owner()
+	if want.UID < 0 && is.UID >= 0 || want.GID < 0 && is.GID >= 0 { // the kernel can't make it nobody's again
+		return &NameTakenError{t.Name, TapRole, fmt.Sprintf("by a tap of another owner, %s: delete it (ip link delete %s)", is, t.Name)}
+	}
+	return nil
+}
+
+// owner is who may open the tap without NET_ADMIN; -1: everybody.
+func (t Tap) owner() Owner {
+	if t.Owner == nil {
+		return Owner{-1, -1}
+	}
+	return Owner{max(t.Owner.UID, -1), max(t.Owner.GID, -1)}
+}
+
+// ownerOps gives an existing tap back its owner, and makes it persistent again.
+// Only who has the tap open can do that. While a VM has, it makes no difference.
+func (t Tap) ownerOps(l nl.Link) []Op {
+	is, want := Owner{l.Tun.Owner, l.Tun.Group}, t.owner()
+	if is == want && l.Tun.Persist || l.Carrier || l.Tun.Queues > 0 {
+		return nil
+	}
+	return []Op{keepTap{tap: t, from: is}}
+}
+
+// keepTap sets the owner of a tap that nobody has open, and has it stay when
+// nobody has.
+type keepTap struct {
+	tap  Tap
+	from Owner
+}
+
+// String says it in a comment: ip(8) sets an owner only when it makes a tap.
+func (o keepTap) String() string {
+	return fmt.Sprintf("# tap %s: owner %s, persistent", o.tap.Name, o.tap.owner())
+}
+
+// Inverse gives it back to whose it was.
+func (o keepTap) Inverse() Op {
+	back := o.tap
+	back.Owner = &o.from
+	return keepTap{tap: back, from: o.tap.owner()}
+}
+
+// Do sets it, unless a VM has opened the tap meanwhile, which it may.
+func (o keepTap) Do(*Kernel) error {
+	file, err := tun.Open(o.tap.Name, o.tap.Queues)
+	if errors.Is(err, unix.EBUSY) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	conn, err := file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	if ctlErr := conn.Control(func(fd uintptr) { err = o.tap.keep(int(fd)) }); ctlErr != nil {
+		return ctlErr
+	}
+	return err
+}
+
+// setHardwareAddr sets the MAC of the tap at fd (struct ifreq, linux/if.h).
+func setHardwareAddr(fd int, a mac.Addr) error {
+	req := struct {
+		_      [unix.IFNAMSIZ]byte
+		family uint16
+		mac    [22]byte
+	}{family: unix.ARPHRD_ETHER}
+	copy(req.mac[:], a[:])
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCSIFHWADDR, uintptr(unsafe.Pointer(&req))); errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// keep sets the owner of the tap at fd, and has the tap stay once fd is closed.
+func (t Tap) keep(fd int) error {
+	owner := t.owner()
+	if owner.UID >= 0 {
+		if err := unix.IoctlSetInt(fd, unix.TUNSETOWNER, owner.UID); err != nil {
+			return fmt.Errorf("set owner: %w", err)
+		}
+	}
+	if owner.GID >= 0 {
+		if err := unix.IoctlSetInt(fd, unix.TUNSETGROUP, owner.GID); err != nil {
+			return fmt.Errorf("set group: %w", err)
+		}
+	}
+	// Last: until here a new device goes away with the descriptor.
+	return unix.IoctlSetInt(fd, unix.TUNSETPERSIST, 1)
+}

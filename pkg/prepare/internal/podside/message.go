@@ -1,0 +1,249 @@
+package podside
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/engine"
+)
+
+// replay adds or deletes an address, a route or a neighbor by the kernel's own
+// message.
+type replay struct {
+	kind    string // addr, route, neigh: ip(8)'s object
+	add     bool
+	text    string
+	message []byte
+	first   bool // a route that is added in front of its equals
+}
+
+func (o replay) String() string {
+	ip := "ip "
+	// A default route without a gateway is one of IPv4 to ip(8).
+	if len(o.message) > 0 && o.message[0] == unix.AF_INET6 && strings.Contains(o.text, "default") {
+		ip = "ip -6 "
+	}
+	switch {
+	case o.add && o.first:
+		return ip + o.kind + " prepend " + o.text
+	case o.add:
+		return ip + o.kind + " add " + o.text
+	}
+	return ip + o.kind + " del " + o.text
+}
+
+// Inverse deletes or adds it.
+func (o replay) Inverse() engine.Op {
+	o.add = !o.add
+	return o
+}
+
+// Do sends the message. What is there already is added; what the kernel has taken
+// away along with something else is deleted.
+func (o replay) Do(k *engine.Kernel) error {
+	kinds := map[string]struct{ add, del, flags int }{
+		"addr":  {unix.RTM_NEWADDR, unix.RTM_DELADDR, unix.NLM_F_EXCL},
+		"route": {unix.RTM_NEWROUTE, unix.RTM_DELROUTE, unix.NLM_F_APPEND}, // beside one to the same destination, as it was
+		"neigh": {unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH, unix.NLM_F_EXCL},
+	}
+	kind := kinds[o.kind]
+	if o.add && o.first { // before its equals (fib_table_insert, net/ipv4/fib_trie.c), also if the kernel has just added it behind them
+		if err := o.Inverse().Do(k); err != nil {
+			return err
+		}
+		kind.flags = 0
+	}
+	if o.add {
+		return engine.Ignore(k.Conn.Request(kind.add, unix.NLM_F_CREATE|kind.flags, raw(o.message)), unix.EEXIST)
+	}
+	return engine.Ignore(k.Conn.Request(kind.del, 0, raw(o.message)), unix.ESRCH, unix.EADDRNOTAVAIL, unix.ENOENT)
+}
+
+// raw is a message that was built before.
+type raw []byte
+
+func (r raw) Len() int          { return len(r) }
+func (r raw) Serialize() []byte { return r }
+
+func addressOp(add bool, link string, a discover.Address) engine.Op {
+	return replay{kind: "addr", add: add, text: addressText(a) + " dev " + link, message: addressRequest(a)}
+}
+
+// addressText writes an address as ip-address(8) takes it: with the peer's, to which
+// the length belongs, where it has one.
+func addressText(a discover.Address) string {
+	attrs, _ := splitAttrs(a.Message[min(len(a.Message), unix.SizeofIfAddrmsg):])
+	i := slices.IndexFunc(attrs, func(t attr) bool { return t.typ == unix.IFA_LOCAL })
+	j := slices.IndexFunc(attrs, func(t attr) bool { return t.typ == unix.IFA_ADDRESS })
+	if i >= 0 && j >= 0 && !bytes.Equal(attrs[i].value, attrs[j].value) {
+		if peer, ok := netip.AddrFromSlice(attrs[j].value); ok {
+			return fmt.Sprintf("%s peer %s/%d", a.Prefix.Addr(), peer, a.Prefix.Bits())
+		}
+	}
+	return a.Prefix.String()
+}
+
+// addressRequest makes of the ifaddrmsg that the kernel sent one of which it makes the
+// same: of a deprecated IPv4 address that has no end it tells that it is preferred for
+// ever, and takes that at its word (inet_fill_ifaddr and set_ifa_lifetime,
+// net/ipv4/devinet.c).
+func addressRequest(a discover.Address) []byte {
+	if !a.Prefix.Addr().Is4() || a.Flags&unix.IFA_F_DEPRECATED == 0 || len(a.Message) < unix.SizeofIfAddrmsg {
+		return a.Message
+	}
+	m := slices.Clone(a.Message)
+	attrs, _ := splitAttrs(m[unix.SizeofIfAddrmsg:])
+	for _, t := range attrs {
+		if t.typ == unix.IFA_CACHEINFO && len(t.value) >= 4 {
+			clear(t.value[:4]) // the preferred lifetime
+		}
+	}
+	return m
+}
+
+// neighborOp is for a permanent neighbor, or for one that is answered for, which has
+// no MAC.
+func neighborOp(add bool, link string, n discover.Neighbor) engine.Op {
+	text := fmt.Sprintf("%s lladdr %s dev %s nud permanent", n.Address, n.MAC, link)
+	if n.MAC.IsZero() {
+		text = fmt.Sprintf("proxy %s dev %s", n.Address, link)
+	}
+	return replay{kind: "neigh", add: add, text: text, message: n.Message}
+}
+
+func routeOp(add bool, link string, r discover.Route) engine.Op {
+	return replay{kind: "route", add: add, first: r.First, message: routeRequest(r.Message), text: r.Text(nextHopWords(r, link)...)}
+}
+
+// nextHopWords says where a route by one link leads.
+func nextHopWords(r discover.Route, link string) []string {
+	hops := nextHops(r.Message)
+	if len(hops) == 0 {
+		return viaWords(r.Gateway, link, r.Destination)
+	}
+	var words []string
+	for _, hop := range hops {
+		var gateway netip.Addr
+		attrs, _ := splitAttrs(hop.Attributes())
+		for _, a := range attrs {
+			if a.typ == unix.RTA_GATEWAY {
+				gateway, _ = netip.AddrFromSlice(a.value)
+			}
+		}
+		words = append(append(words, "nexthop"), viaWords(gateway, link, r.Destination)...)
+		words = append(words, fmt.Sprintf("weight %d", int(hop[3])+1)) // rtnh_hops
+	}
+	return words
+}
+
+func viaWords(gateway netip.Addr, link string, to netip.Prefix) []string {
+	switch {
+	case !gateway.IsValid():
+		return []string{"dev", link}
+	case gateway.Is4() != to.Addr().Is4():
+		return []string{"via inet6", gateway.String(), "dev", link}
+	}
+	return []string{"via", gateway.String(), "dev", link}
+}
+
+// onlyFlags are the flags of a next hop that are not about its condition.
+const onlyFlags = unix.RTNH_F_ONLINK
+
+// routeRequest makes of the rtmsg that the kernel sent one that it accepts:
+// without the flags that describe a route's condition (fib_create_info and
+// fib_get_nhs, net/ipv4/fib_semantics.c, refuse them), and with the lifetime that is
+// left where the kernel takes one (rtm_to_fib6_config, net/ipv6/route.c).
+func routeRequest(message []byte) []byte {
+	if len(message) < unix.SizeofRtMsg {
+		return message // the kernel refuses it
+	}
+	attrs, ok := splitAttrs(message[unix.SizeofRtMsg:])
+	if !ok {
+		return message
+	}
+	out := slices.Clone(message[:unix.SizeofRtMsg])
+	binary.NativeEndian.PutUint32(out[8:], binary.NativeEndian.Uint32(out[8:])&onlyFlags)
+	for _, a := range attrs {
+		switch a.typ {
+		case unix.RTA_CACHEINFO:
+			if seconds := lifetime(a.value); seconds > 0 && message[0] == unix.AF_INET6 {
+				out = appendAttr(out, unix.RTA_EXPIRES, binary.NativeEndian.AppendUint32(nil, seconds))
+			}
+		case unix.RTA_MULTIPATH:
+			value := slices.Clone(a.value)
+			hops, _ := nl.NextHops(value)
+			for _, hop := range hops {
+				hop[2] &= onlyFlags // rtnh_flags
+			}
+			out = appendAttr(out, a.typ, value)
+		default:
+			out = appendAttr(out, a.typ, a.value)
+		}
+	}
+	return out
+}
+
+const userHZ = 100 // clock ticks per second in what the kernel tells (time(7))
+
+// lifetime is the seconds that struct rta_cacheinfo (linux/rtnetlink.h) leaves a
+// route; 0: it has no end. One that has just ended has a second.
+func lifetime(cacheinfo []byte) uint32 {
+	if len(cacheinfo) < 12 {
+		return 0
+	}
+	ticks := int32(binary.NativeEndian.Uint32(cacheinfo[8:]))
+	if ticks == 0 {
+		return 0
+	}
+	return uint32(max(1, ticks/userHZ))
+}
+
+// nextHops are those of a multipath route.
+func nextHops(message []byte) []nl.NextHop {
+	if len(message) < unix.SizeofRtMsg {
+		return nil
+	}
+	attrs, _ := splitAttrs(message[unix.SizeofRtMsg:])
+	i := slices.IndexFunc(attrs, func(a attr) bool { return a.typ == unix.RTA_MULTIPATH })
+	if i < 0 {
+		return nil
+	}
+	hops, _ := nl.NextHops(attrs[i].value)
+	return hops
+}
+
+// attr is a netlink attribute (struct nlattr, linux/netlink.h).
+type attr struct {
+	typ   uint16
+	value []byte
+}
+
+func splitAttrs(b []byte) (attrs []attr, ok bool) {
+	for len(b) >= unix.SizeofRtAttr {
+		size := int(binary.NativeEndian.Uint16(b))
+		if size < unix.SizeofRtAttr || size > len(b) {
+			return nil, false
+		}
+		attrs = append(attrs, attr{binary.NativeEndian.Uint16(b[2:]), b[unix.SizeofRtAttr:size]})
+		b = b[min(len(b), (size+3)&^3):]
+	}
+	return attrs, true
+}
+
+func appendAttr(m []byte, typ uint16, value []byte) []byte {
+	m = binary.NativeEndian.AppendUint16(m, uint16(4+len(value)))
+	m = binary.NativeEndian.AppendUint16(m, typ)
+	m = append(m, value...)
+	for len(m)%4 != 0 {
+		m = append(m, 0)
+	}
+	return m
+}

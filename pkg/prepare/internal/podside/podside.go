@@ -1,0 +1,161 @@
+// Package podside takes a pod interface's addresses, routes and neighbors away, and
+// puts them back, by the kernel's own messages, so that no attribute is lost. It is
+// for datapaths that take the interface from the pod.
+package podside
+
+import (
+	"cmp"
+	"encoding/binary"
+	"net/netip"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/engine"
+)
+
+// Take adds what takes from an interface all that it has now.
+func Take(now discover.Interface, st *engine.Steps) {
+	for _, r := range routeOrder(now.Routes) {
+		st.Drop(r, routeOp(false, now.Name, r))
+	}
+	for _, n := range slices.Concat(now.Neighbors, now.Proxies) {
+		st[engine.DropVia] = append(st[engine.DropVia], neighborOp(false, now.Name, n))
+	}
+	for _, a := range slices.Backward(addressOrder(now.Addresses)) {
+		st[engine.Links] = append(st[engine.Links], addressOp(false, now.Name, a))
+	}
+}
+
+// PutBack adds what gives an interface what it had and lacks now; all are the routes
+// that there are, by whatever link, in the kernel's order.
+func PutBack(was, now discover.Interface, all []discover.Route, st *engine.Steps) {
+	for _, a := range addressOrder(was.Addresses) {
+		missing := !Has(now, a.Prefix)
+		if missing {
+			st[engine.Links] = append(st[engine.Links], addressOp(true, was.Name, a))
+		}
+		// The kernel adds the route to the address's network, also where
+		// the CNI had taken it away.
+		if r, ok := networkRoute(was.Index, a); ok && !slices.ContainsFunc(was.Routes, same(r)) &&
+			(missing || slices.ContainsFunc(now.Routes, same(r))) {
+			st[engine.Links] = append(st[engine.Links], routeOp(false, was.Name, r))
+		}
+	}
+	for _, r := range routeOrder(was.Routes) {
+		switch {
+		case !slices.ContainsFunc(now.Routes, same(r)):
+			st.Add(r, routeOp(true, was.Name, r))
+		case r.First && isBehind(r, all): // where the kernel put it with the address
+			last := r
+			last.First = false
+			st.Add(r, routeOp(false, was.Name, last))
+			st.Add(r, routeOp(true, was.Name, r))
+		}
+	}
+	for _, n := range was.Neighbors {
+		if !slices.ContainsFunc(now.Neighbors, sameNeighbor(n)) {
+			st[engine.End] = append(st[engine.End], neighborOp(true, was.Name, n))
+		}
+	}
+	for _, n := range was.Proxies {
+		if !slices.ContainsFunc(now.Proxies, sameNeighbor(n)) {
+			st[engine.End] = append(st[engine.End], neighborOp(true, was.Name, n))
+		}
+	}
+}
+
+// isBehind tells whether an equal route by another link is listed before r.
+func isBehind(r discover.Route, all []discover.Route) bool {
+	for _, o := range all {
+		if slices.Equal(o.Links, r.Links) && same(r)(o) {
+			return false
+		}
+		if o.SamePlace(r) && !slices.Equal(o.Links, r.Links) {
+			return true
+		}
+	}
+	return false
+}
+
+// Addresses add the addresses that an interface has now, by their messages.
+func Addresses(now discover.Interface) []engine.Op {
+	var ops []engine.Op
+	for _, a := range addressOrder(now.Addresses) {
+		ops = append(ops, addressOp(true, now.Name, a))
+	}
+	return ops
+}
+
+// Has tells whether an interface has an address.
+func Has(in discover.Interface, p netip.Prefix) bool {
+	return slices.ContainsFunc(in.Addresses, func(a discover.Address) bool { return a.Prefix == p })
+}
+
+func sameNeighbor(n discover.Neighbor) func(discover.Neighbor) bool {
+	return func(m discover.Neighbor) bool { return m.Address == n.Address }
+}
+
+// same compares routes by what they do.
+func same(a discover.Route) func(discover.Route) bool {
+	return func(b discover.Route) bool {
+		return a.Destination == b.Destination && a.From == b.From && a.TOS == b.TOS && a.Table == b.Table && a.Metric == b.Metric &&
+			a.Gateway == b.Gateway && a.Source == b.Source && a.Type == b.Type && a.Protocol == b.Protocol && a.Scope == b.Scope
+	}
+}
+
+// networkRoute is the route that the kernel makes when a is added to a link
+// (fib_add_ifaddr, net/ipv4/fib_frontend.c; addrconf_prefix_route,
+// net/ipv6/addrconf.c).
+func networkRoute(index int, a discover.Address) (discover.Route, bool) {
+	addr, bits := a.Prefix.Addr(), a.Prefix.Bits()
+	if bits == addr.BitLen() || a.Flags&unix.IFA_F_NOPREFIXROUTE != 0 {
+		return discover.Route{}, false
+	}
+	r := discover.Route{
+		Destination: a.Prefix.Masked(), Table: unix.RT_TABLE_MAIN, Type: unix.RTN_UNICAST, Protocol: unix.RTPROT_KERNEL,
+		Scope: unix.RT_SCOPE_LINK, Source: addr,
+	}
+	family := byte(unix.AF_INET)
+	if addr.Is6() {
+		family, r.Scope, r.Source, r.Metric = unix.AF_INET6, unix.RT_SCOPE_UNIVERSE, netip.Addr{}, 256 // IP6_RT_PRIO_ADDRCONF
+	}
+	// struct rtmsg, linux/rtnetlink.h
+	m := []byte{family, byte(r.Destination.Bits()), 0, 0, byte(r.Table), r.Protocol, byte(r.Scope), r.Type, 0, 0, 0, 0}
+	m = appendAttr(m, unix.RTA_DST, r.Destination.Addr().AsSlice())
+	r.Message = appendAttr(m, unix.RTA_OIF, binary.NativeEndian.AppendUint32(nil, uint32(index)))
+	return r, true
+}
+
+// addressOrder is the order in which addresses were added: the kernel
+// lists a link's newest IPv6 address first (ipv6_link_dev_addr,
+// net/ipv6/addrconf.c), its newest IPv4 address last.
+func addressOrder(addresses []discover.Address) []discover.Address {
+	var v4, v6 []discover.Address
+	for _, a := range addresses {
+		if a.Prefix.Addr().Is4() {
+			v4 = append(v4, a)
+		} else {
+			v6 = append(v6, a)
+		}
+	}
+	slices.Reverse(v6)
+	return append(v4, v6...)
+}
+
+// routeOrder sorts routes so that what makes an address local comes before the
+// routes that may prefer it, and each gateway's own route before one by it: the
+// kernel lists them by destination.
+func routeOrder(routes []discover.Route) []discover.Route {
+	rank := func(r discover.Route) int {
+		switch {
+		case r.Gateway.IsValid():
+			return 2
+		case r.Table != unix.RT_TABLE_LOCAL:
+			return 1
+		}
+		return 0
+	}
+	return slices.SortedStableFunc(slices.Values(routes), func(a, b discover.Route) int { return cmp.Compare(rank(a), rank(b)) })
+}

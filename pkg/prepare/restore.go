@@ -1,0 +1,103 @@
+package prepare
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/engine"
+)
+
+// Restore puts the named pod interfaces, or all that are recorded, back as the
+// CNI left them; all of them or none. What is not prepared is nothing to do; what
+// is prepared but not recorded is a [LostError]. A nil log is silent.
+func Restore(ctx context.Context, log *slog.Logger, store *Store, names ...string) error {
+	log = cmp.Or(log, silent)
+	recorded, err := store.load(log, nil)
+	if err == nil {
+		err = store.sweep()
+	}
+	if err != nil {
+		return err
+	}
+	records := slices.DeleteFunc(slices.Clone(recorded), func(r record) bool {
+		return len(names) > 0 && !slices.Contains(names, r.Plan.Interface.Name)
+	})
+	if err := store.unrecorded(log, names, records); err != nil || len(records) == 0 {
+		return err
+	}
+	k, err := engine.Open(log)
+	if err != nil {
+		return err
+	}
+	defer k.Close()
+	if err := store.mark(records, false); err != nil { // what is half put back is not whole
+		log.Warn("can't mark the network as half put back: if this is killed, restore it again", "error", err)
+	}
+	if err := putBack(ctx, log, k, records, without(recorded, records)); err != nil {
+		return errors.Join(fmt.Errorf("restore: %w", err), store.saveAll(records))
+	}
+	for _, r := range records {
+		log.Info("restored", "interface", r.Plan.Interface.Name)
+	}
+	return store.forget(nil, records)
+}
+
+// putBack restores what the records say; sysctls too, if no other interface of the
+// pod that needs them stays prepared.
+func putBack(ctx context.Context, log *slog.Logger, k *engine.Kernel, records, staying []record) error {
+	s, err := engine.ReadState(allSysctls())
+	if err != nil {
+		return err
+	}
+	ops, notes, err := restoreOps(s, records, staying)
+	if err != nil {
+		return err
+	}
+	for _, note := range notes {
+		log.Warn("not put back", "what", note)
+	}
+	return k.Execute(ctx, ops)
+}
+
+// restoreOps are everything that is still to do for the interfaces of records to be
+// as the CNI left them, beside those that stay prepared. Notes are what is left alone.
+func restoreOps(s *engine.State, records, staying []record) (ops []engine.Op, notes []string, err error) {
+	var all engine.Steps
+	var errs []error
+	were := map[string]string{}
+	for _, r := range records {
+		st, more, err := r.Plan.wiring.Restore(s)
+		errs, notes = append(errs, err), append(notes, more...)
+		all.Append(st)
+		for _, name := range r.Plan.sysctls() {
+			were[name] = r.Sysctls[name]
+		}
+	}
+	for _, r := range staying {
+		for _, name := range r.Plan.sysctls() {
+			delete(were, name)
+		}
+	}
+	ops = all.Ops()
+	for _, name := range slices.Sorted(maps.Keys(were)) {
+		if was, now := were[name], s.Sysctls[name]; was != "" && now != "" && was != now {
+			ops = append(ops, engine.SetSysctl{Name: name, From: now, To: was})
+		}
+	}
+	return ops, notes, errors.Join(errs...)
+}
+
+// without are those of the records that are not of the interfaces of others.
+func without(records, others []record) []record {
+	return slices.DeleteFunc(slices.Clone(records), func(r record) bool { return hasRecord(others, r) })
+}
+
+// hasRecord reports whether one of the records is of the same interface as r.
+func hasRecord(records []record, r record) bool {
+	return slices.ContainsFunc(records, func(o record) bool { return o.Plan.Interface.Name == r.Plan.Interface.Name })
+}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -255,7 +256,7 @@ func (n *nic) differences() []prepare.Difference {
 func (n *nic) isReady() bool { return n.failure() == nil && len(n.differences()) == 0 }
 
 func (n *nic) status() control.Served {
-	s := control.Served{Name: n.Interface, Differences: n.differences(), Unwatched: n.unwatched(), Omitted: n.omitted}
+	s := control.Served{Name: n.Interface, Differences: n.differences(), Unwatched: n.unwatched(), Omitted: slices.Clone(n.omitted)}
 	if err := n.failure(); err != nil {
 		s.Error = err.Error()
 	}

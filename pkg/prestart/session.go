@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -429,6 +430,9 @@ func (s *Session) Status() control.Status {
 	}
 	for _, n := range nics {
 		served := n.status()
+		served.Omitted = slices.DeleteFunc(served.Omitted, func(o discover.Omission) bool { // what has been plugged in since
+			return slices.ContainsFunc(nics, func(n *nic) bool { return strings.HasPrefix(o.What, "interface "+n.Interface+" (") })
+		})
 		status.Ready = status.Ready && served.Error == "" && len(served.Differences) == 0
 		status.Interfaces = append(status.Interfaces, served)
 	}

@@ -22,7 +22,7 @@ func (p *program) runCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Do everything: discover, prepare, serve, check, and run the VM if there is a domain",
-		Long: `Discover and prepare the pod, serve the VM's DHCP, prove from the guest's seat
+		Long: `Discover and prepare the pod, serve the VM's DHCP, prove from the guest's side
 that a guest gets its network, and with --domain start the libvirt domain; with
 --output-dir leave the NICs there for who starts the VM instead. Stays until
 SIGTERM, SIGINT or SIGHUP, which shuts the VM down, or until the VM stops. A

@@ -302,7 +302,7 @@ until the VM has its addresses, too (--for lease). If it takes longer than
 func (p *program) checkCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "check",
-		Short: "Look from the guest's seat: does DHCP answer, does the gateway resolve",
+		Short: "Look from the guest's side of the tap: does DHCP answer, does the gateway resolve",
 		Long: `Open the tap as a guest would, ask for a lease and for the gateway's MAC, by
 IPv6 for the router and its MAC too, and let go of it again. No VM may be on the
 tap; somebody must serve.`,

@@ -17,7 +17,7 @@ func (h Hook) prepared() ([]prepare.Plan, error) {
 	}
 	if len(h.Interfaces) == 0 {
 		if len(recorded) == 0 {
-			return nil, cmp.Or(h.lost(""), ErrNotPrepared)
+			return nil, cmp.Or(h.unrecorded(""), ErrNotPrepared)
 		}
 		return recorded, nil
 	}
@@ -25,7 +25,7 @@ func (h Hook) prepared() ([]prepare.Plan, error) {
 	for _, name := range h.Interfaces {
 		i := slices.IndexFunc(recorded, func(p prepare.Plan) bool { return p.Interface.Name == name })
 		if i < 0 {
-			return nil, cmp.Or(h.lost(name), fmt.Errorf("interface %s: %w", name, ErrNotPrepared))
+			return nil, cmp.Or(h.unrecorded(name), fmt.Errorf("interface %s: %w", name, ErrNotPrepared))
 		}
 		plans = append(plans, recorded[i])
 	}
@@ -40,9 +40,9 @@ func namesOf(plans []prepare.Plan) []string {
 	return names
 }
 
-// lost returns a [*prepare.LostError] if the interface, or any if the name is
+// unrecorded returns a [*prepare.LostError] if the interface, or any if the name is
 // empty, is prepared without a record that can be used.
-func (h Hook) lost(name string) error {
+func (h Hook) unrecorded(name string) error {
 	lost, err := prepare.ReadLost(h.StateDir)
 	if err != nil {
 		return err
@@ -63,7 +63,7 @@ func (h Hook) checkRead(pod discover.Pod, recorded []discover.Interface) error {
 		if isRecorded {
 			continue
 		}
-		if err := h.lost(i.Name); err != nil {
+		if err := h.unrecorded(i.Name); err != nil {
 			return err
 		}
 	}

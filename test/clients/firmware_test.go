@@ -37,7 +37,7 @@ func firmware(t *testing.T, at *seat, args ...string) *podtest.Console {
 type ipxe struct{ console *podtest.Console }
 
 const ipxeScript = `#!ipxe
-dhcp net0
+ifconf --configurator dhcp net0
 route
 echo dns ${dns}
 echo search ${dnssl}

@@ -34,6 +34,7 @@ type Guest struct {
 	MAC net.HardwareAddr
 
 	offload uintptr
+	pod     *NS
 	dir     string   // its resolv.conf, lease and script
 	tap     *os.File // its end of the pod's tap
 	nic     *os.File
@@ -66,7 +67,7 @@ func StartGuest(ctx context.Context, pod *NS, tap string, mac net.HardwareAddr) 
 }
 
 func startGuest(ctx context.Context, pod *NS, tap string, mac net.HardwareAddr, offload uintptr) (*Guest, error) {
-	guest := &Guest{MAC: mac, offload: offload}
+	guest := &Guest{MAC: mac, offload: offload, pod: pod}
 	if err := guest.start(ctx, pod, tap); err != nil {
 		return nil, errors.Join(fmt.Errorf("start guest on tap %s: %w", tap, err), guest.Close())
 	}
@@ -193,6 +194,9 @@ func (g *Guest) Close() error {
 		}
 	}
 	g.copying.Wait()
+	if g.tap != nil {
+		WaitReleased(g.pod, g.tap.Name())
+	}
 	if g.NS != nil {
 		errs = append(errs, g.NS.Close())
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -27,6 +28,7 @@ const maxFrame = vnetHeaderLen + 14 + 1<<16
 type Tap struct {
 	file   *os.File
 	parked []*os.File // queues beyond the first, detached
+	ns     *NS
 }
 
 // OpenTap opens the persistent tap name of the namespace as QEMU does, with
@@ -36,7 +38,7 @@ type Tap struct {
 // EINVAL if the device was made for another number of queues (one or many).
 // The caller closes it.
 func OpenTap(ns *NS, name string, queues int) (*Tap, error) {
-	tap := &Tap{}
+	tap := &Tap{ns: ns}
 	err := ns.Do(func() error {
 		if _, err := net.InterfaceByName(name); err != nil { // opening would make one
 			return err
@@ -67,6 +69,21 @@ func OpenTap(ns *NS, name string, queues int) (*Tap, error) {
 // started has all descriptors, and lets go of them only after it has left its
 // parent to go on (begin_new_exec, fs/exec.c), so that no lock of ours helps.
 const letGo = time.Second
+
+// WaitReleased waits until nobody has a tap of the namespace open, or it is gone,
+// for as long as a closed one may be busy.
+func WaitReleased(ns *NS, tap string) {
+	for start := time.Now(); time.Since(start) < letGo; time.Sleep(time.Millisecond) {
+		var link netlink.Link
+		err := ns.Do(func() (err error) {
+			link, err = netlink.LinkByName(tap)
+			return err
+		})
+		if err != nil || link.Attrs().RawFlags&unix.IFF_LOWER_UP == 0 {
+			return
+		}
+	}
+}
 
 // openQueue attaches a descriptor to the tap name of the current namespace,
 // which is made if it does not exist and then ends with the descriptor.
@@ -228,6 +245,9 @@ func (t *Tap) Close() error {
 		if file != nil {
 			errs = append(errs, file.Close())
 		}
+	}
+	if t.file != nil && errs[len(errs)-1] == nil {
+		WaitReleased(t.ns, t.file.Name())
 	}
 	return errors.Join(errs...)
 }

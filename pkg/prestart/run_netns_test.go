@@ -42,6 +42,12 @@ func run(t *testing.T, h prestart.Hook) *prestart.Session {
 			t.Error(err)
 		}
 	})
+	if pod, err := podtest.OpenNS(h.Netns); err == nil && !h.SkipCheck { // which had the taps, in a process that starts others
+		for _, network := range session.Networks() {
+			podtest.WaitReleased(pod, network.Tap)
+		}
+		_ = pod.Close()
+	}
 	return session
 }
 

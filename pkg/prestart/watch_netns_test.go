@@ -232,7 +232,9 @@ func TestFlappingGuestStaysReady(t *testing.T) {
 		}
 	}
 	cancel()
-	t.Logf("looked %d times", <-looked)
+	if n := <-looked; n < 6 {
+		t.Errorf("looked %d times at 6 guests", n)
+	}
 	for len(said) > 0 {
 		if line := <-said; strings.Contains(line, "not as planned") {
 			t.Error("it was said: ", line)

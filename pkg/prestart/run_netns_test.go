@@ -43,7 +43,7 @@ func run(t *testing.T, h prestart.Hook) *prestart.Session {
 		}
 	})
 	if pod, err := podtest.OpenNS(h.Netns); err == nil && !h.SkipCheck { // which had the taps, in a process that starts others
-		for _, network := range session.Networks() {
+		for _, network := range session.Interfaces() {
 			podtest.WaitReleased(pod, network.Tap)
 		}
 		_ = pod.Close()

@@ -30,9 +30,10 @@ func (n *Notes) Add(why, format string, args ...any) {
 	*n = append(*n, fmt.Sprintf(format, args...)+" left out: "+why)
 }
 
-// Addrs returns the addresses of servers of a kind that have no fault, each
-// once. IPv4 addresses in IPv6's are taken out of them first.
-func (n *Notes) Addrs(what string, addrs []netip.Addr, fault func(netip.Addr) string) []netip.Addr {
+// Servers returns the addresses of servers of a kind that a guest can be told, each
+// once: those of the other family are not, nor what no host can have. IPv4 addresses in
+// IPv6's are taken out of them first.
+func (n *Notes) Servers(what string, addrs []netip.Addr, ipv6 bool) []netip.Addr {
 	var out []netip.Addr
 	for i, a := range addrs {
 		if len(out) == MaxList {
@@ -40,31 +41,28 @@ func (n *Notes) Addrs(what string, addrs []netip.Addr, fault func(netip.Addr) st
 			break
 		}
 		a = a.Unmap().WithZone("") // names an interface of the pod
-		why := fault(a)
-		if why == "" && slices.Contains(out, a) {
-			why = "it is there twice"
+		switch {
+		case ipv6 && !a.Is6():
+			n.Add("it is not an IPv6 address", "%s %v", what, a)
+		case !ipv6 && !a.Is4():
+			n.Add("it is not an IPv4 address", "%s %v", what, a)
+		case a.IsLoopback():
+			n.Add("it is the pod's loopback, which the guest cannot reach", "%s %v", what, a)
+		case !IsHost(a):
+			n.Add("it is not a host's address", "%s %v", what, a)
+		case slices.Contains(out, a):
+			n.Add("it is there twice", "%s %v", what, a)
+		default:
+			out = append(out, a)
 		}
-		if why != "" {
-			n.Add(why, "%s %v", what, a)
-			continue
-		}
-		out = append(out, a)
 	}
 	return out
 }
 
-// IPv6Server says why a server at this address cannot be told to a guest by
-// IPv6. Empty: it can.
-func IPv6Server(a netip.Addr) string {
-	switch {
-	case !a.Is6():
-		return "it is not an IPv6 address"
-	case a.IsLoopback():
-		return "it is the pod's loopback, which the guest cannot reach"
-	case !a.IsGlobalUnicast() && !a.IsLinkLocalUnicast():
-		return "it is not a host's address"
-	}
-	return ""
+// IsHost reports whether a host can have the address. As the Linux kernel this takes
+// 240.0.0.0/4, which some clouds give to pods, and the rest of 0.0.0.0/8.
+func IsHost(a netip.Addr) bool {
+	return a.IsValid() && !a.Is4In6() && !a.IsUnspecified() && !a.IsMulticast() && !a.IsLoopback() && a != netip.AddrFrom4([4]byte{255, 255, 255, 255})
 }
 
 // Search returns domains of a search list as DNS can carry them: in lower case,

@@ -168,13 +168,8 @@ func (c *Conn) Close() error {
 	return err
 }
 
-// interrupt makes what waits, now or later, return os.ErrDeadlineExceeded.
-func (c *Conn) interrupt() { c.setDeadline(time.Unix(1, 0)) }
-
-// resume undoes interrupt.
-func (c *Conn) resume() { c.setDeadline(time.Time{}) }
-
-// setDeadline can fail only after Close, which ends all waiting itself.
+// setDeadline is until when all that waits, now or later, does so; zero: without end.
+// It can fail only after Close, which ends all waiting itself.
 func (c *Conn) setDeadline(t time.Time) {
 	_ = c.file.SetReadDeadline(t)
 	_ = c.watch.SetDeadline(t)

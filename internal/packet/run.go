@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -39,10 +40,10 @@ func (c *Conn) Run(ctx context.Context, l Loop) error {
 	var watchers sync.WaitGroup
 	defer watchers.Wait()
 	defer cancel(nil)
-	c.resume()
+	c.setDeadline(time.Time{})
 	watchers.Go(func() {
 		<-ctx.Done()
-		c.interrupt()
+		c.setDeadline(time.Unix(1, 0))
 	})
 	watchers.Go(func() {
 		if c.follow(l.Up) {

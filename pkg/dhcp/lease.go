@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/virt-launcher-net/virt-launcher-net/internal/normalize"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/netboot"
 )
@@ -116,12 +117,7 @@ func (l Lease) Validate() error {
 	return errors.Join(errs...)
 }
 
-// isHost reports whether a is an IPv4 address that a host can have. As the Linux
-// kernel this takes 240.0.0.0/4, which some clouds give to pods, and the rest of
-// 0.0.0.0/8.
-func isHost(a netip.Addr) bool {
-	return a.Is4() && !a.IsUnspecified() && !a.IsMulticast() && !a.IsLoopback() && a != netip.AddrFrom4([4]byte{255, 255, 255, 255})
-}
+func isHost(a netip.Addr) bool { return a.Is4() && normalize.IsHost(a) }
 
 func isControl(r rune) bool { return r < ' ' || r == 0x7f }
 

@@ -22,8 +22,8 @@ func (l Lease) Normalize() (Lease, []string) {
 	l.Server = l.Server.Unmap()
 	l.Address = unmapPrefix(l.Address)
 	l.Routes = routesOf(&n, l.Routes)
-	l.DNS = n.Addrs("DNS server", l.DNS, serverFault)
-	l.NTP = n.Addrs("NTP server", l.NTP, serverFault)
+	l.DNS = n.Servers("DNS server", l.DNS, false)
+	l.NTP = n.Servers("NTP server", l.NTP, false)
 	l.Search = n.Search(l.Search)
 	l.Hostname = n.Hostname(l.Hostname)
 	l.BootFiles = slices.Clone(l.BootFiles)
@@ -67,20 +67,6 @@ func lastOptions(n *normalize.Notes, options []Option) []Option {
 		out = append(out, o)
 	}
 	return out
-}
-
-// serverFault says why a server's address cannot be told to the guest. Empty: it
-// can.
-func serverFault(a netip.Addr) string {
-	switch {
-	case !a.Is4():
-		return "it is not an IPv4 address"
-	case a.IsLoopback():
-		return "it is the pod's loopback, which the guest cannot reach"
-	case !isHost(a):
-		return "it is not a host's address"
-	}
-	return ""
 }
 
 func isDefault(r Route) bool { return r.Destination.Bits() == 0 }

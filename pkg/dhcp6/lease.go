@@ -7,7 +7,6 @@ import (
 	"math"
 	"net/netip"
 	"net/url"
-	"slices"
 	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/normalize"
@@ -19,8 +18,6 @@ import (
 const (
 	infinity    = math.MaxUint32 * time.Second // RFC 8415 §7.7
 	maxDuration = infinity - time.Second
-	minDUID     = 3 // RFC 8415 §11.1: the type and 1 to 128 bytes
-	maxDUID     = 130
 )
 
 // Lease is what the guest is given: one address and the settings that go with
@@ -33,9 +30,6 @@ type Lease struct {
 	Address netip.Addr
 	// Server is the link-local address that answers come from.
 	Server netip.Addr
-	// ServerID is the server's DUID, by which the guest asks it again. It must
-	// stay the same after a restart. Empty: one made of MAC.
-	ServerID []byte
 	// DNS are the name servers (option 23).
 	DNS []netip.Addr
 	// Search is the domain search list (option 24).
@@ -60,12 +54,8 @@ type Lease struct {
 func (l Lease) Normalize() (Lease, []string) {
 	var n normalize.Notes
 	l.Address, l.Server = l.Address.WithZone(""), l.Server.WithZone("")
-	l.ServerID = slices.Clone(l.ServerID)
-	if len(l.ServerID) == 0 && !l.MAC.IsZero() {
-		l.ServerID = serverID(l.MAC)
-	}
-	l.DNS = n.Addrs("DNS server", l.DNS, normalize.IPv6Server)
-	l.NTP = n.Addrs("NTP server", l.NTP, normalize.IPv6Server)
+	l.DNS = n.Servers("DNS server", l.DNS, true)
+	l.NTP = n.Servers("NTP server", l.NTP, true)
 	l.Search = n.Search(l.Search)
 	l.Hostname = n.Hostname(l.Hostname)
 	l.BootFiles = urlsOf(&n, l.BootFiles)
@@ -88,8 +78,6 @@ func (l Lease) Validate() error {
 	check(!l.Address.IsValid() || l.Address.Is6() && !l.Address.Is4In6() && l.Address.IsGlobalUnicast(), "address %v is not a host's IPv6 address", l.Address)
 	check(l.Server.IsValid(), "Server is not set: it wants a link-local address")
 	check(!l.Server.IsValid() || l.Server.Is6() && l.Server.IsLinkLocalUnicast(), "server %v is not a link-local IPv6 address", l.Server)
-	check(len(l.ServerID) == 0 || len(l.ServerID) >= minDUID && len(l.ServerID) <= maxDUID,
-		"server identifier has %d bytes, not %d to %d", len(l.ServerID), minDUID, maxDUID)
 
 	isDuration := func(d time.Duration) bool { return d == 0 || d >= time.Second && d <= maxDuration }
 	check(isDuration(l.Valid), "valid lifetime %v is neither 0 (infinite) nor within %v and %v", l.Valid, time.Second, maxDuration)

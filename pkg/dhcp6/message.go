@@ -19,6 +19,9 @@ const (
 	maxCodes     = 256
 )
 
+// Lengths of a DUID in bytes: the type and 1 to 128 (RFC 8415 §11.1).
+const minDUID, maxDUID = 3, 130
+
 // Lengths in bytes.
 const (
 	messageHead = 4 // RFC 8415 §8

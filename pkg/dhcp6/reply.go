@@ -15,6 +15,7 @@ import (
 type responder struct {
 	lease    Lease
 	settings dhcpv6.Options
+	duid     []byte // the server's
 	serverID dhcpv6.Option
 }
 
@@ -26,11 +27,8 @@ func (l Lease) compile() (*responder, []string, error) {
 	if err := l.Validate(); err != nil {
 		return nil, nil, err
 	}
-	id, err := duidOf(l.ServerID)
-	if err != nil {
-		return nil, nil, err
-	}
-	return &responder{lease: l, settings: settingsOf(l), serverID: dhcpv6.OptServerID(id)}, left, nil
+	id := serverID(l.MAC)
+	return &responder{lease: l, settings: settingsOf(l), duid: id.ToBytes(), serverID: dhcpv6.OptServerID(id)}, left, nil
 }
 
 // Reply is what a Server answers to one message of the guest, sent to one server
@@ -102,14 +100,14 @@ func (r *responder) verdict(req *dhcpv6.Message, unicast bool) error {
 		switch {
 		case !client, server == nil:
 			return lease.DropMalformed
-		case !bytes.Equal(server, r.lease.ServerID):
+		case !bytes.Equal(server, r.duid):
 			return lease.DropOtherServer
 		}
 	case dhcpv6.MessageTypeInformationRequest:
 		switch {
 		case unicast:
 			return lease.DropUnicast
-		case server != nil && !bytes.Equal(server, r.lease.ServerID):
+		case server != nil && !bytes.Equal(server, r.duid):
 			return lease.DropOtherServer
 		case hasIA(req):
 			return lease.DropMalformed // RFC 8415 §16.12

@@ -62,7 +62,7 @@ func message(typ dhcpv6.MessageType, options ...dhcpv6.Option) *dhcpv6.Message {
 
 // toUs is a message for this server.
 func toUs(typ dhcpv6.MessageType, options ...dhcpv6.Option) *dhcpv6.Message {
-	return message(typ, append([]dhcpv6.Option{generic(dhcpv6.OptionServerID, serverID(guestMAC)...)}, options...)...)
+	return message(typ, append([]dhcpv6.Option{generic(dhcpv6.OptionServerID, serverID(guestMAC).ToBytes()...)}, options...)...)
 }
 
 func generic(code dhcpv6.OptionCode, value ...byte) dhcpv6.Option {

@@ -69,7 +69,7 @@ func (a Advertisement) Normalize() (Advertisement, []string) {
 	a.Router = a.Router.WithZone("")
 	a.Prefixes = prefixesOf(&n, a.Prefixes)
 	a.Routes = routesOf(&n, a.Routes)
-	a.DNS = n.Addrs("DNS server", a.DNS, normalize.IPv6Server)
+	a.DNS = n.Servers("DNS server", a.DNS, true)
 	a.Search = n.Search(a.Search)
 	if a.MTU != 0 && a.MTU < minMTU {
 		n.Add(fmt.Sprintf("IPv6 needs %d", minMTU), "MTU %d", a.MTU)

@@ -54,7 +54,7 @@ func (p *program) networkFlags(flags *pflag.FlagSet) {
 func defineNetwork(flags *pflag.FlagSet, o *prepare.Options) {
 	flags.Var(&value{kind: "mac", parse: func(s string) (err error) {
 		if o.MAC, err = mac.Parse(s); err == nil && (o.MAC.IsZero() || o.MAC.IsGroup()) {
-			err = fmt.Errorf("%s is no address of a host", s)
+			err = fmt.Errorf("%s is no unicast Ethernet address", s)
 		}
 		return err
 	}}, "mac", "the VM's MAC address (default: the pod interface's)")

@@ -36,6 +36,11 @@ func TestLibraryNamesNoFlags(t *testing.T) {
 				return err
 			}
 			ast.Inspect(file, func(n ast.Node) bool {
+				if pair, ok := n.(*ast.KeyValueExpr); ok {
+					if key, ok := pair.Key.(*ast.Ident); ok && key.Name == "Flag" { // a link's, said as such
+						return false
+					}
+				}
 				text, ok := n.(*ast.BasicLit)
 				if ok && text.Kind == token.STRING && flag.MatchString(text.Value) && text.Value != `"--net"` { // Cloud Hypervisor's
 					t.Errorf("%s names a flag: %s", files.Position(text.Pos()), text.Value)

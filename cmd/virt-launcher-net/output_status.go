@@ -20,7 +20,7 @@ func (v statusView) writeText(w io.Writer) {
 	if v.Server.Alive {
 		fmt.Fprintf(w, "server\tpid %d, since %s%s\n", v.Server.PID, v.Server.Since.Format(time.RFC3339), notReady(v))
 	} else {
-		fmt.Fprintf(w, "server\tnone: %s\n", v.Server.Error)
+		fmt.Fprintf(w, "server\t%s\n", v.Server.Error)
 	}
 	if v.Server.Alive && v.Server.Domain != "" {
 		fmt.Fprintf(w, "domain\t%s\n", v.Server.Domain)
@@ -49,7 +49,7 @@ func (v statusView) writeText(w io.Writer) {
 			fmt.Fprintln(w, "lease\tnot known: a VM was there before the server, and nothing was kept of its lease")
 		}
 		if i.Unwatched != "" {
-			fmt.Fprintf(w, "not watched\t%s\n", i.Unwatched)
+			fmt.Fprintf(w, "network\tnot watched: %s\n", i.Unwatched)
 		}
 		if i.Lease6 != nil {
 			writeLease(w, "IPv6 lease", *i.Lease6)

@@ -29,6 +29,7 @@
 package prestart
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -244,7 +245,7 @@ func (h Hook) Prepare(ctx context.Context) (interfaces []Interface, err error) {
 // preparation is a pod that is prepared.
 type preparation struct {
 	pod   discover.Pod
-	plans []prepare.Plan    // as they are recorded, the primary interface first
+	plans []prepare.Plan    // the primary interface first, as it is recorded
 	fresh []string          // the interfaces that were not prepared before
 	files map[string][]byte // what was in the output directory before
 	dir   string            // of its state
@@ -280,6 +281,10 @@ func (h Hook) prepare(ctx context.Context) (preparation, error) {
 	if p.plans, err = h.plans(p.pod); err != nil {
 		return preparation{}, err
 	}
+	was := namesOf(recorded)
+	slices.SortStableFunc(p.plans, func(a, b prepare.Plan) int { // those that were prepared before come first
+		return cmp.Compare(uint(slices.Index(was, a.Interface.Name)), uint(slices.Index(was, b.Interface.Name)))
+	})
 	for _, plan := range p.plans {
 		for _, w := range plan.Warnings(h.RestoreAfter) {
 			h.Log.Warn("this will go wrong later", "interface", plan.Interface.Name, "what", w)
@@ -296,16 +301,7 @@ func (h Hook) prepare(ctx context.Context) (preparation, error) {
 	if err := prepare.Apply(ctx, h.Log, store, p.plans...); err != nil {
 		return preparation{}, err
 	}
-	names := namesOf(p.plans)
-	p.fresh = slices.DeleteFunc(slices.Clone(names), func(name string) bool { return slices.Contains(whole, name) })
-	// What is served now is what is served by the next one: what is recorded.
-	if recorded, err = prepare.ReadPlans(h.Log, store.Dir()); err != nil {
-		if len(p.fresh) > 0 { // no names would be all
-			err = errors.Join(err, prepare.Restore(context.WithoutCancel(ctx), h.Log, store, p.fresh...))
-		}
-		return preparation{}, err
-	}
-	p.plans = slices.DeleteFunc(recorded, func(r prepare.Plan) bool { return !slices.Contains(names, r.Interface.Name) })
+	p.fresh = slices.DeleteFunc(namesOf(p.plans), func(name string) bool { return slices.Contains(whole, name) })
 	if primary := p.plans[0].Interface.Name; len(h.Interfaces) > 0 && h.Interfaces[0] != primary {
 		h.Log.Warn("the interface that was prepared first stays the primary one", "primary", primary, "named", h.Interfaces[0])
 	}

@@ -53,8 +53,8 @@ func (p *program) networkFlags(flags *pflag.FlagSet) {
 
 func defineNetwork(flags *pflag.FlagSet, o *prepare.Options) {
 	flags.Var(&value{kind: "mac", parse: func(s string) (err error) {
-		if o.MAC, err = mac.Parse(s); err == nil && (o.MAC.IsZero() || o.MAC.IsGroup()) {
-			err = fmt.Errorf("%s is no unicast Ethernet address", s)
+		if o.MAC, err = mac.Parse(s); err == nil && !o.MAC.IsHost() {
+			err = fmt.Errorf("%s is not a unicast MAC", s)
 		}
 		return err
 	}}, "mac", "the VM's MAC address (default: the pod interface's)")

@@ -17,16 +17,19 @@ const (
 )
 
 // CheckName refuses what can't be the name of an interface: what the kernel does
-// not take (dev_valid_name, net/core/dev.c), and %, in the place of which it puts
-// a number.
+// not take (dev_valid_name, net/core/dev.c; sysctl_dev_name_is_allowed,
+// include/net/ip.h), and %, which it replaces by a number.
 func CheckName(name string) error {
+	if name == "all" || name == "default" {
+		return fmt.Errorf("%q can't be an interface name: the kernel keeps it for the settings of all interfaces", name)
+	}
 	isBad := func(c byte) bool { // to the kernel's isspace the byte 0xa0 is a space
 		return strings.IndexByte("/:%\x00 \t\n\v\f\r\xa0", c) >= 0
 	}
 	if name != "" && name != "." && name != ".." && len(name) <= maxNameSize && !slices.ContainsFunc([]byte(name), isBad) {
 		return nil
 	}
-	return fmt.Errorf("%q is no interface name: 1 to %d characters without space, slash, colon or %%", name, maxNameSize)
+	return fmt.Errorf("%q is not an interface name: use 1 to %d characters without space, slash, colon or %%", name, maxNameSize)
 }
 
 // checks are the faults that were found.

@@ -62,8 +62,8 @@ func TestValidate(t *testing.T) {
 	a, p := netip.MustParseAddr, netip.MustParsePrefix
 	for want, change := range map[string]func(*NIC){
 		"and says that the network has no IPAM":     func(n *NIC) { n.Addressed = false },
-		`"" is no interface name`:                   func(n *NIC) { n.Interface = "" },
-		`"a/b" is no interface name`:                func(n *NIC) { n.Tap = "a/b" },
+		`"" is not an interface name`:               func(n *NIC) { n.Interface = "" },
+		`"a/b" is not an interface name`:            func(n *NIC) { n.Tap = "a/b" },
 		"eth0 is used twice":                        func(n *NIC) { n.Tap = "eth0" },
 		`the VM's MAC "" is not`:                    func(n *NIC) { n.MAC = mac.Addr{} },
 		`the tap's MAC "01:00:00:00:00:00" is not`:  func(n *NIC) { n.TapMAC = mac.Addr{1} },

@@ -1,9 +1,6 @@
 package prepare
 
-import (
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/engine"
-)
+import "github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/engine"
 
 // Options say how a pod interface is handed to its VM. The zero value is good.
 type Options = engine.Options
@@ -17,6 +14,3 @@ type NameTakenError = engine.NameTakenError
 
 // TapRole is the role of the tap among [Plan.Links] and the names in [Options].
 const TapRole = engine.TapRole
-
-// CheckName refuses what can't be the name of an interface.
-func CheckName(name string) error { return guest.CheckName(name) }

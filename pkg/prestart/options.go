@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/domain"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
 
@@ -46,7 +47,7 @@ func (h Hook) checkPerInterface() error {
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(h.PerInterface)) {
 		o := h.PerInterface[name]
-		err := errors.Join(prepare.CheckName(name), domain.CheckModel(o.Model))
+		err := errors.Join(guest.CheckName(name), domain.CheckModel(o.Model))
 		if o.Network != nil {
 			err = errors.Join(err, o.Network.Validate())
 		}

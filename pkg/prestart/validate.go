@@ -12,6 +12,7 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/domain"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
@@ -67,7 +68,7 @@ func (h Hook) Validate() error {
 func (h Hook) checkInterfaces() error {
 	seen := map[string]bool{}
 	for _, name := range h.Interfaces {
-		if err := prepare.CheckName(name); err != nil {
+		if err := guest.CheckName(name); err != nil {
 			return err
 		}
 		if seen[name] {

@@ -56,7 +56,7 @@ func TestNewPlanRefuses(t *testing.T) {
 		{"tiny MTU", func(in *discover.Interface, _ *prepare.Options) { in.MTU = 60 }, "MTU 60 is outside"},
 		{"MTU too large", func(_ *discover.Interface, o *prepare.Options) { o.MTU = 1500 }, "MTU 1500 is more than eth0 carries"},
 		{"multicast MAC", func(_ *discover.Interface, o *prepare.Options) { o.MAC = mac.Addr{1, 0, 0, 0, 0, 7} }, "no unicast"},
-		{"name with a number to come", func(_ *discover.Interface, o *prepare.Options) { o.Names = map[string]string{"tap": "tap%d"} }, "no interface name"},
+		{"name with a number to come", func(_ *discover.Interface, o *prepare.Options) { o.Names = map[string]string{"tap": "tap%d"} }, "not an interface name"},
 		{"two links of a name", func(_ *discover.Interface, o *prepare.Options) {
 			o.Names = map[string]string{"tap": "vm", "bridge": "vm"}
 		}, "vm is used twice"},
@@ -67,8 +67,8 @@ func TestNewPlanRefuses(t *testing.T) {
 		{"negative queues", func(_ *discover.Interface, o *prepare.Options) { o.Queues = -1 }, "-1 queues"},
 		{"long name", func(_ *discover.Interface, o *prepare.Options) {
 			o.Names = map[string]string{"tap": "sixteencharacter"}
-		}, "no interface name"},
-		{"name with a slash", func(_ *discover.Interface, o *prepare.Options) { o.Names = map[string]string{"bridge": "a/b"} }, "no interface name"},
+		}, "not an interface name"},
+		{"name with a slash", func(_ *discover.Interface, o *prepare.Options) { o.Names = map[string]string{"bridge": "a/b"} }, "not an interface name"},
 		{"same name twice", func(_ *discover.Interface, o *prepare.Options) { o.Names = map[string]string{"bridge": "eth0"} }, "eth0 is used twice"},
 		{"queues", func(_ *discover.Interface, o *prepare.Options) { o.Queues = 257 }, "257 queues"},
 	} {

@@ -177,9 +177,9 @@ func (w wiring) Options() engine.Options {
 // Links are the four that there are, from the pod network to the VM.
 func (w wiring) Links() []engine.Link {
 	return []engine.Link{
-		{Role: uplinkRole, Name: w.Uplink.Name, Flag: "--uplink-name"},
-		{Role: bridgeRole, Name: w.Bridge.Name, Flag: "--bridge-name"},
-		{Role: engine.TapRole, Name: w.NIC.Tap, Flag: "--tap-name"},
+		{Role: uplinkRole, Name: w.Uplink.Name},
+		{Role: bridgeRole, Name: w.Bridge.Name},
+		{Role: engine.TapRole, Name: w.NIC.Tap},
 		{Role: placeholderRole, Name: w.Placeholder.Name},
 	}
 }

@@ -59,7 +59,6 @@ type Wiring interface {
 type Link struct {
 	Role string `json:"role"` // "tap", …
 	Name string `json:"name"`
-	Flag string `json:"flag,omitempty"` // of the command line, by which it can be named
 }
 
 // TapRole is the role of the tap.

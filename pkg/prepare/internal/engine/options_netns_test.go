@@ -15,7 +15,7 @@ import (
 // A name is refused if the kernel refuses it, or makes another one of it.
 func TestCheckName(t *testing.T) {
 	t.Parallel()
-	names := []string{"eth0", "a", "a.b", "..a", "...", "fifteen-letters", "sixteencharacter", ".", "..", "tap%d", "tap%", "größe", "voilà"}
+	names := []string{"eth0", "a", "a.b", "..a", "...", "fifteen-letters", "sixteencharacter", ".", "..", "tap%d", "tap%", "größe", "voilà", "all", "default", "alle"}
 	for c := 1; c < 256; c++ {
 		names = append(names, string([]byte{'n', byte(c), 'n'}))
 	}

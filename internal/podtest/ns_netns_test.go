@@ -151,7 +151,11 @@ func TestKilledProcessLeavesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait()
-	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, 5000); n != 1 || err != nil {
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, 5000)
+	for errors.Is(err, unix.EINTR) { // by the runtime, which preempts goroutines so
+		n, err = unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, 5000)
+	}
+	if n != 1 || err != nil {
 		t.Errorf("process %d in the namespace outlived its parent: %v", pid, err)
 	}
 	gone()

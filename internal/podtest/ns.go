@@ -140,6 +140,14 @@ func (ns *NS) Do(fn func() error) (err error) {
 	return fn()
 }
 
+// In is Do for a test, which ends on an error.
+func (ns *NS) In(t testing.TB, fn func() error) {
+	t.Helper()
+	if err := ns.Do(fn); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Command is a command in the namespace, not started. It is killed when ctx
 // ends or this process dies.
 func (ns *NS) Command(ctx context.Context, name string, args ...string) *exec.Cmd {

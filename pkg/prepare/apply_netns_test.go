@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -20,59 +19,6 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
 
-// inPod runs fn in the namespace and ends the test on error.
-func inPod(t *testing.T, ns *podtest.NS, fn func() error) {
-	t.Helper()
-	if err := ns.Do(fn); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// apply plans and applies one interface as virt-launcher-net does: from the
-// record if there is one.
-func apply(ctx context.Context, dir, name string, o prepare.Options) (prepare.Plan, error) {
-	store, err := prepare.OpenStore(ctx, dir)
-	if err != nil {
-		return prepare.Plan{}, err
-	}
-	defer store.Close()
-	recorded, err := store.Plans(slog.New(slog.DiscardHandler))
-	if err != nil {
-		return prepare.Plan{}, err
-	}
-	var in discover.Interface
-	for _, p := range recorded {
-		if p.Interface.Name == name {
-			in = p.Interface
-		}
-	}
-	if in.Name == "" {
-		all, err := discover.ReadInterfaces()
-		if err != nil {
-			return prepare.Plan{}, err
-		}
-		for _, candidate := range all {
-			if candidate.Name == name {
-				in = candidate
-			}
-		}
-	}
-	plan, err := prepare.NewPlan(in, o)
-	if err != nil {
-		return prepare.Plan{}, err
-	}
-	return plan, prepare.Apply(ctx, nil, store, plan)
-}
-
-func restore(ctx context.Context, dir string) error {
-	store, err := prepare.OpenStore(ctx, dir)
-	if err != nil {
-		return err
-	}
-	defer store.Close()
-	return prepare.Restore(ctx, nil, store)
-}
-
 func TestApplyAndRestore(t *testing.T) {
 	t.Parallel()
 	for _, shape := range podtest.Shapes() {
@@ -81,18 +27,12 @@ func TestApplyAndRestore(t *testing.T) {
 			pod := podtest.NewPod(t, shape)
 			dir := t.TempDir()
 			before := podtest.TakeSnapshot(t, pod.NS)
-			inPod(t, pod.NS, func() error {
-				_, err := apply(t.Context(), dir, pod.Interface, prepare.Options{})
-				return err
-			})
+			pod.In(t, func() error { return prepare.ApplyAll(t.Context(), dir, prepare.Options{}, pod.Interface) })
 			once := podtest.TakeSnapshot(t, pod.NS)
 			if once == before {
 				t.Fatal("apply changed nothing")
 			}
-			inPod(t, pod.NS, func() error {
-				_, err := apply(t.Context(), dir, pod.Interface, prepare.Options{})
-				return err
-			})
+			pod.In(t, func() error { return prepare.ApplyAll(t.Context(), dir, prepare.Options{}, pod.Interface) })
 			if d := podtest.Diff(once, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 				t.Errorf("a second apply changed:\n%s", d)
 			}
@@ -105,7 +45,7 @@ func TestApplyAndRestore(t *testing.T) {
 				}
 			}
 			for range 2 {
-				inPod(t, pod.NS, func() error { return restore(t.Context(), dir) })
+				pod.In(t, func() error { return prepare.RestoreAll(t.Context(), dir) })
 				if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 					t.Errorf("after restore:\n%s", d)
 				}
@@ -119,11 +59,8 @@ func TestApplyRepairs(t *testing.T) {
 	t.Parallel()
 	pod := podtest.NewPod(t, podtest.CalicoDual)
 	dir := t.TempDir()
-	again := func() error {
-		_, err := apply(t.Context(), dir, "eth0", prepare.Options{})
-		return err
-	}
-	inPod(t, pod.NS, again)
+	again := func() error { return prepare.ApplyAll(t.Context(), dir, prepare.Options{}, "eth0") }
+	pod.In(t, again)
 	want := podtest.TakeSnapshot(t, pod.NS)
 	for _, meddle := range [][]string{
 		{"nft", "delete", "table", "bridge", "virt-launcher-net-eth0"},
@@ -137,7 +74,7 @@ func TestApplyRepairs(t *testing.T) {
 		{"sysctl", "-qw", "net.bridge.bridge-nf-call-iptables=1"},
 	} {
 		pod.Run(t, meddle[0], meddle[1:]...)
-		inPod(t, pod.NS, again)
+		pod.In(t, again)
 		if d := podtest.Diff(want, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 			t.Errorf("after %s and apply:\n%s", strings.Join(meddle, " "), d)
 		}
@@ -175,11 +112,8 @@ func TestOddPod(t *testing.T) {
 	pod.Run(t, "tc", "qdisc", "add", "dev", "eth0", "root", "tbf", "rate", "100mbit", "burst", "64kb", "latency", "50ms")
 	before := podtest.TakeSnapshot(t, pod.NS)
 	dir := t.TempDir()
-	inPod(t, pod.NS, func() error {
-		_, err := apply(t.Context(), dir, "eth0", prepare.Options{})
-		return err
-	})
-	inPod(t, pod.NS, func() error { return restore(t.Context(), dir) })
+	pod.In(t, func() error { return prepare.ApplyAll(t.Context(), dir, prepare.Options{}, "eth0") })
+	pod.In(t, func() error { return prepare.RestoreAll(t.Context(), dir) })
 	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 		t.Errorf("after restore:\n%s", d)
 	}
@@ -190,8 +124,8 @@ func TestOddPod(t *testing.T) {
 func refused(t *testing.T, pod *podtest.Pod, dir string, o prepare.Options, words ...string) {
 	t.Helper()
 	before := podtest.TakeSnapshot(t, pod.NS)
-	inPod(t, pod.NS, func() error {
-		_, err := apply(t.Context(), dir, pod.Interface, o)
+	pod.In(t, func() error {
+		err := prepare.ApplyAll(t.Context(), dir, o, pod.Interface)
 		if err == nil {
 			t.Error("no error")
 			return nil
@@ -249,20 +183,14 @@ func TestApplyRefuses(t *testing.T) {
 		t.Parallel()
 		pod := podtest.NewPod(t, podtest.CalicoDual)
 		dir := t.TempDir()
-		inPod(t, pod.NS, func() error {
-			_, err := apply(t.Context(), dir, pod.Interface, prepare.Options{})
-			return err
-		})
+		pod.In(t, func() error { return prepare.ApplyAll(t.Context(), dir, prepare.Options{}, pod.Interface) })
 		refused(t, pod, dir, prepare.Options{Queues: 2, NoGuard: true}, "guard was true, is now false", "queues was 1, is now 2;", "restore first")
 		refused(t, pod, dir, prepare.Options{TapOwner: &prepare.Owner{UID: 107, GID: -1}}, "tap owner was none, is now user 107")
 	})
 	t.Run("prepared, but the record is lost", func(t *testing.T) {
 		t.Parallel()
 		pod := podtest.NewPod(t, podtest.CalicoDual)
-		inPod(t, pod.NS, func() error {
-			_, err := apply(t.Context(), t.TempDir(), pod.Interface, prepare.Options{})
-			return err
-		})
+		pod.In(t, func() error { return prepare.ApplyAll(t.Context(), t.TempDir(), prepare.Options{}, pod.Interface) })
 		refused(t, pod, t.TempDir(), prepare.Options{}, "placeholder", "state directory")
 	})
 }
@@ -277,13 +205,10 @@ func TestRecordOfAnotherNamespace(t *testing.T) {
 	for i := range 2 {
 		pod := podtest.NewPod(t, podtest.CalicoDual)
 		pods, before = append(pods, pod), append(before, podtest.TakeSnapshot(t, pod.NS))
-		inPod(t, pod.NS, func() error {
-			_, err := apply(t.Context(), dir, pod.Interface, prepare.Options{Queues: 1 + i})
-			return err
-		})
+		pod.In(t, func() error { return prepare.ApplyAll(t.Context(), dir, prepare.Options{Queues: 1 + i}, pod.Interface) })
 	}
 	for i, pod := range pods {
-		inPod(t, pod.NS, func() error { return restore(t.Context(), dir) })
+		pod.In(t, func() error { return prepare.RestoreAll(t.Context(), dir) })
 		if d := podtest.Diff(before[i], podtest.TakeSnapshot(t, pod.NS)); d != "" {
 			t.Errorf("after restore of %d:\n%s", i, d)
 		}
@@ -301,20 +226,17 @@ func TestRecordOfNamespaceThatIsGone(t *testing.T) {
 	path := filepath.Join(dir, "eth0.json")
 	pod := podtest.NewPod(t, podtest.CalicoDual)
 	for i := range 3 {
-		inPod(t, pod.NS, func() error {
-			_, err := apply(t.Context(), dir, pod.Interface, prepare.Options{})
-			return err
-		})
+		pod.In(t, func() error { return prepare.ApplyAll(t.Context(), dir, prepare.Options{}, pod.Interface) })
 		record, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
 		}
-		inPod(t, pod.NS, func() error { return restore(t.Context(), dir) })
+		pod.In(t, func() error { return prepare.RestoreAll(t.Context(), dir) })
 		older := regexp.MustCompile(`"bootID": "[^"]+"`).ReplaceAll(record, fmt.Appendf(nil, `"bootID": "boot %d"`, i))
 		if err := os.WriteFile(path, older, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		inPod(t, pod.NS, func() error { return restore(t.Context(), dir) })
+		pod.In(t, func() error { return prepare.RestoreAll(t.Context(), dir) })
 		if b, err := os.ReadFile(path); err != nil || !bytes.Equal(b, older) {
 			t.Errorf("restore touched another's record: %v", err)
 		}
@@ -360,10 +282,7 @@ func TestUselessRecord(t *testing.T) {
 				}
 			}
 			write()
-			inPod(t, pod.NS, func() error {
-				_, err := apply(t.Context(), dir, pod.Interface, prepare.Options{})
-				return err
-			})
+			pod.In(t, func() error { return prepare.ApplyAll(t.Context(), dir, prepare.Options{}, pod.Interface) })
 			if b, err := os.ReadFile(path + ".damaged"); err != nil || string(b) != content {
 				t.Errorf("set aside: %q, %v", b, err)
 			}
@@ -373,13 +292,13 @@ func TestUselessRecord(t *testing.T) {
 			}
 			write()
 			refused(t, pod, dir, prepare.Options{}, path, "make the pod anew")
-			inPod(t, pod.NS, func() error {
-				if err := restore(t.Context(), dir); err == nil || !strings.Contains(err.Error(), "make the pod anew") {
+			pod.In(t, func() error {
+				if err := prepare.RestoreAll(t.Context(), dir); err == nil || !strings.Contains(err.Error(), "make the pod anew") {
 					t.Errorf("restore: %v", err)
 				}
 				return os.WriteFile(path, record, 0o600)
 			})
-			inPod(t, pod.NS, func() error { return restore(t.Context(), dir) })
+			pod.In(t, func() error { return prepare.RestoreAll(t.Context(), dir) })
 			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 				t.Errorf("after restore:\n%s", d)
 			}
@@ -455,7 +374,7 @@ func TestSilentStore(t *testing.T) {
 		t.Fatal(err)
 	}
 	pod := podtest.NewPod(t, podtest.Calico)
-	inPod(t, pod.NS, func() error {
+	pod.In(t, func() error {
 		store, err := prepare.OpenStore(t.Context(), dir)
 		if err != nil {
 			return err

@@ -61,7 +61,7 @@ func newAttack(t *testing.T) *attack {
 		t.Fatal(err)
 	}
 	if err := a.Do(func() (err error) {
-		a.plan, err = apply(t.Context(), a.dir, a.Interface, prepare.Options{})
+		a.plan, err = prepare.ApplyOne(t.Context(), a.dir, prepare.Options{}, a.Interface)
 		return err
 	}); err != nil {
 		t.Fatal(err)
@@ -159,9 +159,9 @@ func (a *attack) setFilter(t *testing.T, on bool) {
 	if !on {
 		a.Run(t, "tc", "qdisc", "del", "dev", "tap-eth0", "clsact")
 	}
-	inPod(t, a.NS, func() error {
+	a.In(t, func() error {
 		if on {
-			if _, err := apply(t.Context(), a.dir, a.Interface, prepare.Options{}); err != nil {
+			if err := prepare.ApplyAll(t.Context(), a.dir, prepare.Options{}, a.Interface); err != nil {
 				return err
 			}
 		}
@@ -379,8 +379,8 @@ func TestChecksumFilter(t *testing.T) {
 	t.Parallel()
 	pod := podtest.NewPod(t, podtest.CalicoDual)
 	var plan prepare.Plan
-	inPod(t, pod.NS, func() (err error) {
-		plan, err = apply(t.Context(), t.TempDir(), pod.Interface, prepare.Options{})
+	pod.In(t, func() (err error) {
+		plan, err = prepare.ApplyOne(t.Context(), t.TempDir(), prepare.Options{}, pod.Interface)
 		return err
 	})
 	seat, err := podtest.OpenTap(pod.NS, plan.NIC().Tap, 1)

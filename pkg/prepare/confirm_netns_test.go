@@ -40,10 +40,7 @@ func TestForgedRecord(t *testing.T) {
 			pod := podtest.NewPod(t, podtest.CalicoDual)
 			before := podtest.TakeSnapshot(t, pod.NS)
 			dir := t.TempDir()
-			inPod(t, pod.NS, func() error {
-				_, err := apply(t.Context(), dir, pod.Interface, prepare.Options{})
-				return err
-			})
+			pod.In(t, func() error { return prepare.ApplyAll(t.Context(), dir, prepare.Options{}, pod.Interface) })
 			path := filepath.Join(dir, "eth0.json")
 			genuine, err := os.ReadFile(path)
 			if err != nil {
@@ -62,13 +59,13 @@ func TestForgedRecord(t *testing.T) {
 				t.Fatal(err)
 			}
 			refused(t, pod, dir, prepare.Options{}, c.want, "somebody has changed it")
-			inPod(t, pod.NS, func() error {
-				if err := restore(t.Context(), dir); err == nil || !strings.Contains(err.Error(), c.want) {
+			pod.In(t, func() error {
+				if err := prepare.RestoreAll(t.Context(), dir); err == nil || !strings.Contains(err.Error(), c.want) {
 					t.Errorf("restore: %v", err)
 				}
 				return os.WriteFile(path, genuine, 0o600)
 			})
-			inPod(t, pod.NS, func() error { return restore(t.Context(), dir) })
+			pod.In(t, func() error { return prepare.RestoreAll(t.Context(), dir) })
 			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 				t.Errorf("after restore by the genuine one:\n%s", d)
 			}
@@ -86,8 +83,8 @@ func TestRecordOfNothing(t *testing.T) {
 			pod := podtest.NewPod(t, podtest.CalicoDual)
 			before := podtest.TakeSnapshot(t, pod.NS)
 			dir := t.TempDir()
-			inPod(t, pod.NS, func() error {
-				p, err := apply(t.Context(), dir, pod.Interface, prepare.Options{})
+			pod.In(t, func() error {
+				p, err := prepare.ApplyOne(t.Context(), dir, prepare.Options{}, pod.Interface)
 				if err != nil {
 					return err
 				}
@@ -95,7 +92,7 @@ func TestRecordOfNothing(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				if err := restore(t.Context(), dir); err != nil {
+				if err := prepare.RestoreAll(t.Context(), dir); err != nil {
 					return err
 				}
 				replace := strings.NewReplacer(fmt.Sprintf(`"index": %d`, p.Interface.Index), `"index": 999`)
@@ -105,18 +102,18 @@ func TestRecordOfNothing(t *testing.T) {
 				}
 				return os.WriteFile(filepath.Join(dir, "eth0.json"), []byte(replace.Replace(string(record))), 0o600)
 			})
-			inPod(t, pod.NS, func() error { return restore(t.Context(), dir) })
+			pod.In(t, func() error { return prepare.RestoreAll(t.Context(), dir) })
 			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 				t.Errorf("after restore:\n%s", d)
 			}
-			inPod(t, pod.NS, func() error {
-				p, err := apply(t.Context(), dir, pod.Interface, prepare.Options{})
+			pod.In(t, func() error {
+				p, err := prepare.ApplyOne(t.Context(), dir, prepare.Options{}, pod.Interface)
 				if err == nil && p.NIC().Addresses()[0] != pod.IPv4 {
 					t.Errorf("the VM has %s, the pod %s", p.NIC().Addresses(), pod.IPv4)
 				}
 				return err
 			})
-			inPod(t, pod.NS, func() error { return restore(t.Context(), dir) })
+			pod.In(t, func() error { return prepare.RestoreAll(t.Context(), dir) })
 			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 				t.Errorf("after prepare and restore:\n%s", d)
 			}

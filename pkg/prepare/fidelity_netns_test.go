@@ -1,13 +1,11 @@
 package prepare
 
 import (
-	"context"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 )
 
 // threeNets is a pod with three interfaces, of which eth0 and net1 are for VMs.
@@ -26,61 +24,6 @@ func threeNets(t *testing.T, more ...string) *podtest.NS {
 	}
 	pod.IP(t, more...)
 	return pod
-}
-
-func in(t *testing.T, ns *podtest.NS, fn func() error) {
-	t.Helper()
-	if err := ns.Do(fn); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// prepareAll plans and applies interfaces together, from their records if there
-// are any.
-func prepareAll(ctx context.Context, dir string, names ...string) error {
-	store, err := OpenStore(ctx, dir)
-	if err != nil {
-		return err
-	}
-	defer store.Close()
-	plans, err := plansFor(store, names...)
-	if err != nil {
-		return err
-	}
-	return Apply(ctx, nil, store, plans...)
-}
-
-// plansFor plans interfaces, from their records if there are any.
-func plansFor(store *Store, names ...string) (plans []Plan, err error) {
-	recorded, err := store.Plans(discard)
-	if err != nil {
-		return nil, err
-	}
-	interfaces, err := discover.ReadInterfaces()
-	if err != nil {
-		return nil, err
-	}
-	for _, p := range recorded {
-		interfaces = slices.Insert(interfaces, 0, p.Interface)
-	}
-	for _, name := range names {
-		i := slices.IndexFunc(interfaces, func(in discover.Interface) bool { return in.Name == name })
-		plan, err := NewPlan(interfaces[i], Options{})
-		if err != nil {
-			return nil, err
-		}
-		plans = append(plans, plan)
-	}
-	return plans, nil
-}
-
-func restoreOnly(ctx context.Context, dir string, names ...string) error {
-	store, err := OpenStore(ctx, dir)
-	if err != nil {
-		return err
-	}
-	defer store.Close()
-	return Restore(ctx, nil, store, names...)
 }
 
 // snapshotOf is a snapshot in which IPv6 routes by several links to the same
@@ -135,29 +78,29 @@ func TestRoutesComeBack(t *testing.T) {
 					t.Errorf("%s:\n%s", what, d)
 				}
 			}
-			in(t, pod, func() error { return prepareAll(t.Context(), dir, "eth0", "net1") })
+			pod.In(t, func() error { return ApplyAll(t.Context(), dir, Options{}, "eth0", "net1") })
 			both := snapshotOf(t, pod)
-			in(t, pod, func() error { return prepareAll(t.Context(), dir, "eth0", "net1") })
+			pod.In(t, func() error { return ApplyAll(t.Context(), dir, Options{}, "eth0", "net1") })
 			if d := podtest.Diff(both, snapshotOf(t, pod)); d != "" {
 				t.Errorf("a second apply changed:\n%s", d)
 			}
-			in(t, pod, func() error { return restoreOnly(t.Context(), dir) })
+			pod.In(t, func() error { return RestoreAll(t.Context(), dir) })
 			same("both together")
 			for _, order := range [][]string{{"eth0", "net1"}, {"net1", "eth0"}} {
-				in(t, pod, func() error { return prepareAll(t.Context(), dir, "eth0", "net1") })
-				in(t, pod, func() error { return restoreOnly(t.Context(), dir, order[0]) })
-				in(t, pod, func() error { return restoreOnly(t.Context(), dir, order[1]) })
+				pod.In(t, func() error { return ApplyAll(t.Context(), dir, Options{}, "eth0", "net1") })
+				pod.In(t, func() error { return RestoreAll(t.Context(), dir, order[0]) })
+				pod.In(t, func() error { return RestoreAll(t.Context(), dir, order[1]) })
 				same("restored one by one, " + order[0] + " first")
 				if c.together { // which comes first is known if both are seen
 					continue
 				}
-				in(t, pod, func() error { return prepareAll(t.Context(), dir, order[0]) })
-				in(t, pod, func() error { return prepareAll(t.Context(), dir, order[1]) })
-				in(t, pod, func() error { return restoreOnly(t.Context(), dir) })
+				pod.In(t, func() error { return ApplyAll(t.Context(), dir, Options{}, order[0]) })
+				pod.In(t, func() error { return ApplyAll(t.Context(), dir, Options{}, order[1]) })
+				pod.In(t, func() error { return RestoreAll(t.Context(), dir) })
 				same("prepared one by one, " + order[0] + " first")
 			}
-			in(t, pod, func() error { return prepareAll(t.Context(), dir, "eth0") })
-			in(t, pod, func() error { return restoreOnly(t.Context(), dir) })
+			pod.In(t, func() error { return ApplyAll(t.Context(), dir, Options{}, "eth0") })
+			pod.In(t, func() error { return RestoreAll(t.Context(), dir) })
 			same("eth0 alone")
 		})
 	}
@@ -168,9 +111,9 @@ func TestRestoreSetsMTU(t *testing.T) {
 	t.Parallel()
 	pod, dir := threeNets(t), t.TempDir()
 	before := snapshotOf(t, pod)
-	in(t, pod, func() error { return prepareAll(t.Context(), dir, "eth0") })
+	pod.In(t, func() error { return ApplyAll(t.Context(), dir, Options{}, "eth0") })
 	pod.IP(t, "link set up-eth0 mtu 1300")
-	in(t, pod, func() error { return restoreOnly(t.Context(), dir) })
+	pod.In(t, func() error { return RestoreAll(t.Context(), dir) })
 	if d := podtest.Diff(before, snapshotOf(t, pod)); d != "" {
 		t.Errorf("after restore:\n%s", d)
 	}
@@ -193,8 +136,8 @@ func TestSharedRoutesAreRefused(t *testing.T) {
 			t.Parallel()
 			pod := threeNets(t, strings.Split(route, ";")...)
 			before := snapshotOf(t, pod)
-			in(t, pod, func() error {
-				expectWords(t, prepareAll(t.Context(), t.TempDir(), "eth0"), []string{why, "delete it (ip route del"})
+			pod.In(t, func() error {
+				expectWords(t, ApplyAll(t.Context(), t.TempDir(), Options{}, "eth0"), []string{why, "delete it (ip route del"})
 				return nil
 			})
 			if d := podtest.Diff(before, snapshotOf(t, pod)); d != "" {

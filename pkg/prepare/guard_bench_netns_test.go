@@ -28,7 +28,7 @@ func newGuarded(b *testing.B) []*guarded {
 	for _, g := range []*guarded{{name: "guard"}, {name: "noguard"}, {name: "nofilter"}} {
 		g.Pod = podtest.NewPod(b, podtest.Flannel)
 		if err := g.Do(func() (err error) {
-			g.plan, err = apply(b.Context(), b.TempDir(), g.Interface, prepare.Options{NoGuard: g.name == "noguard"})
+			g.plan, err = prepare.ApplyOne(b.Context(), b.TempDir(), prepare.Options{NoGuard: g.name == "noguard"}, g.Interface)
 			return err
 		}); err != nil {
 			b.Fatal(err)

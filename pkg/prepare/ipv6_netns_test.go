@@ -24,7 +24,7 @@ func TestIPv6(t *testing.T) {
 			before := podtest.TakeSnapshot(t, pod.NS)
 			dir := t.TempDir()
 			var plan prepare.Plan
-			inPod(t, pod.NS, func() (err error) {
+			pod.In(t, func() (err error) {
 				read, err := discover.ReadPod(t.Context(), discover.Options{})
 				if err != nil {
 					return err
@@ -48,7 +48,7 @@ func TestIPv6(t *testing.T) {
 			}
 			guest := podtest.NewGuest(t, pod.NS, plan.NIC().Tap, pod.MAC)
 			guest.IP(t, "addr add "+plan.NIC().IPv6.Address.Addr().String()+"/128 dev eth0", "route add default via "+router.LinkLocal.String()+" dev eth0")
-			inPod(t, pod.NS, func() error { return plan.WaitForwarding(t.Context()) })
+			pod.In(t, func() error { return plan.WaitForwarding(t.Context()) })
 			// The node checks its link-local address anew: the link was down.
 			for _, ns := range []*podtest.NS{pod.Node, guest.NS} {
 				if err := podtest.WaitSettled(t.Context(), ns); err != nil {
@@ -64,7 +64,7 @@ func TestIPv6(t *testing.T) {
 			if out := guest.Run(t, "ip", "-6", "addr", "show", "dev", "eth0"); strings.Contains(out, "dadfailed") {
 				t.Errorf("somebody else has the address:\n%s", out)
 			}
-			inPod(t, pod.NS, func() error { return restore(t.Context(), dir) })
+			pod.In(t, func() error { return prepare.RestoreAll(t.Context(), dir) })
 			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 				t.Errorf("after restore:\n%s", d)
 			}

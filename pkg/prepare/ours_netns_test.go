@@ -54,13 +54,13 @@ func TestRestoreLeavesOthersLinksAlone(t *testing.T) {
 			before := snapshotOf(t, pod.NS)
 			dir := t.TempDir()
 			index := ""
-			in(t, pod.NS, func() error {
+			pod.In(t, func() error {
 				s, err := engine.ReadLinks()
 				index = strconv.Itoa(s.Index("eth0"))
 				if err != nil {
 					return err
 				}
-				return prepareAll(t.Context(), dir, "eth0")
+				return ApplyAll(t.Context(), dir, Options{}, "eth0")
 			})
 			for _, line := range c.lines {
 				pod.IP(t, strings.ReplaceAll(line, "INDEX", index))
@@ -69,7 +69,7 @@ func TestRestoreLeavesOthersLinksAlone(t *testing.T) {
 			link := mine()
 			restored := func() (log string, err error) {
 				var b bytes.Buffer
-				in(t, pod.NS, func() error {
+				pod.In(t, func() error {
 					store, e := OpenStore(t.Context(), dir)
 					if e != nil {
 						return e
@@ -121,8 +121,8 @@ func TestApplyWithoutTheUplink(t *testing.T) {
 			t.Parallel()
 			pod := podtest.NewPod(t, podtest.Flannel)
 			dir := t.TempDir()
-			in(t, pod.NS, func() error { return prepareAll(t.Context(), dir, "eth0") })
-			in(t, pod.NS, func() error {
+			pod.In(t, func() error { return ApplyAll(t.Context(), dir, Options{}, "eth0") })
+			pod.In(t, func() error {
 				s, err := engine.ReadLinks()
 				for i := range lines {
 					lines[i] = strings.ReplaceAll(lines[i], "INDEX", strconv.Itoa(s.Index("up-eth0")))
@@ -132,8 +132,8 @@ func TestApplyWithoutTheUplink(t *testing.T) {
 			pod.IP(t, append([]string{"link del up-eth0"}, lines...)...)
 			links := func() string { return pod.Run(t, "ip", "-o", "addr") }
 			before := links()
-			in(t, pod.NS, func() error {
-				expectWords(t, prepareAll(t.Context(), dir, "eth0"), []string{"the pod interface eth0", "run restore", "make the pod anew"})
+			pod.In(t, func() error {
+				expectWords(t, ApplyAll(t.Context(), dir, Options{}, "eth0"), []string{"the pod interface eth0", "run restore", "make the pod anew"})
 				return nil
 			})
 			if d := podtest.Diff(before, links()); d != "" {

@@ -30,7 +30,7 @@ func TestPlanIsAScript(t *testing.T) {
 					t.Fatalf("%s%s%v", line, out, err)
 				}
 			}
-			inPod(t, prepared.NS, func() error {
+			prepared.In(t, func() error {
 				store, err := prepare.OpenStore(t.Context(), t.TempDir())
 				if err != nil {
 					return err
@@ -135,7 +135,7 @@ func linksOf(t *testing.T, ns *podtest.NS) []string {
 func planFor(t *testing.T, pod *podtest.Pod, o prepare.Options) prepare.Plan {
 	t.Helper()
 	var p prepare.Plan
-	inPod(t, pod.NS, func() error {
+	pod.In(t, func() error {
 		if pod.Shape == podtest.L2 { // a pod's only interface has an address
 			all, err := discover.ReadInterfaces()
 			if err == nil {

@@ -51,24 +51,10 @@ func (w *ward) apply(changes int, kill bool, names ...string) (err error) {
 		}
 	}()
 	w.in(func() error {
-		err = applyAll(ctx, w.dir, names...)
+		err = ApplyAll(ctx, w.dir, Options{}, names...)
 		return nil
 	})
 	return err
-}
-
-// applyAll is prepareAll that can be interrupted once the store is open.
-func applyAll(ctx context.Context, dir string, names ...string) error {
-	store, err := OpenStore(context.Background(), dir)
-	if err != nil {
-		return err
-	}
-	defer store.Close()
-	plans, err := plansFor(store, names...)
-	if err != nil {
-		return err
-	}
-	return Apply(ctx, nil, store, plans...)
 }
 
 // todo is what an apply would do now, in words, but for the tables.
@@ -246,7 +232,7 @@ func repair(t *testing.T, damage func(w *ward)) {
 	if err := w.apply(-1, false, "eth0"); err != nil {
 		t.Fatal(err)
 	}
-	w.in(func() error { return restoreOnly(context.Background(), w.dir) })
+	w.in(func() error { return RestoreAll(context.Background(), w.dir) })
 	if d := podtest.Diff(original, w.snapshot()); d != "" {
 		t.Errorf("after restore:\n%s", d)
 	}
@@ -315,7 +301,7 @@ func TestApplyToOneMore(t *testing.T) {
 	if r := w.recorded(); len(r) != 2 || !r[0].isApplied() || !r[1].isApplied() || r[0].Plan.Interface.Name != "eth0" {
 		t.Errorf("records are %+v", r)
 	}
-	w.in(func() error { return restoreOnly(context.Background(), w.dir) })
+	w.in(func() error { return RestoreAll(context.Background(), w.dir) })
 	w.same("after restore", original)
 }
 

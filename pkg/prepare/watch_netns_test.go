@@ -15,8 +15,8 @@ func TestWatchOfLinksThatChangeWithoutEnd(t *testing.T) {
 	pod := podtest.NewPod(t, podtest.Flannel)
 	dir := t.TempDir()
 	var w *Watch
-	in(t, pod.NS, func() error {
-		if err := prepareAll(t.Context(), dir, "eth0"); err != nil {
+	pod.In(t, func() error {
+		if err := ApplyAll(t.Context(), dir, Options{}, "eth0"); err != nil {
 			return err
 		}
 		plans, err := ReadPlans(discard, dir)

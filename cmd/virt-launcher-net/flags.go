@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -48,10 +49,16 @@ func (p *program) resolvConfFlag(flags *pflag.FlagSet) {
 // networkFlags say how the pod's interfaces are rewired.
 func (p *program) networkFlags(flags *pflag.FlagSet) {
 	defineNetwork(flags, &p.hook.Network)
-	p.perInterface(flags, "mac", "mtu", "queues", "tap-owner", "guard", "ipv6", "tap-name", "bridge-name", "uplink-name")
+	p.perInterface(flags, "datapath", "mac", "mtu", "queues", "tap-owner", "guard", "ipv6", "tap-name", "bridge-name", "uplink-name")
 }
 
 func defineNetwork(flags *pflag.FlagSet, o *prepare.Options) {
+	flags.Var(&value{kind: strings.Join(prepare.Datapaths(), "|"), text: prepare.DefaultDatapath, parse: func(s string) error {
+		if o.Datapath = s; !slices.Contains(prepare.Datapaths(), s) {
+			return errors.New("want " + strings.Join(prepare.Datapaths(), " or "))
+		}
+		return nil
+	}}, "datapath", "how the VM's tap is connected to the pod's network")
 	flags.Var(&value{kind: "mac", parse: func(s string) (err error) {
 		if o.MAC, err = mac.Parse(s); err == nil && !o.MAC.IsHost() {
 			err = fmt.Errorf("%s is not a unicast MAC", s)

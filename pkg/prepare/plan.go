@@ -10,7 +10,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
@@ -21,10 +23,14 @@ import (
 
 // datapaths are all there are, by their names.
 var datapaths = map[string]engine.Datapath{
-	defaultDatapath: bridge.Datapath{},
+	DefaultDatapath: bridge.Datapath{},
 }
 
-const defaultDatapath = "bridge"
+// DefaultDatapath is the one of whoever names none.
+const DefaultDatapath = "bridge"
+
+// Datapaths are the names of all that there are, for [Options].
+func Datapaths() []string { return slices.Sorted(maps.Keys(datapaths)) }
 
 // Plan says how one pod interface is wired for its VM, and what it was before. It is
 // final, and the same for the same interface and options.
@@ -41,10 +47,10 @@ type Link = engine.Link
 // have the network, before anything is touched, and says what can be done about it: an
 // [UnusableError].
 func NewPlan(in discover.Interface, o Options) (Plan, error) {
-	name := cmp.Or(o.Datapath, defaultDatapath)
+	name := cmp.Or(o.Datapath, DefaultDatapath)
 	path, ok := datapaths[name]
 	if !ok {
-		return Plan{}, fmt.Errorf("plan %s: there is no datapath %q", in.Name, name)
+		return Plan{}, fmt.Errorf("plan %s: there is no datapath %q: choose %s", in.Name, name, strings.Join(Datapaths(), " or "))
 	}
 	err := o.Validate()
 	var w engine.Wiring

@@ -48,6 +48,6 @@ func TestWarnings(t *testing.T) {
 // planFor is a plan that is not quite possible.
 func planFor(in discover.Interface, mtu int) Plan {
 	in.MAC, in.MTU, in.Ethernet, in.ARP = mac.Addr{2}, 1500, true, true
-	w, _ := datapaths[defaultDatapath].Wire(in, Options{MTU: mtu})
-	return Plan{defaultDatapath, in, w}
+	w, _ := datapaths[DefaultDatapath].Wire(in, Options{MTU: mtu})
+	return Plan{DefaultDatapath, in, w}
 }

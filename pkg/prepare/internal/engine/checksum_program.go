@@ -7,7 +7,9 @@ package engine
 import (
 	"fmt"
 	"math"
+	"slices"
 
+	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/bpf"
@@ -16,23 +18,28 @@ import (
 // skbFields are what the program reads of struct sk_buff (linux/skbuff.h).
 var skbFields = []string{"ip_summed", "csum_start", "csum_offset", "mac_header", "encapsulation", "inner_network_header"}
 
-// Numbers of linux/bpf.h, linux/skbuff.h and linux/pkt_cls.h.
+// Numbers of linux/skbuff.h and linux/pkt_cls.h, and limits of ours.
 const (
-	helperLoadBytes  = 26  // bpf_skb_load_bytes
-	helperProbeRead  = 113 // bpf_probe_read_kernel
-	checksumPartial  = 3   // CHECKSUM_PARTIAL
-	verdictGoOn      = -1  // TC_ACT_UNSPEC: the next filter, if there is one
-	verdictDrop      = 2   // TC_ACT_SHOT
-	maxHeaders       = 6   // extension headers of an IPv6 packet that are looked behind
+	checksumPartial  = 3  // CHECKSUM_PARTIAL
+	verdictContinue  = -1 // TC_ACT_UNSPEC: the next filter, if there is one
+	verdictDrop      = 2  // TC_ACT_SHOT
+	maxHeaders       = 6  // extension headers of an IPv6 packet that are looked behind
 	maxFieldDistance = 256
 )
 
-const udpHeader = 8 // its length
+// Places in a frame, and lengths of headers.
+const (
+	etherTypeAt   = 12
+	networkHeader = 14
+	ipv6Header    = 40
+	udpHeader     = 8
+)
 
 // Places on the program's stack, below the frame pointer.
 const (
-	stackFields = -maxFieldDistance - 32 // of skbFields, as they are in the kernel
-	stackHeader = -32                    // of what was loaded of the frame
+	stackFields  = -maxFieldDistance - 32 // of skbFields, as they are in the kernel
+	stackHeader  = -32                    // of what was loaded of the frame
+	stackNetwork = stackHeader + 2        // of the network header, loaded with the EtherType
 )
 
 // checksums are the protocols whose checksum a device may be asked for, by where
@@ -75,154 +82,167 @@ func checksumProgram(fields map[string]bpf.Field) ([]byte, error) {
 	}
 	at := func(name string) int16 { return int16(stackFields + fields[name].Offset - first) }
 
-	var p bpf.Program
-	p.Move(bpf.R6, bpf.R1)
-	// The context of a classifier is the kernel's struct sk_buff.
-	p.Move(bpf.R1, bpf.R10)
-	p.Do(unix.BPF_ADD, bpf.R1, stackFields)
-	p.Set(bpf.R2, int32(size))
-	p.Move(bpf.R3, bpf.R6)
-	p.Do(unix.BPF_ADD, bpf.R3, int32(first))
-	p.Call(helperProbeRead)
-	p.JumpIf(unix.BPF_JNE, bpf.R0, 0, "drop")
-	p.Load(unix.BPF_B, bpf.R1, bpf.R10, at("ip_summed"))
-	p.Do(unix.BPF_RSH, bpf.R1, int32(summed.Shift))
-	p.Do(unix.BPF_AND, bpf.R1, 3)
-	p.JumpIf(unix.BPF_JNE, bpf.R1, checksumPartial, "pass")
-	// R7 is where the sum begins, in the frame; R8 where the next header does, R9
-	// which it is.
-	p.Load(unix.BPF_H, bpf.R7, bpf.R10, at("csum_start"))
-	p.Load(unix.BPF_H, bpf.R1, bpf.R10, at("mac_header"))
-	p.DoWith(unix.BPF_SUB, bpf.R7, bpf.R1)
-	p.JumpIf(unix.BPF_JGT, bpf.R7, math.MaxUint16, "drop") // it is negative
-	const etherType = 12                                   // the frame's header, then 2 bytes of which network protocol it is
-	p.Set(bpf.R2, etherType)
-	loadHeader(&p, 22)
-	p.Load(unix.BPF_B, bpf.R1, bpf.R10, stackHeader)
-	p.Load(unix.BPF_B, bpf.R2, bpf.R10, stackHeader+1)
-	p.Do(unix.BPF_LSH, bpf.R1, 8)
-	p.DoWith(unix.BPF_OR, bpf.R1, bpf.R2)
-	p.JumpIf(unix.BPF_JEQ, bpf.R1, unix.ETH_P_IPV6, "IPv6")
-	p.JumpIf(unix.BPF_JNE, bpf.R1, unix.ETH_P_IP, "drop")
-	skipIPv4(&p)
-	p.Label("IPv6")
-	skipIPv6(&p)
-	p.JumpIf(unix.BPF_JNE, bpf.R9, unix.IPPROTO_UDP, "no tunnel is segmented")
-	p.Load(unix.BPF_B, bpf.R1, bpf.R10, at("encapsulation"))
-	p.Do(unix.BPF_RSH, bpf.R1, int32(encapsulation.Shift))
-	p.Do(unix.BPF_AND, bpf.R1, 1)
-	p.JumpIf(unix.BPF_JEQ, bpf.R1, 0, "no tunnel is segmented")
-	p.Load(unix.BPF_H, bpf.R1, bpf.R10, at("inner_network_header"))
-	p.Load(unix.BPF_H, bpf.R2, bpf.R10, at("mac_header"))
-	p.DoWith(unix.BPF_SUB, bpf.R1, bpf.R2)
-	p.DoWith(unix.BPF_SUB, bpf.R1, bpf.R8)
-	p.JumpIf(unix.BPF_JSLT, bpf.R1, udpHeader, "drop")
-	p.Label("no tunnel is segmented")
-	judgeChecksum(&p, at("csum_offset"))
-	p.Label("pass")
-	p.Set(bpf.R0, verdictGoOn)
-	p.Exit()
-	p.Label("drop")
-	p.Set(bpf.R0, verdictDrop)
-	p.Exit()
-	return p.Bytes()
+	return bpf.Assemble(slices.Concat(
+		asm.Instructions{
+			asm.Mov.Reg(asm.R6, asm.R1),
+			// The context of a classifier is the kernel's struct sk_buff.
+			asm.Mov.Reg(asm.R1, asm.R10),
+			asm.Add.Imm(asm.R1, stackFields),
+			asm.Mov.Imm(asm.R2, int32(size)),
+			asm.Mov.Reg(asm.R3, asm.R6),
+			asm.Add.Imm(asm.R3, int32(first)),
+			asm.FnProbeReadKernel.Call(),
+			asm.JNE.Imm(asm.R0, 0, "drop"),
+			asm.LoadMem(asm.R1, asm.R10, at("ip_summed"), asm.Byte),
+			asm.RSh.Imm(asm.R1, int32(summed.Shift)),
+			asm.And.Imm(asm.R1, 3),
+			asm.JNE.Imm(asm.R1, checksumPartial, "pass"),
+			// R7 is where the sum begins, in the frame; R8 where the next header does,
+			// R9 which it is.
+			asm.LoadMem(asm.R7, asm.R10, at("csum_start"), asm.Half),
+			asm.LoadMem(asm.R1, asm.R10, at("mac_header"), asm.Half),
+			asm.Sub.Reg(asm.R7, asm.R1),
+			asm.JGT.Imm(asm.R7, math.MaxUint16, "drop"), // it is negative
+			asm.Mov.Imm(asm.R2, etherTypeAt),
+		},
+		loadHeader(22),
+		asm.Instructions{
+			asm.LoadMem(asm.R1, asm.R10, stackHeader, asm.Byte),
+			asm.LoadMem(asm.R2, asm.R10, stackHeader+1, asm.Byte),
+			asm.LSh.Imm(asm.R1, 8),
+			asm.Or.Reg(asm.R1, asm.R2),
+			asm.JEq.Imm(asm.R1, unix.ETH_P_IPV6, "IPv6"),
+			asm.JNE.Imm(asm.R1, unix.ETH_P_IP, "drop"),
+		},
+		skipIPv4(),
+		skipIPv6(),
+		asm.Instructions{
+			asm.JNE.Imm(asm.R9, unix.IPPROTO_UDP, check(0)).WithSymbol("transport"),
+			asm.LoadMem(asm.R1, asm.R10, at("encapsulation"), asm.Byte),
+			asm.RSh.Imm(asm.R1, int32(encapsulation.Shift)),
+			asm.And.Imm(asm.R1, 1),
+			asm.JEq.Imm(asm.R1, 0, check(0)), // no tunnel is segmented
+			asm.LoadMem(asm.R1, asm.R10, at("inner_network_header"), asm.Half),
+			asm.LoadMem(asm.R2, asm.R10, at("mac_header"), asm.Half),
+			asm.Sub.Reg(asm.R1, asm.R2),
+			asm.Sub.Reg(asm.R1, asm.R8),
+			asm.JSLT.Imm(asm.R1, udpHeader, "drop"),
+		},
+		judgeChecksum(at("csum_offset")),
+		asm.Instructions{
+			asm.Mov.Imm(asm.R0, verdictContinue).WithSymbol("pass"),
+			asm.Return(),
+			asm.Mov.Imm(asm.R0, verdictDrop).WithSymbol("drop"),
+			asm.Return(),
+		},
+	))
 }
 
 // loadHeader loads some bytes of the frame, from R2 on.
-func loadHeader(p *bpf.Program, size int32) {
-	p.Move(bpf.R1, bpf.R6)
-	p.Move(bpf.R3, bpf.R10)
-	p.Do(unix.BPF_ADD, bpf.R3, stackHeader)
-	p.Set(bpf.R4, size)
-	p.Call(helperLoadBytes)
-	p.JumpIf(unix.BPF_JNE, bpf.R0, 0, "drop")
-}
-
-// Where the network header is, in the frame and on the stack, and how long IPv6's
-// is.
-const (
-	networkHeader = 14
-	stackNetwork  = stackHeader + 2
-	ipv6Header    = 40
-)
-
-// skipIPv4 goes to the transport header of an IPv4 packet (RFC 791 section 3.1).
-func skipIPv4(p *bpf.Program) {
-	p.Load(unix.BPF_B, bpf.R1, bpf.R10, stackNetwork)
-	p.Move(bpf.R8, bpf.R1)
-	p.Do(unix.BPF_RSH, bpf.R1, 4)
-	p.JumpIf(unix.BPF_JNE, bpf.R1, 4, "drop") // its version
-	p.Do(unix.BPF_AND, bpf.R8, 0xf)
-	p.JumpIf(unix.BPF_JLT, bpf.R8, 5, "drop") // its length, in words
-	p.Do(unix.BPF_LSH, bpf.R8, 2)
-	p.Do(unix.BPF_ADD, bpf.R8, networkHeader)
-	p.Load(unix.BPF_B, bpf.R1, bpf.R10, stackNetwork+6)
-	p.Do(unix.BPF_AND, bpf.R1, 0x1f)
-	p.Load(unix.BPF_B, bpf.R2, bpf.R10, stackNetwork+7)
-	p.DoWith(unix.BPF_OR, bpf.R1, bpf.R2)
-	p.JumpIf(unix.BPF_JNE, bpf.R1, 0, "drop") // a later fragment
-	p.Load(unix.BPF_B, bpf.R9, bpf.R10, stackNetwork+9)
-	p.Jump("transport")
-}
-
-// skipIPv6 goes to the transport header of an IPv6 packet (RFC 8200 sections 3 and
-// 4), and falls through there.
-func skipIPv6(p *bpf.Program) {
-	p.Load(unix.BPF_B, bpf.R1, bpf.R10, stackNetwork)
-	p.Do(unix.BPF_RSH, bpf.R1, 4)
-	p.JumpIf(unix.BPF_JNE, bpf.R1, 6, "drop")
-	p.Load(unix.BPF_B, bpf.R9, bpf.R10, stackNetwork+6)
-	p.Set(bpf.R8, networkHeader+ipv6Header)
-	for n := range maxHeaders {
-		fragment, options, next := fmt.Sprintf("fragment %d", n), fmt.Sprintf("options %d", n), fmt.Sprintf("header %d", n+1)
-		p.JumpIf(unix.BPF_JEQ, bpf.R9, unix.IPPROTO_FRAGMENT, fragment)
-		p.JumpIf(unix.BPF_JEQ, bpf.R9, unix.IPPROTO_HOPOPTS, options)
-		p.JumpIf(unix.BPF_JEQ, bpf.R9, unix.IPPROTO_ROUTING, options)
-		p.JumpIf(unix.BPF_JEQ, bpf.R9, unix.IPPROTO_DSTOPTS, options)
-		p.Jump("transport")
-
-		p.Label(options)
-		p.Move(bpf.R2, bpf.R8)
-		loadHeader(p, 2)
-		p.Load(unix.BPF_B, bpf.R9, bpf.R10, stackHeader)
-		p.Load(unix.BPF_B, bpf.R1, bpf.R10, stackHeader+1) // its length, but for the first 8 bytes, in eights of bytes
-		p.Do(unix.BPF_ADD, bpf.R1, 1)
-		p.Do(unix.BPF_LSH, bpf.R1, 3)
-		p.DoWith(unix.BPF_ADD, bpf.R8, bpf.R1)
-		p.Jump(next)
-
-		p.Label(fragment)
-		p.Move(bpf.R2, bpf.R8)
-		loadHeader(p, 4)
-		p.Load(unix.BPF_B, bpf.R9, bpf.R10, stackHeader)
-		p.Load(unix.BPF_B, bpf.R1, bpf.R10, stackHeader+2)
-		p.Load(unix.BPF_B, bpf.R2, bpf.R10, stackHeader+3)
-		p.Do(unix.BPF_AND, bpf.R2, 0xf8)
-		p.DoWith(unix.BPF_OR, bpf.R1, bpf.R2)
-		p.JumpIf(unix.BPF_JNE, bpf.R1, 0, "drop") // a later fragment
-		p.Do(unix.BPF_ADD, bpf.R8, 8)
-		p.Label(next)
+func loadHeader(size int32) asm.Instructions {
+	return asm.Instructions{
+		asm.Mov.Reg(asm.R1, asm.R6),
+		asm.Mov.Reg(asm.R3, asm.R10),
+		asm.Add.Imm(asm.R3, stackHeader),
+		asm.Mov.Imm(asm.R4, size),
+		asm.FnSkbLoadBytes.Call(),
+		asm.JNE.Imm(asm.R0, 0, "drop"),
 	}
-	p.Label("transport") // or one header more, which is no protocol that passes
 }
+
+// skipIPv4 finds the transport header of an IPv4 packet (RFC 791 section 3.1).
+func skipIPv4() asm.Instructions {
+	return asm.Instructions{
+		asm.LoadMem(asm.R1, asm.R10, stackNetwork, asm.Byte),
+		asm.Mov.Reg(asm.R8, asm.R1),
+		asm.RSh.Imm(asm.R1, 4),
+		asm.JNE.Imm(asm.R1, 4, "drop"), // its version
+		asm.And.Imm(asm.R8, 0xf),
+		asm.JLT.Imm(asm.R8, 5, "drop"), // its length, in words
+		asm.LSh.Imm(asm.R8, 2),
+		asm.Add.Imm(asm.R8, networkHeader),
+		asm.LoadMem(asm.R1, asm.R10, stackNetwork+6, asm.Byte),
+		asm.And.Imm(asm.R1, 0x1f),
+		asm.LoadMem(asm.R2, asm.R10, stackNetwork+7, asm.Byte),
+		asm.Or.Reg(asm.R1, asm.R2),
+		asm.JNE.Imm(asm.R1, 0, "drop"), // a later fragment
+		asm.LoadMem(asm.R9, asm.R10, stackNetwork+9, asm.Byte),
+		asm.Ja.Label("transport"),
+	}
+}
+
+// skipIPv6 finds the transport header of an IPv6 packet (RFC 8200 sections 3 and 4),
+// or one header more, which is no protocol that passes; "transport" follows.
+func skipIPv6() asm.Instructions {
+	out := asm.Instructions{
+		asm.LoadMem(asm.R1, asm.R10, stackNetwork, asm.Byte).WithSymbol("IPv6"),
+		asm.RSh.Imm(asm.R1, 4),
+		asm.JNE.Imm(asm.R1, 6, "drop"),
+		asm.LoadMem(asm.R9, asm.R10, stackNetwork+6, asm.Byte),
+		asm.Mov.Imm(asm.R8, networkHeader+ipv6Header),
+	}
+	header := func(n int) string { return fmt.Sprintf("header %d", n) }
+	for n := range maxHeaders {
+		fragment, options, next := fmt.Sprintf("fragment %d", n), fmt.Sprintf("options %d", n), header(n+1)
+		if n == maxHeaders-1 {
+			next = "transport"
+		}
+		out = slices.Concat(out,
+			asm.Instructions{
+				asm.JEq.Imm(asm.R9, unix.IPPROTO_FRAGMENT, fragment).WithSymbol(header(n)),
+				asm.JEq.Imm(asm.R9, unix.IPPROTO_HOPOPTS, options),
+				asm.JEq.Imm(asm.R9, unix.IPPROTO_ROUTING, options),
+				asm.JEq.Imm(asm.R9, unix.IPPROTO_DSTOPTS, options),
+				asm.Ja.Label("transport"),
+				asm.Mov.Reg(asm.R2, asm.R8).WithSymbol(options),
+			},
+			loadHeader(2),
+			asm.Instructions{
+				asm.LoadMem(asm.R9, asm.R10, stackHeader, asm.Byte),
+				asm.LoadMem(asm.R1, asm.R10, stackHeader+1, asm.Byte), // its length, but for the first 8 bytes, in eights of bytes
+				asm.Add.Imm(asm.R1, 1),
+				asm.LSh.Imm(asm.R1, 3),
+				asm.Add.Reg(asm.R8, asm.R1),
+				asm.Ja.Label(next),
+				asm.Mov.Reg(asm.R2, asm.R8).WithSymbol(fragment),
+			},
+			loadHeader(4),
+			asm.Instructions{
+				asm.LoadMem(asm.R9, asm.R10, stackHeader, asm.Byte),
+				asm.LoadMem(asm.R1, asm.R10, stackHeader+2, asm.Byte),
+				asm.LoadMem(asm.R2, asm.R10, stackHeader+3, asm.Byte),
+				asm.And.Imm(asm.R2, 0xf8),
+				asm.Or.Reg(asm.R1, asm.R2),
+				asm.JNE.Imm(asm.R1, 0, "drop"), // a later fragment
+				asm.Add.Imm(asm.R8, 8),
+			})
+	}
+	return out
+}
+
+// check is the label of the checks by judgeChecksum.
+func check(n int) string { return fmt.Sprintf("check %d", n) }
 
 // judgeChecksum drops what asks for another sum than one of checksums, and not in
 // the payload of one of tunnels.
-func judgeChecksum(p *bpf.Program, offset int16) {
-	p.Load(unix.BPF_H, bpf.R2, bpf.R10, offset)
-	p.DoWith(unix.BPF_SUB, bpf.R7, bpf.R8) // from the transport header on
+func judgeChecksum(offset int16) asm.Instructions {
+	out := asm.Instructions{
+		asm.LoadMem(asm.R2, asm.R10, offset, asm.Half).WithSymbol(check(0)),
+		asm.Sub.Reg(asm.R7, asm.R8), // from the transport header on
+	}
+	n := 1
 	for _, c := range checksums {
-		other := fmt.Sprintf("not the checksum of %d", c.protocol)
-		p.JumpIf(unix.BPF_JNE, bpf.R9, c.protocol, other)
-		p.JumpIf(unix.BPF_JNE, bpf.R7, 0, other)
-		p.JumpIf(unix.BPF_JEQ, bpf.R2, c.offset, "pass")
-		p.Label(other)
+		out = append(out,
+			asm.JNE.Imm(asm.R9, c.protocol, check(n+1)).WithSymbol(check(n)),
+			asm.JNE.Imm(asm.R7, 0, check(n+1)),
+			asm.JEq.Imm(asm.R2, c.offset, "pass"))
+		n++
 	}
 	for _, t := range tunnels {
-		other := fmt.Sprintf("no tunnel by %d", t.protocol)
-		p.JumpIf(unix.BPF_JNE, bpf.R9, t.protocol, other)
-		p.JumpIf(unix.BPF_JSGE, bpf.R7, t.header, "pass")
-		p.Label(other)
+		out = append(out,
+			asm.JNE.Imm(asm.R9, t.protocol, check(n+1)).WithSymbol(check(n)),
+			asm.JSGE.Imm(asm.R7, t.header, "pass"))
+		n++
 	}
-	p.Jump("drop")
+	return append(out, asm.Ja.Label("drop").WithSymbol(check(n)))
 }

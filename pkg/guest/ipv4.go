@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 
@@ -14,15 +15,30 @@ func newIPv4(in discover.Interface) *IPv4 {
 	if !ok {
 		return nil
 	}
-	v4 := &IPv4{Address: onLink(in, address), Addresses: []netip.Prefix{address}, HasDefault: in.HasDefaultRoute(true)}
+	routes := slices.DeleteFunc(in.PodRoutes(), func(r discover.Route) bool { return !r.Destination.Addr().Is4() || inexpressible(r) != "" })
+	v4 := &IPv4{
+		Address: onLink(routes, address), Addresses: []netip.Prefix{address}, Gateway: widestGateway(routes),
+		HasDefault: in.HasDefaultRoute(true),
+	}
 	for _, a := range in.Addresses {
 		if isHost4(a.Prefix.Addr()) && a.Global() && a.Prefix != address {
 			v4.Addresses = append(v4.Addresses, a.Prefix)
 		}
 	}
-	v4.Gateway, _ = in.GatewayIPv4()
-	v4.Server = serverIdentifier(in)
+	v4.Server = cmp.Or(v4.Gateway, nobodysAddress(in))
 	return v4
+}
+
+// widestGateway is the gateway of the widest route, the best one of several; zero:
+// there is none.
+func widestGateway(routes []discover.Route) netip.Addr {
+	var widest discover.Route
+	for _, r := range routes {
+		if r.Gateway.IsValid() && (!widest.Gateway.IsValid() || r.Destination.Bits() < widest.Destination.Bits()) {
+			widest = r
+		}
+	}
+	return widest.Gateway
 }
 
 // isHost4 reports whether a is an IPv4 address that a host can have.
@@ -38,21 +54,12 @@ func isHost4(a netip.Addr) bool {
 // A network of which the pod or a gateway has the first or the last address, as in
 // each /31 (RFC 3021), is a route on the link instead: many clients take the last
 // one for the broadcast address whatever the length, and old kernels the first.
-func onLink(in discover.Interface, address netip.Prefix) netip.Prefix {
-	alone := single(address.Addr())
+func onLink(routes []discover.Route, address netip.Prefix) netip.Prefix {
 	network := address.Masked()
-	connected := false
-	for _, r := range in.PodRoutes() {
-		if !r.Destination.Addr().Is4() || inexpressible(r) != "" {
-			continue
-		}
-		connected = connected || !r.Gateway.IsValid() && r.Destination == network && network.Bits() > 0
-		if isEnd(r.Gateway, network) {
-			return alone
-		}
-	}
-	if !connected || isEnd(address.Addr(), network) {
-		return alone
+	connected := slices.ContainsFunc(routes, func(r discover.Route) bool { return !r.Gateway.IsValid() && r.Destination == network })
+	atEnd := slices.ContainsFunc(routes, func(r discover.Route) bool { return isEnd(r.Gateway, network) })
+	if !connected || atEnd || isEnd(address.Addr(), network) || network.Bits() == 0 {
+		return single(address.Addr())
 	}
 	return address
 }
@@ -67,14 +74,10 @@ func single(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) 
 // identifiers are addresses that no host takes of itself (RFC 3927 section 2.1).
 var identifiers = []netip.Addr{netip.AddrFrom4([4]byte{169, 254, 0, 1}), netip.AddrFrom4([4]byte{169, 254, 255, 1})}
 
-// serverIdentifier is the address by which the VM knows its DHCP server, and sends
-// its renewals to. It is the pod's gateway, whom the VM resolves anyway. A network
-// without one has an address that nobody else has. It follows from the interface,
-// so that it is the same after a restart.
-func serverIdentifier(in discover.Interface) netip.Addr {
-	if gateway, ok := in.GatewayIPv4(); ok {
-		return gateway
-	}
+// nobodysAddress is the server identifier in a network without a gateway, whom the
+// VM would resolve anyway. It follows from the interface, so that it is the same
+// after a restart.
+func nobodysAddress(in discover.Interface) netip.Addr {
 	for _, a := range identifiers {
 		if !isNear(in, a) {
 			return a

@@ -121,8 +121,11 @@ func TestAnswers(t *testing.T) {
 	in.Addresses = append(in.Addresses, discover.Address{Prefix: netip.MustParsePrefix("fd00::7/64"), Flags: 0x80})
 	in.Neighbors = []discover.Neighbor{neighbor("fd00::1"), neighbor("192.0.2.1"), neighbor("10.9.0.9")}
 	want := []Neighbor{
-		{netip.MustParseAddr("10.9.0.9"), gateway}, {netip.MustParseAddr("169.254.0.1"), options.TapMAC}, {netip.MustParseAddr("192.0.2.1"), gateway},
-		{netip.MustParseAddr("fd00::1"), gateway}, {gateway.LinkLocal(), gateway},
+		{netip.MustParseAddr("10.9.0.9"), gateway},
+		{netip.MustParseAddr("169.254.0.1"), options.TapMAC},
+		{netip.MustParseAddr("192.0.2.1"), gateway},
+		{netip.MustParseAddr("fd00::1"), gateway},
+		{gateway.LinkLocal(), gateway},
 	}
 	if got := Same(in, options).Answers; !slices.Equal(got, want) {
 		t.Errorf("got  %v\nwant %v", got, want)

@@ -56,7 +56,8 @@ func TestLeases(t *testing.T) {
 				"router fe80::ff:fe00:1 65535s mtu 1500 on link [fd00::/64] routes [fd10::/32 ::/0]", "[]",
 		},
 		{
-			"another has them", plain, defaultRoutes{"net1", ""},
+			"another has them", plain,
+			defaultRoutes{"net1", ""},
 			"10.9.0.7/24 router none server 10.9.0.1 mtu 1500 [192.0.2.0/24] [172.16.0.0/12 via 10.9.0.1]; " +
 				"router fe80::ff:fe00:1 0s mtu 1500 on link [fd00::/64 fd00::1/128] routes [fd10::/32]",
 			"[route default via 10.9.0.1: the VM has the default route of IPv4 by net1 route default via fd00::1: no NIC of the VM is to have the default route of IPv6]",
@@ -69,7 +70,8 @@ func TestLeases(t *testing.T) {
 				"router fe80::ff:fe00:1 65535s mtu 1400 on link [fd00::/64] routes [fd10::/32 ::/0]", "[]",
 		},
 		{
-			"MTUs of a default route that another has", func(n *guest.NIC) { n.IPv4.Routes[2].MTU, n.IPv6.Routes[1].MTU = 1450, 1400 }, defaultRoutes{"net1", "net1"},
+			"MTUs of a default route that another has", func(n *guest.NIC) { n.IPv4.Routes[2].MTU, n.IPv6.Routes[1].MTU = 1450, 1400 },
+			defaultRoutes{"net1", "net1"},
 			"10.9.0.7/24 router none server 10.9.0.1 mtu 1500 [192.0.2.0/24] [172.16.0.0/12 via 10.9.0.1]; " +
 				"router fe80::ff:fe00:1 0s mtu 1500 on link [fd00::/64 fd00::1/128] routes [fd10::/32]",
 			"[route default via 10.9.0.1: the VM has the default route of IPv4 by net1 route default via fd00::1: the VM has the default route of IPv6 by net1]",

@@ -138,10 +138,9 @@ func TestEmbeddedQEMU(t *testing.T) {
 // which were of another type.
 func checkDefinable(t *testing.T, uri string) {
 	t.Helper()
-	if err := events.acquire(); err != nil {
+	if err := runEvents(); err != nil {
 		t.Fatal(err)
 	}
-	defer events.release()
 	c, err := libvirt.NewConnect(uri)
 	if err != nil {
 		t.Fatal(err)
@@ -166,7 +165,7 @@ func checkDefinable(t *testing.T, uri string) {
 // inThread runs f on a thread in netns.
 func inThread(t *testing.T, netns *os.File, f func()) {
 	t.Helper()
-	if _, err := call(t.Context(), netns, func() (struct{}, error) { f(); return struct{}{}, nil }, func(struct{}) {}); err != nil {
+	if err := call(t.Context(), netns, func() error { f(); return nil }, func() {}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -212,7 +211,8 @@ func checkRunning(t *testing.T, vm *VM, root string, netns *os.File) {
 // hasCarrier reports whether the tap in netns is open.
 func hasCarrier(t *testing.T, netns *os.File, tap string) bool {
 	t.Helper()
-	link, err := call(t.Context(), netns, func() (netlink.Link, error) { return netlink.LinkByName(tap) }, func(netlink.Link) {})
+	var link netlink.Link
+	err := call(t.Context(), netns, func() (err error) { link, err = netlink.LinkByName(tap); return err }, func() {})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -49,19 +49,18 @@ func enterNetns(ns *os.File) error {
 // within returns a function that locks its goroutine to a thread, for good, and
 // calls f there in ns: threads of libvirt and QEMU, if f starts them, are in ns
 // too. It is called once; the thread ends with the goroutine.
-func within[T any](ns *os.File, f func() (T, error)) (func() (T, error), error) {
+func within(ns *os.File, f func() error) (func() error, error) {
 	// The thread needs a descriptor which lives as long as it does.
 	fd, err := unix.FcntlInt(ns.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("duplicate network namespace: %w", err)
 	}
 	own := os.NewFile(uintptr(fd), ns.Name())
-	return func() (T, error) {
+	return func() error {
 		runtime.LockOSThread()
 		defer own.Close()
 		if err := enterNetns(own); err != nil {
-			var zero T
-			return zero, err
+			return err
 		}
 		return f()
 	}, nil
@@ -71,37 +70,29 @@ func within[T any](ns *os.File, f func() (T, error)) (func() (T, error), error) 
 //
 // A call of libvirt can't be cancelled. If ctx ends first, call returns the cause
 // and leaves f and its thread behind, for good if libvirt never answers; when f
-// returns after all, its result is given to late.
-func call[T any](ctx context.Context, ns *os.File, f func() (T, error), late func(T)) (T, error) {
-	type result struct {
-		value T
-		err   error
-	}
-	var zero T
+// succeeds after all, undo is called.
+func call(ctx context.Context, ns *os.File, f func() error, undo func()) error {
 	if ns != nil {
 		var err error
 		if f, err = within(ns, f); err != nil {
-			return zero, err
+			return err
 		}
 	}
-	done := make(chan result) // unbuffered: a result is received, or known to be late
-	left := make(chan struct{})
+	done := make(chan error) // unbuffered: a result is received, or known to be late
 	go func() {
-		var r result
-		r.value, r.err = f()
+		err := f()
 		select {
-		case done <- r:
-		case <-left:
-			if r.err == nil {
-				late(r.value)
+		case done <- err:
+		case <-ctx.Done():
+			if err == nil {
+				undo()
 			}
 		}
 	}()
 	select {
-	case r := <-done:
-		return r.value, r.err
+	case err := <-done:
+		return err
 	case <-ctx.Done():
-		close(left)
-		return zero, context.Cause(ctx)
+		return context.Cause(ctx)
 	}
 }

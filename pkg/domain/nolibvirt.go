@@ -19,9 +19,6 @@ func Start(context.Context, *slog.Logger, string, []byte) (*VM, error) { return 
 // Name is the domain's name.
 func (*VM) Name() string { return "" }
 
-// UUID is the domain's UUID.
-func (*VM) UUID() string { return "" }
-
 // Embedded is false: this build has no libvirt support.
 func (*VM) Embedded() bool { return false }
 

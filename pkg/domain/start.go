@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/url"
 	"strings"
 	"time"
 
@@ -80,16 +79,12 @@ func newVM(log *slog.Logger, uri string, xml []byte) (*VM, error) {
 // connect opens the connection and listens to its events. The event loop must
 // run before: the embedded driver starts nothing without it.
 func (v *VM) connect(ctx context.Context) error {
-	if err := events.acquire(); err != nil {
+	if err := runEvents(); err != nil {
 		return err
 	}
-	conn, err := call(ctx, v.netns, v.open, func(c *libvirt.Connect) { _ = v.disconnect(c) })
-	if err != nil {
-		events.release()
-	}
+	err := call(ctx, v.netns, v.open, func() { _ = v.disconnect() })
 	switch {
 	case err == nil:
-		v.conn = conn
 		return nil
 	case ctx.Err() != nil:
 		return &ConnectError{v.uri, fmt.Errorf("no answer from libvirt: %w", err)}
@@ -99,45 +94,33 @@ func (v *VM) connect(ctx context.Context) error {
 	return &ConnectError{v.uri, plain(err)}
 }
 
-func (v *VM) open() (*libvirt.Connect, error) {
+func (v *VM) open() error {
 	conn, err := libvirt.NewConnect(v.uri)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if v.embedded, err = isEmbedded(conn); err != nil {
-		_, _ = conn.Close()
-		return nil, err
-	}
-	if err := conn.RegisterCloseCallback(v.onDisconnect); err != nil {
-		_, _ = conn.Close()
-		return nil, err
-	}
-	// Of all domains, since ours does not exist yet.
-	if v.lifecycle, err = conn.DomainEventLifecycleRegister(nil, v.onEvent); err != nil {
-		_ = conn.UnregisterCloseCallback()
-		_, _ = conn.Close()
-		return nil, err
-	}
-	return conn, nil
-}
-
-// isEmbedded reports whether the connection is to a driver in this process. Its
-// own URI tells; the one it was opened with may be an alias of libvirt's
-// configuration.
-func isEmbedded(conn *libvirt.Connect) (bool, error) {
+	v.conn = conn
+	// The URI it was opened with may be an alias of libvirt's configuration.
 	uri, err := conn.GetURI()
-	if err != nil {
-		return false, err
+	if err == nil {
+		uri, _, _ = strings.Cut(uri, "?")
+		v.embedded = strings.HasSuffix(uri, ":///embed")
+		err = conn.RegisterCloseCallback(v.onDisconnect)
 	}
-	u, err := url.Parse(uri)
-	return err == nil && u.Path == "/embed", err
+	if err == nil { // of all domains, since ours does not exist yet
+		v.lifecycle, err = conn.DomainEventLifecycleRegister(nil, v.onEvent)
+	}
+	if err != nil {
+		_ = v.disconnect()
+	}
+	return err
 }
 
 // disconnect undoes open. A callback left registered would keep the connection.
-func (v *VM) disconnect(conn *libvirt.Connect) error {
-	events := conn.DomainEventDeregister(v.lifecycle)
-	loss := conn.UnregisterCloseCallback()
-	_, err := conn.Close()
+func (v *VM) disconnect() error {
+	events := v.conn.DomainEventDeregister(v.lifecycle)
+	loss := v.conn.UnregisterCloseCallback()
+	_, err := v.conn.Close()
 	return errors.Join(events, loss, err)
 }
 
@@ -149,11 +132,12 @@ func (v *VM) start(ctx context.Context, xml string) error {
 	if err := v.conn.Ref(); err != nil { // for the thread, should it be left behind
 		return fmt.Errorf("reference the connection to %s: %w", v.uri, plain(err))
 	}
-	create := func() (*libvirt.Domain, error) {
+	var dom *libvirt.Domain
+	err := call(longer, v.netns, func() (err error) {
 		defer v.conn.Close()
-		return v.create(ctx, xml)
-	}
-	dom, err := call(longer, v.netns, create, discard)
+		dom, err = v.create(ctx, xml)
+		return err
+	}, func() { discard(dom) })
 	if err != nil {
 		return fmt.Errorf("start domain %s on %s: %w", v.name, v.uri, plain(err))
 	}

@@ -3,6 +3,7 @@
 package domain
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -36,9 +37,6 @@ type VM struct {
 
 // Name is the domain's name.
 func (v *VM) Name() string { return v.name }
-
-// UUID is the domain's UUID.
-func (v *VM) UUID() string { return v.uuid }
 
 // Embedded reports whether libvirt's driver runs in this process. Then ending the
 // VM may take the privileges that starting it took; otherwise it takes none.
@@ -123,20 +121,17 @@ func (v *VM) close() error {
 	v.onDisconnect(nil, libvirt.CONNECT_CLOSE_REASON_CLIENT)
 	ctx, cancel := context.WithTimeout(context.Background(), undoTime)
 	defer cancel()
-	_, err := call(ctx, v.netns, func() (struct{}, error) {
+	err := call(ctx, v.netns, func() error {
 		if v.dom != nil {
 			_ = v.dom.Free() // only a reference, and ours
 		}
-		return struct{}{}, v.disconnect(v.conn)
-	}, func(struct{}) {})
+		return v.disconnect()
+	}, func() {})
 	if wasDisconnected {
 		err = nil // libvirt can't be told any more
 	}
-	if ctx.Err() == nil { // else the connection may still need both
-		events.release()
-		if v.netns != nil {
-			err = errors.Join(err, v.netns.Close())
-		}
+	if v.netns != nil {
+		err = errors.Join(err, v.netns.Close())
 	}
 	if err != nil {
 		return fmt.Errorf("close connection to %s: %w", v.uri, plain(err))
@@ -152,10 +147,10 @@ func (v *VM) call(ctx context.Context, f func(*libvirt.Domain) error) error {
 	if err := v.dom.Ref(); err != nil {
 		return fmt.Errorf("reference domain %s: %w", v.name, plain(err))
 	}
-	_, err := call(ctx, v.netns, func() (struct{}, error) {
+	err := call(ctx, v.netns, func() error {
 		defer v.dom.Free()
-		return struct{}{}, f(v.dom)
-	}, func(struct{}) {})
+		return f(v.dom)
+	}, func() {})
 	return plain(err)
 }
 
@@ -175,7 +170,7 @@ func (v *VM) onEvent(_ *libvirt.Connect, dom *libvirt.Domain, e *libvirt.DomainE
 			return // one of that name which was there before
 		}
 		v.stopOnce.Do(func() {
-			v.reason = stopReason(libvirt.DomainEventStoppedDetailType(e.Detail))
+			v.reason = cmp.Or(stopReasons[libvirt.DomainEventStoppedDetailType(e.Detail)], ReasonUnknown)
 			v.log.Info("domain stopped", "domain", v.name, "reason", v.reason)
 			close(v.stopped)
 		})
@@ -188,22 +183,13 @@ func (v *VM) onDisconnect(*libvirt.Connect, libvirt.ConnectCloseReason) {
 	v.disconnectOnce.Do(func() { close(v.disconnected) })
 }
 
-func stopReason(detail libvirt.DomainEventStoppedDetailType) StopReason {
-	switch detail {
-	case libvirt.DOMAIN_EVENT_STOPPED_SHUTDOWN:
-		return ReasonShutdown
-	case libvirt.DOMAIN_EVENT_STOPPED_DESTROYED:
-		return ReasonDestroyed
-	case libvirt.DOMAIN_EVENT_STOPPED_CRASHED:
-		return ReasonCrashed
-	case libvirt.DOMAIN_EVENT_STOPPED_MIGRATED:
-		return ReasonMigrated
-	case libvirt.DOMAIN_EVENT_STOPPED_SAVED:
-		return ReasonSaved
-	case libvirt.DOMAIN_EVENT_STOPPED_FAILED:
-		return ReasonFailed
-	case libvirt.DOMAIN_EVENT_STOPPED_FROM_SNAPSHOT:
-		return ReasonFromSnapshot
-	}
-	return ReasonUnknown
+// stopReasons has libvirt's details of the event; any other is ReasonUnknown.
+var stopReasons = map[libvirt.DomainEventStoppedDetailType]StopReason{
+	libvirt.DOMAIN_EVENT_STOPPED_SHUTDOWN:      ReasonShutdown,
+	libvirt.DOMAIN_EVENT_STOPPED_DESTROYED:     ReasonDestroyed,
+	libvirt.DOMAIN_EVENT_STOPPED_CRASHED:       ReasonCrashed,
+	libvirt.DOMAIN_EVENT_STOPPED_MIGRATED:      ReasonMigrated,
+	libvirt.DOMAIN_EVENT_STOPPED_SAVED:         ReasonSaved,
+	libvirt.DOMAIN_EVENT_STOPPED_FAILED:        ReasonFailed,
+	libvirt.DOMAIN_EVENT_STOPPED_FROM_SNAPSHOT: ReasonFromSnapshot,
 }

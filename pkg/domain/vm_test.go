@@ -38,7 +38,7 @@ func bounded(t *testing.T) context.Context {
 // testConnect opens a second connection, to look at or change what a VM does.
 func testConnect(t *testing.T) *libvirt.Connect {
 	t.Helper()
-	if err := events.acquire(); err != nil {
+	if err := runEvents(); err != nil {
 		t.Fatal(err)
 	}
 	c, err := libvirt.NewConnect(testURI)
@@ -49,7 +49,6 @@ func testConnect(t *testing.T) *libvirt.Connect {
 		if _, err := c.Close(); err != nil {
 			t.Error(err)
 		}
-		events.release()
 	})
 	return c
 }
@@ -109,8 +108,8 @@ func TestAttachSchema(t *testing.T) {
 func TestShutdown(t *testing.T) {
 	c := testConnect(t)
 	vm := startTest(t)
-	if vm.Name() != t.Name() || len(vm.UUID()) != 36 || vm.Embedded() {
-		t.Errorf("name %q, UUID %q, embedded: %v", vm.Name(), vm.UUID(), vm.Embedded())
+	if vm.Name() != t.Name() || len(vm.uuid) != 36 || vm.Embedded() {
+		t.Errorf("name %q, UUID %q, embedded: %v", vm.Name(), vm.uuid, vm.Embedded())
 	}
 	if domains(t, c, t.Name()) != 1 {
 		t.Error("libvirt does not know the domain")
@@ -213,8 +212,8 @@ func TestStartDefined(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer vm.Close()
-	if vm.UUID() != uuid {
-		t.Errorf("UUID %s, want %s", vm.UUID(), uuid)
+	if vm.uuid != uuid {
+		t.Errorf("UUID %s, want %s", vm.uuid, uuid)
 	}
 	if err := vm.Shutdown(bounded(t)); err != nil {
 		t.Fatal(err)

@@ -1,0 +1,47 @@
+package prepare_test
+
+import (
+	"testing"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
+)
+
+// A second datapath needs a file of its own and a line in the table, and nothing else:
+// it is applied twice, carries frames, is repaired and put back.
+func TestToyDatapath(t *testing.T) {
+	for _, shape := range []podtest.Shape{podtest.Flannel, podtest.Calico} {
+		t.Run(string(shape), func(t *testing.T) {
+			t.Parallel()
+			pod := podtest.NewPod(t, shape)
+			dir := t.TempDir()
+			again := func() error {
+				_, err := apply(t.Context(), dir, pod.Interface, prepare.Options{Datapath: "toy", NoGuard: true})
+				return err
+			}
+			before := podtest.TakeSnapshot(t, pod.NS)
+			inPod(t, pod.NS, again)
+			once := podtest.TakeSnapshot(t, pod.NS)
+			inPod(t, pod.NS, again)
+			if d := podtest.Diff(once, podtest.TakeSnapshot(t, pod.NS)); d != "" {
+				t.Errorf("a second apply changed:\n%s", d)
+			}
+			pod.Run(t, "nft", "delete", "table", "netdev", "virt-launcher-net-eth0")
+			pod.Run(t, "ip", "link", "set", "tap-eth0", "down")
+			inPod(t, pod.NS, again)
+			if d := podtest.Diff(once, podtest.TakeSnapshot(t, pod.NS)); d != "" {
+				t.Errorf("not repaired:\n%s", d)
+			}
+
+			vm := podtest.NewGuest(t, pod.NS, "tap-eth0", pod.MAC)
+			vm.Run(t, "ip", "addr", "add", pod.IPv4.String(), "dev", "eth0")
+			vm.Run(t, "ip", "route", "add", "default", "via", pod.Gateway.String(), "dev", "eth0", "onlink")
+			pod.Node.Run(t, "ping", "-c1", "-W2", pod.IPv4.Addr().String())
+
+			inPod(t, pod.NS, func() error { return restore(t.Context(), dir) })
+			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
+				t.Errorf("after restore:\n%s", d)
+			}
+		})
+	}
+}

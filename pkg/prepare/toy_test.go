@@ -78,7 +78,7 @@ func (w toyWiring) Options() engine.Options {
 
 // Links is the tap.
 func (w toyWiring) Links() []engine.Link {
-	return []engine.Link{{Role: engine.TapRole, Name: w.NIC.Tap, Flag: "tap-name"}}
+	return []engine.Link{{Role: engine.TapRole, Name: w.NIC.Tap}}
 }
 
 // Tables is the one that moves the frames.

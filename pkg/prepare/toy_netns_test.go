@@ -16,8 +16,7 @@ func TestToyDatapath(t *testing.T) {
 			pod := podtest.NewPod(t, shape)
 			dir := t.TempDir()
 			again := func() error {
-				_, err := apply(t.Context(), dir, pod.Interface, prepare.Options{Datapath: "toy", NoGuard: true})
-				return err
+				return prepare.ApplyAll(t.Context(), dir, prepare.Options{Datapath: "toy", NoGuard: true}, pod.Interface)
 			}
 			before := podtest.TakeSnapshot(t, pod.NS)
 			inPod(t, pod.NS, again)
@@ -38,7 +37,7 @@ func TestToyDatapath(t *testing.T) {
 			vm.Run(t, "ip", "route", "add", "default", "via", pod.Gateway.String(), "dev", "eth0", "onlink")
 			pod.Node.Run(t, "ping", "-c1", "-W2", pod.IPv4.Addr().String())
 
-			inPod(t, pod.NS, func() error { return restore(t.Context(), dir) })
+			inPod(t, pod.NS, func() error { return prepare.RestoreAll(t.Context(), dir) })
 			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 				t.Errorf("after restore:\n%s", d)
 			}

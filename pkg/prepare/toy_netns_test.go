@@ -19,15 +19,15 @@ func TestToyDatapath(t *testing.T) {
 				return prepare.ApplyAll(t.Context(), dir, prepare.Options{Datapath: "toy", NoGuard: true}, pod.Interface)
 			}
 			before := podtest.TakeSnapshot(t, pod.NS)
-			inPod(t, pod.NS, again)
+			pod.In(t, again)
 			once := podtest.TakeSnapshot(t, pod.NS)
-			inPod(t, pod.NS, again)
+			pod.In(t, again)
 			if d := podtest.Diff(once, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 				t.Errorf("a second apply changed:\n%s", d)
 			}
 			pod.Run(t, "nft", "delete", "table", "netdev", "virt-launcher-net-eth0")
 			pod.Run(t, "ip", "link", "set", "tap-eth0", "down")
-			inPod(t, pod.NS, again)
+			pod.In(t, again)
 			if d := podtest.Diff(once, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 				t.Errorf("not repaired:\n%s", d)
 			}
@@ -37,7 +37,7 @@ func TestToyDatapath(t *testing.T) {
 			vm.Run(t, "ip", "route", "add", "default", "via", pod.Gateway.String(), "dev", "eth0", "onlink")
 			pod.Node.Run(t, "ping", "-c1", "-W2", pod.IPv4.Addr().String())
 
-			inPod(t, pod.NS, func() error { return prepare.RestoreAll(t.Context(), dir) })
+			pod.In(t, func() error { return prepare.RestoreAll(t.Context(), dir) })
 			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 				t.Errorf("after restore:\n%s", d)
 			}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -12,7 +13,7 @@ import (
 )
 
 // WaitSettled waits until the kernel is done with what was last changed in the
-// namespace: no IPv6 address is tentative, and each link's operational state
+// namespace: no IPv6 address is tentative or without its local route, and each link's operational state
 // has caught up with its carrier. An address that failed duplicate address
 // detection is an error. It waits for netlink events, at most until ctx ends.
 func WaitSettled(ctx context.Context, ns *NS) error {
@@ -116,6 +117,27 @@ func unsettled() (string, error) {
 		}
 		if addr.Flags&unix.IFA_F_TENTATIVE != 0 {
 			return fmt.Sprintf("address %s is tentative", addr.IPNet), nil
+		}
+	}
+	return unrouted(links, addrs)
+}
+
+// unrouted names an IPv6 address of a link that is up to which there is no local route
+// yet: the kernel makes it some time after the address.
+func unrouted(links []netlink.Link, addrs []netlink.Addr) (string, error) {
+	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V6, &netlink.Route{Table: unix.RT_TABLE_LOCAL}, netlink.RT_FILTER_TABLE)
+	if errors.Is(err, netlink.ErrDumpInterrupted) {
+		return "routes are changing", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("list routes: %w", err)
+	}
+	for _, addr := range addrs {
+		isUp := slices.ContainsFunc(links, func(l netlink.Link) bool {
+			return l.Attrs().Index == addr.LinkIndex && l.Attrs().RawFlags&unix.IFF_UP != 0
+		})
+		if isUp && !slices.ContainsFunc(routes, func(r netlink.Route) bool { return r.Dst != nil && r.Dst.IP.Equal(addr.IP) }) {
+			return fmt.Sprintf("there is no local route to %s", addr.IP), nil
 		}
 	}
 	return "", nil

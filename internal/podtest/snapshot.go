@@ -70,6 +70,9 @@ func Snapshot(ctx context.Context, ns *NS) (string, error) {
 				if len(w.batch) > 0 {
 					title = strings.Replace(title, "-batch -", w.batch[i], 1)
 				}
+				if title == ipv6Routes {
+					text = inNoOrder(text)
+				}
 				fmt.Fprintf(&b, "# %s\n%s\n", title, text)
 			}
 		}
@@ -79,6 +82,17 @@ func Snapshot(ctx context.Context, ns *NS) (string, error) {
 		return "", fmt.Errorf("take snapshot: %w", err)
 	}
 	return b.String(), nil
+}
+
+const ipv6Routes = "ip -6 -d -j route show table all"
+
+// inNoOrder sorts the objects of a JSON array. The kernel puts each new IPv6 route
+// behind the others to the same destination (fib6_add_rt2node, net/ipv6/ip6_fib.c),
+// also its own to fe80::/64 and ff00::/8, which it makes when it notices a carrier.
+func inNoOrder(text string) string {
+	items := strings.Split(strings.Trim(text, "[]{} \n"), "\n },\n {")
+	slices.Sort(items)
+	return strings.Join(items, "\n },\n {")
 }
 
 // TakeSnapshot is [Snapshot] of a namespace that has settled, for a test.

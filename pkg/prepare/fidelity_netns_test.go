@@ -1,7 +1,6 @@
 package prepare
 
 import (
-	"slices"
 	"strings"
 	"testing"
 
@@ -24,22 +23,6 @@ func threeNets(t *testing.T, more ...string) *podtest.NS {
 	}
 	pod.IP(t, more...)
 	return pod
-}
-
-// snapshotOf is a snapshot in which IPv6 routes by several links to the same
-// destination are in no order: the kernel puts each new one behind the others
-// (fib6_add_rt2node, net/ipv6/ip6_fib.c), also its own to fe80::/64.
-func snapshotOf(t *testing.T, ns *podtest.NS) string {
-	t.Helper()
-	const title = "# ip -6 -d -j route show table all\n"
-	before, rest, _ := strings.Cut(podtest.TakeSnapshot(t, ns), title)
-	routes, after, ok := strings.Cut(rest, "\n#")
-	if !ok {
-		t.Fatal("no IPv6 routes in the snapshot")
-	}
-	items := strings.Split(strings.Trim(routes, "[]{} \n"), "\n },\n {")
-	slices.Sort(items)
-	return before + title + strings.Join(items, "\n },\n {") + "\n#" + after
 }
 
 // What a pod's routes lean on comes back whatever of it was prepared, together
@@ -70,18 +53,18 @@ func TestRoutesComeBack(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			pod, dir := threeNets(t, c.setup...), t.TempDir()
-			before := snapshotOf(t, pod)
+			before := podtest.TakeSnapshot(t, pod)
 
 			same := func(what string) {
 				t.Helper()
-				if d := podtest.Diff(before, snapshotOf(t, pod)); d != "" {
+				if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod)); d != "" {
 					t.Errorf("%s:\n%s", what, d)
 				}
 			}
 			pod.In(t, func() error { return ApplyAll(t.Context(), dir, Options{}, "eth0", "net1") })
-			both := snapshotOf(t, pod)
+			both := podtest.TakeSnapshot(t, pod)
 			pod.In(t, func() error { return ApplyAll(t.Context(), dir, Options{}, "eth0", "net1") })
-			if d := podtest.Diff(both, snapshotOf(t, pod)); d != "" {
+			if d := podtest.Diff(both, podtest.TakeSnapshot(t, pod)); d != "" {
 				t.Errorf("a second apply changed:\n%s", d)
 			}
 			pod.In(t, func() error { return RestoreAll(t.Context(), dir) })
@@ -110,11 +93,11 @@ func TestRoutesComeBack(t *testing.T) {
 func TestRestoreSetsMTU(t *testing.T) {
 	t.Parallel()
 	pod, dir := threeNets(t), t.TempDir()
-	before := snapshotOf(t, pod)
+	before := podtest.TakeSnapshot(t, pod)
 	pod.In(t, func() error { return ApplyAll(t.Context(), dir, Options{}, "eth0") })
 	pod.IP(t, "link set up-eth0 mtu 1300")
 	pod.In(t, func() error { return RestoreAll(t.Context(), dir) })
-	if d := podtest.Diff(before, snapshotOf(t, pod)); d != "" {
+	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod)); d != "" {
 		t.Errorf("after restore:\n%s", d)
 	}
 }
@@ -135,12 +118,12 @@ func TestSharedRoutesAreRefused(t *testing.T) {
 		t.Run(route, func(t *testing.T) {
 			t.Parallel()
 			pod := threeNets(t, strings.Split(route, ";")...)
-			before := snapshotOf(t, pod)
+			before := podtest.TakeSnapshot(t, pod)
 			pod.In(t, func() error {
 				expectWords(t, ApplyAll(t.Context(), t.TempDir(), Options{}, "eth0"), []string{why, "delete it (ip route del"})
 				return nil
 			})
-			if d := podtest.Diff(before, snapshotOf(t, pod)); d != "" {
+			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod)); d != "" {
 				t.Errorf("a refused prepare changed:\n%s", d)
 			}
 		})

@@ -65,6 +65,7 @@ func ReadLost(dir string) ([]*LostError, error) {
 			why[name] = fmt.Sprintf("there is no record of it in %s: name the state directory that was used then "+
 				"(if none was named, and the network namespace was, it was one below %s of where that ran); if that is lost, so is what the CNI had given it: make the pod anew", dir, DefaultStateDir)
 		}
+		made = slices.DeleteFunc(made, func(link string) bool { return link == name })
 		out = append(out, &LostError{name, made, why[name]})
 	}
 	return out, nil

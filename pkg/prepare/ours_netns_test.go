@@ -51,7 +51,7 @@ func TestRestoreLeavesOthersLinksAlone(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			pod := podtest.NewPod(t, podtest.Bridge)
-			before := snapshotOf(t, pod.NS)
+			before := podtest.TakeSnapshot(t, pod.NS)
 			dir := t.TempDir()
 			index := ""
 			pod.In(t, func() error {
@@ -102,7 +102,7 @@ func TestRestoreLeavesOthersLinksAlone(t *testing.T) {
 			if left := pod.Run(t, "ip", "-o", "link"); c.isGone && strings.Count(left, "\n") != 1 {
 				t.Errorf("there are left\n%s", left)
 			}
-			if d := podtest.Diff(before, snapshotOf(t, pod.NS)); d != "" && !c.isGone {
+			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" && !c.isGone {
 				t.Errorf("after restore:\n%s", d)
 			}
 		})

@@ -52,15 +52,13 @@ func NewPlan(in discover.Interface, o Options) (Plan, error) {
 	if !ok {
 		return Plan{}, fmt.Errorf("plan %s: there is no datapath %q: choose %s", in.Name, name, strings.Join(Datapaths(), " or "))
 	}
-	err := o.Validate()
-	var w engine.Wiring
-	if err == nil {
-		w, err = path.Wire(in, o)
-	} else if _, unusable := path.Wire(in, Options{}); unusable != nil {
-		err = errors.Join(unusable, err)
+	_, err := path.Wire(in, Options{})
+	if err != nil {
+		err = &UnusableError{in.Name, err}
 	}
-	if err == nil {
-		err = w.Guest().Validate()
+	var w engine.Wiring
+	if err = errors.Join(err, o.Validate()); err == nil {
+		w, err = path.Wire(in, o)
 	}
 	if err != nil {
 		return Plan{}, fmt.Errorf("plan %s: %w", in.Name, err)
@@ -139,9 +137,6 @@ func decodePlan(name string, version int, text json.RawMessage) (p Plan, err err
 		return Plan{}, err
 	}
 	w, err := path.Decode(r.Interface, version, r.Wiring)
-	if err == nil {
-		err = w.Guest().Validate()
-	}
 	return Plan{r.Datapath, r.Interface, w}, err
 }
 

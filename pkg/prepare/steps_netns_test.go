@@ -98,7 +98,7 @@ func (b *bench) worth(o engine.Op) bool {
 	return len(b.plans) == 1 || strings.Contains(text, " route ") || strings.Contains(text, " addr ") || strings.Contains(text, " neigh ")
 }
 
-func (b *bench) snapshot() string { return snapshotOf(b.t, b.pod) }
+func (b *bench) snapshot() string { return podtest.TakeSnapshot(b.t, b.pod) }
 
 // numbered is what a link that is made anew shows differently: its index, the
 // digest of a rule that sends to it, and the name of whatever has, in this

@@ -254,12 +254,6 @@ func TestOneLeasePerVM(t *testing.T) {
 		})
 	}
 	for name, pod := range map[string]func(*testing.T) *podtest.Pod{
-		"next hops by both, eth0 prepared before": func(t *testing.T) *podtest.Pod {
-			return withNet1(t, "route replace default nexthop via 10.22.0.1 dev eth0 nexthop via 10.9.0.1 dev net1")
-		},
-		"next hops by both, net1 first": func(t *testing.T) *podtest.Pod {
-			return withNet1(t, "route replace default nexthop via 10.9.0.1 dev net1 nexthop via 10.22.0.1 dev eth0")
-		},
 		"a default route each": func(t *testing.T) *podtest.Pod {
 			return withNet1(t, "route add default via 10.9.0.1 metric 50")
 		},

@@ -76,7 +76,7 @@ func TestDamagedPodIsNotReady(t *testing.T) {
 		"guard's rule":    {do: nft("insert rule bridge virt-launcher-net-eth0 prerouting accept"), says: []string{"the port guard is changed (chain prerouting has 4 rules, not the 3 planned"}},
 		"guard's chain":   {do: nft("add chain bridge virt-launcher-net-eth0 other"), says: []string{"the port guard is changed (it has "}},
 		"guard asleep":    {do: nft("add table bridge virt-launcher-net-eth0 { flags dormant ; }"), says: []string{"the port guard is changed (it has flags"}},
-		"answers deleted": {do: nft("delete table netdev virt-launcher-net-eth0"), says: []string{"the table of answers for neighbours is changed"}, shape: podtest.AWS},
+		"answers deleted": {do: nft("delete table netdev virt-launcher-net-eth0"), says: []string{"the table of answers for neighbors is changed"}, shape: podtest.AWS},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -57,7 +57,7 @@ var (
 
 // answersTable answers the VM for neighbors; without chains if there are none.
 func answersTable(n guest.NIC) nft.Table {
-	t := nft.Table{Family: nft.Netdev, Name: nft.Prefix + n.Interface, Purpose: "what answers the VM for the gateway of this network"}
+	t := nft.Table{Family: nft.Netdev, Name: nft.Prefix + n.Interface, Purpose: "the table of answers for neighbors"}
 	if rules := guard.Answers(n); len(rules) > 0 {
 		t.Chains = []nft.Chain{{Name: guard.FromGuestChain, Hook: "ingress", Device: n.Tap, Rules: rules}}
 	}

@@ -112,7 +112,7 @@ func (d Datapath) Decode(in discover.Interface, version int, text json.RawMessag
 	if w.NIC.Interface != in.Name || w.Placeholder.Name != in.Name {
 		return nil, fmt.Errorf("it is not for %s", in.Name)
 	}
-	return w, errors.Join(w.NIC.Validate(), usable(in), w.validate())
+	return w, errors.Join(usable(in), w.validate())
 }
 
 // usable says why an interface can't be a port for the VM's MAC.
@@ -159,7 +159,7 @@ func (w wiring) validate() error {
 	if most := w.pod.MTU; w.NIC.MTU > most {
 		return fmt.Errorf("MTU %d is more than %s carries, which is %d", w.NIC.MTU, w.pod.Name, most)
 	}
-	return engine.Distinct(w.pod.Name, w.NIC.Tap, w.Bridge.Name, w.Uplink.Name)
+	return errors.Join(w.NIC.Validate(), engine.Distinct(w.pod.Name, w.NIC.Tap, w.Bridge.Name, w.Uplink.Name))
 }
 
 // Guest is what the VM gets: what the pod had.

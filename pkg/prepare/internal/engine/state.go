@@ -50,7 +50,7 @@ func ReadState(sysctls []string) (*State, error) {
 		s.Interfaces[in.Index] = in
 	}
 	if s.Tables, err = nft.Read(); err != nil {
-		return nil, err
+		return nil, Explain(err)
 	}
 	if err := s.ReadFilters(conn); err != nil {
 		return nil, err

@@ -1,7 +1,6 @@
 package nl
 
 import (
-	"encoding/binary"
 	"fmt"
 
 	"github.com/vishvananda/netlink/nl"
@@ -51,7 +50,6 @@ type Link struct {
 // Tun describes a tun or tap device (linux/if_tun.h).
 type Tun struct {
 	Tap        bool
-	VNetHdr    bool
 	MultiQueue bool
 	Persist    bool
 	Owner      int // uid; -1: anyone with CAP_NET_ADMIN
@@ -82,7 +80,11 @@ func (c *Conn) Links() ([]Link, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read links: %w", err)
 	}
-	return parseAll(msgs, parseLink)
+	links := make([]Link, len(msgs))
+	for i, m := range msgs {
+		links[i] = parseLink(m)
+	}
+	return links, nil
 }
 
 // Index returns the index of the link with that name. The error is
@@ -100,156 +102,46 @@ func (c *Conn) Index(name string) (int, error) {
 	return int(nl.DeserializeIfInfomsg(msgs[0]).Index), nil
 }
 
-func parseLink(m []byte) (Link, bool, error) {
-	attrs, err := attributes("link", m, unix.SizeofIfInfomsg)
-	if err != nil {
-		return Link{}, false, err
-	}
+func parseLink(m []byte) Link {
 	info := nl.DeserializeIfInfomsg(m)
+	a := Attributes(m[unix.SizeofIfInfomsg:])
 	l := Link{
-		Index: int(info.Index), Type: info.Type, Flags: info.Flags,
-		Carrier: info.Flags&unix.IFF_LOWER_UP != 0, AddrGenMode: AddrGenModeUnknown,
+		Index: int(info.Index), Type: info.Type, Flags: info.Flags, Carrier: info.Flags&unix.IFF_LOWER_UP != 0,
+		Name: a.Text(unix.IFLA_IFNAME), Alias: a.Text(unix.IFLA_IFALIAS), MAC: mac.Of(a.Get(unix.IFLA_ADDRESS)),
+		MTU: a.Int(unix.IFLA_MTU, 0), Master: a.Int(unix.IFLA_MASTER, 0),
+		AddrGenMode: a.In(unix.IFLA_AF_SPEC).In(unix.AF_INET6).Int(unix.IFLA_INET6_ADDR_GEN_MODE, AddrGenModeUnknown),
 	}
-	elsewhere := false // Lower is an index of another namespace
-	for _, a := range attrs {
-		switch attrType(a) {
-		case unix.IFLA_IFNAME:
-			l.Name = nl.BytesToString(a.Value)
-		case unix.IFLA_ADDRESS:
-			l.MAC = mac.Of(a.Value)
-		case unix.IFLA_MTU:
-			l.MTU = int(uint32Of(a.Value))
-		case unix.IFLA_MASTER:
-			l.Master = int(uint32Of(a.Value))
-		case unix.IFLA_LINK:
-			l.Lower = int(uint32Of(a.Value))
-		case unix.IFLA_LINK_NETNSID:
-			elsewhere = true
-		case unix.IFLA_IFALIAS:
-			l.Alias = nl.BytesToString(a.Value)
-		case unix.IFLA_PROP_LIST:
-			err = l.parseProperties(a.Value)
-		case unix.IFLA_LINKINFO:
-			err = l.parseInfo(a.Value)
-		case unix.IFLA_AF_SPEC:
-			err = l.parseAFSpec(a.Value)
-		}
-		if err != nil {
-			return Link{}, false, fmt.Errorf("parse link message: %w", err)
+	for attr, name := range a.In(unix.IFLA_PROP_LIST).All() {
+		if attr == unix.IFLA_ALT_IFNAME {
+			l.Other = append(l.Other, unix.ByteSliceToString(name))
 		}
 	}
-	if elsewhere {
-		l.Lower = 0
+	if a.Get(unix.IFLA_LINK_NETNSID) == nil { // else it is an index of another namespace
+		l.Lower = a.Int(unix.IFLA_LINK, 0)
 	}
-	return l, true, nil
+	kind := a.In(unix.IFLA_LINKINFO)
+	if l.Kind = kind.Text(nl.IFLA_INFO_KIND); l.Kind == "tun" {
+		l.Tun = parseTun(kind.In(nl.IFLA_INFO_DATA))
+	}
+	if kind.Text(nl.IFLA_INFO_SLAVE_KIND) == "bridge" {
+		port := kind.In(nl.IFLA_INFO_SLAVE_DATA)
+		l.Learning = port.Int(nl.IFLA_BRPORT_LEARNING, 0) != 0
+		l.PortState = uint8(port.Int(nl.IFLA_BRPORT_STATE, 0))
+		l.GroupForward = uint16(port.Int(nl.IFLA_BRPORT_GROUP_FWD_MASK, 0))
+	}
+	return l
 }
 
-func (l *Link) parseProperties(b []byte) error {
-	attrs, err := nl.ParseRouteAttr(b)
-	if err != nil {
-		return err
+func parseTun(a Attributes) *Tun {
+	if a == nil { // an older kernel does not describe it
+		return nil
 	}
-	for _, a := range attrs {
-		if attrType(a) == unix.IFLA_ALT_IFNAME {
-			l.Other = append(l.Other, nl.BytesToString(a.Value))
-		}
+	return &Tun{
+		Tap:        a.Int(nl.IFLA_TUN_TYPE, 0) == unix.IFF_TAP,
+		MultiQueue: a.Int(nl.IFLA_TUN_MULTI_QUEUE, 0) != 0,
+		Persist:    a.Int(nl.IFLA_TUN_PERSIST, 0) != 0,
+		Owner:      a.Int(nl.IFLA_TUN_OWNER, -1),
+		Group:      a.Int(nl.IFLA_TUN_GROUP, -1),
+		Queues:     a.Int(nl.IFLA_TUN_NUM_QUEUES, 0) + a.Int(nl.IFLA_TUN_NUM_DISABLED_QUEUES, 0),
 	}
-	return nil
-}
-
-func (l *Link) parseInfo(b []byte) error {
-	attrs, err := nl.ParseRouteAttr(b)
-	if err != nil {
-		return err
-	}
-	var slaveKind string
-	for _, a := range attrs {
-		switch attrType(a) {
-		case nl.IFLA_INFO_KIND:
-			l.Kind = nl.BytesToString(a.Value)
-		case nl.IFLA_INFO_SLAVE_KIND:
-			slaveKind = nl.BytesToString(a.Value)
-		case nl.IFLA_INFO_DATA:
-			if l.Kind == "tun" {
-				err = l.parseTun(a.Value)
-			}
-		case nl.IFLA_INFO_SLAVE_DATA:
-			if slaveKind == "bridge" {
-				err = l.parsePort(a.Value)
-			}
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (l *Link) parseTun(b []byte) error {
-	attrs, err := nl.ParseRouteAttr(b)
-	if err != nil {
-		return err
-	}
-	t := &Tun{Owner: -1, Group: -1}
-	for _, a := range attrs {
-		switch attrType(a) {
-		case nl.IFLA_TUN_TYPE:
-			t.Tap = a.Value[0] == unix.IFF_TAP
-		case nl.IFLA_TUN_VNET_HDR:
-			t.VNetHdr = a.Value[0] != 0
-		case nl.IFLA_TUN_MULTI_QUEUE:
-			t.MultiQueue = a.Value[0] != 0
-		case nl.IFLA_TUN_PERSIST:
-			t.Persist = a.Value[0] != 0
-		case nl.IFLA_TUN_OWNER:
-			t.Owner = int(uint32Of(a.Value))
-		case nl.IFLA_TUN_GROUP:
-			t.Group = int(uint32Of(a.Value))
-		case nl.IFLA_TUN_NUM_QUEUES, nl.IFLA_TUN_NUM_DISABLED_QUEUES:
-			t.Queues += int(uint32Of(a.Value))
-		}
-	}
-	l.Tun = t
-	return nil
-}
-
-func (l *Link) parsePort(b []byte) error {
-	attrs, err := nl.ParseRouteAttr(b)
-	if err != nil {
-		return err
-	}
-	for _, a := range attrs {
-		switch attrType(a) {
-		case nl.IFLA_BRPORT_LEARNING:
-			l.Learning = a.Value[0] != 0
-		case nl.IFLA_BRPORT_STATE:
-			l.PortState = a.Value[0]
-		case nl.IFLA_BRPORT_GROUP_FWD_MASK:
-			l.GroupForward = binary.NativeEndian.Uint16(a.Value)
-		}
-	}
-	return nil
-}
-
-// parseAFSpec finds IFLA_AF_SPEC/AF_INET6/IFLA_INET6_ADDR_GEN_MODE.
-func (l *Link) parseAFSpec(b []byte) error {
-	families, err := nl.ParseRouteAttr(b)
-	if err != nil {
-		return err
-	}
-	for _, f := range families {
-		if attrType(f) != unix.AF_INET6 {
-			continue
-		}
-		attrs, err := nl.ParseRouteAttr(f.Value)
-		if err != nil {
-			return err
-		}
-		for _, a := range attrs {
-			if attrType(a) == unix.IFLA_INET6_ADDR_GEN_MODE {
-				l.AddrGenMode = int(a.Value[0])
-			}
-		}
-	}
-	return nil
 }

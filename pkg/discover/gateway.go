@@ -52,14 +52,15 @@ func resolve(ctx context.Context, conn *nl.Conn, in Interface, address netip.Add
 	}
 	defer events.Close()
 	for asked := false; ; {
-		neighbors, err := conn.Neighbors()
-		if err != nil {
-			return mac.Addr{}, err
-		}
-		for _, n := range neighbors {
-			if n.Index == in.Index && n.Address == address && !n.MAC.IsZero() && n.State&(unix.NUD_INCOMPLETE|unix.NUD_FAILED) == 0 {
-				return n.MAC, nil
+		var found mac.Addr
+		err := conn.Messages(unix.RTM_GETNEIGH, func(m []byte) {
+			link, state, n := newNeighbor(m)
+			if link == in.Index && n.Address == address && state&(unix.NUD_INCOMPLETE|unix.NUD_FAILED) == 0 {
+				found = n.MAC
 			}
+		})
+		if err != nil || !found.IsZero() {
+			return found, err
 		}
 		if !asked {
 			if err := knock(address, in); err != nil {

@@ -122,7 +122,7 @@ func (a Address) Global() bool { return a.Scope == unix.RT_SCOPE_UNIVERSE }
 // advertisement (RFC 4862), so that the CNI did not give it. All such addresses,
 // and nothing that a CNI gives, look after temporary ones or are such.
 func (a Address) FromRouter() bool {
-	return a.isIPv6() && (a.Protocol == nl.AddressByRouter || a.Flags&(unix.IFA_F_MANAGETEMPADDR|unix.IFA_F_TEMPORARY) != 0)
+	return a.isIPv6() && (a.Protocol == addressByRouter || a.Flags&(unix.IFA_F_MANAGETEMPADDR|unix.IFA_F_TEMPORARY) != 0)
 }
 
 // HasAddress reports whether the CNI gave the interface an address to hand on:
@@ -229,22 +229,8 @@ func (k kernel) newInterface(l nl.Link) Interface {
 			in.TakenBy = other.Kind + " " + other.Name
 		}
 	}
-	for _, a := range k.addresses {
-		if a.Index == l.Index {
-			in.Addresses = append(in.Addresses, Address{Prefix: a.Prefix, Scope: Scope(a.Scope), Flags: a.Flags, Protocol: a.Protocol, Message: a.Message})
-		}
-	}
+	in.Addresses, in.Neighbors, in.Proxies = k.addresses[l.Index], k.neighbors[l.Index], k.proxies[l.Index]
 	in.Routes, in.Shared = k.routesOf(in)
-	for _, n := range k.neighbors {
-		if n.Index == l.Index && n.State&unix.NUD_PERMANENT != 0 {
-			in.Neighbors = append(in.Neighbors, Neighbor{Address: n.Address, MAC: n.MAC, Message: n.Message})
-		}
-	}
-	for _, n := range k.proxies {
-		if n.Index == l.Index {
-			in.Proxies = append(in.Proxies, Neighbor{Address: n.Address, Message: n.Message})
-		}
-	}
 	in.Tables4, in.Tables6 = k.tablesOf(in)
 	in.Omitted = in.omissions()
 	return in

@@ -6,8 +6,6 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
 )
 
 // otherType is why the VM does not get a route that leads nowhere, or into the pod.
@@ -109,7 +107,7 @@ func (k kernel) podOmissions(chosen []Interface) []Omission {
 	}
 	for _, r := range k.rules {
 		if !k.isTakenIn(r, chosen) {
-			out = append(out, Omission{describeRule(r), "DHCP and router advertisements know no rules"})
+			out = append(out, Omission{r.String(), "DHCP and router advertisements know no rules"})
 		}
 	}
 	for _, l := range k.links {
@@ -125,20 +123,17 @@ func (k kernel) podOmissions(chosen []Interface) []Omission {
 
 // isTakenIn reports whether a rule is one that every namespace has, or says
 // nothing but which tables the packets from an address look into.
-func (k kernel) isTakenIn(r nl.Rule, chosen []Interface) bool {
-	if r.Table == 0 || r.Selective {
+func (k kernel) isTakenIn(r rule, chosen []Interface) bool {
+	if r.table == 0 || r.selective {
 		return false
 	}
-	if !r.From.IsValid() || !k.hasRoutes(r.Table, r.IPv6) {
+	if !r.from.IsValid() || !k.hasRoutes(r.table, r.ipv6) {
 		return true
 	}
-	for _, a := range k.addresses {
-		isChosen := slices.ContainsFunc(chosen, func(in Interface) bool { return in.Index == a.Index })
-		if r.From.Contains(a.Prefix.Addr()) && isChosen {
-			return slices.ContainsFunc(chosen, func(in Interface) bool { return slices.Contains(in.tablesOf(r.IPv6), r.Table) })
-		}
-	}
-	return true // it is about another interface
+	isFrom := func(a Address) bool { return r.from.Contains(a.Prefix.Addr()) }
+	isAbout := func(in Interface) bool { return slices.ContainsFunc(k.addresses[in.Index], isFrom) }
+	leads := func(in Interface) bool { return slices.Contains(in.tablesOf(r.ipv6), r.table) }
+	return !slices.ContainsFunc(chosen, isAbout) || slices.ContainsFunc(chosen, leads)
 }
 
 func (i Interface) tablesOf(ipv6 bool) []int {
@@ -148,17 +143,18 @@ func (i Interface) tablesOf(ipv6 bool) []int {
 	return i.Tables4
 }
 
-func describeRule(r nl.Rule) string {
-	s, from := fmt.Sprintf("rule %d", r.Priority), "all"
-	if r.From.IsValid() {
-		from = r.From.String()
+// String describes the rule.
+func (r rule) String() string {
+	s, from := fmt.Sprintf("rule %d", r.priority), "all"
+	if r.from.IsValid() {
+		from = r.from.String()
 	}
 	s += " from " + from
-	if r.Selective {
+	if r.selective {
 		s += " …"
 	}
-	if r.Table != 0 {
-		s += fmt.Sprintf(" lookup %d", r.Table)
+	if r.table != 0 {
+		s += fmt.Sprintf(" lookup %d", r.table)
 	}
 	return s
 }

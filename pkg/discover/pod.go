@@ -8,6 +8,7 @@ package discover
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -168,35 +169,46 @@ func isQuiet(ctx context.Context, events *nl.Events) bool {
 	return events.Wait(ctx) != nil
 }
 
-// kernel is one reading of a network namespace.
+// kernel is one reading of a network namespace. Addresses and neighbours are by the
+// index of their link.
 type kernel struct {
 	links     []nl.Link
-	addresses []nl.Address
+	addresses map[int][]Address
 	routes    []Route
-	neighbors []nl.Neighbor
-	proxies   []nl.Neighbor
-	rules     []nl.Rule
+	neighbors map[int][]Neighbor // permanent ones
+	proxies   map[int][]Neighbor
+	rules     []rule
 }
 
 func read(conn *nl.Conn) (k kernel, err error) {
 	if k.links, err = conn.Links(); err != nil {
 		return k, err
 	}
-	if k.addresses, err = conn.Addresses(); err != nil {
-		return k, err
-	}
-	routes, err := conn.Routes()
-	if err != nil {
-		return k, err
-	}
-	k.routes = newRoutes(routes)
-	if k.neighbors, err = conn.Neighbors(); err != nil {
-		return k, err
-	}
-	if k.proxies, err = conn.Proxies(); err != nil {
-		return k, err
-	}
-	k.rules, err = conn.Rules()
+	k.addresses, k.neighbors, k.proxies = map[int][]Address{}, map[int][]Neighbor{}, map[int][]Neighbor{}
+	err = errors.Join(
+		conn.Messages(unix.RTM_GETADDR, func(m []byte) {
+			if link, a := newAddress(m); a.Prefix.IsValid() {
+				k.addresses[link] = append(k.addresses[link], a)
+			}
+		}),
+		conn.Messages(unix.RTM_GETROUTE, func(m []byte) {
+			if r, ok := newRoute(m); ok {
+				k.routes = append(k.routes, r)
+			}
+		}),
+		conn.Messages(unix.RTM_GETNEIGH, func(m []byte) {
+			if link, state, n := newNeighbor(m); n.Address.IsValid() && state&unix.NUD_PERMANENT != 0 {
+				k.neighbors[link] = append(k.neighbors[link], n)
+			}
+		}),
+		conn.Proxies(func(m []byte) {
+			if link, _, n := newNeighbor(m); n.Address.IsValid() {
+				k.proxies[link] = append(k.proxies[link], n)
+			}
+		}),
+		conn.Messages(unix.RTM_GETRULE, func(m []byte) { k.rules = append(k.rules, newRule(m)) }),
+	)
+	markFirst(k.routes)
 	return k, err
 }
 

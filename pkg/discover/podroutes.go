@@ -36,10 +36,7 @@ func (i Interface) HasDefaultRoute(ipv4 bool) bool {
 // tableRank is the place of a route's table among those that packets from the
 // interface's address look into; -1: they don't.
 func (i Interface) tableRank(r Route) int {
-	tables := i.Tables6
-	if r.Destination.Addr().Is4() {
-		tables = i.Tables4
-	}
+	tables := i.tablesOf(r.Destination.Addr().Is6())
 	if len(tables) == 0 {
 		tables = []int{unix.RT_TABLE_MAIN}
 	}
@@ -78,9 +75,9 @@ func (k kernel) tablesOf(in Interface) (ipv4, ipv6 []int) {
 func (k kernel) tables(from netip.Addr) []int {
 	var tables []int
 	for _, r := range k.rules {
-		leads := r.Table != 0 && !r.Selective && r.Table != unix.RT_TABLE_LOCAL && (!r.From.IsValid() || r.From.Contains(from))
-		if leads && r.IPv6 == from.Is6() && !slices.Contains(tables, r.Table) && k.hasRoutes(r.Table, r.IPv6) {
-			tables = append(tables, r.Table)
+		leads := r.table != 0 && !r.selective && r.table != unix.RT_TABLE_LOCAL && (!r.from.IsValid() || r.from.Contains(from))
+		if leads && r.ipv6 == from.Is6() && !slices.Contains(tables, r.table) && k.hasRoutes(r.table, r.ipv6) {
+			tables = append(tables, r.table)
 		}
 	}
 	if slices.Equal(tables, []int{unix.RT_TABLE_MAIN}) {

@@ -7,8 +7,6 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
 )
 
 // Route is a route of the pod.
@@ -114,26 +112,20 @@ func (a Route) SamePlace(b Route) bool {
 
 func (a Route) place() place { return place{a.Destination, a.Table, a.TOS, a.Metric} }
 
-// newRoutes takes over the kernel's routes, and finds out which are First.
-func newRoutes(routes []nl.Route) []Route {
-	out := make([]Route, 0, len(routes))
-	first := map[place]int{} // of all of a place
-	for i, r := range routes {
-		out = append(out, Route{
-			Destination: r.Destination, From: r.From, Gateway: r.Gateway, Source: r.Source, Scope: Scope(r.Scope),
-			OnLink: r.OnLink, Table: r.Table, Type: r.Type, Protocol: r.Protocol, TOS: r.TOS, Metric: r.Metric, MTU: r.MTU,
-			Expires: r.Expires, Encap: r.Encap, NextHop: r.NextHop, Links: r.Links, Message: r.Message,
-		})
+// markFirst finds out which of the routes are First.
+func markFirst(routes []Route) {
+	first := map[place]*Route{} // of all of a place
+	for i := range routes {
+		r := &routes[i]
 		if !r.Destination.Addr().Is4() {
 			continue
 		}
-		if f, ok := first[out[i].place()]; !ok {
-			first[out[i].place()] = i
-		} else if out[f].link() != out[i].link() {
-			out[f].First = true
+		if f, ok := first[r.place()]; !ok {
+			first[r.place()] = r
+		} else if f.link() != r.link() {
+			f.First = true
 		}
 	}
-	return out
 }
 
 // link is the index of the link that a route leaves by, the first of several; 0:
@@ -190,14 +182,13 @@ func (k kernel) shares(r Route, in Interface) string {
 // (fib_sync_down_addr, net/ipv4/fib_semantics.c; rt6_remove_prefsrc,
 // net/ipv6/route.c).
 func (k kernel) onlyOn(a netip.Addr, in Interface) bool {
-	held := false
-	for _, other := range k.addresses {
-		if other.Prefix.Addr() == a && a.IsValid() {
-			if other.Index != in.Index {
-				return false
-			}
-			held = true
+	has := func(addresses []Address) bool {
+		return slices.ContainsFunc(addresses, func(other Address) bool { return other.Prefix.Addr() == a })
+	}
+	for link, addresses := range k.addresses {
+		if link != in.Index && has(addresses) {
+			return false
 		}
 	}
-	return held
+	return a.IsValid() && has(k.addresses[in.Index])
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -370,6 +371,54 @@ func TestTunnelRequests(t *testing.T) {
 	}
 	if from := gets(t, client); from != own.String() {
 		t.Error("without the filter the victim's DHCP client hears nothing, so this proves nothing")
+	}
+}
+
+// An ingress qdisc that somebody else made is not taken for a place of the filter: one
+// at egress would judge what comes in. It stays, and the warning says what to do.
+func TestChecksumFilterBesideIngress(t *testing.T) {
+	t.Parallel()
+	pod, dir := podtest.NewPod(t, podtest.BridgeDual), t.TempDir()
+	var log bytes.Buffer
+	var plan prepare.Plan
+	pod.In(t, func() (err error) {
+		plan, err = prepare.ApplyOne(t.Context(), dir, prepare.Options{}, pod.Interface)
+		return err
+	})
+	apply := func() {
+		t.Helper()
+		pod.In(t, func() error {
+			store, err := prepare.OpenStore(t.Context(), dir)
+			if err != nil {
+				return err
+			}
+			defer store.Close()
+			return prepare.Apply(t.Context(), slog.New(slog.NewTextHandler(&log, nil)), store, plan)
+		})
+	}
+	isOn := func() (on bool) {
+		t.Helper()
+		pod.In(t, func() (err error) {
+			on, _, err = plan.ChecksumFilter()
+			return err
+		})
+		return on
+	}
+	tap := plan.NIC().Tap
+	pod.Run(t, "tc", "qdisc", "del", "dev", tap, "clsact")
+	pod.Run(t, "tc", "qdisc", "add", "dev", tap, "ingress")
+	if apply(); isOn() {
+		t.Error("it says that the filter is on")
+	}
+	if filters := pod.Run(t, "tc", "filter", "show", "dev", tap, "ingress"); strings.Contains(filters, "bpf") {
+		t.Errorf("it is at the other's qdisc: %s", filters)
+	}
+	if want := "tc qdisc del dev " + tap + " ingress"; !strings.Contains(log.String(), want) {
+		t.Errorf("no %q in %s", want, &log)
+	}
+	pod.Run(t, "tc", "qdisc", "del", "dev", tap, "ingress")
+	if apply(); !isOn() {
+		t.Error("it is not on once the other's qdisc is gone")
 	}
 }
 

@@ -144,7 +144,7 @@ func (w wiring) applied() *engine.State {
 
 // newTun is what the kernel says of a tap that was made as planned.
 func newTun(t engine.Tap) *nl.Tun {
-	tun := &nl.Tun{Tap: true, VNetHdr: true, Persist: true, MultiQueue: t.Queues > 1, Owner: -1, Group: -1}
+	tun := &nl.Tun{Tap: true, Persist: true, MultiQueue: t.Queues > 1, Owner: -1, Group: -1}
 	if t.Owner != nil {
 		tun.Owner, tun.Group = t.Owner.UID, t.Owner.GID
 	}

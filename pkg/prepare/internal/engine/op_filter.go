@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/bpf"
@@ -33,7 +34,7 @@ func checksumFilterName() (string, error) {
 
 // filterDirections are where a tap's frames are judged: those from the guest, and
 // those to it.
-var filterDirections = []uint32{nl.Ingress, nl.Egress}
+var filterDirections = []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS}
 
 // ReadFilters tells which of the taps have the filter.
 func (s *State) ReadFilters(conn *nl.Conn) error {
@@ -152,7 +153,11 @@ func (o AddChecksumFilter) Do(k *Kernel) error {
 	if err != nil {
 		return err
 	}
-	if err := k.setChecksumFilter(index); err != nil {
+	err = k.setChecksumFilter(index)
+	if errors.Is(err, unix.EINVAL) { // of QdiscReplace: a link has one of ingress and clsact
+		err = fmt.Errorf("%w: if the tap has an ingress qdisc, as by <bandwidth> in a domain, delete it: tc qdisc del dev %s ingress", err, o.Tap)
+	}
+	if err != nil {
 		warnUnfiltered(k.log, o.Tap, err)
 	}
 	return nil
@@ -176,9 +181,16 @@ func (k *Kernel) setChecksumFilter(index int) error {
 		return err
 	}
 	defer program.Close()
+	// The kernel refuses if the link has an ingress qdisc, whose filters do not see egress.
+	queue := netlink.QdiscAttrs{LinkIndex: index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT}
+	if err := k.links.QdiscReplace(&netlink.Clsact{QdiscAttrs: queue}); err != nil {
+		return fmt.Errorf("add clsact: %w", err)
+	}
 	for _, at := range filterDirections {
-		if err := k.Conn.SetFilter(index, at, int(program.Fd()), name); err != nil {
-			return err
+		filter := netlink.FilterAttrs{LinkIndex: index, Parent: at, Handle: 1, Priority: 1, Protocol: unix.ETH_P_ALL}
+		err := k.links.FilterReplace(&netlink.BpfFilter{FilterAttrs: filter, Fd: int(program.Fd()), Name: name, DirectAction: true})
+		if err != nil {
+			return fmt.Errorf("add filter: %w", err)
 		}
 	}
 	return nil

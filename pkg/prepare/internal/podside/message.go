@@ -179,8 +179,7 @@ func routeRequest(message []byte) []byte {
 			}
 		case unix.RTA_MULTIPATH:
 			value := slices.Clone(a.value)
-			hops, _ := nl.NextHops(value)
-			for _, hop := range hops {
+			for _, hop := range nl.NextHops(value) {
 				hop[2] &= onlyFlags // rtnh_flags
 			}
 			out = appendAttr(out, a.typ, value)
@@ -216,8 +215,7 @@ func nextHops(message []byte) []nl.NextHop {
 	if i < 0 {
 		return nil
 	}
-	hops, _ := nl.NextHops(attrs[i].value)
-	return hops
+	return nl.NextHops(attrs[i].value)
 }
 
 // attr is a netlink attribute (struct nlattr, linux/netlink.h).

@@ -100,9 +100,8 @@ func (w toyWiring) Apply(s *engine.State) (st engine.Steps, err error) {
 	if err != nil {
 		return st, err
 	}
-	if l := s.Link(w.NIC.Tap); l == nil || !l.Up() {
-		ops = append(ops, engine.SetUp{Link: w.NIC.Tap, Up: true})
-	}
+	l := s.Link(w.NIC.Tap)
+	ops = append(ops, engine.Up.Set(w.NIC.Tap, l != nil && l.Up(), true)...)
 	st[engine.Make] = append(ops, engine.TableOps(s, w.NIC.Tap, w.Tables()...)...)
 	return st, nil
 }

@@ -59,24 +59,16 @@ func (w wiring) answersOps(s *engine.State) []engine.Op {
 // tapPortOps let the tap join the bridge.
 func (w wiring) tapPortOps(s *engine.State) []engine.Op {
 	l := cmp.Or(s.Link(w.NIC.Tap), &nl.Link{Name: w.NIC.Tap})
-	ops := w.joinOps(s, *l)
-	if !l.Up() {
-		ops = append(ops, engine.SetUp{Link: l.Name, Up: true})
-	}
-	return ops
+	return append(w.joinOps(s, *l), engine.Up.Set(l.Name, l.Up(), true)...)
 }
 
 // joinOps make a link a port of the bridge that passes on what it should.
 func (w wiring) joinOps(s *engine.State, l nl.Link) []engine.Op {
-	var ops []engine.Op
-	m := s.Master(l)
-	if m != w.Bridge.Name {
-		ops, l.GroupForward = append(ops, engine.SetMaster{Link: l.Name, From: m, To: w.Bridge.Name}), 0
+	ops := engine.Master.Set(l.Name, s.Master(l), w.Bridge.Name)
+	if len(ops) > 0 {
+		l.GroupForward = 0
 	}
-	if want := w.groupForward(); l.GroupForward != want {
-		ops = append(ops, setGroupForward{l.Name, l.GroupForward, want})
-	}
-	return ops
+	return append(ops, groupForward.Set(l.Name, l.GroupForward, w.groupForward())...)
 }
 
 // bridgeOps make the bridge that uplink and tap are to join. It has no address, and
@@ -104,23 +96,13 @@ func leastMTU(s *engine.State, bridge int) (least int) {
 func makeOps(s *engine.State, d device, mtu int, role string) ([]engine.Op, error) {
 	l := s.Link(d.Name)
 	if l == nil {
-		return slices.Concat([]engine.Op{addBridge{device: d, mtu: mtu}}, engine.NoAddressesNew(d.Name, mtu),
-			[]engine.Op{engine.SetUp{Link: d.Name, Up: true}}), nil
+		return slices.Concat([]engine.Op{addBridge{device: d, mtu: mtu}}, engine.NoAddressesNew(d.Name, mtu), engine.Up.Set(d.Name, false, true)), nil
 	}
 	if !isOurs(*l, d) {
 		return nil, &engine.NameTakenError{Name: d.Name, For: role, Why: fmt.Sprintf("by %s: give that another name, delete it (ip link delete %s)", engine.Describe(*l), d.Name)}
 	}
-	ops := engine.NoAddresses(*l)
-	if l.MAC != d.MAC {
-		ops = append(ops, engine.SetMAC{Link: d.Name, From: l.MAC, To: d.MAC})
-	}
-	if l.MTU != mtu {
-		ops = append(ops, engine.SetMTU{Link: d.Name, From: l.MTU, To: mtu})
-	}
-	if !l.Up() {
-		ops = append(ops, engine.SetUp{Link: d.Name, Up: true})
-	}
-	return ops, nil
+	return slices.Concat(engine.NoAddresses(*l), engine.MAC.Set(d.Name, l.MAC, d.MAC),
+		engine.MTU.Set(d.Name, l.MTU, mtu), engine.Up.Set(d.Name, l.Up(), true)), nil
 }
 
 // uplinkOps turn the pod interface into a port of the bridge. It does no ARP: should
@@ -133,36 +115,21 @@ func (w wiring) uplinkOps(s *engine.State) ([]engine.Op, error) {
 	if other := s.Link(w.Uplink.Name); other != nil && other.Index != l.Index {
 		return nil, &engine.NameTakenError{Name: w.Uplink.Name, For: uplinkRole, Why: fmt.Sprintf("by another link: delete it (ip link delete %s)", w.Uplink.Name)}
 	}
-	up := l.Up()
-	var ops []engine.Op
-	if up && l.Name == w.pod.Name { // else a VM may have it, which must not lose it
-		ops = append(ops, engine.SetUp{Link: l.Name, Up: false})
-		up = false
-	}
-	if l.Name != w.Uplink.Name {
-		ops = append(ops, engine.Rename{From: l.Name, To: w.Uplink.Name})
-	}
 	now := *l
 	now.Name = w.Uplink.Name
-	if now.MAC != w.Uplink.MAC {
-		ops = append(ops, engine.SetMAC{Link: now.Name, From: now.MAC, To: w.Uplink.MAC})
-	}
-	if now.ARP() {
-		ops = append(ops, engine.SetARP{Link: now.Name, On: false})
-	}
-	if now.MTU != w.pod.MTU {
-		ops = append(ops, engine.SetMTU{Link: now.Name, From: now.MTU, To: w.pod.MTU})
-	}
-	ops = append(ops, engine.NoAddresses(now)...)
-	isPort := s.Master(now) == w.Bridge.Name
-	ops = append(ops, w.joinOps(s, now)...)
-	if !isPort || now.Learning {
-		ops = append(ops, setLearning{now.Name, false})
-	}
-	if !up {
-		ops = append(ops, engine.SetUp{Link: now.Name, Up: true})
-	}
-	return ops, nil
+	staysUp := l.Up() && l.Name != w.pod.Name              // a VM may have it, which must not lose it
+	learns := l.Learning || s.Master(now) != w.Bridge.Name // as a new port does
+	return slices.Concat(
+		engine.Up.Set(l.Name, l.Up(), staysUp),
+		engine.Rename(l.Name, now.Name),
+		engine.MAC.Set(now.Name, l.MAC, w.Uplink.MAC),
+		engine.ARP.Set(now.Name, l.ARP(), false),
+		engine.MTU.Set(now.Name, l.MTU, w.pod.MTU),
+		engine.NoAddresses(now),
+		w.joinOps(s, now),
+		learning.Set(now.Name, learns, false),
+		engine.Up.Set(now.Name, staysUp, true),
+	), nil
 }
 
 // placeholderOps leave the pod's name, MAC and addresses where others look them up:

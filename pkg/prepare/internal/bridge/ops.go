@@ -52,26 +52,20 @@ func (o addBridge) Do(k *engine.Kernel) error {
 // Supported asks the kernel for bridges.
 func (o addBridge) Supported(k *engine.Kernel) error { return k.KindSupported(kind, "CONFIG_BRIDGE") }
 
-// setLearning says whether a bridge learns MACs from a port.
-type setLearning struct {
-	port string
-	on   bool
-}
-
-func (o setLearning) String() string {
-	if o.on {
-		return "bridge link set dev " + o.port + " learning on"
+// What can be changed of a port: whether the bridge learns MACs from it, and which
+// groups (allGroups) it passes on from it.
+var (
+	learning = &engine.Property[bool]{
+		Text: "bridge link set dev %s learning %s", Words: engine.Either("on", "off"),
+		Do: func(k *engine.Kernel, l netlink.Link, on bool) error { return k.Links.LinkSetLearning(l, on) },
 	}
-	return "bridge link set dev " + o.port + " learning off"
-}
-
-// Inverse turns it back.
-func (o setLearning) Inverse() engine.Op { return setLearning{o.port, !o.on} }
-
-// Do sets it.
-func (o setLearning) Do(k *engine.Kernel) error {
-	return k.Change(o.port, func(h *netlink.Handle, l netlink.Link) error { return h.LinkSetLearning(l, o.on) })
-}
+	groupForward = &engine.Property[uint16]{
+		Text: "ip link set %s type bridge_slave group_fwd_mask %s",
+		Do: func(k *engine.Kernel, l netlink.Link, groups uint16) error {
+			return k.Links.LinkSetBRSlaveGroupFwdMask(l, groups)
+		},
+	}
+)
 
 // allGroups are the groups that bridges keep for themselves, 01:80:c2:00:00:00 to
 // 0f, of LLDP, LACP, 802.1X and others, but for that of pause frames, which none
@@ -91,24 +85,6 @@ func (w wiring) groupForward() uint16 {
 		return nearestBridge
 	}
 	return allGroups
-}
-
-// setGroupForward says which of these groups a bridge passes on from a port.
-type setGroupForward struct {
-	port     string
-	from, to uint16
-}
-
-func (o setGroupForward) String() string {
-	return fmt.Sprintf("ip link set %s type bridge_slave group_fwd_mask %d", o.port, o.to)
-}
-
-// Inverse sets what was set.
-func (o setGroupForward) Inverse() engine.Op { return setGroupForward{o.port, o.to, o.from} }
-
-// Do sets it.
-func (o setGroupForward) Do(k *engine.Kernel) error {
-	return k.Change(o.port, func(h *netlink.Handle, l netlink.Link) error { return h.LinkSetBRSlaveGroupFwdMask(l, o.to) })
 }
 
 // placeAddress adds an address without a route to its network, and without asking

@@ -3,6 +3,7 @@ package bridge
 import (
 	"cmp"
 	"fmt"
+	"slices"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/engine"
@@ -49,67 +50,33 @@ func stranger(l nl.Link) string {
 
 // bridgeAsIs makes a bridge again as it is now.
 func bridgeAsIs(l nl.Link) engine.Sequence {
-	seq := engine.Sequence{
-		addBridge{device{l.Name, l.MAC}, l.MTU, l.Index},
-		engine.SetAddrGenMode{Link: l.Name, From: 0, To: max(0, l.AddrGenMode)},
-	}
-	if l.Up() {
-		seq = append(seq, engine.SetUp{Link: l.Name, Up: true})
-	}
-	return seq
+	return slices.Concat(engine.Sequence{addBridge{device{l.Name, l.MAC}, l.MTU, l.Index}},
+		engine.AddrGenModeOfNew(l), engine.Up.Set(l.Name, false, l.Up()))
 }
 
 // portAsIs makes a link the port again that it is now.
 func (w wiring) portAsIs(s *engine.State, l nl.Link) []engine.Op {
-	m := s.Master(l)
-	if m == "" {
-		return nil
-	}
-	ops := []engine.Op{engine.SetMaster{Link: l.Name, From: "", To: m}}
-	if l.GroupForward != 0 {
-		ops = append(ops, setGroupForward{l.Name, 0, l.GroupForward})
-	}
-	return ops
+	return append(engine.Master.Set(l.Name, "", s.Master(l)), groupForward.Set(l.Name, 0, l.GroupForward)...)
 }
 
 // restoreUplinkOps make the uplink the pod interface again.
 func (w wiring) restoreUplinkOps(s *engine.State, l nl.Link) []engine.Op {
 	was := w.pod
-	name, up := l.Name, l.Up()
-	var ops []engine.Op
-	renamed, readdressed := name != was.Name, l.MAC != was.MAC
-	if up && (renamed || readdressed) {
-		ops = append(ops, engine.SetUp{Link: name, Up: false})
-		up = false
-	}
+	staysUp := l.Up() && l.Name == was.Name && l.MAC == was.MAC
+	ops := engine.Up.Set(l.Name, l.Up(), staysUp)
 	if m := s.Master(l); m != "" && m == w.Bridge.Name {
-		if !l.Learning { // so that undoing this finds the port as it is now
-			ops = append(ops, setLearning{name, true})
-		}
-		if l.GroupForward != 0 { // likewise
-			ops = append(ops, setGroupForward{name, l.GroupForward, 0})
-		}
-		ops = append(ops, engine.SetMaster{Link: name, From: m, To: ""})
+		// The first two are so that undoing this finds the port as it is now.
+		ops = slices.Concat(ops, learning.Set(l.Name, l.Learning, true), groupForward.Set(l.Name, l.GroupForward, 0), engine.Master.Set(l.Name, m, ""))
 	}
-	if readdressed {
-		ops = append(ops, engine.SetMAC{Link: name, From: l.MAC, To: was.MAC})
+	ops = slices.Concat(ops,
+		engine.MAC.Set(l.Name, l.MAC, was.MAC),
+		engine.Rename(l.Name, was.Name),
+		engine.ARP.Set(was.Name, l.ARP(), was.ARP),
+		engine.MTU.Set(was.Name, l.MTU, was.MTU))
+	if l.AddrGenMode != nl.AddrGenModeUnknown && was.AddrGenMode >= 0 {
+		ops = append(ops, engine.AddrGenMode.Set(was.Name, l.AddrGenMode, was.AddrGenMode)...)
 	}
-	if renamed {
-		ops = append(ops, engine.Rename{From: name, To: was.Name})
-	}
-	if l.ARP() != was.ARP {
-		ops = append(ops, engine.SetARP{Link: was.Name, On: was.ARP})
-	}
-	if l.MTU != was.MTU {
-		ops = append(ops, engine.SetMTU{Link: was.Name, From: l.MTU, To: was.MTU})
-	}
-	if mode := l.AddrGenMode; mode != nl.AddrGenModeUnknown && was.AddrGenMode >= 0 && mode != was.AddrGenMode {
-		ops = append(ops, engine.SetAddrGenMode{Link: was.Name, From: mode, To: was.AddrGenMode})
-	}
-	if up != was.Up {
-		ops = append(ops, engine.SetUp{Link: was.Name, Up: was.Up})
-	}
-	return ops
+	return append(ops, engine.Up.Set(was.Name, staysUp, was.Up)...)
 }
 
 // A record says which links were made for a VM, and under which names. Somebody

@@ -36,7 +36,7 @@ type Supporter interface{ Supported(*Kernel) error }
 // Kernel is what ops act on: the network namespace of the thread that opened it.
 type Kernel struct {
 	Conn  *nl.Conn
-	links *netlink.Handle
+	Links *netlink.Handle
 	log   *slog.Logger
 }
 
@@ -57,7 +57,7 @@ func Open(log *slog.Logger) (*Kernel, error) {
 // Close closes the sockets.
 func (k *Kernel) Close() {
 	k.Conn.Close()
-	k.links.Close()
+	k.Links.Close()
 }
 
 // Execute does ops in order. If one fails or ctx ends, it undoes those that are

@@ -183,12 +183,12 @@ func (k *Kernel) setChecksumFilter(index int) error {
 	defer program.Close()
 	// The kernel refuses if the link has an ingress qdisc, whose filters do not see egress.
 	queue := netlink.QdiscAttrs{LinkIndex: index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT}
-	if err := k.links.QdiscReplace(&netlink.Clsact{QdiscAttrs: queue}); err != nil {
+	if err := k.Links.QdiscReplace(&netlink.Clsact{QdiscAttrs: queue}); err != nil {
 		return fmt.Errorf("add clsact: %w", err)
 	}
 	for _, at := range filterDirections {
 		filter := netlink.FilterAttrs{LinkIndex: index, Parent: at, Handle: 1, Priority: 1, Protocol: unix.ETH_P_ALL}
-		err := k.links.FilterReplace(&netlink.BpfFilter{FilterAttrs: filter, Fd: int(program.Fd()), Name: name, DirectAction: true})
+		err := k.Links.FilterReplace(&netlink.BpfFilter{FilterAttrs: filter, Fd: int(program.Fd()), Name: name, DirectAction: true})
 		if err != nil {
 			return fmt.Errorf("add filter: %w", err)
 		}

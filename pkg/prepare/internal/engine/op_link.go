@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"context"
 	"errors"
 	"fmt"
 
@@ -12,36 +11,180 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
 
-// link finds the link of that name, for the library's writes, which go by its index.
-func (k *Kernel) link(name string) (netlink.Link, error) {
-	index, err := k.Conn.Index(name)
-	if err != nil {
-		return nil, err
-	}
-	return &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: index}}, nil
-}
-
-// Change changes the link of that name by the library, whose functions go by its
+// change changes the link of that name by the library, whose functions go by its
 // index.
-func (k *Kernel) Change(name string, do func(*netlink.Handle, netlink.Link) error) error {
-	return k.change(name, func(l netlink.Link) error { return do(k.links, l) })
-}
-
-// change changes the link of that name.
 func (k *Kernel) change(name string, do func(netlink.Link) error) error {
-	l, err := k.link(name)
+	index, err := k.Conn.Index(name)
 	if err != nil {
 		return err
 	}
-	return do(l)
+	return do(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: index}})
 }
 
-// onOff is ip(8)'s and bridge(8)'s word.
-func onOff(on bool) string {
-	if on {
-		return "on"
+// Property is something that can be changed of a link.
+type Property[T comparable] struct {
+	Text  string         // the change in the words of ip(8) or bridge(8), of the link and the value
+	Words func(T) string // the value in these; nil: as fmt prints it
+	Do    func(*Kernel, netlink.Link, T) error
+	down  bool // some links take it only while they are down
+}
+
+// Set is the change from what is to what is wanted; none if these are the same.
+func (p *Property[T]) Set(link string, is, want T) []Op {
+	if is == want {
+		return nil
 	}
-	return "off"
+	return []Op{set[T]{p, link, is, want}}
+}
+
+// set changes a property of a link.
+type set[T comparable] struct {
+	property *Property[T]
+	link     string
+	from, to T
+}
+
+func (o set[T]) String() string {
+	if o.property.Words == nil {
+		return fmt.Sprintf(o.property.Text, o.link, fmt.Sprint(o.to))
+	}
+	return fmt.Sprintf(o.property.Text, o.link, o.property.Words(o.to))
+}
+
+// Inverse sets what was.
+func (o set[T]) Inverse() Op { return set[T]{o.property, o.link, o.to, o.from} }
+
+// Do sets it.
+func (o set[T]) Do(k *Kernel) error {
+	return k.change(o.link, func(l netlink.Link) error {
+		do := func(v T) func() error { return func() error { return o.property.Do(k, l, v) } }
+		if o.property.down {
+			return k.whileDown(l, do(o.to), do(o.from))
+		}
+		return do(o.to)()
+	})
+}
+
+// whileDown does what some links take only while they are down: it sets such a one
+// down for that.
+func (k *Kernel) whileDown(l netlink.Link, do, undo func() error) error {
+	err := do()
+	if !errors.Is(err, unix.EBUSY) {
+		return err
+	}
+	if err := k.Links.LinkSetDown(l); err != nil {
+		return err
+	}
+	if err := do(); err != nil {
+		return errors.Join(err, k.Links.LinkSetUp(l))
+	}
+	if err := k.Links.LinkSetUp(l); err != nil {
+		return errors.Join(err, undo(), k.Links.LinkSetUp(l))
+	}
+	return nil
+}
+
+// Either is the words of a property that is, or is not.
+func Either(is, isNot string) func(bool) string {
+	return func(yes bool) string {
+		if yes {
+			return is
+		}
+		return isNot
+	}
+}
+
+// AddrGenModeNone is IN6_ADDR_GEN_MODE_NONE (linux/if_link.h).
+const AddrGenModeNone = 1
+
+// What can be changed of any link.
+var (
+	Up = &Property[bool]{
+		Text: "ip link set %s %s", Words: Either("up", "down"),
+		Do: func(k *Kernel, l netlink.Link, up bool) error {
+			if up {
+				return k.Links.LinkSetUp(l)
+			}
+			return k.Links.LinkSetDown(l)
+		},
+	}
+	MTU = &Property[int]{
+		Text: "ip link set %s mtu %s",
+		Do:   func(k *Kernel, l netlink.Link, mtu int) error { return k.Links.LinkSetMTU(l, mtu) },
+	}
+	// MAC: see eth_prepare_mac_addr_change, net/ethernet/eth.c.
+	MAC = &Property[mac.Addr]{
+		Text: "ip link set %s address %s", down: true,
+		Do: func(k *Kernel, l netlink.Link, a mac.Addr) error { return k.Links.LinkSetHardwareAddr(l, a[:]) },
+	}
+	// ARP is whether a link resolves neighbors, and answers those who do.
+	ARP = &Property[bool]{
+		Text: "ip link set %s arp %s", Words: Either("on", "off"),
+		Do: func(k *Kernel, l netlink.Link, on bool) error {
+			if on {
+				return k.Links.LinkSetARPOn(l)
+			}
+			return k.Links.LinkSetARPOff(l)
+		},
+	}
+	// AddrGenMode is how the kernel makes IPv6 link-local addresses
+	// (IN6_ADDR_GEN_MODE_EUI64, …, linux/if_link.h). A link without IPv6 makes none.
+	AddrGenMode = &Property[int]{
+		Text:  "ip link set %s addrgenmode %s",
+		Words: func(mode int) string { return []string{"eui64", "none", "stable_secret", "random"}[mode] },
+		Do: func(k *Kernel, l netlink.Link, mode int) error {
+			return Ignore(k.Links.LinkSetIP6AddrGenMode(l, mode), unix.EAFNOSUPPORT)
+		},
+	}
+	// Master is the name of what a link is a port of; empty: of nothing.
+	Master = &Property[string]{
+		Text: "ip link set %s %s",
+		Words: func(master string) string {
+			if master == "" {
+				return "nomaster"
+			}
+			return "master " + master
+		},
+		Do: setMaster,
+	}
+)
+
+func setMaster(k *Kernel, l netlink.Link, master string) (err error) {
+	index := 0
+	if master != "" {
+		if index, err = k.Conn.Index(master); err != nil {
+			return err
+		}
+	}
+	err = k.Links.LinkSetMasterByIndex(l, index)
+	if errors.Is(err, unix.EBUSY) { // netdev_rx_handler_register, net/core/dev.c
+		return Advised{fmt.Errorf("%w: something else gets its frames already, as a macvlan or ipvlan on it does, perhaps in another network namespace: delete that", err)}
+	}
+	return err
+}
+
+// Rename gives a link another name, if that is another.
+func Rename(from, to string) []Op {
+	if from == to {
+		return nil
+	}
+	return []Op{rename{from, to}}
+}
+
+type rename struct{ from, to string }
+
+func (o rename) String() string { return "ip link set " + o.from + " name " + o.to }
+
+// Inverse gives it its name back.
+func (o rename) Inverse() Op { return rename{o.to, o.from} }
+
+// Do renames it. Before Linux 6.2 a link has to be down for that (dev_change_name,
+// net/core/dev.c).
+func (o rename) Do(k *Kernel) error {
+	return k.change(o.from, func(l netlink.Link) error {
+		name := func(n string) func() error { return func() error { return k.Links.LinkSetName(l, n) } }
+		return k.whileDown(l, name(o.to), name(o.from))
+	})
 }
 
 // DelLink deletes a device; Rebuild makes it again as it was.
@@ -57,185 +200,7 @@ func (o DelLink) Inverse() Op { return o.Rebuild }
 
 // Do deletes it. One that is gone is deleted.
 func (o DelLink) Do(k *Kernel) error {
-	return Ignore(k.change(o.Name, k.links.LinkDel), unix.ENODEV)
-}
-
-// SetUp sets a link up or down.
-type SetUp struct {
-	Link string
-	Up   bool
-}
-
-func (o SetUp) String() string {
-	if o.Up {
-		return "ip link set " + o.Link + " up"
-	}
-	return "ip link set " + o.Link + " down"
-}
-
-// Inverse sets it down or up.
-func (o SetUp) Inverse() Op { return SetUp{o.Link, !o.Up} }
-
-// Do sets it.
-func (o SetUp) Do(k *Kernel) error {
-	if o.Up {
-		return k.change(o.Link, k.links.LinkSetUp)
-	}
-	return k.change(o.Link, k.links.LinkSetDown)
-}
-
-// whileDown does what only a link that is down takes: it sets it down for that.
-func (k *Kernel) whileDown(before, after string, o Op) error {
-	return k.Execute(context.Background(), []Op{SetUp{before, false}, down{o}, SetUp{after, true}})
-}
-
-// down is an op whose link is down.
-type down struct{ Op }
-
-// Inverse is one, too.
-func (o down) Inverse() Op { return down{o.Op.Inverse()} }
-
-// Do does it without the way around.
-func (o down) Do(k *Kernel) error { return o.Op.(interface{ set(*Kernel) error }).set(k) }
-
-// Rename gives a link another name.
-type Rename struct{ From, To string }
-
-func (o Rename) String() string { return "ip link set " + o.From + " name " + o.To }
-
-// Inverse gives it its name back.
-func (o Rename) Inverse() Op { return Rename{o.To, o.From} }
-
-// Do renames it. Before Linux 6.2 a link has to be down for that (dev_change_name,
-// net/core/dev.c).
-func (o Rename) Do(k *Kernel) error {
-	err := o.set(k)
-	if errors.Is(err, unix.EBUSY) {
-		return k.whileDown(o.From, o.To, o)
-	}
-	return err
-}
-
-func (o Rename) set(k *Kernel) error {
-	return k.change(o.From, func(l netlink.Link) error { return k.links.LinkSetName(l, o.To) })
-}
-
-// SetMAC changes a link's MAC.
-type SetMAC struct {
-	Link     string
-	From, To mac.Addr
-}
-
-func (o SetMAC) String() string { return "ip link set " + o.Link + " address " + o.To.String() }
-
-// Inverse sets the MAC that it had.
-func (o SetMAC) Inverse() Op { return SetMAC{o.Link, o.To, o.From} }
-
-// Do sets it. Some devices have to be down for that (eth_prepare_mac_addr_change,
-// net/ethernet/eth.c).
-func (o SetMAC) Do(k *Kernel) error {
-	err := o.set(k)
-	if errors.Is(err, unix.EBUSY) {
-		return k.whileDown(o.Link, o.Link, o)
-	}
-	return err
-}
-
-func (o SetMAC) set(k *Kernel) error {
-	return k.change(o.Link, func(l netlink.Link) error { return k.links.LinkSetHardwareAddr(l, o.To[:]) })
-}
-
-// SetMTU changes a link's MTU.
-type SetMTU struct {
-	Link     string
-	From, To int
-}
-
-func (o SetMTU) String() string { return fmt.Sprintf("ip link set %s mtu %d", o.Link, o.To) }
-
-// Inverse sets the MTU that it had.
-func (o SetMTU) Inverse() Op { return SetMTU{o.Link, o.To, o.From} }
-
-// Do sets it.
-func (o SetMTU) Do(k *Kernel) error {
-	return k.change(o.Link, func(l netlink.Link) error { return k.links.LinkSetMTU(l, o.To) })
-}
-
-// SetARP says whether a link resolves neighbors, and answers those who do.
-type SetARP struct {
-	Link string
-	On   bool
-}
-
-func (o SetARP) String() string { return "ip link set " + o.Link + " arp " + onOff(o.On) }
-
-// Inverse turns it back.
-func (o SetARP) Inverse() Op { return SetARP{o.Link, !o.On} }
-
-// Do sets it.
-func (o SetARP) Do(k *Kernel) error {
-	if o.On {
-		return k.change(o.Link, k.links.LinkSetARPOn)
-	}
-	return k.change(o.Link, k.links.LinkSetARPOff)
-}
-
-// SetAddrGenMode changes how the kernel makes IPv6 link-local addresses
-// (IN6_ADDR_GEN_MODE_EUI64, …, linux/if_link.h).
-type SetAddrGenMode struct {
-	Link     string
-	From, To int
-}
-
-// addrGenModes are ip(8)'s words.
-var addrGenModes = []string{"eui64", "none", "stable_secret", "random"}
-
-// AddrGenModeNone is IN6_ADDR_GEN_MODE_NONE.
-const AddrGenModeNone = 1
-
-func (o SetAddrGenMode) String() string {
-	return "ip link set " + o.Link + " addrgenmode " + addrGenModes[o.To]
-}
-
-// Inverse sets the mode that it had.
-func (o SetAddrGenMode) Inverse() Op { return SetAddrGenMode{o.Link, o.To, o.From} }
-
-// Do sets it. A link without IPv6 makes no addresses.
-func (o SetAddrGenMode) Do(k *Kernel) error {
-	err := k.change(o.Link, func(l netlink.Link) error { return k.links.LinkSetIP6AddrGenMode(l, o.To) })
-	return Ignore(err, unix.EAFNOSUPPORT)
-}
-
-// SetMaster makes a link another's port; to "" takes it out.
-type SetMaster struct {
-	Link     string
-	From, To string
-}
-
-func (o SetMaster) String() string {
-	if o.To == "" {
-		return "ip link set " + o.Link + " nomaster"
-	}
-	return "ip link set " + o.Link + " master " + o.To
-}
-
-// Inverse makes it what it was.
-func (o SetMaster) Inverse() Op { return SetMaster{o.Link, o.To, o.From} }
-
-// Do sets it.
-func (o SetMaster) Do(k *Kernel) error {
-	master := 0
-	if o.To != "" {
-		var err error
-		if master, err = k.Conn.Index(o.To); err != nil {
-			return err
-		}
-	}
-	err := k.change(o.Link, func(l netlink.Link) error { return k.links.LinkSetMasterByIndex(l, master) })
-	if errors.Is(err, unix.EBUSY) { // netdev_rx_handler_register, net/core/dev.c
-		return Advised{fmt.Errorf("%w: something else gets its frames already, as a macvlan or ipvlan on it does, perhaps in another network namespace: delete that", err)}
-	}
-	return err
+	return Ignore(k.change(o.Name, k.Links.LinkDel), unix.ENODEV)
 }
 
 // KindSupported finds out whether the kernel can make links of a kind, without making

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -33,42 +34,35 @@ func TapOf(n guest.NIC, owner *Owner) Tap {
 func (t Tap) Ops(s *State, again bool) ([]Op, error) {
 	l := s.Link(t.Name)
 	if l == nil {
-		return append([]Op{AddTap{tap: t, again: again}, SetMTU{t.Name, 1500, t.MTU}}, NoAddressesNew(t.Name, t.MTU)...), nil
+		return slices.Concat([]Op{AddTap{tap: t, again: again}}, MTU.Set(t.Name, newMTU, t.MTU), NoAddressesNew(t.Name, t.MTU)), nil
 	}
 	if err := t.matches(*l); err != nil {
 		return nil, err
 	}
-	ops := t.ownerOps(*l)
-	if l.MAC != t.MAC {
-		ops = append(ops, SetMAC{l.Name, l.MAC, t.MAC})
-	}
-	if l.MTU != t.MTU {
-		ops = append(ops, SetMTU{l.Name, l.MTU, t.MTU})
-	}
-	return append(ops, NoAddresses(*l)...), nil
+	return slices.Concat(t.ownerOps(*l), MAC.Set(l.Name, l.MAC, t.MAC), MTU.Set(l.Name, l.MTU, t.MTU), NoAddresses(*l)), nil
 }
 
 // Delete deletes the tap, which is l; port is what makes a new one the port that it
 // is.
 func (t Tap) Delete(s *State, l nl.Link, port ...Op) Op {
 	t.MAC = l.MAC
-	rebuild := Sequence{AddTap{tap: t, index: l.Index}, SetMTU{l.Name, 1500, l.MTU}, SetAddrGenMode{l.Name, 0, max(0, l.AddrGenMode)}}
+	var filter []Op
 	if s.Filtered[l.Index] {
-		rebuild = append(rebuild, AddChecksumFilter{l.Name})
+		filter = []Op{AddChecksumFilter{l.Name}}
 	}
-	rebuild = append(rebuild, port...)
-	if l.Up() {
-		rebuild = append(rebuild, SetUp{l.Name, true})
-	}
-	return DelLink{l.Name, rebuild}
+	return DelLink{l.Name, slices.Concat(Sequence{AddTap{tap: t, index: l.Index}},
+		MTU.Set(l.Name, newMTU, l.MTU), AddrGenModeOfNew(l), filter, port, Up.Set(l.Name, false, l.Up()))}
 }
+
+// newMTU is what a device has that is made (ETH_DATA_LEN).
+const newMTU = 1500
 
 // NoAddresses keeps the kernel from giving a link an IPv6 address of its own.
 func NoAddresses(l nl.Link) []Op {
-	if l.AddrGenMode == nl.AddrGenModeUnknown || l.AddrGenMode == AddrGenModeNone {
+	if l.AddrGenMode == nl.AddrGenModeUnknown {
 		return nil
 	}
-	return []Op{SetAddrGenMode{l.Name, l.AddrGenMode, AddrGenModeNone}}
+	return AddrGenMode.Set(l.Name, l.AddrGenMode, AddrGenModeNone)
 }
 
 // NoAddressesNew is NoAddresses of a link that is made. One too small for IPv6 has
@@ -78,7 +72,13 @@ func NoAddressesNew(name string, mtu int) []Op {
 	if mtu < minIPv6MTU {
 		return nil
 	}
-	return []Op{SetAddrGenMode{name, 0, AddrGenModeNone}}
+	return AddrGenMode.Set(name, 0, AddrGenModeNone)
+}
+
+// AddrGenModeOfNew gives a link that is made again the mode that it had, whatever the
+// node gives a new one.
+func AddrGenModeOfNew(l nl.Link) []Op {
+	return []Op{set[int]{AddrGenMode, l.Name, 0, max(0, l.AddrGenMode)}}
 }
 
 // AddTap makes a persistent tap device. It has its MAC before it persists: by that
@@ -97,7 +97,7 @@ func (o AddTap) String() string {
 	if owner := o.tap.owner(); owner != (Owner{-1, -1}) {
 		s += " " + owner.String()
 	}
-	return s + "\n" + SetMAC{Link: o.tap.Name, To: o.tap.MAC}.String()
+	return s + "\n" + Sequence(MAC.Set(o.tap.Name, mac.Addr{}, o.tap.MAC)).String()
 }
 
 // Inverse deletes it.

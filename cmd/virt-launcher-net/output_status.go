@@ -31,11 +31,18 @@ func (v statusView) writeText(w io.Writer) {
 	for _, lost := range v.Lost {
 		fmt.Fprintf(w, "network\t%v\n", lost)
 	}
-	if !v.Prepared && len(v.Lost) == 0 {
+	for _, name := range v.NotPrepared {
+		fmt.Fprintf(w, "interface\t%s is not prepared\n", name)
+	}
+	if !v.Prepared && len(v.Lost)+len(v.NotPrepared) == 0 {
 		fmt.Fprintln(w, "network\tnot prepared")
 	}
 	for _, i := range v.Interfaces {
-		fmt.Fprintf(w, "\ninterface\t%s\naddresses\t%s\nmac\t%s\nmtu\t%d\n", i.Name, orNone(join(i.Addresses)), i.MAC, i.MTU)
+		fmt.Fprintf(w, "\ninterface\t%s\n", i.Name)
+		recorded := len(i.Links) > 0
+		if recorded {
+			fmt.Fprintf(w, "addresses\t%s\nmac\t%s\nmtu\t%d\n", orNone(join(i.Addresses)), i.MAC, i.MTU)
+		}
 		for _, l := range i.Links {
 			fmt.Fprintf(w, "link\t%s\t%s\n", l.Name, linkWords(l))
 		}
@@ -67,6 +74,9 @@ func (v statusView) writeText(w io.Writer) {
 		}
 		if i.GuardError != "" {
 			fmt.Fprintf(w, "guard\t%s\n", i.GuardError)
+		}
+		if !recorded {
+			continue
 		}
 		filter := "on"
 		if !i.ChecksumFilter {

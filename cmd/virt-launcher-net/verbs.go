@@ -252,8 +252,8 @@ func (p *program) statusCommand() *cobra.Command {
 		Short: "Print what is: links, lease, server",
 		Long: `Print what is: the links of the prepared interfaces as the kernel has them, what
 is not as planned and the way out, and what the serving process knows of the
-lease. Changes nothing. Exits with 0 whenever it could look, whatever it saw:
-wait is what fails.`,
+lease. Changes nothing. Exits with 0 whenever it could look, whatever it saw, also
+where a named interface is not prepared: wait is what fails.`,
 		Example: example("status", "status -o json"),
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

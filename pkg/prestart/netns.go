@@ -3,6 +3,7 @@ package prestart
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 
 	"github.com/containernetworking/plugins/pkg/ns"
@@ -28,6 +29,9 @@ func in(path string, fn func() error) error {
 	target, err := ns.GetNS(path)
 	if notNS := (ns.NSPathNotNSErr{}); errors.As(err, &notNS) {
 		err = statedir.ErrNoNamespace
+	}
+	if missing := (ns.NSPathNotExistErr{}); errors.As(err, &missing) {
+		err = fmt.Errorf("%w: the pod is gone, or it is another path", fs.ErrNotExist)
 	}
 	if err != nil {
 		return fmt.Errorf("enter network namespace %s: %w", path, err)

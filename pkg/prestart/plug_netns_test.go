@@ -3,6 +3,8 @@ package prestart_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -227,6 +229,14 @@ func TestServeWithoutRecord(t *testing.T) {
 	if err != nil || status.Of("eth0").Unwatched == "" || status.Of("eth0").Router == nil {
 		t.Errorf("who asks hears %+v, %v", status, err)
 	}
+	if status, err := other.Status(t.Context()); err != nil || status.Prepared || len(status.Interfaces) != 1 || status.Interfaces[0].Lease == nil || status.Interfaces[0].Interface.Interface != "eth0" {
+		t.Errorf("the status where nothing is recorded is %+v, %v", status, err)
+	}
+	// Who asks in the wrong place hears who serves.
+	_, err = asker(h).Status(t.Context())
+	if !errors.Is(err, control.ErrNoAnswer) || !strings.Contains(err.Error(), fmt.Sprintf("process %d (", os.Getpid())) {
+		t.Errorf("where there is no socket: %v", err)
+	}
 	if got := session.Interfaces(); len(got) != 1 || got[0].Tap != "tap-eth0" || len(got[0].Addresses) != 2 {
 		t.Errorf("it serves %+v", got)
 	}
@@ -235,6 +245,53 @@ func TestServeWithoutRecord(t *testing.T) {
 		t.Errorf("it ends with %v", err)
 	}
 	_ = session.Close(t.Context()) // it says the same
+}
+
+// What is in the way of the control socket is no reason not to serve.
+func TestControlSocketInTheWay(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Calico)
+	h := newHook(t, pod)
+	var log podtest.Buffer
+	h.Log = slog.New(slog.NewTextHandler(&log, nil))
+	socket := filepath.Join(h.StateDir, control.SocketName)
+	if err := os.MkdirAll(socket, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	run(t, h)
+	if !strings.Contains(log.String(), "nobody can ask this server") || !strings.Contains(log.String(), "it is a directory: remove it") {
+		t.Errorf("the log does not say why nobody can ask:\n%s", log.String())
+	}
+	if err := os.Remove(socket); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := asker(h).Wait(t.Context(), control.ForNetwork); err != nil {
+		t.Error(err)
+	}
+}
+
+// An interface that is not prepared is no error to look at.
+func TestStatusOfNamed(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Calico)
+	h := newHook(t, pod)
+	h.Interfaces = []string{"eth0"}
+	if s, err := h.Status(t.Context()); err != nil || s.Prepared || !slices.Equal(s.NotPrepared, h.Interfaces) {
+		t.Errorf("status is %+v, %v", s, err)
+	}
+	if _, err := h.Prepare(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	both := h
+	both.Interfaces = []string{"eth0", "net1"}
+	if s, err := both.Status(t.Context()); err != nil || s.Prepared || len(s.Interfaces) != 1 || !slices.Equal(s.NotPrepared, []string{"net1"}) {
+		t.Errorf("status is %+v, %v", s, err)
+	}
+	gone := h
+	gone.Netns = "/run/netns/not/there"
+	if err := gone.InNetns(func() error { return nil }); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "the pod is gone") {
+		t.Errorf("a path that is not there: %v", err)
+	}
 }
 
 // NICs of a file are those that somebody has prepared.

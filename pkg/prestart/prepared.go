@@ -21,15 +21,24 @@ func (h Hook) prepared() ([]prepare.Plan, error) {
 		}
 		return recorded, nil
 	}
-	var plans []prepare.Plan
-	for _, name := range h.Interfaces {
-		i := slices.IndexFunc(recorded, func(p prepare.Plan) bool { return p.Interface.Name == name })
-		if i < 0 {
-			return nil, cmp.Or(h.unrecorded(name), fmt.Errorf("interface %s: %w", name, ErrNotPrepared))
-		}
-		plans = append(plans, recorded[i])
+	plans, missing := choose(recorded, h.Interfaces)
+	if len(missing) > 0 {
+		return nil, cmp.Or(h.unrecorded(missing[0]), fmt.Errorf("interface %s: %w", missing[0], ErrNotPrepared))
 	}
 	return plans, nil
+}
+
+// choose returns the plans of the named interfaces, and the names of those that have
+// none.
+func choose(plans []prepare.Plan, names []string) (chosen []prepare.Plan, missing []string) {
+	for _, name := range names {
+		if i := slices.IndexFunc(plans, func(p prepare.Plan) bool { return p.Interface.Name == name }); i >= 0 {
+			chosen = append(chosen, plans[i])
+		} else {
+			missing = append(missing, name)
+		}
+	}
+	return chosen, missing
 }
 
 func namesOf(plans []prepare.Plan) []string {

@@ -2,22 +2,24 @@ package prestart
 
 import (
 	"context"
-	"errors"
 	"slices"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
 
 // Status is what is: in the kernel, and in the process that serves.
 type Status struct {
-	Prepared   bool              `json:"prepared"`
+	Prepared   bool              `json:"prepared"` // all that was asked about
 	Server     ServerStatus      `json:"server"`
 	Interfaces []InterfaceStatus `json:"interfaces"`
-	// Lost are interfaces that are prepared without a record, if there is no
-	// record at all.
+	// NotPrepared are those of the named interfaces that are not.
+	NotPrepared []string `json:"notPrepared,omitempty"`
+	// Lost are interfaces that are prepared without a record, if not all that was
+	// asked about is prepared with one.
 	Lost []*prepare.LostError `json:"lost,omitempty"`
 }
 
@@ -28,8 +30,9 @@ type ServerStatus struct {
 	*control.Status
 }
 
-// InterfaceStatus is one prepared pod interface. Where nobody serves, Omitted is what
-// a server without settings of its own would leave out.
+// InterfaceStatus is one prepared pod interface; of one that is served without a record
+// it has what is served alone. Where nobody serves, Omitted is what a server without
+// settings of its own would leave out.
 type InterfaceStatus struct {
 	Interface
 	control.Served
@@ -55,7 +58,7 @@ type LinkStatus struct {
 }
 
 // Status looks at the kernel and asks the process that serves. It changes
-// nothing. A pod that is not prepared is no error.
+// nothing. A pod or an interface that is not prepared is no error.
 func (h Hook) Status(ctx context.Context) (Status, error) {
 	h, err := h.located()
 	if err != nil {
@@ -63,14 +66,27 @@ func (h Hook) Status(ctx context.Context) (Status, error) {
 	}
 	var status Status
 	err = in(h.Netns, func() error {
-		plans, err := h.prepared()
-		_, isLost := errors.AsType[*prepare.LostError](err)
-		if (isLost || errors.Is(err, ErrNotPrepared)) && len(h.Interfaces) == 0 {
-			status.Lost, err = prepare.ReadLost(h.StateDir)
-			return err
-		}
+		recorded, err := prepare.ReadPlans(h.Log, h.StateDir)
 		if err != nil {
 			return err
+		}
+		plans := recorded
+		if len(h.Interfaces) > 0 {
+			plans, status.NotPrepared = choose(recorded, h.Interfaces)
+		}
+		if status.Prepared = len(plans) > 0 && len(status.NotPrepared) == 0; !status.Prepared {
+			lost, err := prepare.ReadLost(h.StateDir)
+			if err != nil {
+				return err
+			}
+			for _, l := range lost {
+				if len(h.Interfaces) == 0 || slices.Contains(status.NotPrepared, l.Interface) {
+					status.Lost = append(status.Lost, l)
+				}
+			}
+		}
+		if len(plans) == 0 {
+			return nil
 		}
 		now, err := discover.ReadInterfaces()
 		if err != nil {
@@ -80,7 +96,6 @@ func (h Hook) Status(ctx context.Context) (Status, error) {
 		if err != nil {
 			return err
 		}
-		status.Prepared = true
 		d, err := h.Lease.hasDefaultRoute(nicsOf(plans))
 		if err != nil {
 			return err
@@ -105,23 +120,30 @@ func (h Hook) Status(ctx context.Context) (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
-	status.add(h.client().Status(ctx))
+	session, err := h.client().Status(ctx)
+	status.add(h.Interfaces, session, err)
 	return status, nil
 }
 
-// add adds what the serving process said, or why it said nothing.
-func (s *Status) add(session control.Status, err error) {
+// add adds what the serving process said, of the named interfaces if some are, or why
+// it said nothing.
+func (s *Status) add(named []string, session control.Status, err error) {
 	if err != nil {
 		s.Server.Error = err.Error()
 		return
 	}
-	for n := range s.Interfaces {
-		i := &s.Interfaces[n]
-		if served := session.Of(i.Name); served.Name != "" {
-			found := i.Differences
-			i.Served = served
-			i.addDifferences(found)
+	for _, served := range session.Interfaces {
+		n := slices.IndexFunc(s.Interfaces, func(i InterfaceStatus) bool { return i.Name == served.Name })
+		if n < 0 && len(named) > 0 && !slices.Contains(named, served.Name) {
+			continue
 		}
+		if n < 0 { // it is served without a record
+			n = len(s.Interfaces)
+			s.Interfaces = append(s.Interfaces, InterfaceStatus{Interface: newInterface(guest.NIC{Interface: served.Name})})
+		}
+		found := s.Interfaces[n].Differences
+		s.Interfaces[n].Served = served
+		s.Interfaces[n].addDifferences(found)
 	}
 	session.Interfaces = nil // they are in their places
 	s.Server = ServerStatus{Alive: true, Status: &session}

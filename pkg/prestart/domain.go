@@ -57,6 +57,29 @@ func (h Hook) NICs(ctx context.Context) (nics []domain.NIC, err error) {
 	return nics, nil
 }
 
+// Attach returns the domain's XML with the pod's NICs in it, as [domain.Attach]
+// puts them in: those of the prepared interfaces, or what they will be once they
+// are prepared with the same options. It changes nothing else. Other NICs of the
+// domain stay; the log warns of each that will not work in the pod, which
+// [domain.Foreign] tells as well.
+func (h Hook) Attach(ctx context.Context, xml []byte) (out []byte, err error) {
+	if err := h.Validate(); err != nil {
+		return nil, err
+	}
+	if h, err = h.located(); err != nil {
+		return out, err
+	}
+	err = in(h.Netns, func() error {
+		plans, err := h.preparedOrPlanned(ctx)
+		if err != nil {
+			return err
+		}
+		out, err = h.attach(xml, plans)
+		return err
+	})
+	return out, err
+}
+
 // preparedOrPlanned acts in the current network namespace.
 func (h Hook) preparedOrPlanned(ctx context.Context) ([]prepare.Plan, error) {
 	plans, err := h.prepared()

@@ -57,7 +57,7 @@ func (s *Session) Events(ctx context.Context) <-chan Event {
 	s.mu.Lock()
 	s.readers[r] = true
 	for _, n := range s.nics {
-		r.follow(s, n)
+		r.follow(s, n) //nolint:contextcheck // likewise
 	}
 	s.mu.Unlock()
 	go func() {
@@ -156,7 +156,7 @@ func (s *Session) waitFor(ctx context.Context, condition string) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-s.done.Done():
-			return context.Cause(s.done)
+			return s.ended()
 		}
 	}
 }

@@ -22,18 +22,17 @@
 //   - one that is prepared: [*prepare.OptionsError] with other options,
 //     [*prepare.LostError] without a record; or not: [ErrNotPrepared];
 //   - one that is served: [*ServedError]; or not: [control.ErrNobodyServes];
-//   - one whose guest would get no network: [*CheckError];
+//   - one whose guest would get no network: [*CheckError]; a NIC that is not served
+//     any more: [*ServeError]; a VM in the way of a restore: [check.ErrTapInUse];
 //   - a domain: [*domain.ConnectError], [*domain.StopError].
 //
 // A context that ends is told as its cause.
 package prestart
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"log/slog"
-	"slices"
 	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
@@ -214,129 +213,4 @@ func (h Hook) plans(pod discover.Pod) ([]prepare.Plan, error) {
 		return nil, err
 	}
 	return plans, h.checkLeases(plans, pod)
-}
-
-// Prepare discovers the pod and rewires it for its VM. Done already, it
-// changes nothing.
-func (h Hook) Prepare(ctx context.Context) (interfaces []Interface, err error) {
-	if err := h.Validate(); err != nil {
-		return nil, err
-	}
-	if h, err = h.located(); err != nil {
-		return nil, err
-	}
-	err = in(h.Netns, func() error {
-		p, err := h.prepare(ctx)
-		if err != nil {
-			return err
-		}
-		interfaces = describeAll(p.plans)
-		if err := h.handOver(interfaces); err != nil {
-			return errors.Join(err, h.withdraw(ctx, p))
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	return interfaces, nil
-}
-
-// preparation is a pod that is prepared.
-type preparation struct {
-	pod   discover.Pod
-	plans []prepare.Plan    // the primary interface first, as it is recorded
-	fresh []string          // the interfaces that were not prepared before
-	files map[string][]byte // what was in the output directory before
-	dir   string            // of its state
-	xml   []byte            // of the domain, with the NICs; nil if there is none
-}
-
-// prepare acts in the current network namespace. What can be known to be wrong
-// is found out before the first change.
-func (h Hook) prepare(ctx context.Context) (preparation, error) {
-	waiting, cancel := h.waiting(ctx)
-	defer cancel()
-	store, err := prepare.OpenStore(waiting, h.StateDir)
-	if err != nil {
-		return preparation{}, err
-	}
-	defer store.Close()
-	h.StateDir = store.Dir()
-	recorded, err := store.Plans(h.Log)
-	if err != nil {
-		return preparation{}, err
-	}
-	whole, err := store.Prepared(h.Log)
-	if err != nil {
-		return preparation{}, err
-	}
-	if err := removeMemories(store); err != nil {
-		return preparation{}, err
-	}
-	p := preparation{dir: store.Dir()}
-	if p.pod, err = h.discover(waiting, recordedOf(recorded)); err != nil {
-		return preparation{}, err
-	}
-	if p.plans, err = h.plans(p.pod); err != nil {
-		return preparation{}, err
-	}
-	was := namesOf(recorded)
-	slices.SortStableFunc(p.plans, func(a, b prepare.Plan) int { // those that were prepared before come first
-		return cmp.Compare(uint(slices.Index(was, a.Interface.Name)), uint(slices.Index(was, b.Interface.Name)))
-	})
-	for _, plan := range p.plans {
-		for _, w := range plan.Warnings(h.RestoreAfter) {
-			h.Log.Warn("this will go wrong later", "interface", plan.Interface.Name, "what", w)
-		}
-	}
-	if h.Domain != nil {
-		if p.xml, err = h.attach(h.Domain.XML, p.plans); err != nil {
-			return preparation{}, err
-		}
-	}
-	if p.files, err = h.canHandOver(); err != nil {
-		return preparation{}, err
-	}
-	if err := prepare.Apply(ctx, h.Log, store, p.plans...); err != nil {
-		return preparation{}, err
-	}
-	p.fresh = slices.DeleteFunc(namesOf(p.plans), func(name string) bool { return slices.Contains(whole, name) })
-	if primary := p.plans[0].Interface.Name; len(h.Interfaces) > 0 && h.Interfaces[0] != primary {
-		h.Log.Warn("the interface that was prepared first stays the primary one", "primary", primary, "named", h.Interfaces[0])
-	}
-	return p, nil
-}
-
-// withdraw puts back what prepare has prepared, and not what was before.
-func (h Hook) withdraw(ctx context.Context, p preparation) error {
-	err := h.takeBack(p.files)
-	if h.StateDir, h.Interfaces, h.Force = p.dir, p.fresh, true; len(p.fresh) == 0 {
-		return err
-	}
-	_, restoreErr := h.restore(context.WithoutCancel(ctx))
-	return errors.Join(err, restoreErr)
-}
-
-// Attach returns the domain's XML with the pod's NICs in it, as [domain.Attach]
-// puts them in: those of the prepared interfaces, or what they will be once they
-// are prepared with the same options. It changes nothing else. Other NICs of the
-// domain stay; the log warns of each that will not work in the pod, which
-// [domain.Foreign] tells as well.
-func (h Hook) Attach(ctx context.Context, xml []byte) (out []byte, err error) {
-	if err := h.Validate(); err != nil {
-		return nil, err
-	}
-	if h, err = h.located(); err != nil {
-		return out, err
-	}
-	err = in(h.Netns, func() error {
-		plans, err := h.preparedOrPlanned(ctx)
-		if err != nil {
-			return err
-		}
-		out, err = h.attach(xml, plans)
-		return err
-	})
-	return out, err
 }

@@ -24,8 +24,8 @@ import (
 func (s *Session) Plug(ctx context.Context, name string) (guest.NIC, error) {
 	s.setting.Lock()
 	defer s.setting.Unlock()
-	if s.done.Err() != nil {
-		return guest.NIC{}, context.Cause(s.done)
+	if err := s.ended(); err != nil {
+		return guest.NIC{}, err
 	}
 	if s.nic(name) != nil {
 		return guest.NIC{}, fmt.Errorf("plug %s: it is plugged in already", name)
@@ -33,7 +33,7 @@ func (s *Session) Plug(ctx context.Context, name string) (guest.NIC, error) {
 	h := s.hookOf(name)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	defer context.AfterFunc(s.done, func() { cancel(context.Cause(s.done)) })()
+	defer context.AfterFunc(s.done, func() { cancel(s.ended()) })() //nolint:contextcheck // s.done is the session's, not the caller's
 	var n *nic
 	if err := in(h.Netns, func() (err error) {
 		n, err = s.plug(ctx, h)
@@ -110,8 +110,8 @@ func (s *Session) addTo(ctx context.Context, place int, n *nic, pod discover.Pod
 func (s *Session) Unplug(ctx context.Context, name string) error {
 	s.setting.Lock()
 	defer s.setting.Unlock()
-	if s.done.Err() != nil {
-		return context.Cause(s.done)
+	if err := s.ended(); err != nil {
+		return err
 	}
 	n := s.nic(name)
 	if n == nil {

@@ -15,7 +15,6 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/domain"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
 
@@ -46,127 +45,6 @@ type Session struct {
 	started time.Time  // when a guest could boot; zero: it can't yet
 	vm      *domain.VM // nil: there is none
 	closed  bool
-}
-
-// Run prepares the pod's network, serves it, proves the path from the guest's side
-// and starts the domain if there is one. It returns when a guest could boot, or
-// does. On error nothing of it is left: a pod that was not prepared before is as the
-// CNI left it.
-func (h Hook) Run(ctx context.Context) (*Session, error) {
-	if err := h.Validate(); err != nil {
-		return nil, err
-	}
-	h, err := h.located()
-	if err != nil {
-		return nil, err
-	}
-	var s *Session
-	err = in(h.Netns, func() error {
-		if err := canServe(); err != nil {
-			return err
-		}
-		if s, err = h.newSession(ctx); err != nil {
-			return err
-		}
-		p, err := h.prepare(ctx)
-		if err != nil {
-			return errors.Join(err, s.Close(ctx))
-		}
-		s.hook.StateDir = p.dir
-		if err = s.open(ctx, p.pod, s.hook.nicsFor(p.plans)); err == nil {
-			err = s.start(ctx, p.xml)
-		}
-		if err == nil {
-			s.restore = h.RestoreAfter
-			return nil
-		}
-		err = errors.Join(err, s.Close(ctx), h.withdraw(ctx, p))
-		if h.RestoreAfter {
-			err = errors.Join(err, s.hook.restoreAfter(context.WithoutCancel(ctx), p.plans, 0))
-		}
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	return s, nil
-}
-
-// Serve serves DHCP on these NICs of a pod that is prepared already, without its
-// record: the network is then watched only as far as the tap goes. If none are given,
-// it serves those of the record in the state directory. It returns once the servers
-// listen.
-func (h Hook) Serve(ctx context.Context, nics ...guest.NIC) (*Session, error) {
-	if err := h.Validate(); err != nil {
-		return nil, err
-	}
-	h, err := h.located()
-	if err != nil {
-		return nil, err
-	}
-	h.Domain = nil
-	var s *Session
-	err = in(h.Netns, func() error {
-		served, err := h.served(nics)
-		if err != nil {
-			return err
-		}
-		pod, err := h.identity(ctx, served)
-		if err != nil {
-			return err
-		}
-		if s, err = h.newSession(ctx); err != nil {
-			return err
-		}
-		if err := s.open(ctx, pod, served); err != nil {
-			return errors.Join(err, s.Close(ctx))
-		}
-		s.becomeReady(nil)
-		s.restore = h.RestoreAfter
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	return s, nil
-}
-
-// served are the given NICs; if there are none, those that are recorded.
-func (h Hook) served(nics []guest.NIC) ([]*nic, error) {
-	if len(nics) == 0 {
-		plans, err := h.prepared()
-		return h.nicsFor(plans), err
-	}
-	if h.RestoreAfter {
-		return nil, errors.New("serve without a record: the pod can't be put back at the end: leave that to who prepared it")
-	}
-	var served []*nic
-	for _, n := range nics {
-		if err := n.Validate(); err != nil {
-			return nil, err
-		}
-		served = append(served, &nic{NIC: n, hook: h})
-	}
-	return served, nil
-}
-
-// newSession takes the right to serve the current network namespace. The error says
-// who else serves it, or listens in its state directory. Close gives the right back.
-func (h Hook) newSession(ctx context.Context) (*Session, error) {
-	serving, err := statedir.Serve()
-	if served, ok := errors.AsType[*statedir.ServedError](err); ok {
-		err = &ServedError{served.PID, err}
-	}
-	if err != nil {
-		return nil, err
-	}
-	if err := control.CheckFree(ctx, h.StateDir); err != nil {
-		serving.Close()
-		return nil, err
-	}
-	s := &Session{hook: h, serving: serving, since: time.Now(), changed: make(chan struct{}), readers: map[*reader]bool{}}
-	s.done, s.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
-	return s, nil
 }
 
 // open opens what serves the NICs, in the current network namespace, sets it going,
@@ -216,7 +94,7 @@ func (s *Session) add(ctx context.Context, place int, n *nic, pod discover.Pod, 
 	s.mu.Lock()
 	s.nics = slices.Insert(s.nics, place, n)
 	for r := range s.readers {
-		r.follow(s, n)
+		r.follow(s, n) //nolint:contextcheck // it follows as long as the reader reads
 	}
 	s.mu.Unlock()
 	s.notify()
@@ -290,6 +168,9 @@ func (s *Session) notify() {
 	s.changed = make(chan struct{})
 }
 
+// ended is why the session has: a failure, or Close; nil: it has not.
+func (s *Session) ended() error { return context.Cause(s.done) }
+
 // current are the NICs that there are now.
 func (s *Session) current() []*nic {
 	s.mu.Lock()
@@ -349,7 +230,7 @@ func (s *Session) Embedded() bool { vm := s.domain(); return vm != nil && vm.Emb
 func (s *Session) Wait(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	defer context.AfterFunc(s.done, func() { cancel(context.Cause(s.done)) })() //nolint:contextcheck // s.done is the session's, not the caller's
+	defer context.AfterFunc(s.done, func() { cancel(s.ended()) })() //nolint:contextcheck // s.done is the session's, not the caller's
 	if vm := s.domain(); vm != nil {
 		return vm.Wait(ctx)
 	}
@@ -377,8 +258,8 @@ func (s *Session) close(ctx context.Context) error {
 		defer cancel()
 		errs = append(errs, vm.Shutdown(ctx), vm.Close()) //nolint:contextcheck // Close takes none
 	}
-	if err := context.Cause(s.done); err != nil {
-		errs = append(errs, err)
+	if s.ended() != nil {
+		errs = append(errs, s.ended())
 	}
 	s.cancel(ErrSessionClosed)
 	s.setting.Lock() // until a Plug or Unplug has ended

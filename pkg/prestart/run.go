@@ -1,0 +1,132 @@
+package prestart
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
+)
+
+// Run prepares the pod's network, serves it, proves the path from the guest's side
+// and starts the domain if there is one. It returns when a guest could boot, or
+// does. On error nothing of it is left: a pod that was not prepared before is as the
+// CNI left it.
+func (h Hook) Run(ctx context.Context) (*Session, error) {
+	if err := h.Validate(); err != nil {
+		return nil, err
+	}
+	h, err := h.located()
+	if err != nil {
+		return nil, err
+	}
+	var s *Session
+	err = in(h.Netns, func() error {
+		if err := canServe(); err != nil {
+			return err
+		}
+		if s, err = h.newSession(ctx); err != nil {
+			return err
+		}
+		p, err := h.prepare(ctx)
+		if err != nil {
+			return errors.Join(err, s.Close(ctx))
+		}
+		s.hook.StateDir = p.dir
+		if err = s.open(ctx, p.pod, s.hook.nicsFor(p.plans)); err == nil {
+			err = s.start(ctx, p.xml)
+		}
+		if err == nil {
+			s.restore = h.RestoreAfter
+			return nil
+		}
+		err = errors.Join(err, s.Close(ctx), h.withdraw(ctx, p))
+		if h.RestoreAfter {
+			err = errors.Join(err, s.hook.restoreAfter(context.WithoutCancel(ctx), p.plans, 0))
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Serve serves DHCP on these NICs of a pod that is prepared already, without its
+// record: the network is then watched only as far as the tap goes. If none are given,
+// it serves those of the record in the state directory. It returns once the servers
+// listen.
+func (h Hook) Serve(ctx context.Context, nics ...guest.NIC) (*Session, error) {
+	if err := h.Validate(); err != nil {
+		return nil, err
+	}
+	h, err := h.located()
+	if err != nil {
+		return nil, err
+	}
+	h.Domain = nil
+	var s *Session
+	err = in(h.Netns, func() error {
+		served, err := h.served(nics)
+		if err != nil {
+			return err
+		}
+		pod, err := h.identity(ctx, served)
+		if err != nil {
+			return err
+		}
+		if s, err = h.newSession(ctx); err != nil {
+			return err
+		}
+		if err := s.open(ctx, pod, served); err != nil {
+			return errors.Join(err, s.Close(ctx))
+		}
+		s.becomeReady(nil)
+		s.restore = h.RestoreAfter
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// served are the given NICs; if there are none, those that are recorded.
+func (h Hook) served(nics []guest.NIC) ([]*nic, error) {
+	if len(nics) == 0 {
+		plans, err := h.prepared()
+		return h.nicsFor(plans), err
+	}
+	if h.RestoreAfter {
+		return nil, errors.New("serve without a record: the pod can't be put back at the end: leave that to who prepared it")
+	}
+	var served []*nic
+	for _, n := range nics {
+		if err := n.Validate(); err != nil {
+			return nil, err
+		}
+		served = append(served, &nic{NIC: n, hook: h})
+	}
+	return served, nil
+}
+
+// newSession takes the right to serve the current network namespace. The error says
+// who else serves it, or listens in its state directory. Close gives the right back.
+func (h Hook) newSession(ctx context.Context) (*Session, error) {
+	serving, err := statedir.Serve()
+	if served, ok := errors.AsType[*statedir.ServedError](err); ok {
+		err = &ServedError{served.PID, err}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := control.CheckFree(ctx, h.StateDir); err != nil {
+		serving.Close()
+		return nil, err
+	}
+	s := &Session{hook: h, serving: serving, since: time.Now(), changed: make(chan struct{}), readers: map[*reader]bool{}}
+	s.done, s.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
+	return s, nil
+}

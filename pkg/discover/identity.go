@@ -25,7 +25,7 @@ type identity struct {
 // namespace the calling thread is in. This process's are the pod's if it is in that
 // namespace itself; else a process that is has them. They are never the node's.
 func readIdentity(ctx context.Context, o Options) (id identity, err error) {
-	netns, err := threadNetns()
+	netns, err := namespaceAt("/proc/thread-self/ns/net")
 	if err != nil {
 		return id, err
 	}
@@ -39,7 +39,7 @@ func readIdentity(ctx context.Context, o Options) (id identity, err error) {
 		id = podIdentity(ctx, o, netns)
 	}
 	if err == nil && o.ResolvConf != "" {
-		id.dns, err = ReadResolvConf(o.ResolvConf)
+		id.dns, err = readResolvConf(o.ResolvConf)
 	}
 	return id, err
 }
@@ -49,7 +49,7 @@ func ownIdentity(o Options) (id identity, err error) {
 		return id, fmt.Errorf("read hostname: %w", err)
 	}
 	if o.ResolvConf == "" {
-		if id.dns, err = ReadResolvConf(""); err != nil { // the VM starts without DNS rather than not at all
+		if id.dns, err = readResolvConf(""); err != nil { // the VM starts without DNS rather than not at all
 			id.dns.Unknown = err.Error()
 		}
 	}
@@ -58,17 +58,23 @@ func ownIdentity(o Options) (id identity, err error) {
 
 // podIdentity reads what processes of the pod have, which is waited for no longer
 // than patience.
-func podIdentity(ctx context.Context, o Options, netns [2]uint64) identity {
+func podIdentity(ctx context.Context, o Options, netns namespace) identity {
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("the pod's files can't be read within %s", patience))
 	defer cancel()
 	read := make(chan identity, 1)
 	go func() {
 		var id identity
-		var err error
-		if id.hostname, err = podHostname(o.Process, netns); err != nil {
+		if err := inProcess(o.Process, netns, "uts", func(p process) (err error) {
+			id.hostname, err = p.hostname()
+			return err
+		}); err != nil {
 			o.Log.Debug("can't read the pod's hostname", "error", err)
 		}
-		if id.dns, err = podResolver(o.Process, netns); err != nil {
+		if err := inProcess(o.Process, netns, "mnt", func(p process) error {
+			b, err := p.read(maxResolvConf, "resolv.conf")
+			id.dns = parseResolvConf(b)
+			return err
+		}); err != nil {
 			id.dns.Unknown = err.Error()
 		}
 		read <- id
@@ -79,26 +85,4 @@ func podIdentity(ctx context.Context, o Options, netns [2]uint64) identity {
 	case <-ctx.Done():
 		return identity{dns: Resolver{Unknown: context.Cause(ctx).Error()}}
 	}
-}
-
-func podHostname(hint int, netns [2]uint64) (string, error) {
-	p, ok := podProcess(hint, netns, "uts")
-	if !ok {
-		return "", errNoProcess
-	}
-	defer p.close()
-	return p.hostname()
-}
-
-func podResolver(hint int, netns [2]uint64) (Resolver, error) {
-	p, ok := podProcess(hint, netns, "mnt")
-	if !ok {
-		return Resolver{}, errNoProcess
-	}
-	defer p.close()
-	b, err := p.read(maxResolvConf, "etc", "resolv.conf")
-	if err != nil {
-		return Resolver{}, err
-	}
-	return ParseResolvConf(b), nil
 }

@@ -28,7 +28,7 @@ type Interface struct {
 	ARP          bool   `json:"arp"`
 	PointToPoint bool   `json:"pointToPoint,omitempty"`
 	Ethernet     bool   `json:"ethernet"`          // false: frames have no Ethernet header (netkit in L3 mode, tun, …)
-	Master       string `json:"master,omitempty"`  // the bridge, bond or VRF it already belongs to
+	Master       string `json:"master,omitempty"`  // the link it already belongs to, such as a bond or VRF
 	TakenBy      string `json:"takenBy,omitempty"` // kind and name of a link on it that gets its frames, as a macvlan does
 	AddrGenMode  int    `json:"addrGenMode"`       // IFLA_INET6_ADDR_GEN_MODE; -1: the link has no IPv6
 
@@ -125,19 +125,19 @@ func (a Address) FromRouter() bool {
 	return a.isIPv6() && (a.Protocol == addressByRouter || a.Flags&(unix.IFA_F_MANAGETEMPADDR|unix.IFA_F_TEMPORARY) != 0)
 }
 
-// HasAddress reports whether the CNI gave the interface an address to hand on:
-// a global one that is not still being checked for duplicates.
-func (i Interface) HasAddress() bool {
-	return slices.ContainsFunc(i.Addresses, func(a Address) bool {
-		return a.Global() && !a.FromRouter() && a.Flags&unix.IFA_F_TENTATIVE == 0
-	})
-}
-
 // Addressed reports whether the CNI gave the interface an address that other hosts
 // use, be it of no use now, such as a duplicate. Else the network has no IPAM, and a
 // VM is on it as any other host.
 func (i Interface) Addressed() bool {
 	return slices.ContainsFunc(i.Addresses, func(a Address) bool { return a.Global() && !a.FromRouter() })
+}
+
+// hasAddress is Addressed by an address that is not still being checked for
+// duplicates.
+func (i Interface) hasAddress() bool {
+	return slices.ContainsFunc(i.Addresses, func(a Address) bool {
+		return a.Global() && !a.FromRouter() && a.Flags&unix.IFA_F_TENTATIVE == 0
+	})
 }
 
 // GivenBack reports whether the interface looks like a device that a CNI plugin
@@ -191,24 +191,8 @@ func (a Address) checking() bool {
 	return a.isIPv6() && !a.FromRouter() && a.Flags&unix.IFA_F_TENTATIVE != 0 && a.Flags&unix.IFA_F_DADFAILED == 0
 }
 
-// gatewayIPv6 returns the gateway of the widest IPv6 route, the best one of
-// several; ok is false if there is none.
-func (i Interface) gatewayIPv6() (gateway netip.Addr, ok bool) {
-	var best Route
-	for _, r := range i.PodRoutes() {
-		if !r.Destination.Addr().Is6() || !r.Gateway.IsValid() || r.From.IsValid() {
-			continue
-		}
-		if !ok || r.Destination.Bits() < best.Destination.Bits() {
-			best, ok = r, true
-		}
-	}
-	return best.Gateway, ok
-}
-
-// takesFrames are the kinds of links that get the frames of the link below them
-// before a bridge could: each by its rx_handler, of which a link has one
-// (netdev_rx_handler_register, net/core/dev.c).
+// takesFrames are the kinds of links that get the frames of the link below them, each
+// by its rx_handler, of which a link has one (netdev_rx_handler_register, net/core/dev.c).
 var takesFrames = map[string]bool{"macvlan": true, "macvtap": true, "ipvlan": true, "ipvtap": true, "macsec": true, "rmnet": true}
 
 // newInterface collects what the kernel has of one link.

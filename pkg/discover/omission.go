@@ -114,7 +114,7 @@ func (k kernel) podOmissions(chosen []Interface) []Omission {
 		if l.Loopback() || slices.ContainsFunc(chosen, func(in Interface) bool { return in.Name == l.Name }) {
 			continue
 		}
-		if in := k.newInterface(l); in.HasAddress() {
+		if in := k.newInterface(l); in.hasAddress() {
 			out = append(out, Omission{"interface " + in.describe(), "it is none of the VM's interfaces"})
 		}
 	}

@@ -237,7 +237,7 @@ func (k kernel) interfaces(o Options) (found []Interface, perhaps bool, missing 
 				return nil, false, fmt.Errorf("duplicate address detection of %s on %s has not ended", a.Prefix, name)
 			}
 		}
-		if i == 0 && !in.HasAddress() {
+		if i == 0 && !in.hasAddress() {
 			if len(o.Interfaces) == 0 || !k.mayLackAddress(in) {
 				return nil, false, in.noAddress()
 			}
@@ -263,7 +263,7 @@ func (k kernel) mayLackAddress(in Interface) bool {
 		return true
 	}
 	return slices.ContainsFunc(k.links, func(l nl.Link) bool {
-		return !l.Loopback() && l.Index != in.Index && k.newInterface(l).HasAddress()
+		return !l.Loopback() && l.Index != in.Index && k.newInterface(l).hasAddress()
 	})
 }
 

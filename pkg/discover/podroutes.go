@@ -33,6 +33,18 @@ func (i Interface) HasDefaultRoute(ipv4 bool) bool {
 	})
 }
 
+// gatewayIPv6 returns the gateway of the widest IPv6 route, the best one of several;
+// ok is false if there is none.
+func (i Interface) gatewayIPv6() (gateway netip.Addr, ok bool) {
+	bits := 0
+	for _, r := range i.PodRoutes() {
+		if to := r.Destination; to.Addr().Is6() && r.Gateway.IsValid() && !r.From.IsValid() && (!ok || to.Bits() < bits) {
+			gateway, bits, ok = r.Gateway, to.Bits(), true
+		}
+	}
+	return gateway, ok
+}
+
 // tableRank is the place of a route's table among those that packets from the
 // interface's address look into; -1: they don't.
 func (i Interface) tableRank(r Route) int {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
@@ -18,110 +19,75 @@ import (
 // one of the same number.
 type process struct {
 	pid  int
-	root *os.File
+	proc *os.File
 }
 
-func openProcess(pid int) (process, error) {
-	fd, err := unix.Open(fmt.Sprintf("/proc/%d", pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return process{}, fmt.Errorf("open process %d: %w", pid, err)
-	}
-	return process{pid, os.NewFile(uintptr(fd), "process")}, nil
+// path is the path of a file of the process in /proc.
+func (p process) path(name string) string { return under(p.proc, name) }
+
+// under is a path by an open directory, or by an open file if there is no name.
+func under(f *os.File, name string) string {
+	return filepath.Join("/proc/self/fd", strconv.Itoa(int(f.Fd())), name)
 }
 
-func (p process) close() { p.root.Close() }
+// namespace identifies a namespace by its device and inode.
+type namespace [2]uint64
 
-// namespace identifies one of the process's namespaces: net, uts, mnt.
-func (p process) namespace(kind string) (id [2]uint64, err error) {
+// namespaceAt identifies the namespace whose file is at path.
+func namespaceAt(path string) (namespace, error) {
 	var st unix.Stat_t
-	if err := unix.Fstatat(int(p.root.Fd()), "ns/"+kind, &st, 0); err != nil {
-		return id, fmt.Errorf("identify %s namespace of process %d: %w", kind, p.pid, err)
+	if err := unix.Stat(path, &st); err != nil {
+		return namespace{}, fmt.Errorf("identify namespace %s: %w", path, err)
 	}
-	return [2]uint64{st.Dev, st.Ino}, nil
-}
-
-// isIn reports whether the process is in the namespace.
-func (p process) isIn(kind string, id [2]uint64) bool {
-	got, err := p.namespace(kind)
-	return err == nil && got == id
-}
-
-// threadNetns identifies the network namespace of the calling thread.
-func threadNetns() (id [2]uint64, err error) {
-	var st unix.Stat_t
-	if err := unix.Stat("/proc/thread-self/ns/net", &st); err != nil {
-		return id, fmt.Errorf("identify network namespace: %w", err)
-	}
-	return [2]uint64{st.Dev, st.Ino}, nil
+	return namespace{st.Dev, st.Ino}, nil
 }
 
 // isOwn reports whether a network namespace, the calling thread's, is this process's:
 // whether all of its threads are there. Which one was there first can't be told, since
 // the calling thread may be the process's main one.
-func isOwn(netns [2]uint64) (bool, error) {
+func isOwn(netns namespace) (bool, error) {
 	threads, err := os.ReadDir("/proc/self/task")
 	if err != nil {
 		return false, fmt.Errorf("list threads: %w", err)
 	}
 	for _, t := range threads {
-		var st unix.Stat_t
-		err := unix.Stat("/proc/self/task/"+t.Name()+"/ns/net", &st)
+		id, err := namespaceAt("/proc/self/task/" + t.Name() + "/ns/net")
 		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) { // it has ended
 			continue
 		}
-		if err != nil {
-			return false, fmt.Errorf("identify network namespace of thread %s: %w", t.Name(), err)
-		}
-		if netns != [2]uint64{st.Dev, st.Ino} {
-			return false, nil
+		if err != nil || id != netns {
+			return false, err
 		}
 	}
 	return true, nil
 }
 
-// foreign are namespaces by their kind that are not the pod's: this process's own
-// and those of the first process, which may be the node's.
-type foreign map[string][][2]uint64
-
-func foreignNamespaces() foreign {
-	f := foreign{}
-	for _, pid := range []int{os.Getpid(), 1} {
-		p, err := openProcess(pid)
-		if err != nil {
-			continue
+// inProcess calls read with a process in a network namespace that has a namespace of
+// its own of a kind (uts, mnt): hint first, else the one with the lowest number, which
+// is the container that made the pod's namespaces. One that has the node's name or
+// files, as a VM or an agent may, is not the pod's. The error is errNoProcess if there
+// is none.
+func inProcess(hint int, netns namespace, kind string, read func(process) error) error {
+	var foreign []namespace // this process's own, and that of the first process, which may be the node's
+	for _, pid := range []string{"self", "1"} {
+		if id, err := namespaceAt("/proc/" + pid + "/ns/" + kind); err == nil {
+			foreign = append(foreign, id)
 		}
-		for _, kind := range []string{"uts", "mnt"} {
-			if id, err := p.namespace(kind); err == nil {
-				f[kind] = append(f[kind], id)
-			}
-		}
-		p.close()
 	}
-	return f
-}
-
-func (f foreign) has(kind string, p process) bool {
-	id, err := p.namespace(kind)
-	return err != nil || slices.Contains(f[kind], id)
-}
-
-// podProcess returns a process in a network namespace that has a namespace of its
-// own of a kind: hint first, else the one with the lowest number, which is the
-// container that holds the pod's namespaces. ok is false if there is none: one that
-// has the node's name or files, as a VM or an agent may, is not the pod's.
-func podProcess(hint int, netns [2]uint64, kind string) (p process, ok bool) {
-	not := foreignNamespaces()
 	for _, pid := range append([]int{hint}, processes()...) {
-		p, err := openProcess(pid)
+		proc, err := os.OpenFile(fmt.Sprintf("/proc/%d", pid), unix.O_PATH|unix.O_DIRECTORY, 0)
 		if err != nil {
 			continue
 		}
-		if p.isIn("net", netns) && !not.has(kind, p) {
-			return p, true
+		defer proc.Close()
+		p := process{pid, proc}
+		net, netErr := namespaceAt(p.path("ns/net"))
+		own, ownErr := namespaceAt(p.path("ns/" + kind))
+		if netErr == nil && ownErr == nil && net == netns && !slices.Contains(foreign, own) {
+			return read(p)
 		}
-		p.close()
 	}
-	return process{}, false
+	return errNoProcess
 }
 
 // processes returns the numbers of all processes that can be seen, in order.
@@ -140,31 +106,26 @@ func processes() []int {
 	return pids
 }
 
-// read returns what a file of the process holds, as that sees it. The file is the
-// pod's, and the pod may be hostile: nothing but a regular file is opened, no link
-// is followed, and no more than so many bytes are read.
-func (p process) read(most int64, directory, name string) ([]byte, error) {
-	path := "/" + directory + "/" + name
-	root, err := unix.Openat(int(p.root.Fd()), "root", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+// read returns what a file in the process's /etc has, as that sees it. The file is the
+// pod's, and the pod may be hostile: nothing but a regular file is opened, no link is
+// followed, and no more than so many bytes are read, and one.
+func (p process) read(most int64, name string) (b []byte, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("read /etc/%s of process %d: %w", name, p.pid, cause(err))
+		}
+	}()
+	etc, err := os.OpenFile(p.path("root/etc"), unix.O_PATH|unix.O_NOFOLLOW|unix.O_DIRECTORY, 0)
 	if err != nil {
-		return nil, fmt.Errorf("open root of process %d: %w", p.pid, err)
+		return nil, err
 	}
-	defer unix.Close(root)
-	dir, err := unix.Openat(root, directory, unix.O_PATH|unix.O_NOFOLLOW|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	defer etc.Close()
+	file, err := os.OpenFile(under(etc, name), unix.O_PATH|unix.O_NOFOLLOW, 0)
 	if err != nil {
-		return nil, fmt.Errorf("open /%s of process %d: %w", directory, p.pid, err)
+		return nil, err
 	}
-	defer unix.Close(dir)
-	fd, err := unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("open %s of process %d: %w", path, p.pid, err)
-	}
-	defer unix.Close(fd)
-	b, err := readRegular(fmt.Sprintf("/proc/self/fd/%d", fd), most)
-	if err != nil {
-		return nil, fmt.Errorf("read %s of process %d: %w", path, p.pid, err)
-	}
-	return b, nil
+	defer file.Close()
+	return readRegular(under(file, ""), most)
 }
 
 var errNotRegular = errors.New("it is no regular file")
@@ -173,24 +134,23 @@ var errNotRegular = errors.New("it is no regular file")
 // and one. Others are not even opened, since that may do something.
 func readRegular(path string, most int64) ([]byte, error) {
 	info, err := os.Stat(path)
-	if err == nil && !info.Mode().IsRegular() {
-		err = errNotRegular
-	}
 	if err != nil {
-		return nil, cause(err)
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, errNotRegular
 	}
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, cause(err)
+		return nil, err
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, most+1))
-	return b, cause(err)
+	return io.ReadAll(io.LimitReader(f, most+1))
 }
 
 // cause is an error without the path that the caller names.
 func cause(err error) error {
-	if path := (*fs.PathError)(nil); errors.As(err, &path) {
+	if path, ok := errors.AsType[*fs.PathError](err); ok {
 		return path.Err
 	}
 	return err
@@ -204,7 +164,7 @@ func (p process) hostname() (string, error) {
 		return name, nil
 	}
 	const most = 256
-	b, fileErr := p.read(most, "etc", "hostname")
+	b, fileErr := p.read(most, "hostname")
 	if name := strings.TrimSpace(string(b)); fileErr == nil && name != "" && len(b) <= most {
 		return name, nil
 	}
@@ -213,26 +173,26 @@ func (p process) hostname() (string, error) {
 
 // utsName enters the process's UTS namespace and comes back.
 func (p process) utsName() (string, error) {
-	fd, err := unix.Openat(int(p.root.Fd()), "ns/uts", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	there, err := os.Open(p.path("ns/uts"))
 	if err != nil {
-		return "", fmt.Errorf("open UTS namespace of process %d: %w", p.pid, err)
+		return "", fmt.Errorf("open UTS namespace of process %d: %w", p.pid, cause(err))
 	}
-	defer unix.Close(fd)
+	defer there.Close()
 	runtime.LockOSThread()
-	back, err := unix.Open("/proc/thread-self/ns/uts", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	back, err := os.Open("/proc/thread-self/ns/uts")
 	if err != nil {
 		runtime.UnlockOSThread()
 		return "", fmt.Errorf("open own UTS namespace: %w", err)
 	}
-	defer unix.Close(back)
-	if err := unix.Setns(fd, unix.CLONE_NEWUTS); err != nil {
+	defer back.Close()
+	if err := unix.Setns(int(there.Fd()), unix.CLONE_NEWUTS); err != nil {
 		runtime.UnlockOSThread()
 		return "", fmt.Errorf("enter UTS namespace of process %d: %w", p.pid, err)
 	}
 	var name unix.Utsname
 	err = unix.Uname(&name)
 	// A thread that can't come back stays locked, so that it ends with its goroutine.
-	if backErr := unix.Setns(back, unix.CLONE_NEWUTS); backErr != nil {
+	if backErr := unix.Setns(int(back.Fd()), unix.CLONE_NEWUTS); backErr != nil {
 		return "", errors.Join(err, fmt.Errorf("leave UTS namespace of process %d: %w", p.pid, backErr))
 	}
 	runtime.UnlockOSThread()

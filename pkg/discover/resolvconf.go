@@ -25,9 +25,9 @@ type Resolver struct {
 	LeftOut []string `json:"leftOut,omitempty"`
 }
 
-// ReadResolvConf reads the file at path, or /etc/resolv.conf if path is empty. It
+// readResolvConf reads the file at path, or /etc/resolv.conf if path is empty. It
 // must be a regular file, or /dev/null for none.
-func ReadResolvConf(path string) (Resolver, error) {
+func readResolvConf(path string) (Resolver, error) {
 	switch path {
 	case "":
 		path = "/etc/resolv.conf"
@@ -36,15 +36,15 @@ func ReadResolvConf(path string) (Resolver, error) {
 	}
 	b, err := readRegular(path, maxResolvConf)
 	if err != nil {
-		return Resolver{}, fmt.Errorf("read %s: %w", path, err)
+		return Resolver{}, fmt.Errorf("read %s: %w", path, cause(err))
 	}
-	return ParseResolvConf(b), nil
+	return parseResolvConf(b), nil
 }
 
-// ParseResolvConf parses resolv.conf(5): the nameserver lines in order, and the
+// parseResolvConf parses resolv.conf(5): the nameserver lines in order, and the
 // last of the domain and search lines, as the resolver library does. Whatever
 // it cannot use is told in LeftOut.
-func ParseResolvConf(b []byte) Resolver {
+func parseResolvConf(b []byte) Resolver {
 	var r Resolver
 	leaveOut := func(format string, args ...any) {
 		r.LeftOut = append(r.LeftOut, fmt.Sprintf(format, args...))

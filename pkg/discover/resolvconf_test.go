@@ -1,4 +1,4 @@
-package discover_test
+package discover
 
 import (
 	"fmt"
@@ -8,8 +8,6 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 )
 
 func TestParseResolvConf(t *testing.T) {
@@ -32,7 +30,7 @@ func TestParseResolvConf(t *testing.T) {
 		{"a long file", "nameserver 10.0.0.1\n" + strings.Repeat("# padding\n", 10000), "10.0.0.1", "", []string{"after the first"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			r := discover.ParseResolvConf([]byte(c.file))
+			r := parseResolvConf([]byte(c.file))
 			if got := strings.Trim(fmt.Sprint(r.Servers), "[]"); got != c.servers {
 				t.Errorf("servers %q, want %q", got, c.servers)
 			}
@@ -53,7 +51,7 @@ func TestParseResolvConf(t *testing.T) {
 
 // What DHCP has no word for is told apart.
 func TestResolvConfOptions(t *testing.T) {
-	r := discover.ParseResolvConf([]byte("options ndots:5 edns0\nsortlist 10.0.0.0/8\noptions rotate\n"))
+	r := parseResolvConf([]byte("options ndots:5 edns0\nsortlist 10.0.0.0/8\noptions rotate\n"))
 	if got := strings.Join(r.Options, ","); got != "ndots:5,edns0,sortlist 10.0.0.0/8,rotate" || len(r.LeftOut) > 0 {
 		t.Errorf("options %q, left out %q", got, r.LeftOut)
 	}
@@ -66,11 +64,11 @@ func TestResolvConfOfAnotherKind(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, path := range []string{fifo, "/dev/zero", t.TempDir()} {
-		if _, err := discover.ReadResolvConf(path); err == nil || !strings.Contains(err.Error(), "no regular file") {
+		if _, err := readResolvConf(path); err == nil || !strings.Contains(err.Error(), "no regular file") {
 			t.Errorf("%s: got %v", path, err)
 		}
 	}
-	if got, err := discover.ReadResolvConf("/dev/null"); err != nil || len(got.Servers) > 0 || got.Unknown != "" {
+	if got, err := readResolvConf("/dev/null"); err != nil || len(got.Servers) > 0 || got.Unknown != "" {
 		t.Errorf("/dev/null: got %+v, %v", got, err)
 	}
 }
@@ -79,7 +77,7 @@ func FuzzParseResolvConf(f *testing.F) {
 	f.Add([]byte("search a.example\nnameserver 10.0.0.1\noptions ndots:5\n"))
 	f.Add([]byte("nameserver fe80::1%eth0\r\n\x00;#"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		r := discover.ParseResolvConf(b)
+		r := parseResolvConf(b)
 		for _, s := range r.Servers {
 			if !s.IsValid() {
 				t.Errorf("an invalid server in %+v", r)

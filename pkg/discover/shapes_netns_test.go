@@ -145,7 +145,7 @@ func TestRouterAdvertised(t *testing.T) {
 		t.Errorf("eth0 with nothing of the CNI's: %v", err)
 	}
 	in := mustRead(t, pod, "eth0")[0] // named, it is a network without IPAM
-	if _, ok := in.IPv6(); ok || in.HasAddress() || len(in.PodRoutes()) > 0 && in.HasDefaultRoute(false) || in.Gateway6 != nil || len(in.Omitted) > 0 {
+	if _, ok := in.IPv6(); ok || in.Addressed() || len(in.PodRoutes()) > 0 && in.HasDefaultRoute(false) || in.Gateway6 != nil || len(in.Omitted) > 0 {
 		t.Errorf("got %+v", in)
 	}
 	// A default route that was advertised makes no primary interface.

@@ -17,7 +17,7 @@ func TestOtherStateDir(t *testing.T) {
 	for verb, want := range map[string]int{"status": exitDone, "status -o json": exitDone, "restore": exitFailed, "discover": exitFailed} {
 		r := runCLI(t, "", podArgs(t, pod, strings.Fields(verb)...)...)
 		said := r.stdout + r.stderr
-		if r.code != want || !strings.Contains(said, "there is no record of it in ") || !strings.Contains(said, "tap-eth0") || strings.Contains(said, "not prepared") {
+		if r.code != want || !strings.Contains(said, "has no record of it") || !strings.Contains(said, "tap-eth0") || strings.Contains(said, "not prepared") {
 			t.Errorf("%s: exit code %d, printed %s", verb, r.code, said)
 		}
 	}

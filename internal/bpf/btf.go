@@ -100,7 +100,7 @@ type types struct {
 func fieldsOf(raw []byte, structure string, names []string) (map[string]Field, error) {
 	const header = 24 // struct btf_header
 	if len(raw) < header || binary.NativeEndian.Uint16(raw) != 0xeb9f {
-		return nil, errors.New("it is no BTF")
+		return nil, errors.New("it is not BTF")
 	}
 	word := func(at int) uint64 { return uint64(binary.NativeEndian.Uint32(raw[at:])) }
 	section := func(at int) ([]byte, error) {

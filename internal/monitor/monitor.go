@@ -78,7 +78,7 @@ func CheckAddress(address string) error {
 		return errors.New("want host:port or unix:PATH")
 	}
 	if _, err := net.LookupPort("tcp", port); err != nil {
-		return fmt.Errorf("%q is no port", port)
+		return fmt.Errorf("%q is not a port", port)
 	}
 	return nil
 }

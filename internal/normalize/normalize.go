@@ -51,7 +51,7 @@ func (n *Notes) Servers(what string, addrs []netip.Addr, ipv6 bool) []netip.Addr
 		case !IsHost(a):
 			n.Add("it is not a host's address", "%s %v", what, a)
 		case slices.Contains(out, a):
-			n.Add("it is there twice", "%s %v", what, a)
+			n.Add("it is listed twice", "%s %v", what, a)
 		default:
 			out = append(out, a)
 		}
@@ -80,7 +80,7 @@ func (n *Notes) Search(domains []string) []string {
 			continue
 		}
 		if slices.Contains(out, d) {
-			n.Add("it is there twice", "search domain %q", d)
+			n.Add("it is listed twice", "search domain %q", d)
 			continue
 		}
 		out = append(out, d)

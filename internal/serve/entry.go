@@ -44,9 +44,9 @@ var steps = map[lease.EventType]struct {
 	lease.EventBound:    {state: lease.Bound},
 	lease.EventRenewed:  {state: lease.Bound},
 	lease.EventRefused:  {lease.None, (*slog.Logger).Warn, "guest asked for another address than its own"},
-	lease.EventDeclined: {lease.None, (*slog.Logger).Warn, "guest declined its address: somebody else answers for it"},
-	lease.EventReleased: {lease.None, (*slog.Logger).Info, "guest gave up its lease"},
-	lease.EventExpired:  {lease.None, (*slog.Logger).Warn, "lease has ended: the guest did not renew it in time"},
+	lease.EventDeclined: {lease.None, (*slog.Logger).Warn, "guest declined its address: another host uses it"},
+	lease.EventReleased: {lease.None, (*slog.Logger).Info, "guest released its lease"},
+	lease.EventExpired:  {lease.None, (*slog.Logger).Warn, "lease expired: the guest did not renew it in time"},
 }
 
 // Step keeps a step of the lease and tells the readers of it. lasts is how long a

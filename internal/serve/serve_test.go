@@ -147,11 +147,11 @@ func TestOtherSource(t *testing.T) {
 // TestEndIsSaid: the log says in words why there is no lease any more.
 func TestEndIsSaid(t *testing.T) {
 	for want, end := range map[string]func(Entry){
-		"lease has ended: the guest did not renew it": nil,
-		"guest gave up its lease":                     func(e Entry) { e.Step(lease.EventReleased, 0) },
-		"guest took another server's offer":           Entry.TookOtherOffer,
-		"guest declined its address":                  func(e Entry) { e.Step(lease.EventDeclined, 0) },
-		"asked for another address":                   func(e Entry) { e.Step(lease.EventRefused, 0) },
+		"lease expired: the guest did not renew it": nil,
+		"guest released its lease":                  func(e Entry) { e.Step(lease.EventReleased, 0) },
+		"guest took another server's offer":         Entry.TookOtherOffer,
+		"guest declined its address":                func(e Entry) { e.Step(lease.EventDeclined, 0) },
+		"asked for another address":                 func(e Entry) { e.Step(lease.EventRefused, 0) },
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			var log bytes.Buffer

@@ -149,7 +149,7 @@ func (s *Server) Unsent(err error) {
 // outlived logs and keeps an error.
 func (s *Server) outlived(err error) {
 	s.Update(func(e Entry) {
-		e.log(s.Log.Warn, "server goes on after an error", "error", err)
+		e.log(s.Log.Warn, "the server continues after an error", "error", err)
 		e.fail(err)
 	})
 }

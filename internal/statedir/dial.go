@@ -24,7 +24,7 @@ func Dial(ctx context.Context, path string) (net.Conn, *unix.Ucred, error) {
 		return nil, nil, &fs.PathError{Op: "stat", Path: path, Err: err}
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFSOCK {
-		return nil, nil, unfit(path, "it is no socket")
+		return nil, nil, unfit(path, "it is not a socket")
 	}
 	// By the descriptor: it can't be exchanged meanwhile, and a socket's path has
 	// 107 bytes at most.
@@ -36,7 +36,7 @@ func Dial(ctx context.Context, path string) (net.Conn, *unix.Ucred, error) {
 	if err == nil {
 		var trusted bool
 		if trusted, err = isTrusted(path, peer.Uid); err == nil && !trusted {
-			err = unfit(path, fmt.Sprintf("%s of user %d listens there, and is not believed: run as that user, or remove the socket", Process(int(peer.Pid)), peer.Uid))
+			err = unfit(path, fmt.Sprintf("%s of user %d listens there: run as that user, or remove the socket", Process(int(peer.Pid)), peer.Uid))
 		}
 	}
 	if err != nil {

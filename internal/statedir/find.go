@@ -47,7 +47,7 @@ func Find(base string, ns Namespace, apart bool) (string, error) {
 	}
 	switch info, err := os.Lstat(own); {
 	case err == nil && !info.IsDir():
-		return "", fmt.Errorf("find state directory: %s is no directory: remove it", own)
+		return "", fmt.Errorf("find state directory: %s is not a directory: remove it", own)
 	case err == nil:
 		return own, nil
 	case !isAbsent(err):

@@ -100,14 +100,14 @@ func openLock(name string) (*os.File, error) {
 	fd, err := unix.Open(name, unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0o600)
 	switch {
 	case errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENXIO), errors.Is(err, unix.EISDIR):
-		return nil, fmt.Errorf("%s is no regular file: remove it", name)
+		return nil, fmt.Errorf("%s is not a regular file: remove it", name)
 	case err != nil:
 		return nil, fmt.Errorf("%w: %s", &fs.PathError{Op: "open", Path: name, Err: err}, remedy)
 	}
 	lock := os.NewFile(uintptr(fd), name)
 	if info, err := lock.Stat(); err != nil || !info.Mode().IsRegular() {
 		lock.Close()
-		return nil, errors.Join(err, fmt.Errorf("%s is no regular file: remove it", name))
+		return nil, errors.Join(err, fmt.Errorf("%s is not a regular file: remove it", name))
 	}
 	return lock, nil
 }
@@ -156,7 +156,7 @@ func flock(ctx context.Context, f *os.File) error {
 			<-locked
 			release(f)
 		}()
-		return fmt.Errorf("%w: %s is at work there", context.Cause(ctx), holder)
+		return fmt.Errorf("%w: %s is using it", context.Cause(ctx), holder)
 	}
 }
 

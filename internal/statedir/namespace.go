@@ -18,7 +18,7 @@ type Namespace struct {
 }
 
 // ErrNoNamespace means that a path is no namespace's.
-var ErrNoNamespace = errors.New("it is none; that of a process is /proc/PID/ns/net")
+var ErrNoNamespace = errors.New("it is not a network namespace; that of a process is /proc/PID/ns/net")
 
 // Current identifies the network namespace of the calling thread.
 func Current() (Namespace, error) {

@@ -12,7 +12,7 @@ import (
 )
 
 // ErrUnfit means that something is not what this program writes.
-var ErrUnfit = errors.New("is none of ours")
+var ErrUnfit = errors.New("can't be trusted")
 
 // ReadFile reads a file of the state directory. It takes only a regular file of
 // at most so many bytes that root, the user, or the owner of the directory has
@@ -20,7 +20,7 @@ var ErrUnfit = errors.New("is none of ours")
 func ReadFile(path string, most int64) ([]byte, error) {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) {
-		return nil, unfit(path, "it is no regular file")
+		return nil, unfit(path, "it is not a regular file")
 	}
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
@@ -35,9 +35,9 @@ func ReadFile(path string, most int64) ([]byte, error) {
 	case err != nil:
 		return nil, err
 	case st.Mode&unix.S_IFMT != unix.S_IFREG:
-		return nil, unfit(path, "it is no regular file")
+		return nil, unfit(path, "it is not a regular file")
 	case !trusted:
-		return nil, unfit(path, fmt.Sprintf("user %d has written it, and is not believed: run as that user, or make it yours (chown) if it is right", st.Uid))
+		return nil, unfit(path, fmt.Sprintf("it belongs to user %d: run as that user, or make it yours (chown) if it is right", st.Uid))
 	case st.Size > most:
 		return nil, unfit(path, fmt.Sprintf("it has %d bytes, more than %d", st.Size, most))
 	}

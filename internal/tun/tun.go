@@ -29,7 +29,7 @@ const VNetHeader = 10
 const loopbackIndex = 1
 
 // ErrMissing is that there is no such tap, and what helps.
-var ErrMissing = errors.New("prepare or run makes it anew; a VM that had it open must then be started again, or its NIC plugged in again")
+var ErrMissing = errors.New("prepare or run creates it again; then restart the VM that had it open, or plug its NIC in again")
 
 // OpenDevice opens the device that makes taps. The caller closes the descriptor.
 func OpenDevice(flags int) (int, error) {
@@ -128,7 +128,7 @@ func attach(fd int, name string, queues int) error {
 	case errors.Is(err, unix.EBUSY):
 		return cmp.Or(exists(name), err)
 	case errors.Is(err, unix.EINVAL):
-		return fmt.Errorf("%w: it is no tap, or one for another number of queues than %d", err, max(1, queues))
+		return fmt.Errorf("%w: it is not a tap, or not one with %d queues", err, max(1, queues))
 	}
 	return err
 }
@@ -210,7 +210,7 @@ func WaitUnused(ctx context.Context, name string) error {
 			return err
 		}
 		if err := events.Wait(ctx); err != nil {
-			return fmt.Errorf("wait until nobody has the tap %s: %w", name, err)
+			return fmt.Errorf("wait until the tap %s is closed: %w", name, err)
 		}
 	}
 }

@@ -103,7 +103,7 @@ func (r *Report) checkIPv4(ctx context.Context, g *guestEnd, v4 *guest.IPv4) (er
 		return nil
 	}
 	if r.GatewayMAC, err = g.resolve(ctx, v4.Address.Addr(), v4.Gateway); err != nil {
-		return fmt.Errorf("ARP for the gateway %s by %s (DHCP did answer): %w", v4.Gateway, r.Interface, err)
+		return fmt.Errorf("resolve the gateway %s by ARP on %s (DHCP works): %w", v4.Gateway, r.Interface, err)
 	}
 	r.Gateway, r.Resolved = v4.Gateway, r.elapsed()
 	return nil
@@ -134,10 +134,10 @@ func (r *Report) checkIPv6(ctx context.Context, g *guestEnd, v6 *guest.IPv6) (er
 	for _, address := range asked {
 		at, err := g.resolve6(ctx, v6.Address.Addr(), address)
 		if err != nil {
-			return fmt.Errorf("neighbour solicitation for the router %s by %s (DHCPv6 did answer): %w", address, r.Interface, err)
+			return fmt.Errorf("resolve the router %s by neighbor discovery on %s (DHCPv6 works): %w", address, r.Interface, err)
 		}
 		if at != router.MAC {
-			return fmt.Errorf("the router %s is at %s by %s, but the pod was prepared for %s: restore and prepare it again",
+			return fmt.Errorf("the router %s has the MAC %s on %s, but the pod was prepared for %s: restore and prepare it again",
 				address, at, r.Interface, router.MAC)
 		}
 	}

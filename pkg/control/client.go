@@ -119,14 +119,14 @@ func (at located) talk(ctx context.Context, conn net.Conn, resource string) (Sta
 	case resp.StatusCode != http.StatusOK:
 		return status, fmt.Errorf("%s: %s", statedir.Printable(resp.Status), statedir.Printable(string(body[:min(len(body), 1<<10)])))
 	case len(body) > maxAnswer:
-		return status, fmt.Errorf("it answers more than %d bytes", maxAnswer)
+		return status, fmt.Errorf("its answer has more than %d bytes", maxAnswer)
 	case of == "":
 		return status, errors.New("it does not say which network namespace it serves")
 	case of != headerOf(at.namespace):
 		return status, fmt.Errorf("it serves another network namespace (%s, not %s): name the state directory of this one", statedir.Printable(of), headerOf(at.namespace))
 	}
 	if err := statedir.Unmarshal(body, &status); err != nil {
-		return Status{}, fmt.Errorf("what it answers is damaged: %w", err)
+		return Status{}, fmt.Errorf("its answer can't be read: %w", err)
 	}
 	return status, nil
 }

@@ -98,8 +98,8 @@ func (s Status) NoLease() string {
 		switch {
 		case l == nil || l.State == lease.Bound:
 		case l.LastMessage.Type == "" && i.LeaseUnknown:
-			words = append(words, fmt.Sprintf("%s: whether the guest on %s has %s is not known: it was there before this server, which found nothing kept of its lease; "+
-				"it is known once the guest speaks (have its DHCP client renew, or start the VM again)", i.Name, l.Interface, l.Address))
+			words = append(words, fmt.Sprintf("%s: it is unknown whether the guest on %s has %s: the VM started before this server, which found no saved lease; "+
+				"have the guest's DHCP client renew, or restart the VM", i.Name, l.Interface, l.Address))
 		default:
 			words = append(words, i.Name+": "+noLease(*l))
 		}
@@ -119,8 +119,8 @@ func (i Served) mainLease() *lease.Status {
 // lastSteps say why a lease is none after that step.
 var lastSteps = map[lease.EventType]string{
 	lease.EventRefused:  "it asked for another address, and was refused",
-	lease.EventDeclined: "it declined it, since somebody else uses the address",
-	lease.EventReleased: "it released it",
+	lease.EventDeclined: "it declined the address, since another host uses it",
+	lease.EventReleased: "it released the address",
 	lease.EventExpired:  "the lease has expired",
 }
 
@@ -131,13 +131,13 @@ func noLease(l lease.Status) string {
 	case other.Count > 0 && !l.LastMessage.At.After(other.At):
 		return fmt.Sprintf("%s: a guest with MAC %s asks for it (%d times), the VM's is %s: %s", guest, other.MAC, other.Count, other.Want, other.Remedy())
 	case l.State == lease.Offered:
-		return fmt.Sprintf("%s: it was offered, and the guest has not taken it; received %s", guest, lease.Counts(l.Received))
+		return fmt.Sprintf("%s: it was offered, but the guest has not requested it; received %s", guest, lease.Counts(l.Received))
 	case lastSteps[l.LastEvent.Type] != "":
 		return fmt.Sprintf("%s: %s at %s", guest, lastSteps[l.LastEvent.Type], l.LastEvent.At.Format(time.TimeOnly))
 	case l.LastMessage.Type != "":
 		return fmt.Sprintf("%s: received %s, the last one at %s, dropped %s", guest, lease.Counts(l.Received), l.LastMessage.At.Format(time.TimeOnly), lease.Counts(l.Dropped))
 	case len(l.Dropped) > 0:
-		return fmt.Sprintf("%s: what was received is of no use: %s", guest, lease.Counts(l.Dropped))
+		return fmt.Sprintf("%s: its messages were dropped: %s", guest, lease.Counts(l.Dropped))
 	}
 	return guest + ": it has not asked for it (is the VM running, with a DHCP client?)"
 }

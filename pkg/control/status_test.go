@@ -25,13 +25,13 @@ func TestNoLease(t *testing.T) {
 		{lease.Status{OtherSource: other}, guest + "a guest with MAC 02:00:00:00:00:02 asks for it (3 times), the VM's is 02:00:00:00:00:01: " + other.Remedy()},
 		{
 			lease.Status{OtherSource: other, State: lease.Offered, LastMessage: lease.Message{Type: "DISCOVER", At: at.Add(1)}, Received: map[string]uint64{"DISCOVER": 2}},
-			guest + "it was offered, and the guest has not taken it; received 2 DISCOVER",
+			guest + "it was offered, but the guest has not requested it; received 2 DISCOVER",
 		},
 		{
 			lease.Status{LastMessage: lease.Message{Type: "DECLINE", At: at}, LastEvent: lease.Event{Type: lease.EventDeclined, At: at}},
-			guest + "it declined it, since somebody else uses the address at 03:04:05",
+			guest + "it declined the address, since another host uses it at 03:04:05",
 		},
-		{lease.Status{Dropped: map[lease.DropReason]uint64{"bad-checksum": 2, "malformed": 1}}, guest + "what was received is of no use: 2 bad-checksum, 1 malformed"},
+		{lease.Status{Dropped: map[lease.DropReason]uint64{"bad-checksum": 2, "malformed": 1}}, guest + "its messages were dropped: 2 bad-checksum, 1 malformed"},
 		{
 			lease.Status{LastMessage: lease.Message{Type: "INFORM", At: at}, Received: map[string]uint64{"INFORM": 1}},
 			guest + "received 1 INFORM, the last one at 03:04:05, dropped nothing",

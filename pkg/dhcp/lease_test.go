@@ -47,7 +47,7 @@ func TestValidate(t *testing.T) {
 		{"boot files", func(l *Lease) {
 			l.BootFiles = netboot.Files{{Firmware: "bios", Name: "a"}, {Firmware: "ipxe", Name: "b"}, {Name: "c"}}
 		}, ""},
-		{"boot file of unknown firmware", func(l *Lease) { l.BootFiles = netboot.Files{{Firmware: "efi", Name: "a"}} }, "no firmware"},
+		{"boot file of unknown firmware", func(l *Lease) { l.BootFiles = netboot.Files{{Firmware: "efi", Name: "a"}} }, "unknown firmware"},
 		{"owned option", func(l *Lease) { l.Options = []Option{{54, []byte{1, 2, 3, 4}}} }, "option 54"},
 	} {
 		l := testLease()

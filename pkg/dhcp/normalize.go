@@ -47,7 +47,7 @@ func routesOf(n *normalize.Notes, routes []Route) []Route {
 		case !route.Destination.Addr().Is4() || route.Gateway.IsValid() && !route.Gateway.Is4():
 			n.Add("it is not IPv4", "%v", r)
 		case slices.Contains(out, route):
-			n.Add("it is there twice", "%v", r)
+			n.Add("it is listed twice", "%v", r)
 		default:
 			out = append(out, route)
 		}

@@ -183,7 +183,7 @@ func parseValue(k kind, s string) ([]byte, error) {
 	if digits, ok := cutAnyPrefix(s, "0x", "hex:"); ok {
 		b, err := hex.DecodeString(strings.NewReplacer(":", "", " ", "").Replace(digits))
 		if err != nil {
-			return nil, fmt.Errorf("read hexadecimal value: %w", err)
+			return nil, errors.New("the hexadecimal value has an odd number of digits, or other characters than 0-9 and a-f")
 		}
 		if len(b) == 0 {
 			return nil, errors.New("the hexadecimal value is empty")
@@ -207,7 +207,10 @@ func parseValue(k kind, s string) ([]byte, error) {
 		return parseUint(s, 32)
 	case kindInt32:
 		v, err := strconv.ParseInt(s, 10, 32)
-		return binary.BigEndian.AppendUint32(nil, uint32(v)), err
+		if err != nil {
+			return nil, fmt.Errorf("%q is not a whole number of 32 bits", s)
+		}
+		return binary.BigEndian.AppendUint32(nil, uint32(v)), nil
 	case kindNames:
 		return parseNames(fields(s))
 	case kindRoutes:
@@ -240,7 +243,7 @@ func parseAddrs(words []string) ([]byte, error) {
 func parseUint(s string, bits int) ([]byte, error) {
 	v, err := strconv.ParseUint(s, 10, bits)
 	if err != nil {
-		return nil, fmt.Errorf("read number: %w", err)
+		return nil, fmt.Errorf("%q is not a whole number of %d bits without sign", s, bits)
 	}
 	return binary.BigEndian.AppendUint64(nil, v)[8-bits/8:], nil
 }

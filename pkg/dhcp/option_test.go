@@ -50,7 +50,7 @@ func TestParseOption(t *testing.T) {
 		{in: "6=0x010203", err: "3 bytes"},
 		{in: "26=70000", err: "number"},
 		{in: "26=10", err: "MTU"},
-		{in: "2=x", err: "invalid syntax"},
+		{in: "2=x", err: "is not a whole number"},
 		{in: "43=0xzz", err: "hexadecimal"},
 		{in: "43=0x", err: "empty"},
 		{in: "119=a..b", err: "empty label"},

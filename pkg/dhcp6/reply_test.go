@@ -155,7 +155,7 @@ func TestSettings(t *testing.T) {
 		{"refresh time is for information alone", fullLease(), message(solicit, oro(32)), "ADVERTISE 7"},
 		{"a name without asking", fullLease(), message(inform, oro(24), fqdn), "REPLY 24"},
 		{"asked, without a name", fullLease(), message(inform, oro(39)), "REPLY"},
-		{"there are none", Lease{MAC: guestMAC, Address: address, Server: gateway}, message(inform, oro(23, 24, 31, 56, 59, 60)), "REPLY"},
+		{"the file has none", Lease{MAC: guestMAC, Address: address, Server: gateway}, message(inform, oro(23, 24, 31, 56, 59, 60)), "REPLY"},
 		{"with an end", fullLease(), message(solicit, na(1), oro(23)), "ADVERTISE na1(fd00:10:244:1::7 1800s/3600s, 900s 1440s) 7 23"},
 	} {
 		reply, err := c.lease.Reply(parsed(t, c.req), false)

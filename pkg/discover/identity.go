@@ -13,7 +13,7 @@ import (
 const patience = 2 * time.Second
 
 // errNoProcess is why nothing is known of a pod but its network.
-var errNoProcess = errors.New("no process of the pod is seen: none that is in its network namespace has a name and files of its own")
+var errNoProcess = errors.New("no process of the pod is visible: no process in its network namespace has a hostname and files of its own")
 
 // identity is what a pod is called and whom it asks for names.
 type identity struct {

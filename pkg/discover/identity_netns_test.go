@@ -71,18 +71,18 @@ func TestIdentityOfAnotherNamespace(t *testing.T) {
 		},
 		{
 			name: "device", flags: "-um",
-			setup: func(*testing.T) string { return bind("/dev/zero") }, hostname: "pod-7", unknown: "no regular file",
+			setup: func(*testing.T) string { return bind("/dev/zero") }, hostname: "pod-7", unknown: "not a regular file",
 		},
 		{
 			name: "FIFO", flags: "-um", setup: func(t *testing.T) string {
 				fifo := filepath.Join(t.TempDir(), "fifo")
 				return "mkfifo " + fifo + "; " + bind(fifo)
-			}, hostname: "pod-7", unknown: "no regular file",
+			}, hostname: "pod-7", unknown: "not a regular file",
 		},
 		{
 			name: "link", flags: "-um", setup: func(t *testing.T) string {
 				return "hostname pod-7; mount -t tmpfs none /etc; ln -s " + file(t, ours) + " /etc/resolv.conf"
-			}, hostname: "pod-7", unknown: "no regular file",
+			}, hostname: "pod-7", unknown: "not a regular file",
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {

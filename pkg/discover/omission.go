@@ -9,7 +9,7 @@ import (
 )
 
 // otherType is why the VM does not get a route that leads nowhere, or into the pod.
-const otherType = "DHCP and router advertisements know no routes of this type"
+const otherType = "DHCP and router advertisements can't express a route of this type"
 
 // Omission is something of a pod that its VM does not get.
 type Omission struct {
@@ -54,19 +54,19 @@ func (i Interface) addressOmitted(a Address) string {
 	case a.FromRouter() && !i.Addressed(): // the VM hears the router itself
 		return ""
 	case a.FromRouter():
-		return "the kernel made it of a router's advertisement, the CNI did not give it"
+		return "it comes from a router advertisement, not from the CNI"
 	case !a.Global():
 		return fmt.Sprintf("its scope is %s: other hosts can't use it", a.Scope)
 	case a.Flags&unix.IFA_F_DADFAILED != 0:
 		return "it is a duplicate: another host on the link has it"
 	case a.Flags&unix.IFA_F_TENTATIVE != 0:
-		return "duplicate address detection has not ended"
+		return "duplicate address detection is still running"
 	case a.Flags&unix.IFA_F_DEPRECATED != 0:
 		return "it is deprecated"
 	case a.Prefix.Addr().Is4():
-		return fmt.Sprintf("DHCP gives one IPv4 address, which is %s; the VM may add this one itself", first)
+		return fmt.Sprintf("DHCP gives the VM one IPv4 address, %s; the VM may add this one itself", first)
 	}
-	return fmt.Sprintf("the VM gets one IPv6 address, which is %s", first)
+	return fmt.Sprintf("the VM gets one IPv6 address, %s", first)
 }
 
 // routeOmitted says why the VM can't have a route; empty: it can, or the route is
@@ -78,13 +78,13 @@ func (i Interface) routeOmitted(r Route) string {
 	case i.routerMade(r) && !i.Addressed():
 		return ""
 	case i.routerMade(r):
-		return "the kernel made it of a router's advertisement, the CNI did not give it"
+		return "it comes from a router advertisement, not from the CNI"
 	case r.Type != unix.RTN_UNICAST:
 		return otherType
 	case i.tableRank(r) < 0:
-		return fmt.Sprintf("it is in the table %d, to which no rule leads what comes from the address of %s", r.Table, i.Name)
+		return fmt.Sprintf("it is in table %d, which no rule selects for packets from the address of %s", r.Table, i.Name)
 	case len(r.Links) > 1:
-		return fmt.Sprintf("the VM hears of its first next hop only, %s", hop(r))
+		return fmt.Sprintf("the VM gets only its first next hop, %s", hop(r))
 	}
 	return ""
 }
@@ -107,7 +107,7 @@ func (k kernel) podOmissions(chosen []Interface) []Omission {
 	}
 	for _, r := range k.rules {
 		if !k.isTakenIn(r, chosen) {
-			out = append(out, Omission{r.String(), "DHCP and router advertisements know no rules"})
+			out = append(out, Omission{r.String(), "DHCP and router advertisements can't express policy rules"})
 		}
 	}
 	for _, l := range k.links {
@@ -115,7 +115,7 @@ func (k kernel) podOmissions(chosen []Interface) []Omission {
 			continue
 		}
 		if in := k.newInterface(l); in.hasAddress() {
-			out = append(out, Omission{"interface " + in.describe(), "it is none of the VM's interfaces"})
+			out = append(out, Omission{"interface " + in.describe(), "it is not one of the VM's interfaces"})
 		}
 	}
 	return out

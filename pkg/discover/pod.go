@@ -79,10 +79,10 @@ func ReadPod(ctx context.Context, o Options) (Pod, error) {
 		return Pod{}, err
 	}
 	for _, what := range id.dns.LeftOut {
-		o.Log.Warn("left out of resolv.conf", "what", what)
+		o.Log.Warn("ignored a part of resolv.conf", "what", what)
 	}
 	if len(id.dns.Options) > 0 {
-		o.Log.Info("DHCP can't tell the options in resolv.conf", "options", id.dns.Options)
+		o.Log.Info("the VM does not get the options of resolv.conf: DHCP can't express them", "options", id.dns.Options)
 	}
 	return Pod{Hostname: id.hostname, DNS: id.dns, Interfaces: interfaces}, nil
 }
@@ -91,7 +91,7 @@ func ReadPod(ctx context.Context, o Options) (Pod, error) {
 func (i Interface) sayRouterMade(o Options) {
 	for _, a := range i.Addresses {
 		if a.FromRouter() && !i.Addressed() && !isRecorded(i, o) {
-			o.Log.Info("the kernel made the address of a router's advertisement, and the CNI gave none: the network is taken for one without IPAM",
+			o.Log.Info("the CNI gave no address, only a router advertisement did: the network is treated as one without IPAM",
 				"interface", i.Name, "address", a.Prefix)
 		}
 	}
@@ -234,7 +234,7 @@ func (k kernel) interfaces(o Options) (found []Interface, perhaps bool, missing 
 		}
 		for _, a := range in.Addresses {
 			if a.checking() {
-				return nil, false, fmt.Errorf("duplicate address detection of %s on %s has not ended", a.Prefix, name)
+				return nil, false, fmt.Errorf("duplicate address detection of %s on %s is still running", a.Prefix, name)
 			}
 		}
 		if i == 0 && !in.hasAddress() {
@@ -272,8 +272,8 @@ func (i Interface) noAddress() error {
 	for _, a := range i.Addresses {
 		switch {
 		case a.FromRouter():
-			return fmt.Errorf("interface %s has no address of the CNI: the kernel made %s of a router's advertisement; "+
-				"if the network has no IPAM, name the interface, and the VM is on it as any other host", i.Name, a.Prefix)
+			return fmt.Errorf("interface %s has no address from the CNI: the kernel made %s from a router advertisement; "+
+				"if the network has no IPAM, name the interface, and the VM joins the network like any other host", i.Name, a.Prefix)
 		case a.Flags&unix.IFA_F_DADFAILED != 0:
 			return fmt.Errorf("interface %s has no address: %s is a duplicate, another host on the link has it", i.Name, a.Prefix)
 		case !a.Global() && a.Prefix.Addr().Is4():

@@ -128,7 +128,7 @@ func (p process) read(most int64, name string) (b []byte, err error) {
 	return readRegular(under(file, ""), most)
 }
 
-var errNotRegular = errors.New("it is no regular file")
+var errNotRegular = errors.New("it is not a regular file")
 
 // readRegular reads a file if it is a regular one, and no more than so many bytes
 // and one. Others are not even opened, since that may do something.

@@ -76,11 +76,11 @@ func parseResolvConf(b []byte) Resolver {
 			}
 			a, err := netip.ParseAddr(values[0])
 			if err != nil {
-				leaveOut("line %d: nameserver %q is no IP address", n, clip(values[0]))
+				leaveOut("line %d: nameserver %q is not an IP address", n, clip(values[0]))
 				continue
 			}
 			if a.IsLoopback() || a.IsUnspecified() {
-				leaveOut("line %d: nameserver %s is on the host that asks, where the VM has none", n, a)
+				leaveOut("line %d: nameserver %s means the host itself, where the VM has no nameserver", n, a)
 				continue
 			}
 			r.Servers = append(r.Servers, a)

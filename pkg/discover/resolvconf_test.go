@@ -23,7 +23,7 @@ func TestParseResolvConf(t *testing.T) {
 		{"the last search counts", "domain old.example\nsearch a.example\nsearch b.example\n", "", "b.example", nil},
 		{"domain has one", "domain a.example b.example", "", "a.example", nil},
 		{"empty", "", "", "", nil},
-		{"a stub on the host", "nameserver 127.0.0.53\nnameserver ::1\nnameserver 0.0.0.0\nnameserver 10.0.0.2\n", "10.0.0.2", "", []string{"127.0.0.53 is on the host", "::1 is on the host", "0.0.0.0 is on the host"}},
+		{"a stub on the host", "nameserver 127.0.0.53\nnameserver ::1\nnameserver 0.0.0.0\nnameserver 10.0.0.2\n", "10.0.0.2", "", []string{"127.0.0.53 means the host", "::1 means the host", "0.0.0.0 means the host"}},
 		{"bad lines", "nameserver\nnameserver 10.0.0.300\nnamserver 10.0.0.1\nnameserver 10.0.0.2\n", "10.0.0.2", "", []string{"line 1", `"10.0.0.300"`, `"namserver"`}},
 		{"binary", "nameserver 10.0.0.1\n\x00\xff\xfe\nsearch a.example", "10.0.0.1", "a.example", []string{"line 2: not text"}},
 		{"a long word", "nameserver " + strings.Repeat("x", 5000), "", "", []string{"…"}},
@@ -64,7 +64,7 @@ func TestResolvConfOfAnotherKind(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, path := range []string{fifo, "/dev/zero", t.TempDir()} {
-		if _, err := readResolvConf(path); err == nil || !strings.Contains(err.Error(), "no regular file") {
+		if _, err := readResolvConf(path); err == nil || !strings.Contains(err.Error(), "not a regular file") {
 			t.Errorf("%s: got %v", path, err)
 		}
 	}

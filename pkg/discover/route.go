@@ -168,11 +168,11 @@ func (k kernel) shares(r Route, in Interface) string {
 	isOther := func(index int) bool { return index != in.Index }
 	switch by := slices.Contains(r.Links, in.Index); {
 	case by && slices.ContainsFunc(r.Links, isOther):
-		return "it leads by other links, too"
+		return "it uses other links, too"
 	case by && r.NextHop != 0:
-		return fmt.Sprintf("it leads by nexthop object %d, which the kernel deletes with its link", r.NextHop)
+		return fmt.Sprintf("it uses nexthop object %d, which the kernel deletes with its link", r.NextHop)
 	case !by && k.onlyOn(r.Source, in):
-		return fmt.Sprintf("it does not lead by %s, and has its address %s as source", in.Name, r.Source)
+		return fmt.Sprintf("it does not use %s, but has its address %s as source", in.Name, r.Source)
 	}
 	return ""
 }

@@ -63,7 +63,7 @@ func TestDefaultInterfaceOfTwoFamilies(t *testing.T) {
 	if ip, _ := in.IPv6(); in.Name != "eth0" || ip != pod.IPv6 || in.Gateway6 == nil {
 		t.Errorf("got %s with %s", in.Name, ip)
 	}
-	want := []string{"interface v4if0 (169.254.172.10/22, the IPv4 default route): it is none of the VM's interfaces"}
+	want := []string{"interface v4if0 (169.254.172.10/22, the IPv4 default route): it is not one of the VM's interfaces"}
 	if d := cmp.Diff(want, omitted(in)); d != "" {
 		t.Errorf("omitted (-want +got):\n%s", d)
 	}
@@ -141,7 +141,7 @@ func TestRouterAdvertised(t *testing.T) {
 	node.IP(t, "addr add fe80::1/64 dev peer nodad")
 	advertise(t, pod, node)
 
-	if _, err := readSoon(t, pod); err == nil || !strings.Contains(err.Error(), "of a router's advertisement") {
+	if _, err := readSoon(t, pod); err == nil || !strings.Contains(err.Error(), "from a router advertisement") {
 		t.Errorf("eth0 with nothing of the CNI's: %v", err)
 	}
 	in := mustRead(t, pod, "eth0")[0] // named, it is a network without IPAM
@@ -162,7 +162,7 @@ func TestRouterAdvertised(t *testing.T) {
 	}
 	for _, what := range []string{"address 2001:db8:77:", "route 2001:db8:77::/64", "route default via fe80::1"} {
 		if !slices.ContainsFunc(omitted(in), func(s string) bool {
-			return strings.HasPrefix(s, what) && strings.Contains(s, "router's advertisement")
+			return strings.HasPrefix(s, what) && strings.Contains(s, "router advertisement")
 		}) {
 			t.Errorf("%s is not told of in %q", what, omitted(in))
 		}
@@ -231,11 +231,11 @@ func TestTablesByRule(t *testing.T) {
 	slices.Sort(got)
 	want = []string{
 		"proxied neighbor 10.9.0.44: the pod answers for it, a VM does not",
-		"route 10.20.0.0/16 via 10.9.0.2 table 101: it is in the table 101, to which no rule leads what comes from the address of eth0",
-		"route 10.30.0.0/16 via 10.9.0.3 table 300: it is in the table 300, to which no rule leads what comes from the address of eth0",
-		"route blackhole fd66::/32 metric 1024: DHCP and router advertisements know no routes of this type",
-		"route unreachable 10.66.0.0/16: DHCP and router advertisements know no routes of this type",
-		"rule 32764 from all … lookup 300: DHCP and router advertisements know no rules",
+		"route 10.20.0.0/16 via 10.9.0.2 table 101: it is in table 101, which no rule selects for packets from the address of eth0",
+		"route 10.30.0.0/16 via 10.9.0.3 table 300: it is in table 300, which no rule selects for packets from the address of eth0",
+		"route blackhole fd66::/32 metric 1024: DHCP and router advertisements can't express a route of this type",
+		"route unreachable 10.66.0.0/16: DHCP and router advertisements can't express a route of this type",
+		"rule 32764 from all … lookup 300: DHCP and router advertisements can't express policy rules",
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("omitted (-want +got):\n%s", d)
@@ -259,13 +259,13 @@ func TestOmittedAddresses(t *testing.T) {
 	}
 	got := omitted(mustRead(t, pod)[0])
 	slices.Sort(got)
-	const one4, one6 = "DHCP gives one IPv4 address, which is 10.9.0.7/24; the VM may add this one itself", "the VM gets one IPv6 address, which is fd00:9::7/64"
+	const one4, one6 = "DHCP gives the VM one IPv4 address, 10.9.0.7/24; the VM may add this one itself", "the VM gets one IPv6 address, fd00:9::7/64"
 	want := []string{
 		"address 10.10.0.7/24: " + one4, "address 10.9.0.8/24: " + one4,
 		"address 169.254.9.9/16: its scope is link: other hosts can't use it",
 		"address fd00:9::8/64: " + one6, "address fd00:9::9/64: it is deprecated",
 		"address fd00:9::aa/64: it is a duplicate: another host on the link has it",
-		"route 10.40.0.0/16 nexthops 2: the VM hears of its first next hop only, 10.9.0.1",
+		"route 10.40.0.0/16 nexthops 2: the VM gets only its first next hop, 10.9.0.1",
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("omitted (-want +got):\n%s", d)

@@ -86,7 +86,7 @@ func (d *definition) remedy() string {
 // empty if it may.
 func problemOf(iface *etree.Element, devices []string, nics []NIC) string {
 	backend := cmp.Or(value(iface, "type", "backend"), "QEMU")
-	noNetwork := backend + " has no network of its own in a pod whose network is the VM's"
+	noNetwork := backend + " has no network: the pod's network is the VM's"
 	if backend == "passt" { // of type user or vhostuser
 		return noNetwork
 	}
@@ -116,7 +116,7 @@ func problemOf(iface *etree.Element, devices []string, nics []NIC) string {
 	case !slices.Contains(devices, device):
 		return fmt.Sprintf("there is no device %s in the pod", device)
 	case slices.ContainsFunc(nics, func(n NIC) bool { return n.Interface == device }): // a link without carrier keeps the name
-		return fmt.Sprintf("%s is no way out of the pod once its network is the VM's", device)
+		return fmt.Sprintf("%s does not reach the network once the VM has it", device)
 	}
 	return ""
 }

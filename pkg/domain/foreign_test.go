@@ -9,7 +9,7 @@ import (
 // What virt-install, nova and KubeVirt write besides the pod's NIC, and what a pod
 // may have been given by something else.
 func TestForeign(t *testing.T) {
-	const noNetwork = "has no network of its own"
+	const noNetwork = "has no network: "
 	for _, c := range []struct{ name, iface, problem string }{
 		{"network", `<interface type='network'><source network='default'/></interface>`, "no libvirt network such as default"},
 		{"bridge", `<interface type='bridge'><source bridge='brqc2028cd6-12'/></interface>`, "no device brqc2028cd6-12 in the pod"},

@@ -144,7 +144,7 @@ func (n *NIC) addNeighbors(in discover.Interface) {
 		what := "permanent neighbor " + o.Address.String()
 		switch {
 		case o.MAC.IsZero():
-			n.omit(what, "its MAC is not of Ethernet")
+			n.omit(what, "its MAC is not an Ethernet address")
 		case o.Address.Is4() && n.IPv4 == nil, o.Address.Is6() && n.IPv6 == nil:
 			n.omit(what+" at "+o.MAC.String(), "the VM gets no address of its family")
 		default:

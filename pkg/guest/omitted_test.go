@@ -20,8 +20,8 @@ func TestOmitted(t *testing.T) {
 	}
 	common := []string{
 		"route default via 10.9.0.2 metric 100: there is a better one to the same destination",
-		"a setting of route 172.16.0.0/12 via 10.9.0.1 mtu 1300: its MTU is 1300, and a VM is told of one MTU for all",
-		"route fd00:5::/64 via fd00::2: an IPv6 VM is told of one router, and that is fd00::1",
+		"a setting of route 172.16.0.0/12 via 10.9.0.1 mtu 1300: its MTU is 1300, and the VM gets one MTU for all routes",
+		"route fd00:5::/64 via fd00::2: the VM gets one IPv6 router, and that is fd00::1",
 		"route fd00:5::/64 via fd00::1 metric 9: there is a better one to the same destination",
 	}
 	for _, c := range []struct {
@@ -42,24 +42,24 @@ func TestOmitted(t *testing.T) {
 			in.Addresses, in.Routes = in.Addresses[1:], in.Routes[2:5]
 			in.Neighbors = []discover.Neighbor{{Address: netip.MustParseAddr("10.9.0.1"), MAC: gateway}}
 		}, []string{
-			"route 10.9.0.0/24: the VM is told of no IPv4 address here, so by DHCP of nothing else",
-			"route 172.16.0.0/12 via 10.9.0.1 mtu 1300: the VM is told of no IPv4 address here, so by DHCP of nothing else",
+			"route 10.9.0.0/24: the VM gets no IPv4 address here, and so nothing else by DHCP",
+			"route 172.16.0.0/12 via 10.9.0.1 mtu 1300: the VM gets no IPv4 address here, and so nothing else by DHCP",
 			"permanent neighbor 10.9.0.1 at 02:00:00:00:00:01: the VM gets no address of its family",
 		}},
 		{"no gateway that answers", func(in *discover.Interface, _ *Options) { in.Gateway6, in.Routes = nil, in.Routes[4:5] }, []string{
-			"route default via fd00::1: its gateway fd00::1 is not known to answer",
+			"route default via fd00::1: its gateway fd00::1 does not answer",
 		}},
 		{"neighbors", func(in *discover.Interface, _ *Options) {
 			in.Neighbors = []discover.Neighbor{{Address: netip.MustParseAddr("10.9.0.1"), MAC: gateway}, {Address: netip.MustParseAddr("10.9.0.2")}}
-		}, append([]string{"permanent neighbor 10.9.0.2: its MAC is not of Ethernet"}, common...)},
+		}, append([]string{"permanent neighbor 10.9.0.2: its MAC is not an Ethernet address"}, common...)},
 		{"what discover knows", func(in *discover.Interface, _ *Options) {
 			in.Omitted = []discover.Omission{{What: "address 10.9.0.8/24", Why: "one is given"}}
 		}, append([]string{"address 10.9.0.8/24: one is given"}, common...)},
 		{"another source", func(in *discover.Interface, _ *Options) { in.Routes[2].Source = netip.MustParseAddr("10.9.0.8") }, append([]string{
-			"a setting of route 10.9.0.0/24 src 10.9.0.8: its packets have the source 10.9.0.8, and a VM is told of one address",
+			"a setting of route 10.9.0.0/24 src 10.9.0.8: its packets have the source 10.9.0.8, and the VM gets one address",
 		}, common...)},
 		{"a tiny MTU", func(in *discover.Interface, _ *Options) { in.Routes[0].MTU = 60 }, append([]string{
-			"a setting of route default via 10.9.0.1 mtu 60: its MTU is 60, which is less than a VM can be told",
+			"a setting of route default via 10.9.0.1 mtu 60: its MTU is 60, which is too small for the VM",
 		}, common...)},
 	} {
 		in, o := pod(t, "fd00::1", "10.9.0.7/24", routes...), options
@@ -88,7 +88,7 @@ func TestInexpressibleRoutes(t *testing.T) {
 		change func(*discover.Route)
 		why    string
 	}{
-		{func(r *discover.Route) { r.Gateway = netip.MustParseAddr("fe80::1") }, "gateway fe80::1 is of the other family"},
+		{func(r *discover.Route) { r.Gateway = netip.MustParseAddr("fe80::1") }, "gateway fe80::1 is of the other address family"},
 		{func(r *discover.Route) { r.TOS = 0x10 }, "type of service 0x10"},
 		{func(r *discover.Route) { r.Encap = true }, "encapsulates"},
 	} {

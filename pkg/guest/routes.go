@@ -11,7 +11,7 @@ import (
 
 const (
 	noIPv6 = "the VM gets no IPv6"
-	noIPv4 = "the VM is told of no IPv4 address here, so by DHCP of nothing else"
+	noIPv4 = "the VM gets no IPv4 address here, and so nothing else by DHCP"
 )
 
 // addRoutes gives the VM the best of the pod's routes to each destination, and says
@@ -58,13 +58,13 @@ func (n *NIC) addRoutes(in discover.Interface) {
 func inexpressible(r discover.Route) string {
 	switch {
 	case r.Gateway.IsValid() && r.Gateway.Is4() != r.Destination.Addr().Is4():
-		return fmt.Sprintf("its gateway %s is of the other family", r.Gateway)
+		return fmt.Sprintf("its gateway %s is of the other address family", r.Gateway)
 	case r.TOS != 0:
-		return fmt.Sprintf("it is for packets with the type of service %#x only", r.TOS)
+		return fmt.Sprintf("it applies only to packets with the type of service %#x", r.TOS)
 	case r.From.IsValid():
-		return fmt.Sprintf("it is for packets from %s only", r.From)
+		return fmt.Sprintf("it applies only to packets from %s", r.From)
 	case r.Destination.Addr().Is6() && r.Destination.Bits() == 0 && !r.Gateway.IsValid():
-		return "it is a default route without a gateway, which a router advertisement can't say"
+		return "it is a default route without a gateway, which a router advertisement can't express"
 	case r.Encap:
 		return "it encapsulates packets"
 	}
@@ -82,11 +82,11 @@ func (n *NIC) settingOmitted(r discover.Route) string {
 	}
 	switch {
 	case r.MTU != 0 && r.MTU < n.MTU && r.Destination.Bits() > 0:
-		return fmt.Sprintf("its MTU is %d, and a VM is told of one MTU for all", r.MTU)
+		return fmt.Sprintf("its MTU is %d, and the VM gets one MTU for all routes", r.MTU)
 	case r.MTU != 0 && r.MTU < minMTU:
-		return fmt.Sprintf("its MTU is %d, which is less than a VM can be told", r.MTU)
+		return fmt.Sprintf("its MTU is %d, which is too small for the VM", r.MTU)
 	case r.Source.IsValid() && r.Source != own():
-		return fmt.Sprintf("its packets have the source %s, and a VM is told of one address", r.Source)
+		return fmt.Sprintf("its packets have the source %s, and the VM gets one address", r.Source)
 	}
 	return ""
 }
@@ -151,9 +151,9 @@ func (v *IPv6) add(r discover.Route, in discover.Interface) (why string) {
 	isOwn := func(a discover.Address) bool { return single(a.Prefix.Addr()) == r.Destination }
 	switch {
 	case r.Gateway.IsValid() && v.Router == nil:
-		return fmt.Sprintf("its gateway %s is not known to answer", r.Gateway)
+		return fmt.Sprintf("its gateway %s does not answer", r.Gateway)
 	case r.Gateway.IsValid() && r.Gateway != v.Router.Gateway:
-		return fmt.Sprintf("an IPv6 VM is told of one router, and that is %s", v.Router.Gateway)
+		return fmt.Sprintf("the VM gets one IPv6 router, and that is %s", v.Router.Gateway)
 	case r.Gateway.IsValid():
 		v.Routes = append(v.Routes, Route{Destination: r.Destination, MTU: mtuOf(r)})
 	case !slices.ContainsFunc(in.Addresses, isOwn):

@@ -45,11 +45,11 @@ func (c *checks) that(ok bool, format string, args ...any) {
 func (n NIC) Validate() error {
 	c := checks{CheckName(n.Interface), CheckName(n.Tap)}
 	c.that(n.Interface != n.Tap, "the name %s is used twice", n.Tap)
-	c.that(n.MAC.IsHost(), "the VM's MAC %q is not a host's", n.MAC)
-	c.that(n.TapMAC.IsHost(), "the tap's MAC %q is not a host's", n.TapMAC)
+	c.that(n.MAC.IsHost(), "the VM's MAC %q is not a unicast address", n.MAC)
+	c.that(n.TapMAC.IsHost(), "the tap's MAC %q is not a unicast address", n.TapMAC)
 	c.that(n.MTU >= minMTU && n.MTU <= maxMTU, "MTU %d is outside %d…%d", n.MTU, minMTU, maxMTU)
 	c.that(n.Queues >= 1 && n.Queues <= maxQueues, "%d queues: a tap has 1 to %d", n.Queues, maxQueues)
-	c.that(n.Addressed || n.IPv4 == nil && n.IPv6 == nil, "it has an address, and says that the network has no IPAM")
+	c.that(n.Addressed || n.IPv4 == nil && n.IPv6 == nil, "it has an address, but addressed is false")
 	if n.IPv4 != nil {
 		n.IPv4.check(&c)
 	}
@@ -78,8 +78,8 @@ func (v *IPv4) check(c *checks) {
 	c.that(isHost4(v.Server) && v.Server != own, "DHCP server identifier %s is not another IPv4 host's", v.Server)
 	c.that(v.Gateway == netip.Addr{} || isHost4(v.Gateway) && v.Gateway != own, "IPv4 gateway %s is not another host's", v.Gateway)
 	for _, r := range v.Routes {
-		c.that(r.Destination.IsValid() && r.Destination.Addr().Is4() && r.Destination == r.Destination.Masked(), "route: %s is no IPv4 destination", r.Destination)
-		c.that(r.Gateway == netip.Addr{} || isHost4(r.Gateway) && r.Gateway != own, "route to %s: %s is no IPv4 gateway", r.Destination, r.Gateway)
+		c.that(r.Destination.IsValid() && r.Destination.Addr().Is4() && r.Destination == r.Destination.Masked(), "route: %s is not an IPv4 destination", r.Destination)
+		c.that(r.Gateway == netip.Addr{} || isHost4(r.Gateway) && r.Gateway != own, "route to %s: %s is not an IPv4 gateway", r.Destination, r.Gateway)
 		r.check(c)
 	}
 }
@@ -88,16 +88,16 @@ func (v *IPv6) check(c *checks) {
 	own := v.Address.Addr()
 	c.that(isIPv6(own) && own.IsGlobalUnicast(), "IPv6 address %s is not a host's", v.Address)
 	if r := v.Router; r != nil {
-		c.that(isIPv6(r.LinkLocal) && r.LinkLocal.IsLinkLocalUnicast(), "IPv6 router %s is no link-local address", r.LinkLocal)
-		c.that(r.MAC.IsHost(), "the IPv6 router's MAC %q is not a host's", r.MAC)
+		c.that(isIPv6(r.LinkLocal) && r.LinkLocal.IsLinkLocalUnicast(), "IPv6 router %s is not a link-local address", r.LinkLocal)
+		c.that(r.MAC.IsHost(), "the IPv6 router's MAC %q is not a unicast address", r.MAC)
 		c.that(isIPv6(r.Gateway) && !r.Gateway.IsMulticast() && !r.Gateway.IsUnspecified() && r.Gateway != own, "IPv6 gateway %s is not another host's", r.Gateway)
 	}
 	c.that(v.Router != nil || len(v.Routes) == 0, "there are IPv6 routes by a router, but no router")
 	for _, p := range v.Prefixes {
-		c.that(isDestination6(p), "on the link: %s is no IPv6 destination", p)
+		c.that(isDestination6(p), "on the link: %s is not an IPv6 destination", p)
 	}
 	for _, r := range v.Routes {
-		c.that(isDestination6(r.Destination), "route: %s is no IPv6 destination", r.Destination)
+		c.that(isDestination6(r.Destination), "route: %s is not an IPv6 destination", r.Destination)
 		c.that(r.Gateway == netip.Addr{}, "route to %s: it has the gateway %s, but IPv6 routes are by the router", r.Destination, r.Gateway)
 		r.check(c)
 	}

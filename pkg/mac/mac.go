@@ -30,7 +30,7 @@ func Of(b []byte) (a Addr) {
 func Parse(s string) (Addr, error) {
 	b, err := net.ParseMAC(s)
 	if err != nil || len(b) != len(Addr{}) {
-		return Addr{}, fmt.Errorf("%q is no Ethernet address, such as 02:00:00:00:00:07", s)
+		return Addr{}, fmt.Errorf("%q is not an Ethernet address such as 02:00:00:00:00:07", s)
 	}
 	return Of(b), nil
 }

@@ -67,7 +67,7 @@ func (f Firmware) validate() error {
 		return nil
 	}
 	known := append(slices.Sorted(maps.Keys(architectures)), ipxe)
-	return fmt.Errorf("no firmware is called %q: want one of %v or the number of an architecture type", string(f), known)
+	return fmt.Errorf("unknown firmware %q: want one of %v or the number of an architecture type", string(f), known)
 }
 
 // File is what one kind of firmware boots.
@@ -88,7 +88,7 @@ func ParseFile(s string) (File, error) {
 	f := File{Name: s}
 	if word, name, ok := strings.Cut(s, "="); ok && !strings.ContainsFunc(word, notInFirmware) {
 		if word == "" {
-			return File{}, fmt.Errorf("parse boot file %q: it has no firmware before the sign", s)
+			return File{}, fmt.Errorf("parse boot file %q: name a firmware before the =", s)
 		}
 		f = File{Firmware: Firmware(word), Name: name}
 	}
@@ -121,7 +121,7 @@ func (files Files) Validate() error {
 	for i, f := range files {
 		err := f.validate()
 		if err == nil && slices.ContainsFunc(files[:i], func(o File) bool { return o.Firmware == f.Firmware }) {
-			err = errors.New("there are two")
+			err = errors.New("another file is for the same firmware")
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("boot file %q of firmware %q: %w", f.Name, string(f.Firmware), err))

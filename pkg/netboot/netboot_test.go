@@ -37,12 +37,12 @@ func TestValidate(t *testing.T) {
 	}{
 		{"none", nil, ""},
 		{"several", Files{{"bios", "a"}, {"ipxe", "b"}, {"41", "c"}, {"", "d"}}, ""},
-		{"unknown firmware", Files{{"efi", "a"}}, "no firmware is called"},
+		{"unknown firmware", Files{{"efi", "a"}}, "unknown firmware"},
 		{"no name", Files{{"bios", ""}}, "no name"},
 		{"a long name", Files{{"", strings.Repeat("a", 256)}}, "longer"},
 		{"NUL", Files{{"", "a\x00b"}}, "printable"},
-		{"two of one", Files{{"bios", "a"}, {"bios", "b"}}, "there are two"},
-		{"two for the rest", Files{{"", "a"}, {"", "b"}}, "there are two"},
+		{"two of one", Files{{"bios", "a"}, {"bios", "b"}}, "another file is for the same firmware"},
+		{"two for the rest", Files{{"", "a"}, {"", "b"}}, "another file is for the same firmware"},
 		{"two faults", Files{{"bios", ""}, {"efi", "a"}}, "no name\n"},
 	} {
 		err := c.files.Validate()

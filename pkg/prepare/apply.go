@@ -49,7 +49,7 @@ func Apply(ctx context.Context, log *slog.Logger, store *Store, plans ...Plan) e
 	if len(ops) == 0 {
 		log.Debug("the network is prepared already")
 		if err := store.mark(records, true); err != nil { // an older program's, or one of a process that was killed just before it
-			log.Warn("can't mark the network as prepared: if a repair fails, it may be taken for half done", "error", err)
+			log.Warn("can't mark the record as complete: if a repair fails, the preparation may be undone as a whole", "error", err)
 		}
 		return nil
 	}
@@ -210,7 +210,7 @@ func (p Plan) namesFree(s *engine.State) error {
 		switch {
 		case l == nil:
 		case l.Name != made.Name:
-			return &NameTakenError{Name: made.Name, For: made.Role, Why: fmt.Sprintf("as another name of %s: take that from it (ip link property del dev %s altname %s)", l.Name, l.Name, made.Name)}
+			return &NameTakenError{Name: made.Name, For: made.Role, Why: fmt.Sprintf("as an alternative name of %s: remove that (ip link property del dev %s altname %s)", l.Name, l.Name, made.Name)}
 		default:
 			return &NameTakenError{Name: made.Name, For: made.Role, Why: fmt.Sprintf("by a link of kind %q that is not recorded in the state directory: "+
 				"name the state directory that was used before, delete it (ip link delete %s)", l.Kind, made.Name)}

@@ -166,7 +166,7 @@ func TestApplyRefuses(t *testing.T) {
 		t.Parallel()
 		pod := podtest.NewPod(t, podtest.Flannel)
 		pod.IP(t, "nexthop add id 7 via "+pod.Gateway.String()+" dev eth0", "route add 10.92.0.0/16 nhid 7")
-		refused(t, pod, t.TempDir(), prepare.Options{}, "plan eth0", "it leads by nexthop object 7", "ip route replace 10.92.0.0/16 via … dev eth0")
+		refused(t, pod, t.TempDir(), prepare.Options{}, "plan eth0", "it uses nexthop object 7", "ip route replace 10.92.0.0/16 via … dev eth0")
 	})
 	t.Run("the kernel refuses the port midway", func(t *testing.T) {
 		t.Parallel()
@@ -291,9 +291,9 @@ func TestUselessRecord(t *testing.T) {
 				t.Fatal(err)
 			}
 			write()
-			refused(t, pod, dir, prepare.Options{}, path, "make the pod anew")
+			refused(t, pod, dir, prepare.Options{}, path, "recreate the pod")
 			pod.In(t, func() error {
-				if err := prepare.RestoreAll(t.Context(), dir); err == nil || !strings.Contains(err.Error(), "make the pod anew") {
+				if err := prepare.RestoreAll(t.Context(), dir); err == nil || !strings.Contains(err.Error(), "recreate the pod") {
 					t.Errorf("restore: %v", err)
 				}
 				return os.WriteFile(path, record, 0o600)

@@ -20,9 +20,9 @@ func (p Plan) confirm(s *engine.State) (isLeftover bool, err error) {
 	if !p.hasLinks(s) {
 		switch {
 		case l == nil && asByCNI(s, name):
-			return true, fmt.Errorf("it is of an interface %s with index %d, which is gone", name, p.Interface.Index)
+			return true, fmt.Errorf("it describes the interface %s with index %d, which is gone", name, p.Interface.Index)
 		case l != nil && l.Name == name && !p.hasAddresses(s):
-			return true, fmt.Errorf("%s has not the addresses that it says", name)
+			return true, fmt.Errorf("%s does not have the addresses in it", name)
 		}
 	}
 	if p.hasAddresses(s) {
@@ -37,7 +37,7 @@ func (p Plan) confirm(s *engine.State) (isLeftover bool, err error) {
 	for _, a := range p.NIC().Addresses() {
 		others := slices.ContainsFunc(given, func(g netip.Addr) bool { return g.Is4() == a.Addr().Is4() })
 		if others && !slices.Contains(given, a.Addr()) && !namedHas(s, name, a) {
-			return false, fmt.Errorf("it says that the VM has %s, which the port guard does not let it use", a.Addr())
+			return false, fmt.Errorf("it gives the VM the address %s, which the port guard blocks", a.Addr())
 		}
 	}
 	return false, nil

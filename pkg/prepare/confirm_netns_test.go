@@ -32,8 +32,8 @@ func TestForgedRecord(t *testing.T) {
 		forge func(plan map[string]any)
 		want  string
 	}{
-		{"IPv4 address", address("10.244.1.1/24", "ipv4"), "it says that the VM has 10.244.1.1, which the port guard does not let it use"},
-		{"IPv6 address", address("fd00:666::1/64", "ipv6"), "it says that the VM has fd00:666::1, which the port guard does not let it use"},
+		{"IPv4 address", address("10.244.1.1/24", "ipv4"), "it gives the VM the address 10.244.1.1, which the port guard blocks"},
+		{"IPv6 address", address("fd00:666::1/64", "ipv6"), "it gives the VM the address fd00:666::1, which the port guard blocks"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -58,7 +58,7 @@ func TestForgedRecord(t *testing.T) {
 			if err := os.WriteFile(path, forged, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			refused(t, pod, dir, prepare.Options{}, c.want, "somebody has changed it")
+			refused(t, pod, dir, prepare.Options{}, c.want, "was changed by something else")
 			pod.In(t, func() error {
 				if err := prepare.RestoreAll(t.Context(), dir); err == nil || !strings.Contains(err.Error(), c.want) {
 					t.Errorf("restore: %v", err)

@@ -107,12 +107,12 @@ func TestRestoreSetsMTU(t *testing.T) {
 func TestSharedRoutesAreRefused(t *testing.T) {
 	t.Parallel()
 	for route, why := range map[string]string{
-		"route add default nexthop via 10.1.0.1 dev eth0 nexthop via 10.2.0.1 dev net1":     "it leads by other links, too",
-		"route add default nexthop via fd00:2::1 dev net1 nexthop via fd00:1::1 dev eth0":   "it leads by other links, too",
+		"route add default nexthop via 10.1.0.1 dev eth0 nexthop via 10.2.0.1 dev net1":     "it uses other links, too",
+		"route add default nexthop via fd00:2::1 dev net1 nexthop via fd00:1::1 dev eth0":   "it uses other links, too",
 		"route add 10.61.0.0/16 via 10.3.0.1 dev eth2 src 10.1.0.7":                         "has its address 10.1.0.7 as source",
 		"route add blackhole 10.70.0.0/16 src 10.1.0.7":                                     "has its address 10.1.0.7 as source",
 		"route add fd00:61::/64 dev eth2 src fd00:1::7":                                     "has its address fd00:1::7 as source",
-		"nexthop add id 7 via 10.1.0.1 dev eth0;route add 10.92.0.0/16 nhid 7":              "it leads by nexthop object 7",
+		"nexthop add id 7 via 10.1.0.1 dev eth0;route add 10.92.0.0/16 nhid 7":              "it uses nexthop object 7",
 		"nexthop add id 7 via 10.3.0.1 dev eth2;route add 10.92.0.0/16 nhid 7 src 10.1.0.7": "has its address 10.1.0.7 as source",
 	} {
 		t.Run(route, func(t *testing.T) {

@@ -47,7 +47,7 @@ func ReadLost(dir string) ([]*LostError, error) {
 	names, why := podInterfaces(s), map[string]string{}
 	for _, u := range damagedOnes {
 		names[u.name()] = true
-		why[u.name()] = fmt.Sprintf("its record %s can't be used: %v: what the CNI had given it is lost with the record: make the pod anew", u.path, u.why)
+		why[u.name()] = fmt.Sprintf("its record %s can't be used: %v: without it the CNI's settings can't be restored: recreate the pod", u.path, u.why)
 	}
 	for _, r := range records {
 		if r.Namespace.Same(current) {
@@ -62,8 +62,8 @@ func ReadLost(dir string) ([]*LostError, error) {
 			continue
 		}
 		if !damaged {
-			why[name] = fmt.Sprintf("there is no record of it in %s: name the state directory that was used then "+
-				"(if none was named, and the network namespace was, it was one below %s of where that ran); if that is lost, so is what the CNI had given it: make the pod anew", dir, DefaultStateDir)
+			why[name] = fmt.Sprintf("%s has no record of it: name the state directory in which it was prepared "+
+				"(one below %s if none was named, but a network namespace was); if that is lost, the CNI's settings can't be restored: recreate the pod", dir, DefaultStateDir)
 		}
 		made = slices.DeleteFunc(made, func(link string) bool { return link == name })
 		out = append(out, &LostError{name, made, why[name]})

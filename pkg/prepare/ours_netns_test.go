@@ -133,7 +133,7 @@ func TestApplyWithoutTheUplink(t *testing.T) {
 			links := func() string { return pod.Run(t, "ip", "-o", "addr") }
 			before := links()
 			pod.In(t, func() error {
-				expectWords(t, ApplyAll(t.Context(), dir, Options{}, "eth0"), []string{"the pod interface eth0", "run restore", "make the pod anew"})
+				expectWords(t, ApplyAll(t.Context(), dir, Options{}, "eth0"), []string{"the pod interface eth0", "run restore", "recreate the pod"})
 				return nil
 			})
 			if d := podtest.Diff(before, links()); d != "" {

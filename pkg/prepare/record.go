@@ -78,7 +78,7 @@ func (s *Store) path(name string) string { return filepath.Join(s.Dir(), name+".
 // interface first. A nil log is silent.
 func (s *Store) Plans(log *slog.Logger) ([]Plan, error) {
 	if s.dir.Apart && log != nil {
-		log.Warn("the state directory has records of another network namespace, which may still live: they are left alone, and this pod's are kept apart", "stateDir", s.Dir())
+		log.Warn("the state directory has records of another network namespace that may still exist: they stay as they are, and this pod's records are kept apart", "stateDir", s.Dir())
 	}
 	records, err := s.load(log, nil)
 	if err != nil {
@@ -100,7 +100,7 @@ func ReadPlans(log *slog.Logger, dir string) ([]Plan, error) {
 	}
 	for _, u := range damaged {
 		if log != nil {
-			log.Warn("left out a record that can't be used", "record", u.path, "why", u.why)
+			log.Warn("ignored an unusable record", "record", u.path, "why", u.why)
 		}
 	}
 	return plansOf(slices.DeleteFunc(records, func(r record) bool { return !r.Namespace.Same(current) })), nil
@@ -133,7 +133,7 @@ func (s *Store) load(log *slog.Logger, now *engine.State) ([]record, error) {
 			return nil, err
 		}
 		if log != nil {
-			log.Warn("left out a record that can't be used", "record", u.path, "why", u.why)
+			log.Warn("ignored an unusable record", "record", u.path, "why", u.why)
 		}
 	}
 	var confirmed []record
@@ -141,10 +141,10 @@ func (s *Store) load(log *slog.Logger, now *engine.State) ([]record, error) {
 		path := s.path(r.Plan.Interface.Name)
 		switch isLeftover, err := r.Plan.confirm(now); {
 		case isLeftover && log != nil:
-			log.Warn("left out a record: the kernel has nothing that it is about", "record", path, "why", err)
+			log.Warn("ignored a record: nothing that it describes exists", "record", path, "why", err)
 		case isLeftover:
 		case err != nil:
-			return nil, fmt.Errorf("read record %s: %w: somebody has changed it, or the pod: nothing is touched; make the pod anew if that can't be undone", path, err)
+			return nil, fmt.Errorf("read record %s: %w: the record or the pod was changed by something else, so nothing was done: undo that change, or recreate the pod", path, err)
 		default:
 			confirmed = append(confirmed, r)
 		}
@@ -178,10 +178,10 @@ func (s *Store) makeRoom(log *slog.Logger, records []record) error {
 			continue
 		}
 		if err == nil && !was.Namespace.Gone(s.namespace) {
-			return fmt.Errorf("write record %s: it is there, of the network namespace %s, which may still live: "+
-				"choose another state directory, or remove that file if its pod is gone", path, was.Namespace)
+			return fmt.Errorf("write record %s: it belongs to the network namespace %s, which may still exist: "+
+				"choose another state directory, or remove the file if its pod is gone", path, was.Namespace)
 		}
-		suffix, why := ".stale", errors.New("its network namespace is gone: the pod's sandbox was made anew")
+		suffix, why := ".stale", errors.New("its network namespace is gone: the pod's sandbox was created again")
 		if err != nil {
 			suffix, why = ".damaged", err
 		}
@@ -189,7 +189,7 @@ func (s *Store) makeRoom(log *slog.Logger, records []record) error {
 		if err != nil {
 			return err
 		}
-		log.Warn("set aside a record that can't be used; the pod's interface is as a CNI leaves it", "record", aside, "why", why)
+		log.Warn("renamed an unusable record; the pod's interface is not prepared", "record", aside, "why", why)
 	}
 	return nil
 }
@@ -225,7 +225,7 @@ func (u unusable) needed(s *engine.State) error {
 	if !looksPrepared(s, name) {
 		return nil
 	}
-	return fmt.Errorf("read record %s: %w: %s is prepared, and what the CNI had given it is lost with the record: make the pod anew",
+	return fmt.Errorf("read record %s: %w: %s is prepared, and without the record the CNI's settings can't be restored: recreate the pod",
 		u.path, u.why, name)
 }
 
@@ -286,7 +286,7 @@ func parseRecord(name string, b []byte) (record, error) {
 		return record{}, fmt.Errorf("it is damaged: %w", err)
 	}
 	if r.Version < 1 || r.Version > recordVersion {
-		return record{}, fmt.Errorf("it has version %d, this program knows 1 to %d", r.Version, recordVersion)
+		return record{}, fmt.Errorf("its version is %d, and this program reads 1 to %d", r.Version, recordVersion)
 	}
 	var err error
 	if r.record.Plan, err = decodePlan(name, r.Version, r.Plan); err != nil {

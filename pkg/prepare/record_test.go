@@ -123,7 +123,7 @@ func TestRecordOfVersion1(t *testing.T) {
 	if _, err := parseRecord("eth0", []byte(shared)); err == nil || !strings.Contains(err.Error(), "restore the pod with the version that prepared it") {
 		t.Errorf("with a route of several interfaces: %v", err)
 	}
-	if _, err := parseRecord("eth0", []byte(`{"version": 3}`)); err == nil || !strings.Contains(err.Error(), "version 3, this program knows 1 to 2") {
+	if _, err := parseRecord("eth0", []byte(`{"version": 3}`)); err == nil || !strings.Contains(err.Error(), "version is 3, and this program reads 1 to 2") {
 		t.Errorf("of a version to come: %v", err)
 	}
 }

@@ -36,7 +36,7 @@ func Restore(ctx context.Context, log *slog.Logger, store *Store, names ...strin
 	}
 	defer k.Close()
 	if err := store.mark(records, false); err != nil { // what is half put back is not whole
-		log.Warn("can't mark the network as half put back: if this is killed, restore it again", "error", err)
+		log.Warn("can't mark the record as half restored: if this process is killed, restore again", "error", err)
 	}
 	if err := putBack(ctx, log, k, records, without(recorded, records)); err != nil {
 		return errors.Join(fmt.Errorf("restore: %w", err), store.saveAll(records))
@@ -59,7 +59,7 @@ func putBack(ctx context.Context, log *slog.Logger, k *engine.Kernel, records, s
 		return err
 	}
 	for _, note := range notes {
-		log.Warn("not put back", "what", note)
+		log.Warn("restored only in part", "what", note)
 	}
 	return k.Execute(ctx, ops)
 }

@@ -12,18 +12,18 @@ import (
 func (p Plan) Warnings(restored bool) []string {
 	var out []string
 	if p.Interface.GivenBack() && !restored {
-		out = append(out, p.Interface.Name+" looks like a device of the node (host-device, SR-IOV): while it is prepared the CNI can't take it back, "+
-			"and the pod can't be deleted; restore it before that, as at the end of what serves it")
+		out = append(out, p.Interface.Name+" looks like a device of the node (host-device, SR-IOV): while it is prepared the CNI can't take it back "+
+			"and the pod can't be deleted; restore it before, for example when the server ends")
 	}
 	for _, a := range p.Interface.Addresses {
 		if a.Prefix.Addr().Is4() && a.Flags&unix.IFA_F_PERMANENT == 0 {
-			out = append(out, fmt.Sprintf("the address %s on %s has an end: who renews it there (a DHCP client) can't once the VM has it; "+
-				"give the pod a fixed address (IPAM host-local, static), or none, so that the VM asks that network's DHCP server itself", a.Prefix, p.Interface.Name))
+			out = append(out, fmt.Sprintf("the address %s on %s expires: the DHCP client that renews it in the pod can't once the VM has it; "+
+				"give the pod a fixed address (IPAM host-local, static), or no address, so that the VM asks that network's DHCP server itself", a.Prefix, p.Interface.Name))
 		}
 	}
 	if p.NIC().IPv4 != nil && p.NIC().MTU < minReply {
-		out = append(out, fmt.Sprintf("the MTU of %s, %d, passes no DHCP reply, which has %d bytes at least: run fails when it checks that; "+
-			"use a larger one, or give the VM its address by other means and run without the check", p.Interface.Name, p.NIC().MTU, minReply))
+		out = append(out, fmt.Sprintf("the MTU of %s, %d, is too small for DHCP replies, which have at least %d bytes: the check of run fails; "+
+			"use a larger MTU, or give the VM its address by other means and run without the check", p.Interface.Name, p.NIC().MTU, minReply))
 	}
 	return out
 }

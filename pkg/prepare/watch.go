@@ -166,7 +166,7 @@ func (p Plan) WaitUnused(ctx context.Context) error {
 	tap := p.NIC().Tap
 	return waitForLinks(ctx, func(s *engine.State) error {
 		if s.InUse(tap) {
-			return fmt.Errorf("nobody to have the tap %s", tap)
+			return fmt.Errorf("the tap %s to be closed", tap)
 		}
 		return nil
 	})

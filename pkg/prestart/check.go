@@ -62,7 +62,7 @@ func checkNIC(ctx context.Context, n guest.NIC, ready func(context.Context) erro
 	}
 	for _, failure := range failures {
 		if failure.Error != "" && failure.At.After(start) {
-			err = fmt.Errorf("%w: the server could not: %s", err, failure.Error)
+			err = fmt.Errorf("%w: the server failed: %s", err, failure.Error)
 		}
 	}
 	return report, err

@@ -38,7 +38,7 @@ func TestCheckRouter6(t *testing.T) {
 				pod.Node.IP(t, "addr flush to "+pod.IPv6Gateway.String())
 				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 				defer cancel()
-				if _, err := h.Check(ctx); err == nil || !strings.Contains(err.Error(), "neighbour solicitation for the router "+pod.IPv6Gateway.String()) {
+				if _, err := h.Check(ctx); err == nil || !strings.Contains(err.Error(), "resolve the router "+pod.IPv6Gateway.String()) {
 					t.Errorf("the gateway is gone, and check says: %v", err)
 				}
 			})

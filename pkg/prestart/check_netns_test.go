@@ -96,7 +96,7 @@ func TestCheckFails(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	_, err := h.Run(ctx)
-	if err == nil || !strings.Contains(err.Error(), "ARP for the gateway 10.244.1.1") || !isCheckError(err, "eth0") {
+	if err == nil || !strings.Contains(err.Error(), "resolve the gateway 10.244.1.1 by ARP") || !isCheckError(err, "eth0") {
 		t.Errorf("got error %v", err)
 	}
 }

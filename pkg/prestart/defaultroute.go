@@ -60,7 +60,7 @@ func (h Hook) defaultRouteOf(nics []guest.NIC) (defaultRoutes, error) {
 	d, err := h.Lease.hasDefaultRoute(nicsOf(recorded))
 	for family, name := range map[string]string{"IPv4": d.ipv4, "IPv6": d.ipv6} {
 		if name != "" && !slices.ContainsFunc(nics, func(n guest.NIC) bool { return n.Interface == name }) {
-			h.Log.Info("another interface has the default route, which is not served now", "family", family, "interface", name)
+			h.Log.Info("another interface has the default route, but is not served now", "family", family, "interface", name)
 		}
 	}
 	return d, err
@@ -72,7 +72,7 @@ func (s LeaseSettings) checkDefaultRoute(interfaces []string) error {
 	if name == "" || name == NoDefaultRoute || slices.Contains(interfaces, name) {
 		return nil
 	}
-	return fmt.Errorf("default route: %s is none of the VM's interfaces; name one of them, or %s", name, NoDefaultRoute)
+	return fmt.Errorf("default route: %s is not one of the VM's interfaces; name one of them, or %s", name, NoDefaultRoute)
 }
 
 func nicsOf(plans []prepare.Plan) []guest.NIC {

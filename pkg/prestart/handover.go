@@ -92,7 +92,7 @@ func (h Hook) handOver(prepared []Interface) error {
 	} {
 		text, err := f.text(nics...)
 		if err != nil {
-			h.Log.Warn("a VMM can't have these NICs, so it gets no file", "file", f.name, "error", err)
+			h.Log.Warn("left out a VMM's file: the VMM does not support these NICs", "file", f.name, "error", err)
 			if err := h.remove(f.name); err != nil {
 				return err
 			}

@@ -38,6 +38,6 @@ func (h Hook) warnOfUnknown(pod discover.Pod) {
 	if len(unknown) == 0 {
 		return
 	}
-	h.Log.Warn("the VM is not told what is not known of the pod", "unknown", strings.Join(unknown, " and "),
-		"why", cmp.Or(pod.DNS.Unknown, "no process of the pod is seen that has a hostname of its own"), "remedy", "set "+strings.Join(give, ", and "))
+	h.Log.Warn("the VM does not get what could not be read of the pod", "unknown", strings.Join(unknown, " and "),
+		"why", cmp.Or(pod.DNS.Unknown, "no visible process of the pod has a hostname of its own"), "remedy", "set "+strings.Join(give, ", and "))
 }

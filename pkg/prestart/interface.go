@@ -71,7 +71,7 @@ func ReadNICs(r io.Reader) ([]guest.NIC, error) {
 		return nil, fmt.Errorf("read NICs: %w", err)
 	}
 	if len(all.Interfaces) == 0 {
-		return nil, fmt.Errorf("read NICs: there are none: want %s, or what prepare -o json prints", NICsFile)
+		return nil, fmt.Errorf("read NICs: the file has none: use %s, or the output of prepare -o json", NICsFile)
 	}
 	var nics []guest.NIC
 	for _, i := range all.Interfaces {

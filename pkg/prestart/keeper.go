@@ -57,7 +57,7 @@ func (h Hook) newKeeper(c *control.Server) *keeper {
 }
 
 func (k *keeper) warn(err error) {
-	k.log.Warn("can't watch the state directory: a record or a control socket that is deleted is not made again", "stateDir", k.dir, "error", err)
+	k.log.Warn("can't watch the state directory: a deleted record or control socket is not written again", "stateDir", k.dir, "error", err)
 }
 
 // add has the record of a NIC kept, in the current network namespace.
@@ -166,7 +166,7 @@ func (k *keeper) repair(ctx context.Context) bool {
 	if err == nil {
 		k.logged = ""
 	} else if text := err.Error(); ctx.Err() == nil && text != k.logged {
-		k.log.Error("can't make again what was deleted of the state directory: trying again", "stateDir", k.dir, "error", err)
+		k.log.Error("can't write again what was deleted from the state directory: trying again", "stateDir", k.dir, "error", err)
 		k.logged = text
 	}
 	return err == nil
@@ -179,7 +179,7 @@ func (k *keeper) repairSocket(ctx context.Context) error {
 	if err := k.control.Listen(ctx); err != nil {
 		return err
 	}
-	k.log.Warn("somebody deleted the control socket: made it again", "socket", filepath.Join(k.dir, control.SocketName))
+	k.log.Warn("the control socket was deleted: created it again", "socket", filepath.Join(k.dir, control.SocketName))
 	return nil
 }
 
@@ -190,7 +190,7 @@ func (k *keeper) repairRecords(ctx context.Context) error {
 	for _, record := range k.records {
 		written, err := record.Repair(ctx)
 		for _, path := range written {
-			k.log.Warn("somebody deleted the record of a prepared interface: wrote it again", "record", path)
+			k.log.Warn("the record of a prepared interface was deleted: wrote it again", "record", path)
 		}
 		errs = append(errs, err)
 	}

@@ -91,7 +91,7 @@ func TestLeases(t *testing.T) {
 				n.IPv4.Routes = append(n.IPv4.Routes, n.IPv4.Routes[0])
 			}, eth0Default,
 			"10.9.0.7/24 router 10.9.0.1 server 10.9.0.1 mtu 1500 [192.0.2.0/24] [172.16.0.0/12 via 10.9.0.1] [0.0.0.0/0 via 10.9.0.1]; none",
-			"[a: b route 192.0.2.0/24: it is there twice]",
+			"[a: b route 192.0.2.0/24: it is listed twice]",
 		},
 	} {
 		l := LeaseSettings{}.leases(nicWith(c.change), discover.Pod{}, c.defaults)

@@ -25,7 +25,7 @@ func TestRecordIsLost(t *testing.T) {
 		{
 			"other directory",
 			func(t *testing.T, h *prestart.Hook) { h.StateDir = t.TempDir() },
-			[]string{"eth0 is prepared (there are br-eth0, up-eth0, tap-eth0)", "no record of it", "state directory", "make the pod anew"},
+			[]string{"eth0 is prepared (there are br-eth0, up-eth0, tap-eth0)", "no record of it", "state directory", "recreate the pod"},
 		},
 		{
 			"damaged",
@@ -34,7 +34,7 @@ func TestRecordIsLost(t *testing.T) {
 					t.Fatal(err)
 				}
 			},
-			[]string{"eth0 is prepared", "eth0.json", "damaged", "make the pod anew"},
+			[]string{"eth0 is prepared", "eth0.json", "damaged", "recreate the pod"},
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {

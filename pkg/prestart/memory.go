@@ -66,10 +66,10 @@ func (m memory) follow(events <-chan lease.Event) {
 		}
 		switch {
 		case err == nil && again != nil:
-			log.Info("the state of the lease is kept again")
+			log.Info("the lease is saved again")
 			again = nil
 		case err != nil && again == nil:
-			log.Warn("can't keep the state of the lease: after a restart nobody knows of it until the guest speaks", "error", err, "again", writeAgain)
+			log.Warn("can't save the lease: after a restart it is unknown until the guest renews it", "error", err, "again", writeAgain)
 		}
 		if err != nil {
 			again = time.After(writeAgain)
@@ -84,7 +84,7 @@ func (m memory) resume() (unknown bool) {
 	was, err := readMemory(m.path)
 	inUse, useErr := tun.InUse(m.nic.Tap)
 	if err := errors.Join(err, useErr); err != nil {
-		m.nic.hook.Log.Warn("started without the state of the lease", "interface", m.nic.Interface, "error", err)
+		m.nic.hook.Log.Warn("started without the saved lease", "interface", m.nic.Interface, "error", err)
 	}
 	if inUse && err == nil && was.State == lease.Bound {
 		m.server.Resume(was)
@@ -102,10 +102,10 @@ func readMemory(path string) (was lease.Status, err error) {
 		return was, nil
 	}
 	if err != nil {
-		return was, fmt.Errorf("read state of the lease: %w", err)
+		return was, fmt.Errorf("read saved lease: %w", err)
 	}
 	if err := statedir.Unmarshal(b, &was); err != nil {
-		return lease.Status{}, fmt.Errorf("read state of the lease from %s: %w", path, err)
+		return lease.Status{}, fmt.Errorf("read saved lease from %s: %w", path, err)
 	}
 	return was, nil
 }
@@ -124,7 +124,7 @@ func removeMemories(store *prepare.Store) error {
 	dir := store.Dir()
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return fmt.Errorf("list states of leases: %w", err)
+		return fmt.Errorf("list saved leases: %w", err)
 	}
 	for _, e := range entries {
 		match := memoryFile.FindStringSubmatch(e.Name())
@@ -132,7 +132,7 @@ func removeMemories(store *prepare.Store) error {
 			continue
 		}
 		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("remove state of the lease: %w", err)
+			return fmt.Errorf("remove saved lease: %w", err)
 		}
 	}
 	return nil

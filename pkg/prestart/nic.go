@@ -107,10 +107,10 @@ func (n *nic) open(pod discover.Pod, d defaultRoutes, changed func()) (err error
 	}
 	n.omitted = append(n.omitted, l.omitted...)
 	for _, o := range n.omitted {
-		n.hook.Log.Warn("left out of what the VM is given", "interface", n.Interface, "what", o.What, "why", o.Why)
+		n.hook.Log.Warn("the VM does not get all that the pod has", "interface", n.Interface, "what", o.What, "why", o.Why)
 	}
 	if len(n.servers) == 0 {
-		n.hook.Log.Info("no address to lease: the VM is on the pod's network as any other host", "interface", n.Interface)
+		n.hook.Log.Info("the pod has no address for the VM, which joins the network like any other host", "interface", n.Interface)
 	}
 	if n.plan == nil {
 		return nil
@@ -279,7 +279,7 @@ func (n *nic) status() control.Served {
 // unwatched says of what a change would not be noticed.
 func (n *nic) unwatched() string {
 	if n.watch == nil {
-		return "it is served without a record: nothing but that the tap is deleted would be noticed"
+		return "it is served without a record, so only a deleted tap is noticed"
 	}
 	if err := n.watch.unwatched(); err != nil {
 		return err.Error()

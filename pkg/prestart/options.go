@@ -54,7 +54,7 @@ func (h Hook) checkPerInterface() error {
 		if o.Lease != nil {
 			err = errors.Join(err, o.Lease.Validate())
 			if route := o.Lease.DefaultRoute; route != "" && route != h.Lease.DefaultRoute {
-				err = errors.Join(err, errors.New("the default route is said for all interfaces together"))
+				err = errors.Join(err, errors.New("the default route is set once for all interfaces, not for each"))
 			}
 		}
 		if err != nil {
@@ -68,7 +68,7 @@ func (h Hook) checkPerInterface() error {
 func (h Hook) checkNamed(interfaces []string) error {
 	for _, name := range slices.Sorted(maps.Keys(h.PerInterface)) {
 		if !slices.Contains(interfaces, name) {
-			return fmt.Errorf("options of interface %s: it is none of the VM's interfaces", name)
+			return fmt.Errorf("options of interface %s: it is not one of the VM's interfaces", name)
 		}
 	}
 	return nil

@@ -140,7 +140,7 @@ func TestAnswersOfOthers(t *testing.T) {
 		{"without namespace", "", `{"ready":true}`, 0, "does not say which network namespace"},
 		{"another namespace", "x 1", `{"ready":true}`, 0, "serves another network namespace"},
 		{"another user", ours, `{"ready":true}`, 65534, "of user 65534 listens there"},
-		{"without end", ours, "endless", 0, "answers more than"},
+		{"without end", ours, "endless", 0, "its answer has more than"},
 		{"no JSON", ours, "\x1b[2J", 0, "damaged"},
 		{"escapes", ours, `{"ready":true,"domain":"\u001b[2J\u202e\n"}`, 0, ""},
 	} {

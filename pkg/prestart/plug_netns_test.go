@@ -298,7 +298,7 @@ func TestStatusOfNamed(t *testing.T) {
 func TestReadNICs(t *testing.T) {
 	for text, want := range map[string]string{
 		"":                        "read NICs: ",
-		`{"interfaces": []}`:      "there are none",
+		`{"interfaces": []}`:      "the file has none",
 		`{"interfaces": [{"mac":`: "read NICs: ",
 	} {
 		if nics, err := prestart.ReadNICs(strings.NewReader(text)); err == nil || !strings.Contains(err.Error(), want) {

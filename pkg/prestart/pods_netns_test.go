@@ -297,7 +297,7 @@ func TestSaysWhatIsMissing(t *testing.T) {
 	log := logged(&h)
 	run(t, h)
 	for _, want := range []string{
-		"it is a default route without a gateway, which a router advertisement can't say",
+		"it is a default route without a gateway, which a router advertisement can't express",
 		`unknown="hostname and DNS"`, `remedy="set a hostname, and a resolv.conf or DNS servers"`,
 	} {
 		if !strings.Contains(log.String(), want) {

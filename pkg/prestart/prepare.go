@@ -81,7 +81,7 @@ func (h Hook) prepare(ctx context.Context) (preparation, error) {
 	})
 	for _, plan := range p.plans {
 		for _, w := range plan.Warnings(h.RestoreAfter) {
-			h.Log.Warn("this will go wrong later", "interface", plan.Interface.Name, "what", w)
+			h.Log.Warn("this will fail later", "interface", plan.Interface.Name, "what", w)
 		}
 	}
 	if h.Domain != nil {

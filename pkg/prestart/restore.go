@@ -23,7 +23,7 @@ func (h Hook) Restore(ctx context.Context) (restored []string, err error) {
 		pid := statedir.ServerOf(h.namespace)
 		restored, err = h.restore(ctx)
 		if err == nil && len(restored) > 0 && pid > 0 {
-			h.Log.Warn("a server is at work on the pod that was put back, and ends with the tap", "pid", pid)
+			h.Log.Warn("a server still runs for the restored pod; it ends because its tap is gone", "pid", pid)
 		}
 		return err
 	})
@@ -72,7 +72,7 @@ func (h Hook) restoreAfter(ctx context.Context, plans []prepare.Plan, patience t
 		if inUse, err := tun.InUse(p.NIC().Tap); err != nil || !inUse || patience == 0 {
 			continue
 		}
-		h.Log.Info("waiting for the VM to leave the tap", "tap", p.NIC().Tap, "atMost", patience)
+		h.Log.Info("waiting for the VM to close the tap", "tap", p.NIC().Tap, "atMost", patience)
 		if err := tun.WaitUnused(waiting, p.NIC().Tap); err != nil {
 			break // restore says what is in use
 		}

@@ -54,7 +54,7 @@ func TestRestoreRefusesWhileAVMHasTheTap(t *testing.T) {
 	if took := time.Since(start); took > 4*time.Second {
 		t.Errorf("it took %s to say so", took)
 	}
-	if strings.Contains(log.String(), "a server is at work") {
+	if strings.Contains(log.String(), "a server still runs") {
 		t.Errorf("a refused restore warns:\n%s", log.String())
 	}
 	if d := podtest.Diff(prepared, podtest.TakeSnapshot(t, pod.NS)); d != "" {
@@ -65,7 +65,7 @@ func TestRestoreRefusesWhileAVMHasTheTap(t *testing.T) {
 	if _, err := h.Restore(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(log.String(), "a server is at work") {
+	if !strings.Contains(log.String(), "a server still runs") {
 		t.Errorf("nothing was said of the server:\n%s", log.String())
 	}
 	_ = session.Close(t.Context()) // it says that the tap is gone

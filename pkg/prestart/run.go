@@ -100,7 +100,7 @@ func (h Hook) served(nics []guest.NIC) ([]*nic, error) {
 		return h.nicsFor(plans), err
 	}
 	if h.RestoreAfter {
-		return nil, errors.New("serve without a record: the pod can't be put back at the end: leave that to who prepared it")
+		return nil, errors.New("serve without a record: the pod can't be restored at the end: let the program that prepared it do that")
 	}
 	var served []*nic
 	for _, n := range nics {

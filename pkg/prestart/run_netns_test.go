@@ -311,7 +311,7 @@ func TestSeveralInterfaces(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.Lease.DefaultRoute = "net7"
-	if _, err := h.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "net7 is none of the VM's interfaces") {
+	if _, err := h.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "net7 is not one of the VM's interfaces") {
 		t.Errorf("a default route to net7: %v", err)
 	}
 	if _, err := h.Restore(t.Context()); err != nil {

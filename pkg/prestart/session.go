@@ -74,7 +74,7 @@ func (s *Session) open(ctx context.Context, pod discover.Pod, nics []*nic) (err 
 		}
 	}
 	if err := s.control.Listen(ctx); err != nil { // the VM can do without
-		s.hook.Log.Warn("nobody can ask this server for its status, or wait for it: trying again", "error", err)
+		s.hook.Log.Warn("can't open the control socket, so status and wait do not work: trying again", "error", err)
 	}
 	s.running.Go(func() {
 		<-s.done.Done()
@@ -147,7 +147,7 @@ func (s *Session) check(ctx context.Context, n *nic) error {
 	if err != nil {
 		return &CheckError{n.Interface, err}
 	}
-	s.hook.Log.Info("a guest would get its network", "interface", n.Interface,
+	s.hook.Log.Info("check passed: a guest gets its network", "interface", n.Interface,
 		"offered", report.Address, "offered6", report.Address6, "gateway", report.Gateway, "router6", report.Router6, "note", report.Note)
 	return nil
 }

@@ -65,7 +65,7 @@ func TestLeaseThatIsNotKept(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	_, err := asker(h).Wait(ctx, control.ForLease)
-	if s := session.Status(); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "is not known") || !s.Of("eth0").LeaseUnknown {
+	if s := session.Status(); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "it is unknown") || !s.Of("eth0").LeaseUnknown {
 		t.Errorf("wait says %v, the status %+v", err, s)
 	}
 	if _, err := guest.Udhcpc(t.Context()); err != nil {

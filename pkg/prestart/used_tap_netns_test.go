@@ -225,7 +225,7 @@ func TestTapDeleted(t *testing.T) {
 	h.Log = slog.New(slog.NewTextHandler(&said, nil))
 	session := run(t, h)
 	pod.IP(t, "link del tap-eth0")
-	const remedy = "a VM that had it open must then be started again, or its NIC plugged in again"
+	const remedy = "restart the VM that had it open, or plug its NIC in again"
 	if err := session.Wait(t.Context()); err == nil || !strings.Contains(err.Error(), remedy) {
 		t.Errorf("serving ends with: %v", err)
 	}
@@ -242,7 +242,7 @@ func TestTapDeleted(t *testing.T) {
 		t.Errorf("check made %s", out)
 	}
 	run(t, h)
-	if !strings.Contains(said.String(), "the tap was missing and is made anew: a VM that had it open must be started again") {
+	if !strings.Contains(said.String(), "the tap was missing and is created again: restart the VM") {
 		t.Errorf("the log says\n%s", said.String())
 	}
 }

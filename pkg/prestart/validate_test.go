@@ -38,7 +38,7 @@ func TestRefusedHooks(t *testing.T) {
 			Interfaces: []string{"eth0"}, PerInterface: map[string]prestart.InterfaceOptions{"net1": {}},
 		}, "options of interface net1: it is none"},
 		{"options of one", prestart.Hook{PerInterface: map[string]prestart.InterfaceOptions{"net1": {Network: &prepare.Options{MTU: 5}}}}, "options of interface net1: MTU 5"},
-		{"lease of one", prestart.Hook{PerInterface: map[string]prestart.InterfaceOptions{"net1": {Lease: &prestart.LeaseSettings{DefaultRoute: "net1"}}}}, "default route is said for all"},
+		{"lease of one", prestart.Hook{PerInterface: map[string]prestart.InterfaceOptions{"net1": {Lease: &prestart.LeaseSettings{DefaultRoute: "net1"}}}}, "default route is set once for all"},
 		{"model of one", prestart.Hook{PerInterface: map[string]prestart.InterfaceOptions{"net1": {Model: `a"b`}}}, "options of interface net1: model"},
 		{"lease time", prestart.Hook{Lease: prestart.LeaseSettings{Duration: 2000000 * time.Hour}}, "duration 2000000h"},
 		{"TFTP server", prestart.Hook{Lease: prestart.LeaseSettings{TFTPServer: strings.Repeat("t", 64)}}, "TFTP server"},

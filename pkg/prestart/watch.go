@@ -99,7 +99,7 @@ func (w *watch) followEach(ctx context.Context, wait func(context.Context) error
 		}
 		lookErr := w.look() // after an error too: less may be known
 		if err = cmp.Or(err, lookErr); err != nil {
-			w.log.Warn("changes of the pod are not noticed any more", "of", what, "error", err)
+			w.log.Warn("can't watch the pod for changes any more", "of", what, "error", err)
 		}
 		w.mu.Lock()
 		w.report()

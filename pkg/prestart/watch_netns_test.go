@@ -51,19 +51,19 @@ func TestDamagedPodIsNotReady(t *testing.T) {
 	t.Parallel()
 	for name, d := range map[string]damage{
 		"bridge down":         {do: inPod("link set br-eth0 down"), says: []string{"br-eth0 is down, not up"}},
-		"bridge deleted":      {do: inPod("link del br-eth0"), says: []string{"br-eth0 is missing", "tap-eth0 is no port", "up-eth0 is no port"}},
+		"bridge deleted":      {do: inPod("link del br-eth0"), says: []string{"br-eth0 is missing", "tap-eth0 is in no bridge", "up-eth0 is in no bridge"}},
 		"bridge's MAC":        {do: inPod("link set br-eth0 address 02:00:00:00:00:99"), says: []string{"br-eth0 is of MAC 02:00:00:00:00:99"}},
 		"bridge's MTU":        {do: inPod("link set br-eth0 mtu 1300"), says: []string{"br-eth0 is of MTU 1300"}},
 		"uplink down":         {do: inPod("link set up-eth0 down"), says: []string{"up-eth0 is down, not up"}},
-		"uplink taken out":    {do: inPod("link set up-eth0 nomaster"), says: []string{"up-eth0 is no port, not a port of br-eth0"}},
+		"uplink taken out":    {do: inPod("link set up-eth0 nomaster"), says: []string{"up-eth0 is in no bridge, not a port of br-eth0"}},
 		"uplink's MTU":        {do: inPod("link set up-eth0 mtu 1400"), says: []string{"up-eth0 is of MTU 1400"}},
 		"uplink's MAC":        {do: inPod("link set up-eth0 address 02:00:00:00:00:99"), says: []string{"up-eth0 is of MAC 02:00:00:00:00:99"}},
 		"uplink renamed":      {do: inPod("link set up-eth0 down", "link set up-eth0 name eth9", "link set eth9 up"), says: []string{"up-eth0 is missing, not the pod's interface, which is eth9 now"}},
-		"uplink learns":       {do: inPod("link set up-eth0 type bridge_slave learning on"), says: []string{"up-eth0 is a port that learns"}},
+		"uplink learns":       {do: inPod("link set up-eth0 type bridge_slave learning on"), says: []string{"up-eth0 is a port with learning on"}},
 		"uplink disabled":     {do: bridgeLink("set dev up-eth0 state 0"), says: []string{"up-eth0 is disabled, not forwarding: bridge link"}, heals: bridgeLink("set dev up-eth0 state 3")},
 		"node's end down":     {do: onNode("link set LINK down"), says: []string{"up-eth0 is without carrier", "on the node"}, heals: onNode("link set LINK up")},
 		"tap down":            {do: inPod("link set tap-eth0 down"), says: []string{"tap-eth0 is down, not up"}},
-		"tap taken out":       {do: inPod("link set tap-eth0 nomaster"), says: []string{"tap-eth0 is no port, not a port of br-eth0"}},
+		"tap taken out":       {do: inPod("link set tap-eth0 nomaster"), says: []string{"tap-eth0 is in no bridge, not a port of br-eth0"}},
 		"tap's MTU":           {do: inPod("link set tap-eth0 mtu 1400"), says: []string{"tap-eth0 is of MTU 1400"}},
 		"tap's MAC":           {do: inPod("link set tap-eth0 address 02:00:00:00:00:99"), says: []string{"tap-eth0 is of MAC 02:00:00:00:00:99"}},
 		"placeholder deleted": {do: inPod("link del eth0"), says: []string{"eth0 is missing, not the placeholder"}},
@@ -143,7 +143,7 @@ func TestUplinkGoneForGood(t *testing.T) {
 	session := run(t, h)
 	pod.IP(t, "link del up-eth0", "link add up-eth0 type veth peer name else")
 	err := waitFor(t, h, control.ForNetwork, time.Second)
-	if err == nil || !strings.Contains(err.Error(), "up-eth0 is another link") || !strings.Contains(err.Error(), "make the pod anew") {
+	if err == nil || !strings.Contains(err.Error(), "up-eth0 is another link") || !strings.Contains(err.Error(), "recreate the pod") {
 		t.Errorf("wait says: %v", err)
 	}
 	pod.IP(t, "link del up-eth0")

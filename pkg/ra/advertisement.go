@@ -89,7 +89,7 @@ func prefixesOf(n *normalize.Notes, prefixes []Prefix) []Prefix {
 		case a.IsLinkLocalUnicast() || a.IsMulticast():
 			n.Add("each link has it", "prefix %v", p.Prefix) // RFC 4861 §4.6.2
 		case twice:
-			n.Add("it is there twice", "prefix %v", p.Prefix)
+			n.Add("it is listed twice", "prefix %v", p.Prefix)
 		default:
 			out = append(out, p)
 		}
@@ -111,7 +111,7 @@ func routesOf(n *normalize.Notes, routes []netip.Prefix) []netip.Prefix {
 		case a.IsLinkLocalUnicast() || a.IsMulticast():
 			n.Add("it does not leave the link", "route %v", r)
 		case slices.Contains(out, r):
-			n.Add("it is there twice", "route %v", r)
+			n.Add("it is listed twice", "route %v", r)
 		default:
 			out = append(out, r)
 		}

@@ -64,7 +64,7 @@ func (d *differences) uplink(bridge bool) bool {
 	d.MAC(*l, d.w.Uplink.MAC)
 	isPort := d.port(*l)
 	if isPort && l.Learning {
-		d.Add(name, "a port that learns", "one that does not", engine.PrepareAgain)
+		d.Add(name, "a port with learning on", "off", engine.PrepareAgain)
 	}
 	if d.Up(*l) && !l.Carrier {
 		d.Add(name, "without carrier", "connected", engine.LookAtNode)
@@ -91,7 +91,7 @@ func (d *differences) tap(bridge bool) bool {
 func (d *differences) port(l nl.Link) bool {
 	is := d.s.Master(l)
 	if is != d.w.Bridge.Name {
-		now, want := "no port", "a port of "+d.w.Bridge.Name
+		now, want := "in no bridge", "a port of "+d.w.Bridge.Name
 		if is != "" {
 			now, want = "a port of "+is, "one of "+d.w.Bridge.Name
 		}
@@ -132,7 +132,7 @@ func (w wiring) Forwards(s *engine.State) error {
 		case l == nil:
 			return fmt.Errorf("%s, which does not exist", name)
 		case s.Master(*l) != w.Bridge.Name:
-			return fmt.Errorf("%s, which is no port of %s", name, w.Bridge.Name)
+			return fmt.Errorf("%s, which is not a port of %s", name, w.Bridge.Name)
 		case l.PortState != stateForwarding:
 			return fmt.Errorf("%s to forward", name)
 		}

@@ -46,7 +46,7 @@ func (d Datapath) decode1(in discover.Interface, text json.RawMessage) (engine.W
 		shares = shares || slices.ContainsFunc(r.Links, func(index int) bool { return index != in.Index })
 	}
 	if shares {
-		return nil, errors.New("it has routes of several interfaces, which this version can't put back: restore the pod with the version that prepared it, or make it anew")
+		return nil, errors.New("it has routes of several interfaces, which this version can't put back: restore the pod with the version that prepared it, or recreate the pod")
 	}
 	made, err := d.Wire(in, engine.Options{
 		MAC: p.MAC, MTU: p.MTU, Queues: p.Tap.Queues, TapOwner: p.Tap.Owner, NoGuard: !p.Guard, NoIPv6: p.IPv6 == nil,

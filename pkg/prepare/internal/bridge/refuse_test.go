@@ -51,11 +51,11 @@ func TestNewPlanRefuses(t *testing.T) {
 		{"a port", func(in *discover.Interface, _ *prepare.Options) { in.Master = "br7" }, "port of the bridge or a member of the bond or VRF br7"},
 		{"a macvlan on it", func(in *discover.Interface, _ *prepare.Options) { in.TakenBy = "macvlan mv0" }, "the macvlan mv0 on it gets its frames"},
 		{"by a nexthop object", func(in *discover.Interface, _ *prepare.Options) {
-			in.Shared = []discover.SharedRoute{{Route: in.Routes[0], Why: "it leads by nexthop object 7"}}
+			in.Shared = []discover.SharedRoute{{Route: in.Routes[0], Why: "it uses nexthop object 7"}}
 		}, "nexthop object 7"},
 		{"tiny MTU", func(in *discover.Interface, _ *prepare.Options) { in.MTU = 60 }, "MTU 60 is outside"},
 		{"MTU too large", func(_ *discover.Interface, o *prepare.Options) { o.MTU = 1500 }, "MTU 1500 is more than eth0 carries"},
-		{"multicast MAC", func(_ *discover.Interface, o *prepare.Options) { o.MAC = mac.Addr{1, 0, 0, 0, 0, 7} }, "no unicast"},
+		{"multicast MAC", func(_ *discover.Interface, o *prepare.Options) { o.MAC = mac.Addr{1, 0, 0, 0, 0, 7} }, "not a unicast"},
 		{"name with a number to come", func(_ *discover.Interface, o *prepare.Options) { o.Names = map[string]string{"tap": "tap%d"} }, "not an interface name"},
 		{"two links of a name", func(_ *discover.Interface, o *prepare.Options) {
 			o.Names = map[string]string{"tap": "vm", "bridge": "vm"}

@@ -45,7 +45,7 @@ func (w wiring) Restore(s *engine.State) (st engine.Steps, notes []string, err e
 }
 
 func stranger(l nl.Link) string {
-	return fmt.Sprintf("%s is left alone: %s has that name, which was not made for the VM", l.Name, engine.Describe(l))
+	return fmt.Sprintf("%s is left alone: it is %s that was not made for the VM", l.Name, engine.Describe(l))
 }
 
 // bridgeAsIs makes a bridge again as it is now.
@@ -101,8 +101,8 @@ func (w wiring) uplinkGone(s *engine.State) error {
 	if l := s.ByIndex(w.pod.Index); l != nil {
 		why = "is gone, and its index is that of " + l.Name + " now, " + engine.Describe(*l)
 	}
-	return fmt.Errorf("the pod interface %s (index %d) %s: its VM has no network any more; run restore, which removes what is left of it, "+
-		"and make the pod anew or have the CNI add the interface again", w.pod.Name, w.pod.Index, why)
+	return fmt.Errorf("the pod interface %s (index %d) %s: its VM has no network; run restore, which removes what is left of it, "+
+		"and recreate the pod, or have the CNI add the interface again", w.pod.Name, w.pod.Index, why)
 }
 
 // namesake returns another link than the pod interface that has its name, or nil.

@@ -101,12 +101,12 @@ func (d Datapath) Decode(in discover.Interface, version int, text json.RawMessag
 			return nil, err
 		}
 		if d.MAC.IsZero() || d.MAC.IsGroup() {
-			return nil, fmt.Errorf("MAC %q of %s is no device's", d.MAC, d.Name)
+			return nil, fmt.Errorf("MAC %q of %s is not a unicast address", d.MAC, d.Name)
 		}
 	}
 	for _, p := range w.Addresses {
 		if !p.IsValid() {
-			return nil, errors.New("an address of the placeholder is none")
+			return nil, errors.New("an address of the placeholder is not valid")
 		}
 	}
 	if w.NIC.Interface != in.Name || w.Placeholder.Name != in.Name {
@@ -148,7 +148,7 @@ func usable(in discover.Interface) error {
 			"delete that link, or put it on another interface", in.TakenBy)
 	case len(in.Shared) > 0:
 		r := in.Shared[0]
-		return fmt.Errorf("its route %s could not be put back: %s; delete it (ip route del %s), or have it lead by %s alone (ip route replace %s via … dev %s)",
+		return fmt.Errorf("its route %s can't be restored: %s; delete it (ip route del %s), or make it use %s alone (ip route replace %s via … dev %s)",
 			r.Route, r.Why, r.Route.Destination, in.Name, r.Route.Destination, in.Name)
 	}
 	return nil

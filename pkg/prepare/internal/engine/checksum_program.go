@@ -78,7 +78,7 @@ func checksumProgram(fields map[string]bpf.Field) ([]byte, error) {
 	size := (last - first + 7) / 8 * 8
 	summed, encapsulation := fields["ip_summed"], fields["encapsulation"]
 	if size > maxFieldDistance || summed.Bits != 2 || summed.Shift < 0 || summed.Shift > 6 || encapsulation.Bits != 1 {
-		return nil, fmt.Errorf("struct sk_buff is unlike any that is known: %v", fields)
+		return nil, fmt.Errorf("the kernel's struct sk_buff has an unknown layout: %v", fields)
 	}
 	at := func(name string) int16 { return int16(stackFields + fields[name].Offset - first) }
 

@@ -124,7 +124,7 @@ const (
 func (o Options) Validate() error {
 	var errs []error
 	if o.MAC.IsGroup() {
-		errs = append(errs, fmt.Errorf("MAC %s is no unicast Ethernet address", o.MAC))
+		errs = append(errs, fmt.Errorf("MAC %s is not a unicast Ethernet address", o.MAC))
 	}
 	if o.MTU != 0 && (o.MTU < minMTU || o.MTU > maxMTU) {
 		errs = append(errs, fmt.Errorf("MTU %d is outside %d…%d", o.MTU, minMTU, maxMTU))

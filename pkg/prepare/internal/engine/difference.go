@@ -24,8 +24,8 @@ const Missing = "missing"
 // The ways out.
 const (
 	PrepareAgain = "run virt-launcher-net prepare with the same options, or end run and start it again"
-	NewVM        = PrepareAgain + "; then start the VM again, which still has the old tap"
-	NewPod       = "make the pod anew: what the CNI gave is gone"
+	NewVM        = PrepareAgain + "; then restart the VM, which still has the old tap"
+	NewPod       = "recreate the pod: the CNI's interface is gone"
 	LookAtNode   = "look at the other end of the link, on the node: it is down, or deleted"
 )
 

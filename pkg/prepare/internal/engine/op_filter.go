@@ -129,7 +129,7 @@ func WarnUnfiltered(log *slog.Logger, s *State, n guest.NIC) {
 }
 
 func warnUnfiltered(log *slog.Logger, tap string, why error) {
-	log.Warn("no checksum filter on the tap: the VM can have two bytes of a frame changed behind the port guard, by what it asks for in the virtio header",
+	log.Warn("the tap has no checksum filter: by its virtio header the VM can have two bytes of a frame changed after the port guard has checked it",
 		"tap", tap, "error", why,
 		"remedy", "give prepare the capabilities BPF and PERFMON (Linux 5.8), or the VM a NIC without a virtio header (QEMU: vnet_hdr=off; libvirt: another model than virtio)")
 }

@@ -137,7 +137,7 @@ func (o AddTap) Do(k *Kernel) error {
 		return err
 	}
 	if o.again {
-		k.log.Warn("the tap was missing and is made anew: a VM that had it open must be started again, or its NIC plugged in again", "tap", o.tap.Name)
+		k.log.Warn("the tap was missing and is created again: restart the VM that had it open, or plug its NIC in again", "tap", o.tap.Name)
 	}
 	return nil
 }

@@ -64,6 +64,10 @@ func (l Link) Up() bool { return l.Flags&unix.IFF_UP != 0 }
 // kernel tells them a moment after Carrier has changed.
 func (l Link) Running() bool { return l.Flags&unix.IFF_RUNNING != 0 }
 
+// InUse reports whether somebody has a tap open: it has a carrier then, or queues if
+// the carrier was taken away.
+func (l Link) InUse() bool { return l.Carrier || l.Tun != nil && l.Tun.Queues > 0 }
+
 // ARP reports whether the link resolves neighbours.
 func (l Link) ARP() bool { return l.Flags&unix.IFF_NOARP == 0 }
 

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"math"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -53,12 +54,7 @@ func Supported() error {
 	return nil
 }
 
-// DeviceError is why the device can't be opened, with the way out.
-type DeviceError struct{ Err error }
-
-func (e *DeviceError) Error() string { return e.Err.Error() }
-func (e *DeviceError) Unwrap() error { return e.Err }
-
+// deviceError is why the device can't be opened, with the way out.
 func deviceError(err error) error {
 	remedy := "the container needs the node's: a hostPath volume of type CharDevice, or a device plugin"
 	switch {
@@ -67,7 +63,7 @@ func deviceError(err error) error {
 	case errors.Is(err, fs.ErrPermission):
 		remedy = "the container may not use it: let a device plugin give it, or allow character device 10:200"
 	}
-	return &DeviceError{fmt.Errorf("open %s: %w (%s)", Device, err, remedy)}
+	return fmt.Errorf("open %s: %w (%s)", Device, err, remedy)
 }
 
 // Open opens the tap of that name and number of queues. It never makes one: the
@@ -140,12 +136,10 @@ func exists(name string) error {
 		return err
 	}
 	defer conn.Close()
-	if _, err := conn.Index(name); errors.Is(err, unix.ENODEV) {
+	if _, err = conn.Index(name); errors.Is(err, unix.ENODEV) {
 		return ErrMissing
-	} else if err != nil {
-		return err
 	}
-	return nil
+	return err
 }
 
 // renew makes the tap at fd what a new one is. The flags, of which IFF_VNET_HDR
@@ -177,9 +171,8 @@ func renew(fd int) error {
 	return os.NewSyscallError("ioctl TUNDETACHFILTER", unix.IoctlSetInt(fd, unix.TUNDETACHFILTER, 0))
 }
 
-// InUse reports whether somebody has the tap open: it has a carrier then, or
-// queues if the carrier was taken away. A tap with several queues could be opened
-// once more, and its frames would go to both. One that is missing is not in use.
+// InUse reports whether somebody has the tap open. A tap with several queues could be
+// opened once more, and its frames would go to both. One that is missing is not in use.
 func InUse(name string) (bool, error) {
 	conn, err := nl.Open()
 	if err != nil {
@@ -187,15 +180,7 @@ func InUse(name string) (bool, error) {
 	}
 	defer conn.Close()
 	links, err := conn.Links()
-	if err != nil {
-		return false, err
-	}
-	for _, l := range links {
-		if l.Name == name {
-			return l.Carrier || l.Tun != nil && l.Tun.Queues > 0, nil
-		}
-	}
-	return false, nil
+	return slices.ContainsFunc(links, func(l nl.Link) bool { return l.Name == name && l.InUse() }), err
 }
 
 // WaitUnused waits until nobody has the tap open, or ctx ends.

@@ -176,7 +176,7 @@ func (t Tap) owner() Owner {
 // Only who has the tap open can do that. While a VM has, it makes no difference.
 func (t Tap) ownerOps(l nl.Link) []Op {
 	is, want := Owner{l.Tun.Owner, l.Tun.Group}, t.owner()
-	if is == want && l.Tun.Persist || l.Carrier || l.Tun.Queues > 0 {
+	if is == want && l.Tun.Persist || l.InUse() {
 		return nil
 	}
 	return []Op{keepTap{tap: t, from: is}}

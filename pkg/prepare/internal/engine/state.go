@@ -126,11 +126,10 @@ func (s *State) Master(l nl.Link) string {
 	return ""
 }
 
-// InUse tells whether somebody has a tap open: it has a carrier then, or queues if
-// the carrier was taken away. One that is missing is not in use.
+// InUse tells whether somebody has a tap open. One that is missing is not in use.
 func (s *State) InUse(tap string) bool {
 	l := s.Link(tap)
-	return l != nil && (l.Carrier || l.Tun != nil && l.Tun.Queues > 0)
+	return l != nil && l.InUse()
 }
 
 // Kind names the kind of a link for people.

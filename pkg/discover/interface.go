@@ -140,6 +140,11 @@ func (i Interface) hasAddress() bool {
 	})
 }
 
+// Has reports whether the interface has that address.
+func (i Interface) Has(p netip.Prefix) bool {
+	return slices.ContainsFunc(i.Addresses, func(a Address) bool { return a.Prefix == p })
+}
+
 // GivenBack reports whether the interface looks like a device that a CNI plugin
 // has lent to the pod and takes back by its name: hardware, such as an SR-IOV
 // virtual function, or any link with the name on the node as its alias, as the

@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/engine"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/guard"
 )
@@ -36,24 +35,14 @@ func (p Plan) confirm(s *engine.State) (isLeftover bool, err error) {
 	}
 	for _, a := range p.NIC().Addresses() {
 		others := slices.ContainsFunc(given, func(g netip.Addr) bool { return g.Is4() == a.Addr().Is4() })
-		if others && !slices.Contains(given, a.Addr()) && !namedHas(s, name, a) {
+		if others && !slices.Contains(given, a.Addr()) && !s.Interfaces[s.Index(name)].Has(a) {
 			return false, fmt.Errorf("it gives the VM the address %s, which the port guard blocks", a.Addr())
 		}
 	}
 	return false, nil
 }
 
-// namedHas tells whether what has the pod interface's name has the address.
-func namedHas(s *engine.State, name string, a netip.Prefix) bool {
-	l := s.Link(name)
-	return l != nil && hasPrefix(s.Interfaces[l.Index], a)
-}
-
-func hasPrefix(in discover.Interface, want netip.Prefix) bool {
-	return slices.ContainsFunc(in.Addresses, func(a discover.Address) bool { return a.Prefix == want })
-}
-
 // hasAddresses tells whether the pod interface has all that the VM gets.
 func (p Plan) hasAddresses(s *engine.State) bool {
-	return !slices.ContainsFunc(p.NIC().Addresses(), func(want netip.Prefix) bool { return !hasPrefix(s.Interfaces[p.Interface.Index], want) })
+	return !slices.ContainsFunc(p.NIC().Addresses(), func(want netip.Prefix) bool { return !s.Interfaces[p.Interface.Index].Has(want) })
 }

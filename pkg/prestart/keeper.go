@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -45,15 +46,21 @@ type keeper struct {
 func (h Hook) newKeeper(c *control.Server) *keeper {
 	k := &keeper{dir: h.StateDir, control: c, log: h.Log, records: map[*nic]*prepare.RecordCopy{}}
 	var err error
-	if k.watcher, err = fsnotify.NewWatcher(); err != nil {
-		k.watcher = nil
-	} else if err = os.MkdirAll(k.dir, 0o700); err == nil {
-		err = k.watcher.Add(k.dir)
+	if k.watcher, err = fsnotify.NewWatcher(); err == nil {
+		err = k.watch()
 	}
 	if err != nil {
 		k.warn(err)
 	}
 	return k
+}
+
+// watch makes the state directory, if there is none, and watches it.
+func (k *keeper) watch() error {
+	if err := os.MkdirAll(k.dir, 0o700); err != nil {
+		return err
+	}
+	return k.watcher.Add(k.dir)
 }
 
 func (k *keeper) warn(err error) {
@@ -65,7 +72,7 @@ func (k *keeper) add(n *nic) {
 	if n.plan == nil {
 		return
 	}
-	record, err := prepare.CopyRecords(k.dir, *n.plan)
+	record, err := prepare.CopyRecord(k.dir, n.Interface)
 	if err != nil {
 		k.warn(err)
 		return
@@ -119,7 +126,7 @@ func (k *keeper) wait(ctx context.Context, again <-chan time.Time) bool {
 				return false
 			}
 		case event := <-k.watcher.Events:
-			if !k.concerns(event) {
+			if strings.HasPrefix(filepath.Base(event.Name), ".") { // a file that is being written, perhaps here
 				continue
 			}
 		}
@@ -132,36 +139,16 @@ func (k *keeper) wait(ctx context.Context, again <-chan time.Time) bool {
 	}
 }
 
-func (k *keeper) concerns(event fsnotify.Event) bool {
-	name := filepath.Base(event.Name)
-	return event.Name == k.dir || name == control.SocketName || k.keeps(name)
-}
-
-// keeps tells whether a file of that name is one of the records.
-func (k *keeper) keeps(name string) bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	for _, record := range k.records {
-		if record.Has(name) {
-			return true
-		}
-	}
-	return false
-}
-
 // repair makes again what is not there, and reports whether all of it is there now.
 func (k *keeper) repair(ctx context.Context) bool {
-	err := os.MkdirAll(k.dir, 0o700)
+	err := k.watch()
 	if err == nil {
-		err = k.watcher.Add(k.dir)
-	}
-	if err != nil {
+		err = errors.Join(k.repairSocket(ctx), k.repairRecords(ctx))
+	} else {
 		err = fmt.Errorf("make state directory again: %w", err)
 		k.mu.Lock()
 		k.err = err
 		k.mu.Unlock()
-	} else {
-		err = errors.Join(k.repairSocket(ctx), k.repairRecords(ctx))
 	}
 	if err == nil {
 		k.logged = ""
@@ -189,8 +176,8 @@ func (k *keeper) repairRecords(ctx context.Context) error {
 	var errs []error
 	for _, record := range k.records {
 		written, err := record.Repair(ctx)
-		for _, path := range written {
-			k.log.Warn("the record of a prepared interface was deleted: wrote it again", "record", path)
+		if written != "" {
+			k.log.Warn("the record of a prepared interface was deleted: wrote it again", "record", written)
 		}
 		errs = append(errs, err)
 	}

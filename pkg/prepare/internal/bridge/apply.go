@@ -143,7 +143,7 @@ func (w wiring) placeholderOps(s *engine.State) ([]engine.Op, error) {
 	}
 	l := before.Link(w.Placeholder.Name)
 	for _, p := range w.Addresses {
-		if l == nil || !podside.Has(s.Interfaces[l.Index], p) {
+		if l == nil || !s.Interfaces[l.Index].Has(p) {
 			ops = append(ops, placeAddress{w.Placeholder.Name, p, true})
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	vnl "github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
@@ -80,13 +81,10 @@ func addressOp(add bool, link string, a discover.Address) engine.Op {
 // addressText writes an address as ip-address(8) takes it: with the peer's, to which
 // the length belongs, where it has one.
 func addressText(a discover.Address) string {
-	attrs, _ := splitAttrs(a.Message[min(len(a.Message), unix.SizeofIfAddrmsg):])
-	i := slices.IndexFunc(attrs, func(t attr) bool { return t.typ == unix.IFA_LOCAL })
-	j := slices.IndexFunc(attrs, func(t attr) bool { return t.typ == unix.IFA_ADDRESS })
-	if i >= 0 && j >= 0 && !bytes.Equal(attrs[i].value, attrs[j].value) {
-		if peer, ok := netip.AddrFromSlice(attrs[j].value); ok {
-			return fmt.Sprintf("%s peer %s/%d", a.Prefix.Addr(), peer, a.Prefix.Bits())
-		}
+	attrs := nl.Attributes(a.Message[min(len(a.Message), unix.SizeofIfAddrmsg):])
+	peer, ok := netip.AddrFromSlice(attrs.Get(unix.IFA_ADDRESS))
+	if local := attrs.Get(unix.IFA_LOCAL); ok && local != nil && !bytes.Equal(local, peer.AsSlice()) {
+		return fmt.Sprintf("%s peer %s/%d", a.Prefix.Addr(), peer, a.Prefix.Bits())
 	}
 	return a.Prefix.String()
 }
@@ -100,11 +98,8 @@ func addressRequest(a discover.Address) []byte {
 		return a.Message
 	}
 	m := slices.Clone(a.Message)
-	attrs, _ := splitAttrs(m[unix.SizeofIfAddrmsg:])
-	for _, t := range attrs {
-		if t.typ == unix.IFA_CACHEINFO && len(t.value) >= 4 {
-			clear(t.value[:4]) // the preferred lifetime
-		}
+	if times := nl.Attributes(m[unix.SizeofIfAddrmsg:]).Get(unix.IFA_CACHEINFO); len(times) >= 4 {
+		clear(times[:4]) // the preferred lifetime
 	}
 	return m
 }
@@ -125,19 +120,13 @@ func routeOp(add bool, link string, r discover.Route) engine.Op {
 
 // nextHopWords says where a route by one link leads.
 func nextHopWords(r discover.Route, link string) []string {
-	hops := nextHops(r.Message)
+	hops := nl.NextHops(nl.Attributes(r.Message[min(len(r.Message), unix.SizeofRtMsg):]).Get(unix.RTA_MULTIPATH))
 	if len(hops) == 0 {
 		return viaWords(r.Gateway, link, r.Destination)
 	}
 	var words []string
 	for _, hop := range hops {
-		var gateway netip.Addr
-		attrs, _ := splitAttrs(hop.Attributes())
-		for _, a := range attrs {
-			if a.typ == unix.RTA_GATEWAY {
-				gateway, _ = netip.AddrFromSlice(a.value)
-			}
-		}
+		gateway, _ := netip.AddrFromSlice(hop.Attributes().Get(unix.RTA_GATEWAY))
 		words = append(append(words, "nexthop"), viaWords(gateway, link, r.Destination)...)
 		words = append(words, fmt.Sprintf("weight %d", int(hop[3])+1)) // rtnh_hops
 	}
@@ -165,26 +154,22 @@ func routeRequest(message []byte) []byte {
 	if len(message) < unix.SizeofRtMsg {
 		return message // the kernel refuses it
 	}
-	attrs, ok := splitAttrs(message[unix.SizeofRtMsg:])
-	if !ok {
-		return message
-	}
 	out := slices.Clone(message[:unix.SizeofRtMsg])
 	binary.NativeEndian.PutUint32(out[8:], binary.NativeEndian.Uint32(out[8:])&onlyFlags)
-	for _, a := range attrs {
-		switch a.typ {
+	for attr, value := range nl.Attributes(message[unix.SizeofRtMsg:]).All() {
+		switch attr {
 		case unix.RTA_CACHEINFO:
-			if seconds := lifetime(a.value); seconds > 0 && message[0] == unix.AF_INET6 {
+			if seconds := lifetime(value); seconds > 0 && message[0] == unix.AF_INET6 {
 				out = appendAttr(out, unix.RTA_EXPIRES, binary.NativeEndian.AppendUint32(nil, seconds))
 			}
 		case unix.RTA_MULTIPATH:
-			value := slices.Clone(a.value)
+			value = slices.Clone(value)
 			for _, hop := range nl.NextHops(value) {
 				hop[2] &= onlyFlags // rtnh_flags
 			}
-			out = appendAttr(out, a.typ, value)
+			fallthrough
 		default:
-			out = appendAttr(out, a.typ, a.value)
+			out = appendAttr(out, attr, value)
 		}
 	}
 	return out
@@ -205,43 +190,6 @@ func lifetime(cacheinfo []byte) uint32 {
 	return uint32(max(1, ticks/userHZ))
 }
 
-// nextHops are those of a multipath route.
-func nextHops(message []byte) []nl.NextHop {
-	if len(message) < unix.SizeofRtMsg {
-		return nil
-	}
-	attrs, _ := splitAttrs(message[unix.SizeofRtMsg:])
-	i := slices.IndexFunc(attrs, func(a attr) bool { return a.typ == unix.RTA_MULTIPATH })
-	if i < 0 {
-		return nil
-	}
-	return nl.NextHops(attrs[i].value)
-}
-
-// attr is a netlink attribute (struct nlattr, linux/netlink.h).
-type attr struct {
-	typ   uint16
-	value []byte
-}
-
-func splitAttrs(b []byte) (attrs []attr, ok bool) {
-	for len(b) >= unix.SizeofRtAttr {
-		size := int(binary.NativeEndian.Uint16(b))
-		if size < unix.SizeofRtAttr || size > len(b) {
-			return nil, false
-		}
-		attrs = append(attrs, attr{binary.NativeEndian.Uint16(b[2:]), b[unix.SizeofRtAttr:size]})
-		b = b[min(len(b), (size+3)&^3):]
-	}
-	return attrs, true
-}
-
 func appendAttr(m []byte, typ uint16, value []byte) []byte {
-	m = binary.NativeEndian.AppendUint16(m, uint16(4+len(value)))
-	m = binary.NativeEndian.AppendUint16(m, typ)
-	m = append(m, value...)
-	for len(m)%4 != 0 {
-		m = append(m, 0)
-	}
-	return m
+	return append(m, vnl.NewRtAttr(int(typ), value).Serialize()...)
 }

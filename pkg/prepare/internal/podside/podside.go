@@ -32,7 +32,7 @@ func Take(now discover.Interface, st *engine.Steps) {
 // that there are, by whatever link, in the kernel's order.
 func PutBack(was, now discover.Interface, all []discover.Route, st *engine.Steps) {
 	for _, a := range addressOrder(was.Addresses) {
-		missing := !Has(now, a.Prefix)
+		missing := !now.Has(a.Prefix)
 		if missing {
 			st[engine.Links] = append(st[engine.Links], addressOp(true, was.Name, a))
 		}
@@ -86,11 +86,6 @@ func Addresses(now discover.Interface) []engine.Op {
 		ops = append(ops, addressOp(true, now.Name, a))
 	}
 	return ops
-}
-
-// Has tells whether an interface has an address.
-func Has(in discover.Interface, p netip.Prefix) bool {
-	return slices.ContainsFunc(in.Addresses, func(a discover.Address) bool { return a.Prefix == p })
 }
 
 func sameNeighbor(n discover.Neighbor) func(discover.Neighbor) bool {

@@ -1,11 +1,13 @@
 package statedir
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net"
+	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,21 +16,17 @@ import (
 // That has to be root, the user, or the owner of the directory, or else the error
 // wraps [ErrUnfit].
 func Dial(ctx context.Context, path string) (net.Conn, *unix.Ucred, error) {
-	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	f, err := os.OpenFile(path, unix.O_PATH|unix.O_NOFOLLOW, 0)
 	if err != nil {
-		return nil, nil, &fs.PathError{Op: "open", Path: path, Err: err}
+		return nil, nil, err
 	}
-	defer unix.Close(fd)
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return nil, nil, &fs.PathError{Op: "stat", Path: path, Err: err}
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFSOCK {
-		return nil, nil, unfit(path, "it is not a socket")
+	defer f.Close()
+	if info, err := f.Stat(); err != nil || info.Mode().Type() != fs.ModeSocket {
+		return nil, nil, cmp.Or(err, unfit(path, "it is not a socket"))
 	}
 	// By the descriptor: it can't be exchanged meanwhile, and a socket's path has
 	// 107 bytes at most.
-	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", fmt.Sprintf("/proc/self/fd/%d", fd))
+	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
 	if err != nil {
 		return nil, nil, fmt.Errorf("connect: %w", reason(err))
 	}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -77,6 +78,7 @@ func Lock(ctx context.Context, path string) (*Dir, error) {
 			return nil, fmt.Errorf("open state directory: %w", err)
 		}
 		if err := flock(ctx, lock); err != nil {
+			lock.Close()
 			return nil, fmt.Errorf("lock state directory %s: %w", path, err)
 		}
 		if isAt(name, lock) {
@@ -97,14 +99,13 @@ func (d *Dir) Close() {
 }
 
 func openLock(name string) (*os.File, error) {
-	fd, err := unix.Open(name, unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0o600)
+	lock, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY, 0o600)
 	switch {
 	case errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENXIO), errors.Is(err, unix.EISDIR):
 		return nil, fmt.Errorf("%s is not a regular file: remove it", name)
 	case err != nil:
-		return nil, fmt.Errorf("%w: %s", &fs.PathError{Op: "open", Path: name, Err: err}, remedy)
+		return nil, fmt.Errorf("%w: %s", err, remedy)
 	}
-	lock := os.NewFile(uintptr(fd), name)
 	if info, err := lock.Stat(); err != nil || !info.Mode().IsRegular() {
 		lock.Close()
 		return nil, errors.Join(err, fmt.Errorf("%s is not a regular file: remove it", name))
@@ -122,41 +123,20 @@ func isAt(name string, f *os.File) bool {
 	return err == nil && os.SameFile(there, info)
 }
 
-// flock waits for the lock until ctx ends. On error the file is closed.
+// retry is how often flock asks: flock(2) can't be interrupted by a context.
+const retry = 20 * time.Millisecond
+
+// flock waits for the lock until ctx ends.
 func flock(ctx context.Context, f *os.File) error {
-	held := tryLock(f)
-	if held == nil {
-		return nil
-	}
-	if !errors.Is(held, unix.EWOULDBLOCK) {
-		f.Close()
-		return held
-	}
-	// flock(2) can't be interrupted by a context. If ctx ends first, the
-	// goroutine gets the lock some day and lets go of it at once.
-	locked := make(chan error, 1)
-	go func() {
-		for {
-			err := unix.Flock(int(f.Fd()), unix.LOCK_EX)
-			if !errors.Is(err, unix.EINTR) {
-				locked <- err
-				return
-			}
+	for {
+		if err := tryLock(f); !errors.Is(err, unix.EWOULDBLOCK) {
+			return err
 		}
-	}()
-	select {
-	case err := <-locked:
-		if err != nil {
-			f.Close()
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %s is using it", context.Cause(ctx), Process(fileHolder(f)))
+		case <-time.After(retry):
 		}
-		return err
-	case <-ctx.Done():
-		holder := Process(fileHolder(f))
-		go func() {
-			<-locked
-			release(f)
-		}()
-		return fmt.Errorf("%w: %s is using it", context.Cause(ctx), holder)
 	}
 }
 

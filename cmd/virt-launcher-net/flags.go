@@ -10,8 +10,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/virt-launcher-net/virt-launcher-net/internal/monitor"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/netboot"
@@ -37,19 +39,19 @@ func (v *value) Set(s string) error {
 }
 
 // discoverFlags are for verbs that may have to wait for the CNI.
-func (p *program) discoverFlags(flags *pflag.FlagSet) {
-	flags.Var(duration(&p.hook.Timeout, 30*time.Second), "timeout", "how long to wait for the CNI's address; 0: without end")
-	p.resolvConfFlag(flags)
+func (p *program) discoverFlags(cmd *cobra.Command) {
+	cmd.Flags().Var(duration(&p.hook.Timeout, 30*time.Second), "timeout", "how long to wait for the CNI's address; 0: without limit")
+	p.resolvConfFlag(cmd)
 }
 
-func (p *program) resolvConfFlag(flags *pflag.FlagSet) {
-	flags.StringVar(&p.hook.ResolvConf, "resolv-conf", "", "`path` of the pod's resolv.conf (default /etc/resolv.conf; with --netns that of a process of the pod)")
+func (p *program) resolvConfFlag(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&p.hook.ResolvConf, "resolv-conf", "", "`path` of the pod's resolv.conf (default /etc/resolv.conf; with --netns that of a process of the pod)")
 }
 
 // networkFlags say how the pod's interfaces are rewired.
-func (p *program) networkFlags(flags *pflag.FlagSet) {
-	defineNetwork(flags, &p.hook.Network)
-	p.perInterface(flags, "datapath", "mac", "mtu", "queues", "tap-owner", "guard", "ipv6", "tap-name", "bridge-name", "uplink-name")
+func (p *program) networkFlags(cmd *cobra.Command) {
+	defineNetwork(cmd.Flags(), &p.hook.Network)
+	p.perInterface(cmd, "datapath", "mac", "mtu", "queues", "tap-owner", "guard", "ipv6", "tap-name", "bridge-name", "uplink-name")
 }
 
 func defineNetwork(flags *pflag.FlagSet, o *prepare.Options) {
@@ -127,9 +129,9 @@ func (p *program) interfaceFlag() *value {
 }
 
 // outputDirFlag is for verbs after which a VM can be started by someone else.
-func (p *program) outputDirFlag(flags *pflag.FlagSet) {
-	flags.StringVar(&p.hook.OutputDir, "output-dir", "",
-		"`directory` to leave the NICs in: nics.json, interfaces.xml, qemu.args, cloud-hypervisor.args, firecracker.json")
+func (p *program) outputDirFlag(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&p.hook.OutputDir, "output-dir", "",
+		"`directory` to write the NICs to: nics.json, interfaces.xml, qemu.args, cloud-hypervisor.args, firecracker.json")
 }
 
 // switchOff is for what is on unless it is turned off.
@@ -161,16 +163,33 @@ func parseOwner(s string) (*prepare.Owner, error) {
 func parseID(s string) (int, error) {
 	id, err := strconv.ParseUint(s, 10, 31)
 	if err != nil {
-		return 0, fmt.Errorf("%q is no numeric id", s)
+		return 0, fmt.Errorf("%q is not a numeric id", s)
 	}
 	return int(id), nil
 }
 
+// monitorFlags are for verbs that stay.
+func (p *program) monitorFlags(cmd *cobra.Command) {
+	cmd.Flags().Var(&value{kind: "address", parse: func(s string) error {
+		p.listen = s
+		return monitor.CheckAddress(s)
+	}}, "listen", "`address` of /healthz, /readyz and /metrics: host:port, or unix:PATH (default: none)")
+}
+
+func (p *program) modelFlag(cmd *cobra.Command) {
+	defineModel(cmd.Flags(), &p.hook.Model)
+	p.perInterface(cmd, "model")
+}
+
+func defineModel(flags *pflag.FlagSet, model *string) {
+	flags.StringVar(model, "model", *model, "emulated NIC `model`, such as virtio or e1000e (default virtio)")
+}
+
 // leaseFlags say what the VM is told besides what the CNI gave.
-func (p *program) leaseFlags(flags *pflag.FlagSet) {
-	defineLease(flags, &p.hook.Lease)
-	flags.StringVar(&p.hook.Lease.DefaultRoute, "default-route", "", "`interface` whose NIC gets the default routes, or none (default: for each of IPv4 and IPv6 the first that has one)")
-	p.perInterface(flags, "lease-time", "hostname", "dns", "search", "ntp", "tftp-server", "boot-file", "dhcp-option")
+func (p *program) leaseFlags(cmd *cobra.Command) {
+	defineLease(cmd.Flags(), &p.hook.Lease)
+	cmd.Flags().StringVar(&p.hook.Lease.DefaultRoute, "default-route", "", "`interface` whose NIC gets the default routes, or none (default: for each of IPv4 and IPv6 the first that has one)")
+	p.perInterface(cmd, "lease-time", "hostname", "dns", "search", "ntp", "tftp-server", "boot-file", "dhcp-option")
 }
 
 func defineLease(flags *pflag.FlagSet, l *prestart.LeaseSettings) {
@@ -189,7 +208,7 @@ func defineLease(flags *pflag.FlagSet, l *prestart.LeaseSettings) {
 	flags.Var(addresses(&l.DNS), "dns", "DNS server, repeatable (default: from resolv.conf)")
 	flags.StringArrayVar(&l.Search, "search", l.Search, "DNS search `domain`, repeatable (default: from resolv.conf)")
 	flags.Var(addresses(&l.NTP), "ntp", "time server, repeatable")
-	flags.StringVar(&l.TFTPServer, "tftp-server", l.TFTPServer, "`host` that the firmware loads the boot files from; told by IPv6 as well if it is a name or an IPv6 address")
+	flags.StringVar(&l.TFTPServer, "tftp-server", l.TFTPServer, "`host` that the firmware loads the boot files from; sent by IPv6, too, if it is a name or an IPv6 address")
 	var files netboot.Files
 	flags.Var(&value{kind: "[firmware=]name", parse: func(s string) error {
 		f, err := netboot.ParseFile(s)
@@ -216,10 +235,11 @@ func addresses(list *[]netip.Addr) *value {
 	var given []netip.Addr
 	return &value{kind: "address", parse: func(s string) error {
 		a, err := netip.ParseAddr(s)
-		if err == nil {
-			given = append(given, a)
-			*list = given
+		if err != nil {
+			return errors.New("want an IP address")
 		}
-		return err
+		given = append(given, a)
+		*list = given
+		return nil
 	}}
 }

@@ -13,6 +13,7 @@ import (
 	"unicode"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
@@ -23,8 +24,11 @@ type view interface {
 	writeText(w io.Writer)
 }
 
-// print prints one view in the form asked for, in one piece.
+// print prints one view, if there is one, in the form asked for, in one piece.
 func (p *program) print(w io.Writer, v view) error {
+	if v == nil {
+		return nil
+	}
 	var out bytes.Buffer
 	if p.output == "json" {
 		b, err := json.MarshalIndent(v, "", "  ")
@@ -58,17 +62,9 @@ func printable(text []byte) []byte {
 
 // podView is a pod as programs read it: without the kernel's own messages.
 type podView struct {
-	Hostname   string          `json:"hostname"`
-	DNS        dnsView         `json:"dns"`
-	Interfaces []interfaceView `json:"interfaces"`
-}
-
-type dnsView struct {
-	Servers []netip.Addr `json:"servers"`
-	Search  []string     `json:"search"`
-	Options []string     `json:"options,omitempty"`
-	Unknown string       `json:"unknown,omitempty"`
-	LeftOut []string     `json:"leftOut,omitempty"`
+	Hostname   string            `json:"hostname"`
+	DNS        discover.Resolver `json:"dns"`
+	Interfaces []interfaceView   `json:"interfaces"`
 }
 
 type interfaceView struct {
@@ -79,7 +75,7 @@ type interfaceView struct {
 	MTU       int                 `json:"mtu"`
 	Addresses []netip.Prefix      `json:"addresses"`
 	Routes    []routeView         `json:"routes"`
-	Neighbors []neighborView      `json:"neighbors"`
+	Neighbors []guest.Neighbor    `json:"neighbors"`
 	Omitted   []discover.Omission `json:"omitted,omitempty"`
 }
 
@@ -96,21 +92,13 @@ type routeView struct {
 	text string
 }
 
-type neighborView struct {
-	Address netip.Addr `json:"address"`
-	MAC     mac.Addr   `json:"mac"`
-}
-
 func viewPod(pod discover.Pod) podView {
-	v := podView{
-		Hostname:   pod.Hostname,
-		DNS:        dnsView{Servers: orEmpty(pod.DNS.Servers), Search: orEmpty(pod.DNS.Search), Options: pod.DNS.Options, Unknown: pod.DNS.Unknown, LeftOut: pod.DNS.LeftOut},
-		Interfaces: []interfaceView{},
-	}
+	v := podView{Hostname: pod.Hostname, DNS: pod.DNS, Interfaces: []interfaceView{}}
+	v.DNS.Servers, v.DNS.Search = orEmpty(pod.DNS.Servers), orEmpty(pod.DNS.Search)
 	for _, in := range pod.Interfaces {
 		i := interfaceView{
 			Name: in.Name, Index: in.Index, Kind: in.Kind, MAC: in.MAC, MTU: in.MTU,
-			Addresses: []netip.Prefix{}, Routes: []routeView{}, Neighbors: []neighborView{}, Omitted: in.Omitted,
+			Addresses: []netip.Prefix{}, Routes: []routeView{}, Neighbors: []guest.Neighbor{}, Omitted: in.Omitted,
 		}
 		for _, a := range in.Addresses {
 			i.Addresses = append(i.Addresses, a.Prefix)
@@ -119,7 +107,7 @@ func viewPod(pod discover.Pod) podView {
 			i.Routes = append(i.Routes, routeView{r.Destination, r.Gateway, r.Source, r.Scope, r.OnLink, r.Table, r.Metric, r.MTU, r.String()})
 		}
 		for _, n := range in.Neighbors {
-			i.Neighbors = append(i.Neighbors, neighborView{n.Address, n.MAC})
+			i.Neighbors = append(i.Neighbors, guest.Neighbor{Address: n.Address, MAC: n.MAC})
 		}
 		v.Interfaces = append(v.Interfaces, i)
 	}

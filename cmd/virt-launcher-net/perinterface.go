@@ -7,19 +7,23 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
 
-const perInterfaceHelp = `A flag with [interface=] is for all of the VM's interfaces, or for the one named
-before the =, which then has nothing of what is said for all by that flag.`
+const perInterfaceHelp = `
+
+A flag with [interface=] applies to all of the VM's interfaces, or to the one named
+before the =. What it says for one replaces what it says for all.`
 
 // perInterface has these flags take what is for one interface too, as in
 // --mac net1=52:54:00:00:00:01.
-func (p *program) perInterface(flags *pflag.FlagSet, names ...string) {
+func (p *program) perInterface(cmd *cobra.Command, names ...string) {
+	cmd.Long = strings.TrimSuffix(cmd.Long, perInterfaceHelp) + perInterfaceHelp
 	for _, name := range names {
-		f := flags.Lookup(name)
+		f := cmd.Flags().Lookup(name)
 		kind, usage := pflag.UnquoteUsage(f)
 		f.Usage = usage
 		f.Value = &perInterfaceValue{Value: f.Value, p: p, flag: name, kind: "[interface=]" + kind}

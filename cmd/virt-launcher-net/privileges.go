@@ -76,7 +76,7 @@ func withNetAdmin(fn func() error) (err error) {
 	}
 	defer func() {
 		if e := unix.Capset(&header, &had[0]); e != nil && err == nil {
-			err = fmt.Errorf("lay down NET_ADMIN: %w", e)
+			err = fmt.Errorf("give NET_ADMIN back: %w", e)
 		}
 	}()
 	return fn()

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"log/slog"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -29,12 +31,12 @@ func newRoot() *cobra.Command {
 		Long: `virt-launcher-net hands a pod's network to the VM that runs in the pod: it reads
 what the CNI gave, puts the pod's interface and a tap for the VM on a bridge,
 serves the pod's address to the VM by DHCP, and attaches the NIC to the libvirt
-domain. It must run in the pod's network namespace, or be told it by --netns.`,
-		Example: `  virt-launcher-net plan                      # what would be done
-  virt-launcher-net run --domain vm.xml       # everything, until the VM stops
-  virt-launcher-net status                    # what is
-  virt-launcher-net restore                   # the pod as the CNI left it`,
-		Args:              cobra.NoArgs,
+domain. It works in the pod's network namespace: its own, or that of --netns.`,
+		Example: `  virt-launcher-net plan                      # print what would be done
+  virt-launcher-net run --domain vm.xml       # do everything, until the VM stops
+  virt-launcher-net status                    # print the state of links, lease and server
+  virt-launcher-net restore                   # put the pod back as the CNI left it`,
+		Args:              usageArgs(cobra.NoArgs),
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		PersistentPreRunE: p.setUp,
@@ -43,19 +45,19 @@ domain. It must run in the pod's network namespace, or be told it by --netns.`,
 	flags := root.PersistentFlags()
 	flags.VarP(p.interfaceFlag(), "interface", "i", "pod `interface`, repeatable, the primary one first (default: that of the default route, else the only one that is up, else eth0)")
 	flags.StringVar(&p.hook.Netns, "netns", "", "`path` of the pod's network namespace, such as /proc/42/ns/net (default: the current one)")
-	flags.StringVar(&p.hook.StateDir, "state-dir", "", "`directory` of the records and the control socket (default "+prepare.DefaultStateDir+", with --netns one of the namespace's own below it)")
+	flags.StringVar(&p.hook.StateDir, "state-dir", "", "`directory` of the records and the control socket (default "+prepare.DefaultStateDir+"; with --netns a directory below it for that namespace)")
 	flags.StringVarP(&p.output, "output", "o", "text", "what to print on standard output: text or json")
 	flags.StringVar(&p.logFormat, "log-format", "text", "how to log on standard error: text or json")
-	flags.TextVar(&p.logLevel, "log-level", slog.LevelInfo, "what to log: debug, info, warn or error")
-	root.AddCommand(
-		p.discoverCommand(), p.planCommand(), p.prepareCommand(), p.restoreCommand(), p.serveCommand(), p.domainCommand(),
-		p.runCommand(), p.statusCommand(), p.waitCommand(), p.checkCommand(), p.versionCommand(),
-	)
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	for _, c := range root.Commands() {
-		c.Args = usageArgs(c.Args)
+	flags.Var(&value{kind: "level", text: "info", parse: func(s string) error {
+		if !slices.Contains([]string{"debug", "info", "warn", "error"}, strings.ToLower(s)) {
+			return errors.New("want debug, info, warn or error")
+		}
+		return p.logLevel.UnmarshalText([]byte(s))
+	}}, "log-level", "what to log: debug, info, warn or error")
+	for _, v := range p.verbs() {
+		root.AddCommand(p.command(v))
 	}
-	root.Args = usageArgs(root.Args)
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	return root
 }
 
@@ -105,7 +107,7 @@ func (p *program) setUp(cmd *cobra.Command, _ []string) error {
 		}
 	})
 	if len(empty) > 0 {
-		return usagef("%s without a value: give it one or leave it out", strings.Join(empty, ", "))
+		return usagef("%s needs a value: give it one or leave it out", strings.Join(empty, ", "))
 	}
 	if p.output != "text" && p.output != "json" {
 		return usagef("--output %q: want text or json", p.output)
@@ -127,9 +129,4 @@ func (p *program) setUp(cmd *cobra.Command, _ []string) error {
 		return usageError{err}
 	}
 	return nil
-}
-
-// example indents a verb's examples and names the program.
-func example(lines ...string) string {
-	return "  virt-launcher-net " + strings.Join(lines, "\n  virt-launcher-net ")
 }

@@ -7,74 +7,67 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/monitor"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/domain"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/metrics"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
 
-func (p *program) runCommand() *cobra.Command {
+func (p *program) run() verb {
 	var domainFile string
 	var dom prestart.Domain
-	cmd := &cobra.Command{
-		Use:   "run",
-		Short: "Do everything: discover, prepare, serve, check, and run the VM if there is a domain",
-		Long: `Discover and prepare the pod, serve the VM's DHCP, prove from the guest's side
-that a guest gets its network, and with --domain start the libvirt domain; with
---output-dir leave the NICs there for who starts the VM instead. Stays until
-SIGTERM, SIGINT or SIGHUP, which shuts the VM down, or until the VM stops. A
-second signal ends it at once. The pod stays prepared; see restore.
-
-` + perInterfaceHelp,
-		Example: example("run", "run --domain vm.xml --connect qemu:///system",
+	return verb{
+		use:   "run",
+		short: "Do everything: discover, prepare, serve, check, and run the VM if there is a domain",
+		long: `Discover and prepare the pod, serve the VM's DHCP, and check from the guest's side
+that a guest gets its network. With --domain start the libvirt domain; with
+--output-dir write the NICs to files for the program that starts the VM instead.
+Runs until SIGTERM, SIGINT or SIGHUP, which shuts the VM down, or until the VM
+stops. A second signal ends it at once. The pod stays prepared; see restore.`,
+		examples: []string{
+			"run", "run --domain vm.xml --connect qemu:///system",
 			"run --netns /proc/42/ns/net --domain vm.xml --connect 'qemu:///embed?root=/var/lib/vm'",
-			"run --output-dir /run/nics"),
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+			"run --output-dir /run/nics",
+		},
+		flags: []func(*cobra.Command){
+			p.discoverFlags, p.networkFlags, p.leaseFlags, p.modelFlag, p.outputDirFlag, p.monitorFlags,
+			func(cmd *cobra.Command) {
+				flags := cmd.Flags()
+				flags.StringVar(&domainFile, "domain", "", "`file` with the XML of the libvirt domain to start (-: standard input)")
+				flags.StringVar(&dom.URI, "connect", "qemu:///system", "libvirt's `URI`; qemu:///embed?root=DIR needs no daemon")
+				flags.Var(duration(&dom.StartTimeout, prestart.DefaultStartTimeout), "start-timeout", "how long libvirt may take to answer and to start the VM")
+				flags.Var(duration(&dom.ShutdownTimeout, prestart.DefaultShutdownTimeout), "shutdown-timeout", "how long the guest may take to shut down before it is destroyed")
+				flags.BoolVar(&p.hook.RestoreAfter, "restore", false, "at the end put the pod back as the CNI left it: needed by CNIs that take their device back (host-device, SR-IOV)")
+				flags.BoolVar(&p.hook.SkipCheck, "no-check", false, "start without checking that a guest gets its network")
+			},
+		},
+		run: func(cmd *cobra.Command) (view, error) {
 			if domainFile != "" {
-				xml, err := readDomain(cmd.InOrStdin(), domainFile, canStart)
-				if err != nil {
+				err := readFile(cmd.InOrStdin(), domainFile, "domain", func(text []byte) error {
+					dom.XML = text
+					_, err := domain.Name(text) // else libvirt can't start it
 					return err
+				})
+				if err != nil {
+					return nil, err
 				}
-				dom.XML = xml
 				p.hook.Domain = &dom
 			}
 			for _, flag := range []string{"connect", "start-timeout", "shutdown-timeout"} {
 				if domainFile == "" && cmd.Flags().Changed(flag) {
-					return usagef("--%s goes with --domain", flag)
+					return nil, usagef("--%s needs --domain", flag)
 				}
 			}
 			if domainFile == "" && p.hook.OutputDir == "" && cmd.Flags().Changed("model") {
-				return usagef("--model goes with --domain or --output-dir")
+				return nil, usagef("--model needs --domain or --output-dir")
 			}
 			p.hook.Elevate = takeUpPrivileges
-			return p.stay(cmd, p.hook.Run)
+			return nil, p.stay(cmd, p.hook.Run)
 		},
 	}
-	p.discoverFlags(cmd.Flags())
-	p.networkFlags(cmd.Flags())
-	p.leaseFlags(cmd.Flags())
-	p.modelFlag(cmd)
-	p.outputDirFlag(cmd.Flags())
-	p.monitorFlags(cmd.Flags())
-	cmd.Flags().StringVar(&domainFile, "domain", "", "`file` with the XML of the libvirt domain to start (-: standard input)")
-	cmd.Flags().StringVar(&dom.URI, "connect", "qemu:///system", "libvirt's `URI`; qemu:///embed?root=DIR needs no daemon")
-	cmd.Flags().Var(duration(&dom.StartTimeout, prestart.DefaultStartTimeout), "start-timeout", "how long libvirt may take to answer and to start the VM")
-	cmd.Flags().Var(duration(&dom.ShutdownTimeout, prestart.DefaultShutdownTimeout), "shutdown-timeout", "how long the guest may take to shut down before it is destroyed")
-	cmd.Flags().BoolVar(&p.hook.RestoreAfter, "restore", false, "put the pod back as the CNI left it at the end, as a CNI needs it that takes its device back (host-device, SR-IOV)")
-	cmd.Flags().BoolVar(&p.hook.SkipCheck, "no-check", false, "start without proving that a guest gets its network")
-	return cmd
-}
-
-// monitorFlags are for verbs that stay.
-func (p *program) monitorFlags(flags *pflag.FlagSet) {
-	flags.Var(&value{kind: "address", parse: func(s string) error {
-		p.listen = s
-		return monitor.CheckAddress(s)
-	}}, "listen", "`address` of /healthz, /readyz and /metrics: host:port, or unix:PATH (default: none)")
 }
 
 // stay starts a session, gives up privileges, prints the networks and waits

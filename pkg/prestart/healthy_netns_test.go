@@ -22,7 +22,7 @@ func TestHealthyGuest(t *testing.T) {
 		t.Run(string(shape), func(t *testing.T) {
 			t.Parallel()
 			p := newHostilePod(t, shape, prestart.Hook{})
-			if err := p.seat.Close(); err != nil {
+			if err := p.tap.Close(); err != nil {
 				t.Fatal(err)
 			}
 			guest := podtest.NewGuest(t, p.pod.NS, "tap-"+p.pod.Interface, p.pod.MAC)

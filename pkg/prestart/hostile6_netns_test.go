@@ -345,7 +345,7 @@ func isAdvertisement(frame []byte) bool { return isNeighborMessage(frame, advert
 
 func (p hostilePod) send(t *testing.T, frame []byte) {
 	t.Helper()
-	if _, err := p.seat.Write(frame); err != nil {
+	if _, err := p.tap.Write(frame); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -353,12 +353,12 @@ func (p hostilePod) send(t *testing.T, frame []byte) {
 // receive reads frames until one is wanted; nil: none came.
 func (p hostilePod) receive(t *testing.T, wanted func([]byte) bool) []byte {
 	t.Helper()
-	if err := p.seat.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+	if err := p.tap.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
 	for {
 		frame := make([]byte, 2048)
-		n, err := p.seat.Read(frame)
+		n, err := p.tap.Read(frame)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			return nil
 		}

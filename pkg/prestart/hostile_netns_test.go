@@ -462,7 +462,7 @@ func TestPodHearsNoBridgeGroup(t *testing.T) {
 					router(p.vm.mac, "2001:db8:1::"),
 					arp(p.vm.mac, 1, party{p.vm.mac, unspecified}, p.vm), // does anybody have the address?
 				} {
-					if _, err := p.seat.Write(to(frame)); err != nil {
+					if _, err := p.tap.Write(to(frame)); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -471,7 +471,7 @@ func TestPodHearsNoBridgeGroup(t *testing.T) {
 				}
 			}
 			own := arp(p.vm.mac, 1, p.vm, party{stranger.mac, netip.AddrFrom4([4]byte{203, 0, 113, 1})})
-			if _, err := p.seat.Write(own); err != nil { // it comes last
+			if _, err := p.tap.Write(own); err != nil { // it comes last
 				t.Fatal(err)
 			}
 			replies.Wait("203.0.113.1")
@@ -496,7 +496,7 @@ func TestPodHearsNoBridgeGroup(t *testing.T) {
 type hostilePod struct {
 	pod  *podtest.Pod
 	hook prestart.Hook
-	seat *podtest.Tap
+	tap  *podtest.Tap
 	vm   party
 }
 
@@ -512,11 +512,11 @@ func newHostilePod(t *testing.T, shape podtest.Shape, h prestart.Hook) hostilePo
 	}
 	session := run(t, hook)
 	networks := session.Interfaces()
-	seat, err := podtest.OpenTap(pod.NS, networks[len(networks)-1].Tap, 1)
+	tap, err := podtest.OpenTap(pod.NS, networks[len(networks)-1].Tap, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = seat.Close() })
+	t.Cleanup(func() { _ = tap.Close() })
 	plans, err := hook.Plan(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -524,7 +524,7 @@ func newHostilePod(t *testing.T, shape podtest.Shape, h prestart.Hook) hostilePo
 	if err := pod.Do(func() error { return plans[len(plans)-1].WaitForwarding(t.Context()) }); err != nil {
 		t.Fatal(err)
 	}
-	return hostilePod{pod, hook, seat, party{pod.MAC, pod.IPv4.Addr()}}
+	return hostilePod{pod, hook, tap, party{pod.MAC, pod.IPv4.Addr()}}
 }
 
 // judgeSent sends frames as the guest and looks for them on the node's end of
@@ -532,7 +532,7 @@ func newHostilePod(t *testing.T, shape podtest.Shape, h prestart.Hook) hostilePo
 func (p hostilePod) judgeSent(t *testing.T, tries []try, marker []byte) {
 	t.Helper()
 	p.judge(t, prepare.FromGuest, tries, marker, podtest.StartCapture(t, p.pod.Node, p.pod.NodeLink, ""), func(frame []byte) error {
-		_, err := p.seat.Write(frame)
+		_, err := p.tap.Write(frame)
 		return err
 	})
 }

@@ -92,7 +92,7 @@ func TestIPv6Off(t *testing.T) {
 					t.Errorf("somebody speaks IPv6 with the VM: %x", frame)
 				}
 			}
-			if err := p.seat.Close(); err != nil {
+			if err := p.tap.Close(); err != nil {
 				t.Fatal(err)
 			}
 			guest := podtest.NewGuest(t, p.pod.NS, "tap-"+p.pod.Interface, p.pod.MAC)

@@ -53,7 +53,7 @@ func TestFailures(t *testing.T) {
 		{"prepare --tap-name eth0", []string{"eth0 is used twice"}},
 		{"serve", []string{"not prepared", "prepare it first"}},
 		{"check", []string{"not prepared"}},
-		{"status -i eth7", []string{"eth7", "not prepared"}},
+		{"check -i eth7", []string{"eth7", "not prepared"}},
 		{"wait --for network --timeout 10ms", []string{"nobody serves", "start a server", "--state-dir"}},
 		{"domain /nowhere.xml", []string{"/nowhere.xml"}},
 		{"domain " + badXML, []string{badXML, "network", "domain"}},

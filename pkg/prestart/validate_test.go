@@ -23,10 +23,10 @@ func TestRefusedHooks(t *testing.T) {
 		hook prestart.Hook
 		want string
 	}{
-		{"interface", prestart.Hook{Interfaces: []string{"../x"}}, `"../x" is no interface name`},
+		{"interface", prestart.Hook{Interfaces: []string{"../x"}}, `"../x" is not an interface name`},
 		{"interface twice", prestart.Hook{Interfaces: []string{"net1", "net1"}}, "net1 is named twice"},
 		{"timeout", prestart.Hook{Timeout: -1}, "timeout"},
-		{"options", prestart.Hook{Network: prepare.Options{Names: map[string]string{"tap": "tap%d"}}}, `"tap%d" is no interface name`},
+		{"options", prestart.Hook{Network: prepare.Options{Names: map[string]string{"tap": "tap%d"}}}, `"tap%d" is not an interface name`},
 		{"one MAC for two", prestart.Hook{
 			Interfaces: []string{"eth0", "net1"}, Network: prepare.Options{MAC: mac.Addr{2, 0, 0, 0, 0, 1}},
 		}, "for one interface"},

@@ -25,14 +25,14 @@ func withHints(err error) string {
 // hintsFor names the flags that the way out of an error may be by.
 func hintsFor(err error) (hints []string) {
 	var (
-		timeout  *prestart.TimeoutError
-		missing  *discover.NotFoundError
-		without  *discover.IncompleteError
-		unusable *prepare.UnusableError
-		taken    *prepare.NameTakenError
-		lost     *prepare.LostError
-		check    *prestart.CheckError
-		connect  *domain.ConnectError
+		timeout    *prestart.TimeoutError
+		missing    *discover.NotFoundError
+		without    *discover.IncompleteError
+		unusable   *prepare.UnusableError
+		taken      *prepare.NameTakenError
+		unrecorded *prepare.UnrecordedError
+		check      *prestart.CheckError
+		connect    *domain.ConnectError
 	)
 	if errors.As(err, &timeout) {
 		hints = append(hints, "--timeout waits longer")
@@ -43,7 +43,7 @@ func hintsFor(err error) (hints []string) {
 	if errors.As(err, &taken) && taken.For != "" {
 		hints = append(hints, "--"+taken.For+"-name chooses another name")
 	}
-	if errors.As(err, &lost) || errors.As(err, &taken) || errors.Is(err, prestart.ErrNotPrepared) || errors.Is(err, control.ErrNobodyServes) {
+	if errors.As(err, &unrecorded) || errors.As(err, &taken) || errors.Is(err, prestart.ErrNotPrepared) || errors.Is(err, control.ErrNobodyServes) {
 		hints = append(hints, "--state-dir names another state directory")
 	}
 	if errors.As(err, &check) {

@@ -66,7 +66,7 @@ func TestHints(t *testing.T) {
 		{&discover.NotFoundError{Interface: "eth7"}, "--interface"},
 		{&prepare.UnusableError{Interface: "lo", Why: errors.New("it is the loopback")}, "--interface"},
 		{&prepare.NameTakenError{Name: "vm", For: "tap"}, "--tap-name"},
-		{&prepare.LostError{Interface: "eth0"}, "--state-dir"},
+		{&prepare.UnrecordedError{Interface: "eth0"}, "--state-dir"},
 		{prestart.ErrNotPrepared, "--state-dir"},
 		{control.ErrNobodyServes, "--state-dir"},
 		{&prestart.CheckError{Interface: "eth0", Err: errors.New("no answer")}, "--no-check"},

@@ -28,13 +28,13 @@ func (v statusView) writeText(w io.Writer) {
 	if v.Server.Alive && v.Server.RecordError != "" {
 		fmt.Fprintf(w, "record\tnot on disk: %s\n", v.Server.RecordError)
 	}
-	for _, lost := range v.Lost {
-		fmt.Fprintf(w, "network\t%v\n", lost)
+	for _, u := range v.Unrecorded {
+		fmt.Fprintf(w, "network\t%v\n", u)
 	}
 	for _, name := range v.NotPrepared {
 		fmt.Fprintf(w, "interface\t%s is not prepared\n", name)
 	}
-	if !v.Prepared && len(v.Lost)+len(v.NotPrepared) == 0 {
+	if !v.Prepared && len(v.Unrecorded)+len(v.NotPrepared) == 0 {
 		fmt.Fprintln(w, "network\tnot prepared")
 	}
 	for _, i := range v.Interfaces {

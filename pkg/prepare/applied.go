@@ -38,15 +38,6 @@ func (s *Store) mark(records []record, applied bool) error {
 	return errors.Join(errs...)
 }
 
-// saveAll writes records as they are.
-func (s *Store) saveAll(records []record) error {
-	var errs []error
-	for _, r := range records {
-		errs = append(errs, s.save(r))
-	}
-	return errors.Join(errs...)
-}
-
 // Prepared returns the names of the interfaces that are prepared, all of it, as
 // far as the records of the calling thread's network namespace tell: not those
 // that a process was killed over. A nil log is silent.
@@ -56,16 +47,13 @@ func (s *Store) Prepared(log *slog.Logger) ([]string, error) {
 		return nil, err
 	}
 	records, err := s.load(cmp.Or(log, silent), now)
-	if err != nil {
-		return nil, err
-	}
 	var names []string
 	for _, r := range records {
 		if r.whole(now) && r.Plan.touched(now) {
-			names = append(names, r.Plan.Interface.Name)
+			names = append(names, r.name())
 		}
 	}
-	return names, nil
+	return names, err
 }
 
 // forget removes those of records that were not there before.

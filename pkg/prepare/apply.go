@@ -121,7 +121,7 @@ func recordsFor(s *engine.State, recorded []record, plans []Plan) ([]record, err
 	for _, p := range plans {
 		name := p.Interface.Name
 		r := record{Version: recordVersion, Namespace: current, Sysctls: were, Applied: new(bool), Plan: p}
-		switch n := slices.IndexFunc(recorded, func(r record) bool { return r.Plan.Interface.Name == name }); {
+		switch n := indexOf(recorded, name); {
 		case n < 0:
 			if err := p.namesFree(s); err != nil {
 				return nil, fmt.Errorf("prepare %s: %w", name, err)

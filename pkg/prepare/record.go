@@ -1,6 +1,7 @@
 package prepare
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -44,6 +45,14 @@ type record struct {
 	Plan    Plan              `json:"plan"`
 }
 
+// name is the pod interface's.
+func (r record) name() string { return r.Plan.Interface.Name }
+
+// indexOf finds the record of an interface; -1: there is none.
+func indexOf(records []record, name string) int {
+	return slices.IndexFunc(records, func(r record) bool { return r.name() == name })
+}
+
 // Store is the directory of a pod's records, held for one process at a time.
 type Store struct {
 	dir       *statedir.Dir
@@ -77,14 +86,12 @@ func (s *Store) path(name string) string { return filepath.Join(s.Dir(), name+".
 // Plans returns what is recorded of the store's network namespace, the primary
 // interface first. A nil log is silent.
 func (s *Store) Plans(log *slog.Logger) ([]Plan, error) {
-	if s.dir.Apart && log != nil {
+	log = cmp.Or(log, silent)
+	if s.dir.Apart {
 		log.Warn("the state directory has records of another network namespace that may still exist: they stay as they are, and this pod's records are kept apart", "stateDir", s.Dir())
 	}
 	records, err := s.load(log, nil)
-	if err != nil {
-		return nil, err
-	}
-	return plansOf(records), nil
+	return plansOf(records), err
 }
 
 // ReadPlans returns what dir, found by [statedir.Find], has recorded of the calling
@@ -94,16 +101,11 @@ func ReadPlans(log *slog.Logger, dir string) ([]Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	records, damaged, err := readRecords(dir)
-	if err != nil {
-		return nil, err
+	records, damaged, err := readRecords(dir, current.Same)
+	for _, d := range damaged {
+		d.warn(cmp.Or(log, silent))
 	}
-	for _, u := range damaged {
-		if log != nil {
-			log.Warn("ignored an unusable record", "record", u.path, "why", u.why)
-		}
-	}
-	return plansOf(slices.DeleteFunc(records, func(r record) bool { return !r.Namespace.Same(current) })), nil
+	return plansOf(records), err
 }
 
 func plansOf(records []record) []Plan {
@@ -117,32 +119,25 @@ func plansOf(records []record) []Plan {
 // load reads the records of the store's namespace. Others it leaves alone. One that
 // can't be used is an error where nothing can be done without it. The state is that of
 // the namespace now; nil: it is read if there is something to compare with it.
-func (s *Store) load(log *slog.Logger, now *engine.State) ([]record, error) {
-	all, damaged, err := readRecords(s.Dir())
+func (s *Store) load(log *slog.Logger, now *engine.State) (confirmed []record, err error) {
+	records, damaged, err := readRecords(s.Dir(), s.namespace.Same)
+	if err == nil && now == nil && len(records)+len(damaged) > 0 {
+		now, err = engine.ReadState(nil)
+	}
 	if err != nil {
 		return nil, err
 	}
-	records := slices.DeleteFunc(all, func(r record) bool { return !r.Namespace.Same(s.namespace) })
-	if now == nil && len(records)+len(damaged) > 0 {
-		if now, err = engine.ReadState(nil); err != nil {
+	for _, d := range damaged {
+		if err := unrecorded(now, s.Dir(), nameOf(d.path), d); err != nil {
 			return nil, err
 		}
+		d.warn(log)
 	}
-	for _, u := range damaged {
-		if err := u.needed(now); err != nil {
-			return nil, err
-		}
-		if log != nil {
-			log.Warn("ignored an unusable record", "record", u.path, "why", u.why)
-		}
-	}
-	var confirmed []record
 	for _, r := range records {
-		path := s.path(r.Plan.Interface.Name)
+		path := s.path(r.name())
 		switch isLeftover, err := r.Plan.confirm(now); {
-		case isLeftover && log != nil:
-			log.Warn("ignored a record: nothing that it describes exists", "record", path, "why", err)
 		case isLeftover:
+			log.Warn("ignored a record: nothing that it describes exists", "record", path, "why", err)
 		case err != nil:
 			return nil, fmt.Errorf("read record %s: %w: the record or the pod was changed by something else, so nothing was done: undo that change, or recreate the pod", path, err)
 		default:
@@ -155,24 +150,19 @@ func (s *Store) load(log *slog.Logger, now *engine.State) ([]record, error) {
 // Kept returns the names of the interfaces of which the directory has a record
 // that may be needed: of this namespace, and of others that may still live.
 func (s *Store) Kept() ([]string, error) {
-	records, _, err := readRecords(s.Dir())
-	if err != nil {
-		return nil, err
+	records, _, err := readRecords(s.Dir(), func(n statedir.Namespace) bool { return !n.Gone(s.namespace) })
+	names := make([]string, len(records))
+	for i, r := range records {
+		names[i] = r.name()
 	}
-	var names []string
-	for _, r := range records {
-		if !r.Namespace.Gone(s.namespace) {
-			names = append(names, r.Plan.Interface.Name)
-		}
-	}
-	return names, nil
+	return names, err
 }
 
 // makeRoom sets aside what is in the place of records that are about to be written
 // and not their older versions.
 func (s *Store) makeRoom(log *slog.Logger, records []record) error {
 	for _, r := range records {
-		path := s.path(r.Plan.Interface.Name)
+		path := s.path(r.name())
 		was, err := readRecord(path)
 		if errors.Is(err, fs.ErrNotExist) || err == nil && was.Namespace.Same(s.namespace) {
 			continue
@@ -211,25 +201,8 @@ func setAside(path, suffix string) (string, error) {
 	return aside, nil
 }
 
-// unusable is a record that can't be used: damaged, or another program's.
-type unusable struct {
-	path string
-	why  error
-}
-
-// needed returns an error where nothing can be done without the record: the
-// interface is not as a CNI leaves it, so it was prepared, and nobody else
-// knows what it had.
-func (u unusable) needed(s *engine.State) error {
-	name := u.name()
-	if !looksPrepared(s, name) {
-		return nil
-	}
-	return fmt.Errorf("read record %s: %w: %s is prepared, and without the record the CNI's settings can't be restored: recreate the pod",
-		u.path, u.why, name)
-}
-
-func readRecords(dir string) (records []record, damaged []unusable, err error) {
+// readRecords reads the records in dir of network namespaces that are wanted.
+func readRecords(dir string, isWanted func(statedir.Namespace) bool) (records []record, damaged []*damagedError, err error) {
 	paths, err := statedir.Records(dir)
 	if err != nil {
 		return nil, nil, err
@@ -237,38 +210,46 @@ func readRecords(dir string) (records []record, damaged []unusable, err error) {
 	for _, path := range paths {
 		r, err := readRecord(path)
 		switch damage := (*damagedError)(nil); {
-		case err == nil:
+		case err == nil && isWanted(r.Namespace):
 			records = append(records, r)
 		case errors.As(err, &damage):
-			damaged = append(damaged, unusable{path, err})
-		case errors.Is(err, fs.ErrNotExist): // restored by another process just now
+			damaged = append(damaged, damage)
+		case err == nil, errors.Is(err, fs.ErrNotExist): // restored by another process just now
 		default:
-			return nil, nil, fmt.Errorf("read record: %w", err)
+			return nil, nil, err
 		}
 	}
 	slices.SortStableFunc(records, func(a, b record) int { return a.Order - b.Order })
 	return records, damaged, nil
 }
 
-// damagedError is what is wrong with a record.
-type damagedError struct{ cause error }
+// damagedError is a record that can't be used: damaged, or another program's.
+type damagedError struct {
+	path  string
+	cause error
+}
 
-func (e *damagedError) Error() string { return e.cause.Error() }
-func (e *damagedError) Unwrap() error { return e.cause }
+func (e *damagedError) Error() string {
+	return fmt.Sprintf("record %s can't be used: %v", e.path, e.cause)
+}
+
+func (e *damagedError) warn(log *slog.Logger) {
+	log.Warn("ignored an unusable record", "record", e.path, "why", e.cause)
+}
 
 // readRecord reads a record from its file. The error is a [damagedError] if it is
 // none.
 func readRecord(path string) (record, error) {
 	b, err := statedir.ReadFile(path, maxRecord)
-	if errors.Is(err, statedir.ErrUnfit) {
-		return record{}, &damagedError{err}
+	if err != nil && !errors.Is(err, statedir.ErrUnfit) {
+		return record{}, fmt.Errorf("read record: %w", err)
+	}
+	var r record
+	if err == nil {
+		r, err = parseRecord(nameOf(path), b)
 	}
 	if err != nil {
-		return record{}, err
-	}
-	r, err := parseRecord(nameOf(path), b)
-	if err != nil {
-		return record{}, &damagedError{err}
+		return record{}, &damagedError{path, err}
 	}
 	return r, nil
 }
@@ -302,7 +283,7 @@ func (s *Store) save(r record) error {
 	if err != nil {
 		return fmt.Errorf("write record: %w", err)
 	}
-	path := s.path(r.Plan.Interface.Name)
+	path := s.path(r.name())
 	if err := renameio.WriteFile(path, append(b, '\n'), 0o600, renameio.WithTempDir(s.Dir())); err != nil {
 		return fmt.Errorf("write record: %w", err)
 	}

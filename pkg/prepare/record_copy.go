@@ -25,8 +25,8 @@ type RecordCopy struct {
 func CopyRecord(dir, name string) (*RecordCopy, error) {
 	c := &RecordCopy{path: filepath.Join(dir, name+".json")}
 	missing, err := c.read()
-	if missing {
-		err = fmt.Errorf("read record %s: %w", c.path, fs.ErrNotExist)
+	if err == nil && missing {
+		err = fmt.Errorf("record %s does not exist", c.path)
 	}
 	if err == nil {
 		c.conn, err = nl.Open()
@@ -40,11 +40,10 @@ func (c *RecordCopy) read() (missing bool, err error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return true, nil
 	}
-	if err != nil {
-		return false, fmt.Errorf("read record %s: %w", c.path, err)
+	if err == nil {
+		c.record = r
 	}
-	c.record = r
-	return false, nil
+	return false, err
 }
 
 // Repair writes the record again if somebody has deleted it, and tells its path then.

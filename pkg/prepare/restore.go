@@ -14,7 +14,7 @@ import (
 
 // Restore puts the named pod interfaces, or all that are recorded, back as the
 // CNI left them; all of them or none. What is not prepared is nothing to do; what
-// is prepared but not recorded is a [LostError]. A nil log is silent.
+// is prepared but not recorded is a [UnrecordedError]. A nil log is silent.
 func Restore(ctx context.Context, log *slog.Logger, store *Store, names ...string) error {
 	log = cmp.Or(log, silent)
 	recorded, err := store.load(log, nil)
@@ -25,9 +25,9 @@ func Restore(ctx context.Context, log *slog.Logger, store *Store, names ...strin
 		return err
 	}
 	records := slices.DeleteFunc(slices.Clone(recorded), func(r record) bool {
-		return len(names) > 0 && !slices.Contains(names, r.Plan.Interface.Name)
+		return len(names) > 0 && !slices.Contains(names, r.name())
 	})
-	if err := store.unrecorded(log, names, records); err != nil || len(records) == 0 {
+	if err := store.checkUnrecorded(log, names, records); err != nil || len(records) == 0 {
 		return err
 	}
 	k, err := engine.Open(log)
@@ -39,10 +39,14 @@ func Restore(ctx context.Context, log *slog.Logger, store *Store, names ...strin
 		log.Warn("can't mark the record as half restored: if this process is killed, restore again", "error", err)
 	}
 	if err := putBack(ctx, log, k, records, without(recorded, records)); err != nil {
-		return errors.Join(fmt.Errorf("restore: %w", err), store.saveAll(records))
+		errs := []error{fmt.Errorf("restore: %w", err)}
+		for _, r := range records { // marked as before
+			errs = append(errs, store.save(r))
+		}
+		return errors.Join(errs...)
 	}
 	for _, r := range records {
-		log.Info("restored", "interface", r.Plan.Interface.Name)
+		log.Info("restored", "interface", r.name())
 	}
 	return store.forget(nil, records)
 }
@@ -94,10 +98,5 @@ func restoreOps(s *engine.State, records, staying []record) (ops []engine.Op, no
 
 // without are those of the records that are not of the interfaces of others.
 func without(records, others []record) []record {
-	return slices.DeleteFunc(slices.Clone(records), func(r record) bool { return hasRecord(others, r) })
-}
-
-// hasRecord reports whether one of the records is of the same interface as r.
-func hasRecord(records []record, r record) bool {
-	return slices.ContainsFunc(records, func(o record) bool { return o.Plan.Interface.Name == r.Plan.Interface.Name })
+	return slices.DeleteFunc(slices.Clone(records), func(r record) bool { return indexOf(others, r.name()) >= 0 })
 }

@@ -20,7 +20,7 @@
 //     [*prepare.UnusableError], [*prepare.NameTakenError]; [*TimeoutError], which is
 //     [context.DeadlineExceeded], if Hook.Timeout ended the wait for it;
 //   - one that is prepared: [*prepare.OptionsError] with other options,
-//     [*prepare.LostError] without a record; or not: [ErrNotPrepared];
+//     [*prepare.UnrecordedError] without a record; or not: [ErrNotPrepared];
 //   - one that is served: [*ServedError]; or not: [control.ErrNobodyServes];
 //   - one whose guest would get no network: [*CheckError]; a NIC that is not served
 //     any more: [*ServeError]; a VM in the way of a restore: [check.ErrTapInUse];

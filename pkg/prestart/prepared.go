@@ -49,14 +49,14 @@ func namesOf(plans []prepare.Plan) []string {
 	return names
 }
 
-// unrecorded returns a [*prepare.LostError] if the interface, or any if the name is
+// unrecorded returns a [*prepare.UnrecordedError] if the interface, or any if the name is
 // empty, is prepared without a record that can be used.
 func (h Hook) unrecorded(name string) error {
-	lost, err := prepare.ReadLost(h.StateDir)
+	found, err := prepare.ReadUnrecorded(h.StateDir)
 	if err != nil {
 		return err
 	}
-	for _, l := range lost {
+	for _, l := range found {
 		if name == "" || l.Interface == name {
 			return l
 		}
@@ -64,7 +64,7 @@ func (h Hook) unrecorded(name string) error {
 	return nil
 }
 
-// checkRead returns a [*prepare.LostError] if what was read of the pod is what
+// checkRead returns a [*prepare.UnrecordedError] if what was read of the pod is what
 // prepare left in an interface's place: the record alone knows what that had.
 func (h Hook) checkRead(pod discover.Pod, recorded []discover.Interface) error {
 	for _, i := range pod.Interfaces {

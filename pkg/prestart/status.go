@@ -18,9 +18,9 @@ type Status struct {
 	Interfaces []InterfaceStatus `json:"interfaces"`
 	// NotPrepared are those of the named interfaces that are not.
 	NotPrepared []string `json:"notPrepared,omitempty"`
-	// Lost are interfaces that are prepared without a record, if not all that was
+	// Unrecorded are interfaces that are prepared without a record, if not all that was
 	// asked about is prepared with one.
-	Lost []*prepare.LostError `json:"lost,omitempty"`
+	Unrecorded []*prepare.UnrecordedError `json:"unrecorded,omitempty"`
 }
 
 // ServerStatus tells of the process that serves.
@@ -75,13 +75,13 @@ func (h Hook) Status(ctx context.Context) (Status, error) {
 			plans, status.NotPrepared = choose(recorded, h.Interfaces)
 		}
 		if status.Prepared = len(plans) > 0 && len(status.NotPrepared) == 0; !status.Prepared {
-			lost, err := prepare.ReadLost(h.StateDir)
+			found, err := prepare.ReadUnrecorded(h.StateDir)
 			if err != nil {
 				return err
 			}
-			for _, l := range lost {
+			for _, l := range found {
 				if len(h.Interfaces) == 0 || slices.Contains(status.NotPrepared, l.Interface) {
-					status.Lost = append(status.Lost, l)
+					status.Unrecorded = append(status.Unrecorded, l)
 				}
 			}
 		}

@@ -15,7 +15,7 @@ import (
 // A pod that is prepared, and whose record can't be used, is not taken for one
 // that is not: each verb says what is there and what can be done. With the
 // record found again the pod can be put back.
-func TestRecordIsLost(t *testing.T) {
+func TestUnrecorded(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name string
@@ -66,11 +66,11 @@ func TestRecordIsLost(t *testing.T) {
 				},
 				"status": func() error {
 					status, err := h.Status(t.Context())
-					if err != nil || status.Prepared || len(status.Lost) != 1 {
+					if err != nil || status.Prepared || len(status.Unrecorded) != 1 {
 						t.Errorf("status is %+v, error %v", status, err)
 						return nil
 					}
-					return status.Lost[0]
+					return status.Unrecorded[0]
 				},
 			} {
 				err := do()

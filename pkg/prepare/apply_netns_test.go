@@ -154,7 +154,7 @@ func TestApplyRefuses(t *testing.T) {
 		t.Parallel()
 		pod := podtest.NewPod(t, podtest.CalicoDual)
 		pod.IP(t, "link property add dev lo altname tap-eth0")
-		refused(t, pod, t.TempDir(), prepare.Options{}, "tap-eth0", "another name of lo", "altname tap-eth0", "another tap name")
+		refused(t, pod, t.TempDir(), prepare.Options{}, "tap-eth0", "alternative name of lo", "altname tap-eth0", "another tap name")
 	})
 	t.Run("a macvlan on it", func(t *testing.T) {
 		t.Parallel()

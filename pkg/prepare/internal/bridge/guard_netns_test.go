@@ -68,15 +68,15 @@ func TestTextMakesTheRules(t *testing.T) {
 				ns.IP(t, "link add tap-eth0 type veth peer up-eth0")
 			}
 			for _, table := range tables {
-				scripted.Run(t, "nft", "add table "+table.ID().String())
+				scripted.Run(t, "nft", "add table "+table.String())
 				scripted.Run(t, "sh", "-e", "-c", table.Add(true))
 				inside(t, written, func() error { return table.Write(false) })
 				inside(t, written, func() error { return table.Write(true) })
 				if d := podtest.Diff(podtest.Expressions(t, written), podtest.Expressions(t, scripted)); d != "" {
-					t.Errorf("nft makes of the text of %s (-written +scripted):\n%s", table.ID(), d)
+					t.Errorf("nft makes of the text of %s (-written +scripted):\n%s", table, d)
 				}
 				if err := differs(t, written, table); err != nil {
-					t.Errorf("%s as it was made %v", table.ID(), err)
+					t.Errorf("%s as it was made %v", table, err)
 				}
 			}
 			for _, table := range tables {
@@ -103,7 +103,7 @@ func TestTablesAreVerifiedRuleByRule(t *testing.T) {
 			ns := podtest.New(t)
 			ns.IP(t, "link add tap-eth0 type veth peer up-eth0")
 			inside(t, ns, func() error { return table.Write(false) })
-			id := table.ID().String()
+			id := table.String()
 			list := func() string { return ns.Run(t, "nft", "list", "table", table.Family.Name, table.Name) }
 			want := list()
 			changes := []string{"delete table " + id, "flush table " + id, "add table " + id + " { flags dormant; }", "add chain " + id + " plain"}

@@ -65,7 +65,7 @@ func Dropped(where Direction, why Reason) nft.Part { return nft.Dropped(label{wh
 func Counters(r *nft.CounterReader, t nft.Table) ([]Counter, error) {
 	counted, err := r.Counters(t)
 	if err != nil {
-		return nil, fmt.Errorf("read table %s: %w", t.ID(), err)
+		return nil, fmt.Errorf("read table %s: %w", t, err)
 	}
 	var out []Counter
 	for _, c := range counted {

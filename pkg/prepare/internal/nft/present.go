@@ -115,19 +115,13 @@ func (p Present) clone() Present {
 	return p
 }
 
-// familyNames are nft(8)'s.
-var familyNames = map[byte]string{
-	unix.NFPROTO_INET: "inet", unix.NFPROTO_IPV4: "ip", unix.NFPROTO_IPV6: "ip6",
-	unix.NFPROTO_ARP: "arp", unix.NFPROTO_BRIDGE: "bridge", unix.NFPROTO_NETDEV: "netdev",
-}
-
 // tables are what the kernel has, as its messages tell.
 type tables map[ID]Present
 
 // apply follows a message, if it is about one of our tables. One that can't be read
 // leaves the table unlike the planned one.
 func (all tables) apply(m message) {
-	id := ID{familyNames[m.family], m.table}
+	id := ID{nftables.TableFamily(m.family), m.table}
 	table, there := all[id]
 	if !strings.HasPrefix(m.table, Prefix) {
 		return

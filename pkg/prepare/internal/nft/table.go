@@ -50,12 +50,16 @@ type Chain struct {
 }
 
 // ID names a table among all.
-type ID struct{ Family, Name string }
+type ID struct {
+	Family nftables.TableFamily
+	Name   string
+}
 
 // ID returns the table's.
-func (t Table) ID() ID { return ID{t.Family.Name, t.Name} }
+func (t Table) ID() ID { return ID{t.Family.Number, t.Name} }
 
-func (id ID) String() string { return id.Family + " " + id.Name }
+// String names the table as nft(8) does.
+func (t Table) String() string { return t.Family.Name + " " + t.Name }
 
 // Add returns what makes the table, in nft(8)'s language; with replace, one that is
 // there already is deleted first.
@@ -64,9 +68,9 @@ func (t Table) Add(replace bool) string {
 	if replace {
 		b.WriteString(t.DeleteText() + "\n")
 	}
-	fmt.Fprintf(&b, "nft add table %s", t.ID())
+	fmt.Fprintf(&b, "nft add table %s", t)
 	for _, c := range t.Chains {
-		fmt.Fprintf(&b, "\nnft add chain %s %s", t.ID(), c.Name)
+		fmt.Fprintf(&b, "\nnft add chain %s %s", t, c.Name)
 		switch {
 		case c.Device != "":
 			fmt.Fprintf(&b, " '{ type filter hook %s device %s priority filter; policy accept; }'", c.Hook, c.Device)
@@ -76,14 +80,14 @@ func (t Table) Add(replace bool) string {
 	}
 	for _, c := range t.Chains {
 		for _, r := range c.Rules {
-			fmt.Fprintf(&b, "\nnft add rule %s %s %s", t.ID(), c.Name, quoted(r.text(t.Family)))
+			fmt.Fprintf(&b, "\nnft add rule %s %s %s", t, c.Name, quoted(r.text(t.Family)))
 		}
 	}
 	return b.String()
 }
 
 // DeleteText returns what deletes the table, in nft(8)'s language.
-func (t Table) DeleteText() string { return "nft delete table " + t.ID().String() }
+func (t Table) DeleteText() string { return "nft delete table " + t.String() }
 
 // quoted keeps a shell's hands off a rule.
 func quoted(rule string) string {

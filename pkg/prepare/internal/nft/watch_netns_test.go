@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/nftables"
+
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 )
 
@@ -59,7 +61,7 @@ func TestTablesAreFollowedByEvents(t *testing.T) {
 
 // lastHandle is that of the last rule but one of chain a.
 func lastHandle(w *Watch) string {
-	rules := w.Now()[ID{"bridge", "virt-launcher-net-eth0"}].chains["a"].rules
+	rules := w.Now()[ID{nftables.TableFamilyBridge, "virt-launcher-net-eth0"}].chains["a"].rules
 	if len(rules) < 2 {
 		return ""
 	}

@@ -205,41 +205,33 @@ func defineLease(flags *pflag.FlagSet, l *prestart.LeaseSettings) {
 		return err
 	}}, "lease-time", "how long the VM may use its address without asking again")
 	flags.StringVar(&l.Hostname, "hostname", l.Hostname, "the VM's host `name` (default: the pod's; with --netns that of a process of the pod)")
-	flags.Var(addresses(&l.DNS), "dns", "DNS server, repeatable (default: from resolv.conf)")
+	flags.Var(repeated(&l.DNS, "address", parseAddress), "dns", "DNS server, repeatable (default: from resolv.conf)")
 	flags.StringArrayVar(&l.Search, "search", l.Search, "DNS search `domain`, repeatable (default: from resolv.conf)")
-	flags.Var(addresses(&l.NTP), "ntp", "time server, repeatable")
+	flags.Var(repeated(&l.NTP, "address", parseAddress), "ntp", "time server, repeatable")
 	flags.StringVar(&l.TFTPServer, "tftp-server", l.TFTPServer, "`host` that the firmware loads the boot files from; sent by IPv6, too, if it is a name or an IPv6 address")
-	var files netboot.Files
-	flags.Var(&value{kind: "[firmware=]name", parse: func(s string) error {
-		f, err := netboot.ParseFile(s)
-		if err != nil {
-			return err
-		}
-		files = append(files, f)
-		l.BootFiles = files
-		return files.Validate()
-	}}, "boot-file", "file or URL that the firmware boots, repeatable: pxelinux.0, efi-x64=ipxe.efi, ipxe=boot.ipxe")
-	var options []dhcp.Option
-	flags.Var(&value{kind: "code=value", parse: func(s string) error {
-		o, err := dhcp.ParseOption(s)
-		if err == nil {
-			options = append(options, o)
-			l.Options = options
-		}
-		return err
-	}}, "dhcp-option", "further DHCP option, repeatable: 252=http://proxy/wpad.dat, 43=0x0104")
+	flags.Var(repeated((*[]netboot.File)(&l.BootFiles), "[firmware=]name", netboot.ParseFile),
+		"boot-file", "file or URL that the firmware boots, repeatable: pxelinux.0, efi-x64=ipxe.efi, ipxe=boot.ipxe")
+	flags.Var(repeated(&l.Options, "code=value", dhcp.ParseOption),
+		"dhcp-option", "further DHCP option, repeatable: 252=http://proxy/wpad.dat, 43=0x0104")
 }
 
-// addresses is repeated. What was in the list before is replaced.
-func addresses(list *[]netip.Addr) *value {
-	var given []netip.Addr
-	return &value{kind: "address", parse: func(s string) error {
-		a, err := netip.ParseAddr(s)
-		if err != nil {
-			return errors.New("want an IP address")
+// repeated is for a flag that adds to a list. What was in it before is replaced.
+func repeated[T any](list *[]T, kind string, parse func(string) (T, error)) *value {
+	var given []T
+	return &value{kind: kind, parse: func(s string) error {
+		item, err := parse(s)
+		if err == nil {
+			given = append(given, item)
+			*list = given
 		}
-		given = append(given, a)
-		*list = given
-		return nil
+		return err
 	}}
+}
+
+func parseAddress(s string) (netip.Addr, error) {
+	a, err := netip.ParseAddr(s)
+	if err != nil {
+		err = errors.New("want an IP address")
+	}
+	return a, err
 }

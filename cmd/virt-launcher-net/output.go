@@ -19,26 +19,31 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
 
-// view is what a verb prints: JSON by its tags, or text for people.
-type view interface {
-	writeText(w io.Writer)
+// view is what a verb prints: a value as JSON, or text for people. The zero value
+// is nothing.
+type view struct {
+	json any
+	text func(io.Writer)
 }
 
-// print prints one view, if there is one, in the form asked for, in one piece.
+// list is the JSON of a list of that name; it is there though it may be empty.
+func list[T any](name string, items []T) any { return map[string][]T{name: orEmpty(items)} }
+
+// print prints one view in the form asked for, in one piece.
 func (p *program) print(w io.Writer, v view) error {
-	if v == nil {
+	if v.text == nil {
 		return nil
 	}
 	var out bytes.Buffer
 	if p.output == "json" {
-		b, err := json.MarshalIndent(v, "", "  ")
+		b, err := json.MarshalIndent(v.json, "", "  ")
 		if err != nil {
 			return fmt.Errorf("write JSON: %w", err)
 		}
 		out.Write(append(b, '\n'))
 	} else {
 		table := tabwriter.NewWriter(&out, 0, 8, 2, ' ', 0)
-		v.writeText(table)
+		v.text(table)
 		if err := table.Flush(); err != nil {
 			return fmt.Errorf("write output: %w", err)
 		}
@@ -88,8 +93,6 @@ type routeView struct {
 	Table       int            `json:"table"`
 	Metric      int            `json:"metric,omitempty"`
 	MTU         int            `json:"mtu,omitempty"`
-
-	text string
 }
 
 func viewPod(pod discover.Pod) podView {
@@ -104,7 +107,7 @@ func viewPod(pod discover.Pod) podView {
 			i.Addresses = append(i.Addresses, a.Prefix)
 		}
 		for _, r := range in.Routes {
-			i.Routes = append(i.Routes, routeView{r.Destination, r.Gateway, r.Source, r.Scope, r.OnLink, r.Table, r.Metric, r.MTU, r.String()})
+			i.Routes = append(i.Routes, routeView{r.Destination, r.Gateway, r.Source, r.Scope, r.OnLink, r.Table, r.Metric, r.MTU})
 		}
 		for _, n := range in.Neighbors {
 			i.Neighbors = append(i.Neighbors, guest.Neighbor{Address: n.Address, MAC: n.MAC})
@@ -121,20 +124,20 @@ func orEmpty[T any](s []T) []T {
 	return s
 }
 
-func (v podView) writeText(w io.Writer) {
-	fmt.Fprintf(w, "hostname\t%s\n", orNone(v.Hostname))
-	fmt.Fprintf(w, "dns\t%s\n", orNone(join(v.DNS.Servers)))
-	fmt.Fprintf(w, "search\t%s\n", orNone(strings.Join(v.DNS.Search, " ")))
-	for _, text := range v.DNS.LeftOut {
+func writePod(w io.Writer, pod discover.Pod) {
+	fmt.Fprintf(w, "hostname\t%s\n", orNone(pod.Hostname))
+	fmt.Fprintf(w, "dns\t%s\n", orNone(join(pod.DNS.Servers)))
+	fmt.Fprintf(w, "search\t%s\n", orNone(strings.Join(pod.DNS.Search, " ")))
+	for _, text := range pod.DNS.LeftOut {
 		fmt.Fprintf(w, "left out\tresolv.conf: %s\n", text)
 	}
-	for _, i := range v.Interfaces {
+	for _, i := range pod.Interfaces {
 		fmt.Fprintf(w, "\ninterface\t%s\t(%s)\nmac\t%s\nmtu\t%d\n", i.Name, i.Kind, i.MAC, i.MTU)
 		for _, a := range i.Addresses {
-			fmt.Fprintf(w, "address\t%s\n", a)
+			fmt.Fprintf(w, "address\t%s\n", a.Prefix)
 		}
 		for _, r := range i.Routes {
-			fmt.Fprintf(w, "route\t%s\n", r.text)
+			fmt.Fprintf(w, "route\t%s\n", r)
 		}
 		for _, n := range i.Neighbors {
 			fmt.Fprintf(w, "neighbor\t%s\t%s\n", n.Address, n.MAC)
@@ -160,27 +163,22 @@ func orNone(s string) string {
 	return s
 }
 
-// plansView is what prepare would do.
-type plansView struct {
-	Interfaces []planView `json:"interfaces"`
-}
-
+// planView is what prepare would do to an interface.
 type planView struct {
 	prestart.Interface
 	Warnings []string `json:"warnings,omitempty"` // with the way out
 	Steps    []string `json:"steps"`
 }
 
-func viewPlans(plans []prepare.Plan) plansView {
-	v := plansView{Interfaces: []planView{}}
+func viewPlans(plans []prepare.Plan) (out []planView) {
 	for _, p := range plans {
-		v.Interfaces = append(v.Interfaces, planView{prestart.NewInterface(p), p.Warnings(false), strings.Split(strings.TrimSpace(p.String()), "\n")})
+		out = append(out, planView{prestart.NewInterface(p), p.Warnings(false), strings.Split(strings.TrimSpace(p.String()), "\n")})
 	}
-	return v
+	return out
 }
 
-func (v plansView) writeText(w io.Writer) {
-	for _, p := range v.Interfaces {
+func writePlans(w io.Writer, plans []planView) {
+	for _, p := range plans {
 		for _, warning := range p.Warnings {
 			fmt.Fprintln(w, "# warning:", warning)
 		}
@@ -190,35 +188,19 @@ func (v plansView) writeText(w io.Writer) {
 	}
 }
 
-// interfacesView are prepared interfaces.
-type interfacesView struct {
-	Interfaces []prestart.Interface `json:"interfaces"`
-}
-
-func (v interfacesView) writeText(w io.Writer) {
-	fmt.Fprintln(w, "INTERFACE\tTAP\tMAC\tMTU\tADDRESSES\tLINKS")
-	for _, i := range v.Interfaces {
-		var links []string
-		for _, l := range i.Links {
-			links = append(links, l.Role+"="+l.Name)
+// viewPrepared is what prepare prints, and what serves once it is ready.
+func viewPrepared(interfaces []prestart.Interface) view {
+	return view{list("interfaces", interfaces), func(w io.Writer) {
+		fmt.Fprintln(w, "INTERFACE\tTAP\tMAC\tMTU\tADDRESSES\tLINKS")
+		for _, i := range interfaces {
+			var links []string
+			for _, l := range i.Links {
+				links = append(links, l.Role+"="+l.Name)
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\n", i.Interface, i.Tap, i.MAC, i.MTU, orNone(join(i.Addresses)), orNone(strings.Join(links, " ")))
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\n", i.Interface, i.Tap, i.MAC, i.MTU, orNone(join(i.Addresses)), orNone(strings.Join(links, " ")))
-	}
+	}}
 }
-
-// restoredView are interfaces that were put back. To people the log says so.
-type restoredView struct {
-	Restored []string `json:"restored"`
-}
-
-func (restoredView) writeText(io.Writer) {}
-
-// domainView is a domain's XML in JSON.
-type domainView struct {
-	XML string `json:"xml"`
-}
-
-func (v domainView) writeText(w io.Writer) { fmt.Fprint(w, v.XML) }
 
 // versionView says what was built, of what.
 type versionView struct {
@@ -247,7 +229,7 @@ func currentVersion() versionView {
 	return v
 }
 
-func (v versionView) writeText(w io.Writer) {
+func writeVersion(w io.Writer, v versionView) {
 	fmt.Fprintf(w, "virt-launcher-net %s (%s)\n", v.Version, v.Go)
 	if !v.Libvirt {
 		fmt.Fprintln(w, "without libvirt: run --domain is not in this build")

@@ -8,13 +8,8 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/check"
 )
 
-// checksView are the results of check.
-type checksView struct {
-	Interfaces []check.Report `json:"interfaces"`
-}
-
-func (v checksView) writeText(w io.Writer) {
-	for _, r := range v.Interfaces {
+func writeChecks(w io.Writer, reports []check.Report) {
+	for _, r := range reports {
 		say := func(after float64, format string, args ...any) {
 			if after > 0 {
 				fmt.Fprintf(w, "%s\t%s after %s\n", r.Tap, fmt.Sprintf(format, args...), time.Duration(after*1e6)*time.Microsecond)

@@ -13,10 +13,7 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/ra"
 )
 
-// statusView is what is.
-type statusView struct{ prestart.Status }
-
-func (v statusView) writeText(w io.Writer) {
+func writeStatus(w io.Writer, v prestart.Status) {
 	if v.Server.Alive {
 		fmt.Fprintf(w, "server\tpid %d, since %s%s\n", v.Server.PID, v.Server.Since.Format(time.RFC3339), notReady(v))
 	} else {
@@ -86,7 +83,7 @@ func (v statusView) writeText(w io.Writer) {
 	}
 }
 
-func notReady(v statusView) string {
+func notReady(v prestart.Status) string {
 	differs := func(i prestart.InterfaceStatus) bool { return len(i.Differences) > 0 }
 	switch {
 	case slices.ContainsFunc(v.Interfaces, differs):
@@ -165,10 +162,8 @@ func writeRouter(w io.Writer, r ra.Status) {
 	writeTrouble(w, r.LastError, r.Notes)
 }
 
-// sessionView is what wait prints.
-type sessionView struct{ control.Status }
-
-func (v sessionView) writeText(w io.Writer) {
+// writeLeases is what wait prints.
+func writeLeases(w io.Writer, v control.Status) {
 	for _, i := range v.Interfaces {
 		for _, lease := range []*lease.Status{i.Lease, i.Lease6} {
 			if lease != nil {

@@ -52,20 +52,20 @@ stops. A second signal ends it at once. The pod stays prepared; see restore.`,
 					return err
 				})
 				if err != nil {
-					return nil, err
+					return view{}, err
 				}
 				p.hook.Domain = &dom
 			}
 			for _, flag := range []string{"connect", "start-timeout", "shutdown-timeout"} {
 				if domainFile == "" && cmd.Flags().Changed(flag) {
-					return nil, usagef("--%s needs --domain", flag)
+					return view{}, usagef("--%s needs --domain", flag)
 				}
 			}
 			if domainFile == "" && p.hook.OutputDir == "" && cmd.Flags().Changed("model") {
-				return nil, usagef("--model needs --domain or --output-dir")
+				return view{}, usagef("--model needs --domain or --output-dir")
 			}
 			p.hook.Elevate = takeUpPrivileges
-			return nil, p.stay(cmd, p.hook.Run)
+			return view{}, p.stay(cmd, p.hook.Run)
 		},
 	}
 }
@@ -94,7 +94,7 @@ func (p *program) stay(cmd *cobra.Command, start func(context.Context) (*prestar
 	if watch != nil {
 		watch(privileged{session})
 	}
-	err = p.print(cmd.OutOrStdout(), interfacesView{session.Interfaces()})
+	err = p.print(cmd.OutOrStdout(), viewPrepared(session.Interfaces()))
 	if err == nil {
 		err = session.Wait(cmd.Context())
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
@@ -23,7 +24,7 @@ type verb struct {
 	examples         []string
 	args             int // how many it has, apart from flags
 	flags            []func(*cobra.Command)
-	run              func(*cobra.Command) (view, error) // without a view if it has printed
+	run              func(*cobra.Command) (view, error) // no view if it has printed
 }
 
 // command makes a verb a command of cobra.
@@ -66,7 +67,7 @@ nothing.`,
 		flags:    []func(*cobra.Command){p.discoverFlags},
 		run: func(cmd *cobra.Command) (view, error) {
 			pod, err := p.hook.Discover(cmd.Context())
-			return viewPod(pod), err
+			return view{viewPod(pod), func(w io.Writer) { writePod(w, pod) }}, err
 		},
 	}
 }
@@ -82,7 +83,8 @@ prepare would fail, for example without /dev/net/tun.`,
 		flags:    []func(*cobra.Command){p.discoverFlags, p.networkFlags},
 		run: func(cmd *cobra.Command) (view, error) {
 			plans, err := p.hook.Plan(cmd.Context())
-			return viewPlans(plans), err
+			views := viewPlans(plans)
+			return view{list("interfaces", views), func(w io.Writer) { writePlans(w, views) }}, err
 		},
 	}
 }
@@ -105,10 +107,10 @@ filter, a part of the port guard, needs BPF and PERFMON, too.`,
 		flags: []func(*cobra.Command){p.discoverFlags, p.networkFlags, p.modelFlag, p.outputDirFlag},
 		run: func(cmd *cobra.Command) (view, error) {
 			if p.hook.OutputDir == "" && cmd.Flags().Changed("model") {
-				return nil, usagef("--model needs --output-dir")
+				return view{}, usagef("--model needs --output-dir")
 			}
 			interfaces, err := p.hook.Prepare(cmd.Context())
-			return interfacesView{interfaces}, err
+			return viewPrepared(interfaces), err
 		},
 	}
 }
@@ -130,7 +132,7 @@ for the VM.`,
 			if errors.Is(err, check.ErrTapInUse) {
 				err = fmt.Errorf("%w (--force restores nevertheless)", err)
 			}
-			return restoredView{orEmpty(restored)}, err
+			return view{list("restored", restored), func(io.Writer) {}}, err // to people the log says so
 		},
 	}
 }
@@ -161,10 +163,10 @@ of the network only that the tap is deleted.`,
 					return err
 				})
 				if err != nil {
-					return nil, err
+					return view{}, err
 				}
 			}
-			return nil, p.stay(cmd, func(ctx context.Context) (*prestart.Session, error) { return p.hook.Serve(ctx, nics...) })
+			return view{}, p.stay(cmd, func(ctx context.Context) (*prestart.Session, error) { return p.hook.Serve(ctx, nics...) })
 		},
 	}
 }
@@ -189,10 +191,10 @@ warning names each that will not work in a pod. Repeating it changes nothing.`,
 				return err
 			})
 			if err != nil {
-				return nil, err
+				return view{}, err
 			}
 			xml, err = p.hook.Attach(cmd.Context(), xml)
-			return domainView{string(xml)}, err
+			return view{map[string]string{"xml": string(xml)}, func(w io.Writer) { fmt.Fprintf(w, "%s", xml) }}, err
 		},
 	}
 }
@@ -208,7 +210,7 @@ prepared: wait is what fails.`,
 		examples: []string{"status", "status -o json"},
 		run: func(cmd *cobra.Command) (view, error) {
 			status, err := p.hook.Status(cmd.Context())
-			return statusView{status}, err
+			return view{status, func(w io.Writer) { writeStatus(w, status) }}, err
 		},
 	}
 }
@@ -229,7 +231,7 @@ until the VM has its addresses, too (--for lease). If it takes longer than
 		}},
 		run: func(cmd *cobra.Command) (view, error) {
 			if condition != control.ForNetwork && condition != control.ForLease {
-				return nil, usagef("--for %q: want %s or %s", condition, control.ForNetwork, control.ForLease)
+				return view{}, usagef("--for %q: want %s or %s", condition, control.ForNetwork, control.ForLease)
 			}
 			ctx := cmd.Context()
 			if timeout > 0 {
@@ -238,7 +240,7 @@ until the VM has its addresses, too (--for lease). If it takes longer than
 				defer cancel()
 			}
 			status, err := control.Client{Netns: p.hook.Netns, StateDir: p.hook.StateDir}.Wait(ctx, condition)
-			return sessionView{status}, err
+			return view{status, func(w io.Writer) { writeLeases(w, status) }}, err
 		},
 	}
 }
@@ -253,7 +255,7 @@ on the tap.`,
 		examples: []string{"check", "check -o json"},
 		run: func(cmd *cobra.Command) (view, error) {
 			reports, err := p.hook.Check(cmd.Context())
-			return checksView{orEmpty(reports)}, err
+			return view{list("interfaces", reports), func(w io.Writer) { writeChecks(w, reports) }}, err
 		},
 	}
 }
@@ -263,6 +265,9 @@ func (p *program) version() verb {
 		use:      "version",
 		short:    "Print the version",
 		examples: []string{"version"},
-		run:      func(*cobra.Command) (view, error) { return currentVersion(), nil },
+		run: func(*cobra.Command) (view, error) {
+			v := currentVersion()
+			return view{v, func(w io.Writer) { writeVersion(w, v) }}, nil
+		},
 	}
 }

@@ -13,27 +13,24 @@ import (
 // A ForeignNIC is an interface of a domain which [Attach] leaves as it is, since
 // none of the NICs has its alias, tap or MAC.
 type ForeignNIC struct {
-	Position int    // among the domain's interfaces, from 1
-	Type     string // as libvirt knows it: network, user, …
-	MAC      string // as the domain has it, like the rest; empty: libvirt chooses one
-	Alias    string
-	Target   string // the device that QEMU opens
+	// Name distinguishes it from the domain's other interfaces, by its position from
+	// 1 and what the domain says of it: type, MAC, alias and target.
+	Name string
 	// Problem says why it does not work in a pod; empty: it may work.
 	Problem string
 	// Remedy is the way out of the Problem.
 	Remedy string
 }
 
-// String names f by what distinguishes it from the others.
-func (f ForeignNIC) String() string {
-	var s strings.Builder
-	fmt.Fprintf(&s, "interface %d", f.Position)
-	for _, part := range []struct{ what, value string }{{"type", f.Type}, {"MAC", f.MAC}, {"alias", f.Alias}, {"target", f.Target}} {
-		if part.value != "" {
-			s.WriteString(" " + part.what + " " + part.value)
+// nameOf returns the Name of the interface that is the nth of its domain.
+func nameOf(iface *etree.Element, n int) string {
+	s := fmt.Sprintf("interface %d", n)
+	for _, part := range [][]string{{"type", "type"}, {"MAC", "address", "mac"}, {"alias", "name", "alias"}, {"target", "dev", "target"}} {
+		if v := value(iface, part[1], part[2:]...); v != "" {
+			s += " " + part[0] + " " + v
 		}
 	}
-	return s.String()
+	return s
 }
 
 // Foreign returns the interfaces of the domain that Attach leaves beside the NICs,
@@ -54,11 +51,7 @@ func Foreign(xml []byte, devices []string, nics ...NIC) ([]ForeignNIC, error) {
 		if slices.Contains(d.matched, iface) {
 			continue
 		}
-		f := ForeignNIC{
-			Position: at + 1, Type: value(iface, "type"), MAC: value(iface, "address", "mac"),
-			Alias: value(iface, "name", "alias"), Target: value(iface, "dev", "target"),
-			Problem: problemOf(iface, devices, d.nics),
-		}
+		f := ForeignNIC{Name: nameOf(iface, at+1), Problem: problemOf(iface, devices, d.nics)}
 		if f.Problem != "" {
 			f.Remedy = d.remedy()
 		}

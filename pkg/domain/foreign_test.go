@@ -14,14 +14,14 @@ func TestForeign(t *testing.T) {
 		{"network", `<interface type='network'><source network='default'/></interface>`, "no libvirt network such as default"},
 		{"bridge", `<interface type='bridge'><source bridge='brqc2028cd6-12'/></interface>`, "no device brqc2028cd6-12 in the pod"},
 		{"bridge that is there", `<interface type='bridge'><source bridge='k6t-net1'/></interface>`, ""},
-		{"bridge of the pod interface's name", `<interface type='bridge'><source bridge='eth0'/></interface>`, "eth0 is no way out of the pod"},
+		{"bridge of the pod interface's name", `<interface type='bridge'><source bridge='eth0'/></interface>`, "eth0 does not reach the network"},
 		{"no type", `<interface><model type='virtio'/></interface>`, "QEMU " + noNetwork},
 		{"user", `<interface type='user'/>`, "QEMU " + noNetwork},
 		{"passt", `<interface type='user'><backend type='passt'/></interface>`, "passt " + noNetwork},
 		{"passt by vhost-user", `<interface type='vhostuser'><backend type='passt'/><source type='unix' mode='client'/></interface>`, "passt " + noNetwork},
 		{"vhost-user", `<interface type='vhostuser'><source type='unix' path='/run/dpdk.sock' mode='client'/></interface>`, ""},
 		{"macvtap", `<interface type='direct'><source dev='eno1'/></interface>`, "no device eno1 in the pod"},
-		{"macvtap on the pod's interface", `<interface type='direct'><source dev='eth0'/></interface>`, "eth0 is no way out of the pod"},
+		{"macvtap on the pod's interface", `<interface type='direct'><source dev='eth0'/></interface>`, "eth0 does not reach the network"},
 		{"macvtap on another one", `<interface type='direct'><source dev='net1'/></interface>`, ""},
 		{"libvirt's own tap", `<interface type='ethernet'><target dev='vnet0'/></interface>`, "nothing connects the tap"},
 		{"tap and a script", `<interface type='ethernet'><script path='/etc/qemu-ifup'/></interface>`, ""},
@@ -78,7 +78,7 @@ func TestForeignBesideAttached(t *testing.T) {
 		}
 	}
 	foreign, err := Foreign(readFile(t, "several.xml"), nil, eth0)
-	if err != nil || len(foreign) != 2 || foreign[1].String() != "interface 2 type user MAC 52:54:00:00:00:02" {
+	if err != nil || len(foreign) != 2 || foreign[1].Name != "interface 2 type user MAC 52:54:00:00:00:02" {
 		t.Errorf("several.xml has %+v, %v", foreign, err)
 	}
 }

@@ -129,7 +129,7 @@ func (h Hook) warnOfForeign(xml []byte, plans []prepare.Plan, nics []domain.NIC)
 	}
 	for _, f := range foreign {
 		if f.Problem != "" {
-			h.Log.Warn("the domain has a NIC that will not work in the pod", "nic", f.String(), "problem", f.Problem, "remedy", f.Remedy)
+			h.Log.Warn("the domain has a NIC that will not work in the pod", "nic", f.Name, "problem", f.Problem, "remedy", f.Remedy)
 		}
 	}
 	return nil

@@ -98,7 +98,7 @@ func TestMonitor(t *testing.T) {
 	m.Watch(session{
 		func() control.Status { return status },
 		func() (map[string][]prepare.GuardCounter, error) {
-			return map[string][]prepare.GuardCounter{"eth0": {{Direction: prepare.FromGuest, Reason: prepare.ForgedMAC, Packets: 3, Bytes: 180}}}, guardErr
+			return map[string][]prepare.GuardCounter{"eth0": {{Direction: "from_guest", Reason: "forged-mac", Packets: 3, Bytes: 180}}}, guardErr
 		},
 	})
 	expect("/readyz", http.StatusServiceUnavailable, "not ready yet")

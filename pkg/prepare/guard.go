@@ -1,7 +1,6 @@
 package prepare
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/engine"
@@ -9,90 +8,47 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/nft"
 )
 
-// Direction is which way a frame goes.
-type Direction = guard.Direction
-
-// The directions.
-const (
-	FromGuest = guard.FromVM
-	ToGuest   = guard.ToVM
-)
-
-// Reason is why the port guard keeps a frame from crossing.
-type Reason = guard.Reason
-
-// The reasons. docs/operations.md tells which of them a guest that means no
-// harm causes.
-const (
-	ForgedMAC           = guard.ForgedMAC
-	ForgedIP            = guard.ForgedIP
-	ForgedARP           = guard.ForgedARP
-	ForgedND            = guard.ForgedND
-	DHCPServer          = guard.DHCPServer
-	DHCPClient          = guard.DHCPClient
-	RouterAdvertisement = guard.RouterAdvertisement
-	RouterSolicitation  = guard.RouterSolicitation
-	Redirect            = guard.Redirect
-	MulticastRouter     = guard.MulticastRouter
-	Malformed           = guard.Malformed
-	NoIPv4              = guard.NoIPv4
-	NoIPv6              = guard.NoIPv6
-	OwnMAC              = guard.OwnMAC
-	OtherProtocol       = guard.OtherProtocol
-)
-
 // GuardCounter is how much the port guard kept from crossing in a direction for
 // a reason.
 type GuardCounter = guard.Counter
 
+// Direction is which way a frame goes: from_guest or to_guest.
+type Direction = guard.Direction
+
+// Reason is why the port guard keeps a frame from crossing. docs/operations.md lists
+// the reasons, and tells which of them a guest that means no harm causes.
+type Reason = guard.Reason
+
 // GuardReader reads the counters of port guards in the network namespace in
 // which it was opened, from wherever it is called. It may be used by several
 // goroutines at once. Close it.
-type GuardReader struct{ counters *nft.CounterReader }
+type GuardReader = nft.CounterReader
 
 // OpenGuardReader opens a reader in the network namespace of the calling thread.
-func OpenGuardReader() (*GuardReader, error) {
-	r, err := nft.OpenCounterReader()
-	if err != nil {
-		return nil, err
-	}
-	return &GuardReader{r}, nil
-}
+func OpenGuardReader() (*GuardReader, error) { return nft.OpenCounterReader() }
 
-// Close closes the reader's socket.
-func (r *GuardReader) Close() error { return r.counters.Close() }
-
-// Counters returns the counters of the plan's port guard, each direction and
-// reason once, those that are zero too; none if the plan has no guard. The
-// kernel wants NET_ADMIN of whoever opened the reader and of whoever reads;
-// without, the error wraps [unix.EPERM].
-func (r *GuardReader) Counters(p Plan) ([]GuardCounter, error) {
+// GuardCounters returns the counters of the plan's port guard, each direction and
+// reason once, those that are zero too; none if the plan has no guard. Without a
+// reader (nil) it opens one. The kernel wants NET_ADMIN of whoever opened the reader
+// and of whoever reads; without, the error wraps [unix.EPERM].
+func (p Plan) GuardCounters(r *GuardReader) (out []GuardCounter, err error) {
 	if !p.NIC().Guard {
 		return nil, nil
 	}
-	var out []GuardCounter
+	if r == nil {
+		if r, err = OpenGuardReader(); err != nil {
+			return nil, err
+		}
+		defer r.Close()
+	}
 	for _, t := range p.wiring.Tables() {
-		counters, err := guard.Counters(r.counters, t)
+		counters, err := guard.Counters(r, t)
 		if err != nil {
 			return nil, fmt.Errorf("read guard of %s: %w", p.Interface.Name, engine.Explain(err))
 		}
 		out = append(out, counters...)
 	}
 	return out, nil
-}
-
-// GuardCounters reads the counters of the plan's port guard in the network
-// namespace of the calling thread, as [GuardReader.Counters] does.
-func (p Plan) GuardCounters() ([]GuardCounter, error) {
-	if !p.NIC().Guard {
-		return nil, nil
-	}
-	r, err := OpenGuardReader()
-	if err != nil {
-		return nil, err
-	}
-	counters, err := r.Counters(p)
-	return counters, errors.Join(err, r.Close())
 }
 
 // ChecksumFilter reports whether the tap has the filter that belongs to the port

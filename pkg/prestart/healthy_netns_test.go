@@ -11,7 +11,7 @@ import (
 // expected are what a guest that means no harm causes; docs/operations.md says
 // the same.
 var expected = map[prepare.Reason]bool{
-	prepare.DHCPClient: true, prepare.RouterSolicitation: true, prepare.NoIPv4: true, prepare.NoIPv6: true, prepare.OtherProtocol: true,
+	"dhcp-client": true, "router-solicitation": true, "no-ipv4": true, "no-ipv6": true, "other-protocol": true,
 }
 
 // TestHealthyGuest has a Linux guest do on each pod what guests do: no counter that
@@ -52,13 +52,13 @@ func TestHealthyGuest(t *testing.T) {
 			if err := podtest.WaitSettled(t.Context(), guest.NS); err != nil { // its link-local address is no duplicate
 				t.Fatal(err)
 			}
-			counters := p.counters(t, prepare.FromGuest)
+			counters := p.counters(t, "from_guest")
 			for reason, n := range counters {
 				if n > 0 && !expected[reason] {
 					t.Errorf("%d frames were counted as %s", n, reason)
 				}
 			}
-			if n := counters[prepare.DHCPClient] + counters[prepare.NoIPv6]; n == 0 && shape != podtest.L2 {
+			if n := counters["dhcp-client"] + counters["no-ipv6"]; n == 0 && shape != podtest.L2 {
 				t.Error("the guest's DHCP was counted nowhere")
 			}
 		})

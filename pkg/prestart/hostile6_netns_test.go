@@ -35,17 +35,17 @@ func (l *list) strange(from, to party, headless, ipv4 prepare.Reason) {
 	version4 := plain("version")
 	version4[head6] = 0x45
 	tooLong := plain("long")
-	l.stop(prepare.Malformed, "IPv6 of another version", version4)
-	l.stop(prepare.Malformed, "IPv6 longer than its frame", lengthOf(tooLong, len(tooLong)))
+	l.stop("malformed", "IPv6 of another version", version4)
+	l.stop("malformed", "IPv6 longer than its frame", lengthOf(tooLong, len(tooLong)))
 	l.stop(headless, "half an IPv6 header", plain("half")[:head6+20])
 	l.stop(headless, "nothing but an Ethernet header", plain("none")[:head6])
-	l.stop(prepare.OtherProtocol, "IPv6 in 802.1Q", tagged(plain("tag"), 0x8100, 7))
-	l.stop(prepare.OtherProtocol, "IPv6 with a priority tag", tagged(plain("priority"), 0x8100, 5<<13))
-	l.stop(prepare.OtherProtocol, "IPv6 in 802.1ad", tagged(plain("ad"), 0x88a8, 7))
-	l.stop(prepare.OtherProtocol, "a router advertisement in 802.1Q", tagged(icmp6(from.mac, advertiseRouter, "tagged"), 0x8100, 7))
+	l.stop("other-protocol", "IPv6 in 802.1Q", tagged(plain("tag"), 0x8100, 7))
+	l.stop("other-protocol", "IPv6 with a priority tag", tagged(plain("priority"), 0x8100, 5<<13))
+	l.stop("other-protocol", "IPv6 in 802.1ad", tagged(plain("ad"), 0x88a8, 7))
+	l.stop("other-protocol", "a router advertisement in 802.1Q", tagged(icmp6(from.mac, advertiseRouter, "tagged"), 0x8100, 7))
 	l.stop(ipv4, "IPv6 said to be IPv4", ethernet(to.mac, from.mac, 0x0800, plain("as IPv4")[head6:]...))
-	l.stop(prepare.Malformed, "an extension header that ends nowhere", lengthOf(behind(plain("cut"), destinationOptions)[:head6End+1], 1))
-	l.stop(prepare.Malformed, "a last fragment that could be anything", fragment6(udp(from, to, anyPort, anyPort, "nobody knows what"), 16, 25, destinationOptions))
+	l.stop("malformed", "an extension header that ends nowhere", lengthOf(behind(plain("cut"), destinationOptions)[:head6End+1], 1))
+	l.stop("malformed", "a last fragment that could be anything", fragment6(udp(from, to, anyPort, anyPort, "nobody knows what"), 16, 25, destinationOptions))
 }
 
 // routers adds what only the pod network's routers and DHCPv6 servers send, or
@@ -54,18 +54,18 @@ func (l *list) routers(from party) {
 	message := func(kind byte, content string) []byte {
 		return icmp6From(from, allNodes, kind, 255, []byte("    "), bytes.Repeat([]byte(content[:1]), 24))
 	}
-	l.wrapped(prepare.RouterSolicitation, "router solicitation", message(solicitRouter, "plain"))
-	l.wrapped(prepare.RouterAdvertisement, "router advertisement", message(advertiseRouter, "plain"))
-	l.wrapped(prepare.Redirect, "redirect", message(redirectTo, "plain"))
+	l.wrapped("router-solicitation", "router solicitation", message(solicitRouter, "plain"))
+	l.wrapped("router-advertisement", "router advertisement", message(advertiseRouter, "plain"))
+	l.wrapped("redirect", "redirect", message(redirectTo, "plain"))
 	for _, d := range []struct {
 		name         string
 		sport, dport uint16
 		reason       prepare.Reason
 	}{
-		{"Solicit", client6, server6, prepare.DHCPClient},
-		{"Solicit from another port", anyPort, server6, prepare.DHCPClient},
-		{"Advertise", server6, client6, prepare.DHCPServer},
-		{"Reply from another port", anyPort, client6, prepare.DHCPServer},
+		{"Solicit", client6, server6, "dhcp-client"},
+		{"Solicit from another port", anyPort, server6, "dhcp-client"},
+		{"Advertise", server6, client6, "dhcp-server"},
+		{"Reply from another port", anyPort, client6, "dhcp-server"},
 	} {
 		l.wrapped(d.reason, d.name, udp(from, allDHCP, d.sport, d.dport, d.name))
 	}
@@ -76,7 +76,7 @@ func (l *list) routers(from party) {
 // whatever the second one looks like.
 func (l *list) wrapped(reason prepare.Reason, name string, frame []byte) {
 	l.stop(reason, name, frame)
-	l.stop(prepare.OtherProtocol, name+" that is authenticated", behind(frame, authentication))
+	l.stop("other-protocol", name+" that is authenticated", behind(frame, authentication))
 	for _, extension := range []byte{hopByHop, routing, fragmentation, destinationOptions} {
 		l.stop(reason, fmt.Sprintf("%s behind %d", name, extension), behind(frame, extension))
 	}
@@ -84,8 +84,8 @@ func (l *list) wrapped(reason prepare.Reason, name string, frame []byte) {
 	l.stop(reason, name+" in fragments", fragment6(frame, 0, 8, frame[head6+6]))
 	for _, extension := range []byte{hopByHop, routing, fragmentation, destinationOptions} {
 		first := fragment6(behind(frame, extension), 0, 8, extension)
-		l.stop(prepare.Malformed, fmt.Sprintf("%s hidden by %d", name, extension), first)
-		l.stop(prepare.Malformed, fmt.Sprintf("%s hidden by %d behind another", name, extension), behind(first, destinationOptions))
+		l.stop("malformed", fmt.Sprintf("%s hidden by %d", name, extension), first)
+		l.stop("malformed", fmt.Sprintf("%s hidden by %d behind another", name, extension), behind(first, destinationOptions))
 	}
 }
 
@@ -121,12 +121,12 @@ func (l *list) its(s site6, from party) {
 	l.pass("a datagram", udp(from, to, anyPort, anyPort, "own"))
 	l.pass("a datagram to all", udp(from, allNodes, anyPort, anyPort, "all"))
 	l.pass("a datagram behind options", behind(udp(from, to, anyPort, anyPort, "options"), hopByHop, destinationOptions))
-	l.stop(prepare.OtherProtocol, "a packet that is authenticated", behind(udp(from, to, anyPort, anyPort, "AH"), authentication))
+	l.stop("other-protocol", "a packet that is authenticated", behind(udp(from, to, anyPort, anyPort, "AH"), authentication))
 	l.pass("a datagram's first fragment", fragment6(parts, 0, 16, isUDP))
 	l.pass("a datagram's last fragment", fragment6(parts, 16, 24, isUDP))
 	l.fragments(from, to)
 	for kind, name := range map[byte]string{130: "multicast query", 151: "multicast router's advertisement", 153: "multicast router's end"} {
-		l.stop(prepare.MulticastRouter, name, behind(icmp6From(from, allNodes, kind, 1, make([]byte, 24)), hopByHop))
+		l.stop("multicast-router", name, behind(icmp6From(from, allNodes, kind, 1, make([]byte, 24)), hopByHop))
 	}
 	l.pass("a ping", ping)
 	l.pass("a ping's first fragment", fragment6(ping, 0, 32, isICMP6))
@@ -150,7 +150,7 @@ func (l *list) its(s site6, from party) {
 		"with a MAC after a nonce":        neighbor(nobody, group(from.ip), solicit, from.ip, option(nonce, from.mac), option(sourceMAC, stranger.mac)),
 		"behind options, from no address": behind(neighbor(nobody, group(from.ip), solicit, from.ip), destinationOptions),
 	} {
-		l.stop(prepare.ForgedND, "solicitation "+name, frame)
+		l.stop("forged-nd", "solicitation "+name, frame)
 	}
 	for name, frame := range map[string][]byte{
 		"of another's MAC":    neighbor(from, allNodes, advertise, from.ip, option(targetMAC, stranger.mac)),
@@ -161,9 +161,9 @@ func (l *list) its(s site6, from party) {
 		"for the gateway":     neighbor(from, allNodes, advertise, s.nodeGlobal, option(targetMAC, from.mac)),
 		"for another":         neighbor(from, allNodes, advertise, stranger6.ip, option(targetMAC, from.mac)),
 	} {
-		l.stop(prepare.ForgedND, "advertisement "+name, frame)
+		l.stop("forged-nd", "advertisement "+name, frame)
 	}
-	l.stop(prepare.ForgedND, "advertisement for the router", neighbor(from, allNodes, advertise, s.router.LinkLocal, option(targetMAC, from.mac)))
+	l.stop("forged-nd", "advertisement for the router", neighbor(from, allNodes, advertise, s.router.LinkLocal, option(targetMAC, from.mac)))
 	l.routers(from)
 }
 
@@ -177,9 +177,9 @@ func (l *list) fragments(from, to party) {
 		l.pass("a last fragment like DHCPv6", fragment6(packet6(from, to, isUDP, 64, slices.Concat(make([]byte, 16), []byte{0x9c, 0x40, client6 >> 8, port}, make([]byte, 4))), 16, 24, isUDP))
 	}
 	for length := range 4 {
-		l.stop(prepare.Malformed, "a first fragment without ports", firstFragment6(from, to, isUDP, []byte{0x9c, 0x40, 2, 0x22}[:length]...))
+		l.stop("malformed", "a first fragment without ports", firstFragment6(from, to, isUDP, []byte{0x9c, 0x40, 2, 0x22}[:length]...))
 	}
-	l.stop(prepare.Malformed, "a first fragment without a type", firstFragment6(from, to, isICMP6))
+	l.stop("malformed", "a first fragment without a type", firstFragment6(from, to, isICMP6))
 }
 
 // firstFragment6 is a first fragment with a few bytes, of more to come.
@@ -196,22 +196,22 @@ func (l *list) others(s site6) {
 		"another's address": stranger6.ip, "the gateway's address": s.nodeGlobal, "no address": nobody6, "the loopback": netip.IPv6Loopback(),
 		"a group": allNodes.ip, "another prefix of its own address": netip.MustParseAddr("fe81::2"), "IPv4": netip.MustParseAddr("::ffff:10.244.0.2"),
 	} {
-		l.stop(prepare.ForgedIP, "a datagram from "+name, udp(party{mac, from}, stranger6, anyPort, anyPort, "forged"))
-		l.stop(prepare.ForgedIP, "a ping from "+name, icmp6From(party{mac, from}, stranger6, 128, 64, []byte{0, 7, 0, 1}))
-		l.stop(prepare.ForgedIP, "TCP from "+name, packet6(party{mac, from}, stranger6, isTCP, 64, make([]byte, 20)))
+		l.stop("forged-ip", "a datagram from "+name, udp(party{mac, from}, stranger6, anyPort, anyPort, "forged"))
+		l.stop("forged-ip", "a ping from "+name, icmp6From(party{mac, from}, stranger6, 128, 64, []byte{0, 7, 0, 1}))
+		l.stop("forged-ip", "TCP from "+name, packet6(party{mac, from}, stranger6, isTCP, 64, make([]byte, 20)))
 	}
-	l.stop(prepare.ForgedIP, "a fragment from another's address", fragment6(udp(other, s.gateway, anyPort, anyPort, "another's fragment"), 16, 26, isUDP))
-	l.stop(prepare.ForgedIP, "a datagram from the router's address", udp(asRouter, stranger6, anyPort, anyPort, "router"))
-	l.stop(prepare.ForgedIP, "a solicitation from the router's address", neighbor(asRouter, group(stranger6.ip), solicit, stranger6.ip, option(sourceMAC, mac)))
-	l.stop(prepare.ForgedIP, "an advertisement from the router's address", neighbor(asRouter, allNodes, advertise, router, option(targetMAC, mac)))
-	l.stop(prepare.ForgedIP, "a router advertisement from the router's address", icmp6From(asRouter, allNodes, advertiseRouter, 255, make([]byte, 12)))
-	l.stop(prepare.ForgedND, "detection of duplicates of the router's", neighbor(nobody, group(router), solicit, router))
-	l.stop(prepare.ForgedND, "detection of duplicates of the gateway's", neighbor(nobody, group(s.nodeGlobal), solicit, s.nodeGlobal))
-	l.stop(prepare.ForgedND, "detection of duplicates of another's", neighbor(nobody, group(stranger6.ip), solicit, stranger6.ip))
-	l.stop(prepare.ForgedIP, "a solicitation in another's name", neighbor(other, group(s.gateway.ip), solicit, s.gateway.ip, option(sourceMAC, mac)))
-	l.stop(prepare.ForgedIP, "an advertisement in another's name", neighbor(other, allNodes, advertise, s.own.ip, option(targetMAC, mac)))
-	l.stop(prepare.DHCPServer, "DHCPv6 to another port", udp(s.own, s.gateway, server6, anyPort, "odd port"))
-	forged := stopped(prepare.ForgedMAC)
+	l.stop("forged-ip", "a fragment from another's address", fragment6(udp(other, s.gateway, anyPort, anyPort, "another's fragment"), 16, 26, isUDP))
+	l.stop("forged-ip", "a datagram from the router's address", udp(asRouter, stranger6, anyPort, anyPort, "router"))
+	l.stop("forged-ip", "a solicitation from the router's address", neighbor(asRouter, group(stranger6.ip), solicit, stranger6.ip, option(sourceMAC, mac)))
+	l.stop("forged-ip", "an advertisement from the router's address", neighbor(asRouter, allNodes, advertise, router, option(targetMAC, mac)))
+	l.stop("forged-ip", "a router advertisement from the router's address", icmp6From(asRouter, allNodes, advertiseRouter, 255, make([]byte, 12)))
+	l.stop("forged-nd", "detection of duplicates of the router's", neighbor(nobody, group(router), solicit, router))
+	l.stop("forged-nd", "detection of duplicates of the gateway's", neighbor(nobody, group(s.nodeGlobal), solicit, s.nodeGlobal))
+	l.stop("forged-nd", "detection of duplicates of another's", neighbor(nobody, group(stranger6.ip), solicit, stranger6.ip))
+	l.stop("forged-ip", "a solicitation in another's name", neighbor(other, group(s.gateway.ip), solicit, s.gateway.ip, option(sourceMAC, mac)))
+	l.stop("forged-ip", "an advertisement in another's name", neighbor(other, allNodes, advertise, s.own.ip, option(targetMAC, mac)))
+	l.stop("dhcp-server", "DHCPv6 to another port", udp(s.own, s.gateway, server6, anyPort, "odd port"))
+	forged := stopped("forged-mac")
 	for _, from := range []party{s.own, s.linkLocal} {
 		from.mac = stranger.mac
 		l.tries = append(l.tries,
@@ -236,7 +236,7 @@ func TestHostileGuestIPv6(t *testing.T) {
 				l.pass("advertisement of its other address", neighbor(c.from, s.gateway, advertise, c.of.ip, option(targetMAC, c.from.mac)))
 			}
 			l.others(s)
-			l.strange(s.own, s.gateway, prepare.ForgedIP, prepare.ForgedIP)
+			l.strange(s.own, s.gateway, "forged-ip", "forged-ip")
 			segment := packet6(s.own, s.gateway, isTCP, 64, append([]byte{0x9c, 0x40, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0x50}, make([]byte, 7)...))
 			l.pass("TCP", segment)
 			l.pass("TCP behind options", behind(segment, destinationOptions))
@@ -268,8 +268,8 @@ func TestHostilePodNetworkIPv6(t *testing.T) {
 			l.pass("TCP", packet6(stranger6, vm, isTCP, 64, append(make([]byte, 12), 0x50, 0, 0, 0, 0, 0, 0, 0)))
 			l.routers(from)
 			l.fragments(from, vm)
-			l.strange(stranger6, vm, prepare.Malformed, prepare.Malformed)
-			l.tries = append(l.tries, try{"the VM's own", udp(vm, allNodes, anyPort, anyPort, "hairpin"), stopped(prepare.OwnMAC)})
+			l.strange(stranger6, vm, "malformed", "malformed")
+			l.tries = append(l.tries, try{"the VM's own", udp(vm, allNodes, anyPort, anyPort, "hairpin"), stopped("own-mac")})
 			p.judgeReceived(t, l.tries, udp(stranger6, vm, anyPort, 40001, "marker"))
 		})
 	}

@@ -96,15 +96,15 @@ func icmpTries(from, to party, where prepare.Direction) []try {
 	return []try{
 		{"too big", message(3, "too big"), passes},
 		{"time exceeded", message(11, "exceeded"), passes},
-		{"ICMP router advertisement", message(9, "advertisement"), stopped(prepare.RouterAdvertisement)},
-		{"ICMP router advertisement in fragments", fragment(message(9, "in fragments"), 0, true), stopped(prepare.RouterAdvertisement)},
-		{"ICMP router solicitation", message(10, "solicitation"), stopped(prepare.RouterSolicitation)},
-		{"ICMP redirect", message(5, "redirect"), stopped(prepare.Redirect)},
-		{"ICMP redirect behind an option", withOption(message(5, "option")), stopped(prepare.Redirect)},
+		{"ICMP router advertisement", message(9, "advertisement"), stopped("router-advertisement")},
+		{"ICMP router advertisement in fragments", fragment(message(9, "in fragments"), 0, true), stopped("router-advertisement")},
+		{"ICMP router solicitation", message(10, "solicitation"), stopped("router-solicitation")},
+		{"ICMP redirect", message(5, "redirect"), stopped("redirect")},
+		{"ICMP redirect behind an option", withOption(message(5, "option")), stopped("redirect")},
 		{"a later fragment like a redirect", fragment(message(5, "later"), 1, false), passes},
-		{"ICMP router advertisement that is authenticated", ip4(from, to, isAH, append(authenticated, 9, 1, 2, 3)...), stopped(prepare.OtherProtocol)},
-		{"a later fragment that is authenticated", fragment(ip4(from, to, isAH, authenticated...), 2, false), stopped(prepare.OtherProtocol)},
-		{"ICMP without a type", ip4(from, to, isICMP), stopped(prepare.Malformed)},
+		{"ICMP router advertisement that is authenticated", ip4(from, to, isAH, append(authenticated, 9, 1, 2, 3)...), stopped("other-protocol")},
+		{"a later fragment that is authenticated", fragment(ip4(from, to, isAH, authenticated...), 2, false), stopped("other-protocol")},
+		{"ICMP without a type", ip4(from, to, isICMP), stopped("malformed")},
 	}
 }
 
@@ -123,8 +123,8 @@ func fragmentTries(from, to party) []try {
 	for length := range 4 {
 		frame := ip4(from, to, 17, []byte{0x9c, 0x40, 0, server}[:length]...)
 		tries = append(tries,
-			try{"a first fragment without ports", fragment(frame, 0, true), stopped(prepare.Malformed)},
-			try{"a datagram without ports", frame, stopped(prepare.Malformed)})
+			try{"a first fragment without ports", fragment(frame, 0, true), stopped("malformed")},
+			try{"a datagram without ports", frame, stopped("malformed")})
 	}
 	return tries
 }
@@ -142,9 +142,9 @@ func arpTries(outer net.HardwareAddr, from, to party) []try {
 	} {
 		frame := arp(outer, 2, from, to)
 		copy(frame[change.at:], change.value)
-		tries = append(tries, try{"ARP with " + name, frame, stopped(prepare.Malformed)})
+		tries = append(tries, try{"ARP with " + name, frame, stopped("malformed")})
 	}
-	return append(tries, try{"ARP that is cut in its last address", arp(outer, 2, from, to)[:41], stopped(prepare.Malformed)})
+	return append(tries, try{"ARP that is cut in its last address", arp(outer, 2, from, to)[:41], stopped("malformed")})
 }
 
 // ethernet is a frame of any type.
@@ -247,12 +247,12 @@ func TestHostileGuest(t *testing.T) {
 	p := newHostilePod(t, podtest.Flannel, prestart.Hook{})
 	own := p.vm
 	all, gateway := party{broadcast, everyone}, party{stranger.mac, p.pod.Gateway}
-	forgedMAC, forgedIP, forgedARP := stopped(prepare.ForgedMAC), stopped(prepare.ForgedIP), stopped(prepare.ForgedARP)
-	toServer, fromServer, malformed := stopped(prepare.DHCPClient), stopped(prepare.DHCPServer), stopped(prepare.Malformed)
-	others := stopped(prepare.OtherProtocol)
+	forgedMAC, forgedIP, forgedARP := stopped("forged-mac"), stopped("forged-ip"), stopped("forged-arp")
+	toServer, fromServer, malformed := stopped("dhcp-client"), stopped("dhcp-server"), stopped("malformed")
+	others := stopped("other-protocol")
 	offer := func(name string) []byte { return udp(own, all, server, client, name) }
 
-	tries := slices.Concat(strangeFrames(own.mac, udp(own, gateway, anyPort, anyPort, "strange"), strange{stopped(prepare.NoIPv6), forgedIP, others}), []try{
+	tries := slices.Concat(strangeFrames(own.mac, udp(own, gateway, anyPort, anyPort, "strange"), strange{stopped("no-ipv6"), forgedIP, others}), []try{
 		{"its own", udp(own, gateway, anyPort, anyPort, "own"), passes},
 		{"its own, to all", udp(own, all, anyPort, anyPort, "own to all"), passes},
 		{"its own with an option", withOption(udp(own, gateway, anyPort, anyPort, "option")), passes},
@@ -310,12 +310,12 @@ func TestHostileGuest(t *testing.T) {
 
 		{"multicast report", ip4(own, all, isIGMP, 0x22, 0, 0, 0, 0, 0, 0, 0), passes},
 		{"multicast report from no address", ip4(party{own.mac, unspecified}, all, isIGMP, 0x16, 0, 0, 0, 224, 0, 0, 251), passes},
-		{"multicast query", ip4(own, all, isIGMP, 0x11, 100, 0, 0, 0, 0, 0, 0), stopped(prepare.MulticastRouter)},
+		{"multicast query", ip4(own, all, isIGMP, 0x11, 100, 0, 0, 0, 0, 0, 0), stopped("multicast-router")},
 		{"multicast query from no address", ip4(party{own.mac, unspecified}, all, isIGMP, 0x11, 100, 0, 0, 0, 0, 0, 0), forgedIP},
-		{"multicast router's advertisement", ip4(own, all, isIGMP, 0x30, 20, 0, 0, 0, 0, 0, 0), stopped(prepare.MulticastRouter)},
+		{"multicast router's advertisement", ip4(own, all, isIGMP, 0x30, 20, 0, 0, 0, 0, 0, 0), stopped("multicast-router")},
 		{"tunnel", ip4(own, gateway, 47, []byte("generic routing")...), passes},
 		{"later fragment of a tunnel", fragment(ip4(own, gateway, 4, []byte("IPv4 in IPv4")...), 2, false), passes},
-	}, icmpTries(own, gateway, prepare.FromGuest), fragmentTries(own, gateway), arpTries(own.mac, own, gateway))
+	}, icmpTries(own, gateway, "from_guest"), fragmentTries(own, gateway), arpTries(own.mac, own, gateway))
 	p.judgeSent(t, tries, udp(own, gateway, anyPort, 40001, "marker"))
 
 	fdb := p.pod.Run(t, "bridge", "fdb", "show", "br", "br-eth0")
@@ -329,11 +329,11 @@ func TestHostilePodNetwork(t *testing.T) {
 	t.Parallel()
 	p := newHostilePod(t, podtest.Flannel, prestart.Hook{})
 	vm, all, gateway := p.vm, party{broadcast, everyone}, party{stranger.mac, p.pod.Gateway}
-	toServer, toClient, malformed := stopped(prepare.DHCPClient), stopped(prepare.DHCPServer), stopped(prepare.Malformed)
-	others, back := stopped(prepare.OtherProtocol), stopped(prepare.OwnMAC)
+	toServer, toClient, malformed := stopped("dhcp-client"), stopped("dhcp-server"), stopped("malformed")
+	others, back := stopped("other-protocol"), stopped("own-mac")
 	offer := func(name string) []byte { return udp(gateway, all, server, client, name) }
 
-	tries := slices.Concat(strangeFrames(gateway.mac, udp(gateway, vm, anyPort, anyPort, "strange"), strange{stopped(prepare.NoIPv6), malformed, others}), []try{
+	tries := slices.Concat(strangeFrames(gateway.mac, udp(gateway, vm, anyPort, anyPort, "strange"), strange{stopped("no-ipv6"), malformed, others}), []try{
 		{"to the VM", udp(gateway, vm, anyPort, anyPort, "to the VM"), passes},
 		{"to all", udp(gateway, all, anyPort, anyPort, "to all"), passes},
 		{"to a group", udp(gateway, party{net.HardwareAddr{1, 0, 0x5e, 0, 0, 0xfb}, netip.MustParseAddr("224.0.0.251")}, 5353, 5353, "mdns"), passes},
@@ -356,7 +356,7 @@ func TestHostilePodNetwork(t *testing.T) {
 		{"multicast query", ip4(gateway, all, isIGMP, 0x11, 100, 0, 0, 0, 0, 0, 0), passes},
 		{"announcement of the VM", rarp(gateway.mac, gateway.mac, gateway.mac, unspecified), others},
 		{"to the bridge", udp(gateway, party{linkMAC(t, p.pod.NS, "br-eth0"), vm.ip}, anyPort, anyPort, "bridge"), verdict{}},
-	}, icmpTries(gateway, vm, prepare.ToGuest), fragmentTries(gateway, vm), arpTries(gateway.mac, gateway, vm))
+	}, icmpTries(gateway, vm, "to_guest"), fragmentTries(gateway, vm), arpTries(gateway.mac, gateway, vm))
 	p.judgeReceived(t, tries, udp(gateway, vm, anyPort, 40001, "marker"))
 }
 
@@ -389,7 +389,7 @@ func TestGuardWithoutAddresses(t *testing.T) {
 	p := newHostilePod(t, podtest.L2, prestart.Hook{})
 	p.vm.ip = stranger.ip
 	all, other := party{broadcast, everyone}, party{stranger.mac, stranger.ip}
-	forged := stopped(prepare.ForgedMAC)
+	forged := stopped("forged-mac")
 	p.judgeSent(t, append(strangeFrames(p.vm.mac, udp(p.vm, other, anyPort, anyPort, "strange"), strange{passes, passes, passes}), []try{
 		{"DHCPDISCOVER", udp(party{p.vm.mac, unspecified}, all, client, server, "discover"), passes},
 		{"another's MAC", udp(other, all, anyPort, anyPort, "mac"), forged},
@@ -531,7 +531,7 @@ func newHostilePod(t *testing.T, shape podtest.Shape, h prestart.Hook) hostilePo
 // the pod's link. The marker comes last and gets there.
 func (p hostilePod) judgeSent(t *testing.T, tries []try, marker []byte) {
 	t.Helper()
-	p.judge(t, prepare.FromGuest, tries, marker, podtest.StartCapture(t, p.pod.Node, p.pod.NodeLink, ""), func(frame []byte) error {
+	p.judge(t, "from_guest", tries, marker, podtest.StartCapture(t, p.pod.Node, p.pod.NodeLink, ""), func(frame []byte) error {
 		_, err := p.tap.Write(frame)
 		return err
 	})
@@ -540,7 +540,7 @@ func (p hostilePod) judgeSent(t *testing.T, tries []try, marker []byte) {
 // judgeReceived sends frames from the node and looks for them on the tap.
 func (p hostilePod) judgeReceived(t *testing.T, tries []try, marker []byte) {
 	t.Helper()
-	p.judge(t, prepare.ToGuest, tries, marker, podtest.StartCapture(t, p.pod.NS, "tap-"+p.pod.Interface, ""), func(frame []byte) error {
+	p.judge(t, "to_guest", tries, marker, podtest.StartCapture(t, p.pod.NS, "tap-"+p.pod.Interface, ""), func(frame []byte) error {
 		return podtest.SendFrames(p.pod.Node, p.pod.NodeLink, frame)
 	})
 }
@@ -568,7 +568,7 @@ func (p hostilePod) judge(t *testing.T, where prepare.Direction, tries []try, ma
 				want = len(group)
 			}
 			// Nobody else sends as the guest; the node's kernel does send.
-			if got != uint64(want) && (where == prepare.FromGuest || got < uint64(want)) {
+			if got != uint64(want) && (where == "from_guest" || got < uint64(want)) {
 				t.Errorf("%d frames were counted as %s, want %d, of:%s", got, counted, want, namesOfTries(group))
 			}
 		}

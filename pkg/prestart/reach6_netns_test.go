@@ -117,7 +117,7 @@ func (l *list) silent(from, to party) {
 		"multicast report":        behind(icmp6From(party{from.mac, nobody6}, reporters, 143, 1, make([]byte, 4)), hopByHop),
 		"Solicit":                 udp(from, allDHCP, client6, server6, "solicit"), "Advertise": udp(from, to, server6, client6, "advertise"),
 	} {
-		l.stop(prepare.NoIPv6, name, frame)
+		l.stop("no-ipv6", name, frame)
 	}
 }
 

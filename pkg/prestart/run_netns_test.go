@@ -169,11 +169,11 @@ func TestPortGuard(t *testing.T) {
 	}
 	dropped := map[prepare.Reason]uint64{}
 	for _, c := range status.Interfaces[0].Counters {
-		if c.Direction == prepare.FromGuest {
+		if c.Direction == "from_guest" {
 			dropped[c.Reason] = c.Packets
 		}
 	}
-	for _, reason := range []prepare.Reason{prepare.ForgedMAC, prepare.ForgedIP, prepare.ForgedARP, prepare.DHCPClient} {
+	for _, reason := range []prepare.Reason{"forged-mac", "forged-ip", "forged-arp", "dhcp-client"} {
 		if dropped[reason] == 0 {
 			t.Errorf("no drop counted as %s in %v", reason, dropped)
 		}

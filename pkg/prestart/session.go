@@ -200,7 +200,7 @@ func (s *Session) GuardCounters() (map[string][]prepare.GuardCounter, error) {
 		if n.guard == nil {
 			continue
 		}
-		c, err := n.guard.Counters(*n.plan)
+		c, err := n.plan.GuardCounters(n.guard)
 		if err != nil {
 			return nil, err
 		}

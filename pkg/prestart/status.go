@@ -106,7 +106,7 @@ func (h Hook) Status(ctx context.Context) (Status, error) {
 				Name: name, Omitted: h.leaseOf(name).leases(p.NIC(), discover.Pod{}, d).omitted,
 			}}
 			i.addDifferences(differences)
-			i.Counters, err = p.GuardCounters()
+			i.Counters, err = p.GuardCounters(nil)
 			if err != nil { // the rest can be told without privileges
 				i.GuardError = err.Error()
 			}

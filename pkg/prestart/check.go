@@ -15,27 +15,23 @@ import (
 // Check looks from the guest's side of the tap of each prepared interface: does
 // DHCP answer, does the gateway resolve, for each of IPv4 and IPv6 that the guest
 // gets. No guest may have the tap.
-func (h Hook) Check(ctx context.Context) (reports []check.Report, err error) {
-	if h, err = h.located(); err != nil {
-		return reports, err
-	}
-	err = in(h.Netns, func() error {
+func (h Hook) Check(ctx context.Context) ([]check.Report, error) {
+	return inPod(h, func(h Hook) (reports []check.Report, err error) {
 		plans, err := h.prepared()
 		if err != nil {
-			return err
+			return nil, err
 		}
 		for _, p := range plans {
 			report, err := checkNIC(ctx, p.NIC(), p.WaitForwarding, func() (control.Status, error) {
 				return h.client().Status(context.WithoutCancel(ctx))
 			})
 			if err != nil {
-				return fmt.Errorf("check %s: %w", p.Interface.Name, err)
+				return nil, fmt.Errorf("check %s: %w", p.Interface.Name, err)
 			}
 			reports = append(reports, report)
 		}
-		return nil
+		return reports, nil
 	})
-	return reports, err
 }
 
 // checkNIC acts in the current network namespace. Where nothing answers, the error

@@ -39,22 +39,11 @@ func (s *Session) NICs() []domain.NIC { return s.hook.domainNICs(guestsOf(s.curr
 // NICs returns the guest's sides of the prepared interfaces, as [Session.NICs]
 // does, or what they will be once they are prepared with the same options. It
 // changes nothing.
-func (h Hook) NICs(ctx context.Context) (nics []domain.NIC, err error) {
-	if err := h.Validate(); err != nil {
-		return nil, err
-	}
-	if h, err = h.located(); err != nil {
-		return nil, err
-	}
-	err = in(h.Netns, func() error {
+func (h Hook) NICs(ctx context.Context) ([]domain.NIC, error) {
+	return inPod(h, func(h Hook) ([]domain.NIC, error) {
 		plans, err := h.preparedOrPlanned(ctx)
-		nics = h.domainNICs(nicsOf(plans))
-		return err
+		return h.domainNICs(nicsOf(plans)), err
 	})
-	if err != nil {
-		return nil, err
-	}
-	return nics, nil
 }
 
 // Attach returns the domain's XML with the pod's NICs in it, as [domain.Attach]
@@ -62,22 +51,14 @@ func (h Hook) NICs(ctx context.Context) (nics []domain.NIC, err error) {
 // are prepared with the same options. It changes nothing else. Other NICs of the
 // domain stay; the log warns of each that will not work in the pod, which
 // [domain.Foreign] tells as well.
-func (h Hook) Attach(ctx context.Context, xml []byte) (out []byte, err error) {
-	if err := h.Validate(); err != nil {
-		return nil, err
-	}
-	if h, err = h.located(); err != nil {
-		return out, err
-	}
-	err = in(h.Netns, func() error {
+func (h Hook) Attach(ctx context.Context, xml []byte) ([]byte, error) {
+	return inPod(h, func(h Hook) ([]byte, error) {
 		plans, err := h.preparedOrPlanned(ctx)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		out, err = h.attach(xml, plans)
-		return err
+		return h.attach(xml, plans)
 	})
-	return out, err
 }
 
 // preparedOrPlanned acts in the current network namespace.

@@ -96,26 +96,20 @@ type Hook struct {
 // Discover reads what the CNI gave the pod; for interfaces that are prepared
 // already, what it had given. It changes nothing and waits for the CNI until
 // ctx ends or Timeout is over, and then returns a [*discover.IncompleteError].
-func (h Hook) Discover(ctx context.Context) (pod discover.Pod, err error) {
-	if err := h.Validate(); err != nil {
-		return pod, err
-	}
-	if h, err = h.located(); err != nil {
-		return pod, err
-	}
-	err = in(h.Netns, func() error {
+func (h Hook) Discover(ctx context.Context) (discover.Pod, error) {
+	return inPod(h, func(h Hook) (discover.Pod, error) {
 		recorded, err := prepare.ReadPlans(h.Log, h.StateDir)
 		if err != nil {
-			return err
+			return discover.Pod{}, err
 		}
 		ctx, cancel := h.waiting(ctx)
 		defer cancel()
-		if pod, err = h.discover(ctx, recordedOf(recorded)); err != nil {
-			return err
+		pod, err := h.discover(ctx, recordedOf(recorded))
+		if err != nil {
+			return pod, err
 		}
-		return h.tellOmitted(pod, recorded)
+		return pod, h.tellOmitted(pod, recorded)
 	})
-	return pod, err
 }
 
 // waiting bounds what is waited for.
@@ -156,26 +150,17 @@ func (h Hook) identity(ctx context.Context, nics []*nic) (discover.Pod, error) {
 }
 
 // Plan says what Prepare would do, or why it can't. It changes nothing.
-func (h Hook) Plan(ctx context.Context) (plans []prepare.Plan, err error) {
-	if err := h.Validate(); err != nil {
-		return nil, err
-	}
-	if h, err = h.located(); err != nil {
+func (h Hook) Plan(ctx context.Context) ([]prepare.Plan, error) {
+	return inPod(h, func(h Hook) ([]prepare.Plan, error) {
+		plans, err := h.plansOf(ctx)
+		if err == nil {
+			err = prepare.CheckApply(h.StateDir, plans...)
+		}
+		if err == nil {
+			err = prepare.CheckSupport(plans...)
+		}
 		return plans, err
-	}
-	err = in(h.Netns, func() (err error) {
-		if plans, err = h.plansOf(ctx); err != nil {
-			return err
-		}
-		if err := prepare.CheckApply(h.StateDir, plans...); err != nil {
-			return err
-		}
-		return prepare.CheckSupport(plans...)
 	})
-	if err != nil {
-		return nil, err
-	}
-	return plans, nil
 }
 
 // plansOf says what Prepare would do, in the current network namespace.

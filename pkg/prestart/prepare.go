@@ -12,28 +12,18 @@ import (
 
 // Prepare discovers the pod and rewires it for its VM. Done already, it
 // changes nothing.
-func (h Hook) Prepare(ctx context.Context) (interfaces []Interface, err error) {
-	if err := h.Validate(); err != nil {
-		return nil, err
-	}
-	if h, err = h.located(); err != nil {
-		return nil, err
-	}
-	err = in(h.Netns, func() error {
+func (h Hook) Prepare(ctx context.Context) ([]Interface, error) {
+	return inPod(h, func(h Hook) ([]Interface, error) {
 		p, err := h.prepare(ctx)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		interfaces = describeAll(p.plans)
+		interfaces := describeAll(p.plans)
 		if err := h.handOver(interfaces); err != nil {
-			return errors.Join(err, h.withdraw(ctx, p))
+			return nil, errors.Join(err, h.withdraw(ctx, p))
 		}
-		return nil
+		return interfaces, nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	return interfaces, nil
 }
 
 // preparation is a pod that is prepared.

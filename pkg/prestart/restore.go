@@ -15,19 +15,15 @@ import (
 // Restore puts the interfaces, all that are prepared if none are named, back as
 // the CNI left them. It returns their names. While a VM has a tap open nothing is
 // changed, and the error wraps [check.ErrTapInUse], unless the Hook says Force.
-func (h Hook) Restore(ctx context.Context) (restored []string, err error) {
-	if h, err = h.located(); err != nil {
-		return restored, err
-	}
-	err = in(h.Netns, func() (err error) {
+func (h Hook) Restore(ctx context.Context) ([]string, error) {
+	return inPod(h, func(h Hook) ([]string, error) {
 		pid := statedir.ServerOf(h.namespace)
-		restored, err = h.restore(ctx)
+		restored, err := h.restore(ctx)
 		if err == nil && len(restored) > 0 && pid > 0 {
 			h.Log.Warn("a server still runs for the restored pod; it ends because its tap is gone", "pid", pid)
 		}
-		return err
+		return restored, err
 	})
-	return restored, err
 }
 
 // restore acts in the current network namespace.

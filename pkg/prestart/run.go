@@ -15,24 +15,17 @@ import (
 // does. On error nothing of it is left: a pod that was not prepared before is as the
 // CNI left it.
 func (h Hook) Run(ctx context.Context) (*Session, error) {
-	if err := h.Validate(); err != nil {
-		return nil, err
-	}
-	h, err := h.located()
-	if err != nil {
-		return nil, err
-	}
-	var s *Session
-	err = in(h.Netns, func() error {
+	return inPod(h, func(h Hook) (*Session, error) {
 		if err := canServe(); err != nil {
-			return err
+			return nil, err
 		}
-		if s, err = h.newSession(ctx); err != nil {
-			return err
+		s, err := h.newSession(ctx)
+		if err != nil {
+			return nil, err
 		}
 		p, err := h.prepare(ctx)
 		if err != nil {
-			return errors.Join(err, s.Close(ctx))
+			return nil, errors.Join(err, s.Close(ctx))
 		}
 		s.hook.StateDir = p.dir
 		if err = s.open(ctx, p.pod, s.hook.nicsFor(p.plans)); err == nil {
@@ -40,18 +33,14 @@ func (h Hook) Run(ctx context.Context) (*Session, error) {
 		}
 		if err == nil {
 			s.restore = h.RestoreAfter
-			return nil
+			return s, nil
 		}
 		err = errors.Join(err, s.Close(ctx), h.withdraw(ctx, p))
 		if h.RestoreAfter {
 			err = errors.Join(err, s.hook.restoreAfter(context.WithoutCancel(ctx), p.plans, 0))
 		}
-		return err
-	})
-	if err != nil {
 		return nil, err
-	}
-	return s, nil
+	})
 }
 
 // Serve serves DHCP on these NICs of a pod that is prepared already, without its
@@ -59,38 +48,27 @@ func (h Hook) Run(ctx context.Context) (*Session, error) {
 // it serves those of the record in the state directory. It returns once the servers
 // listen.
 func (h Hook) Serve(ctx context.Context, nics ...guest.NIC) (*Session, error) {
-	if err := h.Validate(); err != nil {
-		return nil, err
-	}
-	h, err := h.located()
-	if err != nil {
-		return nil, err
-	}
 	h.Domain = nil
-	var s *Session
-	err = in(h.Netns, func() error {
+	return inPod(h, func(h Hook) (*Session, error) {
 		served, err := h.served(nics)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		pod, err := h.identity(ctx, served)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if s, err = h.newSession(ctx); err != nil {
-			return err
+		s, err := h.newSession(ctx)
+		if err != nil {
+			return nil, err
 		}
 		if err := s.open(ctx, pod, served); err != nil {
-			return errors.Join(err, s.Close(ctx))
+			return nil, errors.Join(err, s.Close(ctx))
 		}
 		s.becomeReady(nil)
 		s.restore = h.RestoreAfter
-		return nil
+		return s, nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	return s, nil
 }
 
 // served are the given NICs; if there are none, those that are recorded.

@@ -50,8 +50,28 @@ func (h Hook) located() (Hook, error) {
 // client asks the process that serves the pod.
 func (h Hook) client() control.Client { return control.Client{Netns: h.Netns, StateDir: h.StateDir} }
 
+// inPod calls f in the pod's network namespace, with what is valid and complete of h.
+// On error there is no result.
+func inPod[T any](h Hook, f func(Hook) (T, error)) (result T, err error) {
+	var none T
+	if err := h.Validate(); err != nil {
+		return none, err
+	}
+	if h, err = h.located(); err != nil {
+		return none, err
+	}
+	err = in(h.Netns, func() (err error) {
+		result, err = f(h)
+		return err
+	})
+	if err != nil {
+		return none, err
+	}
+	return result, nil
+}
+
 // Validate tells what is wrong with h whatever the pod is, all of it at once. The
-// methods that need it begin with it.
+// other methods begin with it.
 func (h Hook) Validate() error {
 	errs := []error{h.checkInterfaces(), notNegative("timeout", h.Timeout)}
 	errs = append(errs, h.Network.Validate(), h.Lease.Validate(), domain.CheckModel(h.Model), h.checkPerInterface())

@@ -37,7 +37,7 @@ func Open() (*Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open route netlink socket: %w", err)
 	}
-	// The kernel's own words on why it refuses; not all kernels have them.
+	// The kernel then explains why it refuses; an old one can't.
 	_ = s.SetExtAck(true)
 	return &Conn{socket: &nl.SocketHandle{Socket: s}}, nil
 }
@@ -117,11 +117,10 @@ func (e *Events) Wait(ctx context.Context) error {
 	}
 }
 
-// Discard forgets what has changed until now: the next Wait tells of later changes
-// only.
+// Discard drops the events that are pending: the next Wait returns on later ones only.
 func (e *Events) Discard() error {
-	var b [1]byte // what does not fit is lost, as is meant
-	// Whoever makes changes faster than they can be forgotten must not keep us.
+	var b [1]byte // the kernel drops what does not fit
+	// Bounded: somebody may make changes faster than they are read.
 	for range maxDiscarded {
 		switch _, _, err := unix.Recvfrom(e.socket.GetFd(), b[:], unix.MSG_DONTWAIT); {
 		case errors.Is(err, unix.EAGAIN):

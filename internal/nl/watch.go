@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// LinkWatch hears what becomes of one link. A packet socket learns of its link
+// LinkWatch reports the changes of one link. A packet socket learns of its link
 // going down, but not of one that is deleted while it is down, nor of a carrier. It
 // keeps no thread waiting, and the kernel wakes it for its own link alone: the
 // servers of a pod sleep while other links come and go.

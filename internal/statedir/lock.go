@@ -17,7 +17,7 @@ const (
 	remedy   = "choose a writable state directory (in a pod: an emptyDir volume)"
 )
 
-// Dir is the directory of a namespace's state, held for one process at a time.
+// Dir is the directory of a namespace's state, which one process has locked.
 type Dir struct {
 	Path  string
 	Apart bool // the directory above has records of another namespace, which may still live
@@ -26,8 +26,8 @@ type Dir struct {
 }
 
 // Open makes the directory of the calling thread's network namespace, which Find
-// finds in base, if need be, and waits until no other process holds it, or ctx
-// ends. The hold dies with the process. Close lets go.
+// finds in base, if need be, and waits until no other process has it locked, or ctx
+// ends. The lock ends with the process. Close it.
 func Open(ctx context.Context, base string) (*Dir, error) {
 	ns, err := Current()
 	if err != nil {
@@ -72,7 +72,7 @@ func Lock(ctx context.Context, path string) (*Dir, error) {
 		name := filepath.Join(path, lockName)
 		lock, err := openLock(name)
 		if errors.Is(err, fs.ErrNotExist) {
-			continue // the last holder has removed the directory just now
+			continue // whoever had it locked has removed the directory just now
 		}
 		if err != nil {
 			return nil, fmt.Errorf("open state directory: %w", err)
@@ -88,8 +88,8 @@ func Lock(ctx context.Context, path string) (*Dir, error) {
 	}
 }
 
-// Close lets go of the directory, and removes it if it is the namespace's own and
-// nothing is left in it.
+// Close unlocks the directory, and removes it if it is the namespace's own and nothing
+// is left in it.
 func (d *Dir) Close() {
 	if entries, err := os.ReadDir(d.Path); d.own && err == nil && len(entries) == 1 && entries[0].Name() == lockName {
 		_ = os.Remove(filepath.Join(d.Path, lockName))
@@ -149,7 +149,7 @@ func tryLock(f *os.File) error {
 	}
 }
 
-// release closes the file and lets go of its lock, also where a process that is
+// release closes the file and unlocks it, also where a process that is
 // being started has a copy of the descriptor for a moment.
 func release(f *os.File) {
 	_ = unix.Flock(int(f.Fd()), unix.LOCK_UN)

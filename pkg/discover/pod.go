@@ -37,9 +37,9 @@ type Options struct {
 	// first. None: the interface of the default route, else the only one that
 	// is up, else eth0.
 	Interfaces []string
-	// Recorded are pod interfaces that were rewired before, as they were
-	// then: the kernel has forgotten. They stand for the interfaces of
-	// their names, and for the names if there are none in Interfaces.
+	// Recorded are pod interfaces that were rewired before, as they were then, which
+	// the kernel no longer knows. They are taken instead of the interfaces of their
+	// names; their names are Interfaces if there are none.
 	Recorded []Interface
 	// ResolvConf is the path of the pod's resolv.conf; empty: /etc/resolv.conf, if
 	// this process is in the pod's network namespace itself. Where it is not, and
@@ -72,7 +72,7 @@ func ReadPod(ctx context.Context, o Options) (Pod, error) {
 		return Pod{}, err
 	}
 	for _, in := range interfaces {
-		in.sayRouterMade(o)
+		in.logRouterMade(o)
 	}
 	id, err := readIdentity(ctx, o)
 	if err != nil {
@@ -87,8 +87,8 @@ func ReadPod(ctx context.Context, o Options) (Pod, error) {
 	return Pod{Hostname: id.hostname, DNS: id.dns, Interfaces: interfaces}, nil
 }
 
-// sayRouterMade tells that addresses of an interface do not count.
-func (i Interface) sayRouterMade(o Options) {
+// logRouterMade logs that addresses of an interface do not count.
+func (i Interface) logRouterMade(o Options) {
 	for _, a := range i.Addresses {
 		if a.FromRouter() && !i.Addressed() && !isRecorded(i, o) {
 			o.Log.Info("the CNI gave no address, only a router advertisement did: the network is treated as one without IPAM",

@@ -121,7 +121,7 @@ func ChecksumOps(s *State, n guest.NIC) []Op {
 	return []Op{AddChecksumFilter{n.Tap}}
 }
 
-// WarnUnfiltered says so if the NIC's tap has no filter, is to have one, and can't.
+// WarnUnfiltered warns if the NIC's tap is to have a filter, has none and can't get one.
 func WarnUnfiltered(log *slog.Logger, s *State, n guest.NIC) {
 	if l := s.Link(n.Tap); n.Guard && s.Unfiltered != nil && (l == nil || !s.Filtered[l.Index]) {
 		warnUnfiltered(log, n.Tap, s.Unfiltered)
@@ -135,7 +135,6 @@ func warnUnfiltered(log *slog.Logger, tap string, why error) {
 }
 
 // AddChecksumFilter has the kernel judge the frames at a tap by checksumProgram.
-// That it can't stops nothing.
 type AddChecksumFilter struct{ Tap string }
 
 // String says it in a comment: tc(8) would need the program in a file.
@@ -143,27 +142,23 @@ func (o AddChecksumFilter) String() string {
 	return fmt.Sprintf("# tc filter on %s, ingress and egress: a BPF program that drops frames whose checksum would be written elsewhere", o.Tap)
 }
 
-// Inverse is nothing: the filter goes with a new tap, and a VM that is on another
-// must not be without.
+// Inverse is nothing: a new tap takes its filter along when it is deleted, and a VM on
+// an older one must not be without.
 func (o AddChecksumFilter) Inverse() Op { return nil }
 
-// Do attaches it. That it can't is a warning.
+// Do attaches it. If that fails it warns and goes on.
 func (o AddChecksumFilter) Do(k *Kernel) error {
 	index, err := k.Conn.Index(o.Tap)
 	if err != nil {
 		return err
 	}
-	err = k.setChecksumFilter(index)
-	if errors.Is(err, unix.EINVAL) { // of QdiscReplace: a link has one of ingress and clsact
-		err = fmt.Errorf("%w: if the tap has an ingress qdisc, as by <bandwidth> in a domain, delete it: tc qdisc del dev %s ingress", err, o.Tap)
-	}
-	if err != nil {
+	if err := k.setChecksumFilter(o.Tap, index); err != nil {
 		warnUnfiltered(k.log, o.Tap, err)
 	}
 	return nil
 }
 
-func (k *Kernel) setChecksumFilter(index int) error {
+func (k *Kernel) setChecksumFilter(tap string, index int) error {
 	name, err := checksumFilterName()
 	if err != nil {
 		return err
@@ -184,7 +179,7 @@ func (k *Kernel) setChecksumFilter(index int) error {
 	// The kernel refuses if the link has an ingress qdisc, whose filters do not see egress.
 	queue := netlink.QdiscAttrs{LinkIndex: index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT}
 	if err := k.Links.QdiscReplace(&netlink.Clsact{QdiscAttrs: queue}); err != nil {
-		return fmt.Errorf("add clsact: %w", err)
+		return fmt.Errorf("add clsact: %w: if %s has an ingress qdisc, as by <bandwidth> in a domain, delete it: tc qdisc del dev %s ingress", err, tap, tap)
 	}
 	for _, at := range filterDirections {
 		filter := netlink.FilterAttrs{LinkIndex: index, Parent: at, Handle: 1, Priority: 1, Protocol: unix.ETH_P_ALL}

@@ -23,7 +23,7 @@ func TestWarnings(t *testing.T) {
 		"veth":        {discover.Interface{Name: "eth0", Kind: "veth", Addresses: []discover.Address{lasting}}, nil},
 		"hardware":    {discover.Interface{Name: "eth0", Kind: "physical", Addresses: []discover.Address{lasting}}, []string{"eth0 looks like a device of the node"}},
 		"host-device": {discover.Interface{Name: "net1", Kind: "veth", Alias: "ens5"}, []string{"net1 looks like a device of the node"}},
-		"lease":       {discover.Interface{Name: "net1", Kind: "veth", Addresses: []discover.Address{lasting, ending}}, []string{"the address 10.0.0.8/24 on net1 has an end"}},
+		"lease":       {discover.Interface{Name: "net1", Kind: "veth", Addresses: []discover.Address{lasting, ending}}, []string{"the address 10.0.0.8/24 on net1 expires"}},
 		"router's":    {discover.Interface{Name: "net1", Kind: "veth", Addresses: []discover.Address{address("2001:db8::7/64", 0)}}, nil},
 	} {
 		got := planFor(c.in, 328).Warnings(false)
@@ -40,7 +40,7 @@ func TestWarnings(t *testing.T) {
 		t.Errorf("though it is put back: %q", got)
 	}
 	small := planFor(discover.Interface{Name: "eth0", Kind: "veth", Addresses: []discover.Address{lasting}}, 327)
-	if got := small.Warnings(false); len(got) != 1 || !strings.HasPrefix(got[0], "the MTU of eth0, 327, passes no DHCP reply") {
+	if got := small.Warnings(false); len(got) != 1 || !strings.HasPrefix(got[0], "the MTU of eth0, 327, is too small for DHCP replies") {
 		t.Errorf("warned of %q", got)
 	}
 }

@@ -54,7 +54,7 @@ func TestCheckRouterMoved(t *testing.T) {
 	run(t, h)
 	pod.Node.IP(t, "link set "+pod.NodeLink+" addrgenmode none", "link set "+pod.NodeLink+" address 02:00:00:00:00:99")
 	_, err := h.Check(t.Context())
-	if err == nil || !strings.Contains(err.Error(), "is at 02:00:00:00:00:99") || !strings.Contains(err.Error(), "restore and prepare it again") {
+	if err == nil || !strings.Contains(err.Error(), "has the MAC 02:00:00:00:00:99") || !strings.Contains(err.Error(), "restore and prepare it again") {
 		t.Errorf("got error %v", err)
 	}
 }

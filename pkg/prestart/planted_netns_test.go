@@ -141,7 +141,7 @@ func TestAnswersOfOthers(t *testing.T) {
 		{"another namespace", "x 1", `{"ready":true}`, 0, "serves another network namespace"},
 		{"another user", ours, `{"ready":true}`, 65534, "of user 65534 listens there"},
 		{"without end", ours, "endless", 0, "its answer has more than"},
-		{"no JSON", ours, "\x1b[2J", 0, "damaged"},
+		{"no JSON", ours, "\x1b[2J", 0, "its answer can't be read"},
 		{"escapes", ours, `{"ready":true,"domain":"\u001b[2J\u202e\n"}`, 0, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {

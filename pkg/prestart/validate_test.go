@@ -36,7 +36,7 @@ func TestRefusedHooks(t *testing.T) {
 		}, "eth0 and net1 both have vm"},
 		{"options of another", prestart.Hook{
 			Interfaces: []string{"eth0"}, PerInterface: map[string]prestart.InterfaceOptions{"net1": {}},
-		}, "options of interface net1: it is none"},
+		}, "options of interface net1: it is not one"},
 		{"options of one", prestart.Hook{PerInterface: map[string]prestart.InterfaceOptions{"net1": {Network: &prepare.Options{MTU: 5}}}}, "options of interface net1: MTU 5"},
 		{"lease of one", prestart.Hook{PerInterface: map[string]prestart.InterfaceOptions{"net1": {Lease: &prestart.LeaseSettings{DefaultRoute: "net1"}}}}, "default route is set once for all"},
 		{"model of one", prestart.Hook{PerInterface: map[string]prestart.InterfaceOptions{"net1": {Model: `a"b`}}}, "options of interface net1: model"},

@@ -43,6 +43,23 @@ func ReadFile(path string, most int64) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, most))
 }
 
+// Remove removes those files of a state directory whose names are obsolete.
+func Remove(dir string, obsolete func(name string) bool) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("list state directory: %w", err)
+	}
+	for _, e := range entries {
+		if !obsolete(e.Name()) {
+			continue
+		}
+		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("clear state directory: %w", err)
+		}
+	}
+	return nil
+}
+
 // isTrusted tells whether what the user has put at path can be believed.
 func isTrusted(path string, uid uint32) (bool, error) {
 	if uid == 0 || uid == uint32(os.Geteuid()) {

@@ -129,8 +129,8 @@ func recordsFor(s *engine.State, recorded []record, plans []Plan) ([]record, err
 			r.Order = order
 			order++
 		case recorded[n].Plan.touched(s):
-			if d := differences(recorded[n].Plan, p); len(d) > 0 {
-				return nil, &OptionsError{Interface: name, Differences: d}
+			if err := p.sameOptions(recorded[n].Plan); err != nil {
+				return nil, err
 			}
 			r = recorded[n]
 		default:
@@ -162,8 +162,8 @@ func CheckApply(dir string, plans ...Plan) error {
 				return fmt.Errorf("prepare %s: %w", name, err)
 			}
 		} else if recorded[n].hasLinks(s) {
-			if d := differences(recorded[n], p); len(d) > 0 {
-				return &OptionsError{Interface: name, Differences: d}
+			if err := p.sameOptions(recorded[n]); err != nil {
+				return err
 			}
 		}
 	}
@@ -232,9 +232,10 @@ func withdraw(ctx context.Context, log *slog.Logger, k *engine.Kernel, store *St
 	return store.forget(nil, partial)
 }
 
-// differences says in which options, by their names, two plans differ.
-func differences(was, now Plan) []string {
-	a, b := optionsOf(was), optionsOf(now)
+// sameOptions refuses what makes the plan differ from that by which the interface is
+// prepared.
+func (p Plan) sameOptions(was Plan) error {
+	a, b := optionsOf(was), optionsOf(p)
 	all := maps.Clone(a)
 	maps.Copy(all, b)
 	var out []string
@@ -243,7 +244,10 @@ func differences(was, now Plan) []string {
 			out = append(out, fmt.Sprintf("%s was %s, is now %s", key, cmp.Or(a[key], "none"), cmp.Or(b[key], "none")))
 		}
 	}
-	return out
+	if len(out) == 0 {
+		return nil
+	}
+	return &OptionsError{Interface: p.Interface.Name, Differences: out}
 }
 
 // optionsOf are the options of which a plan was made, by their names.

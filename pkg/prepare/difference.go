@@ -11,9 +11,6 @@ import (
 // Difference is one thing of a prepared pod interface that is not as planned.
 type Difference = engine.Difference
 
-// Missing is what a link is that does not exist.
-const Missing = engine.Missing
-
 // Differences tells how the network namespace of the calling thread differs from
 // the plans. Without the capability NET_ADMIN it does not see nftables tables, as the
 // port guard is one.

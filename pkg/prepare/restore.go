@@ -7,10 +7,17 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"regexp"
 	"slices"
 
+	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/engine"
 )
+
+// unfinished matches what a process that was killed left of writing a record
+// (renameio puts a dot before the record's name, and a number behind it). Who writes
+// records holds the store, so none is being written.
+var unfinished = regexp.MustCompile(`^\..+\.json[0-9]+$`)
 
 // Restore puts the named pod interfaces, or all that are recorded, back as the
 // CNI left them; all of them or none. What is not prepared is nothing to do; what
@@ -19,7 +26,7 @@ func Restore(ctx context.Context, log *slog.Logger, store *Store, names ...strin
 	log = cmp.Or(log, silent)
 	recorded, err := store.load(log, nil)
 	if err == nil {
-		err = store.sweep()
+		err = statedir.Remove(store.Dir(), unfinished.MatchString)
 	}
 	if err != nil {
 		return err

@@ -84,7 +84,7 @@ func (w *Watch) filterDifferences(s *engine.State) []Difference {
 		case s.Filtered[l.Index]:
 			w.filtered[l.Name] = true
 		case w.filtered[l.Name]:
-			found = append(found, Difference{Interface: n.Interface, What: "the checksum filter", Is: Missing, Want: "at " + l.Name, Remedy: engine.PrepareAgain})
+			found = append(found, Difference{Interface: n.Interface, What: "the checksum filter", Is: engine.Missing, Want: "at " + l.Name, Remedy: engine.PrepareAgain})
 		}
 	}
 	return found
@@ -151,30 +151,6 @@ func (w *Watch) Close() {
 // ends. That is some time after a guest has opened the tap: the kernel notices the
 // carrier later.
 func (p Plan) WaitForwarding(ctx context.Context) error {
-	return waitForLinks(ctx, p.wiring.Forwards)
-}
-
-// InUse reports whether somebody has the tap open. A tap with several queues could be
-// opened once more, and its frames would go to both.
-func (p Plan) InUse() (bool, error) {
-	s, err := engine.ReadLinks()
-	return err == nil && s.InUse(p.NIC().Tap), err
-}
-
-// WaitUnused waits until nobody has the tap open, or ctx ends.
-func (p Plan) WaitUnused(ctx context.Context) error {
-	tap := p.NIC().Tap
-	return waitForLinks(ctx, func(s *engine.State) error {
-		if s.InUse(tap) {
-			return fmt.Errorf("the tap %s to be closed", tap)
-		}
-		return nil
-	})
-}
-
-// waitForLinks waits until the links are as they should be: until then waiting says
-// what is waited for.
-func waitForLinks(ctx context.Context, waiting func(*engine.State) error) error {
 	events, err := nl.Subscribe(unix.RTNLGRP_LINK)
 	if err != nil {
 		return err
@@ -185,12 +161,12 @@ func waitForLinks(ctx context.Context, waiting func(*engine.State) error) error 
 		if err != nil {
 			return err
 		}
-		what := waiting(s)
-		if what == nil {
+		missing := p.wiring.Forwards(s)
+		if missing == nil {
 			return nil
 		}
 		if err := events.Wait(ctx); err != nil {
-			return fmt.Errorf("wait for %w: %w", what, err)
+			return fmt.Errorf("wait for %w: %w", missing, err)
 		}
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -121,19 +120,8 @@ func removeMemories(store *prepare.Store) error {
 	if err != nil {
 		return err
 	}
-	dir := store.Dir()
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return fmt.Errorf("list saved leases: %w", err)
-	}
-	for _, e := range entries {
-		match := memoryFile.FindStringSubmatch(e.Name())
-		if match == nil || slices.Contains(kept, cmp.Or(match[1], match[2])) {
-			continue
-		}
-		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("remove saved lease: %w", err)
-		}
-	}
-	return nil
+	return statedir.Remove(store.Dir(), func(name string) bool {
+		match := memoryFile.FindStringSubmatch(name)
+		return match != nil && !slices.Contains(kept, cmp.Or(match[1], match[2]))
+	})
 }

@@ -20,8 +20,7 @@ type Resolver struct {
 	Options []string `json:"options,omitempty"`
 	// Unknown says why there is nothing; empty: resolv.conf was read.
 	Unknown string `json:"unknown,omitempty"`
-	// LeftOut says what was not understood, one text an item. It never
-	// costs a VM its start.
+	// LeftOut is what was not understood, one text an item. A VM starts without it.
 	LeftOut []string `json:"leftOut,omitempty"`
 }
 
@@ -43,7 +42,7 @@ func readResolvConf(path string) (Resolver, error) {
 
 // parseResolvConf parses resolv.conf(5): the nameserver lines in order, and the
 // last of the domain and search lines, as the resolver library does. Whatever
-// it cannot use is told in LeftOut.
+// it cannot use is in LeftOut.
 func parseResolvConf(b []byte) Resolver {
 	var r Resolver
 	leaveOut := func(format string, args ...any) {

@@ -146,26 +146,15 @@ func switchOff(isOff *bool) *value {
 }
 
 func parseOwner(s string) (*prepare.Owner, error) {
-	uid, gid, hasGroup := strings.Cut(s, ":")
-	owner := &prepare.Owner{GID: -1}
-	var err error
-	if owner.UID, err = parseID(uid); err != nil {
-		return nil, err
-	}
-	if hasGroup {
-		if owner.GID, err = parseID(gid); err != nil {
-			return nil, err
+	ids := []int{0, -1} // nobody's group
+	for i, word := range strings.SplitN(s, ":", len(ids)) {
+		id, err := strconv.ParseUint(word, 10, 31)
+		if err != nil {
+			return nil, fmt.Errorf("%q is not a numeric id", word)
 		}
+		ids[i] = int(id)
 	}
-	return owner, nil
-}
-
-func parseID(s string) (int, error) {
-	id, err := strconv.ParseUint(s, 10, 31)
-	if err != nil {
-		return 0, fmt.Errorf("%q is not a numeric id", s)
-	}
-	return int(id), nil
+	return &prepare.Owner{UID: ids[0], GID: ids[1]}, nil
 }
 
 // monitorFlags are for verbs that stay.

@@ -1,17 +1,11 @@
 package serve
 
 import (
-	"fmt"
 	"log/slog"
 	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/lease"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
-
-// sourceWarnings is how long after a warning of another MAC there is none of
-// yet another one.
-const sourceWarnings = 10 * time.Minute
 
 // KeepEnd means, of how long a lease lasts, that its end stays as it is.
 const KeepEnd = -1
@@ -73,12 +67,6 @@ func (e Entry) step(typ lease.EventType, lasts time.Duration, at time.Time, args
 	}
 }
 
-// TookOtherOffer keeps that the guest took another server's offer.
-func (e Entry) TookOtherOffer() {
-	e.logLease(e.s.Log.Warn, "guest took another server's offer")
-	e.set(lease.None, 0, time.Now())
-}
-
 // set sets the lease's state for a time.
 func (e Entry) set(state lease.State, lasts time.Duration, at time.Time) {
 	if e.State != state {
@@ -106,33 +94,6 @@ func (e Entry) expire() {
 	if at := e.Expires; !at.IsZero() && !time.Now().Before(at) {
 		e.step(lease.EventExpired, 0, at, []any{"ended", at})
 	}
-}
-
-// Misfit keeps, once for each option, that it is left out.
-func (e Entry) Misfit(code uint16, why string) {
-	if e.s.misfits[code] {
-		return
-	}
-	e.s.misfits[code] = true
-	note := fmt.Sprintf("option %d left out: %s", code, why)
-	e.Notes = append(e.Notes, note)
-	e.s.Log.Warn(noteText, "setting", note)
-}
-
-// DropSource counts a message that gets no answer since it comes from another
-// Ethernet address than the guest's, and keeps and logs which. A guest can forge one
-// for every message: the last one is kept, and only so many are logged.
-func (s *Server) DropSource(from, guest mac.Addr) {
-	s.Update(func(e Entry) {
-		now := time.Now()
-		e.Dropped[lease.DropOtherSource]++
-		e.OtherSource = lease.OtherSource{MAC: from, Want: guest, Count: e.OtherSource.Count + 1, At: now}
-		if s.warned.MAC == from || now.Sub(s.warned.At) < sourceWarnings {
-			return
-		}
-		s.warned = e.OtherSource
-		s.Log.Warn("a guest with another MAC than the VM's asks for an address, and gets none", "mac", from, "want", guest, "remedy", e.OtherSource.Remedy())
-	})
 }
 
 func (e Entry) fail(err error) {

@@ -11,10 +11,7 @@ import (
 // EventsAhead is how many events wait for a reader of Events.
 const EventsAhead = 64
 
-// Events returns the events from now on, in order, until ctx ends, which closes
-// the channel. Nobody waits for a reader: while 64 events wait to be read
-// further ones are lost to this reader, and the next one that it gets says how
-// many.
+// Events is that of [lease.Server].
 func (s *Server) Events(ctx context.Context) <-chan lease.Event {
 	r := &reader{events: make(chan lease.Event, EventsAhead)}
 	s.mu.Lock()
@@ -45,10 +42,7 @@ func (r *reader) tell(e lease.Event) {
 	}
 }
 
-// Resume takes over what an earlier server knew of this lease, so that a guest
-// that has its address, and need not speak again for long, is known to have it.
-// Another address, or a lease that has run out since, is nothing to take over.
-// Call it before the server serves.
+// Resume is that of [lease.Server].
 func (s *Server) Resume(was lease.Status) {
 	s.Update(func(e Entry) {
 		left := time.Until(was.Expires)

@@ -70,8 +70,8 @@ func TestCounters(t *testing.T) {
 	s.Unsent(errors.New("no buffer"))
 	s.Update(func(e Entry) {
 		e.Received["SOLICIT"]++
-		e.Misfit(23, "misfit")
-		e.Misfit(23, "misfit, in other words")
+		s.Misfit(23, "misfit")
+		s.Misfit(23, "misfit, in other words")
 	})
 	was := s.Status()
 	if was.Dropped[lease.DropMalformed] != 1 || was.Dropped[lease.DropBadFrame] != 1 || was.Dropped[lease.DropBadChecksum] != 1 ||
@@ -111,7 +111,9 @@ func TestOtherSource(t *testing.T) {
 		var log strings.Builder
 		s := newTest(slog.New(slog.NewTextHandler(&log, nil)))
 		guest, forged := mac.Addr{2, 0, 0, 0, 0, 1}, mac.Addr{2, 1, 0, 0, 0, 0}
-		refuse := func() { s.DropSource(forged, guest) }
+		refuse := func() {
+			s.Drop(s.CheckUDP(packet.UDP{SrcMAC: forged, Dst: netip.MustParseAddrPort("[::]:547")}, 547, guest))
+		}
 		for range 3 {
 			refuse()
 		}
@@ -149,7 +151,6 @@ func TestEndIsSaid(t *testing.T) {
 	for want, end := range map[string]func(Entry){
 		"lease expired: the guest did not renew it": nil,
 		"guest released its lease":                  func(e Entry) { e.Step(lease.EventReleased, 0) },
-		"guest took another server's offer":         Entry.TookOtherOffer,
 		"guest declined its address":                func(e Entry) { e.Step(lease.EventDeclined, 0) },
 		"asked for another address":                 func(e Entry) { e.Step(lease.EventRefused, 0) },
 	} {
@@ -166,5 +167,16 @@ func TestEndIsSaid(t *testing.T) {
 				t.Errorf("of the end it says\n%swithout, or beside, %q", text, want)
 			}
 		})
+	}
+}
+
+// TestOtherOffer: a guest that takes another server's offer has none of ours any more.
+func TestOtherOffer(t *testing.T) {
+	var log bytes.Buffer
+	s := newTest(slog.New(slog.NewTextHandler(&log, nil)))
+	s.Update(func(e Entry) { e.Step(lease.EventOffered, 0) })
+	s.Received("REQUEST", false, lease.Client{}, lease.DropOtherServer)
+	if got := s.Status(); got.State != lease.None || !strings.Contains(log.String(), "guest took another server's offer") {
+		t.Errorf("status is %+v, log\n%s", got, &log)
 	}
 }

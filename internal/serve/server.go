@@ -19,7 +19,12 @@ import (
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/lease"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
+
+// sourceWarnings is how long after a warning of another MAC there is none of
+// yet another one.
+const sourceWarnings = 10 * time.Minute
 
 // Defaults of a Server.
 const (
@@ -49,14 +54,17 @@ type Server struct {
 	Conn *packet.Conn
 	// Log says on which interface, by which protocol.
 	Log *slog.Logger
-	// Budget is how many messages per second, and at once, are looked at; 64 unless
-	// set before Serve. What a guest sends beyond is dropped by the kernel.
-	Budget int
+	// Handle deals with one frame, as that of [packet.Loop]. Its error is why the frame
+	// gets no answer, and counted. Set it before Serve.
+	Handle func(frame []byte, checksumPending bool) error
+	// Up is that of [packet.Loop].
+	Up func()
 	// DeclinePause is how long the address is not given after the guest declined it
 	// because somebody else uses it; 10 seconds unless set before Serve.
 	DeclinePause time.Duration
 
 	protocol string
+	budget   int
 	dropped  func() uint64 // frames by the kernel since it was last called
 
 	mu            sync.Mutex
@@ -88,9 +96,9 @@ func newServer(c Config, dropped func() uint64) *Server {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &Server{
-		Log:    c.Log.With("interface", c.Tap, "protocol", c.Protocol),
-		Budget: defaultBudget, DeclinePause: defaultDeclinePause,
-		protocol: c.Protocol, dropped: dropped,
+		Log:          c.Log.With("interface", c.Tap, "protocol", c.Protocol),
+		DeclinePause: defaultDeclinePause,
+		protocol:     c.Protocol, budget: defaultBudget, dropped: dropped,
 		misfits: make(map[uint16]bool), readers: make(map[*reader]bool), logLines: packet.NewBudget(linesPerSecond, LinesAtOnce),
 		status: lease.Status{
 			Interface: c.Tap, Address: c.Address, State: lease.None, Notes: c.Notes,
@@ -106,17 +114,18 @@ func newServer(c Config, dropped func() uint64) *Server {
 // noteText says in the log that the guest is not told of something.
 const noteText = "setting left out or changed"
 
-// Close ends a Serve that is under way and frees the sockets.
+// Close is that of [lease.Server].
 func (s *Server) Close() error { return s.Conn.Close() }
 
-// Serve reads frames until ctx ends, and then returns nil. It outlives the interface
-// being down, having no carrier, and being opened anew by another QEMU. It returns
-// [lease.ErrGone], wrapped, if the interface is deleted. It may be called again after
-// it has returned, but not twice at once. frame and up are those of [packet.Loop].
-func (s *Server) Serve(ctx context.Context, frame func(b []byte, checksumPending bool), up func()) error {
+// SetBudget is that of [lease.Server].
+func (s *Server) SetBudget(messages int) { s.budget = messages }
+
+// Serve is that of [lease.Server].
+func (s *Server) Serve(ctx context.Context) error {
 	s.setServing(true)
 	defer s.setServing(false)
-	err := s.Conn.Run(ctx, packet.Loop{Budget: s.Budget, Frame: frame, Error: s.outlive, Up: up})
+	frame := func(b []byte, checksumPending bool) { s.Drop(s.Handle(b, checksumPending)) }
+	err := s.Conn.Run(ctx, packet.Loop{Budget: s.budget, Frame: frame, Error: s.outlive, Up: s.Up})
 	if err != nil {
 		err = fmt.Errorf("serve %s on %s: %w", s.protocol, s.Conn.Name(), err)
 		s.Update(func(e Entry) { e.fail(err) })
@@ -154,6 +163,60 @@ func (s *Server) outlived(err error) {
 	})
 }
 
+// CheckUDP reports why a datagram is none of the guest to the port. It keeps and logs
+// who sends with another Ethernet address than the guest's, who can forge one for every
+// message: the last one is kept, and only so many are logged.
+func (s *Server) CheckUDP(d packet.UDP, port uint16, guest mac.Addr) error {
+	switch {
+	case d.Dst.Port() != port:
+		return lease.DropBadFrame
+	case d.SrcMAC == guest:
+		return nil
+	}
+	s.Update(func(e Entry) {
+		now := time.Now()
+		e.OtherSource = lease.OtherSource{MAC: d.SrcMAC, Want: guest, Count: e.OtherSource.Count + 1, At: now}
+		if s.warned.MAC == d.SrcMAC || now.Sub(s.warned.At) < sourceWarnings {
+			return
+		}
+		s.warned = e.OtherSource
+		s.Log.Warn("a guest with another MAC than the VM's asks for an address, and gets none", "mac", d.SrcMAC, "want", guest, "remedy", e.OtherSource.Remedy())
+	})
+	return lease.DropOtherSource
+}
+
+// Received keeps what a message says before it is answered: what kind it is, whether a
+// check of ours sent it, and who sends it. verdict is why it gets no answer, or nil.
+func (s *Server) Received(kind string, isProbe bool, client lease.Client, verdict error) {
+	s.Update(func(e Entry) {
+		e.Received[kind]++
+		if isProbe {
+			return
+		}
+		e.LastMessage = lease.Message{Type: kind, At: time.Now()}
+		switch {
+		case verdict == nil:
+			e.Client = client
+		case errors.Is(verdict, lease.DropOtherServer) && kind == "REQUEST" && e.State == lease.Offered:
+			e.logLease(s.Log.Warn, "guest took another server's offer")
+			e.set(lease.None, 0, time.Now())
+		}
+	})
+}
+
+// Misfit keeps, once for each option, that it is left out.
+func (s *Server) Misfit(code uint16, why string) {
+	s.Update(func(e Entry) {
+		if s.misfits[code] {
+			return
+		}
+		s.misfits[code] = true
+		note := fmt.Sprintf("option %d left out: %s", code, why)
+		e.Notes = append(e.Notes, note)
+		s.Log.Warn(noteText, "setting", note)
+	})
+}
+
 // Drop counts a frame or message that gets no answer. An error that is neither a
 // [lease.DropReason] nor one of package packet does not count.
 func (s *Server) Drop(err error) {
@@ -170,14 +233,13 @@ func (s *Server) Drop(err error) {
 	s.Update(func(e Entry) { e.Dropped[why]++ })
 }
 
-// Status tells what is.
+// Status is that of [lease.Server].
 func (s *Server) Status() lease.Status {
 	status, _ := s.snapshot()
 	return status
 }
 
-// Wait blocks until the status is as wanted, and returns it, or until ctx ends.
-// The function is called at once and then after each change; it must not block.
+// Wait is that of [lease.Server].
 func (s *Server) Wait(ctx context.Context, until func(lease.Status) bool) (lease.Status, error) {
 	for {
 		status, changed := s.snapshot()

@@ -18,7 +18,7 @@ func TestEvents(t *testing.T) {
 	tap := newTap(t)
 	l := testLease()
 	l.Duration = time.Second
-	s := serveOn(t, tap, l, func(s *Server) { s.base.DeclinePause = time.Nanosecond })
+	s := serveOn(t, tap, l, func(s *leaseServer) { s.DeclinePause = time.Nanosecond })
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	events := s.Events(ctx)
@@ -75,7 +75,7 @@ func TestEvents(t *testing.T) {
 // it has missed.
 func TestSlowReader(t *testing.T) {
 	tap := newTap(t)
-	s := serveOn(t, tap, testLease(), func(s *Server) { s.Budget = 1000 })
+	s := serveOn(t, tap, testLease(), func(s *leaseServer) { s.SetBudget(1000) })
 	slow := s.Events(t.Context())
 	ip(t, "link set tap0 up")
 	guest := openGuest(t, tap)

@@ -22,7 +22,7 @@ import (
 func TestFlood(t *testing.T) {
 	tap := newTap(t)
 	const perSecond = 50
-	s := serveOn(t, tap, testLease(), func(s *Server) { s.Budget = perSecond })
+	s := serveOn(t, tap, testLease(), func(s *leaseServer) { s.SetBudget(perSecond) })
 	ip(t, "link set tap0 up")
 	guest := openGuest(t, tap)
 
@@ -64,13 +64,12 @@ func TestFloodMemory(t *testing.T) {
 	s := newServer(t, tap, testLease())
 	ip(t, "link set tap0 up")
 	guest := openGuest(t, tap)
-	out := make([]byte, 0, packet.EthernetLen+maxDatagram)
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
 	for i := range 20000 {
 		m := message(dhcpv4.MessageType(i), dhcpv4.OptHostName(string(make([]byte, i%255))), generic(uint8(i), byte(i)))
-		s.handle(guestFrame(m), false, out)
+		s.handle(guestFrame(m), false)
 		if i%100 == 0 {
 			for more := true; more; { // empties the tap's queue
 				got, _ := guest.receive(time.Nanosecond)
@@ -92,7 +91,7 @@ func TestFloodMemory(t *testing.T) {
 // guest writes frames made before and blocks in read(2), as cheap as can be.
 func BenchmarkServe(b *testing.B) {
 	tap := newTap(b)
-	serveOn(b, tap, testLease(), func(s *Server) { s.Budget = 1 << 30 })
+	serveOn(b, tap, testLease(), func(s *leaseServer) { s.SetBudget(1 << 30) })
 	ip(b, "link set tap0 up")
 	guest := openGuest(b, tap)
 	guest.dora()
@@ -134,16 +133,16 @@ func BenchmarkServe(b *testing.B) {
 func TestFloodLog(t *testing.T) {
 	tap := newTap(t)
 	var log bytes.Buffer
-	s, err := NewServer(tap, testLease(), slog.New(slog.NewTextHandler(&log, nil)))
+	base, err := NewServer(tap, testLease(), slog.New(slog.NewTextHandler(&log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
+	s := base.(*leaseServer)
 	ip(t, "link set tap0 up")
 	openGuest(t, tap)
-	out := make([]byte, 0, packet.EthernetLen+maxDatagram)
 	for range 1000 {
-		s.handle(guestFrame(discover()), false, out)
-		s.handle(guestFrame(request(dhcpv4.OptRequestedIPAddress(stale))), false, out)
+		s.handle(guestFrame(discover()), false)
+		s.handle(guestFrame(request(dhcpv4.OptRequestedIPAddress(stale))), false)
 	}
 	if n := strings.Count(log.String(), "\n"); n < serve.LinesAtOnce || n > 2*serve.LinesAtOnce {
 		t.Errorf("%d lines for 2000 messages, want %d or a few more", n, serve.LinesAtOnce)

@@ -116,7 +116,7 @@ func TestOwnFramesIgnored(t *testing.T) {
 	ip(t, "link set tap0 up")
 	guest := openGuest(t, tap)
 	other := newServer(t, tap, testLease())
-	if err := other.base.Conn.Write(guestFrame(discover())); err != nil {
+	if err := other.Conn.Write(guestFrame(discover())); err != nil {
 		t.Fatal(err)
 	}
 	guest.dora()
@@ -151,7 +151,7 @@ func TestUnsent(t *testing.T) {
 	tap := newTap(t)
 	s := newServer(t, tap, testLease())
 	// The guest has asked, then the link went down.
-	s.handle(guestFrame(discover()), false, make([]byte, 0, 1514))
+	s.handle(guestFrame(discover()), false)
 	got := s.Status()
 	if got.Dropped[lease.DropUnsent] != 1 || got.LastError.Error == "" || got.State != lease.None {
 		t.Errorf("status is %+v", got)

@@ -240,7 +240,7 @@ func frameFrom(m *dhcpv4.DHCPv4, from mac.Addr, src string, to mac.Addr, dst str
 
 // serveOn starts a server for the test's time. Serve runs in another thread, and
 // so outside the test's namespace.
-func serveOn(t testing.TB, tap string, l Lease, change ...func(*Server)) *Server {
+func serveOn(t testing.TB, tap string, l Lease, change ...func(*leaseServer)) *leaseServer {
 	t.Helper()
 	s := newServer(t, tap, l)
 	for _, f := range change {
@@ -264,7 +264,7 @@ func serveOn(t testing.TB, tap string, l Lease, change ...func(*Server)) *Server
 }
 
 // newServer is a server that does not serve yet.
-func newServer(t testing.TB, tap string, l Lease) *Server {
+func newServer(t testing.TB, tap string, l Lease) *leaseServer {
 	t.Helper()
 	s, err := NewServer(tap, l, nil)
 	if err != nil {
@@ -275,11 +275,11 @@ func newServer(t testing.TB, tap string, l Lease) *Server {
 			t.Errorf("close: %v", err)
 		}
 	})
-	return s
+	return s.(*leaseServer)
 }
 
 // await waits until the status is as wanted.
-func await(t testing.TB, s *Server, what string, until func(lease.Status) bool) lease.Status {
+func await(t testing.TB, s *leaseServer, what string, until func(lease.Status) bool) lease.Status {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()

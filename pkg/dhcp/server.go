@@ -1,13 +1,11 @@
 package dhcp
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
 	"slices"
-	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"golang.org/x/sys/unix"
@@ -27,23 +25,21 @@ const (
 // filter lets what was sent to the server port pass.
 var filter = packet.UDP4Filter(serverPort)
 
-// Server serves one lease on one tap. Make it with NewServer; its methods can
-// be called from any goroutine.
-type Server struct {
-	// Budget is how many messages per second, and at once, are looked at. What
-	// a guest sends beyond is dropped by the kernel. 0: 64. Set before Serve.
-	Budget int
-
-	base      *serve.Server
+// leaseServer serves one lease on one tap.
+type leaseServer struct {
+	*serve.Server
 	responder *responder
+	// out is where answers are built. It is there from the start; what a message takes
+	// beyond is bounded by its size, and nothing of it stays.
+	out []byte
 }
 
 // NewServer opens a server of the lease on the tap, in the network namespace of the
 // calling thread, which needs CAP_NET_RAW there. The tap may be down, have no carrier
-// or be a bridge's port, and needs no address. NewServer fails if the lease is not
+// or belong to another link, and needs no address. NewServer fails if the lease is not
 // valid; what of it can't be sent is left out, and noted in the log and in the status.
 // A nil log is silent. Close the server.
-func NewServer(tap string, l Lease, log *slog.Logger) (*Server, error) {
+func NewServer(tap string, l Lease, log *slog.Logger) (lease.Server, error) {
 	r, notes, err := l.compile()
 	if err != nil {
 		return nil, err
@@ -54,142 +50,77 @@ func NewServer(tap string, l Lease, log *slog.Logger) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Server{base: base, responder: r}, nil
+	s := &leaseServer{base, r, make([]byte, 0, packet.EthernetLen+maxDatagram)}
+	s.Handle = s.handle
+	return s, nil
 }
-
-// Close ends a Serve that is under way and frees the sockets.
-func (s *Server) Close() error { return s.base.Close() }
-
-// Serve answers the guest until ctx ends, and then returns nil. It outlives the
-// interface being down, having no carrier, and being opened anew by another
-// QEMU. It returns [lease.ErrGone], wrapped, if the interface is deleted. It may be
-// called again after it has returned, but not twice at once.
-//
-// Its buffers are there from the start; what a message takes beyond is bounded
-// by their size, and nothing of it stays.
-func (s *Server) Serve(ctx context.Context) error {
-	if s.Budget != 0 {
-		s.base.Budget = s.Budget
-	}
-	out := make([]byte, 0, packet.EthernetLen+maxDatagram)
-	return s.base.Serve(ctx, func(b []byte, checksumPending bool) { s.handle(b, checksumPending, out) }, nil)
-}
-
-// Status tells what is.
-func (s *Server) Status() lease.Status { return s.base.Status() }
-
-// Wait blocks until the status is as wanted, and returns it, or until ctx ends.
-// The function is called at once and then after each change; it must not block.
-func (s *Server) Wait(ctx context.Context, until func(lease.Status) bool) (lease.Status, error) {
-	return s.base.Wait(ctx, until)
-}
-
-// Events returns the steps of the lease from now on, in order, until ctx ends, which
-// closes the channel. The server never waits for a reader: while 64 events wait to be
-// read further ones are lost to this reader, and the next one that it gets says how
-// many.
-func (s *Server) Events(ctx context.Context) <-chan lease.Event { return s.base.Events(ctx) }
-
-// Resume takes over what an earlier server knew of this lease, so that a guest
-// that has its address, and need not speak again for long, is known to have it.
-// Another address, or a lease that has run out since, is nothing to take over.
-// Call it before Serve.
-func (s *Server) Resume(was lease.Status) { s.base.Resume(was) }
 
 // handle deals with one frame: what it asks, what the answer is, and what is
-// known after the answer has gone out. The answer is built in out.
-func (s *Server) handle(frame []byte, checksumPending bool, out []byte) {
-	r := s.responder
+// known after the answer has gone out.
+func (s *leaseServer) handle(frame []byte, checksumPending bool) error {
 	d, err := packet.ParseUDP4(frame, checksumPending)
-	switch {
-	case err != nil:
-		s.base.Drop(err)
-		return
-	case d.Dst.Port() != serverPort:
-		s.base.Drop(lease.DropBadFrame)
-		return
-	case d.SrcMAC != r.lease.MAC:
-		s.base.DropSource(d.SrcMAC, r.lease.MAC)
-		return
+	if err != nil {
+		return err
+	}
+	if err := s.CheckUDP(d, serverPort, s.responder.lease.MAC); err != nil {
+		return err
 	}
 	req, err := parseMessage(d.Payload)
 	if err != nil {
-		s.base.Drop(err)
-		return
+		return err
 	}
-	reply, err := r.reply(req)
-	if err == nil && addrOf(reply.YourIPAddr).IsValid() && s.base.IsDeclined() {
+	reply, err := s.responder.reply(req)
+	if err == nil && addrOf(reply.YourIPAddr).IsValid() && s.IsDeclined() {
 		err = lease.DropDeclined
 	}
-	s.noteRequest(req, err)
-	if err != nil {
-		s.base.Drop(err)
-		return
+	s.Received(typeName(messageType(req)), probe.IsDiscover(req), clientOf(req), err)
+	if step, ok := unanswered[messageType(req)]; ok && errors.Is(err, errNoReply) {
+		s.Update(func(e serve.Entry) { e.Step(step, 0) })
 	}
-	if err := s.send(req, reply, out); err != nil {
-		s.base.Unsent(err)
-		return
+	if err != nil {
+		return err
+	}
+	if err := s.send(req, reply); err != nil {
+		s.Unsent(err)
+		return nil
 	}
 	s.noteReply(req, reply)
+	return nil
+}
+
+// unanswered are the messages that are a step of the lease and have no answer.
+var unanswered = map[dhcpv4.MessageType]lease.EventType{
+	dhcpv4.MessageTypeRelease: lease.EventReleased,
+	dhcpv4.MessageTypeDecline: lease.EventDeclined,
 }
 
 // send fits the reply to what the guest takes and sends it where RFC 2131 §4.1
 // says.
-func (s *Server) send(req, reply *dhcpv4.DHCPv4, out []byte) error {
-	r, conn := s.responder, s.base.Conn
-	list, limit := req.Options[optParameters], maxMessage(req, conn.MTU())
-	out, left := appendMessage(out[:packet.UDP4Len], reply, list, limit)
-	if slices.Contains(left, optRoutes) && r.addRouter(reply) {
-		out, left = appendMessage(out[:packet.UDP4Len], reply, list, limit)
+func (s *leaseServer) send(req, reply *dhcpv4.DHCPv4) error {
+	list, limit := req.Options[optParameters], maxMessage(req, s.Conn.MTU())
+	out, left := appendMessage(s.out[:packet.UDP4Len], reply, list, limit)
+	if slices.Contains(left, optRoutes) && s.responder.addRouter(reply) {
+		out, left = appendMessage(s.out[:packet.UDP4Len], reply, list, limit)
 	}
-	if len(left) > 0 {
-		s.base.Update(func(e serve.Entry) {
-			for _, code := range left {
-				e.Misfit(uint16(code), "it does not fit the message size that the guest takes")
-			}
-		})
+	for _, code := range left {
+		s.Misfit(uint16(code), "it does not fit the message size that the guest takes")
 	}
-	to := destination(reply)
-	to.SrcMAC, to.Src = conn.SourceFor(r.lease.MAC), netip.AddrPortFrom(r.lease.Server, serverPort)
+	l, to := &s.responder.lease, destination(reply)
+	to.SrcMAC, to.Src = s.Conn.SourceFor(l.MAC), netip.AddrPortFrom(l.Server, serverPort)
 	packet.SealUDP4(out, to)
-	err := conn.Write(out)
+	err := s.Conn.Write(out)
 	if errors.Is(err, unix.EMSGSIZE) {
 		return fmt.Errorf("%w: a reply of %d bytes does not pass the MTU of %s, %d: raise it",
-			err, len(out)-packet.EthernetLen, conn.Name(), conn.MTU())
+			err, len(out)-packet.EthernetLen, s.Conn.Name(), s.Conn.MTU())
 	}
 	return err
 }
 
-// noteRequest keeps what a message says before it is answered; verdict is why
-// it gets none, or nil.
-func (s *Server) noteRequest(req *dhcpv4.DHCPv4, verdict error) {
-	typ := messageType(req)
-	s.base.Update(func(e serve.Entry) {
-		e.Received[typeName(typ)]++
-		if probe.IsDiscover(req) {
-			return
-		}
-		e.LastMessage = lease.Message{Type: typeName(typ), At: time.Now()}
-		switch {
-		case errors.Is(verdict, lease.DropOtherServer):
-			if typ == dhcpv4.MessageTypeRequest && e.State == lease.Offered {
-				e.TookOtherOffer()
-			}
-		case errors.Is(verdict, errNoReply) && typ == dhcpv4.MessageTypeRelease:
-			e.Step(lease.EventReleased, 0)
-		case errors.Is(verdict, errNoReply):
-			e.Step(lease.EventDeclined, 0)
-		case verdict == nil:
-			e.Client = clientOf(req)
-		}
-	})
-}
-
 // noteReply keeps what the guest has been told.
-func (s *Server) noteReply(req, reply *dhcpv4.DHCPv4) {
+func (s *leaseServer) noteReply(req, reply *dhcpv4.DHCPv4) {
 	question, answer := messageType(req), messageType(reply)
-	s.base.Log.Debug("DHCP message answered", "message", typeName(question), "answer", typeName(answer))
-	s.base.Update(func(e serve.Entry) {
+	s.Log.Debug("DHCP message answered", "message", typeName(question), "answer", typeName(answer))
+	s.Update(func(e serve.Entry) {
 		e.Sent[typeName(answer)]++
 		switch {
 		case probe.IsDiscover(req), question == dhcpv4.MessageTypeInform:

@@ -23,7 +23,7 @@ import (
 // when the server began to listen.
 func TestLeaseOverTap(t *testing.T) {
 	tap := newTap(t)
-	s := serveOn(t, tap, testLease(), func(s *Server) { s.base.DeclinePause = time.Second })
+	s := serveOn(t, tap, testLease(), func(s *leaseServer) { s.DeclinePause = time.Second })
 	await(t, s, "serving", func(s lease.Status) bool { return s.Serving && s.State == lease.None })
 	ip(t, "link set tap0 up")
 	guest := openGuest(t, tap)
@@ -33,7 +33,7 @@ func TestLeaseOverTap(t *testing.T) {
 	if messageType(got) != offer || d.DstMAC != guestMAC || d.Dst.Addr() != addrOf(address) || d.Src.Addr() != addrOf(server) {
 		t.Fatalf("got %v from %v to %v", got, d.Src, d.Dst)
 	}
-	if d.SrcMAC != s.base.Conn.MAC() {
+	if d.SrcMAC != s.Conn.MAC() {
 		t.Errorf("sent from %x, want the tap's own address", d.SrcMAC)
 	}
 	status := await(t, s, "offered", is(lease.Offered))

@@ -40,7 +40,7 @@ func TestFull(t *testing.T) {
 	t.Parallel()
 	pod := podtest.NewTapNS(t)
 	pod.Run(t, "tc", "qdisc", "add", "dev", "tap0", "root", "tbf", "rate", "8bit", "burst", "1600", "limit", "100000000")
-	s := serveOn(t, pod, testLease(), func(s *Server) { s.base.Budget = 1000 })
+	s := serveOn(t, pod, testLease(), func(s *leaseServer) { s.SetBudget(1000) })
 	guest := openGuest(t, pod)
 	frame := frameOf(message(solicit, na(1)))
 	for deadline := time.Now().Add(patience); s.Status().Dropped[lease.DropUnsent] == 0; guest.Send(frame) {

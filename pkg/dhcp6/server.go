@@ -2,13 +2,10 @@ package dhcp6
 
 import (
 	"bytes"
-	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
 	"slices"
-	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv6"
 	"github.com/insomniacslk/dhcp/iana"
@@ -33,19 +30,20 @@ const minLink, maxLink = 1280, 1500
 // filter lets what was sent to the server port pass.
 var filter = packet.IPv6Filter(unix.IPPROTO_UDP, 2, 2, serverPort)
 
-// Server serves one lease on one tap. Make it with NewServer; its methods can
-// be called from any goroutine.
-type Server struct {
-	base      *serve.Server
+// leaseServer serves one lease on one tap.
+type leaseServer struct {
+	*serve.Server
 	responder *responder
+	out       []byte // where answers are built
 }
 
 // NewServer opens a server of the lease on the tap, in the network namespace of the
 // calling thread, which needs CAP_NET_RAW there. The tap may be down, have no carrier
-// or be a bridge's port, and needs no address. NewServer fails if the lease is not
+// or belong to another link, and needs no address. NewServer fails if the lease is not
 // valid; what of it can't be sent is left out, and noted in the log and in the status.
-// A nil log is silent. Close the server.
-func NewServer(tap string, l Lease, log *slog.Logger) (*Server, error) {
+// A nil log is silent. The status' Address has all bits, its Client's ID is the DUID.
+// Close the server.
+func NewServer(tap string, l Lease, log *slog.Logger) (lease.Server, error) {
 	r, notes, err := l.compile()
 	if err != nil {
 		return nil, err
@@ -57,126 +55,65 @@ func NewServer(tap string, l Lease, log *slog.Logger) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Server{base: base, responder: r}, nil
+	s := &leaseServer{base, r, make([]byte, 0, packet.EthernetLen+maxLink)}
+	s.Handle = s.handle
+	return s, nil
 }
-
-// Close ends a Serve that is under way and frees the sockets.
-func (s *Server) Close() error { return s.base.Close() }
-
-// Serve answers the guest until ctx ends, and then returns nil. It outlives the
-// interface being down, having no carrier, and being opened anew by another
-// QEMU. It returns [lease.ErrGone], wrapped, if the interface is deleted. It may be
-// called again after it has returned, but not twice at once.
-func (s *Server) Serve(ctx context.Context) error {
-	out := make([]byte, 0, packet.EthernetLen+maxLink)
-	return s.base.Serve(ctx, func(b []byte, checksumPending bool) { s.handle(b, checksumPending, out) }, nil)
-}
-
-// Status tells what is. Its Address has all bits, its Client's ID is the DUID.
-func (s *Server) Status() lease.Status { return s.base.Status() }
-
-// Wait blocks until the status is as wanted, and returns it, or until ctx ends.
-// The function is called at once and then after each change; it must not block.
-func (s *Server) Wait(ctx context.Context, until func(lease.Status) bool) (lease.Status, error) {
-	return s.base.Wait(ctx, until)
-}
-
-// Events returns the steps of the lease from now on, in order, until ctx ends, which
-// closes the channel. The server never waits for a reader: while 64 events wait to be
-// read further ones are lost to this reader, and the next one that it gets says how
-// many.
-func (s *Server) Events(ctx context.Context) <-chan lease.Event { return s.base.Events(ctx) }
-
-// Resume takes over what an earlier server knew of this lease, so that a guest
-// that has its address, and need not speak again for long, is known to have it.
-// Another address, or a lease that has run out since, is nothing to take over.
-// Call it before Serve.
-func (s *Server) Resume(was lease.Status) { s.base.Resume(was) }
 
 // handle deals with one frame: what it asks, what the answer is, and what is
-// known after the answer has gone out. The answer is built in out.
-func (s *Server) handle(frame []byte, checksumPending bool, out []byte) {
+// known after the answer has gone out.
+func (s *leaseServer) handle(frame []byte, checksumPending bool) error {
 	r := s.responder
 	d, err := packet.ParseUDP6(frame, checksumPending)
-	switch {
-	case err != nil:
-		s.base.Drop(err)
-		return
-	case d.Dst.Port() != serverPort:
-		s.base.Drop(lease.DropBadFrame)
-		return
-	case d.SrcMAC != r.lease.MAC:
-		s.base.DropSource(d.SrcMAC, r.lease.MAC)
-		return
-	case d.Src.Addr() != r.lease.Address && !d.Src.Addr().IsLinkLocalUnicast():
-		s.base.Drop(lease.DropOtherSource)
-		return
+	if err != nil {
+		return err
+	}
+	if err := s.CheckUDP(d, serverPort, r.lease.MAC); err != nil {
+		return err
+	}
+	if d.Src.Addr() != r.lease.Address && !d.Src.Addr().IsLinkLocalUnicast() {
+		return lease.DropOtherSource
 	}
 	req, err := parseMessage(d.Payload)
 	if err != nil {
-		s.base.Drop(err)
-		return
+		return err
 	}
 	reply, err := r.reply(req, !d.Dst.Addr().IsMulticast())
-	if err == nil && r.grants(reply) && s.base.IsDeclined() {
+	if err == nil && r.grants(reply) && s.IsDeclined() {
 		err = lease.DropDeclined
 	}
-	s.noteRequest(req, err)
+	s.Received(typeName(req.MessageType), probe.IsSolicit(req), clientOf(req), err)
 	if err != nil {
-		s.base.Drop(err)
-		return
+		return err
 	}
-	if err := s.send(d.Src.Addr(), reply, out); err != nil {
-		s.base.Unsent(err)
-		return
+	if err := s.send(d.Src.Addr(), reply); err != nil {
+		s.Unsent(err)
+		return nil
 	}
 	s.noteReply(req, reply)
+	return nil
 }
 
 // send fits the reply to the link and sends it to who asked (RFC 8415 §18.3.10).
-func (s *Server) send(to netip.Addr, reply *dhcpv6.Message, out []byte) error {
-	l, conn := s.responder.lease, s.base.Conn
-	link := min(max(conn.MTU(), minLink), maxLink)
-	out, left := appendMessage(out[:packet.UDP6Len], reply, link-(packet.UDP6Len-packet.EthernetLen))
-	if len(left) > 0 {
-		s.base.Update(func(e serve.Entry) {
-			for _, code := range left {
-				e.Misfit(uint16(code), "it does not fit the link's MTU")
-			}
-		})
+func (s *leaseServer) send(to netip.Addr, reply *dhcpv6.Message) error {
+	l := &s.responder.lease
+	link := min(max(s.Conn.MTU(), minLink), maxLink)
+	out, left := appendMessage(s.out[:packet.UDP6Len], reply, link-(packet.UDP6Len-packet.EthernetLen))
+	for _, code := range left {
+		s.Misfit(uint16(code), "it does not fit the link's MTU")
 	}
 	packet.SealUDP6(out, packet.UDP{
-		SrcMAC: conn.SourceFor(l.MAC), DstMAC: l.MAC,
+		SrcMAC: s.Conn.SourceFor(l.MAC), DstMAC: l.MAC,
 		Src: netip.AddrPortFrom(l.Server, serverPort), Dst: netip.AddrPortFrom(to, clientPort),
 	})
-	return conn.Write(out)
-}
-
-// noteRequest keeps what a message says before it is answered; verdict is why
-// it gets no answer, or nil.
-func (s *Server) noteRequest(req *dhcpv6.Message, verdict error) {
-	s.base.Update(func(e serve.Entry) {
-		e.Received[typeName(req.MessageType)]++
-		if probe.IsSolicit(req) {
-			return
-		}
-		e.LastMessage = lease.Message{Type: typeName(req.MessageType), At: time.Now()}
-		switch {
-		case errors.Is(verdict, lease.DropOtherServer):
-			if req.MessageType == dhcpv6.MessageTypeRequest && e.State == lease.Offered {
-				e.TookOtherOffer()
-			}
-		case verdict == nil:
-			e.Client = clientOf(req)
-		}
-	})
+	return s.Conn.Write(out)
 }
 
 // noteReply keeps what the guest has been told.
-func (s *Server) noteReply(req, reply *dhcpv6.Message) {
+func (s *leaseServer) noteReply(req, reply *dhcpv6.Message) {
 	r, question, answer := s.responder, req.MessageType, reply.MessageType
-	s.base.Log.Debug("DHCPv6 message answered", "message", question, "answer", answer)
-	s.base.Update(func(e serve.Entry) {
+	s.Log.Debug("DHCPv6 message answered", "message", question, "answer", answer)
+	s.Update(func(e serve.Entry) {
 		e.Sent[typeName(answer)]++
 		if probe.IsSolicit(req) || status(reply.Options.Options) == iana.StatusUseMulticast {
 			return

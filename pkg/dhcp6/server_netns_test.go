@@ -22,8 +22,9 @@ import (
 const patience = 10 * time.Second
 
 // newServer is a server that does not serve yet.
-func newServer(t testing.TB, pod *podtest.NS, l Lease) (s *Server) {
+func newServer(t testing.TB, pod *podtest.NS, l Lease) *leaseServer {
 	t.Helper()
+	var s lease.Server
 	if err := pod.Do(func() (err error) {
 		s, err = NewServer("tap0", l, nil)
 		return err
@@ -31,11 +32,11 @@ func newServer(t testing.TB, pod *podtest.NS, l Lease) (s *Server) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.Close() })
-	return s
+	return s.(*leaseServer)
 }
 
 // serveOn serves the lease for the test's time.
-func serveOn(t testing.TB, pod *podtest.NS, l Lease, change ...func(*Server)) *Server {
+func serveOn(t testing.TB, pod *podtest.NS, l Lease, change ...func(*leaseServer)) *leaseServer {
 	t.Helper()
 	s := newServer(t, pod, l)
 	for _, f := range change {
@@ -85,7 +86,7 @@ func (s guestEnd) ask(m *dhcpv6.Message) string {
 	return transcript(got, nil)
 }
 
-func await(t testing.TB, s *Server, what string, until func(lease.Status) bool) lease.Status {
+func await(t testing.TB, s *leaseServer, what string, until func(lease.Status) bool) lease.Status {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -100,7 +101,7 @@ func await(t testing.TB, s *Server, what string, until func(lease.Status) bool) 
 func TestLeaseOverTap(t *testing.T) {
 	t.Parallel()
 	pod := podtest.NewTapNS(t)
-	s := serveOn(t, pod, testLease(), func(s *Server) { s.base.DeclinePause = time.Second })
+	s := serveOn(t, pod, testLease(), func(s *leaseServer) { s.DeclinePause = time.Second })
 	guest := openGuest(t, pod)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -241,7 +242,7 @@ func TestFlood(t *testing.T) {
 	t.Parallel()
 	pod := podtest.NewTapNS(t)
 	const perSecond, sent = 50, 10000
-	s := serveOn(t, pod, testLease(), func(s *Server) { s.base.Budget = perSecond })
+	s := serveOn(t, pod, testLease(), func(s *leaseServer) { s.SetBudget(perSecond) })
 	guest := openGuest(t, pod)
 	frame := frameOf(message(solicit, na(1)))
 	start := time.Now()

@@ -75,7 +75,7 @@ func (s *Session) Events(ctx context.Context) <-chan Event {
 
 // follow sends the reader what becomes of a NIC's leases. The lock is held.
 func (r *reader) follow(s *Session, n *nic) {
-	for protocol, server := range map[string]leaseServer{DHCPv4: n.lease, DHCPv6: n.lease6} {
+	for protocol, server := range map[string]lease.Server{DHCPv4: n.lease, DHCPv6: n.lease6} {
 		if server == nil {
 			continue
 		}

@@ -28,13 +28,13 @@ import (
 // memory is such a file of a NIC's server.
 type memory struct {
 	nic    *nic
-	server leaseServer
+	server lease.Server
 	path   string
 }
 
 // memories are those of the servers of a NIC.
 func (n *nic) memories() (all []memory) {
-	for suffix, server := range map[string]leaseServer{".lease": n.lease, ".lease6": n.lease6} {
+	for suffix, server := range map[string]lease.Server{".lease": n.lease, ".lease6": n.lease6} {
 		if server != nil {
 			all = append(all, memory{n, server, filepath.Join(n.hook.StateDir, n.Interface+suffix)})
 		}

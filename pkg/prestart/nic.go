@@ -29,15 +29,6 @@ type server interface {
 	Close() error
 }
 
-// leaseServer is what the servers of DHCPv4 and DHCPv6 have in common.
-type leaseServer interface {
-	server
-	Status() lease.Status
-	Wait(ctx context.Context, until func(lease.Status) bool) (lease.Status, error)
-	Events(ctx context.Context) <-chan lease.Event
-	Resume(was lease.Status)
-}
-
 // nic is one of the VM's NICs while it is served. It is opened, started and closed
 // whatever others do.
 type nic struct {
@@ -46,8 +37,8 @@ type nic struct {
 	hook    Hook
 	plugged bool // into a session that was there
 
-	lease   leaseServer          // DHCPv4; nil: there is nothing to lease
-	lease6  leaseServer          // DHCPv6; nil: likewise
+	lease   lease.Server         // DHCPv4; nil: there is nothing to lease
+	lease6  lease.Server         // DHCPv6; nil: likewise
 	router  *ra.Server           // nil: there is no IPv6
 	servers []server             // all of them
 	watch   *watch               // nil: there is no plan to compare with
@@ -224,7 +215,7 @@ func (n *nic) close() error {
 
 // main is the server whose lease a guest has if it has its addresses: the IPv4 one if
 // there is one, since not every guest asks for an IPv6 address. Nil: there is none.
-func (n *nic) main() leaseServer {
+func (n *nic) main() lease.Server {
 	if n.lease != nil {
 		return n.lease
 	}

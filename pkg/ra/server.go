@@ -39,7 +39,7 @@ type Server struct {
 
 // NewServer opens a server that advertises to the guest with this MAC on the tap, in
 // the network namespace of the calling thread, which needs CAP_NET_RAW there. The tap
-// may be down, have no carrier or be a bridge's port, and needs no address. NewServer
+// may be down, have no carrier or belong to another link, and needs no address. NewServer
 // fails if the advertisement is not valid; what of it can't be sent is left out, and
 // noted in the log and in the status. A nil log is silent. Close the server.
 func NewServer(tap string, guest mac.Addr, a Advertisement, log *slog.Logger) (*Server, error) {
@@ -54,11 +54,13 @@ func NewServer(tap string, guest mac.Addr, a Advertisement, log *slog.Logger) (*
 	if err != nil {
 		return nil, err
 	}
-	base.Budget = budget
-	return &Server{
+	base.SetBudget(budget)
+	s := &Server{
 		base: base, guest: guest, router: a.Router.WithZone(""), mac: a.MAC, messages: messages,
 		wake: make(chan struct{}, 1), schedule: schedule{interval: a.interval()},
-	}, nil
+	}
+	base.Handle, base.Up = s.handle, s.begin
+	return s, nil
 }
 
 // Close ends a Serve that is under way and frees the sockets.
@@ -76,7 +78,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	defer cancel()
 	s.begin()
 	sending.Go(func() { s.advertise(ctx) })
-	return s.base.Serve(ctx, s.handle, s.begin)
+	return s.base.Serve(ctx)
 }
 
 // begin tells the guest now, and a few times more soon after.
@@ -132,21 +134,18 @@ func (s *Server) isDue(now time.Time) bool {
 
 // handle answers a solicitation: to who asks at once, to all if that is nobody
 // yet (RFC 4861 §6.2.6).
-func (s *Server) handle(frame []byte, checksumPending bool) {
+func (s *Server) handle(frame []byte, checksumPending bool) error {
 	from, err := parseSolicitation(frame, s.guest, checksumPending)
 	if err != nil {
-		s.base.Drop(err)
-		return
+		return err
 	}
-	s.base.Update(func(e serve.Entry) {
-		e.Received[solicitation]++
-		e.LastMessage = lease.Message{Type: solicitation, At: time.Now()}
-	})
+	s.base.Received(solicitation, false, lease.Client{}, nil)
 	if from.IsUnspecified() {
 		s.plan((*schedule).hasten)
-		return
+	} else {
+		s.send(s.guest, from)
 	}
-	s.send(s.guest, from)
+	return nil
 }
 
 // send sends all messages.

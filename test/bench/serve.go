@@ -41,7 +41,7 @@ func serveOurs() error {
 		return err
 	}
 	defer server.Close()
-	server.Budget = 1 << 30
+	server.SetBudget(1 << 30)
 	return server.Serve(ctx)
 }
 

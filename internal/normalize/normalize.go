@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 	"strings"
 )
 
@@ -30,33 +29,50 @@ func (n *Notes) Add(why, format string, args ...any) {
 	*n = append(*n, fmt.Sprintf(format, args...)+" left out: "+why)
 }
 
+// List returns what of a list can be told, each once and at most so many. read puts an
+// entry in order, or says why it can't be told. format is what it is called in a note.
+func List[T any](n *Notes, format string, most int, list []T, read func(T) (T, string)) []T {
+	var out []T
+	seen := make(map[string]bool, len(list))
+	for i, v := range list {
+		if len(out) == most {
+			what, _, _ := strings.Cut(format, " %")
+			n.Add(fmt.Sprintf("there are %d already", most), "%d more %ss", len(list)-i, what)
+			break
+		}
+		v, why := read(v)
+		text := fmt.Sprintf(format, v)
+		if why == "" && seen[text] {
+			why = "it is listed twice"
+		}
+		if why != "" {
+			n.Add(why, "%s", text)
+			continue
+		}
+		seen[text] = true
+		out = append(out, v)
+	}
+	return out
+}
+
 // Servers returns the addresses of servers of a kind that a guest can be told, each
 // once: those of the other family are not, nor what no host can have. IPv4 addresses in
 // IPv6's are taken out of them first.
 func (n *Notes) Servers(what string, addrs []netip.Addr, ipv6 bool) []netip.Addr {
-	var out []netip.Addr
-	for i, a := range addrs {
-		if len(out) == MaxList {
-			n.Add(fmt.Sprintf("there are %d already", MaxList), "%d more %ss", len(addrs)-i, what)
-			break
-		}
+	return List(n, what+" %v", MaxList, addrs, func(a netip.Addr) (netip.Addr, string) {
 		a = a.Unmap().WithZone("") // names an interface of the pod
 		switch {
 		case ipv6 && !a.Is6():
-			n.Add("it is not an IPv6 address", "%s %v", what, a)
+			return a, "it is not an IPv6 address"
 		case !ipv6 && !a.Is4():
-			n.Add("it is not an IPv4 address", "%s %v", what, a)
+			return a, "it is not an IPv4 address"
 		case a.IsLoopback():
-			n.Add("it is the pod's loopback, which the guest cannot reach", "%s %v", what, a)
+			return a, "it is the pod's loopback, which the guest cannot reach"
 		case !IsHost(a):
-			n.Add("it is not a host's address", "%s %v", what, a)
-		case slices.Contains(out, a):
-			n.Add("it is listed twice", "%s %v", what, a)
-		default:
-			out = append(out, a)
+			return a, "it is not a host's address"
 		}
-	}
-	return out
+		return a, ""
+	})
 }
 
 // IsHost reports whether a host can have the address. As the Linux kernel this takes
@@ -68,24 +84,13 @@ func IsHost(a netip.Addr) bool {
 // Search returns domains of a search list as DNS can carry them: in lower case,
 // without the dot at the end, each once.
 func (n *Notes) Search(domains []string) []string {
-	var out []string
-	for i, raw := range domains {
-		if len(out) == MaxList {
-			n.Add(fmt.Sprintf("there are %d already", MaxList), "%d more search domains", len(domains)-i)
-			break
-		}
+	return List(n, "search domain %q", MaxList, domains, func(raw string) (string, string) {
 		d := strings.ToLower(strings.TrimRight(raw, "."))
 		if why := nameFault(d); why != "" {
-			n.Add(why, "search domain %q", clip(raw))
-			continue
+			return clip(raw), why
 		}
-		if slices.Contains(out, d) {
-			n.Add("it is listed twice", "search domain %q", d)
-			continue
-		}
-		out = append(out, d)
-	}
-	return out
+		return d, ""
+	})
 }
 
 // Hostname returns the name of a host without the dot at the end. Empty: it is
@@ -127,11 +132,7 @@ func nameFault(s string) string {
 }
 
 func notInName(r rune) bool {
-	switch {
-	case 'a' <= r && r <= 'z', 'A' <= r && r <= 'Z', '0' <= r && r <= '9', r == '-', r == '_':
-		return false
-	}
-	return true
+	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_'
 }
 
 // clip keeps a note readable whatever its subject is.

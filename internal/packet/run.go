@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"golang.org/x/time/rate"
 )
 
 // Loop is what Conn.Run does with what it sees.
@@ -74,11 +75,13 @@ func (c *Conn) follow(up func()) (gone bool) {
 }
 
 // loop reads frames and deals with them one after the other. The buffer is there
-// from the start.
+// from the start. While the budget is spent nothing is read, so that a guest that sends
+// without end costs the kernel's receive buffer and no more: what does not fit there is
+// dropped before it wakes us.
 func (c *Conn) loop(ctx context.Context, l Loop) error {
 	in := make([]byte, MaxFrame)
-	budget := NewBudget(l.Budget, l.Budget)
-	for budget.wait(ctx) == nil {
+	budget := rate.NewLimiter(rate.Limit(l.Budget), l.Budget)
+	for budget.Wait(ctx) == nil {
 		n, checksumPending, err := c.read(in)
 		switch {
 		case ctx.Err() != nil:
@@ -91,5 +94,6 @@ func (c *Conn) loop(ctx context.Context, l Loop) error {
 			l.Error(err) // the budget keeps this from spinning
 		}
 	}
+	<-ctx.Done() // Wait does not await a deadline that comes before the next frame's turn
 	return nil
 }

@@ -102,7 +102,7 @@ func (e Entry) fail(err error) {
 
 // log logs what a guest can bring about, only so often: beyond, for debugging.
 func (e Entry) log(log func(msg string, args ...any), msg string, args ...any) {
-	if !e.s.logLines.Spare(time.Now()) {
+	if !e.s.logLines.Allow() {
 		log = e.s.Log.Debug
 	}
 	log(msg, args...)

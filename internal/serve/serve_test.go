@@ -70,9 +70,9 @@ func TestCounters(t *testing.T) {
 	s.Unsent(errors.New("no buffer"))
 	s.Update(func(e Entry) {
 		e.Received["SOLICIT"]++
-		s.Misfit(23, "misfit")
-		s.Misfit(23, "misfit, in other words")
 	})
+	s.Misfit(23, "misfit")
+	s.Misfit(23, "misfit, in other words")
 	was := s.Status()
 	if was.Dropped[lease.DropMalformed] != 1 || was.Dropped[lease.DropBadFrame] != 1 || was.Dropped[lease.DropBadChecksum] != 1 ||
 		was.Dropped[lease.DropUnsent] != 1 || was.Dropped[lease.DropOverBudget] != 1 || len(was.Dropped) != 5 ||

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
+	"golang.org/x/time/rate"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/lease"
@@ -75,7 +76,7 @@ type Server struct {
 	// The last one with another MAC that was warned of.
 	warned   lease.OtherSource
 	readers  map[*reader]bool
-	logLines *packet.Budget
+	logLines *rate.Limiter
 	changed  chan struct{} // closed at the next change; nil: nobody waits
 }
 
@@ -99,7 +100,7 @@ func newServer(c Config, dropped func() uint64) *Server {
 		Log:          c.Log.With("interface", c.Tap, "protocol", c.Protocol),
 		DeclinePause: defaultDeclinePause,
 		protocol:     c.Protocol, budget: defaultBudget, dropped: dropped,
-		misfits: make(map[uint16]bool), readers: make(map[*reader]bool), logLines: packet.NewBudget(linesPerSecond, LinesAtOnce),
+		misfits: make(map[uint16]bool), readers: make(map[*reader]bool), logLines: rate.NewLimiter(linesPerSecond, LinesAtOnce),
 		status: lease.Status{
 			Interface: c.Tap, Address: c.Address, State: lease.None, Notes: c.Notes,
 			Received: make(map[string]uint64), Sent: make(map[string]uint64), Dropped: make(map[lease.DropReason]uint64),

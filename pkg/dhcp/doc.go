@@ -8,7 +8,7 @@
 //	  → options in order, fitted to the guest's size → frame → packet socket
 //
 // Everything left of and right of the reply is free of decisions; the reply
-// ([Lease.Reply]) is free of effects. The [Server] joins them and keeps what only it
+// ([Lease.Reply]) is free of effects. The server ([NewServer]) joins them and keeps what only it
 // can know: the state of the lease, counters, the last error ([lease.Status]).
 //
 // # Why a packet socket on the tap

@@ -2,6 +2,7 @@ package dhcp
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 
@@ -21,7 +22,7 @@ func (l Lease) Normalize() (Lease, []string) {
 	l.Router = l.Router.Unmap()
 	l.Server = l.Server.Unmap()
 	l.Address = unmapPrefix(l.Address)
-	l.Routes = routesOf(&n, l.Routes)
+	l.Routes = normalize.List(&n, "%v", math.MaxInt, l.Routes, readRoute)
 	l.DNS = n.Servers("DNS server", l.DNS, false)
 	l.NTP = n.Servers("NTP server", l.NTP, false)
 	l.Search = n.Search(l.Search)
@@ -34,25 +35,17 @@ func (l Lease) Normalize() (Lease, []string) {
 	return l, n
 }
 
-func routesOf(n *normalize.Notes, routes []Route) []Route {
-	var out []Route
-	for _, r := range routes {
-		route := Route{Destination: unmapPrefix(r.Destination).Masked(), Gateway: r.Gateway.Unmap()}
-		if route.Gateway.Is4() && route.Gateway.IsUnspecified() {
-			route.Gateway = netip.Addr{} // how it is written on the wire
-		}
-		switch {
-		case !route.Destination.IsValid():
-			n.Add("it has no destination", "%v", r)
-		case !route.Destination.Addr().Is4() || route.Gateway.IsValid() && !route.Gateway.Is4():
-			n.Add("it is not IPv4", "%v", r)
-		case slices.Contains(out, route):
-			n.Add("it is listed twice", "%v", r)
-		default:
-			out = append(out, route)
-		}
+func readRoute(r Route) (Route, string) {
+	r = Route{Destination: unmapPrefix(r.Destination).Masked(), Gateway: r.Gateway.Unmap()}
+	switch {
+	case !r.Destination.IsValid():
+		return r, "it has no destination"
+	case !r.Destination.Addr().Is4() || r.Gateway.IsValid() && !r.Gateway.Is4():
+		return r, "it is not IPv4"
+	case r.Gateway == netip.IPv4Unspecified():
+		r.Gateway = netip.Addr{} // how it is written on the wire
 	}
-	return out
+	return r, ""
 }
 
 // lastOptions keeps the last of each code: a later one overrides.

@@ -86,20 +86,23 @@ var owned = map[uint8]string{
 	optEnd:            "it is the end of the options",
 }
 
-// kind is how the text of an option's value is understood.
-type kind uint8
+// kind is how the text of an option's value is read, and which sizes it can have.
+type kind struct {
+	read func(text string) ([]byte, error)
+	size int  // in bytes; 0: any
+	many bool // or a multiple of it
+}
 
-const (
-	kindText   kind = iota
-	kindAddr        // one IPv4 address
-	kindAddrs       // IPv4 addresses
-	kindPairs       // pairs of IPv4 addresses
-	kindUint8       //
-	kindUint16      //
-	kindUint32      //
-	kindInt32       //
-	kindNames       // domain names, compressed
-	kindRoutes      // destination,gateway,…
+var (
+	kindAddr   = kind{readAddrs, 4, false}
+	kindAddrs  = kind{readAddrs, 4, true}
+	kindPairs  = kind{readAddrs, 8, true}
+	kindUint8  = kind{readUint(8), 1, false}
+	kindUint16 = kind{readUint(16), 2, false}
+	kindUint32 = kind{readUint(32), 4, false}
+	kindInt32  = kind{readInt32, 4, false}
+	kindNames  = kind{read: readNames}
+	kindRoutes = kind{read: readRoutes} // destination,gateway,…
 )
 
 // kinds holds the options that are not text (RFC 2132 §3–8 and as noted above).
@@ -152,35 +155,24 @@ func (o Option) validate() error {
 	if len(o.Value) > maxOption {
 		return fmt.Errorf("set DHCP option %d: %d bytes are more than %d", o.Code, len(o.Value), maxOption)
 	}
-	if len(o.Value) == 0 {
-		return nil
-	}
-	n := len(o.Value)
-	fits := true
-	switch kinds[o.Code] {
-	case kindAddrs:
-		fits = n%4 == 0
-	case kindPairs:
-		fits = n%8 == 0
-	case kindAddr, kindUint32, kindInt32:
-		fits = n == 4
-	case kindUint16:
-		fits = n == 2
-	case kindUint8:
-		fits = n == 1
-	case kindText, kindNames, kindRoutes:
-	}
-	if !fits {
+	n, k := len(o.Value), kinds[o.Code]
+	if k.size > 0 && (n%k.size != 0 || n > k.size && !k.many) {
 		return fmt.Errorf("set DHCP option %d: its value cannot have %d bytes", o.Code, n)
 	}
-	if o.Code == optMTU && binary.BigEndian.Uint16(o.Value) < minMTU {
+	if o.Code == optMTU && n > 0 && binary.BigEndian.Uint16(o.Value) < minMTU {
 		return fmt.Errorf("set DHCP option %d: an MTU is at least %d", o.Code, minMTU)
 	}
 	return nil
 }
 
 func parseValue(k kind, s string) ([]byte, error) {
-	if digits, ok := cutAnyPrefix(s, "0x", "hex:"); ok {
+	digits, isHex := strings.CutPrefix(s, "0x")
+	if !isHex {
+		digits, isHex = strings.CutPrefix(s, "hex:")
+	}
+	text, isText := strings.CutPrefix(s, "text:")
+	switch {
+	case isHex:
 		b, err := hex.DecodeString(strings.NewReplacer(":", "", " ", "").Replace(digits))
 		if err != nil {
 			return nil, errors.New("the hexadecimal value has an odd number of digits, or other characters than 0-9 and a-f")
@@ -189,35 +181,10 @@ func parseValue(k kind, s string) ([]byte, error) {
 			return nil, errors.New("the hexadecimal value is empty")
 		}
 		return b, nil
-	}
-	if text, ok := strings.CutPrefix(s, "text:"); ok {
+	case isText || k.read == nil || s == "":
 		return []byte(text), nil
 	}
-	if s == "" {
-		return nil, nil
-	}
-	switch k {
-	case kindAddr, kindAddrs, kindPairs:
-		return parseAddrs(fields(s))
-	case kindUint8:
-		return parseUint(s, 8)
-	case kindUint16:
-		return parseUint(s, 16)
-	case kindUint32:
-		return parseUint(s, 32)
-	case kindInt32:
-		v, err := strconv.ParseInt(s, 10, 32)
-		if err != nil {
-			return nil, fmt.Errorf("%q is not a whole number of 32 bits", s)
-		}
-		return binary.BigEndian.AppendUint32(nil, uint32(v)), nil
-	case kindNames:
-		return parseNames(fields(s))
-	case kindRoutes:
-		return parseRoutes(fields(s))
-	case kindText:
-	}
-	return []byte(s), nil
+	return k.read(s)
 }
 
 // fields splits at commas and white space.
@@ -225,9 +192,9 @@ func fields(s string) []string {
 	return strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == ' ' || r == '\t' })
 }
 
-func parseAddrs(words []string) ([]byte, error) {
+func readAddrs(text string) ([]byte, error) {
 	var out []byte
-	for _, w := range words {
+	for _, w := range fields(text) {
 		a, err := netip.ParseAddr(w)
 		if err != nil || !a.Is4() {
 			return nil, fmt.Errorf("%q is not an IPv4 address", w)
@@ -240,17 +207,27 @@ func parseAddrs(words []string) ([]byte, error) {
 	return out, nil
 }
 
-func parseUint(s string, bits int) ([]byte, error) {
-	v, err := strconv.ParseUint(s, 10, bits)
-	if err != nil {
-		return nil, fmt.Errorf("%q is not a whole number of %d bits without sign", s, bits)
+func readUint(bits int) func(string) ([]byte, error) {
+	return func(text string) ([]byte, error) {
+		v, err := strconv.ParseUint(text, 10, bits)
+		if err != nil {
+			return nil, fmt.Errorf("%q is not a whole number of %d bits without sign", text, bits)
+		}
+		return binary.BigEndian.AppendUint64(nil, v)[8-bits/8:], nil
 	}
-	return binary.BigEndian.AppendUint64(nil, v)[8-bits/8:], nil
 }
 
-func parseNames(words []string) ([]byte, error) {
+func readInt32(text string) ([]byte, error) {
+	v, err := strconv.ParseInt(text, 10, 32)
+	if err != nil {
+		return nil, fmt.Errorf("%q is not a whole number of 32 bits", text)
+	}
+	return binary.BigEndian.AppendUint32(nil, uint32(v)), nil
+}
+
+func readNames(text string) ([]byte, error) {
 	var n normalize.Notes
-	names := n.Search(words)
+	names := n.Search(fields(text))
 	if len(n) > 0 {
 		return nil, errors.New(n[0])
 	}
@@ -260,7 +237,8 @@ func parseNames(words []string) ([]byte, error) {
 	return encodeSearch(names), nil
 }
 
-func parseRoutes(words []string) ([]byte, error) {
+func readRoutes(text string) ([]byte, error) {
+	words := fields(text)
 	if len(words) == 0 || len(words)%2 != 0 {
 		return nil, errors.New("want DESTINATION,GATEWAY pairs")
 	}
@@ -277,13 +255,4 @@ func parseRoutes(words []string) ([]byte, error) {
 		routes = append(routes, Route{Destination: dst.Masked(), Gateway: gw})
 	}
 	return encodeRoutes(routes), nil
-}
-
-func cutAnyPrefix(s string, prefixes ...string) (string, bool) {
-	for _, p := range prefixes {
-		if rest, ok := strings.CutPrefix(s, p); ok {
-			return rest, true
-		}
-	}
-	return s, false
 }

@@ -9,7 +9,7 @@
 //	  → options, fitted to the link → frame → packet socket
 //
 // Everything left of and right of the reply is free of decisions; the reply
-// ([Lease.Reply]) is free of effects. The [Server] joins them and keeps what only it
+// ([Lease.Reply]) is free of effects. The server ([NewServer]) joins them and keeps what only it
 // can know ([lease.Status]).
 //
 // # One address

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/normalize"
@@ -62,13 +61,16 @@ type Prefix struct {
 	Autonomous bool
 }
 
+// String is the prefix alone.
+func (p Prefix) String() string { return p.Prefix.String() }
+
 // Normalize returns the advertisement as it can be sent, and a note for each
 // thing that was left out. It never fails. Applied again, it changes nothing.
 func (a Advertisement) Normalize() (Advertisement, []string) {
 	var n normalize.Notes
 	a.Router = a.Router.WithZone("")
-	a.Prefixes = prefixesOf(&n, a.Prefixes)
-	a.Routes = routesOf(&n, a.Routes)
+	a.Prefixes = normalize.List(&n, "prefix %v", math.MaxInt, a.Prefixes, readPrefix)
+	a.Routes = normalize.List(&n, "route %v", maxRoutes, a.Routes, readRoute)
 	a.DNS = n.Servers("DNS server", a.DNS, true)
 	a.Search = n.Search(a.Search)
 	if a.MTU != 0 && a.MTU < minMTU {
@@ -78,45 +80,26 @@ func (a Advertisement) Normalize() (Advertisement, []string) {
 	return a, n
 }
 
-func prefixesOf(n *normalize.Notes, prefixes []Prefix) []Prefix {
-	var out []Prefix
-	for _, p := range prefixes {
-		p.Prefix = p.Prefix.Masked()
-		twice := slices.ContainsFunc(out, func(o Prefix) bool { return o.Prefix == p.Prefix })
-		switch a := p.Prefix.Addr(); {
-		case !p.Prefix.IsValid() || !a.Is6() || a.Is4In6():
-			n.Add("it is not IPv6", "prefix %v", p.Prefix)
-		case a.IsLinkLocalUnicast() || a.IsMulticast():
-			n.Add("each link has it", "prefix %v", p.Prefix) // RFC 4861 §4.6.2
-		case twice:
-			n.Add("it is listed twice", "prefix %v", p.Prefix)
-		default:
-			out = append(out, p)
-		}
+func readPrefix(p Prefix) (Prefix, string) {
+	p.Prefix = p.Prefix.Masked()
+	switch a := p.Prefix.Addr(); {
+	case !p.Prefix.IsValid() || !a.Is6() || a.Is4In6():
+		return p, "it is not IPv6"
+	case a.IsLinkLocalUnicast() || a.IsMulticast():
+		return p, "each link has it" // RFC 4861 §4.6.2
 	}
-	return out
+	return p, ""
 }
 
-func routesOf(n *normalize.Notes, routes []netip.Prefix) []netip.Prefix {
-	var out []netip.Prefix
-	for i, r := range routes {
-		if len(out) == maxRoutes {
-			n.Add(fmt.Sprintf("there are %d already", maxRoutes), "%d more routes", len(routes)-i)
-			break
-		}
-		r = r.Masked()
-		switch a := r.Addr(); {
-		case !r.IsValid() || !a.Is6() || a.Is4In6():
-			n.Add("it is not IPv6", "route %v", r)
-		case a.IsLinkLocalUnicast() || a.IsMulticast():
-			n.Add("it does not leave the link", "route %v", r)
-		case slices.Contains(out, r):
-			n.Add("it is listed twice", "route %v", r)
-		default:
-			out = append(out, r)
-		}
+func readRoute(r netip.Prefix) (netip.Prefix, string) {
+	r = r.Masked()
+	switch a := r.Addr(); {
+	case !r.IsValid() || !a.Is6() || a.Is4In6():
+		return r, "it is not IPv6"
+	case a.IsLinkLocalUnicast() || a.IsMulticast():
+		return r, "it does not leave the link"
 	}
-	return out
+	return r, ""
 }
 
 // Validate tells what is wrong with the advertisement that only its author can

@@ -52,7 +52,8 @@ func TestPlugUnplug(t *testing.T) {
 		t.Fatal(err)
 	}
 	var pinged bytes.Buffer
-	ping := first.Command(t.Context(), "ping", "-i", "0.1", podtest.OutsideIP.String())
+	ping := first.Command(t.Context(), "ping", "-i", "0.1", "-w", "300", podtest.OutsideIP.String())
+	ping.SysProcAttr = nil // else it dies with the thread that starts it
 	ping.Stdout = &pinged
 	if err := ping.Start(); err != nil {
 		t.Fatal(err)

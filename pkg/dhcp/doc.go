@@ -13,7 +13,7 @@
 //
 // # Why a packet socket on the tap
 //
-// It sees the guest's frames before a bridge does. Renewals arrive whatever
+// It sees the guest's frames before they are passed on. Renewals arrive whatever
 // their destination is, no address is needed that could clash with one of the
 // pod network, and nobody but the guest can reach the server. Frames leave
 // through the tap only, by the rules of RFC 2131 §4.1.

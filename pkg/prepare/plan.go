@@ -81,8 +81,8 @@ func (p Plan) ops() []engine.Op {
 	return st.Ops()
 }
 
-// String returns the plan as lines for a shell, in the words of ip(8), bridge(8),
-// nft(8) and sysctl(8), for a pod that is as the CNI left it.
+// String returns the plan as lines for a shell, in the words of ip(8), nft(8),
+// sysctl(8) and their like, for a pod that is as the CNI left it.
 func (p Plan) String() string {
 	var b strings.Builder
 	for _, name := range p.sysctls() { // a node without br_netfilter has none

@@ -21,7 +21,7 @@ import (
 
 // Op is one change of a network namespace. It is data.
 type Op interface {
-	// String is the change in the words of ip(8), bridge(8), nft(8) or sysctl(8), a
+	// String is the change in the words of ip(8), nft(8), sysctl(8) or their like, a
 	// command a line; a comment where these have none.
 	fmt.Stringer
 	Do(*Kernel) error

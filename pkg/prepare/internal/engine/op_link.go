@@ -23,7 +23,7 @@ func (k *Kernel) change(name string, do func(netlink.Link) error) error {
 
 // Property is something that can be changed of a link.
 type Property[T comparable] struct {
-	Text  string         // the change in the words of ip(8) or bridge(8), of the link and the value
+	Text  string         // the change in the words of ip(8) or its like, of the link and the value
 	Words func(T) string // the value in these; nil: as fmt prints it
 	Do    func(*Kernel, netlink.Link, T) error
 	down  bool // some links take it only while they are down

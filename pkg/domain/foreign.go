@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/beevik/etree"
@@ -24,13 +25,13 @@ type ForeignNIC struct {
 
 // nameOf returns the Name of the interface that is the nth of its domain.
 func nameOf(iface *etree.Element, n int) string {
-	s := fmt.Sprintf("interface %d", n)
+	words := []string{"interface", strconv.Itoa(n)}
 	for _, part := range [][]string{{"type", "type"}, {"MAC", "address", "mac"}, {"alias", "name", "alias"}, {"target", "dev", "target"}} {
 		if v := value(iface, part[1], part[2:]...); v != "" {
-			s += " " + part[0] + " " + v
+			words = append(words, part[0], v)
 		}
 	}
-	return s
+	return strings.Join(words, " ")
 }
 
 // Foreign returns the interfaces of the domain that Attach leaves beside the NICs,

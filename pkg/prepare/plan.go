@@ -60,10 +60,23 @@ func NewPlan(in discover.Interface, o Options) (Plan, error) {
 	if err = errors.Join(err, o.Validate()); err == nil {
 		w, err = path.Wire(in, o)
 	}
+	if err == nil {
+		err = unused(name, o.Names, w.Options().Names)
+	}
 	if err != nil {
 		return Plan{}, fmt.Errorf("plan %s: %w", in.Name, err)
 	}
 	return Plan{name, in, w}, nil
+}
+
+// unused refuses a name for a link that the datapath does not have.
+func unused(datapath string, given, used map[string]string) error {
+	for _, role := range slices.Sorted(maps.Keys(given)) {
+		if given[role] != "" && used[role] == "" {
+			return fmt.Errorf("the datapath %s has no link %s that could be named %s: leave that name out", datapath, role, given[role])
+		}
+	}
+	return nil
 }
 
 // NIC is what the VM gets of the pod interface.

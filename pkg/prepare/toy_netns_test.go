@@ -1,9 +1,12 @@
 package prepare_test
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
 
@@ -42,5 +45,18 @@ func TestToyDatapath(t *testing.T) {
 				t.Errorf("after restore:\n%s", d)
 			}
 		})
+	}
+}
+
+// A name for a link that a datapath does not have is refused, not forgotten.
+func TestToyDatapathHasNoBridge(t *testing.T) {
+	in := discover.Interface{Name: "eth0", Ethernet: true, MAC: mac.Addr{2, 0, 0, 0, 0, 1}, MTU: 1500}
+	o := prepare.Options{Datapath: "toy", NoGuard: true, Names: map[string]string{"tap": "vm0", "bridge": ""}}
+	if _, err := prepare.NewPlan(in, o); err != nil {
+		t.Error(err)
+	}
+	o.Names["bridge"] = "br0"
+	if _, err := prepare.NewPlan(in, o); err == nil || !strings.Contains(err.Error(), "no link bridge") {
+		t.Errorf("a name for a bridge that is not there: %v", err)
 	}
 }

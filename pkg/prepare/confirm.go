@@ -20,7 +20,7 @@ func (p Plan) confirm(s *engine.State) (isLeftover bool, err error) {
 		switch {
 		case l == nil && asByCNI(s, name):
 			return true, fmt.Errorf("it describes the interface %s with index %d, which is gone", name, p.Interface.Index)
-		case l != nil && l.Name == name && !p.hasAddresses(s):
+		case l != nil && l.Name == name && asByCNI(s, name) && !p.hasAddresses(s):
 			return true, fmt.Errorf("%s does not have the addresses in it", name)
 		}
 	}

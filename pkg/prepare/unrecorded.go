@@ -73,9 +73,9 @@ func unrecorded(s *engine.State, dir, name string, damaged error) *UnrecordedErr
 	all := traces(s, name)
 	links := slices.DeleteFunc(slices.Clone(all), func(link string) bool { return link == name })
 	switch {
-	case damaged != nil && (len(links) > 1 || len(all) > 0 && !asByCNI(s, name)):
+	case damaged != nil && (len(all) > 1 || len(all) > 0 && !asByCNI(s, name)):
 		return &UnrecordedError{name, links, fmt.Sprintf("its %v: without the record the CNI's settings can't be restored: recreate the pod", damaged)}
-	case damaged == nil && len(links) > 1: // one alone may be somebody else's
+	case damaged == nil && len(all) > 1: // one alone may be somebody else's
 		return &UnrecordedError{name, links, fmt.Sprintf("%s has no record of it: name the state directory in which it was prepared "+
 			"(one below %s if none was named, but a network namespace was); if that is lost, the CNI's settings can't be restored: recreate the pod", dir, DefaultStateDir)}
 	}

@@ -11,7 +11,6 @@ import (
 	"io/fs"
 	"math"
 	"os"
-	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -174,13 +173,33 @@ func renew(fd int) error {
 // InUse reports whether somebody has the tap open. A tap with several queues could be
 // opened once more, and its frames would go to both. One that is missing is not in use.
 func InUse(name string) (bool, error) {
+	l, err := find(name)
+	return l != nil && l.InUse(), err
+}
+
+// Check tells why the link of that name is no tap; nil: it is one, or missing.
+func Check(name string) error {
+	l, err := find(name)
+	if err == nil && l != nil && (l.Tun == nil || !l.Tun.Tap) {
+		err = fmt.Errorf("%s is no tap", name)
+	}
+	return err
+}
+
+// find returns the link of that name; nil: there is none.
+func find(name string) (*nl.Link, error) {
 	conn, err := nl.Open()
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	defer conn.Close()
 	links, err := conn.Links()
-	return slices.ContainsFunc(links, func(l nl.Link) bool { return l.Name == name && l.InUse() }), err
+	for _, l := range links {
+		if l.Name == name {
+			return &l, err
+		}
+	}
+	return nil, err
 }
 
 // WaitUnused waits until nobody has the tap open, or ctx ends.

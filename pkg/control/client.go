@@ -60,7 +60,12 @@ func (at located) path() string { return filepath.Join(at.dir, SocketName) }
 func (at located) status(ctx context.Context, within time.Duration) (Status, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, within, fmt.Errorf("not within %s", within))
 	defer cancel()
-	return at.ask(ctx, "/v1/status")
+	status, err := at.ask(ctx, "/v1/status")
+	if err == nil && status.Interfaces == nil {
+		err = fmt.Errorf("ask %s: %s is another version of this program, whose answer this one can't read: ask by that one, or end it and start this one",
+			at.path(), statedir.Process(status.PID))
+	}
+	return status, err
 }
 
 // errNoSocket is that there is no socket that anybody listens on.

@@ -25,8 +25,10 @@ type Status struct {
 	Domain         string  `json:"domain,omitempty"`
 	// RecordError is why a record, without which an interface can't be put back, is
 	// not on disk any more; empty: all are.
-	RecordError string   `json:"recordError,omitempty"`
-	Interfaces  []Served `json:"interfaces,omitempty"`
+	RecordError string `json:"recordError,omitempty"`
+	// Interfaces is nil only where it is said elsewhere: a server that serves none
+	// says so.
+	Interfaces []Served `json:"interfaces,omitzero"`
 }
 
 // Served is what is served on one pod interface.

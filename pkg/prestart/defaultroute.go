@@ -57,7 +57,14 @@ func (h Hook) defaultRouteOf(nics []guest.NIC) (defaultRoutes, error) {
 	if h.Lease.DefaultRoute != "" || len(recorded) == 0 {
 		return h.Lease.hasDefaultRoute(nics)
 	}
-	d, err := h.Lease.hasDefaultRoute(nicsOf(recorded))
+	all := nicsOf(recorded)
+	known := namesOf(recorded)
+	for _, n := range slices.Backward(nics) { // what is served without a record was there before those
+		if !slices.Contains(known, n.Interface) {
+			all = slices.Insert(all, 0, n)
+		}
+	}
+	d, err := h.Lease.hasDefaultRoute(all)
 	for family, name := range map[string]string{"IPv4": d.ipv4, "IPv6": d.ipv6} {
 		if name != "" && !slices.ContainsFunc(nics, func(n guest.NIC) bool { return n.Interface == name }) {
 			h.Log.Info("another interface has the default route, but is not served now", "family", family, "interface", name)

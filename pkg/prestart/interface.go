@@ -47,6 +47,7 @@ func describeAll(plans []prepare.Plan) []Interface {
 	out := make([]Interface, len(plans))
 	for i, p := range plans {
 		out[i] = NewInterface(p)
+		out[i].Omitted = withoutNICs(out[i].Omitted, namesOf(plans))
 	}
 	return out
 }

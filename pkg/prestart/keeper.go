@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -36,9 +37,9 @@ type keeper struct {
 	log     *slog.Logger
 	logged  string // the last error
 
-	mu      sync.Mutex
+	mu      sync.Mutex // is held while others are at work in the directory
 	records map[*nic]*prepare.RecordCopy
-	err     error // why a record is not on disk
+	err     atomic.Value // a string: why a record is not on disk; empty: all are
 }
 
 // newKeeper watches the state directory. One that can't is no reason not to serve.
@@ -146,9 +147,7 @@ func (k *keeper) repair(ctx context.Context) bool {
 		err = errors.Join(k.repairSocket(ctx), k.repairRecords(ctx))
 	} else {
 		err = fmt.Errorf("make state directory again: %w", err)
-		k.mu.Lock()
-		k.err = err
-		k.mu.Unlock()
+		k.err.Store(err.Error())
 	}
 	if err == nil {
 		k.logged = ""
@@ -181,18 +180,22 @@ func (k *keeper) repairRecords(ctx context.Context) error {
 		}
 		errs = append(errs, err)
 	}
-	k.err = errors.Join(errs...)
-	return k.err
+	err := errors.Join(errs...)
+	k.err.Store(textOf(err))
+	return err
 }
 
-// recordError says why a record is not on disk; empty: all are.
-func (k *keeper) recordError() string {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.err == nil {
+func textOf(err error) string {
+	if err == nil {
 		return ""
 	}
-	return k.err.Error()
+	return err.Error()
+}
+
+// recordError says why a record is not on disk; empty: all are. It waits for nobody.
+func (k *keeper) recordError() string {
+	text, _ := k.err.Load().(string)
+	return text
 }
 
 func (k *keeper) close() {

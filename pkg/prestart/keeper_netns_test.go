@@ -112,7 +112,8 @@ func TestDirectoryComesLater(t *testing.T) {
 }
 
 // eventually waits until the condition holds, looking at it after each change in
-// the directory or above it.
+// the directory or above it, and now and then: the server may say a bit later that it
+// made one.
 func eventually(t *testing.T, dir string, condition func() bool) {
 	t.Helper()
 	watcher, err := fsnotify.NewWatcher()
@@ -134,6 +135,7 @@ func eventually(t *testing.T, dir string, condition func() bool) {
 		}
 		select {
 		case <-watcher.Events:
+		case <-time.After(time.Second):
 		case <-ctx.Done():
 			t.Fatal("it does not come to be")
 		}

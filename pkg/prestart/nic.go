@@ -97,7 +97,11 @@ func (n *nic) open(pod discover.Pod, d defaultRoutes, changed func()) (err error
 		return err
 	}
 	n.omitted = append(n.omitted, l.omitted...)
-	for _, o := range n.omitted {
+	var together []string
+	for _, in := range pod.Interfaces {
+		together = append(together, in.Name)
+	}
+	for _, o := range withoutNICs(n.omitted, together) {
 		n.hook.Log.Warn("the VM does not get all that the pod has", "interface", n.Interface, "what", o.What, "why", o.Why)
 	}
 	if len(n.servers) == 0 {

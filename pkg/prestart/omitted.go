@@ -2,6 +2,7 @@ package prestart
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
@@ -32,4 +33,12 @@ func (h Hook) tellOmitted(pod discover.Pod, recorded []prepare.Plan) error {
 		}
 	}
 	return nil
+}
+
+// withoutNICs leaves out of what is omitted the interfaces that are the VM's by now:
+// one that was prepared alone has it from then.
+func withoutNICs(omitted []discover.Omission, interfaces []string) []discover.Omission {
+	return slices.DeleteFunc(slices.Clone(omitted), func(o discover.Omission) bool {
+		return slices.ContainsFunc(interfaces, func(name string) bool { return strings.HasPrefix(o.What, "interface "+name+" (") })
+	})
 }

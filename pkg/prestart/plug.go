@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/check"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
@@ -35,13 +36,28 @@ func (s *Session) Plug(ctx context.Context, name string) (guest.NIC, error) {
 	defer cancel(nil)
 	defer context.AfterFunc(s.done, func() { cancel(s.ended()) })() //nolint:contextcheck // s.done is the session's, not the caller's
 	var n *nic
-	if err := in(h.Netns, func() (err error) {
+	if err := s.in(func() (err error) {
 		n, err = s.plug(ctx, h)
 		return err
 	}); err != nil {
 		return guest.NIC{}, fmt.Errorf("plug %s: %w", name, err)
 	}
 	return n.NIC, nil
+}
+
+// in runs fn in the network namespace that is served. Another may have come to be at
+// its path, as at that of a process, or the caller's thread may be in another.
+func (s *Session) in(fn func() error) error {
+	return in(s.hook.Netns, func() error {
+		now, err := statedir.Current()
+		if err == nil && !now.Same(s.hook.namespace) {
+			err = fmt.Errorf("it would be in %s, and the session serves %s", now, s.hook.namespace)
+		}
+		if err != nil {
+			return err
+		}
+		return fn()
+	})
 }
 
 // hookOf is that of the session for one more interface.
@@ -117,7 +133,7 @@ func (s *Session) Unplug(ctx context.Context, name string) error {
 	if n == nil {
 		return &discover.NotFoundError{Interface: name, There: interfacesOf(s.current())}
 	}
-	if err := in(s.hook.Netns, func() error { return s.unplug(ctx, n) }); err != nil {
+	if err := s.in(func() error { return s.unplug(ctx, n) }); err != nil {
 		return fmt.Errorf("unplug %s: %w", name, err)
 	}
 	return nil

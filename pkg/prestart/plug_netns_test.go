@@ -18,6 +18,7 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/check"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/lease"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
@@ -212,6 +213,16 @@ func TestServeWithoutRecord(t *testing.T) {
 	if _, err := other.Serve(t.Context(), broken); err == nil || !strings.Contains(err.Error(), "no tap/0") {
 		t.Errorf("a NIC that is none: %v", err)
 	}
+	uplink, second := nics[0], nics[0]
+	uplink.Tap, second.Interface = "up-eth0", "net1"
+	if _, err := other.Serve(t.Context(), uplink); err == nil || !strings.Contains(err.Error(), "up-eth0 is no tap") {
+		t.Errorf("the pod's network would be served: %v", err)
+	}
+	for _, n := range []guest.NIC{nics[0], second} {
+		if _, err := other.Serve(t.Context(), nics[0], n); err == nil || !strings.Contains(err.Error(), "has the name") {
+			t.Errorf("one tap would be served twice: %v", err)
+		}
+	}
 	after := other
 	after.RestoreAfter = true
 	if _, err := after.Serve(t.Context(), nics...); err == nil {
@@ -221,8 +232,8 @@ func TestServeWithoutRecord(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	guest := podtest.NewGuest(t, pod.NS, "tap-eth0", pod.MAC)
-	given, err := guest.Udhcpc(t.Context())
+	vm := podtest.NewGuest(t, pod.NS, "tap-eth0", pod.MAC)
+	given, err := vm.Udhcpc(t.Context())
 	if err != nil || given["ip"] != pod.IPv4.Addr().String() || given["hostname"] != "vm-7" || given["dns"] != "10.96.0.10" {
 		t.Errorf("the lease is %v, %v", given, err)
 	}

@@ -3,9 +3,11 @@ package prestart
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/tun"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
 )
@@ -81,9 +83,16 @@ func (h Hook) served(nics []guest.NIC) ([]*nic, error) {
 		return nil, errors.New("serve without a record: the pod can't be restored at the end: let the program that prepared it do that")
 	}
 	var served []*nic
+	owner := map[string]string{}
 	for _, n := range nics {
-		if err := n.Validate(); err != nil {
+		if err := errors.Join(n.Validate(), tun.Check(n.Tap)); err != nil { // on another link it would serve the pod's network
 			return nil, err
+		}
+		for _, name := range []string{n.Interface, n.Tap} {
+			if other, taken := owner[name]; taken {
+				return nil, fmt.Errorf("serve %s: %s has the name %s already", n.Interface, other, name)
+			}
+			owner[name] = n.Interface
 		}
 		served = append(served, &nic{NIC: n, hook: h})
 	}

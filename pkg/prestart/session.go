@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -188,7 +187,8 @@ func (s *Session) domain() *domain.VM {
 // GuardCounters reads what the port guard kept from crossing, by pod interface,
 // from whatever goroutine. It needs NET_ADMIN, now and when the session was
 // opened; the error wraps [unix.EPERM] if it is not there. Of a session that is
-// closed it is [ErrSessionClosed].
+// closed it is [ErrSessionClosed]. Where a guard can't be read, the others' are returned
+// beside the error.
 func (s *Session) GuardCounters() (map[string][]prepare.GuardCounter, error) {
 	s.mu.Lock() // they are not closed meanwhile
 	defer s.mu.Unlock()
@@ -196,24 +196,28 @@ func (s *Session) GuardCounters() (map[string][]prepare.GuardCounter, error) {
 		return nil, ErrSessionClosed
 	}
 	counters := map[string][]prepare.GuardCounter{}
+	var errs []error
 	for _, n := range s.nics {
 		if n.guard == nil {
 			continue
 		}
 		c, err := n.plan.GuardCounters(n.guard)
-		if err != nil {
-			return nil, err
+		if err == nil {
+			counters[n.Interface] = c
 		}
-		counters[n.Interface] = c
+		errs = append(errs, err)
 	}
-	return counters, nil
+	return counters, errors.Join(errs...)
 }
 
 // Interfaces returns the pod interfaces that are served, the primary one first.
 func (s *Session) Interfaces() []Interface {
 	var out []Interface
-	for _, n := range s.current() {
-		out = append(out, n.describe())
+	nics := s.current()
+	for _, n := range nics {
+		i := n.describe()
+		i.Omitted = withoutNICs(i.Omitted, interfacesOf(nics))
+		out = append(out, i)
 	}
 	return out
 }
@@ -301,7 +305,7 @@ func (s *Session) Status() control.Status {
 	s.mu.Unlock()
 	status := control.Status{
 		PID: os.Getpid(), Version: s.hook.Version, Since: s.since, Ready: !started.IsZero() && s.done.Err() == nil,
-		PrepareSeconds: s.prepared.Sub(s.since).Seconds(), RecordError: s.keeper.recordError(),
+		PrepareSeconds: s.prepared.Sub(s.since).Seconds(), RecordError: s.keeper.recordError(), Interfaces: []control.Served{},
 	}
 	if !started.IsZero() {
 		status.StartSeconds = started.Sub(s.since).Seconds()
@@ -311,9 +315,7 @@ func (s *Session) Status() control.Status {
 	}
 	for _, n := range nics {
 		served := n.status()
-		served.Omitted = slices.DeleteFunc(served.Omitted, func(o discover.Omission) bool { // what has been plugged in since
-			return slices.ContainsFunc(nics, func(n *nic) bool { return strings.HasPrefix(o.What, "interface "+n.Interface+" (") })
-		})
+		served.Omitted = withoutNICs(served.Omitted, interfacesOf(nics))
 		status.Ready = status.Ready && served.Error == "" && len(served.Differences) == 0
 		status.Interfaces = append(status.Interfaces, served)
 	}

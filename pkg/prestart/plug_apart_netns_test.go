@@ -1,0 +1,142 @@
+package prestart_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
+)
+
+// A NIC that is plugged in beside one that is served without a record is no second
+// one with a default route.
+func TestPlugBesideNoRecord(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Flannel)
+	addNet1(t, pod)
+	h := newHook(t, pod)
+	h.Interfaces = []string{"eth0"}
+	prepared, err := h.Prepare(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	session, err := newHook(t, pod).Serve(t.Context(), prepared[0].NIC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer session.Close(context.Background())
+	nic, err := session.Plug(t.Context(), "net1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	podtest.WaitReleased(pod.NS, nic.Tap)
+	for _, n := range []guest.NIC{prepared[0].NIC, nic} {
+		given, err := podtest.NewGuest(t, pod.NS, n.Tap, n.MAC.HardwareAddr()).Udhcpc(t.Context())
+		if err != nil || strings.Contains(given["staticroutes"], "0.0.0.0/0") != (n.Interface == "eth0") {
+			t.Errorf("%s is given %v, %v", n.Tap, given, err)
+		}
+	}
+}
+
+// An interface that was prepared alone has other NICs beside it from then on: they
+// are not said to be left out.
+func TestPreparedLater(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Flannel)
+	addNet1(t, pod)
+	h := newHook(t, pod)
+	h.Interfaces, h.SkipCheck = []string{"eth0"}, true
+	if _, err := h.Prepare(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var logged bytes.Buffer
+	h.Interfaces, h.OutputDir, h.Log = []string{"eth0", "net1"}, t.TempDir(), slog.New(slog.NewTextHandler(&logged, nil))
+	if _, err := h.Prepare(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	file := readIn(t, h.OutputDir, prestart.NICsFile)
+	run(t, h)
+	for _, text := range []string{file, readIn(t, h.OutputDir, prestart.NICsFile), logged.String()} {
+		if strings.Contains(text, "interface net1 (") {
+			t.Errorf("net1 is said to be none of the VM's:\n%s", text)
+		}
+	}
+}
+
+// What the session says waits for nobody who is at work in the state directory.
+func TestStatusWhileLocked(t *testing.T) {
+	t.Parallel()
+	h := newHook(t, podtest.NewPod(t, podtest.Flannel))
+	run(t, h)
+	lock, err := os.OpenFile(filepath.Join(h.StateDir, "lock"), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(h.StateDir, "eth0.json")); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) { // it waits meanwhile
+		if status, err := asker(h).Status(t.Context()); err != nil || !status.Ready {
+			t.Fatalf("who asks hears %+v, %v", status, err)
+		}
+	}
+}
+
+// Counters of one guard that is gone don't keep those of others away.
+func TestCountersOfOthers(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Flannel)
+	addNet1(t, pod)
+	h := newHook(t, pod)
+	h.Interfaces, h.SkipCheck = []string{"eth0", "net1"}, true
+	session := run(t, h)
+	pod.Run(t, "nft", "delete", "table", "bridge", "virt-launcher-net-net1")
+	counters, err := session.GuardCounters()
+	if err == nil || !strings.Contains(err.Error(), "net1") || len(counters["eth0"]) == 0 {
+		t.Errorf("there are %v, %v", counters, err)
+	}
+}
+
+// A session changes no other namespace than its own, though that is at its path now.
+func TestPlugElsewhere(t *testing.T) {
+	t.Parallel()
+	pod, other := podtest.NewPod(t, podtest.Flannel), podtest.NewPod(t, podtest.Flannel)
+	before := podtest.TakeSnapshot(t, other.NS)
+	h := newHook(t, pod)
+	h.Netns, h.Timeout = filepath.Join(t.TempDir(), "netns"), 100*time.Millisecond
+	point := func(path string) {
+		t.Helper()
+		if err := errors.Join(os.RemoveAll(h.Netns), os.Symlink(path, h.Netns)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	point(pod.Path())
+	session := run(t, h)
+	point(other.Path())
+	if _, err := session.Plug(t.Context(), "net1"); err == nil || !strings.Contains(err.Error(), "the session serves net:[") {
+		t.Errorf("plug elsewhere: %v", err)
+	}
+	if err := session.Unplug(t.Context(), "eth0"); err == nil || !strings.Contains(err.Error(), "the session serves net:[") {
+		t.Errorf("unplug elsewhere: %v", err)
+	}
+	if d := podtest.Diff(before, podtest.TakeSnapshot(t, other.NS)); d != "" {
+		t.Errorf("the other pod:\n%s", d)
+	}
+	if s := session.Status(); !s.Ready || len(s.Interfaces) != 1 {
+		t.Errorf("the session says %+v", s)
+	}
+}

@@ -68,12 +68,12 @@ func OpenTap(ns *NS, name string, queues int) (*Tap, error) {
 // letGo is how long a tap may be busy after it was closed: a process that is being
 // started has all descriptors, and lets go of them only after it has left its
 // parent to go on (begin_new_exec, fs/exec.c), so that no lock of ours helps.
-const letGo = time.Second
+const letGo = 3 * time.Second
 
 // WaitReleased waits until nobody has a tap of the namespace open, or it is gone,
-// for as long as a closed one may be busy.
+// for a second at most: another may have it by right.
 func WaitReleased(ns *NS, tap string) {
-	for start := time.Now(); time.Since(start) < letGo; time.Sleep(time.Millisecond) {
+	for start := time.Now(); time.Since(start) < time.Second; time.Sleep(time.Millisecond) {
 		var link netlink.Link
 		err := ns.Do(func() (err error) {
 			link, err = netlink.LinkByName(tap)

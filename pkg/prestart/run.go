@@ -50,8 +50,8 @@ func (h Hook) Run(ctx context.Context) (*Session, error) {
 // it serves those of the record in the state directory. It returns once the servers
 // listen.
 func (h Hook) Serve(ctx context.Context, nics ...guest.NIC) (*Session, error) {
-	h.Domain = nil
 	return inPod(h, func(h Hook) (*Session, error) {
+		h.Domain = nil
 		served, err := h.served(nics)
 		if err != nil {
 			return nil, err

@@ -29,17 +29,19 @@ func Differences(plans ...Plan) ([]Difference, error) {
 }
 
 // differencesOf looks at everything but tables that are not known, which are nil.
-func differencesOf(s *engine.State, plans []Plan) []Difference {
-	found := engine.DifferencesOf(s, wiringsOf(plans)...)
-	said := map[string]bool{}
+func differencesOf(s *engine.State, plans []Plan) (found []Difference) {
+	seen := map[string]bool{} // sysctls
 	for _, p := range plans {
+		d := engine.Differences{Interface: p.Interface.Name, Found: p.wiring.Differences(s)}
+		d.Tables(s, p.wiring.Tables())
 		// One that nobody here may change is none: prepare warns of it.
 		for _, name := range p.sysctls() {
-			if value, ok := s.Sysctls[name]; ok && value != "0" && !said[name] {
-				said[name] = true
-				found = append(found, Difference{Interface: p.Interface.Name, What: "sysctl " + name, Is: value, Want: "0", Remedy: engine.PrepareAgain})
+			if value, ok := s.Sysctls[name]; ok && value != "0" && !seen[name] {
+				seen[name] = true
+				d.Add("sysctl "+name, value, "0", engine.PrepareAgain)
 			}
 		}
+		found = append(found, d.Found...)
 	}
 	return found
 }

@@ -153,14 +153,6 @@ func decodePlan(name string, version int, text json.RawMessage) (p Plan, err err
 	return Plan{r.Datapath, r.Interface, w}, err
 }
 
-func wiringsOf(plans []Plan) []engine.Wiring {
-	out := make([]engine.Wiring, len(plans))
-	for i, p := range plans {
-		out[i] = p.wiring
-	}
-	return out
-}
-
 // sysctls have to be 0 while p is applied.
 func (p Plan) sysctls() []string { return datapaths[p.Datapath].Sysctls() }
 

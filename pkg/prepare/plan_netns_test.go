@@ -44,7 +44,7 @@ func TestPlanIsAScript(t *testing.T) {
 				t.Errorf("a shell makes of the plan (-prepared +scripted):\n%s", d)
 			}
 			// nft(8) prints some rules alike that are not.
-			if d := podtest.Diff(expressions(t, prepared.NS), expressions(t, scripted.NS)); d != "" {
+			if d := podtest.Diff(podtest.Expressions(t, prepared.NS), podtest.Expressions(t, scripted.NS)); d != "" {
 				t.Errorf("nft makes of the rules' text (-prepared +scripted):\n%s", d)
 			}
 		})
@@ -161,16 +161,3 @@ func inNoOrder(snapshot string) string {
 	slices.Sort(lines)
 	return strings.Join(lines, "\n")
 }
-
-// expressions are the rules of a namespace as the kernel has them, each behind
-// its family, table and chain.
-func expressions(t *testing.T, ns *podtest.NS) string {
-	t.Helper()
-	out, err := ns.Command(t.Context(), "nft", "--debug=netlink", "list", "ruleset").CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	return strings.Join(append(expression.FindAllString(string(out), -1), ""), "\n")
-}
-
-var expression = regexp.MustCompile(`(?m)^(bridge|netdev) virt-launcher-net-\S+ \S+|^  \[ .* \]`)

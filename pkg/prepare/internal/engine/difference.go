@@ -5,6 +5,7 @@ import (
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/nft"
 )
 
 // Difference is one thing of a prepared pod interface that is not as planned.
@@ -86,22 +87,15 @@ func (d *Differences) Tap(s *State, t Tap) *nl.Link {
 	return l
 }
 
-// DifferencesOf tells how a network namespace differs from wirings of pod
-// interfaces, as far as the state was read.
-func DifferencesOf(s *State, wirings ...Wiring) []Difference {
-	var found []Difference
-	for _, w := range wirings {
-		found = append(found, w.Differences(s)...)
-		d := Differences{Interface: w.Guest().Interface}
-		if s.Tables != nil {
-			for _, t := range w.Tables() {
-				now, there := s.Tables[t.ID()]
-				if err := t.Differs(now, there, s.Index); err != nil {
-					d.Add(t.Purpose, "changed ("+err.Error()+")", "whole", PrepareAgain)
-				}
-			}
-		}
-		found = append(found, d.Found...)
+// Tables looks at the tables, as far as the state was read.
+func (d *Differences) Tables(s *State, tables []nft.Table) {
+	if s.Tables == nil {
+		return
 	}
-	return found
+	for _, t := range tables {
+		now, there := s.Tables[t.ID()]
+		if err := t.Differs(now, there, s.Index); err != nil {
+			d.Add(t.Purpose, "changed ("+err.Error()+")", "whole", PrepareAgain)
+		}
+	}
 }

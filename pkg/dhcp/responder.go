@@ -17,8 +17,7 @@ type responder struct {
 	refusal  []byte
 	types    [9][]byte
 	settings settings
-	removed  []uint8 // set by hand to nothing
-	routed   bool    // there are classless static routes
+	routed   bool // there are classless static routes
 }
 
 // compile makes the responder of a lease, and a note for each thing that can't
@@ -41,11 +40,6 @@ func (l Lease) compile() (*responder, []string, error) {
 	}
 	if a := tftpAddr(l); a.IsValid() {
 		r.siaddr = a.AsSlice()
-	}
-	for _, o := range l.Options {
-		if len(o.Value) == 0 {
-			r.removed = append(r.removed, o.Code)
-		}
 	}
 	for i := range r.types {
 		r.types[i] = []byte{byte(i)}
@@ -88,12 +82,12 @@ func (r *responder) addSettings(options dhcpv4.Options, list []byte, inform bool
 		case asked:
 			send = listed[s.Code]
 		}
-		if send {
+		switch {
+		case len(s.Value) == 0: // set by hand to nothing
+			delete(options, s.Code)
+		case send:
 			options[s.Code] = s.Value
 		}
-	}
-	for _, code := range r.removed {
-		delete(options, code)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 )
@@ -40,8 +41,8 @@ func settingsOf(l Lease) settings {
 	for _, o := range l.Options {
 		s.set(o)
 	}
-	if routes := s.value(optRoutes); s.value(optRoutesMS) == nil {
-		s.add(optRoutesMS, asked, routes)
+	if s.index(optRoutesMS) < 0 {
+		s.add(optRoutesMS, asked, s.value(optRoutes))
 	}
 	return s
 }
@@ -55,22 +56,22 @@ func (s *settings) add(code uint8, when when, value []byte) {
 	}
 }
 
-// set puts an option in the place of another of its code.
+// set puts an option in the place of another of its code; one without a value stays.
 func (s *settings) set(o Option) {
-	for i := range *s {
-		if (*s)[i].Code == o.Code {
-			*s = append((*s)[:i], (*s)[i+1:]...)
-			break
-		}
+	if i := s.index(o.Code); i >= 0 {
+		*s = slices.Delete(*s, i, i+1)
 	}
-	s.add(o.Code, always, o.Value)
+	*s = append(*s, setting{o, always})
 }
 
+func (s settings) index(code uint8) int {
+	return slices.IndexFunc(s, func(o setting) bool { return o.Code == code })
+}
+
+// value is an option's; nil: it is not sent.
 func (s settings) value(code uint8) []byte {
-	for _, o := range s {
-		if o.Code == code {
-			return o.Value
-		}
+	if i := s.index(code); i >= 0 && len(s[i].Value) > 0 {
+		return s[i].Value
 	}
 	return nil
 }

@@ -75,6 +75,14 @@ func (n *Notes) Servers(what string, addrs []netip.Addr, ipv6 bool) []netip.Addr
 	})
 }
 
+// Wire are the addresses one after the other, as options have them.
+func Wire(addrs []netip.Addr) (out []byte) {
+	for _, a := range addrs {
+		out = append(out, a.AsSlice()...)
+	}
+	return out
+}
+
 // IsHost reports whether a host can have the address. As the Linux kernel this takes
 // 240.0.0.0/4, which some clouds give to pods, and the rest of 0.0.0.0/8.
 func IsHost(a netip.Addr) bool {

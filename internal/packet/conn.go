@@ -135,9 +135,6 @@ func (c *Conn) Name() string { return c.name }
 // MTU is the interface's, in bytes, when the Conn was opened.
 func (c *Conn) MTU() int { return c.mtu }
 
-// MAC is the interface's Ethernet address when the Conn was opened.
-func (c *Conn) MAC() mac.Addr { return c.mac }
-
 // SourceFor is the source of frames to a guest: the interface's own address,
 // unless that is the guest's, who ignores frames from itself.
 func (c *Conn) SourceFor(guest mac.Addr) mac.Addr {
@@ -187,11 +184,13 @@ func (c *Conn) read(b []byte) (n int, checksumPending bool, err error) {
 	var oobn, flags int
 	waitErr := c.raw.Read(func(fd uintptr) bool {
 		n, oobn, flags, _, err = unix.Recvmsg(int(fd), b, c.oob, 0)
-		return !temporary(err)
+		return !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) // else it waits
 	})
 	switch {
-	case waitErr != nil:
-		return 0, false, waitError(waitErr)
+	case errors.Is(waitErr, os.ErrDeadlineExceeded):
+		return 0, false, waitErr
+	case waitErr != nil: // for a closed file the poller has no public error
+		return 0, false, os.ErrClosed
 	case err != nil:
 		return 0, false, os.NewSyscallError("recvmsg", err)
 	case flags&unix.MSG_TRUNC != 0:
@@ -208,20 +207,6 @@ func (c *Conn) Write(b []byte) error {
 		return os.ErrClosed
 	}
 	return os.NewSyscallError("write", err)
-}
-
-// waitError names why waiting ended without a system call's result: a deadline
-// passed, or else the file is closed, for which the poller has no public error.
-func waitError(err error) error {
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return err
-	}
-	return os.ErrClosed
-}
-
-// temporary tells the poller to wait and try again.
-func temporary(err error) bool {
-	return errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR)
 }
 
 // checksumPendingIn looks for the kernel's word that the checksum is not there.

@@ -33,7 +33,7 @@ func TestLeaseOverTap(t *testing.T) {
 	if messageType(got) != offer || d.DstMAC != guestMAC || d.Dst.Addr() != addrOf(address) || d.Src.Addr() != addrOf(server) {
 		t.Fatalf("got %v from %v to %v", got, d.Src, d.Dst)
 	}
-	if d.SrcMAC != s.Conn.MAC() {
+	if d.SrcMAC != s.Conn.SourceFor(mac.Addr{}) {
 		t.Errorf("sent from %x, want the tap's own address", d.SrcMAC)
 	}
 	status := await(t, s, "offered", is(lease.Offered))

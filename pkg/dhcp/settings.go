@@ -7,6 +7,8 @@ import (
 	"slices"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/normalize"
 )
 
 // settingsOf encodes the options of a lease: first what follows from its
@@ -24,7 +26,7 @@ func settingsOf(l Lease) settings {
 	if l.Router.IsValid() {
 		s.add(optRouter, unrouted, l.Router.AsSlice())
 	}
-	s.add(optDNS, wanted, encodeAddrs(l.DNS))
+	s.add(optDNS, wanted, normalize.Wire(l.DNS))
 	s.add(optHostname, wanted, []byte(l.Hostname))
 	if len(l.Search) > 0 {
 		s.add(optDomainName, wanted, []byte(l.Search[0]))
@@ -33,7 +35,7 @@ func settingsOf(l Lease) settings {
 	if l.MTU > 0 {
 		s.add(optMTU, wanted, binary.BigEndian.AppendUint16(nil, uint16(l.MTU)))
 	}
-	s.add(optNTP, wanted, encodeAddrs(l.NTP))
+	s.add(optNTP, wanted, normalize.Wire(l.NTP))
 	s.add(optTFTPServer, always, []byte(l.TFTPServer))
 	if a := tftpAddr(l); a.IsValid() {
 		s.add(optTFTPAddresses, asked, a.AsSlice())
@@ -95,12 +97,4 @@ func encodeRoutes(routes []Route) []byte {
 		}
 	}
 	return out.ToBytes()
-}
-
-func encodeAddrs(addrs []netip.Addr) []byte {
-	out := make([]byte, 0, 4*len(addrs))
-	for _, a := range addrs {
-		out = append(out, a.AsSlice()...)
-	}
-	return out
 }

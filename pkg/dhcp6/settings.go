@@ -2,12 +2,13 @@ package dhcp6
 
 import (
 	"encoding/binary"
-	"net/netip"
 	"slices"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv6"
 	"github.com/insomniacslk/dhcp/rfc1035label"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/normalize"
 )
 
 // Options that the library does not name.
@@ -43,13 +44,13 @@ func settingsOf(l Lease) (out dhcpv6.Options) {
 			out.Add(&dhcpv6.OptionGeneric{OptionCode: code, OptionData: value})
 		}
 	}
-	add(dhcpv6.OptionDNSRecursiveNameServer, encodeAddrs(l.DNS))
+	add(dhcpv6.OptionDNSRecursiveNameServer, normalize.Wire(l.DNS))
 	add(dhcpv6.OptionDomainSearchList, (&rfc1035label.Labels{Labels: l.Search}).ToBytes())
 	for _, a := range l.NTP { // one each (RFC 5908 §4)
 		server := dhcpv6.NTPSuboptionSrvAddr(a.AsSlice())
 		add(dhcpv6.OptionNTPServer, (&dhcpv6.OptNTPServer{Suboptions: dhcpv6.Options{&server}}).ToBytes())
 	}
-	add(dhcpv6.OptionSNTPServerList, encodeAddrs(l.NTP))
+	add(dhcpv6.OptionSNTPServerList, normalize.Wire(l.NTP))
 	add(optSolMaxRT, seconds(maxRetry))
 	add(optInfMaxRT, seconds(maxRetry))
 	return out
@@ -104,11 +105,4 @@ func (r *responder) name(asked []byte) []byte {
 
 func seconds(d time.Duration) []byte {
 	return binary.BigEndian.AppendUint32(nil, uint32(d/time.Second))
-}
-
-func encodeAddrs(addrs []netip.Addr) (out []byte) {
-	for _, a := range addrs {
-		out = append(out, a.AsSlice()...)
-	}
-	return out
 }

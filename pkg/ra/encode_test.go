@@ -30,10 +30,10 @@ func frameOf(message []byte) []byte {
 // TestGolden keeps what goes onto the wire: the frame's bytes, and what another
 // program reads in them.
 func TestGolden(t *testing.T) {
-	unnamed := bridged()
+	unnamed := onLink()
 	unnamed.DNS, unnamed.Search, unnamed.Routes, unnamed.MTU = nil, nil, nil, 0
 	unnamed.Prefixes[0].Autonomous, unnamed.RouterLifetime, unnamed.Managed = true, 0, false
-	for name, a := range map[string]Advertisement{"calico": calico(), "bridge": bridged(), "bare": unnamed} {
+	for name, a := range map[string]Advertisement{"calico": calico(), "on-link": onLink(), "bare": unnamed} {
 		t.Run(name, func(t *testing.T) {
 			messages, left, err := a.encode()
 			if err != nil || len(left) != 0 || len(messages) != 1 {
@@ -69,7 +69,7 @@ func tcpdump(t *testing.T, frame []byte) string {
 
 // TestSeveralMessages: what is too long for one goes into more; nothing is lost.
 func TestSeveralMessages(t *testing.T) {
-	a := bridged()
+	a := onLink()
 	a.Routes, a.Search, a.DNS = nil, nil, nil
 	for i := range maxRoutes {
 		a.Routes = append(a.Routes, netip.PrefixFrom(netip.AddrFrom16([16]byte{0xfd, byte(i)}), 64))

@@ -25,7 +25,7 @@ func TestKernel(t *testing.T) {
 		not    string
 	}{
 		{"calico", calico(), []string{"default via " + router.String() + " proto ra"}, "expires"},
-		{"bridge", bridged(), []string{"default via " + router.String() + " proto ra", "fd00:10:244:1::/64 proto kernel"}, "fd00:10:244::/56"},
+		{"on-link", onLink(), []string{"default via " + router.String() + " proto ra", "fd00:10:244:1::/64 proto kernel"}, "fd00:10:244::/56"},
 		{"more on the link, no router", more, []string{"fd00:30::/112 proto kernel", "fd00:40::9 proto kernel"}, "default"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

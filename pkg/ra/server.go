@@ -43,7 +43,7 @@ type Server struct {
 // fails if the advertisement is not valid; what of it can't be sent is left out, and
 // noted in the log and in the status. A nil log is silent. Close the server.
 func NewServer(tap string, guest mac.Addr, a Advertisement, log *slog.Logger) (*Server, error) {
-	if guest.IsZero() || guest.IsGroup() {
+	if !guest.IsHost() {
 		return nil, fmt.Errorf("advertise router to %q: not a host's Ethernet address", guest)
 	}
 	messages, notes, err := a.encode()

@@ -77,7 +77,7 @@ func await(t *testing.T, s *Server, what string, until func(Status) bool) Status
 func TestOverTap(t *testing.T) {
 	t.Parallel()
 	pod := podtest.NewTapNS(t)
-	s := serveOn(t, pod, bridged())
+	s := serveOn(t, pod, onLink())
 	guest := openGuest(t, pod)
 	toAll, ok := guest.receive(patience)
 	if !ok || toAll.Dst != allNodes || toAll.DstMAC != packet.MulticastMAC(allNodes) || toAll.Src != router ||

@@ -30,8 +30,8 @@ func calico() Advertisement {
 	}
 }
 
-// bridged is what a pod of the bridge plugin needs: a /64 on the link.
-func bridged() Advertisement {
+// onLink is what a pod needs with a /64 on the link.
+func onLink() Advertisement {
 	a := calico()
 	a.Prefixes = []Prefix{{Prefix: netip.MustParsePrefix("fd00:10:244:1::/64"), OnLink: true}}
 	a.Routes = append(a.Routes, netip.MustParsePrefix("fd00:10:244::/56"), netip.MustParsePrefix("2001:db8::1/128"))

@@ -91,9 +91,14 @@ func (c *Conn) Links() ([]Link, error) {
 	return links, nil
 }
 
-// Index returns the index of the link with that name. The error is
-// [unix.ENODEV] if there is none.
+// Index returns the index of the link with that name, as Link.
 func (c *Conn) Index(name string) (int, error) {
+	l, err := c.Link(name)
+	return l.Index, err
+}
+
+// Link reads the link with that name. The error is [unix.ENODEV] if there is none.
+func (c *Conn) Link(name string) (Link, error) {
 	mask := nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(rtextFilterSkipStats))
 	msgs, err := c.execute(unix.RTM_GETLINK, 0, unix.RTM_NEWLINK, nl.NewIfInfomsg(unix.AF_UNSPEC),
 		nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)), mask)
@@ -101,9 +106,9 @@ func (c *Conn) Index(name string) (int, error) {
 		err = unix.ENODEV
 	}
 	if err != nil {
-		return 0, fmt.Errorf("find link %s: %w", name, err)
+		return Link{}, fmt.Errorf("find link %s: %w", name, err)
 	}
-	return int(nl.DeserializeIfInfomsg(msgs[0]).Index), nil
+	return parseLink(msgs[0]), nil
 }
 
 func parseLink(m []byte) Link {

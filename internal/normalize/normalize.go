@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -31,9 +32,8 @@ func (n *Notes) Add(why, format string, args ...any) {
 
 // List returns what of a list can be told, each once and at most so many. read puts an
 // entry in order, or says why it can't be told. format is what it is called in a note.
-func List[T any](n *Notes, format string, most int, list []T, read func(T) (T, string)) []T {
+func List[T comparable](n *Notes, format string, most int, list []T, read func(T) (T, string)) []T {
 	var out []T
-	seen := make(map[string]bool, len(list))
 	for i, v := range list {
 		if len(out) == most {
 			what, _, _ := strings.Cut(format, " %")
@@ -41,16 +41,14 @@ func List[T any](n *Notes, format string, most int, list []T, read func(T) (T, s
 			break
 		}
 		v, why := read(v)
-		text := fmt.Sprintf(format, v)
-		if why == "" && seen[text] {
+		if why == "" && slices.Contains(out, v) {
 			why = "it is listed twice"
 		}
-		if why != "" {
-			n.Add(why, "%s", text)
-			continue
+		if why == "" {
+			out = append(out, v)
+		} else {
+			n.Add(why, format, v)
 		}
-		seen[text] = true
-		out = append(out, v)
 	}
 	return out
 }

@@ -39,10 +39,9 @@ var (
 // a checksum is still missing comes as control data (packet(7),
 // PACKET_AUXDATA), which the usual ones do not hand on.
 type Conn struct {
-	name  string
-	index int
-	mtu   int
-	mac   mac.Addr
+	// Link is the interface when the Conn was opened.
+	Link nl.Link
+
 	file  *os.File
 	raw   syscall.RawConn
 	oob   []byte
@@ -58,17 +57,25 @@ func Listen(name string, filter []bpf.Instruction) (_ *Conn, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("open packet socket: %w", err)
 	}
-	c := &Conn{name: name, file: os.NewFile(uintptr(fd), "packet:"+name), oob: make([]byte, oobSize)}
+	c := &Conn{file: os.NewFile(uintptr(fd), "packet:"+name), oob: make([]byte, oobSize)}
 	defer func() {
 		if err != nil {
 			_ = c.Close()
 		}
 	}()
-	if err := c.find(fd); err != nil {
+	links, err := nl.Open()
+	if err != nil {
 		return nil, err
 	}
+	defer links.Close()
+	if c.Link, err = links.Link(name); err != nil {
+		return nil, err
+	}
+	if c.Link.Type != unix.ARPHRD_ETHER {
+		return nil, errors.New("not an Ethernet interface")
+	}
 	// The watch is first, so that no deletion is missed.
-	if c.watch, err = nl.WatchLink(c.index); err != nil {
+	if c.watch, err = nl.WatchLink(c.Link.Index); err != nil {
 		return nil, err
 	}
 	if err := c.bind(fd, filter); err != nil {
@@ -78,23 +85,6 @@ func Listen(name string, filter []bpf.Instruction) (_ *Conn, err error) {
 		return nil, fmt.Errorf("access packet socket: %w", err)
 	}
 	return c, nil
-}
-
-// find looks the interface up.
-func (c *Conn) find(fd int) error {
-	req, err := unix.NewIfreq(c.name)
-	if err != nil {
-		return fmt.Errorf("name interface: %w", err)
-	}
-	if err := unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, req); err != nil {
-		return fmt.Errorf("look up interface: %w", err)
-	}
-	c.index = int(req.Uint32())
-	if err := unix.IoctlIfreq(fd, unix.SIOCGIFMTU, req); err != nil {
-		return fmt.Errorf("read MTU: %w", err)
-	}
-	c.mtu = int(req.Uint32())
-	return nil
 }
 
 func (c *Conn) bind(fd int, filter []bpf.Instruction) error {
@@ -114,31 +104,16 @@ func (c *Conn) bind(fd int, filter []bpf.Instruction) error {
 	}
 	// All protocols: those bound to one are served after the bridge, which has
 	// taken the frame by then.
-	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_ALL), Ifindex: c.index}); err != nil {
+	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_ALL), Ifindex: c.Link.Index}); err != nil {
 		return fmt.Errorf("bind packet socket: %w", err)
 	}
-	addr, err := unix.Getsockname(fd)
-	if err != nil {
-		return fmt.Errorf("read interface address: %w", err)
-	}
-	link, ok := addr.(*unix.SockaddrLinklayer)
-	if !ok || link.Hatype != unix.ARPHRD_ETHER {
-		return errors.New("not an Ethernet interface")
-	}
-	c.mac = mac.Addr(link.Addr[:])
 	return nil
 }
-
-// Name is the interface's name when the Conn was opened.
-func (c *Conn) Name() string { return c.name }
-
-// MTU is the interface's, in bytes, when the Conn was opened.
-func (c *Conn) MTU() int { return c.mtu }
 
 // SourceFor is the source of frames to a guest: the interface's own address,
 // unless that is the guest's, who ignores frames from itself.
 func (c *Conn) SourceFor(guest mac.Addr) mac.Addr {
-	source := c.mac
+	source := c.Link.MAC
 	if source == guest {
 		source[5] ^= 1
 	}
@@ -148,7 +123,7 @@ func (c *Conn) SourceFor(guest mac.Addr) mac.Addr {
 // Running tells whether the interface is up and has a carrier: somebody has
 // opened the tap.
 func (c *Conn) Running() bool {
-	req, err := unix.NewIfreq(c.name)
+	req, err := unix.NewIfreq(c.Link.Name)
 	if err != nil {
 		return false
 	}

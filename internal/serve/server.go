@@ -128,7 +128,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	frame := func(b []byte, checksumPending bool) { s.Drop(s.Handle(b, checksumPending)) }
 	err := s.Conn.Run(ctx, packet.Loop{Budget: s.budget, Frame: frame, Error: s.outlive, Up: s.Up})
 	if err != nil {
-		err = fmt.Errorf("serve %s on %s: %w", s.protocol, s.Conn.Name(), err)
+		err = fmt.Errorf("serve %s on %s: %w", s.protocol, s.Conn.Link.Name, err)
 		s.Update(func(e Entry) { e.fail(err) })
 	}
 	return err

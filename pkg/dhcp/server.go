@@ -97,7 +97,7 @@ var unanswered = map[dhcpv4.MessageType]lease.EventType{
 // send fits the reply to what the guest takes and sends it where RFC 2131 §4.1
 // says.
 func (s *leaseServer) send(req, reply *dhcpv4.DHCPv4) error {
-	list, limit := req.Options[optParameters], maxMessage(req, s.Conn.MTU())
+	list, limit := req.Options[optParameters], maxMessage(req, s.Conn.Link.MTU)
 	out, left := appendMessage(s.out[:packet.UDP4Len], reply, list, limit)
 	if slices.Contains(left, optRoutes) && s.responder.addRouter(reply) {
 		out, left = appendMessage(s.out[:packet.UDP4Len], reply, list, limit)
@@ -111,7 +111,7 @@ func (s *leaseServer) send(req, reply *dhcpv4.DHCPv4) error {
 	err := s.Conn.Write(out)
 	if errors.Is(err, unix.EMSGSIZE) {
 		return fmt.Errorf("%w: a reply of %d bytes does not pass the MTU of %s, %d: raise it",
-			err, len(out)-packet.EthernetLen, s.Conn.Name(), s.Conn.MTU())
+			err, len(out)-packet.EthernetLen, s.Conn.Link.Name, s.Conn.Link.MTU)
 	}
 	return err
 }

@@ -97,7 +97,7 @@ func (s *leaseServer) handle(frame []byte, checksumPending bool) error {
 // send fits the reply to the link and sends it to who asked (RFC 8415 §18.3.10).
 func (s *leaseServer) send(to netip.Addr, reply *dhcpv6.Message) error {
 	l := &s.responder.lease
-	link := min(max(s.Conn.MTU(), minLink), maxLink)
+	link := min(max(s.Conn.Link.MTU, minLink), maxLink)
 	out, left := appendMessage(s.out[:packet.UDP6Len], reply, link-(packet.UDP6Len-packet.EthernetLen))
 	for _, code := range left {
 		s.Misfit(uint16(code), "it does not fit the link's MTU")

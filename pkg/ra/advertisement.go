@@ -69,7 +69,7 @@ func (p Prefix) String() string { return p.Prefix.String() }
 func (a Advertisement) Normalize() (Advertisement, []string) {
 	var n normalize.Notes
 	a.Router = a.Router.WithZone("")
-	a.Prefixes = normalize.List(&n, "prefix %v", math.MaxInt, a.Prefixes, readPrefix)
+	a.Prefixes = normalize.List(&n, "prefix %v", math.MaxInt, a.Prefixes, prefixReader())
 	a.Routes = normalize.List(&n, "route %v", maxRoutes, a.Routes, readRoute)
 	a.DNS = n.Servers("DNS server", a.DNS, true)
 	a.Search = n.Search(a.Search)
@@ -80,15 +80,22 @@ func (a Advertisement) Normalize() (Advertisement, []string) {
 	return a, n
 }
 
-func readPrefix(p Prefix) (Prefix, string) {
-	p.Prefix = p.Prefix.Masked()
-	switch a := p.Prefix.Addr(); {
-	case !p.Prefix.IsValid() || !a.Is6() || a.Is4In6():
-		return p, "it is not IPv6"
-	case a.IsLinkLocalUnicast() || a.IsMulticast():
-		return p, "each link has it" // RFC 4861 §4.6.2
+// prefixReader reads prefixes, each once whatever its flags are.
+func prefixReader() func(Prefix) (Prefix, string) {
+	seen := make(map[netip.Prefix]bool)
+	return func(p Prefix) (Prefix, string) {
+		p.Prefix = p.Prefix.Masked()
+		switch a := p.Prefix.Addr(); {
+		case !p.Prefix.IsValid() || !a.Is6() || a.Is4In6():
+			return p, "it is not IPv6"
+		case a.IsLinkLocalUnicast() || a.IsMulticast():
+			return p, "each link has it" // RFC 4861 §4.6.2
+		case seen[p.Prefix]:
+			return p, "it is listed twice"
+		}
+		seen[p.Prefix] = true
+		return p, ""
 	}
-	return p, ""
 }
 
 func readRoute(r netip.Prefix) (netip.Prefix, string) {

@@ -67,7 +67,12 @@ func (s *settings) set(o Option) {
 }
 
 func (s settings) index(code uint8) int {
-	return slices.IndexFunc(s, func(o setting) bool { return o.Code == code })
+	for i := range s {
+		if s[i].Code == code {
+			return i
+		}
+	}
+	return -1
 }
 
 // value is an option's; nil: it is not sent.

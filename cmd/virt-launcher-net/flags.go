@@ -40,12 +40,12 @@ func (v *value) Set(s string) error {
 
 // discoverFlags are for verbs that may have to wait for the CNI.
 func (p *program) discoverFlags(cmd *cobra.Command) {
-	cmd.Flags().Var(duration(&p.hook.Timeout, 30*time.Second), "timeout", "how long to wait for the CNI's address; 0: without limit")
+	cmd.Flags().Var(duration(&p.hook.Timeout, 30*time.Second), "timeout", "how long to wait for the CNI to assign an address; 0: without limit")
 	p.resolvConfFlag(cmd)
 }
 
 func (p *program) resolvConfFlag(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&p.hook.ResolvConf, "resolv-conf", "", "`path` of the pod's resolv.conf (default /etc/resolv.conf; with --netns that of a process of the pod)")
+	cmd.Flags().StringVar(&p.hook.ResolvConf, "resolv-conf", "", "`path` of the pod's resolv.conf (default /etc/resolv.conf; with --netns the file of a process in the pod)")
 }
 
 // networkFlags say how the pod's interfaces are rewired.
@@ -73,11 +73,11 @@ func defineNetwork(flags *pflag.FlagSet, o *prepare.Options) {
 		o.TapOwner, err = parseOwner(s)
 		return err
 	}}, "tap-owner", "numeric user and group who may open the tap without privileges")
-	flags.Var(switchOff(&o.NoGuard), "guard", "keep forged addresses and DHCP from crossing between VM and pod network")
+	flags.Var(switchOff(&o.NoGuard), "guard", "port guard: drop the VM's forged addresses, and DHCP between VM and pod network")
 	flags.Var(switchOff(&o.NoIPv6), "ipv6", "give the VM the pod's IPv6 address, if it has one")
 	flags.Var(linkName(o, "tap"), "tap-name", "`name` of the tap (default tap- and the interface's name)")
 	flags.Var(linkName(o, "bridge"), "bridge-name", "`name` of the bridge (default br- and the interface's name)")
-	flags.Var(linkName(o, "uplink"), "uplink-name", "`name` of the pod's interface as a bridge port (default up- and its name)")
+	flags.Var(linkName(o, "uplink"), "uplink-name", "`name` of the pod's interface as a bridge port (default up- and the interface's name)")
 }
 
 // linkName is for the name of the link with that role.
@@ -177,7 +177,7 @@ func defineModel(flags *pflag.FlagSet, model *string) {
 // leaseFlags say what the VM is told besides what the CNI gave.
 func (p *program) leaseFlags(cmd *cobra.Command) {
 	defineLease(cmd.Flags(), &p.hook.Lease)
-	cmd.Flags().StringVar(&p.hook.Lease.DefaultRoute, "default-route", "", "`interface` whose NIC gets the default routes, or none (default: for each of IPv4 and IPv6 the first that has one)")
+	cmd.Flags().StringVar(&p.hook.Lease.DefaultRoute, "default-route", "", "`interface` whose NIC gets the default routes, or none (default: the first interface that has one, for IPv4 and IPv6 separately)")
 	p.perInterface(cmd, "lease-time", "hostname", "dns", "search", "ntp", "tftp-server", "boot-file", "dhcp-option")
 }
 
@@ -193,11 +193,11 @@ func defineLease(flags *pflag.FlagSet, l *prestart.LeaseSettings) {
 		}
 		return err
 	}}, "lease-time", "how long the VM may use its address without asking again")
-	flags.StringVar(&l.Hostname, "hostname", l.Hostname, "the VM's host `name` (default: the pod's; with --netns that of a process of the pod)")
+	flags.StringVar(&l.Hostname, "hostname", l.Hostname, "the VM's host `name` (default: the pod's)")
 	flags.Var(repeated(&l.DNS, "address", parseAddress), "dns", "DNS server, repeatable (default: from resolv.conf)")
 	flags.StringArrayVar(&l.Search, "search", l.Search, "DNS search `domain`, repeatable (default: from resolv.conf)")
 	flags.Var(repeated(&l.NTP, "address", parseAddress), "ntp", "time server, repeatable")
-	flags.StringVar(&l.TFTPServer, "tftp-server", l.TFTPServer, "`host` that the firmware loads the boot files from; sent by IPv6, too, if it is a name or an IPv6 address")
+	flags.StringVar(&l.TFTPServer, "tftp-server", l.TFTPServer, "`host` that the firmware loads boot files from (over IPv6 a guest is sent only a name or an IPv6 address)")
 	flags.Var(repeated((*[]netboot.File)(&l.BootFiles), "[firmware=]name", netboot.ParseFile),
 		"boot-file", "file or URL that the firmware boots, repeatable: pxelinux.0, efi-x64=ipxe.efi, ipxe=boot.ipxe")
 	flags.Var(repeated(&l.Options, "code=value", dhcp.ParseOption),

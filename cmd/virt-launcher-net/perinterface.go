@@ -15,8 +15,8 @@ import (
 
 const perInterfaceHelp = `
 
-A flag with [interface=] applies to all of the VM's interfaces, or to the one named
-before the =. What it says for one replaces what it says for all.`
+A flag with [interface=] applies to all interfaces of the VM; with NAME= before its
+value, to that interface only, where it replaces what the flag says for all.`
 
 // perInterface has these flags take what is for one interface too, as in
 // --mac net1=52:54:00:00:00:01.
@@ -27,6 +27,7 @@ func (p *program) perInterface(cmd *cobra.Command, names ...string) {
 		kind, usage := pflag.UnquoteUsage(f)
 		f.Usage = usage
 		f.Value = &perInterfaceValue{Value: f.Value, p: p, flag: name, kind: "[interface=]" + kind}
+		f.DefValue = f.Value.String()
 	}
 }
 

@@ -28,10 +28,10 @@ func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "virt-launcher-net",
 		Short: "Give a VM in a Kubernetes pod the pod's network",
-		Long: `virt-launcher-net hands a pod's network to the VM that runs in the pod: it reads
-what the CNI gave, puts the pod's interface and a tap for the VM on a bridge,
-serves the pod's address to the VM by DHCP, and attaches the NIC to the libvirt
-domain. It works in the pod's network namespace: its own, or that of --netns.`,
+		Long: `virt-launcher-net gives the VM in a pod the pod's network. It reads what the CNI
+gave, connects the pod's interface and a tap for the VM to a bridge, serves the
+pod's address to the VM by DHCP, and attaches the NIC to the libvirt domain. Run it
+in the pod's network namespace, or name that with --netns.`,
 		Example: `  virt-launcher-net plan                      # print what would be done
   virt-launcher-net run --domain vm.xml       # do everything, until the VM stops
   virt-launcher-net status                    # print the state of links, lease and server
@@ -43,7 +43,7 @@ domain. It works in the pod's network namespace: its own, or that of --netns.`,
 		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	flags := root.PersistentFlags()
-	flags.VarP(p.interfaceFlag(), "interface", "i", "pod `interface`, repeatable, the primary one first (default: that of the default route, else the only one that is up, else eth0)")
+	flags.VarP(p.interfaceFlag(), "interface", "i", "pod `interface`, repeatable, the primary one first (default: the one with the default route; without one, the only one that is up, else eth0)")
 	flags.StringVar(&p.hook.Netns, "netns", "", "`path` of the pod's network namespace, such as /proc/42/ns/net (default: the current one)")
 	flags.StringVar(&p.hook.StateDir, "state-dir", "", "`directory` of the records and the control socket (default "+prepare.DefaultStateDir+"; with --netns a directory below it for that namespace)")
 	flags.StringVarP(&p.output, "output", "o", "text", "what to print on standard output: text or json")

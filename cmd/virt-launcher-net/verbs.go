@@ -77,8 +77,9 @@ func (p *program) plan() verb {
 		use:   "plan",
 		short: "Print what prepare would do",
 		long: `Print what prepare would do to the pod as the CNI left it, as commands of ip(8),
-bridge(8), nft(8) and sysctl(8). Changes nothing and runs none of these. Fails where
-prepare would fail, for example without /dev/net/tun.`,
+bridge(8), nft(8) and sysctl(8) that can be pasted into a shell. Changes nothing and
+runs none of these. Fails where prepare would fail, for example without
+/dev/net/tun.`,
 		examples: []string{"plan", "plan --queues 4 --guard off"},
 		flags:    []func(*cobra.Command){p.discoverFlags, p.networkFlags},
 		run: func(cmd *cobra.Command) (view, error) {
@@ -92,13 +93,14 @@ prepare would fail, for example without /dev/net/tun.`,
 func (p *program) prepare() verb {
 	return verb{
 		use:   "prepare",
-		short: "Rewire the pod's network namespace for the VM",
-		long: `Make the pod's interface a port of a bridge, with a tap for the VM beside it,
-and leave the pod's MAC and address free for the VM. Does all or nothing, and
-changes nothing in a pod that is prepared already. Prints the NICs, and with
---output-dir writes them to files for libvirt, QEMU, Cloud Hypervisor and
-Firecracker. Needs NET_ADMIN, /dev/net/tun and a writable --state-dir. The checksum
-filter, a part of the port guard, needs BPF and PERFMON, too.`,
+		short: "Connect a tap for the VM to the pod's network",
+		long: `Connect the pod's interface and a tap for the VM to a bridge, and leave the pod's
+MAC and address to the VM. If a step fails, the earlier ones are undone. In a pod
+that is prepared already it changes nothing, or repairs what differs. Prints the
+NICs, and with --output-dir writes them to files for libvirt, QEMU, Cloud
+Hypervisor and Firecracker. Needs NET_ADMIN, /dev/net/tun and a writable
+--state-dir. The checksum filter, a part of the port guard, needs BPF and PERFMON,
+too.`,
 		examples: []string{
 			"prepare", "prepare -i eth0 -i net1 --tap-owner 107:107 -o json",
 			"prepare -i eth0 -i net1 --mtu 1400 --mac net1=52:54:00:00:00:01",
@@ -119,10 +121,10 @@ func (p *program) restore() verb {
 	return verb{
 		use:   "restore",
 		short: "Put the pod back as the CNI left it",
-		long: `Put all prepared interfaces, or those named, back as the CNI left them. Does all
-or nothing; if nothing is prepared, there is nothing to do. Refuses while a VM has a
-tap open: with --force that VM loses its network. Leaves alone what was not made
-for the VM.`,
+		long: `Put all prepared interfaces, or those named, back as the CNI left them. If a step
+fails, the earlier ones are undone. Refuses while a VM has a tap open, because the
+VM would lose its network; --force restores all the same. Links that were not made
+for the VM stay.`,
 		examples: []string{"restore", "restore --force", "restore --netns /proc/42/ns/net -o json"},
 		flags: []func(*cobra.Command){func(cmd *cobra.Command) {
 			cmd.Flags().BoolVar(&p.hook.Force, "force", false, "restore although a VM has the tap open")
@@ -130,7 +132,7 @@ for the VM.`,
 		run: func(cmd *cobra.Command) (view, error) {
 			restored, err := p.hook.Restore(cmd.Context())
 			if errors.Is(err, check.ErrTapInUse) {
-				err = fmt.Errorf("%w (--force restores nevertheless)", err)
+				err = fmt.Errorf("%w (--force restores all the same)", err)
 			}
 			return view{list("restored", restored), func(io.Writer) {}}, err // to people the log says so
 		},
@@ -143,7 +145,7 @@ func (p *program) serve() verb {
 		use:   "serve",
 		short: "Serve DHCP to the VM of a pod that is prepared already",
 		long: `Serve DHCP to the VM of a pod that is prepared already, until SIGTERM, SIGINT or
-SIGHUP. Needs NET_RAW, and none of what prepare needs.
+SIGHUP. Needs NET_RAW only.
 
 With --nics it needs no record, as in another container: it reads nics.json, which
 prepare writes to --output-dir, or the output of prepare -o json. It then notices
@@ -178,8 +180,9 @@ func (p *program) domain() verb {
 		long: `Read a libvirt domain's XML (- is standard input) and print it with the pod's
 NICs in it. An interface of the domain with the alias ua-INTERFACE (ua-eth0), the
 tap as its target or the VM's MAC becomes the pod's NIC and keeps its PCI address,
-boot order and driver. Without one the NIC is added. Any other interface stays; a
-warning names each that will not work in a pod. Repeating it changes nothing.`,
+boot order and driver. If none matches, a NIC is added. Other interfaces stay; a
+warning names each one that will not work in a pod. Running it again changes
+nothing.`,
 		examples: []string{"domain vm.xml > vm-in-pod.xml", "domain --model e1000e - < vm.xml"},
 		args:     1,
 		flags:    []func(*cobra.Command){p.discoverFlags, p.networkFlags, p.modelFlag},
@@ -204,9 +207,9 @@ func (p *program) status() verb {
 		use:   "status",
 		short: "Print the state of links, lease and server",
 		long: `Print the links of the prepared interfaces as the kernel has them, what is not as
-planned and the way out, and what the server knows of the lease. Changes nothing.
-Exits with 0 if it could look, whatever it saw, even if a named interface is not
-prepared: wait is what fails.`,
+planned and how to repair it, and the lease as the server knows it. Changes nothing.
+Exits with 0 whenever it could look, even if a named interface is not prepared; use
+wait for an exit code.`,
 		examples: []string{"status", "status -o json"},
 		run: func(cmd *cobra.Command) (view, error) {
 			status, err := p.hook.Status(cmd.Context())
@@ -223,7 +226,7 @@ func (p *program) wait() verb {
 		short: "Wait until the network is ready or the VM has its lease",
 		long: `Wait until the network is prepared, as planned, and served (--for network), or
 until the VM has its addresses, too (--for lease). If it takes longer than
---timeout, say what is missing and the way out. For probes and init containers.`,
+--timeout, it says what is missing and what to do. For probes and init containers.`,
 		examples: []string{"wait --for network", "wait --for lease --timeout 1s"},
 		flags: []func(*cobra.Command){func(cmd *cobra.Command) {
 			cmd.Flags().StringVar(&condition, "for", "", "what to wait for: network or lease")
@@ -248,10 +251,10 @@ until the VM has its addresses, too (--for lease). If it takes longer than
 func (p *program) check() verb {
 	return verb{
 		use:   "check",
-		short: "Look from the guest's side of the tap: does DHCP answer, does the gateway resolve",
-		long: `Open the tap as a guest would, ask for a lease and for the gateway's MAC, and for
-IPv6 for the router and its MAC, too; then close the tap. Needs a server, and no VM
-on the tap.`,
+		short: "Act as a guest on the tap: does DHCP answer, does the gateway resolve",
+		long: `Open the tap as a guest would. Ask for a lease, and for the MAC of the gateway; with
+IPv6 ask for the router and its MAC, too. Then close the tap. Needs a server that
+runs, and no VM on the tap.`,
 		examples: []string{"check", "check -o json"},
 		run: func(cmd *cobra.Command) (view, error) {
 			reports, err := p.hook.Check(cmd.Context())

@@ -82,7 +82,7 @@ func ReadPod(ctx context.Context, o Options) (Pod, error) {
 		o.Log.Warn("ignored a part of resolv.conf", "what", what)
 	}
 	if len(id.dns.Options) > 0 {
-		o.Log.Info("the VM does not get the options of resolv.conf: DHCP can't express them", "options", id.dns.Options)
+		o.Log.Debug("the VM does not get the options of resolv.conf: DHCP can't express them", "options", id.dns.Options)
 	}
 	return Pod{Hostname: id.hostname, DNS: id.dns, Interfaces: interfaces}, nil
 }

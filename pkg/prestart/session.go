@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"net/netip"
 	"os"
 	"slices"
 	"sync"
@@ -140,14 +142,18 @@ func (s *Session) check(ctx context.Context, n *nic) error {
 	}
 	report, err := checkNIC(ctx, n.NIC, n.plan.WaitForwarding, func() (control.Status, error) { return s.Status(), nil })
 	if errors.Is(err, check.ErrTapInUse) && s.hook.Domain == nil {
-		s.hook.Log.Info("the tap is in use, so it is not checked", "tap", n.Tap)
+		s.hook.Log.Info("check skipped: the tap is in use", "tap", n.Tap)
 		return nil
 	}
 	if err != nil {
 		return &CheckError{n.Interface, err}
 	}
-	s.hook.Log.Info("check passed: a guest gets its network", "interface", n.Interface,
-		"offered", report.Address, "offered6", report.Address6, "gateway", report.Gateway, "router6", report.Router6, "note", report.Note)
+	fields := []slog.Attr{
+		slog.String("interface", n.Interface), slog.Any("offered", report.Address), slog.Any("offered6", report.Address6),
+		slog.Any("gateway", report.Gateway), slog.Any("router6", report.Router6), slog.String("note", report.Note),
+	}
+	fields = slices.DeleteFunc(fields, func(f slog.Attr) bool { v := f.Value.Any(); return v == "" || v == (netip.Addr{}) })
+	s.hook.Log.LogAttrs(ctx, slog.LevelInfo, "check passed: a guest gets its network", fields...)
 	return nil
 }
 

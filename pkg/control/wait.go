@@ -110,7 +110,7 @@ func (at located) soFar(ctx context.Context) error {
 	case status.NoLease() != "":
 		return errors.New(status.NoLease())
 	}
-	return errors.New("it has just come")
+	return errors.New("it was just created")
 }
 
 // notYet is that what was waited for was not so when the context ended. It wraps

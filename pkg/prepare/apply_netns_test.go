@@ -160,7 +160,7 @@ func TestApplyRefuses(t *testing.T) {
 		t.Parallel()
 		pod := podtest.NewPod(t, podtest.CalicoDual)
 		pod.IP(t, "link add mv0 link eth0 type macvlan mode bridge")
-		refused(t, pod, t.TempDir(), prepare.Options{}, "plan eth0", "the macvlan mv0 on it gets its frames")
+		refused(t, pod, t.TempDir(), prepare.Options{}, "plan eth0", "the macvlan mv0 on it receives its frames")
 	})
 	t.Run("a route by a nexthop object", func(t *testing.T) {
 		t.Parallel()

@@ -19,7 +19,7 @@ func (p Plan) confirm(s *engine.State) (isLeftover bool, err error) {
 	if !p.hasLinks(s) {
 		switch {
 		case l == nil && asByCNI(s, name):
-			return true, fmt.Errorf("it describes the interface %s with index %d, which is gone", name, p.Interface.Index)
+			return true, fmt.Errorf("it describes the interface %s with index %d, which no longer exists", name, p.Interface.Index)
 		case l != nil && l.Name == name && asByCNI(s, name) && !p.hasAddresses(s):
 			return true, fmt.Errorf("%s does not have the addresses in it", name)
 		}

@@ -49,7 +49,7 @@ func TestNewPlanRefuses(t *testing.T) {
 		{"no ARP", func(in *discover.Interface, _ *prepare.Options) { in.ARP = false }, "ARP is off"},
 		{"point to point", func(in *discover.Interface, _ *prepare.Options) { in.PointToPoint = true }, "point-to-point"},
 		{"a port", func(in *discover.Interface, _ *prepare.Options) { in.Master = "br7" }, "port of the bridge or a member of the bond or VRF br7"},
-		{"a macvlan on it", func(in *discover.Interface, _ *prepare.Options) { in.TakenBy = "macvlan mv0" }, "the macvlan mv0 on it gets its frames"},
+		{"a macvlan on it", func(in *discover.Interface, _ *prepare.Options) { in.TakenBy = "macvlan mv0" }, "the macvlan mv0 on it receives its frames"},
 		{"by a nexthop object", func(in *discover.Interface, _ *prepare.Options) {
 			in.Shared = []discover.SharedRoute{{Route: in.Routes[0], Why: "it uses nexthop object 7"}}
 		}, "nexthop object 7"},

@@ -144,7 +144,7 @@ func usable(in discover.Interface) error {
 		return fmt.Errorf("it already is a port of the bridge or a member of the bond or VRF %s; "+
 			"take it out (ip link set %s nomaster) or name another interface", in.Master, in.Name)
 	case in.TakenBy != "":
-		return fmt.Errorf("the %s on it gets its frames, which a bridge can't get too; "+
+		return fmt.Errorf("the %s on it receives its frames, so a bridge can't; "+
 			"delete that link, or put it on another interface", in.TakenBy)
 	case len(in.Shared) > 0:
 		r := in.Shared[0]

@@ -158,7 +158,7 @@ func setMaster(k *Kernel, l netlink.Link, master string) (err error) {
 	}
 	err = k.Links.LinkSetMasterByIndex(l, index)
 	if errors.Is(err, unix.EBUSY) { // netdev_rx_handler_register, net/core/dev.c
-		return Advised{fmt.Errorf("%w: something else gets its frames already, as a macvlan or ipvlan on it does, perhaps in another network namespace: delete that", err)}
+		return Advised{fmt.Errorf("%w: another link on it (macvlan, ipvlan) receives its frames already, perhaps in another network namespace: delete that link", err)}
 	}
 	return err
 }

@@ -45,8 +45,12 @@ help: ## list the targets
 build: ## build build/virt-launcher-net
 	$(GO) build $(TAGS) -trimpath -ldflags '-X main.version=$(VERSION)' -o build/ ./cmd/virt-launcher-net
 
+# So that root, who may have no go, installs what there is.
+build/virt-launcher-net:
+	$(MAKE) --no-print-directory build
+
 .PHONY: install
-install: build ## install the program, its manual and completions below PREFIX (/usr/local), in DESTDIR if given
+install: build/virt-launcher-net ## install the program, its manual and completions below PREFIX (/usr/local), in DESTDIR if given
 	install -D -m 755 build/virt-launcher-net -t $(DESTDIR)$(PREFIX)/bin
 	install -D -m 644 docs/man/*.1 -t $(DESTDIR)$(PREFIX)/share/man/man1
 	install -d $(addprefix $(DESTDIR)$(PREFIX)/share/,bash-completion/completions zsh/site-functions fish/vendor_completions.d)

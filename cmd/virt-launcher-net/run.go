@@ -46,7 +46,7 @@ stops. A second signal ends it at once. The pod stays prepared; see restore.`,
 		},
 		run: func(cmd *cobra.Command) (view, error) {
 			if domainFile != "" {
-				err := readFile(cmd.InOrStdin(), domainFile, "domain", func(text []byte) error {
+				err := readFile(cmd.Context(), cmd.InOrStdin(), domainFile, "domain", func(text []byte) error {
 					dom.XML = text
 					_, err := domain.Name(text) // else libvirt can't start it
 					return err

@@ -160,7 +160,7 @@ of the network only that the tap is deleted.`,
 		run: func(cmd *cobra.Command) (view, error) {
 			var nics []guest.NIC
 			if file != "" {
-				err := readFile(cmd.InOrStdin(), file, "NICs", func(text []byte) (err error) {
+				err := readFile(cmd.Context(), cmd.InOrStdin(), file, "NICs", func(text []byte) (err error) {
 					nics, err = prestart.ReadNICs(bytes.NewReader(text))
 					return err
 				})
@@ -188,7 +188,7 @@ nothing.`,
 		flags:    []func(*cobra.Command){p.discoverFlags, p.networkFlags, p.modelFlag},
 		run: func(cmd *cobra.Command) (view, error) {
 			var xml []byte
-			err := readFile(cmd.InOrStdin(), cmd.Flags().Arg(0), "domain", func(text []byte) error {
+			err := readFile(cmd.Context(), cmd.InOrStdin(), cmd.Flags().Arg(0), "domain", func(text []byte) error {
 				xml = text
 				_, err := domain.Attach(text) // is it one?
 				return err

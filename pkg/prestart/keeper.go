@@ -158,6 +158,19 @@ func (k *keeper) repair(ctx context.Context) bool {
 	return err == nil
 }
 
+// restorable writes the record of a NIC again if it was deleted: once the NIC is
+// removed, nobody knows what was in it.
+func (k *keeper) restorable(ctx context.Context, n *nic) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	record := k.records[n]
+	if record == nil {
+		return nil
+	}
+	_, err := record.Repair(ctx)
+	return err
+}
+
 func (k *keeper) repairSocket(ctx context.Context) error {
 	if k.control.IsThere() {
 		return nil

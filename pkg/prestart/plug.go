@@ -145,6 +145,9 @@ func (s *Session) unplug(ctx context.Context, n *nic) error {
 	if err := h.unused(ctx, n.NIC); err != nil { // before anything is closed
 		return err
 	}
+	if err := s.keeper.restorable(ctx, n); err != nil {
+		return err
+	}
 	place := slices.Index(s.current(), n)
 	err := s.remove(n)
 	if err == nil {

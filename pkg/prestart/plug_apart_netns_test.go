@@ -111,6 +111,29 @@ func TestCountersOfOthers(t *testing.T) {
 	}
 }
 
+// A NIC whose record was deleted just now can be unplugged: the session has a copy.
+func TestUnplugWithoutRecord(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Flannel)
+	addNet1(t, pod)
+	h := newHook(t, pod)
+	h.Interfaces, h.SkipCheck = []string{"eth0"}, true
+	session := run(t, h)
+	before := podtest.TakeSnapshot(t, pod.NS)
+	if _, err := session.Plug(t.Context(), "net1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(h.StateDir, "net1.json")); err != nil {
+		t.Fatal(err)
+	}
+	if err := session.Unplug(t.Context(), "net1"); err != nil {
+		t.Fatal(err)
+	}
+	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
+		t.Errorf("after the unplug:\n%s", d)
+	}
+}
+
 // A session changes no other namespace than its own, though that is at its path now.
 func TestPlugElsewhere(t *testing.T) {
 	t.Parallel()

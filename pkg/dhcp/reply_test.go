@@ -247,3 +247,27 @@ func TestManyRoutes(t *testing.T) {
 		}
 	}
 }
+
+// TestOptionTakenAway: an option that is set to nothing is in no reply, and what would
+// replace it, or would follow from it, is as if it had never been.
+func TestOptionTakenAway(t *testing.T) {
+	for _, nothing := range [][]byte{nil, {}} {
+		l := testLease()
+		l.Options = []Option{{optRoutes, nothing}, {optDNS, nothing}}
+		reply, err := l.Reply(discover(generic(optParameters, optRoutes, optRouter, optDNS, optRoutesMS)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for code, want := range map[uint8]bool{optRoutes: false, optRoutesMS: false, optDNS: false, optRouter: true, optSubnetMask: true} {
+			if _, ok := reply.Options[code]; ok != want {
+				t.Errorf("option %d is there: %v, want %v", code, ok, want)
+			}
+		}
+	}
+	l := testLease()
+	l.Options = []Option{{Code: optRoutesMS}}
+	reply, err := l.Reply(discover(generic(optParameters, optRoutesMS)))
+	if _, ok := reply.Options[optRoutesMS]; err != nil || ok {
+		t.Errorf("249 is sent though it was taken away: %v", err)
+	}
+}

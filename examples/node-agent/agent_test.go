@@ -36,7 +36,7 @@ func TestNodeAgent(t *testing.T) {
 	making.SetLimit(4)
 	for i := range all {
 		making.Go(func() (err error) {
-			all[i], err = podtest.BuildPod(t.Context(), podtest.Bridge)
+			all[i], err = podtest.BuildPod(t.Context(), podtest.BridgeCNI)
 			return err
 		})
 	}

@@ -8,7 +8,7 @@ import (
 
 func TestCapture(t *testing.T) {
 	t.Parallel()
-	pod := NewPod(t, Bridge)
+	pod := NewPod(t, BridgeCNI)
 	capture := StartCapture(t, pod.Node, pod.NodeLink, "icmp")
 	ping(t, pod.NS, pod.Gateway)
 	if line := capture.Wait("ICMP echo reply"); !strings.Contains(line, pod.MAC.String()) {

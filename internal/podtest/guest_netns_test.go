@@ -58,7 +58,7 @@ func TestGuestGetsLease(t *testing.T) {
 
 func TestGuestWithoutServer(t *testing.T) {
 	t.Parallel()
-	pod := NewPod(t, Bridge)
+	pod := NewPod(t, BridgeCNI)
 	Rewire(t, pod, "")
 	guest := NewGuest(t, pod.NS, "tap0", guestMAC)
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
@@ -71,7 +71,7 @@ func TestGuestWithoutServer(t *testing.T) {
 // Large segments with partial checksums arrive whole, in both directions.
 func TestGuestOffload(t *testing.T) {
 	t.Parallel()
-	pod := NewPod(t, Bridge)
+	pod := NewPod(t, BridgeCNI)
 	Rewire(t, pod, "")
 	guest := NewGuest(t, pod.NS, "tap0", guestMAC)
 	guest.IP(t, "addr add "+pod.IPv4.String()+" dev eth0", "route add default via "+pod.Gateway.String())

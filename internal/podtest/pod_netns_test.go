@@ -16,7 +16,7 @@ var podSees = map[Shape]string{
 10.244.0.0/16 via 10.244.1.1 dev eth0
 10.244.1.0/24 dev eth0 proto kernel scope link src 10.244.1.7
 `,
-	Bridge: `default via 10.22.0.1 dev eth0
+	BridgeCNI: `default via 10.22.0.1 dev eth0
 10.22.0.0/24 dev eth0 proto kernel scope link src 10.22.0.7
 `,
 	Kindnet: `default via 10.244.0.1 dev eth0
@@ -55,13 +55,13 @@ fe80::1 dev eth0 lladdr de:6f:18:a9:04:c6 PERMANENT
 
 // answersARP tells whether somebody answers ARP for the gateway.
 var answersARP = map[Shape]bool{
-	Flannel: true, Bridge: true, BridgeDual: true, Kindnet: true, KindnetDual: true, GKE: true, GKEClassE: true,
+	Flannel: true, BridgeCNI: true, BridgeDual: true, Kindnet: true, KindnetDual: true, GKE: true, GKEClassE: true,
 	Calico: true, CalicoDual: true, Cilium: true, AWS: false, Azure: true,
 }
 
 // ownsGateway tells whether the gateway's address is the node's.
 var ownsGateway = map[Shape]bool{
-	Flannel: true, Bridge: true, BridgeDual: true, Kindnet: true, KindnetDual: true, GKE: true, GKEClassE: true, Cilium: true,
+	Flannel: true, BridgeCNI: true, BridgeDual: true, Kindnet: true, KindnetDual: true, GKE: true, GKEClassE: true, Cilium: true,
 }
 
 func TestShapes(t *testing.T) {

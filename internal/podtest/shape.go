@@ -19,14 +19,14 @@ const (
 	AWS         Shape = "aws"          // /32, permanent neighbour as gateway, jumbo frames
 	AWSIPv6     Shape = "aws-ipv6"     // IPv6 by eth0; IPv4 by v4if0, with an address of 169.254.0.0/16
 	Azure       Shape = "azure"        // /16 without connected route, permanent neighbour as gateway
-	Bridge      Shape = "bridge"       // the bridge plugin
+	BridgeCNI   Shape = "bridge"       // the bridge plugin
 	BridgeDual  Shape = "bridge-dual"  // the same with IPv6
 	L2          Shape = "l2"           // a secondary network without addresses
 )
 
 // Shapes returns all shapes.
 func Shapes() []Shape {
-	return []Shape{Flannel, Kindnet, KindnetDual, Calico, CalicoDual, Cilium, GKE, GKEClassE, AWS, AWSIPv6, Azure, Bridge, BridgeDual, L2}
+	return []Shape{Flannel, Kindnet, KindnetDual, Calico, CalicoDual, Cilium, GKE, GKEClassE, AWS, AWSIPv6, Azure, BridgeCNI, BridgeDual, L2}
 }
 
 // layout is what a shape is made of: a veth pair and ip(8) lines on both
@@ -52,7 +52,7 @@ func (s Shape) layout() (layout, bool) {
 	switch s {
 	case Flannel:
 		return bridgeLayout("cni0", 1450, "10.244.1", "route add 10.244.0.0/16 via 10.244.1.1 dev eth0"), true
-	case Bridge:
+	case BridgeCNI:
 		return bridgeLayout("cni0", 1500, "10.22.0"), true
 	case BridgeDual:
 		return bridgeDualLayout(), true

@@ -58,7 +58,7 @@ func TestSnapshotSeesEachChange(t *testing.T) {
 
 func TestSnapshotSeesBridgePorts(t *testing.T) {
 	t.Parallel()
-	pod := NewPod(t, Bridge)
+	pod := NewPod(t, BridgeCNI)
 	before := TakeSnapshot(t, pod.Node)
 	pod.Node.Run(t, "bridge", "link", "set", "dev", pod.NodeLink, "learning", "off")
 	if TakeSnapshot(t, pod.Node) == before {
@@ -69,7 +69,7 @@ func TestSnapshotSeesBridgePorts(t *testing.T) {
 // What changes by itself is not in a snapshot.
 func TestSnapshotIsStable(t *testing.T) {
 	t.Parallel()
-	pod := NewPod(t, Bridge)
+	pod := NewPod(t, BridgeCNI)
 	pod.Node.Run(t, "nft", `add table bridge t; add chain bridge t c { type filter hook forward priority 0; }; add rule bridge t c counter`)
 	pod.Run(t, "ip", "addr", "add", "10.9.9.9/32", "dev", "eth0", "valid_lft", "9999", "preferred_lft", "999")
 	node, inside := TakeSnapshot(t, pod.Node), TakeSnapshot(t, pod.NS)

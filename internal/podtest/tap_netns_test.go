@@ -24,7 +24,7 @@ func TestTapCarriesFrames(t *testing.T) {
 	t.Parallel()
 	for name, queues := range map[string]int{"one queue": 1, "four queues": 4} {
 		t.Run(name, func(t *testing.T) {
-			pod := NewPod(t, Bridge)
+			pod := NewPod(t, BridgeCNI)
 			flags := ""
 			if queues > 1 {
 				flags = "multi_queue"

@@ -50,7 +50,7 @@ func TestRestoreLeavesOthersLinksAlone(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			pod := podtest.NewPod(t, podtest.Bridge)
+			pod := podtest.NewPod(t, podtest.BridgeCNI)
 			before := podtest.TakeSnapshot(t, pod.NS)
 			dir := t.TempDir()
 			index := ""

@@ -71,21 +71,21 @@ func planned() []plannedPod {
 			"neigh add proxy 10.22.0.98 dev eth0",
 		}},
 		plannedPod{name: "addresses", shape: podtest.BridgeDual, extra: []string{"addr add 10.22.0.50/24 dev eth0", "addr add 10.23.0.7/16 dev eth0"}},
-		plannedPod{name: "many addresses", shape: podtest.Bridge, extra: addresses(60)},
+		plannedPod{name: "many addresses", shape: podtest.BridgeCNI, extra: addresses(60)},
 		plannedPod{name: "options", shape: podtest.KindnetDual, options: prepare.Options{
 			MAC: mac.Addr{2, 0, 0, 0, 0, 7}, MTU: 1400, Queues: 4, TapOwner: &prepare.Owner{UID: 107, GID: 108},
 			Names: map[string]string{"uplink": "uplink", "bridge": "bridge", "tap": "vm"},
 		}},
 		plannedPod{name: "no guard", shape: podtest.AWS, options: prepare.Options{NoGuard: true}},
 		plannedPod{name: "no IPv6", shape: podtest.CalicoDual, options: prepare.Options{NoIPv6: true}},
-		plannedPod{name: "peers", shape: podtest.Bridge, extra: []string{
+		plannedPod{name: "peers", shape: podtest.BridgeCNI, extra: []string{
 			"addr add 10.6.0.1 peer 10.6.0.2/32 dev eth0", "addr add 10.7.0.1 peer 10.7.9.1/24 dev eth0", "addr add fd00:6::1 peer fd00:6::2/128 dev eth0 nodad",
 		}},
 		plannedPod{name: "IPv6 default without gateway", shape: podtest.BridgeDual, extra: []string{
 			"route del default via fd00:10:22::1 dev eth0", "route add ::/0 dev eth0 metric 7", "route add ::/0 via fd00:10:22::9 dev eth0 metric 9",
 			"route del default via 10.22.0.1 dev eth0", "route add default dev eth0",
 		}},
-		plannedPod{name: "too small for IPv6", shape: podtest.Bridge, extra: []string{"link set eth0 mtu 1000"}},
+		plannedPod{name: "too small for IPv6", shape: podtest.BridgeCNI, extra: []string{"link set eth0 mtu 1000"}},
 		plannedPod{name: "IPv6 only", shape: podtest.KindnetDual, extra: []string{"addr del 10.244.0.2/24 dev eth0"}},
 	)
 }

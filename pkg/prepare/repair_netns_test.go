@@ -159,7 +159,7 @@ func TestRepairHarmsNobody(t *testing.T) {
 }
 
 func repair(t *testing.T, damage func(w *ward)) {
-	pod := podtest.NewPod(t, podtest.Bridge)
+	pod := podtest.NewPod(t, podtest.BridgeCNI)
 	w := &ward{bench: newBenchOf(t, pod.NS, "eth0"), dir: t.TempDir()}
 	original := w.snapshot()
 	if err := w.apply(-1, false, "eth0"); err != nil {
@@ -321,7 +321,7 @@ func TestRecordsWithoutTheMark(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := &ward{bench: newBench(t, podtest.Bridge), dir: t.TempDir()}
+			w := &ward{bench: newBench(t, podtest.BridgeCNI), dir: t.TempDir()}
 			original := w.snapshot()
 			if err := w.apply(-1, false, "eth0"); err != nil {
 				t.Fatal(err)

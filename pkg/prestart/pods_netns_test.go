@@ -74,7 +74,7 @@ func TestDefaultRoutePerFamily(t *testing.T) {
 // that has no IPAM.
 func withNetwork(t *testing.T) *podtest.Pod {
 	t.Helper()
-	pod := podtest.NewPod(t, podtest.Bridge)
+	pod := podtest.NewPod(t, podtest.BridgeCNI)
 	pod.Node.IP(t, "link add plain0 type bridge", "link set plain0 up", "addr add 10.77.0.1/24 dev plain0", "addr add fe80::1/64 dev plain0 nodad",
 		"link add veth1 type veth peer name net1 netns "+pod.Path(), "link set veth1 master plain0 up")
 	pod.IP(t, "link set net1 up")
@@ -168,7 +168,7 @@ func TestPodWithIPv6SwitchedOff(t *testing.T) {
 // A pod that the CNI plugin sbr has moved the routes of is as any other for its VM.
 func TestSourceBasedRouting(t *testing.T) {
 	t.Parallel()
-	pod := podtest.NewPod(t, podtest.Bridge)
+	pod := podtest.NewPod(t, podtest.BridgeCNI)
 	dir := t.TempDir()
 	const conf = `{"cniVersion": "1.0.0", "name": "net", "plugins": [{"type": "bridge", "bridge": "cni9", "isGateway": true,
 		"ipam": {"type": "host-local", "dataDir": "DIR", "ranges": [[{"subnet": "10.88.0.0/24"}], [{"subnet": "fd88::/64"}]],
@@ -231,7 +231,7 @@ func TestSourceBasedRouting(t *testing.T) {
 // What run refuses plan refuses, and nothing is changed.
 func TestPlanRefusesWhatRunRefuses(t *testing.T) {
 	t.Parallel()
-	pod := podtest.NewPod(t, podtest.Bridge)
+	pod := podtest.NewPod(t, podtest.BridgeCNI)
 	pod.IP(t, "addr flush dev eth0", "addr add 127.9.0.7/8 dev eth0 scope global")
 	before := podtest.TakeSnapshot(t, pod.NS)
 	h := newHook(t, pod)
@@ -248,7 +248,7 @@ func TestPlanRefusesWhatRunRefuses(t *testing.T) {
 // So it is with what is in the way in the pod: names, and what was prepared otherwise.
 func TestPlanRefusesWhatIsInTheWay(t *testing.T) {
 	t.Parallel()
-	pod := podtest.NewPod(t, podtest.Bridge)
+	pod := podtest.NewPod(t, podtest.BridgeCNI)
 	pod.IP(t, "link add net1 type veth peer name other", "link set net1 up", "link set other up", "addr add 10.88.0.7/24 dev net1")
 	h := newHook(t, pod)
 	refused := func(h prestart.Hook, want string) error {

@@ -50,7 +50,7 @@ func TestGuestReaches(t *testing.T) {
 	t.Parallel()
 	for _, shape := range []podtest.Shape{
 		podtest.Flannel, podtest.Kindnet, podtest.KindnetDual, podtest.Calico, podtest.CalicoDual, podtest.Cilium,
-		podtest.GKE, podtest.GKEClassE, podtest.AWS, podtest.Azure, podtest.Bridge,
+		podtest.GKE, podtest.GKEClassE, podtest.AWS, podtest.Azure, podtest.BridgeCNI,
 	} {
 		t.Run(string(shape), func(t *testing.T) {
 			t.Parallel()

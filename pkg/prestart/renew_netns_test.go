@@ -32,10 +32,10 @@ func TestGuestRenews(t *testing.T) {
 		{name: "aws", shape: podtest.AWS},
 		{name: "azure", shape: podtest.Azure},
 		{name: "bridge", shape: podtest.BridgeDual},
-		{name: "no gateway", shape: podtest.Bridge, pod: []string{"route del default"}},
-		{name: "pair", shape: podtest.Bridge, pod: []string{"addr flush dev eth0", "addr add 10.22.0.8/31 dev eth0"}},
-		{name: "alone", shape: podtest.Bridge, pod: []string{"addr flush dev eth0", "addr add 10.22.0.7/32 dev eth0"}},
-		{name: "a gateway in no network", shape: podtest.Bridge, pod: []string{
+		{name: "no gateway", shape: podtest.BridgeCNI, pod: []string{"route del default"}},
+		{name: "pair", shape: podtest.BridgeCNI, pod: []string{"addr flush dev eth0", "addr add 10.22.0.8/31 dev eth0"}},
+		{name: "alone", shape: podtest.BridgeCNI, pod: []string{"addr flush dev eth0", "addr add 10.22.0.7/32 dev eth0"}},
+		{name: "a gateway in no network", shape: podtest.BridgeCNI, pod: []string{
 			"addr flush dev eth0", "addr add 10.22.0.7/32 dev eth0", "route add default via 10.22.0.1 dev eth0 onlink",
 		}},
 	} {

@@ -148,7 +148,7 @@ func TestRestoreAfter(t *testing.T) {
 // withNet1 is a pod with a second interface, to which nobody answers.
 func withNet1(t *testing.T, more ...string) *podtest.Pod {
 	t.Helper()
-	pod := podtest.NewPod(t, podtest.Bridge)
+	pod := podtest.NewPod(t, podtest.BridgeCNI)
 	pod.IP(t, append([]string{"link add net1 type veth peer name net1 netns " + pod.Node.Path(), "link set net1 up", "addr add 10.9.0.7/24 dev net1"}, more...)...)
 	pod.Node.IP(t, "link set net1 up")
 	return pod

@@ -55,14 +55,14 @@ func run(t *testing.T, h prestart.Hook) *prestart.Session {
 func TestGuestHasPodNetwork(t *testing.T) {
 	t.Parallel()
 	for shape, routes := range map[podtest.Shape]string{
-		podtest.Flannel: "default via 10.244.1.1 dev eth0\n10.244.0.0/16 via 10.244.1.1 dev eth0\n10.244.1.0/24 dev eth0 proto kernel scope link src POD",
-		podtest.Kindnet: "default via 10.244.0.1 dev eth0\n10.244.0.0/24 via 10.244.0.1 dev eth0\n10.244.0.1 dev eth0 scope link",
-		podtest.Calico:  "default via 169.254.1.1 dev eth0\n169.254.1.1 dev eth0 scope link",
-		podtest.Cilium:  "default via GATEWAY dev eth0\nGATEWAY dev eth0 scope link",
-		podtest.GKE:     "default via GATEWAY dev eth0\nNETWORK via GATEWAY dev eth0\nGATEWAY dev eth0 scope link",
-		podtest.AWS:     "default via 169.254.1.1 dev eth0\n169.254.1.1 dev eth0 scope link",
-		podtest.Azure:   "default via 169.254.1.1 dev eth0\n169.254.1.1 dev eth0 scope link",
-		podtest.Bridge:  "default via GATEWAY dev eth0\nNETWORK dev eth0 proto kernel scope link src POD",
+		podtest.Flannel:   "default via 10.244.1.1 dev eth0\n10.244.0.0/16 via 10.244.1.1 dev eth0\n10.244.1.0/24 dev eth0 proto kernel scope link src POD",
+		podtest.Kindnet:   "default via 10.244.0.1 dev eth0\n10.244.0.0/24 via 10.244.0.1 dev eth0\n10.244.0.1 dev eth0 scope link",
+		podtest.Calico:    "default via 169.254.1.1 dev eth0\n169.254.1.1 dev eth0 scope link",
+		podtest.Cilium:    "default via GATEWAY dev eth0\nGATEWAY dev eth0 scope link",
+		podtest.GKE:       "default via GATEWAY dev eth0\nNETWORK via GATEWAY dev eth0\nGATEWAY dev eth0 scope link",
+		podtest.AWS:       "default via 169.254.1.1 dev eth0\n169.254.1.1 dev eth0 scope link",
+		podtest.Azure:     "default via 169.254.1.1 dev eth0\n169.254.1.1 dev eth0 scope link",
+		podtest.BridgeCNI: "default via GATEWAY dev eth0\nNETWORK dev eth0 proto kernel scope link src POD",
 	} {
 		t.Run(string(shape), func(t *testing.T) {
 			t.Parallel()

@@ -39,7 +39,7 @@ const (
 	Malformed           Reason = "malformed"            // headers that are wrong, or that hide what comes behind them
 	NoIPv4              Reason = "no-ipv4"              // IPv4 and ARP where the VM has no IPv4
 	NoIPv6              Reason = "no-ipv6"              // IPv6 where the VM has none
-	OwnMAC              Reason = "own-mac"              // comes from the network with the VM's MAC, as a bridge in hairpin mode sends its broadcasts back
+	OwnMAC              Reason = "own-mac"              // comes from the network with the VM's MAC, as some networks send its broadcasts back
 	OtherProtocol       Reason = "other-protocol"       // neither IP nor ARP (VLAN tags, 802.1X, …), or AH
 )
 

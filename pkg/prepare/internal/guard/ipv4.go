@@ -35,8 +35,8 @@ const (
 
 // igmpHostTypes are those by which a host says what it listens to, by version 3, 2
 // and 1 (RFC 3376 section 4). What else there is is sent by routers: queries, DVMRP,
-// PIM version 1 and multicast router discovery. A snooping bridge sends all
-// multicasts to whoever sends such.
+// PIM version 1 and multicast router discovery. A switch that snoops
+// sends all multicasts to whoever sends such.
 var igmpHostTypes = []uint8{0x22, 0x16, 0x17, 0x12}
 
 var (

@@ -18,13 +18,15 @@ import (
 // Datapath is a way to connect a VM's tap to a pod interface.
 type Datapath interface {
 	// Wire plans how the interface is wired; it is pure. The error says why it can't
-	// be, and the way out.
+	// be, and the way out. What it says with no options but NoGuard is the interface's
+	// fault.
 	Wire(discover.Interface, Options) (Wiring, error)
 	// Decode reads a wiring of the interface from a record of a version of it: what
 	// the JSON of one was, whoever may have written it. It checks each value.
 	Decode(in discover.Interface, version int, wiring json.RawMessage) (Wiring, error)
 	// Traces are the links that look, by their names and kinds, as if they were made
-	// for a VM of the pod interface of that name, for where there is no record.
+	// for a VM of the pod interface of that name, for where there is no record; and
+	// that interface, if it is not as a CNI leaves it. Two say that it is prepared.
 	Traces(s *State, pod string) []string
 	// Sysctls are those of the network namespace that have to be 0 as long as any
 	// interface is wired so. A node may not have them.
@@ -36,7 +38,8 @@ type Datapath interface {
 type Wiring interface {
 	// Guest is what the VM gets.
 	Guest() guest.NIC
-	// Options are the options of which it was made, with nothing left empty.
+	// Options are the options of which it was made, with nothing left empty but
+	// Datapath. Names has each link that can be named.
 	Options() Options
 	// Links are those that are there while the interface is wired so. One is the tap.
 	Links() []Link
@@ -48,10 +51,11 @@ type Wiring interface {
 	// nothing if it is. The error says why that can't be, and the way out; notes are
 	// what is left alone.
 	Restore(*State) (st Steps, notes []string, err error)
-	// Differences tell how its links differ from what is planned.
+	// Differences tell how its links differ from what is planned; what else a state
+	// has may not be known (nil).
 	Differences(*State) []Difference
-	// Forwards tells what frames between the tap and the network wait for; nil:
-	// they pass.
+	// Forwards tells what frames between the tap and the network wait for, by the
+	// links alone; nil: they pass.
 	Forwards(*State) error
 }
 

@@ -3,6 +3,7 @@ package prestart_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -70,7 +71,12 @@ func TestGuestHasPodNetwork(t *testing.T) {
 			neighbor := pod.NewNeighbor(t)
 			before := podtest.TakeSnapshot(t, pod.NS)
 			h := newHook(t, pod)
+			var log podtest.Buffer
+			h.Log = slog.New(slog.NewTextHandler(&log, nil))
 			session := run(t, h)
+			if text := log.String(); !strings.Contains(text, "check passed") || strings.Contains(text, `=""`) || strings.Contains(text, "<nil>") || strings.Contains(text, "ndots") {
+				t.Errorf("the log has no check, or what says nothing:\n%s", text)
+			}
 			network := session.Interfaces()[0]
 			if network.MAC.String() != pod.MAC.String() || network.Addresses[0] != pod.IPv4 {
 				t.Errorf("network is %+v, the pod has %s %s", network, pod.MAC, pod.IPv4)

@@ -16,6 +16,8 @@ import (
 // the CNI left them. It returns their names. While a VM has a tap open nothing is
 // changed, and the error wraps [check.ErrTapInUse], unless the Hook says Force.
 func (h Hook) Restore(ctx context.Context) ([]string, error) {
+	// What a VM would be given is no reason not to put the pod back.
+	h = Hook{Netns: h.Netns, StateDir: h.StateDir, Interfaces: h.Interfaces, Force: h.Force, Log: h.Log}
 	return inPod(h, func(h Hook) ([]string, error) {
 		pid := statedir.ServerOf(h.namespace)
 		restored, err := h.restore(ctx)

@@ -11,7 +11,7 @@ func Rewire(t testing.TB, pod *Pod, tapFlags string) {
 	t.Helper()
 	pod.IP(t,
 		"addr flush dev eth0",
-		"link add br0 type bridge forward_delay 0 mcast_snooping 0",
+		"link add br0 "+Switch+" forward_delay 0 mcast_snooping 0",
 		"tuntap add dev tap0 mode tap vnet_hdr "+tapFlags,
 		"link set eth0 master br0",
 		// A hairpin port of the node sends the guest's broadcasts back to us.

@@ -13,15 +13,16 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/lease"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
 
-// TestOverBridge: the server hears the guest before the bridge does, and does
+// TestOverSwitch: the server hears the guest before the switch does, and does
 // not take the port's leaving for its deletion.
-func TestOverBridge(t *testing.T) {
+func TestOverSwitch(t *testing.T) {
 	tap := newTap(t)
-	ip(t, "link add br0 type bridge")
+	ip(t, "link add br0 "+podtest.Switch)
 	ip(t, "link set br0 up")
 	ip(t, "link set tap0 master br0 up")
 	serveOn(t, tap, testLease())

@@ -20,7 +20,7 @@ func TestReadsPeculiarities(t *testing.T) {
 		"route add fd00:91::/64 from fd00:1::/64 via fd00:1::1 dev eth0",
 		"nexthop add id 7 via 10.1.0.1 dev eth0", "route add 10.93.0.0/16 nhid 7",
 		"route add blackhole 10.70.0.0/16 src 10.1.0.7", "route add local 10.66.0.0/24 dev eth0", "neigh add proxy 10.1.0.44 dev eth0",
-		"link add mv0 link eth0 type macvlan mode bridge")
+		"link add mv0 link eth0 "+podtest.Macvlan)
 	var interfaces []discover.Interface
 	if err := ns.Do(func() (err error) {
 		interfaces, err = discover.ReadInterfaces()

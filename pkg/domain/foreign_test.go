@@ -12,9 +12,9 @@ func TestForeign(t *testing.T) {
 	const noNetwork = "has no network: "
 	for _, c := range []struct{ name, iface, problem string }{
 		{"network", `<interface type='network'><source network='default'/></interface>`, "no libvirt network such as default"},
-		{"bridge", `<interface type='bridge'><source bridge='brqc2028cd6-12'/></interface>`, "no device brqc2028cd6-12 in the pod"},
-		{"bridge that is there", `<interface type='bridge'><source bridge='k6t-net1'/></interface>`, ""},
-		{"bridge of the pod interface's name", `<interface type='bridge'><source bridge='eth0'/></interface>`, "eth0 does not reach the network"},
+		{"switch", `<interface type='bridge'><source bridge='brqc2028cd6-12'/></interface>`, "no device brqc2028cd6-12 in the pod"},
+		{"switch that is there", `<interface type='bridge'><source bridge='k6t-net1'/></interface>`, ""},
+		{"switch of the pod interface's name", `<interface type='bridge'><source bridge='eth0'/></interface>`, "eth0 does not reach the network"},
 		{"no type", `<interface><model type='virtio'/></interface>`, "QEMU " + noNetwork},
 		{"user", `<interface type='user'/>`, "QEMU " + noNetwork},
 		{"passt", `<interface type='user'><backend type='passt'/></interface>`, "passt " + noNetwork},

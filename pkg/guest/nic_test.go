@@ -92,7 +92,7 @@ func TestIPv4(t *testing.T) {
 		want string
 	}{
 		{
-			name: "bridge", in: pod(t, "", "10.244.1.7/24", "0.0.0.0/0 10.244.1.1", "10.244.0.0/16 10.244.1.1", "10.244.1.0/24"),
+			name: "connected route", in: pod(t, "", "10.244.1.7/24", "0.0.0.0/0 10.244.1.1", "10.244.0.0/16 10.244.1.1", "10.244.1.0/24"),
 			want: "10.244.1.7/24 gateway 10.244.1.1 server 10.244.1.1 [10.244.0.0/16 via 10.244.1.1] [0.0.0.0/0 via 10.244.1.1]",
 		},
 		{
@@ -189,14 +189,14 @@ func TestIPv4(t *testing.T) {
 // A VM has the pod's IPv6 ways, as router advertisements can tell them.
 func TestIPv6(t *testing.T) {
 	t.Parallel()
-	bridge := []string{"fd00::/64 metric 256", "fe80::/64 metric 256", "::/0 fd00::1 metric 1024"}
+	connected := []string{"fd00::/64 metric 256", "fe80::/64 metric 256", "::/0 fd00::1 metric 1024"}
 	for _, c := range []struct {
 		name string
 		in   discover.Interface
 		want string
 	}{
 		{
-			name: "bridge", in: pod(t, "fd00::1", "fd00::7/64", bridge...),
+			name: "connected route", in: pod(t, "fd00::1", "fd00::7/64", connected...),
 			want: "router fe80::ff:fe00:1 on link [fd00::/64] routes [::/0]",
 		},
 		{
@@ -225,7 +225,7 @@ func TestIPv6(t *testing.T) {
 			want: "router fe80::ff:fe00:1 on link [] routes [fd00::/64 ::/0]",
 		},
 		{
-			name: "gateway does not answer", in: pod(t, "", "fd00::7/64", bridge...),
+			name: "gateway does not answer", in: pod(t, "", "fd00::7/64", connected...),
 			want: "router none on link [fd00::/64] routes []",
 		},
 	} {
@@ -247,7 +247,7 @@ func TestIPv6(t *testing.T) {
 			t.Errorf("%s: %s at %s advertises", c.name, a, m)
 		}
 	}
-	blackhole := pod(t, "fd00::1", "fd00::7/64", append(bridge, "fd60::/32")...)
+	blackhole := pod(t, "fd00::1", "fd00::7/64", append(connected, "fd60::/32")...)
 	blackhole.Routes[3].Type = unix.RTN_BLACKHOLE
 	if n := Same(blackhole, options); len(n.IPv6.Prefixes) != 1 {
 		t.Errorf("a route to nowhere is told: %v", n.IPv6.Prefixes)

@@ -63,15 +63,15 @@ func TestApplyRepairs(t *testing.T) {
 	pod.In(t, again)
 	want := podtest.TakeSnapshot(t, pod.NS)
 	for _, meddle := range [][]string{
-		{"nft", "delete", "table", "bridge", "virt-launcher-net-eth0"},
-		{"nft", "flush", "chain", "bridge", "virt-launcher-net-eth0", "from_guest"},
+		{"nft", "delete table " + podtest.GuardTable},
+		{"nft", "flush chain " + podtest.GuardTable + " from_guest"},
 		{"ip", "link", "set", "up-eth0", "type", "bridge_slave", "learning", "on"},
 		{"ip", "link", "set", "tap-eth0", "down"},
 		{"ip", "link", "set", "tap-eth0", "mtu", "1400"},
 		{"ip", "link", "set", "br-eth0", "down"},
 		{"ip", "link", "set", "up-eth0", "addrgenmode", "eui64"},
 		{"ip", "link", "set", "up-eth0", "mtu", "1300"},
-		{"sysctl", "-qw", "net.bridge.bridge-nf-call-iptables=1"},
+		{"sysctl", "-qw", podtest.SwitchFilter + "iptables=1"},
 	} {
 		pod.Run(t, meddle[0], meddle[1:]...)
 		pod.In(t, again)
@@ -159,7 +159,7 @@ func TestApplyRefuses(t *testing.T) {
 	t.Run("a macvlan on it", func(t *testing.T) {
 		t.Parallel()
 		pod := podtest.NewPod(t, podtest.CalicoDual)
-		pod.IP(t, "link add mv0 link eth0 type macvlan mode bridge")
+		pod.IP(t, "link add mv0 link eth0 "+podtest.Macvlan)
 		refused(t, pod, t.TempDir(), prepare.Options{}, "plan eth0", "the macvlan mv0 on it receives its frames")
 	})
 	t.Run("a route by a nexthop object", func(t *testing.T) {
@@ -172,7 +172,7 @@ func TestApplyRefuses(t *testing.T) {
 		t.Parallel()
 		pod := podtest.NewPod(t, podtest.CalicoDual)
 		// What is in another namespace is in nobody's list of links here.
-		pod.IP(t, "link add mv0 link eth0 netns "+pod.Node.Path()+" type macvlan mode bridge")
+		pod.IP(t, "link add mv0 link eth0 netns "+pod.Node.Path()+" "+podtest.Macvlan)
 		dir := t.TempDir()
 		refused(t, pod, dir, prepare.Options{}, "ip link set up-eth0 master br-eth0", "resource busy", "another network namespace")
 		if left, _ := filepath.Glob(filepath.Join(dir, "*.json")); len(left) > 0 {
@@ -327,6 +327,7 @@ func TestStoreIsHeldByOne(t *testing.T) {
 	again.Close()
 }
 
+// A plan is text for a shell; this is what becomes of the tap.
 func ExampleNewPlan() {
 	in := discover.Interface{
 		Name: "eth0", Index: 2, Kind: "veth", MAC: mac.Addr{0x0a, 0x58, 0x0a, 0xf4, 1, 7}, MTU: 1450,
@@ -337,33 +338,19 @@ func ExampleNewPlan() {
 		fmt.Println(err)
 		return
 	}
-	fmt.Print(plan)
+	for line := range strings.Lines(plan.String()) {
+		if strings.Contains(line, "tap-eth0") {
+			fmt.Print(line)
+		}
+	}
 	// Output:
-	// sysctl -e -w net.bridge.bridge-nf-call-arptables=0
-	// sysctl -e -w net.bridge.bridge-nf-call-ip6tables=0
-	// sysctl -e -w net.bridge.bridge-nf-call-iptables=0
 	// ip tuntap add dev tap-eth0 mode tap vnet_hdr
 	// ip link set tap-eth0 address 2e:b9:73:4a:31:40
 	// ip link set tap-eth0 mtu 1450
 	// ip link set tap-eth0 addrgenmode none
-	// ip link add br-eth0 address 42:ba:29:d3:b2:85 mtu 1450 arp off type bridge stp_state 0 forward_delay 0 mcast_snooping 0
-	// ip link set br-eth0 addrgenmode none
-	// ip link set br-eth0 up
 	// ip link set tap-eth0 master br-eth0
 	// ip link set tap-eth0 type bridge_slave group_fwd_mask 65533
 	// ip link set tap-eth0 up
-	// ip link set eth0 down
-	// ip link set eth0 name up-eth0
-	// ip link set up-eth0 address da:f3:80:ac:4d:f9
-	// ip link set up-eth0 arp off
-	// ip link set up-eth0 addrgenmode none
-	// ip link set up-eth0 master br-eth0
-	// ip link set up-eth0 type bridge_slave group_fwd_mask 65533
-	// bridge link set dev up-eth0 learning off
-	// ip link set up-eth0 up
-	// ip link add eth0 address 0a:58:0a:f4:01:07 mtu 1450 arp off type bridge stp_state 0 forward_delay 0 mcast_snooping 0
-	// ip link set eth0 addrgenmode none
-	// ip link set eth0 up
 }
 
 // A nil log is silent, whatever there is to say.

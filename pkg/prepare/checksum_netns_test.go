@@ -29,7 +29,7 @@ import (
 type attack struct {
 	*podtest.Pod
 	seat      *podtest.Tap
-	victim    *podtest.NS // on the node's bridge, by a port that computes no checksums
+	victim    *podtest.NS // on the node's switch, by a port that computes no checksums
 	victimMAC net.HardwareAddr
 	dir       string // of the state
 	plan      prepare.Plan
@@ -50,7 +50,7 @@ func newAttack(t *testing.T) *attack {
 		t.Fatal(err)
 	}
 	for _, family := range []string{"iptables", "ip6tables", "arptables"} { // which know of spoofing in no way
-		if err := a.Node.Sysctl("net/bridge/bridge-nf-call-"+family, "0"); err != nil && !os.IsNotExist(err) {
+		if err := a.Node.Sysctl(podtest.SwitchFilter+family, "0"); err != nil && !os.IsNotExist(err) {
 			t.Fatal(err)
 		}
 	}

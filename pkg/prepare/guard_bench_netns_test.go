@@ -63,7 +63,7 @@ func (g *guarded) sit(b *testing.B) {
 var udpChecksum = podtest.Request{Checksum: true, Start: podtest.EthernetLen + podtest.IPv4Len, Offset: 6}
 
 // BenchmarkGuardPackets has a guest send frames into its tap as fast as they are
-// taken: tap, bridge, pod's link, node, which throws them away. There is no
+// taken: tap, switch, pod's link, node, which throws them away. There is no
 // vhost: the guest is this process, so the system call is in the numbers. With
 // the guard and without take turns.
 func BenchmarkGuardPackets(b *testing.B) {

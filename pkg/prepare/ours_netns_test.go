@@ -27,19 +27,19 @@ func TestRestoreLeavesOthersLinksAlone(t *testing.T) {
 	}{
 		{"a veth in the placeholder's place", []string{"link del eth0", veth("eth0")}, "eth0", "ip link delete eth0", "", false},
 		{
-			"a bridge in the placeholder's place",
-			[]string{"link del eth0", "link add eth0 address 02:00:00:00:00:09 type bridge"},
-			"eth0", "a link of kind bridge (index ", "", false,
+			"a switch in the placeholder's place",
+			[]string{"link del eth0", "link add eth0 address 02:00:00:00:00:09 " + podtest.Switch},
+			"eth0", "a link of kind " + podtest.SwitchKind + " (index ", "", false,
 		},
 		{"a tap in the placeholder's place", []string{"link del eth0", "tuntap add dev eth0 mode tap"}, "eth0", "taken by a tap", "", false},
 		{"a veth beside what was made", []string{"link del eth0", veth("eth0"), "link del up-eth0"}, "eth0", "", "eth0 is left alone", true},
-		{"a veth in the bridge's place", []string{"link del br-eth0", veth("br-eth0")}, "br-eth0", "", "br-eth0 is left alone", false},
-		{"a bridge in the bridge's place", []string{"link del br-eth0", "link add br-eth0 type bridge"}, "br-eth0", "", "br-eth0 is left alone", false},
+		{"a veth in the switch's place", []string{"link del br-eth0", veth("br-eth0")}, "br-eth0", "", "br-eth0 is left alone", false},
+		{"a switch in the switch's place", []string{"link del br-eth0", "link add br-eth0 " + podtest.Switch}, "br-eth0", "", "br-eth0 is left alone", false},
 		{"another tap", []string{"link del tap-eth0", "tuntap add dev tap-eth0 mode tap"}, "tap-eth0", "", "tap-eth0 is left alone", false},
 		{"a tun", []string{"link del tap-eth0", "tuntap add dev tap-eth0 mode tun"}, "tap-eth0", "", "tap-eth0 is left alone", false},
 		{
 			"another link with the index of the uplink",
-			[]string{"link del up-eth0", "link add other0 index INDEX type bridge"},
+			[]string{"link del up-eth0", "link add other0 index INDEX " + podtest.Switch},
 			"other0", "", "the pod interface eth0 is gone", true,
 		},
 		{

@@ -74,7 +74,7 @@ func planned() []plannedPod {
 		plannedPod{name: "many addresses", shape: podtest.BridgeCNI, extra: addresses(60)},
 		plannedPod{name: "options", shape: podtest.KindnetDual, options: prepare.Options{
 			MAC: mac.Addr{2, 0, 0, 0, 0, 7}, MTU: 1400, Queues: 4, TapOwner: &prepare.Owner{UID: 107, GID: 108},
-			Names: map[string]string{"uplink": "uplink", "bridge": "bridge", "tap": "vm"},
+			Names: map[string]string{"uplink": "uplink", podtest.SwitchRole: "switch", "tap": "vm"},
 		}},
 		plannedPod{name: "no guard", shape: podtest.AWS, options: prepare.Options{NoGuard: true}},
 		plannedPod{name: "no IPv6", shape: podtest.CalicoDual, options: prepare.Options{NoIPv6: true}},

@@ -78,7 +78,7 @@ func (w *ward) works() bool {
 func (w *ward) guarded() (there bool, why error) {
 	w.t.Helper()
 	why = w.plans[0].inPod(w.pod, tableErrors)
-	_, err := w.pod.Output(w.t.Context(), "nft", "list", "table", "bridge", "virt-launcher-net-eth0")
+	_, err := w.pod.Output(w.t.Context(), "nft", "list", "table", podtest.GuardFamily, "virt-launcher-net-eth0")
 	return err == nil, why
 }
 
@@ -106,20 +106,20 @@ func (w *ward) recorded() (records []record) {
 
 // damages are what somebody may do to a prepared pod, in the words of a shell.
 var damages = map[string][]string{
-	"bridge deleted":             {"ip link del br-eth0"},
-	"bridge down":                {"ip link set br-eth0 down"},
-	"bridge with another MTU":    {"ip link set br-eth0 mtu 1300"},
-	"bridge with another MAC":    {"ip link set br-eth0 address 02:00:00:00:00:01"},
+	"switch deleted":             {"ip link del br-eth0"},
+	"switch down":                {"ip link set br-eth0 down"},
+	"switch with another MTU":    {"ip link set br-eth0 mtu 1300"},
+	"switch with another MAC":    {"ip link set br-eth0 address 02:00:00:00:00:01"},
 	"uplink down":                {"ip link set up-eth0 down"},
-	"uplink out of the bridge":   {"ip link set up-eth0 nomaster"},
-	"uplink that learns":         {"bridge link set dev up-eth0 learning on"},
+	"uplink out of the switch":   {"ip link set up-eth0 nomaster"},
+	"uplink that learns":         {"ip link set up-eth0 type bridge_slave learning on"},
 	"uplink with another MTU":    {"ip link set up-eth0 mtu 1300"},
 	"uplink with another MAC":    {"ip link set up-eth0 address 02:00:00:00:00:02"},
 	"uplink with an address":     {"ip addr add 10.99.0.1/24 dev up-eth0", "ip route add 10.98.0.0/16 via 10.99.0.9"},
 	"uplink with another name":   {"ip link set up-eth0 down", "ip link set up-eth0 name other", "ip link set other up"},
 	"tap deleted":                {"ip link del tap-eth0"},
 	"tap down":                   {"ip link set tap-eth0 down"},
-	"tap out of the bridge":      {"ip link set tap-eth0 nomaster"},
+	"tap out of the switch":      {"ip link set tap-eth0 nomaster"},
 	"tap with another MTU":       {"ip link set tap-eth0 mtu 1300"},
 	"tap with another MAC":       {"ip link set tap-eth0 address 02:00:00:00:00:03"},
 	"placeholder deleted":        {"ip link del eth0"},
@@ -127,15 +127,15 @@ var damages = map[string][]string{
 	"placeholder of another MTU": {"ip link set eth0 mtu 1300"},
 	"placeholder of another MAC": {"ip link set eth0 address 02:00:00:00:00:04"},
 	"no address":                 {"ip addr flush dev eth0"},
-	"guard deleted":              {"nft delete table bridge virt-launcher-net-eth0"},
-	"guard flushed":              {"nft flush table bridge virt-launcher-net-eth0"},
-	"guard with a rule more":     {"nft insert rule bridge virt-launcher-net-eth0 to_guest accept"},
+	"guard deleted":              {"nft delete table " + podtest.GuardTable},
+	"guard flushed":              {"nft flush table " + podtest.GuardTable},
+	"guard with a rule more":     {"nft insert rule " + podtest.GuardTable + " to_guest accept"},
 	"guard and placeholder": {
-		"nft delete chain bridge virt-launcher-net-eth0 input", "ip link del eth0", "ip link set tap-eth0 mtu 1300",
+		"nft delete chain " + podtest.GuardTable + " input", "ip link del eth0", "ip link set tap-eth0 mtu 1300",
 	},
 	"nearly everything": {
-		"nft flush chain bridge virt-launcher-net-eth0 from_guest", "ip link del eth0", "ip link set tap-eth0 mtu 1300",
-		"ip link set up-eth0 address 02:00:00:00:00:02", "bridge link set dev up-eth0 learning on",
+		"nft flush chain " + podtest.GuardTable + " from_guest", "ip link del eth0", "ip link set tap-eth0 mtu 1300",
+		"ip link set up-eth0 address 02:00:00:00:00:02", "ip link set up-eth0 type bridge_slave learning on",
 		"ip link set br-eth0 address 02:00:00:00:00:01",
 	},
 }

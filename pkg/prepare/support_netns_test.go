@@ -95,7 +95,7 @@ func TestCheckSupportRefuses(t *testing.T) {
 		want    []string
 	}{
 		{"nothing missing", func() error { return nil }, nil},
-		{"no nftables", withoutNetfilter, []string{"nft add table bridge virt-launcher-net-eth0", "protocol not supported", "load the module nf_tables", "without the port guard"}},
+		{"no nftables", withoutNetfilter, []string{"nft add table " + podtest.GuardTable, "protocol not supported", "load the module nf_tables", "without the port guard"}},
 		{"no tun device", emptyDev, []string{"open /dev/net/tun", "no such file", "hostPath volume of type CharDevice"}},
 		{"no tun driver", driverless, []string{"open /dev/net/tun", "no such device", "load the module tun"}},
 		{"another device", otherDevice, []string{"open /dev/net/tun", "another device", "hostPath volume of type CharDevice"}},

@@ -49,14 +49,14 @@ func TestToyDatapath(t *testing.T) {
 }
 
 // A name for a link that a datapath does not have is refused, not forgotten.
-func TestToyDatapathHasNoBridge(t *testing.T) {
+func TestToyDatapathHasNoSwitch(t *testing.T) {
 	in := discover.Interface{Name: "eth0", Ethernet: true, MAC: mac.Addr{2, 0, 0, 0, 0, 1}, MTU: 1500}
-	o := prepare.Options{Datapath: "toy", NoGuard: true, Names: map[string]string{"tap": "vm0", "bridge": ""}}
+	o := prepare.Options{Datapath: "toy", NoGuard: true, Names: map[string]string{"tap": "vm0", podtest.SwitchRole: ""}}
 	if _, err := prepare.NewPlan(in, o); err != nil {
 		t.Error(err)
 	}
-	o.Names["bridge"] = "br0"
-	if _, err := prepare.NewPlan(in, o); err == nil || !strings.Contains(err.Error(), "no link bridge") {
-		t.Errorf("a name for a bridge that is not there: %v", err)
+	o.Names[podtest.SwitchRole] = "br0"
+	if _, err := prepare.NewPlan(in, o); err == nil || !strings.Contains(err.Error(), "no link "+podtest.SwitchRole) {
+		t.Errorf("a name for a switch that is not there: %v", err)
 	}
 }

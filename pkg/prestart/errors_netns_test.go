@@ -40,7 +40,7 @@ func TestErrorsOfHook(t *testing.T) {
 	if unusable, ok := errors.AsType[*prepare.UnusableError](err); !ok || unusable.Interface != "lo" {
 		t.Errorf("the loopback: %v", err)
 	}
-	pod.IP(t, "addr del 192.0.2.1/32 dev lo", "link add tap-eth0 type bridge")
+	pod.IP(t, "addr del 192.0.2.1/32 dev lo", "link add tap-eth0 "+podtest.Switch)
 	_, err = h.Prepare(t.Context())
 	if taken, ok := errors.AsType[*prepare.NameTakenError](err); !ok || taken.Name != "tap-eth0" || taken.For != "tap" {
 		t.Errorf("a name that is taken: %v", err)

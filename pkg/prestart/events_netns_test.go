@@ -65,7 +65,7 @@ func TestSessionEvents(t *testing.T) {
 	}
 	pod.IP(t, "link del br-eth0")
 	if e := next(); e.Lease != nil || e.Ready || e.At.IsZero() {
-		t.Errorf("the bridge is gone, and the event is %+v", e)
+		t.Errorf("the switch is gone, and the event is %+v", e)
 	}
 
 	if err := session.Close(t.Context()); err != nil {

@@ -17,7 +17,7 @@ func TestAttachWarnsOfOtherNICs(t *testing.T) {
 	pod.IP(t, "link add net1 type veth peer name net1-peer")
 	const xml = `<domain type='kvm'><name>vm</name><devices>
   <interface type='network'><mac address='52:54:00:12:34:56'/><source network='default'/></interface>
-  <interface type='bridge'><source bridge='brq'/></interface>
+  ` + podtest.SwitchLibvirt + `
   <interface type='direct'><source dev='net1'/></interface>
 </devices></domain>`
 	h := newHook(t, pod)

@@ -299,7 +299,7 @@ func TestHostileGuest(t *testing.T) {
 		{"IPv4 to LLDP's group", udp(own, party{bridgeGroup(0x0e), stranger.ip}, anyPort, anyPort, "lldp's group"), others},
 		{"LACP", ethernet(net.HardwareAddr{1, 0x80, 0xc2, 0, 0, 2}, own.mac, 0x8809, []byte("lacp")...), others},
 		{"802.1X", ethernet(net.HardwareAddr{1, 0x80, 0xc2, 0, 0, 3}, own.mac, 0x888e, []byte("eapol")...), others},
-		{"IPv4 to a bridge's group", udp(own, party{net.HardwareAddr{1, 0x80, 0xc2, 0, 0, 3}, stranger.ip}, anyPort, anyPort, "group"), others},
+		{"IPv4 to 802.1X's group", udp(own, party{net.HardwareAddr{1, 0x80, 0xc2, 0, 0, 3}, stranger.ip}, anyPort, anyPort, "group"), others},
 		{"pause", ethernet(net.HardwareAddr{1, 0x80, 0xc2, 0, 0, 1}, own.mac, 0x8808, []byte("pause")...), verdict{}},
 
 		{"announcement of a migrated VM", rarp(own.mac, own.mac, own.mac, unspecified), passes},
@@ -318,9 +318,9 @@ func TestHostileGuest(t *testing.T) {
 	}, icmpTries(own, gateway, "from_guest"), fragmentTries(own, gateway), arpTries(own.mac, own, gateway))
 	p.judgeSent(t, tries, udp(own, gateway, anyPort, 40001, "marker"))
 
-	fdb := p.pod.Run(t, "bridge", "fdb", "show", "br", "br-eth0")
-	if strings.Contains(fdb, stranger.mac.String()) {
-		t.Errorf("the bridge learned a forged MAC:\n%s", fdb)
+	learned := podtest.Learned(t, p.pod.NS, "br-eth0")
+	if strings.Contains(learned, stranger.mac.String()) {
+		t.Errorf("the switch learned a forged MAC:\n%s", learned)
 	}
 }
 
@@ -355,12 +355,12 @@ func TestHostilePodNetwork(t *testing.T) {
 		{"IPv4 to LLDP's group", udp(gateway, party{bridgeGroup(0x0e), vm.ip}, anyPort, anyPort, "lldp's group"), others},
 		{"multicast query", ip4(gateway, all, isIGMP, 0x11, 100, 0, 0, 0, 0, 0, 0), passes},
 		{"announcement of the VM", rarp(gateway.mac, gateway.mac, gateway.mac, unspecified), others},
-		{"to the bridge", udp(gateway, party{linkMAC(t, p.pod.NS, "br-eth0"), vm.ip}, anyPort, anyPort, "bridge"), verdict{}},
+		{"to the switch", udp(gateway, party{linkMAC(t, p.pod.NS, "br-eth0"), vm.ip}, anyPort, anyPort, "switch"), verdict{}},
 	}, icmpTries(gateway, vm, "to_guest"), fragmentTries(gateway, vm), arpTries(gateway.mac, gateway, vm))
 	p.judgeReceived(t, tries, udp(gateway, vm, anyPort, 40001, "marker"))
 }
 
-// Without the guard everything goes that a bridge lets through, the guest's
+// Without the guard everything goes that a switch lets through, the guest's
 // DHCP too.
 func TestGuardOff(t *testing.T) {
 	t.Parallel()

@@ -22,9 +22,9 @@ func TestRealPlugins(t *testing.T) {
 		refused string // a part of the error; empty: it works
 	}{
 		{name: "ptp", plugins: `{"type": "ptp", "mtu": 1400, ` + hostLocal + `}`},
-		{name: "bridge with static addresses", plugins: `{"type": "bridge", "bridge": "cni1", "ipam": {"type": "static",
+		{name: "switch with static addresses", plugins: `{` + podtest.SwitchPlugin + `"cni1", "ipam": {"type": "static",
 			"addresses": [{"address": "10.88.0.7/24", "gateway": "10.88.0.1"}], "routes": [{"dst": "0.0.0.0/0", "gw": "10.88.0.1"}]}, "isGateway": true}`},
-		{name: "bridge, bandwidth and tuning chained", plugins: `{"type": "bridge", "bridge": "cni1", "isGateway": true, ` + hostLocal + `},
+		{name: "switch, bandwidth and tuning chained", plugins: `{` + podtest.SwitchPlugin + `"cni1", "isGateway": true, ` + hostLocal + `},
 			{"type": "tuning", "mtu": 1300, "sysctl": {"net.ipv4.conf.eth0.arp_filter": "1"}},
 			{"type": "bandwidth", "ingressRate": 100000000, "ingressBurst": 8000000, "egressRate": 100000000, "egressBurst": 8000000}`},
 		{name: "macvlan", plugins: `{"type": "macvlan", "master": "uplink0", ` + hostLocal + `}`, refused: "it is a macvlan"},

@@ -70,12 +70,12 @@ func TestDefaultRoutePerFamily(t *testing.T) {
 	}
 }
 
-// withNetwork adds net1 to a pod with an eth0 of its own, on a bridge of the node
+// withNetwork adds net1 to a pod with an eth0 of its own, on a switch of the node
 // that has no IPAM.
 func withNetwork(t *testing.T) *podtest.Pod {
 	t.Helper()
 	pod := podtest.NewPod(t, podtest.BridgeCNI)
-	pod.Node.IP(t, "link add plain0 type bridge", "link set plain0 up", "addr add 10.77.0.1/24 dev plain0", "addr add fe80::1/64 dev plain0 nodad",
+	pod.Node.IP(t, "link add plain0 "+podtest.Switch, "link set plain0 up", "addr add 10.77.0.1/24 dev plain0", "addr add fe80::1/64 dev plain0 nodad",
 		"link add veth1 type veth peer name net1 netns "+pod.Path(), "link set veth1 master plain0 up")
 	pod.IP(t, "link set net1 up")
 	if err := podtest.WaitSettled(t.Context(), pod.NS); err != nil {
@@ -170,7 +170,7 @@ func TestSourceBasedRouting(t *testing.T) {
 	t.Parallel()
 	pod := podtest.NewPod(t, podtest.BridgeCNI)
 	dir := t.TempDir()
-	const conf = `{"cniVersion": "1.0.0", "name": "net", "plugins": [{"type": "bridge", "bridge": "cni9", "isGateway": true,
+	const conf = `{"cniVersion": "1.0.0", "name": "net", "plugins": [{` + podtest.SwitchPlugin + `"cni9", "isGateway": true,
 		"ipam": {"type": "host-local", "dataDir": "DIR", "ranges": [[{"subnet": "10.88.0.0/24"}], [{"subnet": "fd88::/64"}]],
 		"routes": [{"dst": "10.99.0.0/16"}]}}, {"type": "sbr"}]}`
 	add := func(ns *podtest.NS) *podtest.Attachment {
@@ -265,7 +265,7 @@ func TestPlanRefusesWhatIsInTheWay(t *testing.T) {
 		t.Error("it has another type")
 	}
 	h.Interfaces, h.Network.Names = []string{"eth0", "net1"}, nil
-	h.PerInterface = map[string]prestart.InterfaceOptions{"eth0": {Network: &prepare.Options{Names: map[string]string{"bridge": "net1"}}}}
+	h.PerInterface = map[string]prestart.InterfaceOptions{"eth0": {Network: &prepare.Options{Names: map[string]string{podtest.SwitchRole: "net1"}}}}
 	_ = refused(h, "would both have a link net1")
 	h.PerInterface = nil
 	if _, err := h.Prepare(t.Context()); err != nil {

@@ -18,23 +18,23 @@ func TestRefusedInterfaces(t *testing.T) {
 	}{
 		{
 			"macvlan",
-			[]string{"link add parent type veth peer name peer", "link set parent up", "link add net0 link parent type macvlan mode bridge"},
+			[]string{"link add parent type veth peer name peer", "link set parent up", "link add net0 link parent " + podtest.Macvlan},
 			[]string{"it is a macvlan", "only frames for its own MAC", "veth-based network"},
 		},
 		{
 			"macvtap",
-			[]string{"link add parent type veth peer name peer", "link set parent up", "link add net0 link parent type macvtap mode bridge"},
+			[]string{"link add parent type veth peer name peer", "link set parent up", "link add net0 link parent " + podtest.Macvtap},
 			[]string{"it is a macvtap", "only frames for its own MAC", "veth-based network"},
 		},
 		{
-			"bridge port",
-			[]string{"link add br7 type bridge", "link add net0 type veth peer name peer", "link set net0 master br7"},
-			[]string{"port of the bridge", "br7", "ip link set net0 nomaster"},
+			"port of a switch",
+			[]string{"link add br7 " + podtest.Switch, "link add net0 type veth peer name peer", "link set net0 master br7"},
+			[]string{"port of the " + podtest.SwitchKind, "br7", "ip link set net0 nomaster"},
 		},
 		{
-			"bridge",
-			[]string{"link add net0 type bridge"},
-			[]string{"it is a bridge", "state directory"},
+			"switch",
+			[]string{"link add net0 " + podtest.Switch},
+			[]string{"it is a " + podtest.SwitchKind, "state directory"},
 		},
 		{
 			"layer 3",

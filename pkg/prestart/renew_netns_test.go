@@ -31,7 +31,7 @@ func TestGuestRenews(t *testing.T) {
 		{name: "gke", shape: podtest.GKE},
 		{name: "aws", shape: podtest.AWS},
 		{name: "azure", shape: podtest.Azure},
-		{name: "bridge", shape: podtest.BridgeDual},
+		{name: "two families", shape: podtest.BridgeDual},
 		{name: "no gateway", shape: podtest.BridgeCNI, pod: []string{"route del default"}},
 		{name: "pair", shape: podtest.BridgeCNI, pod: []string{"addr flush dev eth0", "addr add 10.22.0.8/31 dev eth0"}},
 		{name: "alone", shape: podtest.BridgeCNI, pod: []string{"addr flush dev eth0", "addr add 10.22.0.7/32 dev eth0"}},

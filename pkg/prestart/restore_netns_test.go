@@ -323,8 +323,8 @@ func TestPrimaryStays(t *testing.T) {
 				if _, err := h.Prepare(t.Context()); err != nil {
 					t.Fatal(err)
 				}
-				for _, bridge := range []string{"br-eth0", "br-net1"} {
-					_, _ = pod.Output(t.Context(), "ip", "link", "del", bridge)
+				for _, name := range []string{"br-eth0", "br-net1"} {
+					_, _ = pod.Output(t.Context(), "ip", "link", "del", name)
 				}
 			}
 			h.Interfaces = []string{"eth0", "net1"}

@@ -32,7 +32,7 @@ func TestRefusedHooks(t *testing.T) {
 		}, "for one interface"},
 		{"one name for two", prestart.Hook{
 			Interfaces: []string{"eth0", "net1"}, Network: prepare.Options{Names: map[string]string{"tap": "vm"}},
-			PerInterface: map[string]prestart.InterfaceOptions{"net1": {Network: &prepare.Options{Names: map[string]string{"bridge": "vm"}}}},
+			PerInterface: map[string]prestart.InterfaceOptions{"net1": {Network: &prepare.Options{Names: map[string]string{"uplink": "vm"}}}},
 		}, "eth0 and net1 both have vm"},
 		{"options of another", prestart.Hook{
 			Interfaces: []string{"eth0"}, PerInterface: map[string]prestart.InterfaceOptions{"net1": {}},

@@ -27,12 +27,6 @@ func inPod(lines ...string) func(*testing.T, *podtest.Pod) {
 	return func(t *testing.T, pod *podtest.Pod) { pod.IP(t, lines...) }
 }
 
-func bridgeLink(args string) func(*testing.T, *podtest.Pod) {
-	return func(t *testing.T, pod *podtest.Pod) {
-		pod.Run(t, "bridge", append([]string{"link"}, strings.Fields(args)...)...)
-	}
-}
-
 func nft(args string) func(*testing.T, *podtest.Pod) {
 	return func(t *testing.T, pod *podtest.Pod) { pod.Run(t, "nft", strings.Fields(args)...) }
 }
@@ -50,32 +44,32 @@ func onNode(line string) func(*testing.T, *podtest.Pod) {
 func TestDamagedPodIsNotReady(t *testing.T) {
 	t.Parallel()
 	for name, d := range map[string]damage{
-		"bridge down":         {do: inPod("link set br-eth0 down"), says: []string{"br-eth0 is down, not up"}},
-		"bridge deleted":      {do: inPod("link del br-eth0"), says: []string{"br-eth0 is missing", "tap-eth0 is in no bridge", "up-eth0 is in no bridge"}},
-		"bridge's MAC":        {do: inPod("link set br-eth0 address 02:00:00:00:00:99"), says: []string{"br-eth0 is of MAC 02:00:00:00:00:99"}},
-		"bridge's MTU":        {do: inPod("link set br-eth0 mtu 1300"), says: []string{"br-eth0 is of MTU 1300"}},
+		"switch down":         {do: inPod("link set br-eth0 down"), says: []string{"br-eth0 is down, not up"}},
+		"switch deleted":      {do: inPod("link del br-eth0"), says: []string{"br-eth0 is missing", "tap-eth0 is in no " + podtest.SwitchKind, "up-eth0 is in no " + podtest.SwitchKind}},
+		"switch's MAC":        {do: inPod("link set br-eth0 address 02:00:00:00:00:99"), says: []string{"br-eth0 is of MAC 02:00:00:00:00:99"}},
+		"switch's MTU":        {do: inPod("link set br-eth0 mtu 1300"), says: []string{"br-eth0 is of MTU 1300"}},
 		"uplink down":         {do: inPod("link set up-eth0 down"), says: []string{"up-eth0 is down, not up"}},
-		"uplink taken out":    {do: inPod("link set up-eth0 nomaster"), says: []string{"up-eth0 is in no bridge, not a port of br-eth0"}},
+		"uplink taken out":    {do: inPod("link set up-eth0 nomaster"), says: []string{"up-eth0 is in no " + podtest.SwitchKind + ", not a port of br-eth0"}},
 		"uplink's MTU":        {do: inPod("link set up-eth0 mtu 1400"), says: []string{"up-eth0 is of MTU 1400"}},
 		"uplink's MAC":        {do: inPod("link set up-eth0 address 02:00:00:00:00:99"), says: []string{"up-eth0 is of MAC 02:00:00:00:00:99"}},
 		"uplink renamed":      {do: inPod("link set up-eth0 down", "link set up-eth0 name eth9", "link set eth9 up"), says: []string{"up-eth0 is missing, not the pod's interface, which is eth9 now"}},
 		"uplink learns":       {do: inPod("link set up-eth0 type bridge_slave learning on"), says: []string{"up-eth0 is a port with learning on"}},
-		"uplink disabled":     {do: bridgeLink("set dev up-eth0 state 0"), says: []string{"up-eth0 is disabled, not forwarding: bridge link"}, heals: bridgeLink("set dev up-eth0 state 3")},
+		"uplink disabled":     {do: inPod("link set up-eth0 type bridge_slave state 0"), says: []string{"up-eth0 is disabled, not forwarding: " + podtest.PortCommand}, heals: inPod("link set up-eth0 type bridge_slave state 3")},
 		"node's end down":     {do: onNode("link set LINK down"), says: []string{"up-eth0 is without carrier", "on the node"}, heals: onNode("link set LINK up")},
 		"tap down":            {do: inPod("link set tap-eth0 down"), says: []string{"tap-eth0 is down, not up"}},
-		"tap taken out":       {do: inPod("link set tap-eth0 nomaster"), says: []string{"tap-eth0 is in no bridge, not a port of br-eth0"}},
+		"tap taken out":       {do: inPod("link set tap-eth0 nomaster"), says: []string{"tap-eth0 is in no " + podtest.SwitchKind + ", not a port of br-eth0"}},
 		"tap's MTU":           {do: inPod("link set tap-eth0 mtu 1400"), says: []string{"tap-eth0 is of MTU 1400"}},
 		"tap's MAC":           {do: inPod("link set tap-eth0 address 02:00:00:00:00:99"), says: []string{"tap-eth0 is of MAC 02:00:00:00:00:99"}},
 		"placeholder deleted": {do: inPod("link del eth0"), says: []string{"eth0 is missing, not the placeholder"}},
 
 		"checksum filter": {do: tc("qdisc del dev tap-eth0 clsact"), says: []string{"the checksum filter is missing, not at tap-eth0"}},
-		"guard deleted":   {do: nft("delete table bridge virt-launcher-net-eth0"), says: []string{"the port guard is changed (is missing)"}},
+		"guard deleted":   {do: nft("delete table " + podtest.GuardTable), says: []string{"the port guard is changed (is missing)"}},
 		"rules flushed":   {do: nft("flush ruleset"), says: []string{"the port guard is changed (is missing)"}},
-		"guard emptied":   {do: nft("flush table bridge virt-launcher-net-eth0"), says: []string{"the port guard is changed (chain "}},
-		"chain emptied":   {do: nft("flush chain bridge virt-launcher-net-eth0 from_guest"), says: []string{"the port guard is changed (chain from_guest has 0 rules"}},
-		"guard's rule":    {do: nft("insert rule bridge virt-launcher-net-eth0 prerouting accept"), says: []string{"the port guard is changed (chain prerouting has 4 rules, not the 3 planned"}},
-		"guard's chain":   {do: nft("add chain bridge virt-launcher-net-eth0 other"), says: []string{"the port guard is changed (it has "}},
-		"guard asleep":    {do: nft("add table bridge virt-launcher-net-eth0 { flags dormant ; }"), says: []string{"the port guard is changed (it has flags"}},
+		"guard emptied":   {do: nft("flush table " + podtest.GuardTable), says: []string{"the port guard is changed (chain "}},
+		"chain emptied":   {do: nft("flush chain " + podtest.GuardTable + " from_guest"), says: []string{"the port guard is changed (chain from_guest has 0 rules"}},
+		"guard's rule":    {do: nft("insert rule " + podtest.GuardTable + " prerouting accept"), says: []string{"the port guard is changed (chain prerouting has 4 rules, not the 3 planned"}},
+		"guard's chain":   {do: nft("add chain " + podtest.GuardTable + " other"), says: []string{"the port guard is changed (it has "}},
+		"guard asleep":    {do: nft("add table " + podtest.GuardTable + " { flags dormant ; }"), says: []string{"the port guard is changed (it has flags"}},
 		"answers deleted": {do: nft("delete table netdev virt-launcher-net-eth0"), says: []string{"the table of answers for neighbors is changed"}, shape: podtest.AWS},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -251,12 +245,12 @@ func TestSysctlNotAsPlanned(t *testing.T) {
 	session := run(t, h)
 	set := func(value string) {
 		t.Helper()
-		if err := pod.Sysctl("net/bridge/bridge-nf-call-iptables", value); err != nil {
+		if err := pod.Sysctl(podtest.SwitchFilter+"iptables", value); err != nil {
 			t.Fatal(err)
 		}
 	}
 	set("1")
-	const want = "eth0: sysctl net.bridge.bridge-nf-call-iptables is 1, not 0: run virt-launcher-net prepare"
+	want := "eth0: sysctl " + strings.ReplaceAll(podtest.SwitchFilter, "/", ".") + "iptables is 1, not 0: run virt-launcher-net prepare"
 	if why := session.Status().NotReady(); !strings.Contains(why, want) {
 		t.Errorf("status says %q", why)
 	}

@@ -50,7 +50,7 @@ func takes(name string) (bool, error) {
 	}
 	defer conn.Close()
 	info := vnl.NewRtAttr(unix.IFLA_LINKINFO, nil)
-	info.AddRtAttr(vnl.IFLA_INFO_KIND, []byte("bridge"))
+	info.AddRtAttr(vnl.IFLA_INFO_KIND, []byte(podtest.SwitchKind))
 	if conn.Request(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, vnl.NewIfInfomsg(unix.AF_UNSPEC),
 		vnl.NewRtAttr(unix.IFLA_IFNAME, vnl.ZeroTerminated(name)), info) != nil {
 		return false, nil

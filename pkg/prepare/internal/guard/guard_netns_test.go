@@ -13,9 +13,9 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/nft"
 )
 
-// The rules judge without a bridge, too, where the netdev family has what a link
+// The rules judge without a switch, too, where the netdev family has what a link
 // receives.
-func TestGuardWithoutBridge(t *testing.T) {
+func TestGuardWithoutSwitch(t *testing.T) {
 	t.Parallel()
 	own, other := net.HardwareAddr{2, 0, 0, 0, 0, 7}, net.HardwareAddr{2, 0, 0, 0, 0, 8}
 	v4, gateway := netip.MustParseAddr("10.244.1.7"), netip.MustParseAddr("10.244.1.1")

@@ -18,7 +18,7 @@ import (
 func TestTablesAreFollowedByEvents(t *testing.T) {
 	t.Parallel()
 	ns := podtest.New(t)
-	const table = "bridge virt-launcher-net-eth0"
+	const table = podtest.GuardTable
 	ns.Run(t, "nft", "add table "+table)
 	var w *Watch
 	inside(t, ns, func() (err error) {
@@ -36,14 +36,14 @@ func TestTablesAreFollowedByEvents(t *testing.T) {
 		`replace rule TABLE a handle HANDLE counter accept comment "replaced"`,
 		"delete rule TABLE a handle HANDLE",
 		"add chain TABLE a { policy drop ; }",
-		"add table bridge other; add chain bridge other c; add rule bridge other c accept",
+		"add table OTHER; add chain OTHER c; add rule OTHER c accept",
 		"flush chain TABLE a",
 		"delete chain TABLE b; add chain TABLE c { type filter hook input priority 7 ; }",
 		"add table TABLE { flags dormant ; }",
 		"delete table TABLE; add table TABLE; add chain TABLE a; add rule TABLE a counter",
 		"flush ruleset",
 	} {
-		change = strings.NewReplacer("TABLE", table, "HANDLE", lastHandle(w)).Replace(change)
+		change = strings.NewReplacer("TABLE", table, "OTHER", podtest.GuardFamily+" other", "HANDLE", lastHandle(w)).Replace(change)
 		ns.Run(t, "nft", change)
 		if err := w.Wait(t.Context()); err != nil {
 			t.Fatal(err)

@@ -11,7 +11,7 @@ const (
 	SwitchFilter  = "net/bridge/bridge-nf-call-"   // sysctls, each for a family: whether iptables sees what it forwards
 	SwitchPlugin  = `"type": "bridge", "bridge": ` // of a CNI configuration, before the switch's name
 	SwitchLibvirt = `<interface type='bridge'><source bridge='brq'/></interface>`
-	PortCommand   = "bridge link" // which says how its ports are set
+	SetPort       = "bridge link set dev" // bridge(8)'s, before the name of a port: its state, learning, …
 
 	GuardFamily = "bridge" // nft(8)'s, of the port guard's table
 	GuardTable  = GuardFamily + " virt-launcher-net-eth0"

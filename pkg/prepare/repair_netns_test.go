@@ -112,7 +112,7 @@ var damages = map[string][]string{
 	"switch with another MAC":    {"ip link set br-eth0 address 02:00:00:00:00:01"},
 	"uplink down":                {"ip link set up-eth0 down"},
 	"uplink out of the switch":   {"ip link set up-eth0 nomaster"},
-	"uplink that learns":         {"ip link set up-eth0 type bridge_slave learning on"},
+	"uplink that learns":         {podtest.SetPort + " up-eth0 learning on"},
 	"uplink with another MTU":    {"ip link set up-eth0 mtu 1300"},
 	"uplink with another MAC":    {"ip link set up-eth0 address 02:00:00:00:00:02"},
 	"uplink with an address":     {"ip addr add 10.99.0.1/24 dev up-eth0", "ip route add 10.98.0.0/16 via 10.99.0.9"},
@@ -135,7 +135,7 @@ var damages = map[string][]string{
 	},
 	"nearly everything": {
 		"nft flush chain " + podtest.GuardTable + " from_guest", "ip link del eth0", "ip link set tap-eth0 mtu 1300",
-		"ip link set up-eth0 address 02:00:00:00:00:02", "ip link set up-eth0 type bridge_slave learning on",
+		"ip link set up-eth0 address 02:00:00:00:00:02", podtest.SetPort + " up-eth0 learning on",
 		"ip link set br-eth0 address 02:00:00:00:00:01",
 	},
 }

@@ -27,12 +27,11 @@ func inPod(lines ...string) func(*testing.T, *podtest.Pod) {
 	return func(t *testing.T, pod *podtest.Pod) { pod.IP(t, lines...) }
 }
 
-func nft(args string) func(*testing.T, *podtest.Pod) {
-	return func(t *testing.T, pod *podtest.Pod) { pod.Run(t, "nft", strings.Fields(args)...) }
-}
-
-func tc(args string) func(*testing.T, *podtest.Pod) {
-	return func(t *testing.T, pod *podtest.Pod) { pod.Run(t, "tc", strings.Fields(args)...) }
+func command(line string) func(*testing.T, *podtest.Pod) {
+	return func(t *testing.T, pod *podtest.Pod) {
+		words := strings.Fields(line)
+		pod.Run(t, words[0], words[1:]...)
+	}
 }
 
 func onNode(line string) func(*testing.T, *podtest.Pod) {
@@ -54,7 +53,7 @@ func TestDamagedPodIsNotReady(t *testing.T) {
 		"uplink's MAC":        {do: inPod("link set up-eth0 address 02:00:00:00:00:99"), says: []string{"up-eth0 is of MAC 02:00:00:00:00:99"}},
 		"uplink renamed":      {do: inPod("link set up-eth0 down", "link set up-eth0 name eth9", "link set eth9 up"), says: []string{"up-eth0 is missing, not the pod's interface, which is eth9 now"}},
 		"uplink learns":       {do: inPod("link set up-eth0 type bridge_slave learning on"), says: []string{"up-eth0 is a port with learning on"}},
-		"uplink disabled":     {do: inPod("link set up-eth0 type bridge_slave state 0"), says: []string{"up-eth0 is disabled, not forwarding: " + podtest.PortCommand}, heals: inPod("link set up-eth0 type bridge_slave state 3")},
+		"uplink disabled":     {do: command(podtest.SetPort + " up-eth0 state 0"), says: []string{"up-eth0 is disabled, not forwarding: " + podtest.SetPort}, heals: command(podtest.SetPort + " up-eth0 state 3")},
 		"node's end down":     {do: onNode("link set LINK down"), says: []string{"up-eth0 is without carrier", "on the node"}, heals: onNode("link set LINK up")},
 		"tap down":            {do: inPod("link set tap-eth0 down"), says: []string{"tap-eth0 is down, not up"}},
 		"tap taken out":       {do: inPod("link set tap-eth0 nomaster"), says: []string{"tap-eth0 is in no " + podtest.SwitchKind + ", not a port of br-eth0"}},
@@ -62,15 +61,15 @@ func TestDamagedPodIsNotReady(t *testing.T) {
 		"tap's MAC":           {do: inPod("link set tap-eth0 address 02:00:00:00:00:99"), says: []string{"tap-eth0 is of MAC 02:00:00:00:00:99"}},
 		"placeholder deleted": {do: inPod("link del eth0"), says: []string{"eth0 is missing, not the placeholder"}},
 
-		"checksum filter": {do: tc("qdisc del dev tap-eth0 clsact"), says: []string{"the checksum filter is missing, not at tap-eth0"}},
-		"guard deleted":   {do: nft("delete table " + podtest.GuardTable), says: []string{"the port guard is changed (is missing)"}},
-		"rules flushed":   {do: nft("flush ruleset"), says: []string{"the port guard is changed (is missing)"}},
-		"guard emptied":   {do: nft("flush table " + podtest.GuardTable), says: []string{"the port guard is changed (chain "}},
-		"chain emptied":   {do: nft("flush chain " + podtest.GuardTable + " from_guest"), says: []string{"the port guard is changed (chain from_guest has 0 rules"}},
-		"guard's rule":    {do: nft("insert rule " + podtest.GuardTable + " prerouting accept"), says: []string{"the port guard is changed (chain prerouting has 4 rules, not the 3 planned"}},
-		"guard's chain":   {do: nft("add chain " + podtest.GuardTable + " other"), says: []string{"the port guard is changed (it has "}},
-		"guard asleep":    {do: nft("add table " + podtest.GuardTable + " { flags dormant ; }"), says: []string{"the port guard is changed (it has flags"}},
-		"answers deleted": {do: nft("delete table netdev virt-launcher-net-eth0"), says: []string{"the table of answers for neighbors is changed"}, shape: podtest.AWS},
+		"checksum filter": {do: command("tc qdisc del dev tap-eth0 clsact"), says: []string{"the checksum filter is missing, not at tap-eth0"}},
+		"guard deleted":   {do: command("nft delete table " + podtest.GuardTable), says: []string{"the port guard is changed (is missing)"}},
+		"rules flushed":   {do: command("nft flush ruleset"), says: []string{"the port guard is changed (is missing)"}},
+		"guard emptied":   {do: command("nft flush table " + podtest.GuardTable), says: []string{"the port guard is changed (chain "}},
+		"chain emptied":   {do: command("nft flush chain " + podtest.GuardTable + " from_guest"), says: []string{"the port guard is changed (chain from_guest has 0 rules"}},
+		"guard's rule":    {do: command("nft insert rule " + podtest.GuardTable + " prerouting accept"), says: []string{"the port guard is changed (chain prerouting has 4 rules, not the 3 planned"}},
+		"guard's chain":   {do: command("nft add chain " + podtest.GuardTable + " other"), says: []string{"the port guard is changed (it has "}},
+		"guard asleep":    {do: command("nft add table " + podtest.GuardTable + " { flags dormant ; }"), says: []string{"the port guard is changed (it has flags"}},
+		"answers deleted": {do: command("nft delete table netdev virt-launcher-net-eth0"), says: []string{"the table of answers for neighbors is changed"}, shape: podtest.AWS},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

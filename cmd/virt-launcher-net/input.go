@@ -11,18 +11,15 @@ import (
 // error names the file; what is what it has. ctx ends it also where nobody writes, as
 // to a FIFO.
 func readFile(ctx context.Context, stdin io.Reader, path, what string, take func([]byte) error) error {
-	name, source := path, func() (io.ReadCloser, error) { return os.Open(path) }
+	name := path
 	if path == "-" {
-		name, source = "standard input", func() (io.ReadCloser, error) { return io.NopCloser(stdin), nil }
+		name, path = "standard input", ""
 	}
 	var text []byte
 	read := make(chan error, 1)
 	go func() {
-		file, err := source()
-		if err == nil {
-			text, err = io.ReadAll(io.LimitReader(file, 16<<20))
-			file.Close()
-		}
+		var err error
+		text, err = readAll(stdin, path)
 		read <- err
 	}()
 	var err error
@@ -38,4 +35,17 @@ func readFile(ctx context.Context, stdin io.Reader, path, what string, take func
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	return nil
+}
+
+// readAll reads the file, or source if there is no path, as far as it may be long.
+func readAll(source io.Reader, path string) ([]byte, error) {
+	if path != "" {
+		file, err := os.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		defer file.Close()
+		source = file
+	}
+	return io.ReadAll(io.LimitReader(source, 16<<20))
 }

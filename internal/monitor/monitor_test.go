@@ -98,7 +98,10 @@ func TestMonitor(t *testing.T) {
 	m.Watch(session{
 		func() control.Status { return status },
 		func() (map[string][]prepare.GuardCounter, error) {
-			return map[string][]prepare.GuardCounter{"eth0": {{Direction: "from_guest", Reason: "forged-mac", Packets: 3, Bytes: 180}}}, guardErr
+			if guardErr != nil {
+				return nil, guardErr
+			}
+			return map[string][]prepare.GuardCounter{"eth0": {{Direction: "from_guest", Reason: "forged-mac", Packets: 3, Bytes: 180}}}, nil
 		},
 	})
 	expect("/readyz", http.StatusServiceUnavailable, "not ready yet")

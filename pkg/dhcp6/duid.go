@@ -2,11 +2,9 @@ package dhcp6
 
 import (
 	"crypto/sha256"
-	"encoding/binary"
 
 	"github.com/insomniacslk/dhcp/dhcpv6"
 
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/lease"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
 
@@ -19,12 +17,4 @@ func serverID(guest mac.Addr) *dhcpv6.DUIDOpaque {
 	uuid[6] = uuid[6]&0x0f | 0x80 // version 8: made by a rule of our own (RFC 9562 §5.8)
 	uuid[8] = uuid[8]&0x3f | 0x80
 	return &dhcpv6.DUIDOpaque{Type: dhcpv6.DUID_UUID, Data: uuid}
-}
-
-// duidOf keeps a DUID as it came: servers must not look into it (RFC 8415 §11).
-func duidOf(b []byte) (dhcpv6.DUID, error) {
-	if len(b) < minDUID || len(b) > maxDUID {
-		return nil, lease.DropMalformed
-	}
-	return &dhcpv6.DUIDOpaque{Type: dhcpv6.DUIDType(binary.BigEndian.Uint16(b)), Data: b[2:]}, nil
 }

@@ -2,6 +2,7 @@ package dhcp6
 
 import (
 	"cmp"
+	"slices"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv6"
@@ -21,16 +22,9 @@ const (
 // them got the address: that which names it, else the first for non-temporary
 // addresses. There are no temporary ones and no prefixes.
 func (r *responder) addIAs(m, req *dhcpv6.Message, p purpose) (granted bool) {
-	all := req.Options.IANA()
 	var chosen *dhcpv6.OptIANA
-	for _, ia := range all {
-		if r.has(ia) {
-			chosen = ia
-			break
-		}
-	}
-	if chosen == nil && len(all) > 0 {
-		chosen = all[0]
+	if all := req.Options.IANA(); len(all) > 0 {
+		chosen = all[max(0, slices.IndexFunc(all, r.has))]
 	}
 	for _, o := range req.Options.Options {
 		ia, ok := o.(*dhcpv6.OptIANA)
@@ -55,13 +49,10 @@ func (r *responder) addIAs(m, req *dhcpv6.Message, p purpose) (granted bool) {
 
 // has tells whether an identity association names the guest's address.
 func (r *responder) has(ia *dhcpv6.OptIANA) bool {
-	for _, a := range ia.Options.Addresses() {
-		if addrOf(a) == r.lease.Address {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(ia.Options.Addresses(), r.isOwn)
 }
+
+func (r *responder) isOwn(a *dhcpv6.OptIAAddress) bool { return addrOf(a) == r.lease.Address }
 
 // grant gives the address to an identity association. Others that it has go
 // (RFC 8415 §18.3.4).
@@ -79,7 +70,7 @@ func (r *responder) grant(ia *dhcpv6.OptIANA, p purpose) *dhcpv6.OptIANA {
 // lifetimes of zero.
 func (r *responder) takenBack(ia *dhcpv6.OptIANA) (out dhcpv6.Options) {
 	for _, a := range ia.Options.Addresses() {
-		if addrOf(a) != r.lease.Address {
+		if !r.isOwn(a) {
 			out.Add(&dhcpv6.OptIAAddress{IPv6Addr: a.IPv6Addr})
 		}
 	}
@@ -97,17 +88,16 @@ var statusTexts = map[iana.StatusCode]string{
 // refuse answers an identity association with a status code alone: one for
 // addresses, one for prefixes. Other options have no answer.
 func refuse(o dhcpv6.Option, addresses, prefixes iana.StatusCode) dhcpv6.Option {
-	var options dhcpv6.Options
+	only := func(code iana.StatusCode) dhcpv6.Options {
+		return dhcpv6.Options{&dhcpv6.OptStatusCode{StatusCode: code, StatusMessage: statusTexts[code]}}
+	}
 	switch ia := o.(type) {
 	case *dhcpv6.OptIANA:
-		addStatus(&options, addresses, statusTexts[addresses])
-		return &dhcpv6.OptIANA{IaId: ia.IaId, Options: dhcpv6.IdentityOptions{Options: options}}
+		return &dhcpv6.OptIANA{IaId: ia.IaId, Options: dhcpv6.IdentityOptions{Options: only(addresses)}}
 	case *dhcpv6.OptIATA:
-		addStatus(&options, addresses, statusTexts[addresses])
-		return &dhcpv6.OptIATA{IaId: ia.IaId, Options: dhcpv6.IdentityOptions{Options: options}}
+		return &dhcpv6.OptIATA{IaId: ia.IaId, Options: dhcpv6.IdentityOptions{Options: only(addresses)}}
 	case *dhcpv6.OptIAPD:
-		addStatus(&options, prefixes, statusTexts[prefixes])
-		return &dhcpv6.OptIAPD{IaId: ia.IaId, Options: dhcpv6.PDOptions{Options: options}}
+		return &dhcpv6.OptIAPD{IaId: ia.IaId, Options: dhcpv6.PDOptions{Options: only(prefixes)}}
 	}
 	return nil
 }

@@ -3,10 +3,8 @@ package dhcp6
 import (
 	"encoding/binary"
 	"net"
-	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv6"
-	"github.com/insomniacslk/dhcp/iana"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/lease"
 )
@@ -52,8 +50,7 @@ func parseMessage(b []byte) (*dhcpv6.Message, error) {
 
 // parser reads options of one message, and counts what is limited.
 type parser struct {
-	clientIDs, serverIDs, ias, addresses int
-	codes                                int
+	clientIDs, serverIDs, ias, addresses, codes int
 }
 
 type readOption func(code dhcpv6.OptionCode, value []byte) (dhcpv6.Option, error)
@@ -81,85 +78,64 @@ func (p *parser) options(b []byte, read readOption, out *dhcpv6.Options) error {
 func (p *parser) option(code dhcpv6.OptionCode, v []byte) (dhcpv6.Option, error) {
 	switch code {
 	case dhcpv6.OptionClientID:
-		d, err := duidOf(v)
-		return dhcpv6.OptClientID(d), limit(&p.clientIDs, 1, err)
+		return asItCame(code, v), checkDUID(v, &p.clientIDs)
 	case dhcpv6.OptionServerID:
-		d, err := duidOf(v)
-		return dhcpv6.OptServerID(d), limit(&p.serverIDs, 1, err)
+		return asItCame(code, v), checkDUID(v, &p.serverIDs)
 	case dhcpv6.OptionIANA:
 		ia := &dhcpv6.OptIANA{}
-		err := p.identity(v, iaHead, &ia.IaId, &ia.Options.Options)
-		ia.T1, ia.T2 = durationAt(v, 4), durationAt(v, 8)
-		return ia, limit(&p.ias, maxIAs, err)
+		return ia, p.identity(v, iaHead, &ia.IaId, &ia.Options.Options)
 	case dhcpv6.OptionIATA:
 		ia := &dhcpv6.OptIATA{}
-		err := p.identity(v, iataHead, &ia.IaId, &ia.Options.Options)
-		return ia, limit(&p.ias, maxIAs, err)
+		return ia, p.identity(v, iataHead, &ia.IaId, &ia.Options.Options)
 	case dhcpv6.OptionIAPD:
 		ia := &dhcpv6.OptIAPD{}
-		err := p.identity(v, iaHead, &ia.IaId, &ia.Options.Options)
-		ia.T1, ia.T2 = durationAt(v, 4), durationAt(v, 8)
-		return ia, limit(&p.ias, maxIAs, err)
+		return ia, p.identity(v, iaHead, &ia.IaId, &ia.Options.Options)
 	case dhcpv6.OptionORO:
 		return p.requested(v)
 	}
-	return other(code, v), nil
+	return asItCame(code, v), nil
 }
 
-// other is an option that need not be looked into, or a status code.
-func other(code dhcpv6.OptionCode, v []byte) dhcpv6.Option {
-	if code == dhcpv6.OptionStatusCode && len(v) >= 2 {
-		return &dhcpv6.OptStatusCode{StatusCode: iana.StatusCode(binary.BigEndian.Uint16(v)), StatusMessage: string(v[2:])}
-	}
+func asItCame(code dhcpv6.OptionCode, v []byte) dhcpv6.Option {
 	return &dhcpv6.OptionGeneric{OptionCode: code, OptionData: v}
 }
 
-// limit counts one more of something, unless it was wrong already.
-func limit(n *int, most int, err error) error {
-	if *n++; err == nil && *n > most {
+// checkDUID counts a DUID, of which a message has one. Servers must not look into it
+// (RFC 8415 §11).
+func checkDUID(v []byte, n *int) error {
+	if *n++; *n > 1 || len(v) < minDUID || len(v) > maxDUID {
 		return lease.DropMalformed
 	}
-	return err
+	return nil
 }
 
-// identity reads an identity association, but for its times.
+// identity reads an identity association, but for its times: the server sets them.
 func (p *parser) identity(v []byte, head int, id *[4]byte, out *dhcpv6.Options) error {
-	if len(v) < head {
+	if p.ias++; p.ias > maxIAs || len(v) < head {
 		return lease.DropMalformed
 	}
 	*id = [4]byte(v)
 	return p.options(v[head:], p.address, out)
 }
 
-// address reads an option within an identity association.
+// address reads an option within an identity association; an address's lifetimes are
+// the server's to set.
 func (p *parser) address(code dhcpv6.OptionCode, v []byte) (dhcpv6.Option, error) {
 	if code != dhcpv6.OptionIAAddr {
-		return other(code, v), nil
+		return asItCame(code, v), nil
 	}
-	if len(v) < iaAddrHead {
+	if p.addresses++; p.addresses > maxAddresses || len(v) < iaAddrHead {
 		return nil, lease.DropMalformed
 	}
-	a := &dhcpv6.OptIAAddress{IPv6Addr: net.IP(v[:net.IPv6len:net.IPv6len]), PreferredLifetime: durationAt(v, 16), ValidLifetime: durationAt(v, 20)}
-	return a, limit(&p.addresses, maxAddresses, nil)
-}
-
-// durationAt reads seconds, where there are some.
-func durationAt(v []byte, at int) time.Duration {
-	if len(v) < at+4 {
-		return 0
-	}
-	return time.Duration(binary.BigEndian.Uint32(v[at:])) * time.Second
+	return &dhcpv6.OptIAAddress{IPv6Addr: net.IP(v[:net.IPv6len:net.IPv6len])}, nil
 }
 
 // requested reads an option request option. A list that goes on without end, or
 // ends within a code, is DropMalformed.
 func (p *parser) requested(v []byte) (dhcpv6.Option, error) {
-	if p.codes += len(v) / 2; len(v)%2 != 0 || p.codes > maxCodes {
-		return nil, lease.DropMalformed
-	}
 	var codes dhcpv6.OptionCodes
-	for ; len(v) > 0; v = v[2:] {
-		codes = append(codes, dhcpv6.OptionCode(binary.BigEndian.Uint16(v)))
+	if p.codes += len(v) / 2; p.codes > maxCodes || codes.FromBytes(v) != nil {
+		return nil, lease.DropMalformed
 	}
 	return dhcpv6.OptRequestedOption(codes...), nil
 }

@@ -3,6 +3,7 @@ package dhcp6
 import (
 	"bytes"
 	"net/netip"
+	"slices"
 
 	"github.com/insomniacslk/dhcp/dhcpv6"
 	"github.com/insomniacslk/dhcp/iana"
@@ -145,11 +146,17 @@ func (r *responder) solicit(m, req *dhcpv6.Message) {
 // confirm fills in the answer to a Confirm (RFC 8415 §18.3.3). On this link there
 // is one address.
 func (r *responder) confirm(m, req *dhcpv6.Message) error {
-	ours, others := r.named(req)
+	others := 0
+	for _, ia := range req.Options.IANA() {
+		others += len(r.takenBack(ia))
+	}
+	for _, ia := range req.Options.IATA() {
+		others += len(ia.Options.Addresses())
+	}
 	switch {
 	case others > 0:
 		addStatus(&m.Options.Options, iana.StatusNotOnLink, "the address is "+r.lease.Address.String())
-	case ours > 0:
+	case r.isIn(req):
 		addStatus(&m.Options.Options, iana.StatusSuccess, "")
 	default:
 		return lease.DropNoAddress
@@ -177,33 +184,13 @@ func addStatus(options *dhcpv6.Options, code iana.StatusCode, text string) {
 	options.Add(&dhcpv6.OptStatusCode{StatusCode: code, StatusMessage: text})
 }
 
-func hasIA(req *dhcpv6.Message) bool {
-	for _, o := range req.Options.Options {
-		switch o.Code() {
-		case dhcpv6.OptionIANA, dhcpv6.OptionIATA, dhcpv6.OptionIAPD:
-			return true
-		}
-	}
-	return false
+func hasIA(m *dhcpv6.Message) bool {
+	return m.Options.OneIANA() != nil || m.Options.OneIATA() != nil || m.Options.OneIAPD() != nil
 }
 
-// named counts the addresses in a message's identity associations: the guest's
-// own, and others.
-func (r *responder) named(req *dhcpv6.Message) (ours, others int) {
-	for _, ia := range req.Options.IANA() {
-		for _, a := range ia.Options.Addresses() {
-			if addrOf(a) == r.lease.Address {
-				ours++
-			} else {
-				others++
-			}
-		}
-	}
-	for _, ia := range req.Options.IATA() {
-		others += len(ia.Options.Addresses())
-	}
-	return ours, others
-}
+// isIn tells whether a message names the guest's address: the guest says that it has
+// it, or a reply gives it.
+func (r *responder) isIn(m *dhcpv6.Message) bool { return slices.ContainsFunc(m.Options.IANA(), r.has) }
 
 func addrOf(a *dhcpv6.OptIAAddress) netip.Addr {
 	addr, _ := netip.AddrFromSlice(a.IPv6Addr)

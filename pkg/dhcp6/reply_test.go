@@ -229,7 +229,7 @@ func TestFit(t *testing.T) {
 	if len(wire) > 1232 || fmt.Sprint(left) != fmt.Sprint([]dhcpv6.OptionCode{dhcpv6.OptionDomainSearchList}) {
 		t.Errorf("%d bytes, left out %v", len(wire), left)
 	}
-	got, err := parseMessage(wire)
+	got, err := dhcpv6.MessageFromBytes(wire)
 	if err != nil || transcript(got, nil) != "ADVERTISE na1(fd00:10:244:1::7 1800s/3600s, 900s 1440s) 7 23 59" {
 		t.Errorf("got %s, %v", transcript(got, nil), err)
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"slices"
 
 	"github.com/insomniacslk/dhcp/dhcpv6"
 	"github.com/insomniacslk/dhcp/iana"
@@ -79,7 +78,7 @@ func (s *leaseServer) handle(frame []byte, checksumPending bool) error {
 		return err
 	}
 	reply, err := r.reply(req, !d.Dst.Addr().IsMulticast())
-	if err == nil && r.grants(reply) && s.IsDeclined() {
+	if err == nil && r.isIn(reply) && s.IsDeclined() {
 		err = lease.DropDeclined
 	}
 	s.Received(typeName(req.MessageType), probe.IsSolicit(req), clientOf(req), err)
@@ -118,14 +117,13 @@ func (s *leaseServer) noteReply(req, reply *dhcpv6.Message) {
 		if probe.IsSolicit(req) || status(reply.Options.Options) == iana.StatusUseMulticast {
 			return
 		}
-		ours, _ := r.named(req)
 		switch question {
 		case dhcpv6.MessageTypeRelease:
-			if ours > 0 {
+			if r.isIn(req) {
 				e.Step(lease.EventReleased, 0)
 			}
 		case dhcpv6.MessageTypeDecline:
-			if ours > 0 {
+			if r.isIn(req) {
 				e.Step(lease.EventDeclined, 0)
 			}
 		case dhcpv6.MessageTypeConfirm:
@@ -139,32 +137,26 @@ func (s *leaseServer) noteReply(req, reply *dhcpv6.Message) {
 			}
 		case dhcpv6.MessageTypeInformationRequest:
 		default:
-			r.noteGrant(e, req, reply, ours > 0)
+			r.noteGrant(e, req, reply)
 		}
 	})
 }
 
-// noteGrant keeps that the guest was given the address, which it named or not, or was
-// not.
-func (r *responder) noteGrant(e serve.Entry, req, reply *dhcpv6.Message, named bool) {
+// noteGrant keeps that the guest was given the address, or was not.
+func (r *responder) noteGrant(e serve.Entry, req, reply *dhcpv6.Message) {
 	isRenewal := req.MessageType == dhcpv6.MessageTypeRenew || req.MessageType == dhcpv6.MessageTypeRebind
 	switch {
-	case !r.grants(reply):
+	case !r.isIn(reply):
 		if req.MessageType != dhcpv6.MessageTypeSolicit && len(reply.Options.IANA()) > 0 {
 			e.Step(lease.EventRefused, 0)
 		}
 	case reply.MessageType == dhcpv6.MessageTypeAdvertise:
 		e.Step(lease.EventOffered, 0)
-	case isRenewal && named:
+	case isRenewal && r.isIn(req):
 		e.Step(lease.EventRenewed, r.lease.Valid)
 	default:
 		e.Step(lease.EventBound, r.lease.Valid)
 	}
-}
-
-// grants tells whether a reply gives the guest its address.
-func (r *responder) grants(reply *dhcpv6.Message) bool {
-	return slices.ContainsFunc(reply.Options.IANA(), r.has)
 }
 
 // status is a status code; Success if there is none.

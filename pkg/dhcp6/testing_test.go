@@ -178,13 +178,14 @@ func sealed(m *dhcpv6.Message) []byte {
 	return frame
 }
 
-// readReply reads a server's message from a frame, whose memory it does not share.
+// readReply has another implementation read a server's message from a frame, whose
+// memory it does not share.
 func readReply(frame []byte) (*dhcpv6.Message, packet.UDP, error) {
 	u, err := packet.ParseUDP6(bytes.Clone(frame), false)
 	if err != nil {
 		return nil, u, err
 	}
-	m, err := parseMessage(u.Payload)
+	m, err := dhcpv6.MessageFromBytes(u.Payload)
 	if err == nil && u.Dst.Port() != clientPort {
 		err = errors.New("not a reply")
 	}

@@ -66,8 +66,8 @@ func TestCounters(t *testing.T) {
 	s.Drop(lease.DropMalformed)
 	s.Drop(packet.ErrBadFrame)
 	s.Drop(packet.ErrBadChecksum)
-	s.Drop(errors.New("no reason"))
-	s.Unsent(errors.New("no buffer"))
+	s.Drop(errors.New("no buffer"))
+	s.Drop(nil)
 	s.Update(func(e Entry) {
 		e.Received["SOLICIT"]++
 	})

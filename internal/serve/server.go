@@ -56,7 +56,7 @@ type Server struct {
 	// Log says on which interface, by which protocol.
 	Log *slog.Logger
 	// Handle deals with one frame, as that of [packet.Loop]. Its error is why the frame
-	// gets no answer, and counted. Set it before Serve.
+	// gets no answer, for Drop. Set it before Serve.
 	Handle func(frame []byte, checksumPending bool) error
 	// Up is that of [packet.Loop].
 	Up func()
@@ -150,12 +150,6 @@ func (s *Server) outlive(err error) {
 	}
 }
 
-// Unsent counts and keeps that an answer could not be sent.
-func (s *Server) Unsent(err error) {
-	s.Drop(lease.DropUnsent)
-	s.outlived(fmt.Errorf("send: %w", err))
-}
-
 // outlived logs and keeps an error.
 func (s *Server) outlived(err error) {
 	s.Update(func(e Entry) {
@@ -219,16 +213,20 @@ func (s *Server) Misfit(code uint16, why string) {
 }
 
 // Drop counts a frame or message that gets no answer. An error that is neither a
-// [lease.DropReason] nor one of package packet does not count.
+// [lease.DropReason] nor ErrBadFrame or ErrBadChecksum of package packet is why the
+// answer could not be sent. Nil: there was an answer, or need be none.
 func (s *Server) Drop(err error) {
 	why, ok := errors.AsType[lease.DropReason](err)
 	switch {
+	case err == nil:
+		return
 	case errors.Is(err, packet.ErrBadFrame):
 		why = lease.DropBadFrame
 	case errors.Is(err, packet.ErrBadChecksum):
 		why = lease.DropBadChecksum
 	case !ok:
-		return
+		why = lease.DropUnsent
+		s.outlived(fmt.Errorf("send: %w", err))
 	}
 	s.Log.Debug("message dropped", "reason", string(why))
 	s.Update(func(e Entry) { e.Dropped[why]++ })

@@ -1,7 +1,6 @@
 package dhcp
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"net/netip"
@@ -83,38 +82,29 @@ func (r Route) String() string {
 // Validate tells what is wrong with the lease that only its author can put
 // right, all of it at once. What merely can't be sent is left to Normalize.
 func (l Lease) Validate() error {
-	var errs []error
-	check := func(ok bool, format string, args ...any) {
-		if !ok {
-			errs = append(errs, fmt.Errorf("invalid lease: "+format, args...))
-		}
-	}
-	check(!l.MAC.IsZero(), "MAC is not set")
-	check(!l.MAC.IsGroup(), "MAC address %v is a group address", l.MAC)
+	var c normalize.Checks
+	c.That(!l.MAC.IsZero(), "MAC is not set")
+	c.That(!l.MAC.IsGroup(), "MAC address %v is a group address", l.MAC)
 
 	addr := l.Address.Addr()
-	check(l.Address.IsValid(), "Address is not set: it wants an IPv4 address and its prefix length")
-	check(!l.Address.IsValid() || isHost(addr), "address %v is not an IPv4 host address with its prefix length", l.Address)
-	check(!l.Address.IsValid() || l.Address.Bits() > 0, "address %v has no subnet", l.Address)
-	check(l.Server.IsValid(), "Server is not set: it wants the address that the guest renews at")
-	check(!l.Server.IsValid() || isHost(l.Server), "server identifier %v is not an IPv4 host address", l.Server)
-	check(!l.Server.IsValid() || l.Server != addr, "server identifier %v is the guest's own address: it could never renew", l.Server)
-	check(!l.Router.IsValid() || isHost(l.Router), "router %v is not an IPv4 host address", l.Router)
-	check(!l.Router.IsValid() || l.Router != addr, "router %v is the guest's own address", l.Router)
+	c.That(l.Address.IsValid(), "Address is not set: it wants an IPv4 address and its prefix length")
+	c.That(!l.Address.IsValid() || isHost(addr), "address %v is not an IPv4 host address with its prefix length", l.Address)
+	c.That(!l.Address.IsValid() || l.Address.Bits() > 0, "address %v has no subnet", l.Address)
+	c.That(l.Server.IsValid(), "Server is not set: it wants the address that the guest renews at")
+	c.That(!l.Server.IsValid() || isHost(l.Server), "server identifier %v is not an IPv4 host address", l.Server)
+	c.That(!l.Server.IsValid() || l.Server != addr, "server identifier %v is the guest's own address: it could never renew", l.Server)
+	c.That(!l.Router.IsValid() || isHost(l.Router), "router %v is not an IPv4 host address", l.Router)
+	c.That(!l.Router.IsValid() || l.Router != addr, "router %v is the guest's own address", l.Router)
 
-	check(l.MTU == 0 || l.MTU >= minMTU && l.MTU <= maxMTU, "MTU %d is not within %d and %d", l.MTU, minMTU, maxMTU)
-	check(l.Duration == 0 || l.Duration >= time.Second && l.Duration <= maxDuration,
+	c.That(l.MTU == 0 || l.MTU >= minMTU && l.MTU <= maxMTU, "MTU %d is not within %d and %d", l.MTU, minMTU, maxMTU)
+	c.That(l.Duration == 0 || l.Duration >= time.Second && l.Duration <= maxDuration,
 		"duration %v is neither 0 (infinite) nor within %v and %v", l.Duration, time.Second, maxDuration)
-	check(len(l.TFTPServer) <= maxTFTPName && !strings.ContainsFunc(l.TFTPServer, isControl), "TFTP server %q is longer than %d bytes or not printable", l.TFTPServer, maxTFTPName)
-	if err := l.BootFiles.Validate(); err != nil {
-		errs = append(errs, fmt.Errorf("invalid lease: %w", err))
-	}
+	c.That(len(l.TFTPServer) <= maxTFTPName && !strings.ContainsFunc(l.TFTPServer, isControl), "TFTP server %q is longer than %d bytes or not printable", l.TFTPServer, maxTFTPName)
+	c = append(c, l.BootFiles.Validate())
 	for _, o := range l.Options {
-		if err := o.validate(); err != nil {
-			errs = append(errs, fmt.Errorf("invalid lease: %w", err))
-		}
+		c = append(c, o.validate())
 	}
-	return errors.Join(errs...)
+	return c.Err("invalid lease")
 }
 
 func isHost(a netip.Addr) bool { return a.Is4() && normalize.IsHost(a) }

@@ -152,7 +152,7 @@ func TestUnsent(t *testing.T) {
 	tap := newTap(t)
 	s := newServer(t, tap, testLease())
 	// The guest has asked, then the link went down.
-	s.handle(guestFrame(discover()), false)
+	s.Drop(s.handle(guestFrame(discover()), false))
 	got := s.Status()
 	if got.Dropped[lease.DropUnsent] != 1 || got.LastError.Error == "" || got.State != lease.None {
 		t.Errorf("status is %+v", got)

@@ -38,8 +38,8 @@ func (l Lease) compile() (*responder, []string, error) {
 		settings: settings,
 		routed:   settings.value(optRoutes) != nil,
 	}
-	if a := tftpAddr(l); a.IsValid() {
-		r.siaddr = a.AsSlice()
+	if a := tftpAddr(l); a != nil {
+		r.siaddr = a
 	}
 	for i := range r.types {
 		r.types[i] = []byte{byte(i)}

@@ -74,15 +74,15 @@ func (s *leaseServer) handle(frame []byte, checksumPending bool) error {
 		err = lease.DropDeclined
 	}
 	s.Received(typeName(messageType(req)), probe.IsDiscover(req), clientOf(req), err)
-	if step, ok := unanswered[messageType(req)]; ok && errors.Is(err, errNoReply) {
-		s.Update(func(e serve.Entry) { e.Step(step, 0) })
+	if errors.Is(err, errNoReply) {
+		s.Update(func(e serve.Entry) { e.Step(unanswered[messageType(req)], 0) })
+		return nil
 	}
 	if err != nil {
 		return err
 	}
 	if err := s.send(req, reply); err != nil {
-		s.Unsent(err)
-		return nil
+		return err
 	}
 	s.noteReply(req, reply)
 	return nil

@@ -23,9 +23,7 @@ func settingsOf(l Lease) settings {
 	}
 	s.add(optSubnetMask, always, net.CIDRMask(l.Address.Bits(), 32))
 	s.add(optRoutes, always, encodeRoutes(l.Routes))
-	if l.Router.IsValid() {
-		s.add(optRouter, unrouted, l.Router.AsSlice())
-	}
+	s.add(optRouter, unrouted, l.Router.AsSlice())
 	s.add(optDNS, wanted, normalize.Wire(l.DNS))
 	s.add(optHostname, wanted, []byte(l.Hostname))
 	if len(l.Search) > 0 {
@@ -37,9 +35,7 @@ func settingsOf(l Lease) settings {
 	}
 	s.add(optNTP, wanted, normalize.Wire(l.NTP))
 	s.add(optTFTPServer, always, []byte(l.TFTPServer))
-	if a := tftpAddr(l); a.IsValid() {
-		s.add(optTFTPAddresses, asked, a.AsSlice())
-	}
+	s.add(optTFTPAddresses, asked, tftpAddr(l))
 	for _, o := range l.Options {
 		s.set(o)
 	}
@@ -83,13 +79,12 @@ func (s settings) value(code uint8) []byte {
 	return nil
 }
 
-// tftpAddr is the TFTP server if it was given as an IPv4 address.
-func tftpAddr(l Lease) netip.Addr {
-	a, err := netip.ParseAddr(l.TFTPServer)
-	if err != nil || !a.Is4() {
-		return netip.Addr{}
+// tftpAddr is the TFTP server if it was given as an IPv4 address, else nil.
+func tftpAddr(l Lease) []byte {
+	if a, _ := netip.ParseAddr(l.TFTPServer); a.Is4() { // a name is the zero address
+		return a.AsSlice()
 	}
-	return a
+	return nil
 }
 
 // encodeRoutes writes option 121 (RFC 3442).

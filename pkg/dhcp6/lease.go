@@ -2,8 +2,6 @@ package dhcp6
 
 import (
 	"cmp"
-	"errors"
-	"fmt"
 	"math"
 	"net/netip"
 	"net/url"
@@ -66,28 +64,21 @@ func (l Lease) Normalize() (Lease, []string) {
 // Validate tells what is wrong with the lease that only its author can put
 // right, all of it at once. What merely can't be sent is left to Normalize.
 func (l Lease) Validate() error {
-	var errs []error
-	check := func(ok bool, format string, args ...any) {
-		if !ok {
-			errs = append(errs, fmt.Errorf("invalid lease: "+format, args...))
-		}
-	}
-	check(!l.MAC.IsZero(), "MAC is not set")
-	check(!l.MAC.IsGroup(), "MAC address %v is a group address", l.MAC)
-	check(l.Address.IsValid(), "Address is not set")
-	check(!l.Address.IsValid() || l.Address.Is6() && !l.Address.Is4In6() && l.Address.IsGlobalUnicast(), "address %v is not a host's IPv6 address", l.Address)
-	check(l.Server.IsValid(), "Server is not set: it wants a link-local address")
-	check(!l.Server.IsValid() || l.Server.Is6() && l.Server.IsLinkLocalUnicast(), "server %v is not a link-local IPv6 address", l.Server)
+	var c normalize.Checks
+	c.That(!l.MAC.IsZero(), "MAC is not set")
+	c.That(!l.MAC.IsGroup(), "MAC address %v is a group address", l.MAC)
+	c.That(l.Address.IsValid(), "Address is not set")
+	c.That(!l.Address.IsValid() || l.Address.Is6() && !l.Address.Is4In6() && l.Address.IsGlobalUnicast(), "address %v is not a host's IPv6 address", l.Address)
+	c.That(l.Server.IsValid(), "Server is not set: it wants a link-local address")
+	c.That(!l.Server.IsValid() || l.Server.Is6() && l.Server.IsLinkLocalUnicast(), "server %v is not a link-local IPv6 address", l.Server)
 
 	isDuration := func(d time.Duration) bool { return d == 0 || d >= time.Second && d <= maxDuration }
-	check(isDuration(l.Valid), "valid lifetime %v is neither 0 (infinite) nor within %v and %v", l.Valid, time.Second, maxDuration)
-	check(isDuration(l.Preferred), "preferred lifetime %v is neither 0 (as the valid) nor within %v and %v", l.Preferred, time.Second, maxDuration)
-	check(l.Valid == 0 || l.Preferred <= l.Valid, "preferred lifetime %v is longer than the valid one, %v", l.Preferred, l.Valid)
+	c.That(isDuration(l.Valid), "valid lifetime %v is neither 0 (infinite) nor within %v and %v", l.Valid, time.Second, maxDuration)
+	c.That(isDuration(l.Preferred), "preferred lifetime %v is neither 0 (as the valid) nor within %v and %v", l.Preferred, time.Second, maxDuration)
+	c.That(l.Valid == 0 || l.Preferred <= l.Valid, "preferred lifetime %v is longer than the valid one, %v", l.Preferred, l.Valid)
 
-	if err := l.BootFiles.Validate(); err != nil {
-		errs = append(errs, fmt.Errorf("invalid lease: %w", err))
-	}
-	return errors.Join(errs...)
+	c = append(c, l.BootFiles.Validate())
+	return c.Err("invalid lease")
 }
 
 // urlsOf are the boot files that have a URL.

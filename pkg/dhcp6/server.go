@@ -86,8 +86,7 @@ func (s *leaseServer) handle(frame []byte, checksumPending bool) error {
 		return err
 	}
 	if err := s.send(d.Src.Addr(), reply); err != nil {
-		s.Unsent(err)
-		return nil
+		return err
 	}
 	s.noteReply(req, reply)
 	return nil

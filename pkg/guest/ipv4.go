@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/virt-launcher-net/virt-launcher-net/internal/normalize"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 )
 
@@ -42,9 +43,7 @@ func widestGateway(routes []discover.Route) netip.Addr {
 }
 
 // isHost4 reports whether a is an IPv4 address that a host can have.
-func isHost4(a netip.Addr) bool {
-	return a.Is4() && !a.IsUnspecified() && !a.IsMulticast() && !a.IsLoopback() && a != netip.AddrFrom4([4]byte{255, 255, 255, 255})
-}
+func isHost4(a netip.Addr) bool { return a.Is4() && normalize.IsHost(a) }
 
 // onLink is the address with the prefix that the VM may believe to be on its link:
 // that of the address where the pod has such a route, else the address alone.

@@ -1,11 +1,12 @@
 package guest
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/normalize"
 )
 
 const (
@@ -32,79 +33,67 @@ func CheckName(name string) error {
 	return fmt.Errorf("%q is not an interface name: use 1 to %d characters without space, slash, colon or %%", name, maxNameSize)
 }
 
-// checks are the faults that were found.
-type checks []error
-
-func (c *checks) that(ok bool, format string, args ...any) {
-	if !ok {
-		*c = append(*c, fmt.Errorf(format, args...))
-	}
-}
-
 // Validate tells all that is wrong with a NIC that comes from a file.
 func (n NIC) Validate() error {
-	c := checks{CheckName(n.Interface), CheckName(n.Tap)}
-	c.that(n.Interface != n.Tap, "the name %s is used twice", n.Tap)
-	c.that(n.MAC.IsHost(), "the VM's MAC %q is not a unicast address", n.MAC)
-	c.that(n.TapMAC.IsHost(), "the tap's MAC %q is not a unicast address", n.TapMAC)
-	c.that(n.MTU >= minMTU && n.MTU <= maxMTU, "MTU %d is outside %d…%d", n.MTU, minMTU, maxMTU)
-	c.that(n.Queues >= 1 && n.Queues <= maxQueues, "%d queues: a tap has 1 to %d", n.Queues, maxQueues)
-	c.that(n.Addressed || n.IPv4 == nil && n.IPv6 == nil, "it has an address, but addressed is false")
+	c := normalize.Checks{CheckName(n.Interface), CheckName(n.Tap)}
+	c.That(n.Interface != n.Tap, "the name %s is used twice", n.Tap)
+	c.That(n.MAC.IsHost(), "the VM's MAC %q is not a unicast address", n.MAC)
+	c.That(n.TapMAC.IsHost(), "the tap's MAC %q is not a unicast address", n.TapMAC)
+	c.That(n.MTU >= minMTU && n.MTU <= maxMTU, "MTU %d is outside %d…%d", n.MTU, minMTU, maxMTU)
+	c.That(n.Queues >= 1 && n.Queues <= maxQueues, "%d queues: a tap has 1 to %d", n.Queues, maxQueues)
+	c.That(n.Addressed || n.IPv4 == nil && n.IPv6 == nil, "it has an address, but addressed is false")
 	if n.IPv4 != nil {
 		n.IPv4.check(&c)
 	}
 	if n.IPv6 != nil {
-		c.that(n.MTU >= minIPv6MTU, "MTU %d is too small for IPv6, which needs %d (RFC 8200): use a larger one, or give the VM no IPv6", n.MTU, minIPv6MTU)
+		c.That(n.MTU >= minIPv6MTU, "MTU %d is too small for IPv6, which needs %d (RFC 8200): use a larger one, or give the VM no IPv6", n.MTU, minIPv6MTU)
 		n.IPv6.check(&c)
 	}
 	for _, a := range n.Answers {
 		ok := a.Address.Is4() && n.IPv4 != nil || isIPv6(a.Address) && n.IPv6 != nil
-		c.that(ok && !a.Address.IsUnspecified(), "answer for %s: the VM has no such neighbor", a.Address)
-		c.that(!a.MAC.IsZero(), "answer for %s: it has no MAC", a.Address)
+		c.That(ok && !a.Address.IsUnspecified(), "answer for %s: the VM has no such neighbor", a.Address)
+		c.That(!a.MAC.IsZero(), "answer for %s: it has no MAC", a.Address)
 	}
-	if err := errors.Join(c...); err != nil {
-		return fmt.Errorf("NIC of interface %q: %w", n.Interface, err)
-	}
-	return nil
+	return c.Err(fmt.Sprintf("NIC of interface %q", n.Interface))
 }
 
-func (v *IPv4) check(c *checks) {
+func (v *IPv4) check(c *normalize.Checks) {
 	own := v.Address.Addr()
-	c.that(isHost4(own) && v.Address.Bits() > 0, "IPv4 address %s is not a host's", v.Address)
-	c.that(len(v.Addresses) > 0 && v.Addresses[0].Addr() == own, "the first of the IPv4 addresses %s is not %s", v.Addresses, own)
+	c.That(isHost4(own) && v.Address.Bits() > 0, "IPv4 address %s is not a host's", v.Address)
+	c.That(len(v.Addresses) > 0 && v.Addresses[0].Addr() == own, "the first of the IPv4 addresses %s is not %s", v.Addresses, own)
 	for _, a := range v.Addresses {
-		c.that(a.IsValid() && isHost4(a.Addr()), "IPv4 address %s is not a host's", a)
+		c.That(a.IsValid() && isHost4(a.Addr()), "IPv4 address %s is not a host's", a)
 	}
-	c.that(isHost4(v.Server) && v.Server != own, "DHCP server identifier %s is not another IPv4 host's", v.Server)
-	c.that(v.Gateway == netip.Addr{} || isHost4(v.Gateway) && v.Gateway != own, "IPv4 gateway %s is not another host's", v.Gateway)
+	c.That(isHost4(v.Server) && v.Server != own, "DHCP server identifier %s is not another IPv4 host's", v.Server)
+	c.That(v.Gateway == netip.Addr{} || isHost4(v.Gateway) && v.Gateway != own, "IPv4 gateway %s is not another host's", v.Gateway)
 	for _, r := range v.Routes {
-		c.that(r.Destination.IsValid() && r.Destination.Addr().Is4() && r.Destination == r.Destination.Masked(), "route: %s is not an IPv4 destination", r.Destination)
-		c.that(r.Gateway == netip.Addr{} || isHost4(r.Gateway) && r.Gateway != own, "route to %s: %s is not an IPv4 gateway", r.Destination, r.Gateway)
+		c.That(r.Destination.IsValid() && r.Destination.Addr().Is4() && r.Destination == r.Destination.Masked(), "route: %s is not an IPv4 destination", r.Destination)
+		c.That(r.Gateway == netip.Addr{} || isHost4(r.Gateway) && r.Gateway != own, "route to %s: %s is not an IPv4 gateway", r.Destination, r.Gateway)
 		r.check(c)
 	}
 }
 
-func (v *IPv6) check(c *checks) {
+func (v *IPv6) check(c *normalize.Checks) {
 	own := v.Address.Addr()
-	c.that(isIPv6(own) && own.IsGlobalUnicast(), "IPv6 address %s is not a host's", v.Address)
+	c.That(isIPv6(own) && own.IsGlobalUnicast(), "IPv6 address %s is not a host's", v.Address)
 	if r := v.Router; r != nil {
-		c.that(isIPv6(r.LinkLocal) && r.LinkLocal.IsLinkLocalUnicast(), "IPv6 router %s is not a link-local address", r.LinkLocal)
-		c.that(r.MAC.IsHost(), "the IPv6 router's MAC %q is not a unicast address", r.MAC)
-		c.that(isIPv6(r.Gateway) && !r.Gateway.IsMulticast() && !r.Gateway.IsUnspecified() && r.Gateway != own, "IPv6 gateway %s is not another host's", r.Gateway)
+		c.That(isIPv6(r.LinkLocal) && r.LinkLocal.IsLinkLocalUnicast(), "IPv6 router %s is not a link-local address", r.LinkLocal)
+		c.That(r.MAC.IsHost(), "the IPv6 router's MAC %q is not a unicast address", r.MAC)
+		c.That(isIPv6(r.Gateway) && !r.Gateway.IsMulticast() && !r.Gateway.IsUnspecified() && r.Gateway != own, "IPv6 gateway %s is not another host's", r.Gateway)
 	}
-	c.that(v.Router != nil || len(v.Routes) == 0, "there are IPv6 routes by a router, but no router")
+	c.That(v.Router != nil || len(v.Routes) == 0, "there are IPv6 routes by a router, but no router")
 	for _, p := range v.Prefixes {
-		c.that(isDestination6(p), "on the link: %s is not an IPv6 destination", p)
+		c.That(isDestination6(p), "on the link: %s is not an IPv6 destination", p)
 	}
 	for _, r := range v.Routes {
-		c.that(isDestination6(r.Destination), "route: %s is not an IPv6 destination", r.Destination)
-		c.that(r.Gateway == netip.Addr{}, "route to %s: it has the gateway %s, but IPv6 routes are by the router", r.Destination, r.Gateway)
+		c.That(isDestination6(r.Destination), "route: %s is not an IPv6 destination", r.Destination)
+		c.That(r.Gateway == netip.Addr{}, "route to %s: it has the gateway %s, but IPv6 routes are by the router", r.Destination, r.Gateway)
 		r.check(c)
 	}
 }
 
-func (r Route) check(c *checks) {
-	c.that(r.MTU == 0 || r.MTU >= minMTU, "route to %s: MTU %d is less than %d", r.Destination, r.MTU, minMTU)
+func (r Route) check(c *normalize.Checks) {
+	c.That(r.MTU == 0 || r.MTU >= minMTU, "route to %s: MTU %d is less than %d", r.Destination, r.MTU, minMTU)
 }
 
 func isIPv6(a netip.Addr) bool { return a.Is6() && !a.Is4In6() && a.Zone() == "" }

@@ -1,7 +1,6 @@
 package ra
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"net/netip"
@@ -83,54 +82,49 @@ func (a Advertisement) Normalize() (Advertisement, []string) {
 // prefixReader reads prefixes, each once whatever its flags are.
 func prefixReader() func(Prefix) (Prefix, string) {
 	seen := make(map[netip.Prefix]bool)
-	return func(p Prefix) (Prefix, string) {
-		p.Prefix = p.Prefix.Masked()
-		switch a := p.Prefix.Addr(); {
-		case !p.Prefix.IsValid() || !a.Is6() || a.Is4In6():
-			return p, "it is not IPv6"
-		case a.IsLinkLocalUnicast() || a.IsMulticast():
-			return p, "each link has it" // RFC 4861 §4.6.2
-		case seen[p.Prefix]:
-			return p, "it is listed twice"
+	return func(p Prefix) (_ Prefix, why string) {
+		p.Prefix, why = readPrefix(p.Prefix, "each link has it") // RFC 4861 §4.6.2
+		if why == "" && seen[p.Prefix] {
+			why = "it is listed twice"
 		}
 		seen[p.Prefix] = true
-		return p, ""
+		return p, why
 	}
 }
 
 func readRoute(r netip.Prefix) (netip.Prefix, string) {
-	r = r.Masked()
-	switch a := r.Addr(); {
-	case !r.IsValid() || !a.Is6() || a.Is4In6():
-		return r, "it is not IPv6"
+	return readPrefix(r, "it does not leave the link")
+}
+
+// readPrefix reads a prefix that is not the link's own, which is left out for that.
+func readPrefix(p netip.Prefix, local string) (netip.Prefix, string) {
+	p = p.Masked()
+	switch a := p.Addr(); {
+	case !p.IsValid() || !a.Is6() || a.Is4In6():
+		return p, "it is not IPv6"
 	case a.IsLinkLocalUnicast() || a.IsMulticast():
-		return r, "it does not leave the link"
+		return p, local
 	}
-	return r, ""
+	return p, ""
 }
 
 // Validate tells what is wrong with the advertisement that only its author can
 // put right, all of it at once. What merely can't be sent is left to Normalize.
 func (a Advertisement) Validate() error {
-	var errs []error
-	check := func(ok bool, format string, args ...any) {
-		if !ok {
-			errs = append(errs, fmt.Errorf("invalid router advertisement: "+format, args...))
-		}
-	}
-	check(a.Router.IsValid(), "Router is not set")
-	check(!a.Router.IsValid() || a.Router.Is6() && a.Router.IsLinkLocalUnicast(), "router %v is not a link-local IPv6 address", a.Router)
-	check(!a.MAC.IsZero(), "MAC is not set")
-	check(!a.MAC.IsGroup(), "MAC address %v is a group address", a.MAC)
-	check(a.RouterLifetime >= 0 && a.RouterLifetime <= MaxRouterLifetime && a.RouterLifetime%time.Second == 0,
+	var c normalize.Checks
+	c.That(a.Router.IsValid(), "Router is not set")
+	c.That(!a.Router.IsValid() || a.Router.Is6() && a.Router.IsLinkLocalUnicast(), "router %v is not a link-local IPv6 address", a.Router)
+	c.That(!a.MAC.IsZero(), "MAC is not set")
+	c.That(!a.MAC.IsGroup(), "MAC address %v is a group address", a.MAC)
+	c.That(a.RouterLifetime >= 0 && a.RouterLifetime <= MaxRouterLifetime && a.RouterLifetime%time.Second == 0,
 		"router lifetime %v is not whole seconds up to %v", a.RouterLifetime, MaxRouterLifetime)
-	check(a.Lifetime == 0 || a.Lifetime >= time.Second && a.Lifetime <= maxLifetime,
+	c.That(a.Lifetime == 0 || a.Lifetime >= time.Second && a.Lifetime <= maxLifetime,
 		"lifetime %v is neither 0 (infinite) nor within %v and %v", a.Lifetime, time.Second, maxLifetime)
-	check(a.MTU >= 0 && a.MTU <= math.MaxUint16, "MTU %d is not within 0 and %d", a.MTU, math.MaxUint16)
+	c.That(a.MTU >= 0 && a.MTU <= math.MaxUint16, "MTU %d is not within 0 and %d", a.MTU, math.MaxUint16)
 	for _, p := range a.Prefixes {
-		check(!p.Autonomous || p.Prefix.Bits() == 64, "prefix %v: guests make themselves addresses of 64 bits only (RFC 4862 §5.5.3)", p.Prefix)
+		c.That(!p.Autonomous || p.Prefix.Bits() == 64, "prefix %v: guests make themselves addresses of 64 bits only (RFC 4862 §5.5.3)", p.Prefix)
 	}
-	return errors.Join(errs...)
+	return c.Err("invalid router advertisement")
 }
 
 // seconds is the lifetime as options have it.

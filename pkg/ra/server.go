@@ -107,7 +107,7 @@ func (s *Server) advertise(ctx context.Context) {
 		case <-timer.C:
 		}
 		if s.isDue(time.Now()) {
-			s.send(packet.MulticastMAC(allNodes), allNodes)
+			s.base.Drop(s.send(packet.MulticastMAC(allNodes), allNodes))
 		}
 		s.mu.Lock()
 		timer.Reset(time.Until(s.schedule.next))
@@ -140,16 +140,16 @@ func (s *Server) handle(frame []byte, checksumPending bool) error {
 		return err
 	}
 	s.base.Received(solicitation, false, lease.Client{}, nil)
-	if from.IsUnspecified() {
-		s.plan((*schedule).hasten)
-	} else {
-		s.send(s.guest, from)
+	if !from.IsUnspecified() {
+		return s.send(s.guest, from)
 	}
+	s.plan((*schedule).hasten)
 	return nil
 }
 
-// send sends all messages.
-func (s *Server) send(to mac.Addr, dst netip.Addr) {
+// send sends all messages. That the interface is down is no error: the guest is told
+// when it comes up.
+func (s *Server) send(to mac.Addr, dst netip.Addr) error {
 	p := packet.Packet6{
 		SrcMAC: s.mac, DstMAC: to, Src: s.router, Dst: dst,
 		Protocol: unix.IPPROTO_ICMPV6, HopLimit: packet.HopLimitND,
@@ -157,9 +157,13 @@ func (s *Server) send(to mac.Addr, dst netip.Addr) {
 	for _, m := range s.messages {
 		frame := append(make([]byte, packet.Head6Len, packet.Head6Len+len(m)), m...)
 		packet.Seal6(frame, p)
-		if err := s.base.Conn.Write(frame); err != nil {
-			s.unsent(err)
-			return
+		err := s.base.Conn.Write(frame)
+		if errors.Is(err, unix.ENETDOWN) {
+			s.base.Log.Debug("interface is down")
+			return nil
+		}
+		if err != nil {
+			return err
 		}
 	}
 	kind := advertisement
@@ -168,14 +172,5 @@ func (s *Server) send(to mac.Addr, dst netip.Addr) {
 	}
 	s.base.Log.Debug("router advertised", "to", dst)
 	s.base.Update(func(e serve.Entry) { e.Sent[kind]++ })
-}
-
-// unsent deals with an error of sending. That the interface is down is none: the
-// guest is told when it comes up.
-func (s *Server) unsent(err error) {
-	if errors.Is(err, unix.ENETDOWN) {
-		s.base.Log.Debug("interface is down")
-		return
-	}
-	s.base.Unsent(err)
+	return nil
 }

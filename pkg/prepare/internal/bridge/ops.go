@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
@@ -109,27 +110,21 @@ func (o placeAddress) String() string {
 // Inverse deletes or adds it.
 func (o placeAddress) Inverse() engine.Op { return placeAddress{o.link, o.prefix, !o.add} }
 
-// Do adds it, if it is not there, or deletes it, if it is. The library would give an
-// IPv4 address a broadcast address.
+// Do adds it, if it is not there, or deletes it, if it is.
 func (o placeAddress) Do(k *engine.Kernel) error {
-	index, err := k.Conn.Index(o.link)
-	if err != nil {
-		return err
-	}
 	addr := o.prefix.Addr()
-	m := vnl.NewIfAddrmsg(unix.AF_INET)
-	flags := uint32(unix.IFA_F_PERMANENT | unix.IFA_F_NOPREFIXROUTE)
+	a := &netlink.Addr{
+		IPNet:     &net.IPNet{IP: addr.AsSlice(), Mask: net.CIDRMask(o.prefix.Bits(), addr.BitLen())},
+		Flags:     unix.IFA_F_NOPREFIXROUTE,
+		Broadcast: net.IPv4zero, // none, rather than the library's choice
+	}
 	if addr.Is6() {
-		m.Family = unix.AF_INET6
-		flags |= unix.IFA_F_NODAD
+		a.Flags |= unix.IFA_F_NODAD
 	}
-	m.Prefixlen, m.Index = uint8(o.prefix.Bits()), uint32(index)
-	attrs := []vnl.NetlinkRequestData{
-		m, vnl.NewRtAttr(unix.IFA_LOCAL, addr.AsSlice()), vnl.NewRtAttr(unix.IFA_ADDRESS, addr.AsSlice()),
-		vnl.NewRtAttr(unix.IFA_FLAGS, vnl.Uint32Attr(flags)),
-	}
-	if o.add {
-		return engine.Ignore(k.Conn.Request(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, attrs...), unix.EEXIST)
-	}
-	return engine.Ignore(k.Conn.Request(unix.RTM_DELADDR, 0, attrs...), unix.EADDRNOTAVAIL)
+	return k.Change(o.link, func(l netlink.Link) error {
+		if o.add {
+			return engine.Ignore(k.Links.AddrAdd(l, a), unix.EEXIST)
+		}
+		return engine.Ignore(k.Links.AddrDel(l, a), unix.EADDRNOTAVAIL)
+	})
 }

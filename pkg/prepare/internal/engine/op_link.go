@@ -11,9 +11,9 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
 
-// change changes the link of that name by the library, whose functions go by its
+// Change changes the link of that name by the library, whose functions go by its
 // index.
-func (k *Kernel) change(name string, do func(netlink.Link) error) error {
+func (k *Kernel) Change(name string, do func(netlink.Link) error) error {
 	index, err := k.Conn.Index(name)
 	if err != nil {
 		return err
@@ -56,7 +56,7 @@ func (o set[T]) Inverse() Op { return set[T]{o.property, o.link, o.to, o.from} }
 
 // Do sets it.
 func (o set[T]) Do(k *Kernel) error {
-	return k.change(o.link, func(l netlink.Link) error {
+	return k.Change(o.link, func(l netlink.Link) error {
 		do := func(v T) func() error { return func() error { return o.property.Do(k, l, v) } }
 		if o.property.down {
 			return k.whileDown(l, do(o.to), do(o.from))
@@ -181,7 +181,7 @@ func (o rename) Inverse() Op { return rename{o.to, o.from} }
 // Do renames it. Before Linux 6.2 a link has to be down for that (dev_change_name,
 // net/core/dev.c).
 func (o rename) Do(k *Kernel) error {
-	return k.change(o.from, func(l netlink.Link) error {
+	return k.Change(o.from, func(l netlink.Link) error {
 		name := func(n string) func() error { return func() error { return k.Links.LinkSetName(l, n) } }
 		return k.whileDown(l, name(o.to), name(o.from))
 	})
@@ -200,7 +200,7 @@ func (o DelLink) Inverse() Op { return o.Rebuild }
 
 // Do deletes it. One that is gone is deleted.
 func (o DelLink) Do(k *Kernel) error {
-	return Ignore(k.change(o.Name, k.Links.LinkDel), unix.ENODEV)
+	return Ignore(k.Change(o.Name, k.Links.LinkDel), unix.ENODEV)
 }
 
 // KindSupported finds out whether the kernel can make links of a kind, without making

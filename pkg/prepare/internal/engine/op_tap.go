@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -97,8 +96,10 @@ func (o AddTap) String() string {
 	if owner := o.tap.owner(); owner != (Owner{-1, -1}) {
 		s += " " + owner.String()
 	}
-	return s + "\n" + Sequence(MAC.Set(o.tap.Name, mac.Addr{}, o.tap.MAC)).String()
+	return s + "\n" + o.setMAC().String()
 }
+
+func (o AddTap) setMAC() Sequence { return MAC.Set(o.tap.Name, mac.Addr{}, o.tap.MAC) }
 
 // Inverse deletes it.
 func (o AddTap) Inverse() Op { return DelLink{Name: o.tap.Name, Rebuild: Sequence{o}} }
@@ -130,7 +131,7 @@ func (o AddTap) Do(k *Kernel) error {
 	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
 		return err
 	}
-	if err := setHardwareAddr(fd, o.tap.MAC); err != nil {
+	if err := o.setMAC().Do(k); err != nil {
 		return fmt.Errorf("set MAC: %w", err)
 	}
 	if err := o.tap.keep(fd); err != nil {
@@ -211,28 +212,7 @@ func (o keepTap) Do(*Kernel) error {
 		return err
 	}
 	defer file.Close()
-	conn, err := file.SyscallConn()
-	if err != nil {
-		return err
-	}
-	if ctlErr := conn.Control(func(fd uintptr) { err = o.tap.keep(int(fd)) }); ctlErr != nil {
-		return ctlErr
-	}
-	return err
-}
-
-// setHardwareAddr sets the MAC of the tap at fd (struct ifreq, linux/if.h).
-func setHardwareAddr(fd int, a mac.Addr) error {
-	req := struct {
-		_      [unix.IFNAMSIZ]byte
-		family uint16
-		mac    [22]byte
-	}{family: unix.ARPHRD_ETHER}
-	copy(req.mac[:], a[:])
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCSIFHWADDR, uintptr(unsafe.Pointer(&req))); errno != 0 {
-		return errno
-	}
-	return nil
+	return o.tap.keep(int(file.Fd()))
 }
 
 // keep sets the owner of the tap at fd, and has the tap stay once fd is closed.

@@ -2,11 +2,13 @@ package bridge
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/engine"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/nft"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/podside"
 )
 
@@ -14,24 +16,17 @@ import (
 // Whatever can fail for a reason of the kernel's (no nftables, no tun, no bridge)
 // comes before the pod interface is touched; the guard, for which the kernel can't be
 // asked quickly, is the first of all.
-func (w wiring) Apply(s *engine.State) (st engine.Steps, err error) {
-	tap, err := w.tap().Ops(s, s.Link(w.Uplink.Name) != nil) // which gets that name later
-	if err != nil {
+func (w wiring) Apply(s *engine.State) (st engine.Steps, _ error) {
+	tap, tapErr := w.tap().Ops(s, s.Link(w.Uplink.Name) != nil) // which gets that name later
+	bridge, bridgeErr := w.bridgeOps(s)
+	uplink, uplinkErr := w.uplinkOps(s)
+	placeholder, placeholderErr := w.placeholderOps(s)
+	if err := errors.Join(tapErr, bridgeErr, uplinkErr, placeholderErr); err != nil {
 		return st, err
 	}
-	bridge, err := w.bridgeOps(s)
-	if err != nil {
-		return st, err
-	}
-	uplink, err := w.uplinkOps(s)
-	if err != nil {
-		return st, err
-	}
-	placeholder, err := w.placeholderOps(s)
-	if err != nil {
-		return st, err
-	}
-	st[engine.Make] = slices.Concat(w.guardOps(s), tap, engine.ChecksumOps(s, w.NIC), bridge, w.answersOps(s), w.tapPortOps(s))
+	guard := w.tableOps(s, guardTable(w.NIC, w.Uplink.Name), w.NIC.Guard)
+	answers := w.tableOps(s, answersTable(w.NIC), len(w.NIC.Answers) > 0) // behind the tap, at which it hooks
+	st[engine.Make] = slices.Concat(guard, tap, engine.ChecksumOps(s, w.NIC), bridge, answers, w.tapPortOps(s))
 	// Addresses first: once the link has another name the kernel no longer
 	// finds an IPv4 address by its label.
 	podside.Take(s.Interfaces[w.pod.Index], &st)
@@ -39,21 +34,12 @@ func (w wiring) Apply(s *engine.State) (st engine.Steps, err error) {
 	return st, nil
 }
 
-// guardOps make the guard, if there is to be one.
-func (w wiring) guardOps(s *engine.State) []engine.Op {
-	if !w.NIC.Guard {
-		return engine.DropTableOps(s, guardTable(w.NIC, w.Uplink.Name))
+// tableOps make a table, or delete it if there is to be none.
+func (w wiring) tableOps(s *engine.State, t nft.Table, wanted bool) []engine.Op {
+	if !wanted {
+		return engine.DropTableOps(s, t)
 	}
-	return engine.TableOps(s, w.NIC.Tap, guardTable(w.NIC, w.Uplink.Name))
-}
-
-// answersOps make the answers for neighbors, if there are any. The table hooks at the
-// tap.
-func (w wiring) answersOps(s *engine.State) []engine.Op {
-	if len(w.NIC.Answers) == 0 {
-		return engine.DropTableOps(s, answersTable(w.NIC))
-	}
-	return engine.TableOps(s, w.NIC.Tap, answersTable(w.NIC))
+	return engine.TableOps(s, w.NIC.Tap, t)
 }
 
 // tapPortOps let the tap join the bridge.

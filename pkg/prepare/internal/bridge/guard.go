@@ -55,11 +55,9 @@ var (
 	notToSpanningTree = nft.EtherDestination.Not(bridges)
 )
 
-// answersTable answers the VM for neighbors; without chains if there are none.
+// answersTable answers the VM for neighbors.
 func answersTable(n guest.NIC) nft.Table {
-	t := nft.Table{Family: nft.Netdev, Name: nft.Prefix + n.Interface, Purpose: "the table of answers for neighbors"}
-	if rules := guard.Answers(n); len(rules) > 0 {
-		t.Chains = []nft.Chain{{Name: guard.FromGuestChain, Hook: "ingress", Device: n.Tap, Rules: rules}}
-	}
-	return t
+	return nft.Table{Family: nft.Netdev, Name: nft.Prefix + n.Interface, Purpose: "the table of answers for neighbors", Chains: []nft.Chain{
+		{Name: guard.FromGuestChain, Hook: "ingress", Device: n.Tap, Rules: guard.Answers(n)},
+	}}
 }

@@ -8,8 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 
+	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
@@ -210,19 +210,16 @@ func (w wiring) tap() engine.Tap { return engine.TapOf(w.NIC, w.TapOwner) }
 
 // Traces are the links that bear the default names, and the placeholder if there is
 // one.
-func (Datapath) Traces(s *engine.State, pod string) []string {
-	var out []string
-	if l := s.Link(engine.LinkName(prefixes[bridgeRole], pod)); l != nil && l.Kind == kind {
-		out = append(out, l.Name)
+func (Datapath) Traces(s *engine.State, pod string) (out []string) {
+	trace := func(name string, is func(nl.Link) bool) {
+		if l := s.Link(name); l != nil && is(*l) {
+			out = append(out, name)
+		}
 	}
-	if l := s.Link(engine.LinkName(prefixes[uplinkRole], pod)); l != nil {
-		out = append(out, l.Name)
-	}
-	if l := s.Link(engine.LinkName(prefixes[engine.TapRole], pod)); l != nil && l.Tun != nil {
-		out = append(out, l.Name)
-	}
-	if l := s.Link(pod); l != nil && l.Kind == kind {
-		out = append(out, l.Name)
-	}
-	return slices.Clip(out)
+	isBridge := func(l nl.Link) bool { return l.Kind == kind }
+	trace(engine.LinkName(prefixes[bridgeRole], pod), isBridge)
+	trace(engine.LinkName(prefixes[uplinkRole], pod), func(nl.Link) bool { return true })
+	trace(engine.LinkName(prefixes[engine.TapRole], pod), func(l nl.Link) bool { return l.Tun != nil })
+	trace(pod, isBridge)
+	return out
 }

@@ -5,7 +5,6 @@ import (
 	"io/fs"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/engine"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/nft"
 )
 
 // Difference is one thing of a prepared pod interface that is not as planned.
@@ -15,17 +14,15 @@ type Difference = engine.Difference
 // the plans. Without the capability NET_ADMIN it does not see nftables tables, as the
 // port guard is one.
 func Differences(plans ...Plan) ([]Difference, error) {
-	s, err := engine.ReadLinks()
+	w, err := OpenWatch(plans...)
 	if err != nil {
 		return nil, err
 	}
-	files := engine.OpenSysctls(allSysctls())
-	s.Sysctls = files.Read()
-	files.Close()
-	if s.Tables, err = nft.Read(); err != nil && !errors.Is(err, fs.ErrPermission) {
+	defer w.Close()
+	if err := w.Unwatched(); err != nil && !errors.Is(err, fs.ErrPermission) {
 		return nil, err
 	}
-	return differencesOf(s, plans), nil
+	return w.Look()
 }
 
 // differencesOf looks at everything but tables that are not known, which are nil.

@@ -26,7 +26,7 @@ type Watch struct {
 	plans     []Plan
 	conn      *nl.Conn
 	events    *nl.Events
-	sysctls   engine.SysctlFiles
+	sysctls   engine.Sysctls
 	tables    *nft.Watch // nil: unwatched says why
 	unwatched error
 	filtered  map[string]bool // taps that have had the checksum filter

@@ -56,7 +56,10 @@ func ReadState(sysctls []string) (*State, error) {
 		return nil, err
 	}
 	s.Unfiltered = canFilter()
-	return s, s.readSysctls(sysctls)
+	files := OpenSysctls(sysctls)
+	defer files.Close()
+	s.Sysctls, s.Stuck = files.Read(), files.Stuck
+	return s, nil
 }
 
 // ReadLinks reads the links alone, which takes no privileges and little time.
@@ -152,52 +155,36 @@ func sysctlPath(name string) string {
 	return filepath.Join("/proc/sys", strings.ReplaceAll(name, ".", "/"))
 }
 
-// readSysctls reads those that the node has. /proc/sys/net shows the namespace of
-// the thread that opens it.
-func (s *State) readSysctls(names []string) error {
-	s.Sysctls = map[string]string{}
+// Sysctls are open files of sysctls that this process may change. An open file of
+// /proc/sys/net stays with the network namespace in which it was opened.
+type Sysctls struct {
+	files map[string]*os.File
+	Stuck []string // those that were not 0, and that this process may not change
+}
+
+// OpenSysctls opens those of the network namespace of the calling thread that the node
+// has. Close them.
+func OpenSysctls(names []string) Sysctls {
+	k := Sysctls{files: map[string]*os.File{}}
 	for _, name := range names {
-		b, err := os.ReadFile(sysctlPath(name))
-		if errors.Is(err, fs.ErrNotExist) {
+		f, err := os.OpenFile(sysctlPath(name), os.O_RDWR, 0)
+		if err == nil {
+			k.files[name] = f
 			continue
 		}
-		if err != nil {
-			return fmt.Errorf("read sysctl %s: %w", name, err)
-		}
-		switch value := strings.TrimSpace(string(b)); {
-		case unix.Faccessat(unix.AT_FDCWD, sysctlPath(name), unix.W_OK, unix.AT_EACCESS) == nil:
-			s.Sysctls[name] = value
-		case value != "0":
-			s.Stuck = append(s.Stuck, name)
+		value, err := os.ReadFile(sysctlPath(name))
+		if !errors.Is(err, fs.ErrNotExist) && strings.TrimSpace(string(value)) != "0" {
+			k.Stuck = append(k.Stuck, name)
 		}
 	}
-	return nil
+	return k
 }
 
-// SysctlFiles are open files of sysctls that this process may change, by name. An
-// open file of /proc/sys/net stays with the network namespace in which it was opened.
-type SysctlFiles map[string]*os.File
-
-// OpenSysctls opens those of the network namespace of the calling thread. What can't
-// be opened is not looked at.
-func OpenSysctls(names []string) SysctlFiles {
-	files, s := SysctlFiles{}, State{}
-	if err := s.readSysctls(names); err != nil {
-		return files
-	}
-	for name := range s.Sysctls {
-		if f, err := os.Open(sysctlPath(name)); err == nil {
-			files[name] = f
-		}
-	}
-	return files
-}
-
-// Read returns the values. One that can't be read any more, since its module is
+// Read returns the values by name. One that can't be read any more, since its module is
 // gone, has none.
-func (k SysctlFiles) Read() map[string]string {
+func (k Sysctls) Read() map[string]string {
 	values := map[string]string{}
-	for name, f := range k {
+	for name, f := range k.files {
 		var b [16]byte
 		if n, _ := f.ReadAt(b[:], 0); n > 0 {
 			values[name] = strings.TrimSpace(string(b[:n]))
@@ -207,8 +194,8 @@ func (k SysctlFiles) Read() map[string]string {
 }
 
 // Close closes the files.
-func (k SysctlFiles) Close() {
-	for _, f := range k {
+func (k Sysctls) Close() {
+	for _, f := range k.files {
 		f.Close()
 	}
 }

@@ -16,8 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxRecord bounds a record: a pod has a few routes of some hundred bytes each.
-const maxRecord = 4 << 20
+// MaxRecord bounds a record: a pod has a few routes of some hundred bytes each.
+const MaxRecord = 4 << 20
 
 // Locate identifies the network namespace at path netns, the calling thread's if it is
 // empty, and returns the directory that has its state: of dir; if dir is empty, of
@@ -93,7 +93,7 @@ func Records(dir string) ([]string, error) {
 
 // recorded returns the namespace that a record is of, if it is one.
 func recorded(path string) (Namespace, bool) {
-	b, err := ReadFile(path, maxRecord)
+	b, err := ReadFile(path, MaxRecord)
 	if err != nil {
 		return Namespace{}, false // whoever needs it says why
 	}

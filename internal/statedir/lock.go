@@ -70,12 +70,14 @@ func Lock(ctx context.Context, path string) (*Dir, error) {
 			return nil, fmt.Errorf("make state directory: %w: %s", err, remedy)
 		}
 		name := filepath.Join(path, lockName)
-		lock, err := openLock(name)
-		if errors.Is(err, fs.ErrNotExist) {
+		lock, err := openRegular(name, os.O_RDWR|os.O_CREATE)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
 			continue // whoever had it locked has removed the directory just now
-		}
-		if err != nil {
-			return nil, fmt.Errorf("open state directory: %w", err)
+		case errors.Is(err, ErrUnfit):
+			return nil, fmt.Errorf("open state directory: %w: remove it", err)
+		case err != nil:
+			return nil, fmt.Errorf("open state directory: %w: %s", err, remedy)
 		}
 		if err := flock(ctx, lock); err != nil {
 			lock.Close()
@@ -96,21 +98,6 @@ func (d *Dir) Close() {
 		_ = os.Remove(d.Path) // an error: somebody has come
 	}
 	release(d.lock)
-}
-
-func openLock(name string) (*os.File, error) {
-	lock, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY, 0o600)
-	switch {
-	case errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENXIO), errors.Is(err, unix.EISDIR):
-		return nil, fmt.Errorf("%s is not a regular file: remove it", name)
-	case err != nil:
-		return nil, fmt.Errorf("%w: %s", err, remedy)
-	}
-	if info, err := lock.Stat(); err != nil || !info.Mode().IsRegular() {
-		lock.Close()
-		return nil, errors.Join(err, fmt.Errorf("%s is not a regular file: remove it", name))
-	}
-	return lock, nil
 }
 
 // isAt tells whether the file is still the one of that name.

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A wait for the lock that is given up names who has it, if somebody has.
@@ -72,5 +74,32 @@ func TestOwnDirectoryIsRemoved(t *testing.T) {
 	}
 	if _, err := os.Lstat(own); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("it is left: %v", err)
+	}
+}
+
+// What is no file, but has the lock's name, is named, and nobody waits for it.
+func TestLockIsRegular(t *testing.T) {
+	for name, make := range map[string]func(path string) error{
+		"directory": func(path string) error { return os.Mkdir(path, 0o700) },
+		"link":      func(path string) error { return os.Symlink("elsewhere", path) },
+		"FIFO":      func(path string) error { return unix.Mkfifo(path, 0o600) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			lock := filepath.Join(dir, lockName)
+			if err := make(lock); err != nil {
+				t.Fatal(err)
+			}
+			d, err := Lock(t.Context(), dir)
+			if err == nil {
+				d.Close()
+			}
+			if !errors.Is(err, ErrUnfit) || !strings.Contains(err.Error(), lock) || !strings.Contains(err.Error(), "remove it") {
+				t.Errorf("got %v", err)
+			}
+			if _, err := os.Lstat(filepath.Join(dir, "elsewhere")); err == nil {
+				t.Error("the link was followed")
+			}
+		})
 	}
 }

@@ -1,6 +1,7 @@
 package statedir
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -18,10 +19,7 @@ var ErrUnfit = errors.New("can't be trusted")
 // at most so many bytes that root, the user, or the owner of the directory has
 // written; the error wraps [ErrUnfit] otherwise. It never blocks.
 func ReadFile(path string, most int64) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
-	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) {
-		return nil, unfit(path, "it is not a regular file")
-	}
+	f, err := openRegular(path, os.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}
@@ -33,14 +31,29 @@ func ReadFile(path string, most int64) ([]byte, error) {
 	switch trusted, err := isTrusted(path, st.Uid); {
 	case err != nil:
 		return nil, err
-	case st.Mode&unix.S_IFMT != unix.S_IFREG:
-		return nil, unfit(path, "it is not a regular file")
 	case !trusted:
 		return nil, unfit(path, fmt.Sprintf("it belongs to user %d: run as that user, or make it yours (chown) if it is right", st.Uid))
 	case st.Size > most:
 		return nil, unfit(path, fmt.Sprintf("it has %d bytes, more than %d", st.Size, most))
 	}
 	return io.ReadAll(io.LimitReader(f, most))
+}
+
+// openRegular opens a regular file, and never blocks. The error wraps [ErrUnfit] if
+// something else has the name.
+func openRegular(path string, flags int) (*os.File, error) {
+	f, err := os.OpenFile(path, flags|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY, 0o600)
+	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) || errors.Is(err, unix.EISDIR) {
+		return nil, unfit(path, "it is not a regular file")
+	}
+	if err != nil {
+		return nil, err
+	}
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		f.Close()
+		return nil, cmp.Or(err, unfit(path, "it is not a regular file"))
+	}
+	return f, nil
 }
 
 // Remove removes those files of a state directory whose names are obsolete.

@@ -130,12 +130,8 @@ func attach(fd int, name string, queues int) error {
 
 // exists returns ErrMissing if no link has the name.
 func exists(name string) error {
-	conn, err := nl.Open()
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	if _, err = conn.Index(name); errors.Is(err, unix.ENODEV) {
+	l, err := find(name)
+	if err == nil && l == nil {
 		return ErrMissing
 	}
 	return err
@@ -193,13 +189,11 @@ func find(name string) (*nl.Link, error) {
 		return nil, err
 	}
 	defer conn.Close()
-	links, err := conn.Links()
-	for _, l := range links {
-		if l.Name == name {
-			return &l, err
-		}
+	l, err := conn.Link(name)
+	if errors.Is(err, unix.ENODEV) {
+		return nil, nil
 	}
-	return nil, err
+	return &l, err
 }
 
 // WaitUnused waits until nobody has the tap open, or ctx ends.

@@ -29,9 +29,6 @@ const DefaultStateDir = "/run/virt-launcher-net"
 // version 1 are read, too.
 const recordVersion = 2
 
-// maxRecord bounds a record: a pod has a few routes of some hundred bytes each.
-const maxRecord = 4 << 20
-
 // record is what is written down before the first change: the kernel forgets
 // the pod's routes once its interface is rewired.
 type record struct {
@@ -240,7 +237,7 @@ func (e *damagedError) warn(log *slog.Logger) {
 // readRecord reads a record from its file. The error is a [damagedError] if it is
 // none.
 func readRecord(path string) (record, error) {
-	b, err := statedir.ReadFile(path, maxRecord)
+	b, err := statedir.ReadFile(path, statedir.MaxRecord)
 	if err != nil && !errors.Is(err, statedir.ErrUnfit) {
 		return record{}, fmt.Errorf("read record: %w", err)
 	}
@@ -277,7 +274,8 @@ func parseRecord(name string, b []byte) (record, error) {
 	return r.record, nil
 }
 
-// save writes a record, on disk before it returns.
+// save writes a record, on disk before it returns. Its directory is not synced: after a
+// crash of the node its namespace is gone, and no record of it is of use.
 func (s *Store) save(r record) error {
 	b, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
@@ -287,25 +285,12 @@ func (s *Store) save(r record) error {
 	if err := renameio.WriteFile(path, append(b, '\n'), 0o600, renameio.WithTempDir(s.Dir())); err != nil {
 		return fmt.Errorf("write record: %w", err)
 	}
-	return syncDir(s.Dir())
+	return nil
 }
 
 func (s *Store) remove(name string) error {
 	if err := os.Remove(s.path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove record: %w", err)
-	}
-	return syncDir(s.Dir())
-}
-
-// syncDir makes a change of the directory itself durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("sync state directory: %w", err)
-	}
-	defer d.Close()
-	if err := d.Sync(); err != nil {
-		return fmt.Errorf("sync state directory: %w", err)
 	}
 	return nil
 }

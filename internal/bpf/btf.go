@@ -88,12 +88,14 @@ const (
 
 var errCut = errors.New("BTF is cut off")
 
-// types is a section of types. That of the kernel has 100,000 of them, so they
-// are only skipped through.
+// types is a section of types. That of the kernel has 100,000 of them, so they are
+// skipped through, and only as far as is asked for: a struct of the kernel's core is
+// among the first.
 type types struct {
 	raw     []byte
 	strings []byte
-	starts  []uint32 // of each type, by its number; 0 is void
+	starts  []uint32 // of each type so far, by its number; 0 is void
+	next    uint32   // where the one after them starts
 }
 
 // fieldsOf is Fields in raw BTF.
@@ -111,7 +113,7 @@ func fieldsOf(raw []byte, structure string, names []string) (map[string]Field, e
 		}
 		return raw[from:to], nil
 	}
-	var t types
+	t := types{starts: []uint32{0}}
 	var err error
 	if t.raw, err = section(8); err != nil {
 		return nil, err
@@ -119,12 +121,12 @@ func fieldsOf(raw []byte, structure string, names []string) (map[string]Field, e
 	if t.strings, err = section(16); err != nil {
 		return nil, err
 	}
-	number, err := t.index(structure)
+	at, err := t.find(structure)
 	if err != nil {
 		return nil, err
 	}
 	found := map[string]Field{}
-	if err := t.members(number, 0, 0, found); err != nil {
+	if err := t.members(at, 0, 0, found); err != nil {
 		return nil, err
 	}
 	wanted := map[string]Field{}
@@ -138,38 +140,55 @@ func fieldsOf(raw []byte, structure string, names []string) (map[string]Field, e
 	return wanted, nil
 }
 
-// index finds where each type starts, and the number of the struct of that name.
-func (t *types) index(structure string) (number uint32, err error) {
-	t.starts = append(make([]uint32, 0, len(t.raw)/32), 0)
-	for at := uint32(0); int(at) < len(t.raw); {
-		if int(at)+12 > len(t.raw) {
-			return 0, errCut
+// find returns where the struct of that name starts.
+func (t *types) find(structure string) (at uint32, err error) {
+	for int(t.next) < len(t.raw) {
+		at = t.next
+		kind, err := t.skip()
+		if err != nil {
+			return 0, err
 		}
-		info := binary.NativeEndian.Uint32(t.raw[at+4:])
-		kind, count := info>>24&0x1f, info&0xffff
-		if kind == kindStruct && number == 0 && t.isNamed(at, structure) {
-			number = uint32(len(t.starts))
-		}
-		t.starts = append(t.starts, at)
-		at += 12
-		switch kind {
-		case kindInt, kindVar, kindDeclTag:
-			at += 4
-		case kindArray:
-			at += 12
-		case kindStruct, kindUnion, kindDataSec, kindEnum64:
-			at += 12 * count
-		case kindEnum, kindFuncProto:
-			at += 8 * count
-		}
-		if kind == 0 || kind > kindLast {
-			return 0, fmt.Errorf("type %d is of kind %d", len(t.starts)-1, kind)
+		if kind == kindStruct && t.isNamed(at, structure) {
+			return at, nil
 		}
 	}
-	if number == 0 {
-		return 0, fmt.Errorf("there is no struct %s", structure)
+	return 0, fmt.Errorf("there is no struct %s", structure)
+}
+
+// start returns where a type starts.
+func (t *types) start(number uint32) (uint32, error) {
+	for int(number) >= len(t.starts) {
+		if _, err := t.skip(); err != nil {
+			return 0, err
+		}
 	}
-	return number, nil
+	return t.starts[number], nil
+}
+
+// skip notes where the next type starts, and returns its kind.
+func (t *types) skip() (kind uint32, err error) {
+	at := t.next
+	if int(at)+12 > len(t.raw) {
+		return 0, errCut
+	}
+	info := binary.NativeEndian.Uint32(t.raw[at+4:])
+	kind, count := info>>24&0x1f, info&0xffff
+	t.next += 12
+	switch kind {
+	case kindInt, kindVar, kindDeclTag:
+		t.next += 4
+	case kindArray:
+		t.next += 12
+	case kindStruct, kindUnion, kindDataSec, kindEnum64:
+		t.next += 12 * count
+	case kindEnum, kindFuncProto:
+		t.next += 8 * count
+	}
+	if kind == 0 || kind > kindLast {
+		return 0, fmt.Errorf("type %d is of kind %d", len(t.starts), kind)
+	}
+	t.starts = append(t.starts, at)
+	return kind, nil
 }
 
 func (t *types) isNamed(at uint32, name string) bool {
@@ -181,13 +200,12 @@ func (t *types) isNamed(at uint32, name string) bool {
 	return ok && len(rest) > 0 && rest[0] == 0
 }
 
-// members adds the fields of a struct or union, which begins some bits after the
-// outermost one.
-func (t *types) members(number, base uint32, depth int, found map[string]Field) error {
-	if depth > 8 || int(number) >= len(t.starts) {
+// members adds the fields of the struct or union that starts there, which begins some
+// bits after the outermost one.
+func (t *types) members(at, base uint32, depth int, found map[string]Field) error {
+	if depth > 8 || int(at)+12 > len(t.raw) {
 		return errCut
 	}
-	at := t.starts[number]
 	info := binary.NativeEndian.Uint32(t.raw[at+4:])
 	if kind := info >> 24 & 0x1f; kind != kindStruct && kind != kindUnion {
 		return nil
@@ -210,7 +228,11 @@ func (t *types) members(number, base uint32, depth int, found map[string]Field) 
 		}
 		word, _, _ := bytes.Cut(t.strings[name:], []byte{0})
 		if len(word) == 0 {
-			if err := t.members(member, offset, depth+1, found); err != nil {
+			inner, err := t.start(member)
+			if err != nil {
+				return err
+			}
+			if err := t.members(inner, offset, depth+1, found); err != nil {
 				return err
 			}
 			continue

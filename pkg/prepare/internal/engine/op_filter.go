@@ -38,14 +38,14 @@ var filterDirections = []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_E
 
 // ReadFilters tells which of the taps have the filter.
 func (s *State) ReadFilters(conn *nl.Conn) error {
-	name, err := checksumFilterName()
-	if err != nil {
-		return err
-	}
 	s.Filtered = map[int]bool{}
 	for _, l := range s.Links {
 		if l.Tun == nil {
 			continue
+		}
+		name, err := checksumFilterName() // here, as most pods have no tap yet
+		if err != nil {
+			return err
 		}
 		there := true
 		for _, at := range filterDirections {

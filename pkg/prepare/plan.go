@@ -117,25 +117,21 @@ func (p Plan) String() string {
 var plainName = regexp.MustCompile(`^[A-Za-z0-9_.-]+$`)
 
 // planJSON is a plan in a record.
-type planJSON struct {
+type planJSON[W any] struct {
 	Datapath  string             `json:"datapath"`
 	Interface discover.Interface `json:"interface"`
-	Wiring    json.RawMessage    `json:"wiring"`
+	Wiring    W                  `json:"wiring"`
 }
 
 // MarshalJSON implements [json.Marshaler].
 func (p Plan) MarshalJSON() ([]byte, error) {
-	w, err := json.Marshal(p.wiring)
-	if err != nil {
-		return nil, err
-	}
-	return json.Marshal(planJSON{p.Datapath, p.Interface, w})
+	return json.Marshal(planJSON[engine.Wiring]{p.Datapath, p.Interface, p.wiring})
 }
 
 // decodePlan reads the plan for the interface of that name from a record of a
 // version.
 func decodePlan(name string, version int, text json.RawMessage) (p Plan, err error) {
-	var r planJSON
+	var r planJSON[json.RawMessage]
 	if err := json.Unmarshal(text, &r); err != nil {
 		return Plan{}, err
 	}

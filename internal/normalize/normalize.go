@@ -55,9 +55,9 @@ func List[T comparable](n *Notes, format string, most int, list []T, read func(T
 
 // Servers returns the addresses of servers of a kind that a guest can be told, each
 // once: those of the other family are not, nor what no host can have. IPv4 addresses in
-// IPv6's are taken out of them first.
-func (n *Notes) Servers(what string, addrs []netip.Addr, ipv6 bool) []netip.Addr {
-	return List(n, what+" %v", MaxList, addrs, func(a netip.Addr) (netip.Addr, string) {
+// IPv6's are taken out of them first. format is as List has it.
+func (n *Notes) Servers(format string, addrs []netip.Addr, ipv6 bool) []netip.Addr {
+	return List(n, format, MaxList, addrs, func(a netip.Addr) (netip.Addr, string) {
 		a = a.Unmap().WithZone("") // names an interface of the pod
 		switch {
 		case ipv6 && !a.Is6():

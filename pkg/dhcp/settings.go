@@ -1,12 +1,11 @@
 package dhcp
 
 import (
+	"cmp"
 	"encoding/binary"
 	"net"
 	"net/netip"
 	"slices"
-
-	"github.com/insomniacslk/dhcp/dhcpv4"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/normalize"
 )
@@ -88,13 +87,12 @@ func tftpAddr(l Lease) []byte {
 }
 
 // encodeRoutes writes option 121 (RFC 3442).
-func encodeRoutes(routes []Route) []byte {
-	out := make(dhcpv4.Routes, len(routes))
-	for i, r := range routes {
-		out[i] = &dhcpv4.Route{Dest: &net.IPNet{IP: r.Destination.Addr().AsSlice(), Mask: net.CIDRMask(r.Destination.Bits(), 32)}, Router: net.IPv4zero}
-		if r.Gateway.IsValid() {
-			out[i].Router = r.Gateway.AsSlice()
-		}
+func encodeRoutes(routes []Route) (out []byte) {
+	for _, r := range routes {
+		bits, to := r.Destination.Bits(), r.Destination.Masked().Addr().As4()
+		via := cmp.Or(r.Gateway, netip.IPv4Unspecified()).As4()
+		out = append(append(out, byte(bits)), to[:(bits+7)/8]...)
+		out = append(out, via[:]...)
 	}
-	return out.ToBytes()
+	return out
 }

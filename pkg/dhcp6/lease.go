@@ -52,8 +52,8 @@ type Lease struct {
 func (l Lease) Normalize() (Lease, []string) {
 	var n normalize.Notes
 	l.Address, l.Server = l.Address.WithZone(""), l.Server.WithZone("")
-	l.DNS = n.Servers("DNS server", l.DNS, true)
-	l.NTP = n.Servers("NTP server", l.NTP, true)
+	l.DNS = n.Servers("DNS server %v", l.DNS, true)
+	l.NTP = n.Servers("NTP server %v", l.NTP, true)
 	l.Search = n.Search(l.Search)
 	l.Hostname = n.Hostname(l.Hostname)
 	l.BootFiles = urlsOf(&n, l.BootFiles)

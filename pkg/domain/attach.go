@@ -47,7 +47,11 @@ func Attach(xml []byte, nics ...NIC) ([]byte, error) {
 		}
 		indent(iface)
 	}
-	return d.WriteToBytes()
+	out, err := d.WriteToBytes()
+	if err != nil {
+		return nil, fmt.Errorf("write domain XML: %w", err)
+	}
+	return out, nil
 }
 
 // A definition is a domain's XML beside the NICs that the domain is to have.

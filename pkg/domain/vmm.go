@@ -43,7 +43,11 @@ func Interfaces(nics ...NIC) ([]byte, error) {
 		}
 	}
 	doc.Indent(2)
-	return doc.WriteToBytes()
+	out, err := doc.WriteToBytes()
+	if err != nil {
+		return nil, fmt.Errorf("write interfaces: %w", err)
+	}
+	return out, nil
 }
 
 // QEMUArgs returns the arguments that give a QEMU, started without libvirt, the
@@ -141,7 +145,10 @@ func FirecrackerConfig(nics ...NIC) ([]byte, error) {
 		interfaces = append(interfaces, firecrackerInterface{ID: id, MAC: n.MAC.String(), Tap: n.Tap})
 	}
 	out, err := json.MarshalIndent(map[string]any{"network-interfaces": interfaces}, "", "  ")
-	return append(out, '\n'), err
+	if err != nil {
+		return nil, fmt.Errorf("write Firecracker's configuration: %w", err)
+	}
+	return append(out, '\n'), nil
 }
 
 func (n NIC) isVirtio() bool { return strings.HasPrefix(n.Model, defaultModel) }

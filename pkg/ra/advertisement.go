@@ -70,7 +70,7 @@ func (a Advertisement) Normalize() (Advertisement, []string) {
 	a.Router = a.Router.WithZone("")
 	a.Prefixes = normalize.List(&n, "prefix %v", math.MaxInt, a.Prefixes, prefixReader())
 	a.Routes = normalize.List(&n, "route %v", maxRoutes, a.Routes, readRoute)
-	a.DNS = n.Servers("DNS server", a.DNS, true)
+	a.DNS = n.Servers("DNS server %v", a.DNS, true)
 	a.Search = n.Search(a.Search)
 	if a.MTU != 0 && a.MTU < minMTU {
 		n.Add(fmt.Sprintf("IPv6 needs %d", minMTU), "MTU %d", a.MTU)

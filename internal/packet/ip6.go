@@ -43,22 +43,19 @@ type Packet6 struct {
 	Payload []byte
 }
 
-// checksumAt is where a protocol's checksum is, and its least length.
-func checksumAt(protocol uint8) (at, least int, ok bool) {
-	switch protocol {
-	case unix.IPPROTO_UDP:
-		return 6, 8, true
-	case unix.IPPROTO_ICMPV6:
-		return 2, 4, true
+// checksumAt is where the checksum of ICMPv6 or UDP is, and the protocol's least length.
+func checksumAt(protocol uint8) (at, least int) {
+	if protocol == unix.IPPROTO_ICMPV6 {
+		return 2, 4
 	}
-	return 0, 0, false
+	return 6, udpLen
 }
 
 // Parse6 takes an Ethernet frame with a packet of the protocol, UDP or ICMPv6,
 // apart. It trusts no length in it. checksumPending is as Conn.Run gives it.
 func Parse6(b []byte, protocol uint8, checksumPending bool) (Packet6, error) {
-	at, least, ok := checksumAt(protocol)
-	if !ok || len(b) < Head6Len+least || binary.BigEndian.Uint16(b[etherTypeAt:]) != unix.ETH_P_IPV6 {
+	at, least := checksumAt(protocol)
+	if len(b) < Head6Len+least || binary.BigEndian.Uint16(b[etherTypeAt:]) != unix.ETH_P_IPV6 {
 		return Packet6{}, ErrBadFrame
 	}
 	ip := b[EthernetLen:]
@@ -100,7 +97,7 @@ func Seal6(b []byte, p Packet6) {
 	copy(ip[addressesAt:], src[:])
 	copy(ip[addressesAt+16:], dst[:])
 
-	at, _, _ := checksumAt(p.Protocol)
+	at, _ := checksumAt(p.Protocol)
 	binary.BigEndian.PutUint16(payload[at:], 0)
 	putChecksum(payload[at:], pseudoSum6(ip, payload))
 }

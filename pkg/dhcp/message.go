@@ -1,7 +1,6 @@
 package dhcp
 
 import (
-	"bytes"
 	"encoding/binary"
 	"net"
 	"net/netip"
@@ -33,7 +32,8 @@ const (
 
 var cookie = [4]byte{99, 130, 83, 99}
 
-// parseMessage reads a DHCP message, with which the result shares memory.
+// parseMessage reads of a DHCP message what a server needs, with which the result
+// shares memory: not what a client has in secs, hops, sname and file.
 // Options that overflow into the fields sname and file are read from there too,
 // file first (RFC 2131 §4.1, RFC 3396 §5).
 //
@@ -44,20 +44,16 @@ func parseMessage(b []byte) (*dhcpv4.DHCPv4, error) {
 		return nil, lease.DropMalformed
 	}
 	m := &dhcpv4.DHCPv4{
-		OpCode:         dhcpv4.OpcodeType(b[0]),
-		HWType:         iana.HWType(b[1]),
-		HopCount:       b[3],
-		TransactionID:  dhcpv4.TransactionID(b[4:8]),
-		NumSeconds:     binary.BigEndian.Uint16(b[8:]),
-		Flags:          binary.BigEndian.Uint16(b[10:]),
-		ClientIPAddr:   b[12:16:16],
-		YourIPAddr:     b[16:20:20],
-		ServerIPAddr:   b[20:24:24],
-		GatewayIPAddr:  b[24:28:28],
-		ClientHWAddr:   b[chaddrAt : chaddrAt+int(b[2])],
-		ServerHostName: untilNUL(b[snameAt:fileAt]),
-		BootFileName:   untilNUL(b[fileAt:cookieAt]),
-		Options:        make(dhcpv4.Options),
+		OpCode:        dhcpv4.OpcodeType(b[0]),
+		HWType:        iana.HWType(b[1]),
+		TransactionID: dhcpv4.TransactionID(b[4:8]),
+		Flags:         binary.BigEndian.Uint16(b[10:]),
+		ClientIPAddr:  b[12:16:16],
+		YourIPAddr:    b[16:20:20],
+		ServerIPAddr:  b[20:24:24],
+		GatewayIPAddr: b[24:28:28],
+		ClientHWAddr:  b[chaddrAt : chaddrAt+int(b[2])],
+		Options:       make(dhcpv4.Options),
 	}
 	if err := readOptions(m.Options, b[optionsAt:]); err != nil {
 		return nil, err
@@ -67,13 +63,11 @@ func parseMessage(b []byte) (*dhcpv4.DHCPv4, error) {
 		used = overload[0]
 	}
 	if used&1 != 0 {
-		m.BootFileName = ""
 		if err := readOptions(m.Options, b[fileAt:cookieAt]); err != nil {
 			return nil, err
 		}
 	}
 	if used&2 != 0 {
-		m.ServerHostName = ""
 		if err := readOptions(m.Options, b[snameAt:fileAt]); err != nil {
 			return nil, err
 		}
@@ -105,12 +99,6 @@ func readOptions(options dhcpv4.Options, b []byte) error {
 		b = b[end:]
 	}
 	return nil
-}
-
-// untilNUL is the text of a field that ends with its first zero.
-func untilNUL(b []byte) string {
-	text, _, _ := bytes.Cut(b, []byte{0})
-	return string(text)
 }
 
 // maxMessage is how many bytes a reply to req may have: what the guest says it
@@ -158,9 +146,8 @@ func appendHeader(b []byte, m *dhcpv4.DHCPv4) []byte {
 	at := len(b)
 	b = append(b, make([]byte, optionsAt)...)
 	h := b[at:]
-	h[0], h[1], h[2], h[3] = byte(m.OpCode), byte(m.HWType), byte(len(m.ClientHWAddr)), m.HopCount
+	h[0], h[1], h[2] = byte(m.OpCode), byte(m.HWType), byte(len(m.ClientHWAddr))
 	copy(h[4:8], m.TransactionID[:])
-	binary.BigEndian.PutUint16(h[8:], m.NumSeconds)
 	binary.BigEndian.PutUint16(h[10:], m.Flags)
 	for i, ip := range [...]net.IP{m.ClientIPAddr, m.YourIPAddr, m.ServerIPAddr, m.GatewayIPAddr} {
 		copy(h[12+4*i:16+4*i], ip.To4())

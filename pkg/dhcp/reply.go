@@ -15,14 +15,9 @@ import (
 // errNoReply is that DHCPDECLINE and DHCPRELEASE have no answer. It is no fault.
 var errNoReply = errors.New("the message has no reply")
 
-// reply answers a message of the guest as RFC 2131 §4.3 has it for a server
-// with one client. It is pure: what was said before plays no part, since there
-// is nothing to allocate. The error is errNoReply or a lease.DropReason if the message
-// gets no answer.
-//
-// The reply shares memory with the request and the responder. It holds all
-// options that should go out; the Server fits them to the size that the guest
-// takes.
+// reply is [Lease.Reply] as RFC 2131 §4.3 has it for a server with one client. It is
+// pure: what was said before plays no part, since there is nothing to allocate. The
+// error is errNoReply or a lease.DropReason if the message gets no answer.
 func (r *responder) reply(req *dhcpv4.DHCPv4) (*dhcpv4.DHCPv4, error) {
 	typ, err := r.verdict(req)
 	if err != nil {

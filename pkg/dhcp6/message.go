@@ -3,6 +3,7 @@ package dhcp6
 import (
 	"encoding/binary"
 	"net"
+	"slices"
 
 	"github.com/insomniacslk/dhcp/dhcpv6"
 
@@ -150,7 +151,7 @@ func appendMessage(b []byte, m *dhcpv6.Message, limit int) ([]byte, []dhcpv6.Opt
 	b = append(b, m.TransactionID[:]...)
 	for _, o := range m.Options.Options {
 		v := o.ToBytes()
-		if isSetting(o.Code()) && len(b)-at+optionHead+len(v) > limit {
+		if !slices.Contains(answers, o.Code()) && len(b)-at+optionHead+len(v) > limit {
 			left = append(left, o.Code())
 			continue
 		}

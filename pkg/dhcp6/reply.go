@@ -44,13 +44,8 @@ func (l Lease) Reply(req *dhcpv6.Message, unicast bool) (*dhcpv6.Message, error)
 	return r.reply(req, unicast)
 }
 
-// reply answers a message of the guest as RFC 8415 §18.3 has it for a server with
-// one client. unicast tells whether it was sent to one server rather than to
-// all. It is pure: what was said before plays no part, since there is nothing to
-// allocate. The error is a lease.DropReason if the message gets no answer.
-//
-// The reply shares memory with the request and the responder. It holds all
-// options that should go out; the Server fits them to the link.
+// reply is [Lease.Reply] as RFC 8415 §18.3 has it for a server with one client. It is
+// pure: what was said before plays no part, since there is nothing to allocate.
 func (r *responder) reply(req *dhcpv6.Message, unicast bool) (*dhcpv6.Message, error) {
 	if err := r.verdict(req, unicast); err != nil {
 		return nil, err

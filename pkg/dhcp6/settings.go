@@ -11,30 +11,20 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/internal/normalize"
 )
 
-// Options that the library does not name.
-const (
-	optSolMaxRT = dhcpv6.OptionCode(82) // RFC 8415 §21.24
-	optInfMaxRT = dhcpv6.OptionCode(83) // §21.25
-)
-
 const (
 	// maxRetry is how long a guest waits at most until it asks again while
 	// nobody answers: the least that may be set, so that it has its network soon
-	// after a server is there again.
+	// after a server is there again (RFC 8415 §21.24, §21.25).
 	maxRetry = 60 * time.Second
 	// refresh is how long settings hold that were asked for without an address
 	// (RFC 8415 §21.23).
 	refresh = 24 * time.Hour
 )
 
-// isSetting tells whether a message is an answer without the option too.
-func isSetting(code dhcpv6.OptionCode) bool {
-	switch code {
-	case dhcpv6.OptionClientID, dhcpv6.OptionServerID, dhcpv6.OptionIANA, dhcpv6.OptionIATA, dhcpv6.OptionIAPD,
-		dhcpv6.OptionStatusCode, dhcpv6.OptionRapidCommit, dhcpv6.OptionPreference:
-		return false
-	}
-	return true
+// answers are the options that make a message an answer; all others are settings.
+var answers = []dhcpv6.OptionCode{
+	dhcpv6.OptionClientID, dhcpv6.OptionServerID, dhcpv6.OptionIANA, dhcpv6.OptionIATA, dhcpv6.OptionIAPD,
+	dhcpv6.OptionStatusCode, dhcpv6.OptionRapidCommit, dhcpv6.OptionPreference,
 }
 
 // settingsOf encodes the options that do not depend on the question.
@@ -51,8 +41,8 @@ func settingsOf(l Lease) (out dhcpv6.Options) {
 		add(dhcpv6.OptionNTPServer, (&dhcpv6.OptNTPServer{Suboptions: dhcpv6.Options{&server}}).ToBytes())
 	}
 	add(dhcpv6.OptionSNTPServerList, normalize.Wire(l.NTP))
-	add(optSolMaxRT, seconds(maxRetry))
-	add(optInfMaxRT, seconds(maxRetry))
+	add(dhcpv6.OptionSolMaxRT, seconds(maxRetry))
+	add(dhcpv6.OptionInfMaxRT, seconds(maxRetry))
 	return out
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -25,8 +26,8 @@ const discardPort = 9
 // IPv6 rather than not start.
 func resolveGateways(ctx context.Context, conn *nl.Conn, interfaces []Interface, o Options) error {
 	for i, in := range interfaces {
-		gateway, ok := in.gatewayIPv6()
-		if _, has := in.IPv6(); isRecorded(in, o) || !ok || !has {
+		gateway := WidestGateway(slices.DeleteFunc(in.PodRoutes(), func(r Route) bool { return !r.Destination.Addr().Is6() || r.From.IsValid() }))
+		if _, has := in.IPv6(); isRecorded(in, o) || !gateway.IsValid() || !has {
 			continue
 		}
 		mac, err := resolve(ctx, conn, in, gateway)

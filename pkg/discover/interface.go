@@ -220,7 +220,12 @@ func (k kernel) newInterface(l nl.Link) Interface {
 	}
 	in.Addresses, in.Neighbors, in.Proxies = k.addresses[l.Index], k.neighbors[l.Index], k.proxies[l.Index]
 	in.Routes, in.Shared = k.routesOf(in)
-	in.Tables4, in.Tables6 = k.tablesOf(in)
+	if p, ok := in.IPv4(); ok {
+		in.Tables4 = k.tables(p.Addr())
+	}
+	if p, ok := in.IPv6(); ok {
+		in.Tables6 = k.tables(p.Addr())
+	}
 	in.Omitted = in.omissions()
 	return in
 }

@@ -33,16 +33,16 @@ func (i Interface) HasDefaultRoute(ipv4 bool) bool {
 	})
 }
 
-// gatewayIPv6 returns the gateway of the widest IPv6 route, the best one of several;
-// ok is false if there is none.
-func (i Interface) gatewayIPv6() (gateway netip.Addr, ok bool) {
-	bits := 0
-	for _, r := range i.PodRoutes() {
-		if to := r.Destination; to.Addr().Is6() && r.Gateway.IsValid() && !r.From.IsValid() && (!ok || to.Bits() < bits) {
-			gateway, bits, ok = r.Gateway, to.Bits(), true
+// WidestGateway returns the gateway of the widest of the routes, that of the first of
+// several; zero: none has one.
+func WidestGateway(routes []Route) netip.Addr {
+	var widest Route
+	for _, r := range routes {
+		if r.Gateway.IsValid() && (!widest.Gateway.IsValid() || r.Destination.Bits() < widest.Destination.Bits()) {
+			widest = r
 		}
 	}
-	return gateway, ok
+	return widest.Gateway
 }
 
 // tableRank is the place of a route's table among those that packets from the
@@ -72,18 +72,8 @@ func (i Interface) routerMade(r Route) bool {
 	return r.Expires || slices.ContainsFunc(i.Addresses, isPrefixOf)
 }
 
-// tablesOf returns the tables that packets from an interface's addresses look
-// into, in the order of the rules; nil where that is main alone.
-func (k kernel) tablesOf(in Interface) (ipv4, ipv6 []int) {
-	if p, ok := in.IPv4(); ok {
-		ipv4 = k.tables(p.Addr())
-	}
-	if p, ok := in.IPv6(); ok {
-		ipv6 = k.tables(p.Addr())
-	}
-	return ipv4, ipv6
-}
-
+// tables returns the tables that packets from an address look into, in the order of
+// the rules; nil where that is main alone.
 func (k kernel) tables(from netip.Addr) []int {
 	var tables []int
 	for _, r := range k.rules {

@@ -68,30 +68,19 @@ func (a Route) Text(leads ...string) string {
 		words = append(words, a.Destination.String())
 	}
 	words = append(words, leads...)
-	if a.From.IsValid() {
-		words = append(words, "from", a.From.String())
+	add := func(is bool, format string, value ...any) {
+		if is {
+			words = append(words, fmt.Sprintf(format, value...))
+		}
 	}
-	if a.TOS != 0 {
-		words = append(words, fmt.Sprintf("tos %#x", a.TOS))
-	}
-	if a.Table != unix.RT_TABLE_MAIN {
-		words = append(words, fmt.Sprintf("table %d", a.Table))
-	}
-	if a.Scope != unix.RT_SCOPE_UNIVERSE {
-		words = append(words, "scope", a.Scope.String())
-	}
-	if a.Source.IsValid() {
-		words = append(words, "src", a.Source.String())
-	}
-	if a.Metric != 0 {
-		words = append(words, fmt.Sprintf("metric %d", a.Metric))
-	}
-	if a.MTU != 0 {
-		words = append(words, fmt.Sprintf("mtu %d", a.MTU))
-	}
-	if a.OnLink {
-		words = append(words, "onlink")
-	}
+	add(a.From.IsValid(), "from %s", a.From)
+	add(a.TOS != 0, "tos %#x", a.TOS)
+	add(a.Table != unix.RT_TABLE_MAIN, "table %d", a.Table)
+	add(a.Scope != unix.RT_SCOPE_UNIVERSE, "scope %s", a.Scope)
+	add(a.Source.IsValid(), "src %s", a.Source)
+	add(a.Metric != 0, "metric %d", a.Metric)
+	add(a.MTU != 0, "mtu %d", a.MTU)
+	add(a.OnLink, "onlink")
 	return strings.Join(words, " ")
 }
 

@@ -47,11 +47,7 @@ func Attach(xml []byte, nics ...NIC) ([]byte, error) {
 		}
 		indent(iface)
 	}
-	out, err := d.WriteToBytes()
-	if err != nil {
-		return nil, fmt.Errorf("write domain XML: %w", err)
-	}
-	return out, nil
+	return d.WriteToBytes()
 }
 
 // A definition is a domain's XML beside the NICs that the domain is to have.

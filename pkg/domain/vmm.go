@@ -43,11 +43,7 @@ func Interfaces(nics ...NIC) ([]byte, error) {
 		}
 	}
 	doc.Indent(2)
-	out, err := doc.WriteToBytes()
-	if err != nil {
-		return nil, fmt.Errorf("write interfaces: %w", err)
-	}
-	return out, nil
+	return doc.WriteToBytes()
 }
 
 // QEMUArgs returns the arguments that give a QEMU, started without libvirt, the
@@ -145,10 +141,7 @@ func FirecrackerConfig(nics ...NIC) ([]byte, error) {
 		interfaces = append(interfaces, firecrackerInterface{ID: id, MAC: n.MAC.String(), Tap: n.Tap})
 	}
 	out, err := json.MarshalIndent(map[string]any{"network-interfaces": interfaces}, "", "  ")
-	if err != nil {
-		return nil, fmt.Errorf("write Firecracker's configuration: %w", err)
-	}
-	return append(out, '\n'), nil
+	return append(out, '\n'), err
 }
 
 func (n NIC) isVirtio() bool { return strings.HasPrefix(n.Model, defaultModel) }

@@ -18,7 +18,7 @@ func newIPv4(in discover.Interface) *IPv4 {
 	}
 	routes := slices.DeleteFunc(in.PodRoutes(), func(r discover.Route) bool { return !r.Destination.Addr().Is4() || inexpressible(r) != "" })
 	v4 := &IPv4{
-		Address: onLink(routes, address), Addresses: []netip.Prefix{address}, Gateway: widestGateway(routes),
+		Address: onLink(routes, address), Addresses: []netip.Prefix{address}, Gateway: discover.WidestGateway(routes),
 		HasDefault: in.HasDefaultRoute(true),
 	}
 	for _, a := range in.Addresses {
@@ -28,18 +28,6 @@ func newIPv4(in discover.Interface) *IPv4 {
 	}
 	v4.Server = cmp.Or(v4.Gateway, nobodysAddress(in))
 	return v4
-}
-
-// widestGateway is the gateway of the widest route, the best one of several; zero:
-// there is none.
-func widestGateway(routes []discover.Route) netip.Addr {
-	var widest discover.Route
-	for _, r := range routes {
-		if r.Gateway.IsValid() && (!widest.Gateway.IsValid() || r.Destination.Bits() < widest.Destination.Bits()) {
-			widest = r
-		}
-	}
-	return widest.Gateway
 }
 
 // isHost4 reports whether a is an IPv4 address that a host can have.

@@ -3,7 +3,6 @@
 package mac
 
 import (
-	"encoding"
 	"fmt"
 	"net"
 	"net/netip"
@@ -11,11 +10,6 @@ import (
 
 // Addr is an Ethernet address (IEEE 802). The zero value is none.
 type Addr [6]byte
-
-var (
-	_ encoding.TextMarshaler   = Addr{}
-	_ encoding.TextUnmarshaler = (*Addr)(nil)
-)
 
 // Of returns b as an address; none if b has not the length of one.
 func Of(b []byte) (a Addr) {

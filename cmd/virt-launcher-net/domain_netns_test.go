@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"os"
-	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
@@ -16,7 +15,7 @@ const testDomainXML = `<domain type='test'><name>vm</name><memory unit='MiB'>16<
 
 // startDomain runs a domain in a pod from outside of the pod's namespace, and
 // returns once the program has given up its privileges.
-func startDomain(t *testing.T, pod *podtest.Pod, uri string) (cmd *exec.Cmd, log *podtest.Buffer) {
+func startDomain(t *testing.T, pod *podtest.Pod, uri string) (cmd *podtest.Cmd, log *podtest.Buffer) {
 	t.Helper()
 	args := podArgs(t, pod, "run", "--no-check", "--hostname", "vm", "--dns", "192.0.2.53", "--domain", "-", "--connect", uri)
 	cmd = pod.Node.Command(t.Context(), os.Args[0], args...)
@@ -31,7 +30,7 @@ func startDomain(t *testing.T, pod *podtest.Pod, uri string) (cmd *exec.Cmd, log
 
 // checkShutDown checks that the program ends well and the domain was not
 // destroyed.
-func checkShutDown(t *testing.T, cmd *exec.Cmd, log *podtest.Buffer) {
+func checkShutDown(t *testing.T, cmd *podtest.Cmd, log *podtest.Buffer) {
 	t.Helper()
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("ended with %v", err)

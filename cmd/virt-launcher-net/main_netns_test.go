@@ -229,7 +229,7 @@ func TestVerbs(t *testing.T) {
 	}
 
 	// A process of its own: it gives up its privileges.
-	serve := exec.CommandContext(t.Context(), os.Args[0], append([]string{"serve", "--log-level", "error"}, common...)...)
+	serve := podtest.Command(t.Context(), nil, os.Args[0], append([]string{"serve", "--log-level", "error"}, common...)...)
 	serve.Env = append(os.Environ(), "VIRT_LAUNCHER_NET_TEST_MAIN=1")
 	serve.Stderr = os.Stderr
 	if err := serve.Start(); err != nil {
@@ -278,7 +278,7 @@ func TestVerbs(t *testing.T) {
 
 // startMain starts the program, which is this test binary, and returns once it has
 // printed a line: it does so when it serves.
-func startMain(cmd *exec.Cmd) error {
+func startMain(cmd *podtest.Cmd) error {
 	cmd.Env = append(os.Environ(), "VIRT_LAUNCHER_NET_TEST_MAIN=1")
 	out, err := cmd.StdoutPipe()
 	if err != nil {

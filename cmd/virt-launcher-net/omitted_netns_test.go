@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/json"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -74,7 +73,7 @@ func TestOmittedIsSaid(t *testing.T) {
 	isSaid("discover", before.Interfaces[0].Omitted)
 
 	var log podtest.Buffer
-	cmd := exec.CommandContext(t.Context(), os.Args[0], append([]string{"run", "--no-check", "--resolv-conf", resolv}, common...)...)
+	cmd := podtest.Command(t.Context(), nil, os.Args[0], append([]string{"run", "--no-check", "--resolv-conf", resolv}, common...)...)
 	cmd.Env = append(os.Environ(), "VIRT_LAUNCHER_NET_TEST_MAIN=1")
 	cmd.Stderr = &log
 	if err := cmd.Start(); err != nil {

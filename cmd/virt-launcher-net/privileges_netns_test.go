@@ -63,7 +63,7 @@ then exec setpriv --bounding-set="$caps" --inh-caps=-all --no-new-privs "$@"
 else exec setpriv --reuid "$user" --regid "$user" --clear-groups --bounding-set="$caps" --inh-caps="$caps" --ambient-caps="$caps" --no-new-privs "$@"
 fi`
 
-func (c confined) command(caps []string, args ...string) *exec.Cmd {
+func (c confined) command(caps []string, args ...string) *podtest.Cmd {
 	set := "-all"
 	for _, name := range caps {
 		set += ",+" + name
@@ -223,7 +223,7 @@ func TestGivesUpPrivileges(t *testing.T) {
 	} {
 		cmd := pod.Command(t.Context(), program, append(c.args, "--state-dir", stateDir)...)
 		if slices.Contains(c.args, "--netns") { // from elsewhere
-			cmd = exec.CommandContext(t.Context(), program, append(c.args, "--state-dir", stateDir)...)
+			cmd = podtest.Command(t.Context(), nil, program, append(c.args, "--state-dir", stateDir)...)
 		}
 		if err := startMain(cmd); err != nil {
 			t.Fatal(err)

@@ -30,7 +30,7 @@ func TestRunRestoresFromOutside(t *testing.T) {
 	if err := exec.CommandContext(t.Context(), "ln", "-s", pod.Path(), link).Run(); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), program, "run", "--netns", link, "--state-dir", t.TempDir(), "--restore")
+	cmd := podtest.Command(t.Context(), nil, program, "run", "--netns", link, "--state-dir", t.TempDir(), "--restore")
 	if err := startMain(cmd); err != nil {
 		t.Fatal(err)
 	}

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -23,7 +22,7 @@ type Capture struct {
 	PCAP string
 
 	t   testing.TB
-	cmd *exec.Cmd
+	cmd *Cmd
 
 	mu    sync.Mutex
 	lines []string

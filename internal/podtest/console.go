@@ -3,7 +3,6 @@ package podtest
 import (
 	"context"
 	"io"
-	"os/exec"
 	"regexp"
 	"slices"
 	"strings"
@@ -27,7 +26,7 @@ type Console struct {
 
 // StartConsole starts a command for a test. It is asked to end, and then made
 // to, at the test's end.
-func StartConsole(t testing.TB, cmd *exec.Cmd) *Console {
+func StartConsole(t testing.TB, cmd *Cmd) *Console {
 	t.Helper()
 	c := &Console{more: make(chan struct{})}
 	stdin, err := cmd.StdinPipe()

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -138,7 +137,7 @@ const inGuest = `mount --bind "$0" "$(readlink -f /etc/resolv.conf)" && exec "$@
 
 // Command is [NS.Command] with the guest's own /etc/resolv.conf, which lasts
 // from command to command, and a hostname that does not.
-func (g *Guest) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
+func (g *Guest) Command(ctx context.Context, name string, args ...string) *Cmd {
 	return g.NS.Command(ctx, "unshare", append([]string{
 		"--mount", "--uts", "--", "sh", "-c", inGuest, g.path("resolv.conf"), name,
 	}, args...)...)

@@ -7,10 +7,8 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"runtime"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -73,9 +71,7 @@ func NewNS() (*NS, error) {
 	return ns, nil
 }
 
-// unshareNet opens a new namespace and brings the thread back to its own. The
-// thread is not thrown away: a child with Pdeathsig dies with the thread that
-// started it, and that could be any.
+// unshareNet opens a new namespace and brings the thread back to its own.
 func unshareNet() (*os.File, error) {
 	origin, err := lockCurrent()
 	if err != nil {
@@ -150,10 +146,8 @@ func (ns *NS) In(t testing.TB, fn func() error) {
 
 // Command is a command in the namespace, not started. It is killed when ctx
 // ends or this process dies.
-func (ns *NS) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, "nsenter", append([]string{"--net=" + ns.Path(), "--", name}, args...)...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	return cmd
+func (ns *NS) Command(ctx context.Context, name string, args ...string) *Cmd {
+	return Command(ctx, ns, name, args...)
 }
 
 // Output runs a command in the namespace and returns what it printed on
@@ -173,7 +167,7 @@ func (ns *NS) Run(t testing.TB, name string, args ...string) string {
 	return out
 }
 
-func output(cmd *exec.Cmd, name string, args []string) (string, error) {
+func output(cmd *Cmd, name string, args []string) (string, error) {
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {

@@ -8,23 +8,23 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 )
 
-// witnesses are the commands that Snapshot asks, each printing JSON documents; ip(8)
+// witness is a command that Snapshot asks, which prints JSON documents; ip(8)
 // reads what it is asked from its standard input, and prints one for each line.
-var witnesses = []struct {
+type witness struct {
 	command string
 	batch   []string
-}{
+}
+
+var witnesses = []witness{
 	{"ip -d -j -batch -", []string{
 		"link", "addr", "nexthop", "rule", "neigh show nud permanent", "neigh show proxy",
 	}},
@@ -48,40 +48,44 @@ var sysctlTrees = []string{"ipv4/conf/*", "ipv6/conf/*", "bridge"}
 // [WaitSettled].
 func Snapshot(ctx context.Context, ns *NS) (string, error) {
 	var b strings.Builder
-	err := ns.Do(func() error { // so the commands, too, are in the namespace
-		for _, w := range witnesses {
-			args := strings.Fields(w.command)
-			cmd := exec.CommandContext(ctx, args[0], args[1:]...)
-			cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-			cmd.Stdin = strings.NewReader(strings.Join(w.batch, "\n"))
-			out, err := output(cmd, args[0], slices.Concat(args[1:], w.batch))
-			if err != nil {
-				return err
-			}
-			texts, err := stableJSON(out)
-			if err != nil {
-				return fmt.Errorf("read output of %s: %w", w.command, err)
-			}
-			if len(texts) != max(len(w.batch), 1) {
-				return fmt.Errorf("%s printed %d documents", w.command, len(texts))
-			}
-			for i, text := range texts {
-				title := w.command
-				if len(w.batch) > 0 {
-					title = strings.Replace(title, "-batch -", w.batch[i], 1)
-				}
-				if title == ipv6Routes {
-					text = inNoOrder(text)
-				}
-				fmt.Fprintf(&b, "# %s\n%s\n", title, text)
-			}
+	for _, w := range witnesses {
+		if err := w.testify(ctx, &b, ns); err != nil {
+			return "", fmt.Errorf("take snapshot: %w", err)
 		}
-		return writeSysctls(&b)
-	})
-	if err != nil {
+	}
+	if err := ns.Do(func() error { return writeSysctls(&b) }); err != nil {
 		return "", fmt.Errorf("take snapshot: %w", err)
 	}
 	return b.String(), nil
+}
+
+// testify writes what the command tells of the namespace.
+func (w witness) testify(ctx context.Context, b *strings.Builder, ns *NS) error {
+	args := strings.Fields(w.command)
+	cmd := ns.Command(ctx, args[0], args[1:]...)
+	cmd.Stdin = strings.NewReader(strings.Join(w.batch, "\n"))
+	out, err := output(cmd, args[0], slices.Concat(args[1:], w.batch))
+	if err != nil {
+		return err
+	}
+	texts, err := stableJSON(out)
+	if err != nil {
+		return fmt.Errorf("read output of %s: %w", w.command, err)
+	}
+	if len(texts) != max(len(w.batch), 1) {
+		return fmt.Errorf("%s printed %d documents", w.command, len(texts))
+	}
+	for i, text := range texts {
+		title := w.command
+		if len(w.batch) > 0 {
+			title = strings.Replace(title, "-batch -", w.batch[i], 1)
+		}
+		if title == ipv6Routes {
+			text = inNoOrder(text)
+		}
+		fmt.Fprintf(b, "# %s\n%s\n", title, text)
+	}
+	return nil
 }
 
 const ipv6Routes = "ip -6 -d -j route show table all"

@@ -2,7 +2,6 @@ package prestart_test
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"io/fs"
@@ -129,25 +128,9 @@ func TestHandedOverGuestBoots(t *testing.T) {
 	session := run(t, h)
 	args := readIn(t, h.OutputDir, prestart.QEMUFile)
 
-	vm := vmtest.VM{Name: "vm", GuestDir: podtest.Built(t, "guest"), Serial: filepath.Join(t.TempDir(), "serial.log"), Ping: []string{podtest.OutsideIP.String()}}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
-	qemu := pod.Command(ctx, "qemu-system-x86_64", append([]string{
-		"-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35", "-accel", "tcg", "-cpu", "max", "-m", "256",
-		"-kernel", vm.Kernel(), "-initrd", vm.Initrd(), "-append", vm.Cmdline(), "-serial", "file:" + vm.Serial, "-no-reboot",
-	}, strings.Split(strings.TrimSuffix(args, "\n"), "\n")...)...)
-	qemu.Stderr = os.Stderr
-	if err := qemu.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		cancel()
-		_ = qemu.Wait() // killed
-	}()
-	report, err := vmtest.WaitReport(ctx, vm.Serial)
-	if err != nil {
-		t.Fatal(err)
-	}
+	vm := vmtest.VM{GuestDir: podtest.Built(t, "guest"), Ping: []string{podtest.OutsideIP.String()}}
+	machine := vmtest.Start(t, pod.NS, vm, strings.Split(strings.TrimSuffix(args, "\n"), "\n")...)
+	report := machine.Report(t, 2*time.Minute)
 	if report.Address != pod.IPv4 || report.MAC != pod.MAC.String() || report.MTU != pod.MTU || !report.Pinged[podtest.OutsideIP.String()] {
 		t.Errorf("the guest reports %+v, the pod has %s %s", report, pod.IPv4, pod.MAC)
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -110,7 +109,7 @@ func kea(binary, dir string) ([]string, error) {
 type running struct {
 	contender
 	ns     *podtest.NS
-	cmd    *exec.Cmd
+	cmd    *podtest.Cmd
 	client *client
 	dir    string
 }

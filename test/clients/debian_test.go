@@ -4,14 +4,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest/vmtest"
 )
 
 // bootTime is how long an emulated machine may take on a busy one.
@@ -56,8 +55,7 @@ func bootDebian(t *testing.T, seats []*seat) *debianVM {
 	guest := podtest.Built(t, "guest")
 	serial := filepath.Join(t.TempDir(), "serial")
 	args := []string{
-		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-		"-machine", "q35,accel=tcg", "-cpu", "max", "-smp", "2", "-m", "512",
+		"-smp", "2", "-m", "512",
 		"-kernel", filepath.Join(guest, "vmlinuz"), "-initrd", podtest.Built(t, "guest/debian"),
 		"-append", "console=ttyS0 quiet panic=-1 no_timer_check net.ifnames=0 mitigations=off",
 		"-serial", "file:" + serial,
@@ -70,9 +68,8 @@ func bootDebian(t *testing.T, seats []*seat) *debianVM {
 			"-netdev", fmt.Sprintf("tap,id=net%d,fd=%d,vhost=off", i, 3+i),
 			"-device", fmt.Sprintf("virtio-net-pci,netdev=net%d,romfile=,mac=%v", i, at.pod.MAC))
 	}
-	cmd := exec.CommandContext(t.Context(), "qemu-system-x86_64", args...)
+	cmd := vmtest.QEMU(t.Context(), nil, args...)
 	cmd.ExtraFiles = taps // from 3 on
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	t.Cleanup(func() {
 		if t.Failed() {
 			text, _ := os.ReadFile(serial)

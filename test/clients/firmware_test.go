@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest/vmtest"
 )
 
 // What Debian's packages ipxe and ovmf hold.
@@ -25,12 +26,11 @@ const (
 func firmware(t *testing.T, at *seat, args ...string) *podtest.Console {
 	t.Helper()
 	args = append([]string{
-		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-		"-machine", "q35,accel=tcg,graphics=off", "-cpu", "max", "-m", "256", "-serial", "stdio",
+		"-m", "256", "-serial", "stdio",
 		"-netdev", "tap,id=net,ifname=tap-eth0,script=no,downscript=no,vhost=off",
 		"-device", "virtio-net-pci,netdev=net,romfile=,mac=" + at.pod.MAC.String(),
 	}, args...)
-	return podtest.StartConsole(t, at.pod.Command(t.Context(), "qemu-system-x86_64", args...))
+	return podtest.StartConsole(t, vmtest.QEMU(t.Context(), at.pod.NS, args...))
 }
 
 // ipxe is iPXE that has taken its lease and printed what it made of it.

@@ -2,7 +2,6 @@ package clients
 
 import (
 	"os"
-	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -15,7 +14,7 @@ import (
 const patience = time.Minute
 
 // background runs a command until the test's end.
-func background(t *testing.T, name string, cmd *exec.Cmd, end os.Signal) {
+func background(t *testing.T, name string, cmd *podtest.Cmd, end os.Signal) {
 	t.Helper()
 	out := &podtest.Buffer{}
 	cmd.Stdout, cmd.Stderr = out, out

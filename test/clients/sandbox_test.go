@@ -5,7 +5,6 @@ import (
 	"embed"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -82,9 +81,8 @@ func startIn(t *testing.T, guest *podtest.Guest, name, verb string) *sandbox {
 // do runs the client's script in the client's namespaces.
 func (c *sandbox) do(t *testing.T, verb string) string {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "nsenter", "--target", fmt.Sprint(c.pid), "--net", "--mount", "--uts",
+	cmd := podtest.Command(t.Context(), nil, "nsenter", "--target", fmt.Sprint(c.pid), "--net", "--mount", "--uts",
 		fmt.Sprintf("--pid=/proc/%d/ns/pid_for_children", c.pid), "--", "sh", "-c", c.script, "client", verb)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, _ := cmd.Output() // files that the client has not written yet
 	return string(out)
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest/launchtest"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest/vmtest"
 )
 
 // What Debian's packages ipxe, ipxe-qemu and ovmf hold.
@@ -135,7 +136,7 @@ func (n *network) serve(t *testing.T, tftp netip.Addr, script string) {
 func (n *network) boot(t *testing.T, args ...string) {
 	t.Helper()
 	args = append([]string{
-		"-machine", "q35,accel=tcg,graphics=off", "-serial", "stdio", "-cpu", "max", "-m", "256", "-nodefaults", "-display", "none", "-boot", "n", "-no-reboot",
+		"-m", "256", "-serial", "stdio", "-boot", "n",
 		"-netdev", "tap,id=net,ifname=tap-eth0,script=no,downscript=no,vhost=off",
 	}, args...)
 	for i, arg := range args {
@@ -143,7 +144,7 @@ func (n *network) boot(t *testing.T, args ...string) {
 			args[i] += ",mac=" + n.pod.MAC.String()
 		}
 	}
-	n.qemu = podtest.StartConsole(t, n.pod.Command(t.Context(), "qemu-system-x86_64", args...))
+	n.qemu = podtest.StartConsole(t, vmtest.QEMU(t.Context(), n.pod.NS, args...))
 }
 
 // wait waits until the TFTP server has logged a line with all the words.

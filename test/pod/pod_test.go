@@ -147,7 +147,7 @@ func (p *vmPod) launch(t *testing.T) {
 	}
 	vm := vmtest.VM{GuestDir: "/guest"}
 	p.runHost(t, options, "bash", "-euc", `mapfile -t nics <"$1"; exec "${@:2}" "${nics[@]}"`, "launcher", nicsDir+"/qemu.args",
-		"qemu-system-x86_64", "-nodefaults", "-nographic", "-machine", "q35", "-cpu", "max", "-m", "256",
+		"qemu-system-x86_64", "-nodefaults", "-nographic", "-no-reboot", "-machine", "q35,accel=tcg", "-cpu", "max", "-m", "256",
 		"-kernel", vm.Kernel(), "-initrd", vm.Initrd(), "-append", vm.Cmdline(), "-serial", "file:/report/serial")
 }
 

@@ -3,15 +3,14 @@ package vm
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest/vmtest"
 )
 
 // hastyGuest is a guest whose clock counts instructions, and goes straight on to
@@ -29,8 +28,7 @@ func bootHasty(t *testing.T, pods []*podtest.Pod) *hastyGuest {
 	t.Helper()
 	guest := podtest.Built(t, "guest")
 	args := []string{
-		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-		"-machine", "q35,accel=tcg", "-cpu", "max", "-m", "256",
+		"-m", "256",
 		// An instruction takes 4 ns, about as long as it really does, so that the guest
 		// is about as patient as others.
 		"-icount", "shift=2,sleep=off",
@@ -46,9 +44,8 @@ func bootHasty(t *testing.T, pods []*podtest.Pod) *hastyGuest {
 			"-netdev", fmt.Sprintf("tap,id=net%d,fd=%d,vhost=off", i, 3+i),
 			"-device", fmt.Sprintf("virtio-net-pci,netdev=net%d,romfile=,mac=%v", i, pod.MAC))
 	}
-	cmd := exec.CommandContext(t.Context(), "qemu-system-x86_64", args...)
+	cmd := vmtest.QEMU(t.Context(), nil, args...)
 	cmd.ExtraFiles = taps // from 3 on
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	g := &hastyGuest{podtest.StartConsole(t, cmd)}
 	t.Cleanup(func() {
 		if t.Failed() {

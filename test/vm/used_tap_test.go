@@ -2,10 +2,7 @@ package vm
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -34,7 +31,7 @@ func TestKilledQEMU(t *testing.T) {
 			s.Serve(t)
 			vm := s.qemu(t, c.netdev, c.model)
 			if c.boots {
-				vm.expect(t, pod)
+				expect(t, vm, pod)
 			} else {
 				s.untilTap(t, "LOWER_UP")
 			}
@@ -43,7 +40,7 @@ func TestKilledQEMU(t *testing.T) {
 			if out, err := s.Output(t, "check"); err == nil || !strings.Contains(err.Error(), "the tap is in use") {
 				t.Errorf("check beside the VM: %v\n%s", err, out)
 			}
-			vm.kill(t)
+			vm.Kill()
 			s.untilTap(t, "NO-CARRIER")
 			if out, err := s.Output(t, "check"); err != nil {
 				t.Errorf("check after the VM: %v\n%s", err, out)
@@ -53,7 +50,7 @@ func TestKilledQEMU(t *testing.T) {
 			if out, err := s.Output(t, "check"); err != nil {
 				t.Errorf("check after another start: %v\n%s", err, out)
 			}
-			s.qemu(t, "", "virtio-net-pci").expect(t, pod)
+			expect(t, s.qemu(t, "", "virtio-net-pci"), pod)
 		})
 	}
 }
@@ -81,62 +78,18 @@ func (s *sidecar) untilTap(t *testing.T, flag string) {
 	}
 }
 
-// emulated is a QEMU with the pod's tap, without libvirt.
-type emulated struct {
-	cmd    *exec.Cmd
-	serial string
-}
-
 // qemu starts a QEMU in the pod that opens the tap itself.
-func (s *sidecar) qemu(t *testing.T, netdev, model string) *emulated {
+func (s *sidecar) qemu(t *testing.T, netdev, model string) *vmtest.Machine {
 	t.Helper()
-	vm := vmtest.VM{GuestDir: podtest.Built(t, "guest"), Serial: filepath.Join(t.TempDir(), "serial.log")}
-	cmd := s.pod.Command(t.Context(), "qemu-system-x86_64",
-		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-machine", "q35,accel=tcg", "-cpu", "max", "-m", "256",
-		"-kernel", vm.Kernel(), "-initrd", vm.Initrd(), "-append", vm.Cmdline(), "-serial", "file:"+vm.Serial,
+	return vmtest.Start(t, s.pod.NS, vmtest.VM{GuestDir: podtest.Built(t, "guest")},
 		"-netdev", "tap,id=net0,ifname=tap-eth0,script=no,downscript=no,vhost=off"+netdev,
 		"-device", fmt.Sprintf("%s,netdev=net0,romfile=,mac=%v", model, s.pod.MAC))
-	var log podtest.Buffer
-	cmd.Stdout, cmd.Stderr = &log, &log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	q := &emulated{cmd, vm.Serial}
-	t.Cleanup(func() {
-		_ = q.end()
-		if t.Failed() {
-			t.Logf("QEMU printed:\n%s", log.String())
-		}
-	})
-	return q
 }
 
 // expect waits until the guest has booted, with the pod's address.
-func (q *emulated) expect(t *testing.T, pod *podtest.Pod) {
+func expect(t *testing.T, vm *vmtest.Machine, pod *podtest.Pod) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), bootTime)
-	defer cancel()
-	if r, err := vmtest.WaitReport(ctx, q.serial); err != nil || r.Address != pod.IPv4 {
-		t.Fatalf("the guest reports %+v, the pod has %s: %v", r, pod.IPv4, err)
-	}
-}
-
-// end kills QEMU, as the kernel does when it is out of memory.
-func (q *emulated) end() error {
-	if q.cmd.ProcessState != nil {
-		return nil
-	}
-	err := q.cmd.Process.Kill()
-	var exit *exec.ExitError
-	if werr := q.cmd.Wait(); !errors.As(werr, &exit) {
-		err = errors.Join(err, werr)
-	}
-	return err
-}
-
-func (q *emulated) kill(t *testing.T) {
-	t.Helper()
-	if err := q.end(); err != nil {
-		t.Fatal(err)
+	if r := vm.Report(t, bootTime); r.Address != pod.IPv4 {
+		t.Fatalf("the guest reports %+v, the pod has %s", r, pod.IPv4)
 	}
 }

@@ -10,13 +10,13 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest/vmtest"
 )
 
@@ -50,7 +50,7 @@ exec "$@"`
 // Launcher is a running "virt-launcher-net run" that starts a VM with libvirt's
 // driver inside its own process, so without a daemon.
 type Launcher struct {
-	cmd     *exec.Cmd
+	cmd     *podtest.Cmd
 	vm      string        // its domain's name
 	root    string        // of the embedded libvirt driver
 	ended   chan struct{} // closed when it has ended
@@ -83,11 +83,11 @@ func Start(c Config) (*Launcher, error) {
 	if err := os.WriteFile(c.xml(), c.VM.DomainXML(), 0o644); err != nil {
 		return nil, fmt.Errorf("write domain: %w", err)
 	}
-	cmd := exec.Command("unshare", append([]string{"--mount", "sh", "-c", private, "sh", c.Binary}, c.RunArgs()...)...)
+	cmd := podtest.Command(context.Background(), nil, "unshare", append([]string{"--mount", "sh", "-c", private, "sh", c.Binary}, c.RunArgs()...)...)
 	cmd.Env = append(os.Environ(), "LIBVIRT_DEBUG=4") // errors only
 	cmd.Stdout, cmd.Stderr = c.Log, c.Log
 	// Out of reach of a terminal's Ctrl-C: whoever launched it ends it.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr.Setpgid = true
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start virt-launcher-net: %w", err)
 	}

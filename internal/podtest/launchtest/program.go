@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"syscall"
 	"testing"
@@ -42,7 +41,7 @@ func NewProgram(t testing.TB, pod *podtest.Pod) *Program {
 }
 
 // Command is a verb with its arguments, not started.
-func (p *Program) Command(ctx context.Context, args ...string) *exec.Cmd {
+func (p *Program) Command(ctx context.Context, args ...string) *podtest.Cmd {
 	return p.node.Command(ctx, p.Binary, append(args, p.Flags...)...)
 }
 

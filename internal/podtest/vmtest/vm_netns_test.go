@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -38,32 +37,12 @@ func TestVM(t *testing.T) {
 	t.Cleanup(func() { server.Close() })
 	url := "http://" + outside.Addr().String() + "/"
 
-	dir := t.TempDir()
-	vm := VM{
-		Name: "vm", GuestDir: podtest.Built(t, "guest"), Serial: filepath.Join(dir, "serial.log"),
-		Ping: []string{podtest.OutsideIP.String(), "192.0.2.99"}, Get: []string{url},
-	}
-	monitor := filepath.Join(dir, "monitor")
+	vm := VM{GuestDir: podtest.Built(t, "guest"), Ping: []string{podtest.OutsideIP.String(), "192.0.2.99"}, Get: []string{url}}
 	start := time.Now()
-	qemu := pod.Command(t.Context(), "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none",
-		"-machine", "q35", "-accel", "tcg", "-cpu", "max", "-m", "256",
-		"-kernel", vm.Kernel(), "-initrd", vm.Initrd(), "-append", vm.Cmdline(),
+	machine := Start(t, pod.NS, vm,
 		"-netdev", "tap,id=n0,ifname=tap0,script=no,downscript=no",
-		"-device", "virtio-net-pci,netdev=n0,romfile=,mac="+guestMAC.String(),
-		"-serial", "file:"+vm.Serial, "-monitor", "unix:"+monitor+",server=on,wait=off", "-no-reboot")
-	qemu.Stdout, qemu.Stderr = os.Stderr, os.Stderr
-	if err := qemu.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- qemu.Wait() }()
-
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	report, err := WaitReport(ctx, vm.Serial)
-	if err != nil {
-		t.Fatal(err)
-	}
+		"-device", "virtio-net-pci,netdev=n0,romfile=,mac="+guestMAC.String())
+	report := machine.Report(t, time.Minute)
 	t.Logf("reported after %v, %v after its kernel's start", time.Since(start).Round(time.Millisecond), report.Uptime)
 	checkReport(t, report, pod)
 	if !report.Pinged[podtest.OutsideIP.String()] || report.Pinged["192.0.2.99"] {
@@ -78,15 +57,38 @@ func TestVM(t *testing.T) {
 	}
 
 	start = time.Now()
-	pressPowerButton(t, monitor)
-	select {
-	case err := <-ended:
-		if err != nil {
-			t.Errorf("qemu: %v", err)
+	machine.PowerOff(t, 30*time.Second)
+	t.Logf("powered off after %v", time.Since(start).Round(time.Millisecond))
+}
+
+// Whoever waits for a guest whose QEMU was killed is told so, at once.
+func TestReportOfKilledQEMU(t *testing.T) {
+	t.Parallel()
+	machine := Start(t, podtest.New(t), VM{GuestDir: podtest.Built(t, "guest")}, "-S")
+	said := make(chan error)
+	go func() {
+		_, err := machine.report(time.Hour)
+		said <- err
+	}()
+	machine.Kill()
+	if err := <-said; !strings.Contains(err.Error(), "QEMU has ended: signal: killed") {
+		t.Errorf("report: %v", err)
+	}
+}
+
+// A guest that does not report has QEMU's monitor asked where it is.
+func TestReportOfStoppedQEMU(t *testing.T) {
+	t.Parallel()
+	machine := Start(t, podtest.New(t), VM{GuestDir: podtest.Built(t, "guest")}, "-S")
+	deadline := time.Now().Add(time.Minute)
+	for { // until its monitor is there
+		_, err := machine.report(100 * time.Millisecond)
+		if errors.Is(err, context.DeadlineExceeded) && strings.Contains(err.Error(), "VM status: paused (prelaunch)") && strings.Contains(err.Error(), "EIP=0000fff0") {
+			return
 		}
-		t.Logf("powered off after %v", time.Since(start).Round(time.Millisecond))
-	case <-time.After(10 * time.Second):
-		t.Error("the guest ignores the power button")
+		if time.Now().After(deadline) {
+			t.Fatalf("report: %v", err)
+		}
 	}
 }
 
@@ -102,21 +104,6 @@ func checkReport(t *testing.T, report Report, pod *podtest.Pod) {
 	if want := []string{"search ns.svc.cluster.local cluster.local", "nameserver 10.96.0.10"}; !slices.Equal(report.Resolv, want) {
 		t.Errorf("guest's resolv.conf: %q, want %q", report.Resolv, want)
 	}
-}
-
-// pressPowerButton asks QEMU's monitor to, and reads what it says until it
-// ends, so that the command is not lost.
-func pressPowerButton(t *testing.T, monitor string) {
-	t.Helper()
-	conn, err := net.Dial("unix", monitor)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	if _, err := io.WriteString(conn, "system_powerdown\n"); err != nil {
-		t.Fatal(err)
-	}
-	go io.Copy(io.Discard, conn)
 }
 
 func TestWaitReportEnds(t *testing.T) {

@@ -1,0 +1,78 @@
+package podtest
+
+import (
+	"bytes"
+	"context"
+	"os/exec"
+	"runtime"
+	"sync"
+	"syscall"
+)
+
+// Cmd is a command that is killed when this process dies.
+//
+// The kernel kills it already when the thread ends that started it
+// (PR_SET_PDEATHSIG), and a goroutine that is locked to its thread, as those are
+// which call libvirt, takes that with it. So Start, Run, Output and
+// CombinedOutput have one thread start all commands, which lasts.
+type Cmd struct {
+	*exec.Cmd
+	ns *NS // where it is started; nil: where this process was
+}
+
+// Command is a command that is killed when ctx ends or this process dies, not
+// started. It runs in ns; nil: where this process was started.
+func Command(ctx context.Context, ns *NS, name string, args ...string) *Cmd {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	return &Cmd{cmd, ns}
+}
+
+// starter is where the thread that lasts gets what to start.
+var starter = sync.OnceValue(func() chan<- func() {
+	starts := make(chan func())
+	go func() {
+		runtime.LockOSThread()
+		for start := range starts {
+			start()
+		}
+	}()
+	return starts
+})
+
+// Start is [exec.Cmd.Start].
+func (c *Cmd) Start() error {
+	done := make(chan error)
+	starter() <- func() {
+		if c.ns != nil {
+			done <- c.ns.Do(c.Cmd.Start)
+		} else {
+			done <- c.Cmd.Start()
+		}
+	}
+	return <-done
+}
+
+// Run is [exec.Cmd.Run].
+func (c *Cmd) Run() error {
+	if err := c.Start(); err != nil {
+		return err
+	}
+	return c.Wait()
+}
+
+// Output is [exec.Cmd.Output], but an error does not have what was printed.
+func (c *Cmd) Output() ([]byte, error) {
+	var out bytes.Buffer
+	c.Stdout = &out
+	err := c.Run()
+	return out.Bytes(), err
+}
+
+// CombinedOutput is [exec.Cmd.CombinedOutput].
+func (c *Cmd) CombinedOutput() ([]byte, error) {
+	var out bytes.Buffer
+	c.Stdout, c.Stderr = &out, &out
+	err := c.Run()
+	return out.Bytes(), err
+}

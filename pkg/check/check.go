@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/virt-launcher-net/virt-launcher-net/internal/tun"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
@@ -59,13 +58,6 @@ func Check(ctx context.Context, n guest.NIC, ready func(context.Context) error) 
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	r := Report{Interface: n.Interface, Tap: n.Tap, opened: time.Now()}
-	inUse, err := tun.InUse(n.Tap)
-	if err == nil && inUse {
-		err = fmt.Errorf("open tap %s: %w", n.Tap, ErrTapInUse)
-	}
-	if err != nil {
-		return r, err
-	}
 	announced := announce(n.Tap)
 	defer announced.Close()
 	g, err := openGuest(n)
@@ -132,7 +124,7 @@ func (r *Report) checkIPv6(ctx context.Context, g *guestEnd, v6 *guest.IPv6) (er
 		asked = append(asked, router.Gateway)
 	}
 	for _, address := range asked {
-		at, err := g.resolve6(ctx, v6.Address.Addr(), address)
+		at, err := g.resolve(ctx, v6.Address.Addr(), address)
 		if err != nil {
 			return fmt.Errorf("resolve the router %s by neighbor discovery on %s (DHCPv6 works): %w", address, r.Interface, err)
 		}

@@ -32,8 +32,12 @@ type guestEnd struct {
 }
 
 func openGuest(n guest.NIC) (*guestEnd, error) {
-	file, err := tun.Open(n.Tap, n.Queues)
-	if errors.Is(err, unix.EBUSY) {
+	inUse, err := tun.InUse(n.Tap)
+	var file *os.File
+	if err == nil && !inUse {
+		file, err = tun.Open(n.Tap, n.Queues)
+	}
+	if inUse || errors.Is(err, unix.EBUSY) {
 		err = fmt.Errorf("open tap %s: %w", n.Tap, ErrTapInUse)
 	}
 	if err != nil {
@@ -86,23 +90,17 @@ func (g *guestEnd) solicitRouter(ctx context.Context, router *guest.Router) erro
 	})
 }
 
-// resolve6 asks for a neighbor's MAC (RFC 4861 section 7.2), from the address
+// resolve asks for a neighbor's MAC (RFC 826, RFC 4861 section 7.2), from the address
 // whose packets the guest would have for it.
-func (g *guestEnd) resolve6(ctx context.Context, own, neighbor netip.Addr) (at mac.Addr, err error) {
-	err = g.ask(ctx, probe.NeighborSolicitation(g.mac, own, neighbor), func(frame []byte) bool {
-		target, address, err := probe.ParseNeighborAdvertisement(frame)
+func (g *guestEnd) resolve(ctx context.Context, own, neighbor netip.Addr) (at mac.Addr, err error) {
+	question, parse := packet.ARPRequest, packet.ParseARPReply
+	if neighbor.Is6() {
+		question, parse = probe.NeighborSolicitation, probe.ParseNeighborAdvertisement
+	}
+	err = g.ask(ctx, question(g.mac, own, neighbor), func(frame []byte) bool {
+		of, address, err := parse(frame)
 		at = address
-		return err == nil && target == neighbor
-	})
-	return at, err
-}
-
-// resolve asks for the gateway's MAC (RFC 826).
-func (g *guestEnd) resolve(ctx context.Context, own, gateway netip.Addr) (at mac.Addr, err error) {
-	err = g.ask(ctx, packet.ARPRequest(g.mac, own, gateway), func(frame []byte) bool {
-		sender, address, err := packet.ParseARPReply(frame)
-		at = address
-		return err == nil && sender == gateway
+		return err == nil && of == neighbor
 	})
 	return at, err
 }

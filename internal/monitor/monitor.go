@@ -6,6 +6,7 @@
 package monitor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -40,9 +41,7 @@ type Monitor struct {
 // Listen answers on address: host:port, or unix: and the path of a socket. A
 // socket that a killed process left behind is replaced. A nil log is silent.
 func Listen(ctx context.Context, log *slog.Logger, address, version string) (*Monitor, error) {
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
-	}
+	log = cmp.Or(log, slog.New(slog.DiscardHandler))
 	listener, err := listen(ctx, address)
 	if err != nil {
 		return nil, fmt.Errorf("listen for probes and metrics: %w", err)
@@ -88,20 +87,15 @@ func listen(ctx context.Context, address string) (net.Listener, error) {
 	if !ok {
 		return (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 	}
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "unix", path)
-	if !errors.Is(err, syscall.EADDRINUSE) {
-		return listener, err
-	}
-	conn, dialErr := (&net.Dialer{}).DialContext(ctx, "unix", path)
-	if dialErr == nil {
+	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
+	if err == nil {
 		conn.Close()
-		return nil, fmt.Errorf("%w: another process answers there", err)
+		return nil, fmt.Errorf("another process answers on %s", path)
 	}
-	if info, e := os.Lstat(path); e != nil || info.Mode().Type() != os.ModeSocket || !errors.Is(dialErr, syscall.ECONNREFUSED) {
-		return nil, err
-	}
-	if err := os.Remove(path); err != nil {
-		return nil, err
+	if info, e := os.Lstat(path); e == nil && info.Mode().Type() == os.ModeSocket && errors.Is(err, syscall.ECONNREFUSED) {
+		if err := os.Remove(path); err != nil {
+			return nil, err
+		}
 	}
 	return (&net.ListenConfig{}).Listen(ctx, "unix", path)
 }

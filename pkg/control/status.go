@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -96,7 +97,7 @@ func (s Status) NotReady() string {
 func (s Status) NoLease() string {
 	var words []string
 	for _, i := range s.Interfaces {
-		l := i.mainLease()
+		l := cmp.Or(i.Lease, i.Lease6) // not every guest asks for an IPv6 address
 		switch {
 		case l == nil || l.State == lease.Bound:
 		case l.LastMessage.Type == "" && i.LeaseUnknown:
@@ -107,15 +108,6 @@ func (s Status) NoLease() string {
 		}
 	}
 	return strings.Join(words, "; ")
-}
-
-// mainLease is the lease that a guest has if it has its addresses: the IPv4 one if
-// there is one, since not every guest asks for an IPv6 address.
-func (i Served) mainLease() *lease.Status {
-	if i.Lease != nil {
-		return i.Lease
-	}
-	return i.Lease6
 }
 
 // lastSteps say why a lease is none after that step.

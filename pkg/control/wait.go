@@ -42,7 +42,7 @@ func (c Client) Wait(ctx context.Context, condition string) (Status, error) {
 			err = waitForSocket(ctx, watcher, at.dir)
 		}
 		if ctx.Err() != nil {
-			return Status{}, &notYet{condition, time.Since(start), ended(ctx), at.soFar(context.WithoutCancel(ctx))}
+			return Status{}, fmt.Errorf("wait for %s: %w: %w", condition, ended(ctx, start), at.soFar(context.WithoutCancel(ctx)))
 		}
 		if err != nil {
 			return Status{}, err
@@ -51,13 +51,27 @@ func (c Client) Wait(ctx context.Context, condition string) (Status, error) {
 }
 
 // ended is why ctx has ended. Unlike [context.Cause] it is the context's own error
-// as well.
-func ended(ctx context.Context) error {
+// as well, and says how long a time that is over was.
+func ended(ctx context.Context, start time.Time) error {
 	cause := context.Cause(ctx)
-	if errors.Is(cause, ctx.Err()) {
-		return cause
+	if !errors.Is(cause, ctx.Err()) {
+		cause = fmt.Errorf("%w: %w", ctx.Err(), cause)
 	}
-	return fmt.Errorf("%w: %w", ctx.Err(), cause)
+	if errors.Is(cause, context.DeadlineExceeded) {
+		return &timedOut{time.Since(start), cause}
+	}
+	return cause
+}
+
+// timedOut is a context's end for those who read how long it took.
+type timedOut struct {
+	after time.Duration
+	cause error
+}
+
+func (e *timedOut) Unwrap() error { return e.cause }
+func (e *timedOut) Error() string {
+	return "timed out after " + e.after.Round(10*time.Millisecond).String()
 }
 
 // watchFor watches the directory, and those above it in which it may come to be;
@@ -111,23 +125,4 @@ func (at located) soFar(ctx context.Context) error {
 		return errors.New(status.NoLease())
 	}
 	return errors.New("it was just created")
-}
-
-// notYet is that what was waited for was not so when the context ended. It wraps
-// why that ended, and why it was not so.
-type notYet struct {
-	condition string
-	after     time.Duration
-	cause     error
-	why       error
-}
-
-func (e *notYet) Unwrap() []error { return []error{e.cause, e.why} }
-
-func (e *notYet) Error() string {
-	ended := e.cause.Error()
-	if errors.Is(e.cause, context.DeadlineExceeded) {
-		ended = "timed out after " + e.after.Round(10*time.Millisecond).String()
-	}
-	return fmt.Sprintf("wait for %s: %s: %s", e.condition, ended, e.why)
 }

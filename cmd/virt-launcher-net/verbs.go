@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -161,7 +160,7 @@ of the network only that the tap is deleted.`,
 			var nics []guest.NIC
 			if file != "" {
 				err := readFile(cmd.Context(), cmd.InOrStdin(), file, "NICs", func(text []byte) (err error) {
-					nics, err = prestart.ReadNICs(bytes.NewReader(text))
+					nics, err = prestart.ParseNICs(text)
 					return err
 				})
 				if err != nil {

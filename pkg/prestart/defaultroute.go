@@ -22,14 +22,10 @@ type defaultRoutes struct{ ipv4, ipv6 string }
 // first that has one, or the named one alone. Only one does: a VM with two of them
 // would answer by the wrong one.
 func (s LeaseSettings) hasDefaultRoute(nics []guest.NIC) (d defaultRoutes, err error) {
-	var names []string
-	for _, n := range nics {
-		names = append(names, n.Interface)
-	}
-	if s.DefaultRoute == NoDefaultRoute || len(names) == 0 {
+	if s.DefaultRoute == NoDefaultRoute || len(nics) == 0 {
 		return defaultRoutes{}, nil
 	}
-	if err := s.checkDefaultRoute(names); err != nil {
+	if err := s.checkDefaultRoute(namesOf(nics)); err != nil {
 		return defaultRoutes{}, err
 	}
 	for _, n := range nics {
@@ -57,16 +53,12 @@ func (h Hook) defaultRouteOf(nics []guest.NIC) (defaultRoutes, error) {
 	if h.Lease.DefaultRoute != "" || len(recorded) == 0 {
 		return h.Lease.hasDefaultRoute(nics)
 	}
-	all := nicsOf(recorded)
-	known := namesOf(recorded)
-	for _, n := range slices.Backward(nics) { // what is served without a record was there before those
-		if !slices.Contains(known, n.Interface) {
-			all = slices.Insert(all, 0, n)
-		}
-	}
+	known := namesOf(nicsOf(recorded))
+	all := slices.DeleteFunc(slices.Clone(nics), func(n guest.NIC) bool { return slices.Contains(known, n.Interface) })
+	all = append(all, nicsOf(recorded)...) // what is served without a record was there before those
 	d, err := h.Lease.hasDefaultRoute(all)
 	for family, name := range map[string]string{"IPv4": d.ipv4, "IPv6": d.ipv6} {
-		if name != "" && !slices.ContainsFunc(nics, func(n guest.NIC) bool { return n.Interface == name }) {
+		if name != "" && !slices.Contains(namesOf(nics), name) {
 			h.Log.Info("another interface has the default route, but is not served now", "family", family, "interface", name)
 		}
 	}
@@ -80,14 +72,6 @@ func (s LeaseSettings) checkDefaultRoute(interfaces []string) error {
 		return nil
 	}
 	return fmt.Errorf("default route: %s is not one of the VM's interfaces; name one of them, or %s", name, NoDefaultRoute)
-}
-
-func nicsOf(plans []prepare.Plan) []guest.NIC {
-	var nics []guest.NIC
-	for _, p := range plans {
-		nics = append(nics, p.NIC())
-	}
-	return nics
 }
 
 // omitted are the default routes of the pod by the interface that its NIC is not

@@ -71,11 +71,10 @@ func (h Hook) preparedOrPlanned(ctx context.Context) ([]prepare.Plan, error) {
 }
 
 // domainNICs are NICs with the models that they have in the VM.
-func (h Hook) domainNICs(nics []guest.NIC) (out []domain.NIC) {
-	for _, n := range nics {
-		out = append(out, domain.NIC{Interface: n.Interface, Tap: n.Tap, MAC: n.MAC, MTU: n.MTU, Queues: n.Queues, Model: h.modelOf(n.Interface)})
-	}
-	return out
+func (h Hook) domainNICs(nics []guest.NIC) []domain.NIC {
+	return each(nics, func(n guest.NIC) domain.NIC {
+		return domain.NIC{Interface: n.Interface, Tap: n.Tap, MAC: n.MAC, MTU: n.MTU, Queues: n.Queues, Model: h.modelOf(n.Interface)}
+	})
 }
 
 // attach returns the domain's XML with the NICs of the interfaces in it. It acts in
@@ -86,19 +85,11 @@ func (h Hook) attach(xml []byte, plans []prepare.Plan) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("attach NICs: %w", err)
 	}
-	return out, h.warnOfForeign(xml, plans, nics)
-}
-
-// warnOfForeign logs which NICs of the domain, besides the pod's, will not work.
-func (h Hook) warnOfForeign(xml []byte, plans []prepare.Plan, nics []domain.NIC) error {
 	interfaces, err := discover.ReadInterfaces()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	var devices []string
-	for _, i := range interfaces {
-		devices = append(devices, i.Name)
-	}
+	devices := interfacesOf(interfaces)
 	for _, p := range plans {
 		for _, link := range p.Links() { // they may be yet to come
 			devices = append(devices, link.Name)
@@ -106,12 +97,12 @@ func (h Hook) warnOfForeign(xml []byte, plans []prepare.Plan, nics []domain.NIC)
 	}
 	foreign, err := domain.Foreign(xml, devices, nics...)
 	if err != nil {
-		return fmt.Errorf("look for other NICs: %w", err)
+		return nil, fmt.Errorf("look for other NICs: %w", err)
 	}
 	for _, f := range foreign {
 		if f.Problem != "" {
 			h.Log.Warn("the domain has a NIC that will not work in the pod", "nic", f.Name, "problem", f.Problem, "remedy", f.Remedy)
 		}
 	}
-	return nil
+	return out, nil
 }

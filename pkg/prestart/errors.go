@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
 )
 
 // Errors that a caller may branch on, by [errors.Is].
@@ -25,17 +27,9 @@ func (e *TimeoutError) Error() string { return fmt.Sprintf("timed out after %s",
 // Is tells that e is [context.DeadlineExceeded].
 func (e *TimeoutError) Is(target error) bool { return target == context.DeadlineExceeded }
 
-// Timeout tells that e is one, as [net.Error] does.
-func (e *TimeoutError) Timeout() bool { return true }
-
-// ServedError is that another process serves the pod already.
-type ServedError struct {
-	PID int // 0: it is in another container, which hides its number
-	Err error
-}
-
-func (e *ServedError) Error() string { return e.Err.Error() }
-func (e *ServedError) Unwrap() error { return e.Err }
+// ServedError is that another process serves the pod already. Its PID is 0 if that is
+// in another container, which hides its number.
+type ServedError = statedir.ServedError
 
 // ServeError is that one of the VM's NICs can't be served, or is not served any more.
 type ServeError struct {

@@ -170,7 +170,7 @@ func (s *Session) waitFor(ctx context.Context, condition string) error {
 // [ErrSessionClosed]; else the error wraps that of ctx.
 func (s *Session) WaitLease(ctx context.Context, interfaces ...string) error {
 	nics := s.current()
-	there := interfacesOf(nics)
+	there := namesOf(guestsOf(nics))
 	for _, name := range interfaces {
 		if !slices.Contains(there, name) {
 			return &discover.NotFoundError{Interface: name, There: there}
@@ -184,14 +184,10 @@ func (s *Session) WaitLease(ctx context.Context, interfaces ...string) error {
 		if len(interfaces) > 0 && !named {
 			continue
 		}
-		err := n.waitForLease(ctx)
-		if errors.Is(err, errClosed) {
-			err = nil
-			if named {
-				err = &discover.NotFoundError{Interface: n.Interface, There: interfacesOf(s.current())}
-			}
-		}
-		if err != nil {
+		switch err := n.waitForLease(ctx); {
+		case errors.Is(err, errClosed) && named:
+			return &discover.NotFoundError{Interface: n.Interface, There: namesOf(guestsOf(s.current()))}
+		case err != nil && !errors.Is(err, errClosed):
 			return err
 		}
 	}

@@ -11,10 +11,10 @@ import (
 	"strings"
 
 	"github.com/google/renameio/v2"
+	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/domain"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
 )
 
 // The files in [Hook.OutputDir]. Each is whole when it appears, for all to read.
@@ -43,12 +43,8 @@ func (h Hook) canHandOver() (files map[string][]byte, err error) {
 	if err := os.MkdirAll(h.OutputDir, 0o755); err != nil {
 		return nil, fmt.Errorf("make output directory: %w", err)
 	}
-	f, err := os.CreateTemp(h.OutputDir, ".writable-*")
-	if err != nil {
-		return nil, fmt.Errorf("write to output directory: %w", err)
-	}
-	if err := errors.Join(f.Close(), os.Remove(f.Name())); err != nil {
-		return nil, fmt.Errorf("write to output directory: %w", err)
+	if err := unix.Faccessat(unix.AT_FDCWD, h.OutputDir, unix.W_OK|unix.X_OK, unix.AT_EACCESS); err != nil {
+		return nil, fmt.Errorf("write to output directory %s: %w", h.OutputDir, err)
 	}
 	files = map[string][]byte{}
 	for _, name := range allFiles {
@@ -76,11 +72,7 @@ func (h Hook) handOver(prepared []Interface) error {
 	if len(prepared) == 0 { // the last one was unplugged
 		return h.takeBack(nil)
 	}
-	var guests []guest.NIC
-	for _, i := range prepared {
-		guests = append(guests, i.NIC)
-	}
-	nics := h.domainNICs(guests)
+	nics := h.domainNICs(guestSides(prepared))
 	for _, f := range []struct {
 		name string
 		text func(...domain.NIC) ([]byte, error)

@@ -98,18 +98,23 @@ type Hook struct {
 // ctx ends or Timeout is over, and then returns a [*discover.IncompleteError].
 func (h Hook) Discover(ctx context.Context) (discover.Pod, error) {
 	return inPod(h, func(h Hook) (discover.Pod, error) {
-		recorded, err := prepare.ReadPlans(h.Log, h.StateDir)
-		if err != nil {
-			return discover.Pod{}, err
-		}
-		ctx, cancel := h.waiting(ctx)
-		defer cancel()
-		pod, err := h.discover(ctx, recordedOf(recorded))
+		pod, recorded, err := h.read(ctx)
 		if err != nil {
 			return pod, err
 		}
 		return pod, h.tellOmitted(pod, recorded)
 	})
+}
+
+// read reads the pod, and what is recorded of it, in the current network namespace.
+func (h Hook) read(ctx context.Context) (pod discover.Pod, recorded []prepare.Plan, err error) {
+	if recorded, err = prepare.ReadPlans(h.Log, h.StateDir); err != nil {
+		return pod, nil, err
+	}
+	ctx, cancel := h.waiting(ctx)
+	defer cancel()
+	pod, err = h.discover(ctx, recordedOf(recorded))
+	return pod, recorded, err
 }
 
 // waiting bounds what is waited for.
@@ -132,21 +137,10 @@ func (h Hook) discover(ctx context.Context, recorded []discover.Interface) (disc
 	return pod, h.checkRead(pod, recorded)
 }
 
-func recordedOf(plans []prepare.Plan) (recorded []discover.Interface) {
-	for _, p := range plans {
-		recorded = append(recorded, p.Interface)
-	}
-	return recorded
-}
-
 // identity is what else the VM is told of the pod whose NICs these are.
 func (h Hook) identity(ctx context.Context, nics []*nic) (discover.Pod, error) {
-	var known []discover.Interface
-	for _, n := range nics {
-		known = append(known, discover.Interface{Name: n.Interface})
-	}
 	h.Interfaces = nil
-	return h.discover(ctx, known)
+	return h.discover(ctx, each(nics, func(n *nic) discover.Interface { return discover.Interface{Name: n.Interface} }))
 }
 
 // Plan says what Prepare would do, or why it can't. It changes nothing.
@@ -165,13 +159,7 @@ func (h Hook) Plan(ctx context.Context) ([]prepare.Plan, error) {
 
 // plansOf says what Prepare would do, in the current network namespace.
 func (h Hook) plansOf(ctx context.Context) ([]prepare.Plan, error) {
-	recorded, err := prepare.ReadPlans(h.Log, h.StateDir)
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := h.waiting(ctx)
-	defer cancel()
-	pod, err := h.discover(ctx, recordedOf(recorded))
+	pod, _, err := h.read(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -179,10 +167,7 @@ func (h Hook) plansOf(ctx context.Context) ([]prepare.Plan, error) {
 }
 
 func (h Hook) plans(pod discover.Pod) ([]prepare.Plan, error) {
-	var names []string
-	for _, i := range pod.Interfaces {
-		names = append(names, i.Name)
-	}
+	names := interfacesOf(pod.Interfaces)
 	if err := errors.Join(h.checkNamed(names), h.checkShared(names)); err != nil {
 		return nil, err
 	}

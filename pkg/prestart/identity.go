@@ -2,21 +2,18 @@ package prestart
 
 import (
 	"cmp"
-	"strconv"
+	"fmt"
 	"strings"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 )
 
 // processOf returns the number of the process that /proc/PID/ns/net names; 0: none.
-func processOf(netns string) int {
-	rest, isProc := strings.CutPrefix(netns, "/proc/")
-	pid, isNet := strings.CutSuffix(rest, "/ns/net")
-	n, err := strconv.Atoi(pid)
-	if !isProc || !isNet || err != nil || n < 0 {
+func processOf(netns string) (pid int) {
+	if _, err := fmt.Sscanf(netns, "/proc/%d/ns/net", &pid); err != nil || netns != fmt.Sprintf("/proc/%d/ns/net", pid) {
 		return 0
 	}
-	return n
+	return max(pid, 0)
 }
 
 // warnOfUnknown says which of hostname and DNS the VM is not told of, because they
@@ -35,9 +32,8 @@ func (h Hook) warnOfUnknown(pod discover.Pod) {
 	if dns {
 		unknown, give = append(unknown, "DNS"), append(give, "a resolv.conf or DNS servers")
 	}
-	if len(unknown) == 0 {
-		return
+	if len(unknown) > 0 {
+		h.Log.Warn("the VM does not get what could not be read of the pod", "unknown", strings.Join(unknown, " and "),
+			"why", cmp.Or(pod.DNS.Unknown, "no visible process of the pod has a hostname of its own"), "remedy", "set "+strings.Join(give, ", and "))
 	}
-	h.Log.Warn("the VM does not get what could not be read of the pod", "unknown", strings.Join(unknown, " and "),
-		"why", cmp.Or(pod.DNS.Unknown, "no visible process of the pod has a hostname of its own"), "remedy", "set "+strings.Join(give, ", and "))
 }

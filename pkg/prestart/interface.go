@@ -3,7 +3,6 @@ package prestart
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/netip"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
@@ -26,14 +25,7 @@ func NewInterface(p prepare.Plan) Interface {
 }
 
 func newInterface(n guest.NIC) Interface {
-	i := Interface{NIC: n, Addresses: []netip.Prefix{}}
-	if n.IPv4 != nil {
-		i.Addresses = append(i.Addresses, n.IPv4.Addresses...)
-	}
-	if n.IPv6 != nil {
-		i.Addresses = append(i.Addresses, n.IPv6.Address)
-	}
-	return i
+	return Interface{NIC: n, Addresses: append([]netip.Prefix{}, n.Addresses()...)}
 }
 
 func (n *nic) describe() Interface {
@@ -43,13 +35,17 @@ func (n *nic) describe() Interface {
 	return NewInterface(*n.plan)
 }
 
-func describeAll(plans []prepare.Plan) []Interface {
-	out := make([]Interface, len(plans))
-	for i, p := range plans {
-		out[i] = NewInterface(p)
-		out[i].Omitted = withoutNICs(out[i].Omitted, namesOf(plans))
+// together are the interfaces of one VM.
+func together(all []Interface) []Interface {
+	names := namesOf(guestSides(all))
+	for i := range all {
+		all[i].Omitted = withoutNICs(all[i].Omitted, names)
 	}
-	return out
+	return all
+}
+
+func guestSides(all []Interface) []guest.NIC {
+	return each(all, func(i Interface) guest.NIC { return i.NIC })
 }
 
 // interfaces is what is in [NICsFile].
@@ -57,16 +53,9 @@ type interfaces struct {
 	Interfaces []Interface `json:"interfaces"`
 }
 
-// ReadNICs reads the NICs of a [NICsFile], as [Hook.Serve] takes them, which checks
+// ParseNICs returns the NICs of a [NICsFile], as [Hook.Serve] takes them, which checks
 // them.
-func ReadNICs(r io.Reader) ([]guest.NIC, error) {
-	text, err := io.ReadAll(io.LimitReader(r, maxFile+1))
-	if err != nil {
-		return nil, fmt.Errorf("read NICs: %w", err)
-	}
-	if len(text) > maxFile {
-		return nil, fmt.Errorf("read NICs: more than %d bytes", maxFile)
-	}
+func ParseNICs(text []byte) ([]guest.NIC, error) {
 	var all interfaces
 	if err := json.Unmarshal(text, &all); err != nil {
 		return nil, fmt.Errorf("read NICs: %w", err)
@@ -74,9 +63,5 @@ func ReadNICs(r io.Reader) ([]guest.NIC, error) {
 	if len(all.Interfaces) == 0 {
 		return nil, fmt.Errorf("read NICs: the file has none: use %s, or the output of prepare -o json", NICsFile)
 	}
-	var nics []guest.NIC
-	for _, i := range all.Interfaces {
-		nics = append(nics, i.NIC)
-	}
-	return nics, nil
+	return guestSides(all.Interfaces), nil
 }

@@ -39,13 +39,14 @@ type keeper struct {
 
 	mu      sync.Mutex // is held while others are at work in the directory
 	records map[*nic]*prepare.RecordCopy
-	err     atomic.Value // a string: why a record is not on disk; empty: all are
+	err     atomic.Pointer[error] // why a record is not on disk; to nil: all are
 }
 
 // newKeeper watches the state directory. One that can't is no reason not to serve.
 // Close it.
 func (h Hook) newKeeper(c *control.Server) *keeper {
 	k := &keeper{dir: h.StateDir, control: c, log: h.Log, records: map[*nic]*prepare.RecordCopy{}}
+	k.err.Store(new(error))
 	var err error
 	if k.watcher, err = fsnotify.NewWatcher(); err == nil {
 		err = k.watch()
@@ -99,43 +100,33 @@ func (k *keeper) follow(ctx context.Context) {
 	if k.watcher == nil {
 		return
 	}
-	for pause := firstRetry; ; {
-		var again <-chan time.Time
-		if k.repair(ctx) { // at first what was deleted before the watch began
-			pause = firstRetry
-		} else {
-			again, pause = time.After(pause), min(2*pause, lastRetry)
-		}
-		if !k.wait(ctx, again) {
-			return
+	due, settling := time.After(0), true // at first for what was deleted before the watch began
+	settle := func() {
+		if !settling {
+			due, settling = time.After(settleTime), true
 		}
 	}
-}
-
-// wait blocks until something has changed, or again comes. It returns false if ctx
-// ends, or the watch.
-func (k *keeper) wait(ctx context.Context, again <-chan time.Time) bool {
-	for {
+	for pause := firstRetry; ; {
 		select {
 		case <-ctx.Done():
-			return false
-		case <-again:
-			return true
+			return
 		case err := <-k.watcher.Errors:
 			if !errors.Is(err, fsnotify.ErrEventOverflow) {
 				k.warn(err)
-				return false
+				return
 			}
+			settle()
 		case event := <-k.watcher.Events:
-			if strings.HasPrefix(filepath.Base(event.Name), ".") { // a file that is being written, perhaps here
-				continue
+			if !strings.HasPrefix(filepath.Base(event.Name), ".") { // a file that is being written, perhaps here
+				settle()
 			}
-		}
-		select {
-		case <-ctx.Done():
-			return false
-		case <-time.After(settleTime):
-			return true
+		case <-due:
+			due, settling = nil, false
+			if k.repair(ctx) {
+				pause = firstRetry
+			} else {
+				due, pause = time.After(pause), min(2*pause, lastRetry)
+			}
 		}
 	}
 }
@@ -147,14 +138,13 @@ func (k *keeper) repair(ctx context.Context) bool {
 		err = errors.Join(k.repairSocket(ctx), k.repairRecords(ctx))
 	} else {
 		err = fmt.Errorf("make state directory again: %w", err)
-		k.err.Store(err.Error())
+		k.err.Store(&err)
 	}
-	if err == nil {
-		k.logged = ""
-	} else if text := err.Error(); ctx.Err() == nil && text != k.logged {
+	text := textOf(err)
+	if err != nil && text != k.logged && ctx.Err() == nil {
 		k.log.Error("can't write again what was deleted from the state directory: trying again", "stateDir", k.dir, "error", err)
-		k.logged = text
 	}
+	k.logged = text
 	return err == nil
 }
 
@@ -194,7 +184,7 @@ func (k *keeper) repairRecords(ctx context.Context) error {
 		errs = append(errs, err)
 	}
 	err := errors.Join(errs...)
-	k.err.Store(textOf(err))
+	k.err.Store(&err)
 	return err
 }
 
@@ -207,8 +197,7 @@ func textOf(err error) string {
 
 // recordError says why a record is not on disk; empty: all are. It waits for nobody.
 func (k *keeper) recordError() string {
-	text, _ := k.err.Load().(string)
-	return text
+	return textOf(*k.err.Load())
 }
 
 func (k *keeper) close() {

@@ -55,45 +55,25 @@ func in(path string, fn func() error) error {
 	return fmt.Errorf("enter network namespace %s: %w", path, err)
 }
 
-// anchor runs functions in a network namespace, on a thread that has entered it:
-// also when its process may not enter it any more, or its path is gone.
-type anchor struct{ work chan func() }
-
-// openAnchor enters the namespace at path; empty: functions
-// run where the caller of do is. Close it.
-func openAnchor(path string) (*anchor, error) {
+// enterAhead enters the network namespace at path, and returns what runs one function
+// there: also when the process may not enter it any more, or its path is gone. Call
+// that once. With an empty path the function runs where it is called.
+func enterAhead(path string) (run func(fn func() error) error, err error) {
 	if path == "" {
-		return &anchor{}, nil
+		return func(fn func() error) error { return fn() }, nil
 	}
-	a := &anchor{work: make(chan func())}
-	entered := make(chan error, 1)
+	work, result := make(chan func() error), make(chan error, 2)
 	go func() {
-		entered <- in(path, func() error {
-			entered <- nil
-			for f := range a.work {
-				f()
-			}
-			return nil
+		result <- in(path, func() error {
+			result <- nil
+			return (<-work)()
 		})
 	}()
-	return a, <-entered
-}
-
-func (a *anchor) do(fn func() error) (err error) {
-	if a.work == nil {
-		return fn()
+	if err := <-result; err != nil {
+		return nil, err
 	}
-	done := make(chan struct{})
-	a.work <- func() {
-		defer close(done)
-		err = fn()
-	}
-	<-done
-	return err
-}
-
-func (a *anchor) close() {
-	if a != nil && a.work != nil {
-		close(a.work)
-	}
+	return func(fn func() error) error {
+		work <- fn
+		return <-result
+	}, nil
 }

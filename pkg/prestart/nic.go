@@ -9,7 +9,6 @@ import (
 	"slices"
 	"sync"
 
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/tun"
@@ -49,7 +48,7 @@ type nic struct {
 	// lease nothing was kept.
 	leaseUnknown bool
 
-	running *errgroup.Group
+	running sync.WaitGroup
 	done    context.Context // ends when it is not served any more
 	cancel  context.CancelCauseFunc
 	closing sync.Once
@@ -57,11 +56,7 @@ type nic struct {
 
 // nicsFor are NICs to be opened for plans.
 func (h Hook) nicsFor(plans []prepare.Plan) []*nic {
-	var nics []*nic
-	for _, p := range plans {
-		nics = append(nics, &nic{NIC: p.NIC(), plan: &p, hook: h})
-	}
-	return nics
+	return each(plans, func(p prepare.Plan) *nic { return &nic{NIC: p.NIC(), plan: &p, hook: h} })
 }
 
 // canServe reports why no socket can be opened, in the current network namespace,
@@ -97,11 +92,7 @@ func (n *nic) open(pod discover.Pod, d defaultRoutes, changed func()) (err error
 		return err
 	}
 	n.omitted = append(n.omitted, l.omitted...)
-	var together []string
-	for _, in := range pod.Interfaces {
-		together = append(together, in.Name)
-	}
-	for _, o := range withoutNICs(n.omitted, together) {
+	for _, o := range withoutNICs(n.omitted, interfacesOf(pod.Interfaces)) {
 		n.hook.Log.Warn("the VM does not get all that the pod has", "interface", n.Interface, "what", o.What, "why", o.Why)
 	}
 	if len(n.servers) == 0 {
@@ -150,33 +141,28 @@ func (n *nic) openServers(l leases) error {
 // start sets going what open has opened, until close or a server's failure, which
 // ended is told of.
 func (n *nic) start(ctx context.Context, ended func(error)) {
-	ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	n.cancel = cancel
-	n.running, ctx = errgroup.WithContext(ctx)
+	ctx, n.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	n.done = ctx
 	for _, m := range n.memories() {
 		events := m.server.Events(ctx)
-		n.running.Go(func() error {
-			m.follow(events)
-			return nil
-		})
+		n.running.Go(func() { m.follow(events) })
 	}
 	for _, server := range n.servers {
-		n.running.Go(func() error { return server.Serve(ctx) })
-	}
-	if n.watch != nil {
-		n.running.Go(func() error {
-			n.watch.follow(ctx)
-			return nil
+		n.running.Go(func() {
+			if err := server.Serve(ctx); err != nil {
+				n.cancel(err)
+			}
 		})
 	}
-	n.running.Go(func() error {
+	if n.watch != nil {
+		n.running.Go(func() { n.watch.follow(ctx) })
+	}
+	n.running.Go(func() {
 		<-ctx.Done()
 		if err := n.failure(); err != nil {
 			n.hook.Log.Error("a NIC is not served any more", "interface", n.Interface, "error", err)
 			go ended(err) // it may wait for this
 		}
-		return nil
 	})
 }
 
@@ -200,9 +186,9 @@ func (n *nic) failure() error {
 func (n *nic) close() error {
 	var errs []error
 	n.closing.Do(func() {
-		if n.running != nil {
+		if n.cancel != nil {
 			n.cancel(errClosed)
-			_ = n.running.Wait() // failure tells
+			n.running.Wait()
 		}
 		for _, server := range n.servers { // no sooner: it would take it for a failure
 			errs = append(errs, server.Close())
@@ -219,12 +205,7 @@ func (n *nic) close() error {
 
 // main is the server whose lease a guest has if it has its addresses: the IPv4 one if
 // there is one, since not every guest asks for an IPv6 address. Nil: there is none.
-func (n *nic) main() lease.Server {
-	if n.lease != nil {
-		return n.lease
-	}
-	return n.lease6
-}
+func (n *nic) main() lease.Server { return cmp.Or(n.lease, n.lease6) }
 
 // waitForLease blocks until the guest has its address.
 func (n *nic) waitForLease(ctx context.Context) error {
@@ -240,32 +221,28 @@ func (n *nic) waitForLease(ctx context.Context) error {
 }
 
 // differences are what is not as planned.
-func (n *nic) differences() []prepare.Difference {
-	if n.watch == nil {
-		return nil
+func (n *nic) differences() (found []prepare.Difference) {
+	if n.watch != nil {
+		found, _ = n.watch.look(false) // its follow tells of an error
 	}
-	return n.watch.differences()
+	return found
 }
 
 // isReady tells whether the guest's network is served, and as planned.
 func (n *nic) isReady() bool { return n.failure() == nil && len(n.differences()) == 0 }
 
 func (n *nic) status() control.Served {
-	s := control.Served{Name: n.Interface, Differences: n.differences(), Unwatched: n.unwatched(), Omitted: slices.Clone(n.omitted)}
-	if err := n.failure(); err != nil {
-		s.Error = err.Error()
+	s := control.Served{
+		Name: n.Interface, Differences: n.differences(), Unwatched: n.unwatched(), Omitted: slices.Clone(n.omitted), Error: textOf(n.failure()),
 	}
 	if n.lease != nil {
-		lease := n.lease.Status()
-		s.Lease = &lease
+		s.Lease = new(n.lease.Status())
 	}
 	if n.lease6 != nil {
-		lease := n.lease6.Status()
-		s.Lease6 = &lease
+		s.Lease6 = new(n.lease6.Status())
 	}
 	if n.router != nil {
-		router := n.router.Status()
-		s.Router = &router
+		s.Router = new(n.router.Status())
 	}
 	s.LeaseUnknown = n.leaseUnknown && n.main().Status().State != lease.Bound
 	return s
@@ -276,8 +253,5 @@ func (n *nic) unwatched() string {
 	if n.watch == nil {
 		return "it is served without a record, so only a deleted tap is noticed"
 	}
-	if err := n.watch.unwatched(); err != nil {
-		return err.Error()
-	}
-	return ""
+	return textOf(n.watch.pod.Unwatched())
 }

@@ -26,10 +26,8 @@ func (h Hook) tellOmitted(pod discover.Pod, recorded []prepare.Plan) error {
 		return err
 	}
 	for i, in := range pod.Interfaces {
-		for _, n := range nics {
-			if n.Interface == in.Name {
-				pod.Interfaces[i].Omitted = h.leaseOf(in.Name).leases(n, pod, d).omitted
-			}
+		if n := slices.Index(namesOf(nics), in.Name); n >= 0 {
+			pod.Interfaces[i].Omitted = h.leaseOf(in.Name).leases(nics[n], pod, d).omitted
 		}
 	}
 	return nil

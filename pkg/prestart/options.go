@@ -26,17 +26,11 @@ type InterfaceOptions struct {
 
 // networkOf, leaseOf and modelOf are what the interface of that name has.
 func (h Hook) networkOf(name string) prepare.Options {
-	if o := h.PerInterface[name].Network; o != nil {
-		return *o
-	}
-	return h.Network
+	return *cmp.Or(h.PerInterface[name].Network, &h.Network)
 }
 
 func (h Hook) leaseOf(name string) LeaseSettings {
-	if s := h.PerInterface[name].Lease; s != nil {
-		return *s
-	}
-	return h.Lease
+	return *cmp.Or(h.PerInterface[name].Lease, &h.Lease)
 }
 
 func (h Hook) modelOf(name string) string { return cmp.Or(h.PerInterface[name].Model, h.Model) }
@@ -80,13 +74,10 @@ func (h Hook) checkShared(interfaces []string) error {
 	for _, name := range interfaces {
 		o := h.networkOf(name)
 		for _, given := range append(slices.Sorted(maps.Values(o.Names)), o.MAC.String()) {
-			other, ok := owner[given]
-			if ok && other != name {
+			if other, ok := owner[given]; ok && other != name && given != "" {
 				return fmt.Errorf("interfaces %s and %s both have %s: a MAC or a name is for one interface", other, name, given)
 			}
-			if given != "" {
-				owner[given] = name
-			}
+			owner[given] = name
 		}
 	}
 	return nil
@@ -96,7 +87,7 @@ func (h Hook) checkShared(interfaces []string) error {
 // for a link of another.
 func distinct(plans []prepare.Plan) error {
 	owner := map[string]string{}
-	for _, name := range namesOf(plans) {
+	for _, name := range namesOf(nicsOf(plans)) {
 		owner[name] = name
 	}
 	for _, p := range plans {

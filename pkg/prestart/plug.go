@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
@@ -64,11 +65,8 @@ func (s *Session) in(fn func() error) error {
 func (s *Session) hookOf(name string) Hook {
 	h := s.hook
 	h.Interfaces, h.Domain, h.Force = []string{name}, nil, false
-	own, has := h.PerInterface[name]
-	h.PerInterface = nil
-	if has {
-		h.PerInterface = map[string]InterfaceOptions{name: own}
-	}
+	h.PerInterface = maps.Clone(h.PerInterface)
+	maps.DeleteFunc(h.PerInterface, func(of string, _ InterfaceOptions) bool { return of != name })
 	h.Network.MAC, h.Network.Names = mac.Addr{}, nil
 	if d := h.Lease.DefaultRoute; d != NoDefaultRoute && d != name {
 		h.Lease.DefaultRoute = "" // which of all has it is told below
@@ -109,7 +107,7 @@ func (s *Session) plug(ctx context.Context, h Hook) (n *nic, err error) {
 func (s *Session) addTo(ctx context.Context, place int, n *nic, pod discover.Pod) error {
 	all := guestsOf(slices.Insert(s.current(), place, n))
 	d := defaultRoutes{}
-	if named := s.hook.Lease.DefaultRoute; named == "" || slices.ContainsFunc(all, func(n guest.NIC) bool { return n.Interface == named }) {
+	if named := s.hook.Lease.DefaultRoute; named == "" || slices.Contains(namesOf(all), named) {
 		var err error
 		if d, err = s.hook.defaultRouteOf(all); err != nil {
 			return err
@@ -131,7 +129,7 @@ func (s *Session) Unplug(ctx context.Context, name string) error {
 	}
 	n := s.nic(name)
 	if n == nil {
-		return &discover.NotFoundError{Interface: name, There: interfacesOf(s.current())}
+		return &discover.NotFoundError{Interface: name, There: namesOf(guestsOf(s.current()))}
 	}
 	if err := s.in(func() error { return s.unplug(ctx, n) }); err != nil {
 		return fmt.Errorf("unplug %s: %w", name, err)
@@ -196,20 +194,4 @@ func (s *Session) nic(name string) *nic {
 		}
 	}
 	return nil
-}
-
-func interfacesOf(nics []*nic) []string {
-	var names []string
-	for _, n := range nics {
-		names = append(names, n.Interface)
-	}
-	return names
-}
-
-func guestsOf(nics []*nic) []guest.NIC {
-	var out []guest.NIC
-	for _, n := range nics {
-		out = append(out, n.NIC)
-	}
-	return out
 }

@@ -203,12 +203,11 @@ func TestServeWithoutRecord(t *testing.T) {
 	if _, err := h.Prepare(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	file, err := os.Open(filepath.Join(h.OutputDir, prestart.NICsFile))
+	text, err := os.ReadFile(filepath.Join(h.OutputDir, prestart.NICsFile))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer file.Close()
-	nics, err := prestart.ReadNICs(file)
+	nics, err := prestart.ParseNICs(text)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -312,13 +311,13 @@ func TestStatusOfNamed(t *testing.T) {
 }
 
 // NICs of a file are those that somebody has prepared.
-func TestReadNICs(t *testing.T) {
+func TestParseNICs(t *testing.T) {
 	for text, want := range map[string]string{
 		"":                        "read NICs: ",
 		`{"interfaces": []}`:      "the file has none",
 		`{"interfaces": [{"mac":`: "read NICs: ",
 	} {
-		if nics, err := prestart.ReadNICs(strings.NewReader(text)); err == nil || !strings.Contains(err.Error(), want) {
+		if nics, err := prestart.ParseNICs([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, %v", text, nics, err)
 		}
 	}

@@ -18,7 +18,7 @@ func (h Hook) Prepare(ctx context.Context) ([]Interface, error) {
 		if err != nil {
 			return nil, err
 		}
-		interfaces := describeAll(p.plans)
+		interfaces := together(each(p.plans, NewInterface))
 		if err := h.handOver(interfaces); err != nil {
 			return nil, errors.Join(err, h.withdraw(ctx, p))
 		}
@@ -65,7 +65,7 @@ func (h Hook) prepare(ctx context.Context) (preparation, error) {
 	if p.plans, err = h.plans(p.pod); err != nil {
 		return preparation{}, err
 	}
-	was := namesOf(recorded)
+	was := namesOf(nicsOf(recorded))
 	slices.SortStableFunc(p.plans, func(a, b prepare.Plan) int { // those that were prepared before come first
 		return cmp.Compare(uint(slices.Index(was, a.Interface.Name)), uint(slices.Index(was, b.Interface.Name)))
 	})
@@ -85,7 +85,7 @@ func (h Hook) prepare(ctx context.Context) (preparation, error) {
 	if err := prepare.Apply(ctx, h.Log, store, p.plans...); err != nil {
 		return preparation{}, err
 	}
-	p.fresh = slices.DeleteFunc(namesOf(p.plans), func(name string) bool { return slices.Contains(whole, name) })
+	p.fresh = slices.DeleteFunc(namesOf(nicsOf(p.plans)), func(name string) bool { return slices.Contains(whole, name) })
 	if primary := p.plans[0].Interface.Name; len(h.Interfaces) > 0 && h.Interfaces[0] != primary {
 		h.Log.Warn("the interface that was prepared first stays the primary one", "primary", primary, "named", h.Interfaces[0])
 	}

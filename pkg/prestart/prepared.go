@@ -15,22 +15,22 @@ func (h Hook) prepared() ([]prepare.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(h.Interfaces) == 0 {
-		if len(recorded) == 0 {
-			return nil, cmp.Or(h.unrecorded(""), ErrNotPrepared)
-		}
-		return recorded, nil
-	}
 	plans, missing := choose(recorded, h.Interfaces)
-	if len(missing) > 0 {
+	switch {
+	case len(missing) > 0:
 		return nil, cmp.Or(h.unrecorded(missing[0]), fmt.Errorf("interface %s: %w", missing[0], ErrNotPrepared))
+	case len(plans) == 0:
+		return nil, cmp.Or(h.unrecorded(""), ErrNotPrepared)
 	}
 	return plans, nil
 }
 
-// choose returns the plans of the named interfaces, and the names of those that have
-// none.
+// choose returns the plans of the named interfaces, all if none are named, and the
+// names of those that have none.
 func choose(plans []prepare.Plan, names []string) (chosen []prepare.Plan, missing []string) {
+	if len(names) == 0 {
+		return plans, nil
+	}
 	for _, name := range names {
 		if i := slices.IndexFunc(plans, func(p prepare.Plan) bool { return p.Interface.Name == name }); i >= 0 {
 			chosen = append(chosen, plans[i])
@@ -39,14 +39,6 @@ func choose(plans []prepare.Plan, names []string) (chosen []prepare.Plan, missin
 		}
 	}
 	return chosen, missing
-}
-
-func namesOf(plans []prepare.Plan) []string {
-	names := make([]string, len(plans))
-	for i, p := range plans {
-		names[i] = p.Interface.Name
-	}
-	return names
 }
 
 // unrecorded returns a [*prepare.UnrecordedError] if the interface, or any if the name is
@@ -68,8 +60,7 @@ func (h Hook) unrecorded(name string) error {
 // prepare left in an interface's place: the record alone knows what that had.
 func (h Hook) checkRead(pod discover.Pod, recorded []discover.Interface) error {
 	for _, i := range pod.Interfaces {
-		isRecorded := slices.ContainsFunc(recorded, func(r discover.Interface) bool { return r.Name == i.Name })
-		if isRecorded {
+		if slices.ContainsFunc(recorded, func(r discover.Interface) bool { return r.Name == i.Name }) {
 			continue
 		}
 		if err := h.unrecorded(i.Name); err != nil {

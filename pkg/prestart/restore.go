@@ -41,15 +41,12 @@ func (h Hook) restore(ctx context.Context) (restored []string, err error) {
 	}
 	var errs []error
 	for _, p := range recorded {
-		name := p.Interface.Name
-		if len(h.Interfaces) > 0 && !slices.Contains(h.Interfaces, name) {
-			continue
+		if name := p.Interface.Name; len(h.Interfaces) == 0 || slices.Contains(h.Interfaces, name) {
+			restored = append(restored, name)
+			if !h.Force {
+				errs = append(errs, h.unused(ctx, p.NIC()))
+			}
 		}
-		restored = append(restored, name)
-		if h.Force {
-			continue
-		}
-		errs = append(errs, h.unused(ctx, p.NIC()))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
@@ -63,7 +60,7 @@ func (h Hook) restore(ctx context.Context) (restored []string, err error) {
 // restoreAfter is Restore at a session's end, in the current network namespace. A
 // VM has a time to leave the tap.
 func (h Hook) restoreAfter(ctx context.Context, plans []prepare.Plan, patience time.Duration) error {
-	h.Interfaces, h.Force = namesOf(plans), false
+	h.Interfaces, h.Force = namesOf(nicsOf(plans)), false
 	waiting, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for _, p := range plans {

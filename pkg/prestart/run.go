@@ -103,9 +103,6 @@ func (h Hook) served(nics []guest.NIC) ([]*nic, error) {
 // who else serves it, or listens in its state directory. Close gives the right back.
 func (h Hook) newSession(ctx context.Context) (*Session, error) {
 	serving, err := statedir.Serve()
-	if served, ok := errors.AsType[*statedir.ServedError](err); ok {
-		err = &ServedError{served.PID, err}
-	}
 	if err != nil {
 		return nil, err
 	}

@@ -30,8 +30,8 @@ type Session struct {
 	prepared time.Time // when the network was
 	control  *control.Server
 	keeper   *keeper
-	anchor   *anchor // in the pod's network namespace, for restore; nil: not needed
-	restore  bool    // at the end
+	restore  bool                     // at the end
+	inNetns  func(func() error) error // runs a function in the pod's network namespace, once; nil: not needed
 
 	done    context.Context // ends with the first failure, or Close
 	cancel  context.CancelCauseFunc
@@ -52,7 +52,7 @@ type Session struct {
 // and answers who asks.
 func (s *Session) open(ctx context.Context, pod discover.Pod, nics []*nic) (err error) {
 	s.prepared = time.Now()
-	if err := s.hook.checkNamed(interfacesOf(nics)); err != nil {
+	if err := s.hook.checkNamed(namesOf(guestsOf(nics))); err != nil {
 		return err
 	}
 	d, err := s.hook.defaultRouteOf(guestsOf(nics))
@@ -60,7 +60,7 @@ func (s *Session) open(ctx context.Context, pod discover.Pod, nics []*nic) (err 
 		return err
 	}
 	if s.hook.RestoreAfter {
-		if s.anchor, err = openAnchor(s.hook.Netns); err != nil {
+		if s.inNetns, err = enterAhead(s.hook.Netns); err != nil {
 			return err
 		}
 	}
@@ -218,14 +218,7 @@ func (s *Session) GuardCounters() (map[string][]prepare.GuardCounter, error) {
 
 // Interfaces returns the pod interfaces that are served, the primary one first.
 func (s *Session) Interfaces() []Interface {
-	var out []Interface
-	nics := s.current()
-	for _, n := range nics {
-		i := n.describe()
-		i.Omitted = withoutNICs(i.Omitted, interfacesOf(nics))
-		out = append(out, i)
-	}
-	return out
+	return together(each(s.current(), (*nic).describe))
 }
 
 // Embedded reports whether there is a VM whose driver runs in this process and
@@ -289,10 +282,14 @@ func (s *Session) close(ctx context.Context) error {
 		s.keeper.close()
 	}
 	s.serving.Close()
-	if s.restore && len(plans) > 0 {
-		errs = append(errs, s.anchor.do(func() error { return s.hook.restoreAfter(unlessEnded(ctx), plans, DefaultShutdownTimeout) }))
+	if s.inNetns != nil {
+		errs = append(errs, s.inNetns(func() error {
+			if !s.restore || len(plans) == 0 {
+				return nil
+			}
+			return s.hook.restoreAfter(unlessEnded(ctx), plans, DefaultShutdownTimeout)
+		}))
 	}
-	s.anchor.close()
 	return errors.Join(errs...)
 }
 
@@ -321,7 +318,7 @@ func (s *Session) Status() control.Status {
 	}
 	for _, n := range nics {
 		served := n.status()
-		served.Omitted = withoutNICs(served.Omitted, interfacesOf(nics))
+		served.Omitted = withoutNICs(served.Omitted, namesOf(guestsOf(nics)))
 		status.Ready = status.Ready && served.Error == "" && len(served.Differences) == 0
 		status.Interfaces = append(status.Interfaces, served)
 	}

@@ -60,69 +60,61 @@ type LinkStatus struct {
 // Status looks at the kernel and asks the process that serves. It changes
 // nothing. A pod or an interface that is not prepared is no error.
 func (h Hook) Status(ctx context.Context) (Status, error) {
-	h, err := h.located()
-	if err != nil {
-		return Status{}, err
-	}
-	var status Status
-	err = in(h.Netns, func() error {
-		recorded, err := prepare.ReadPlans(h.Log, h.StateDir)
+	return inPod(h, func(h Hook) (status Status, err error) {
+		plans, err := prepare.ReadPlans(h.Log, h.StateDir)
 		if err != nil {
-			return err
+			return status, err
 		}
-		plans := recorded
-		if len(h.Interfaces) > 0 {
-			plans, status.NotPrepared = choose(recorded, h.Interfaces)
-		}
+		plans, status.NotPrepared = choose(plans, h.Interfaces)
 		if status.Prepared = len(plans) > 0 && len(status.NotPrepared) == 0; !status.Prepared {
-			found, err := prepare.ReadUnrecorded(h.StateDir)
-			if err != nil {
-				return err
+			if status.Unrecorded, err = prepare.ReadUnrecorded(h.StateDir); err != nil {
+				return status, err
 			}
-			for _, l := range found {
-				if len(h.Interfaces) == 0 || slices.Contains(status.NotPrepared, l.Interface) {
-					status.Unrecorded = append(status.Unrecorded, l)
-				}
-			}
+			status.Unrecorded = slices.DeleteFunc(status.Unrecorded, func(u *prepare.UnrecordedError) bool {
+				return len(h.Interfaces) > 0 && !slices.Contains(status.NotPrepared, u.Interface)
+			})
 		}
-		if len(plans) == 0 {
-			return nil
+		if status.Interfaces, err = h.look(plans); err != nil {
+			return status, err
 		}
-		now, err := discover.ReadInterfaces()
-		if err != nil {
-			return err
-		}
-		differences, err := prepare.Differences(plans...)
-		if err != nil {
-			return err
-		}
-		d, err := h.Lease.hasDefaultRoute(nicsOf(plans))
-		if err != nil {
-			return err
-		}
-		for _, p := range plans {
-			name := p.Interface.Name
-			i := InterfaceStatus{Interface: NewInterface(p), Links: linksOf(p, now), Served: control.Served{
-				Name: name, Omitted: h.leaseOf(name).leases(p.NIC(), discover.Pod{}, d).omitted,
-			}}
-			i.addDifferences(differences)
-			i.Counters, err = p.GuardCounters(nil)
-			if err != nil { // the rest can be told without privileges
-				i.GuardError = err.Error()
-			}
-			if i.ChecksumFilter, i.ChecksumFilterReason, err = p.ChecksumFilter(); err != nil {
-				return err
-			}
-			status.Interfaces = append(status.Interfaces, i)
-		}
-		return nil
+		session, err := h.client().Status(ctx)
+		status.add(h.Interfaces, session, err)
+		return status, nil
 	})
-	if err != nil {
-		return Status{}, err
+}
+
+// look tells of prepared interfaces what the kernel has, in the current network
+// namespace.
+func (h Hook) look(plans []prepare.Plan) (all []InterfaceStatus, err error) {
+	if len(plans) == 0 {
+		return nil, nil
 	}
-	session, err := h.client().Status(ctx)
-	status.add(h.Interfaces, session, err)
-	return status, nil
+	now, err := discover.ReadInterfaces()
+	if err != nil {
+		return nil, err
+	}
+	differences, err := prepare.Differences(plans...)
+	if err != nil {
+		return nil, err
+	}
+	d, err := h.Lease.hasDefaultRoute(nicsOf(plans))
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range plans {
+		name := p.Interface.Name
+		i := InterfaceStatus{Interface: NewInterface(p), Links: linksOf(p, now), Served: control.Served{
+			Name: name, Omitted: h.leaseOf(name).leases(p.NIC(), discover.Pod{}, d).omitted,
+		}}
+		i.addDifferences(differences)
+		i.Counters, err = p.GuardCounters(nil)
+		i.GuardError = textOf(err) // the rest can be told without privileges
+		if i.ChecksumFilter, i.ChecksumFilterReason, err = p.ChecksumFilter(); err != nil {
+			return nil, err
+		}
+		all = append(all, i)
+	}
+	return all, nil
 }
 
 // add adds what the serving process said, of the named interfaces if some are, or why
@@ -159,15 +151,12 @@ func (i *InterfaceStatus) addDifferences(differences []prepare.Difference) {
 }
 
 func linksOf(p prepare.Plan, now []discover.Interface) []LinkStatus {
-	var links []LinkStatus
-	for _, link := range p.Links() {
-		l := LinkStatus{Link: link}
+	return each(p.Links(), func(link prepare.Link) LinkStatus {
 		for _, in := range now {
 			if in.Name == link.Name {
-				l = LinkStatus{Link: link, Exists: true, Up: in.Up, Carrier: in.Carrier, Master: in.Master, MAC: in.MAC, MTU: in.MTU}
+				return LinkStatus{Link: link, Exists: true, Up: in.Up, Carrier: in.Carrier, Master: in.Master, MAC: in.MAC, MTU: in.MTU}
 			}
 		}
-		links = append(links, l)
-	}
-	return links
+		return LinkStatus{Link: link}
+	})
 }

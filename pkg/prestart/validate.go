@@ -1,6 +1,7 @@
 package prestart
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -17,32 +18,17 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
 
-// withDefaults fills in what is empty.
-func (h Hook) withDefaults() Hook {
-	if h.Log == nil {
-		h.Log = slog.New(slog.DiscardHandler)
-	}
+// complete is h with its defaults, and with the directory in which the state of its
+// network namespace is.
+func (h Hook) complete() (_ Hook, err error) {
+	h.Log = cmp.Or(h.Log, slog.New(slog.DiscardHandler))
 	if h.Domain != nil {
 		d := *h.Domain
-		if d.URI == "" {
-			d.URI = "qemu:///system"
-		}
-		if d.StartTimeout == 0 {
-			d.StartTimeout = DefaultStartTimeout
-		}
-		if d.ShutdownTimeout == 0 {
-			d.ShutdownTimeout = DefaultShutdownTimeout
-		}
+		d.URI = cmp.Or(d.URI, "qemu:///system")
+		d.StartTimeout = cmp.Or(d.StartTimeout, DefaultStartTimeout)
+		d.ShutdownTimeout = cmp.Or(d.ShutdownTimeout, DefaultShutdownTimeout)
 		h.Domain = &d
 	}
-	return h
-}
-
-// located is h with its defaults, and with the directory in which the state of its
-// network namespace is.
-func (h Hook) located() (Hook, error) {
-	h = h.withDefaults()
-	var err error
 	h.StateDir, h.namespace, err = statedir.Locate(h.Netns, h.StateDir, prepare.DefaultStateDir)
 	return h, err
 }
@@ -53,19 +39,17 @@ func (h Hook) client() control.Client { return control.Client{Netns: h.Netns, St
 // inPod calls f in the pod's network namespace, with what is valid and complete of h.
 // On error there is no result.
 func inPod[T any](h Hook, f func(Hook) (T, error)) (result T, err error) {
-	var none T
-	if err := h.Validate(); err != nil {
-		return none, err
+	if err = h.Validate(); err == nil {
+		h, err = h.complete()
 	}
-	if h, err = h.located(); err != nil {
-		return none, err
+	if err == nil {
+		err = in(h.Netns, func() (err error) {
+			result, err = f(h)
+			return err
+		})
 	}
-	err = in(h.Netns, func() (err error) {
-		result, err = f(h)
-		return err
-	})
 	if err != nil {
-		return none, err
+		return *new(T), err
 	}
 	return result, nil
 }

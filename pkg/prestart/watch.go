@@ -19,7 +19,7 @@ const lasting = time.Second
 type watch struct {
 	pod     *prepare.Watch
 	log     *slog.Logger
-	changed func() // is called when what differs has changed
+	changed func() // is called when what differs has changed; it must not look
 
 	mu     sync.Mutex
 	found  []prepare.Difference
@@ -35,35 +35,30 @@ func openWatch(log *slog.Logger, plan prepare.Plan, changed func()) (*watch, err
 		return nil, err
 	}
 	w := &watch{pod: pod, log: log.With("interface", plan.Interface.Name), changed: changed}
-	if err := w.look(); err != nil {
+	if _, err := w.look(true); err != nil {
 		pod.Close()
 		return nil, err
 	}
-	w.report() // nobody else has it yet
 	return w, nil
 }
 
-// look reads what differs now.
-func (w *watch) look() error {
-	changed, err := w.read()
-	if changed {
-		w.changed()
-	}
-	return err
-}
-
-func (w *watch) read() (changed bool, err error) {
+// look returns what differs now, and logs it: at once if it was told of a change. On
+// error, and once the watch is closed, it is what was seen last.
+func (w *watch) look(told bool) ([]prepare.Difference, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closed {
-		return false, nil
+		return w.found, nil
 	}
 	found, err := w.pod.Look()
-	if err != nil || slices.Equal(found, w.found) {
-		return false, err
+	if err == nil && !slices.Equal(found, w.found) {
+		w.found, w.since = found, time.Now()
+		w.changed()
 	}
-	w.found, w.since = found, time.Now()
-	return true, nil
+	if told || time.Since(w.since) > lasting { // what has no events, such as a sysctl
+		w.report()
+	}
+	return w.found, err
 }
 
 // report logs what is new since it last did. The lock is held.
@@ -97,32 +92,15 @@ func (w *watch) followEach(ctx context.Context, wait func(context.Context) error
 		if ctx.Err() != nil {
 			return
 		}
-		lookErr := w.look() // after an error too: less may be known
+		_, lookErr := w.look(true) // after an error too: less may be known
 		if err = cmp.Or(err, lookErr); err != nil {
 			w.log.Warn("can't watch the pod for changes any more", "of", what, "error", err)
 		}
-		w.mu.Lock()
-		w.report()
-		w.mu.Unlock()
 		if err != nil {
 			return
 		}
 	}
 }
-
-// differences returns what differs now.
-func (w *watch) differences() []prepare.Difference {
-	_ = w.look() // follow tells of an error; what was seen last is told then
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if time.Since(w.since) > lasting { // what has no events, such as a sysctl
-		w.report()
-	}
-	return w.found
-}
-
-// unwatched says why changes of the port guard are not noticed; nil: they are.
-func (w *watch) unwatched() error { return w.pod.Unwatched() }
 
 // close leaves what was seen last.
 func (w *watch) close() {

@@ -50,17 +50,11 @@ func (p *program) resolvConfFlag(cmd *cobra.Command) {
 
 // networkFlags say how the pod's interfaces are rewired.
 func (p *program) networkFlags(cmd *cobra.Command) {
-	defineNetwork(cmd.Flags(), &p.hook.Network)
-	p.perInterface(cmd, "datapath", "mac", "mtu", "queues", "tap-owner", "guard", "ipv6", "tap-name", "bridge-name", "uplink-name")
+	p.perInterface(cmd, func(flags *pflag.FlagSet) { defineNetwork(flags, &p.hook.Network) })
 }
 
 func defineNetwork(flags *pflag.FlagSet, o *prepare.Options) {
-	flags.Var(&value{kind: strings.Join(prepare.Datapaths(), "|"), text: prepare.DefaultDatapath, parse: func(s string) error {
-		if o.Datapath = s; !slices.Contains(prepare.Datapaths(), s) {
-			return errors.New("want " + strings.Join(prepare.Datapaths(), " or "))
-		}
-		return nil
-	}}, "datapath", "how the VM's tap is connected to the pod's network")
+	flags.Var(choice(prepare.DefaultDatapath, func(s string) { o.Datapath = s }, prepare.Datapaths()...), "datapath", "how the VM's tap is connected to the pod's network")
 	flags.Var(&value{kind: "mac", parse: func(s string) (err error) {
 		if o.MAC, err = mac.Parse(s); err == nil && !o.MAC.IsHost() {
 			err = fmt.Errorf("%s is not a unicast MAC", s)
@@ -73,8 +67,8 @@ func defineNetwork(flags *pflag.FlagSet, o *prepare.Options) {
 		o.TapOwner, err = parseOwner(s)
 		return err
 	}}, "tap-owner", "numeric user and group who may open the tap without privileges")
-	flags.Var(switchOff(&o.NoGuard), "guard", "port guard: drop the VM's forged addresses, and DHCP between VM and pod network")
-	flags.Var(switchOff(&o.NoIPv6), "ipv6", "give the VM the pod's IPv6 address, if it has one")
+	flags.Var(choice("on", func(s string) { o.NoGuard = s == "off" }, "on", "off"), "guard", "port guard: drop the VM's forged addresses, and DHCP between VM and pod network")
+	flags.Var(choice("on", func(s string) { o.NoIPv6 = s == "off" }, "on", "off"), "ipv6", "give the VM the pod's IPv6 address, if it has one")
 	flags.Var(linkName(o, "tap"), "tap-name", "`name` of the tap (default tap- and the interface's name)")
 	flags.Var(linkName(o, "bridge"), "bridge-name", "`name` of the bridge (default br- and the interface's name)")
 	flags.Var(linkName(o, "uplink"), "uplink-name", "`name` of the pod's interface as a bridge port (default up- and the interface's name)")
@@ -134,13 +128,14 @@ func (p *program) outputDirFlag(cmd *cobra.Command) {
 		"`directory` to write the NICs to: nics.json, interfaces.xml, qemu.args, cloud-hypervisor.args, firecracker.json")
 }
 
-// switchOff is for what is on unless it is turned off.
-func switchOff(isOff *bool) *value {
-	return &value{kind: "on|off", text: "on", parse: func(s string) error {
-		if s != "on" && s != "off" {
-			return errors.New("want on or off")
+// choice is for a flag that takes one of these words, and is told which; preset is
+// its default.
+func choice(preset string, take func(string), words ...string) *value {
+	return &value{kind: strings.Join(words, "|"), text: preset, parse: func(s string) error {
+		if !slices.Contains(words, s) {
+			return errors.New("want " + strings.Join(words, " or "))
 		}
-		*isOff = s == "off"
+		take(s)
 		return nil
 	}}
 }
@@ -166,8 +161,7 @@ func (p *program) monitorFlags(cmd *cobra.Command) {
 }
 
 func (p *program) modelFlag(cmd *cobra.Command) {
-	defineModel(cmd.Flags(), &p.hook.Model)
-	p.perInterface(cmd, "model")
+	p.perInterface(cmd, func(flags *pflag.FlagSet) { defineModel(flags, &p.hook.Model) })
 }
 
 func defineModel(flags *pflag.FlagSet, model *string) {
@@ -176,9 +170,8 @@ func defineModel(flags *pflag.FlagSet, model *string) {
 
 // leaseFlags say what the VM is told besides what the CNI gave.
 func (p *program) leaseFlags(cmd *cobra.Command) {
-	defineLease(cmd.Flags(), &p.hook.Lease)
+	p.perInterface(cmd, func(flags *pflag.FlagSet) { defineLease(flags, &p.hook.Lease) })
 	cmd.Flags().StringVar(&p.hook.Lease.DefaultRoute, "default-route", "", "`interface` whose NIC gets the default routes, or none (default: the first interface that has one, for IPv4 and IPv6 separately)")
-	p.perInterface(cmd, "lease-time", "hostname", "dns", "search", "ntp", "tftp-server", "boot-file", "dhcp-option")
 }
 
 func defineLease(flags *pflag.FlagSet, l *prestart.LeaseSettings) {

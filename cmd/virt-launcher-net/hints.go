@@ -24,33 +24,26 @@ func withHints(err error) string {
 
 // hintsFor names the flags that the way out of an error may be by.
 func hintsFor(err error) (hints []string) {
-	var (
-		timeout    *prestart.TimeoutError
-		missing    *discover.NotFoundError
-		without    *discover.IncompleteError
-		unusable   *prepare.UnusableError
-		taken      *prepare.NameTakenError
-		unrecorded *prepare.UnrecordedError
-		check      *prestart.CheckError
-		connect    *domain.ConnectError
-	)
-	if errors.As(err, &timeout) {
-		hints = append(hints, "--timeout waits longer")
+	hint := func(applies bool, text string) {
+		if applies {
+			hints = append(hints, text)
+		}
 	}
-	if errors.As(err, &missing) || errors.As(err, &without) || errors.As(err, &unusable) {
-		hints = append(hints, "--interface names another interface")
-	}
-	if errors.As(err, &taken) && taken.For != "" {
+	hint(is[*prestart.TimeoutError](err), "--timeout waits longer")
+	hint(is[*discover.NotFoundError](err) || is[*discover.IncompleteError](err) || is[*prepare.UnusableError](err), "--interface names another interface")
+	taken, isTaken := errors.AsType[*prepare.NameTakenError](err)
+	if isTaken && taken.For != "" {
 		hints = append(hints, "--"+taken.For+"-name chooses another name")
 	}
-	if errors.As(err, &unrecorded) || errors.As(err, &taken) || errors.Is(err, prestart.ErrNotPrepared) || errors.Is(err, control.ErrNobodyServes) {
-		hints = append(hints, "--state-dir names another state directory")
-	}
-	if errors.As(err, &check) {
-		hints = append(hints, "--no-check starts without this proof")
-	}
-	if errors.As(err, &connect) {
-		hints = append(hints, "--connect names another libvirt")
-	}
+	hint(isTaken || is[*prepare.UnrecordedError](err) || errors.Is(err, prestart.ErrNotPrepared) || errors.Is(err, control.ErrNobodyServes),
+		"--state-dir names another state directory")
+	hint(is[*prestart.CheckError](err), "--no-check starts without this proof")
+	hint(is[*domain.ConnectError](err), "--connect names another libvirt")
 	return hints
+}
+
+// is tells whether err is an E, or wraps one.
+func is[E error](err error) bool {
+	_, ok := errors.AsType[E](err)
+	return ok
 }

@@ -128,9 +128,7 @@ func writePod(w io.Writer, pod discover.Pod) {
 	fmt.Fprintf(w, "hostname\t%s\n", orNone(pod.Hostname))
 	fmt.Fprintf(w, "dns\t%s\n", orNone(join(pod.DNS.Servers)))
 	fmt.Fprintf(w, "search\t%s\n", orNone(strings.Join(pod.DNS.Search, " ")))
-	for _, text := range pod.DNS.LeftOut {
-		fmt.Fprintf(w, "left out\tresolv.conf: %s\n", text)
-	}
+	rows(w, "left out", "resolv.conf: %s", pod.DNS.LeftOut...)
 	for _, i := range pod.Interfaces {
 		fmt.Fprintf(w, "\ninterface\t%s\t(%s)\nmac\t%s\nmtu\t%d\n", i.Name, i.Kind, i.MAC, i.MTU)
 		for _, a := range i.Addresses {
@@ -142,8 +140,15 @@ func writePod(w io.Writer, pod discover.Pod) {
 		for _, n := range i.Neighbors {
 			fmt.Fprintf(w, "neighbor\t%s\t%s\n", n.Address, n.MAC)
 		}
-		for _, o := range i.Omitted {
-			fmt.Fprintf(w, "left out\t%s\n", o)
+		rows(w, "left out", "%s", i.Omitted...)
+	}
+}
+
+// rows writes a line for each item that is not empty.
+func rows[T comparable](w io.Writer, name, format string, items ...T) {
+	for _, item := range items {
+		if item != *new(T) {
+			fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, item))
 		}
 	}
 }
@@ -182,9 +187,7 @@ func writePlans(w io.Writer, plans []planView) {
 		for _, warning := range p.Warnings {
 			fmt.Fprintln(w, "# warning:", warning)
 		}
-		for _, step := range p.Steps {
-			fmt.Fprintln(w, step)
-		}
+		fmt.Fprintln(w, strings.Join(p.Steps, "\n"))
 	}
 }
 

@@ -21,8 +21,6 @@ func writeChecks(w io.Writer, reports []check.Report) {
 		say(r.Resolved6, "router %s is at %s", r.Router6, r.Router6MAC)
 		say(r.Offered, "offered %s", r.Address)
 		say(r.Resolved, "gateway %s is at %s", r.Gateway, r.GatewayMAC)
-		if r.Note != "" {
-			fmt.Fprintf(w, "%s\t%s\n", r.Tap, r.Note)
-		}
+		rows(w, r.Tap, "%s", r.Note)
 	}
 }

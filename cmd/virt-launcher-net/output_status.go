@@ -16,21 +16,12 @@ import (
 func writeStatus(w io.Writer, v prestart.Status) {
 	if v.Server.Alive {
 		fmt.Fprintf(w, "server\tpid %d, since %s%s\n", v.Server.PID, v.Server.Since.Format(time.RFC3339), notReady(v))
-	} else {
-		fmt.Fprintf(w, "server\t%s\n", v.Server.Error)
+		rows(w, "domain", "%s", v.Server.Domain)
+		rows(w, "record", "not on disk: %s", v.Server.RecordError)
 	}
-	if v.Server.Alive && v.Server.Domain != "" {
-		fmt.Fprintf(w, "domain\t%s\n", v.Server.Domain)
-	}
-	if v.Server.Alive && v.Server.RecordError != "" {
-		fmt.Fprintf(w, "record\tnot on disk: %s\n", v.Server.RecordError)
-	}
-	for _, u := range v.Unrecorded {
-		fmt.Fprintf(w, "network\t%v\n", u)
-	}
-	for _, name := range v.NotPrepared {
-		fmt.Fprintf(w, "interface\t%s is not prepared\n", name)
-	}
+	rows(w, "server", "%s", v.Server.Error)
+	rows(w, "network", "%v", v.Unrecorded...)
+	rows(w, "interface", "%s is not prepared", v.NotPrepared...)
 	if !v.Prepared && len(v.Unrecorded)+len(v.NotPrepared) == 0 {
 		fmt.Fprintln(w, "network\tnot prepared")
 	}
@@ -52,26 +43,20 @@ func writeStatus(w io.Writer, v prestart.Status) {
 		if i.LeaseUnknown {
 			fmt.Fprintln(w, "lease\tnot known: a VM was there before the server, and nothing was kept of its lease")
 		}
-		if i.Unwatched != "" {
-			fmt.Fprintf(w, "network\tnot watched: %s\n", i.Unwatched)
-		}
+		rows(w, "network", "not watched: %s", i.Unwatched)
 		if i.Lease6 != nil {
 			writeLease(w, "IPv6 lease", *i.Lease6)
 		}
 		if i.Router != nil {
 			writeRouter(w, *i.Router)
 		}
-		for _, o := range i.Omitted {
-			fmt.Fprintf(w, "left out\t%s\n", o)
-		}
+		rows(w, "left out", "%s", i.Omitted...)
 		for _, c := range i.Counters {
 			if c.Packets > 0 {
 				fmt.Fprintf(w, "guard dropped\t%d %s: %s\n", c.Packets, strings.ReplaceAll(string(c.Direction), "_", " the "), c.Reason)
 			}
 		}
-		if i.GuardError != "" {
-			fmt.Fprintf(w, "guard\t%s\n", i.GuardError)
-		}
+		rows(w, "guard", "%s", i.GuardError)
 		if !recorded {
 			continue
 		}
@@ -151,9 +136,7 @@ func writeTrouble(w io.Writer, last lease.Failure, notes []string) {
 	if last.Error != "" {
 		fmt.Fprintf(w, "last error\t%s at %s\n", last.Error, last.At.Format(time.RFC3339))
 	}
-	for _, note := range notes {
-		fmt.Fprintf(w, "left out\t%s\n", note)
-	}
+	rows(w, "left out", "%s", notes...)
 }
 
 func writeRouter(w io.Writer, r ra.Status) {

@@ -18,17 +18,19 @@ const perInterfaceHelp = `
 A flag with [interface=] applies to all interfaces of the VM; with NAME= before its
 value, to that interface only, where it replaces what the flag says for all.`
 
-// perInterface has these flags take what is for one interface too, as in
-// --mac net1=52:54:00:00:00:01.
-func (p *program) perInterface(cmd *cobra.Command, names ...string) {
+// perInterface has the flags that define defines take what is for one interface too,
+// as in --mac net1=52:54:00:00:00:01.
+func (p *program) perInterface(cmd *cobra.Command, define func(*pflag.FlagSet)) {
 	cmd.Long = strings.TrimSuffix(cmd.Long, perInterfaceHelp) + perInterfaceHelp
-	for _, name := range names {
-		f := cmd.Flags().Lookup(name)
+	var flags pflag.FlagSet
+	define(&flags)
+	flags.VisitAll(func(f *pflag.Flag) {
 		kind, usage := pflag.UnquoteUsage(f)
 		f.Usage = usage
-		f.Value = &perInterfaceValue{Value: f.Value, p: p, flag: name, kind: "[interface=]" + kind}
+		f.Value = &perInterfaceValue{Value: f.Value, p: p, flag: f.Name, kind: "[interface=]" + kind}
 		f.DefValue = f.Value.String()
-	}
+		cmd.Flags().AddFlag(f)
+	})
 }
 
 // perInterfaceValue is such a flag. What has a = waits until all flags are known.
@@ -92,11 +94,8 @@ func (p *program) setPerInterface() error {
 		if own[name] == nil {
 			own[name] = p.optionsOf(name)
 		}
-		switch {
-		case name == "":
-			return w.fail(errors.New("want an interface before the ="))
-		case text == "":
-			return w.fail(errors.New("want a value after the ="))
+		if name == "" || text == "" {
+			return w.fail(errors.New("want an interface before the =, and a value after it"))
 		}
 		if err := own[name].Set(w.flag, text); err != nil {
 			return err

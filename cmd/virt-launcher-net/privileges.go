@@ -10,11 +10,10 @@ import (
 
 // giveUpPrivileges gives up every capability, for good and in all threads: the
 // sockets are open, and what is left to do needs none. There are exceptions. A
-// QEMU driver that runs in this process starts and ends the VM. What is kept stays
-// at hand, but not in effect until it is taken up: NET_ADMIN for the port guard's
-// counters, see withNetAdmin, and for putting the pod back at the end, see
-// takeUpPrivileges.
-func giveUpPrivileges(embedded bool, kept ...cap.Value) error {
+// QEMU driver that runs in this process starts and ends the VM. NET_ADMIN can be kept
+// at hand, but not in effect until it is taken up: for the port guard's counters, see
+// withNetAdmin, and for putting the pod back at the end, see takeUpPrivileges.
+func giveUpPrivileges(embedded, keepNetAdmin bool) error {
 	if embedded {
 		return nil
 	}
@@ -23,12 +22,9 @@ func giveUpPrivileges(embedded bool, kept ...cap.Value) error {
 		return fmt.Errorf("set no_new_privs: %w", err)
 	}
 	left := cap.NewSet()
-	for _, c := range kept {
-		if had, err := cap.GetProc().GetFlag(cap.Permitted, c); !had || err != nil {
-			continue
-		}
-		if err := left.SetFlag(cap.Permitted, true, c); err != nil {
-			return fmt.Errorf("keep %s: %w", c, err)
+	if had, err := cap.GetProc().GetFlag(cap.Permitted, cap.NET_ADMIN); had && err == nil && keepNetAdmin {
+		if err := left.SetFlag(cap.Permitted, true, cap.NET_ADMIN); err != nil {
+			return fmt.Errorf("keep NET_ADMIN: %w", err)
 		}
 	}
 	if err := left.SetProc(); err != nil {
@@ -37,21 +33,14 @@ func giveUpPrivileges(embedded bool, kept ...cap.Value) error {
 	return nil
 }
 
-// keptPrivileges are the capabilities that are needed once the network is served.
-func (p *program) keptPrivileges() (kept []cap.Value) {
-	if p.listen != "" || p.hook.RestoreAfter {
-		kept = append(kept, cap.NET_ADMIN)
-	}
-	return kept
-}
-
 // takeUpPrivileges puts what was kept in effect, in all threads.
 func takeUpPrivileges() error {
 	set := cap.GetProc()
-	if err := set.Fill(cap.Effective, cap.Permitted); err != nil {
-		return fmt.Errorf("take up capabilities: %w", err)
+	err := set.Fill(cap.Effective, cap.Permitted)
+	if err == nil {
+		err = set.SetProc()
 	}
-	if err := set.SetProc(); err != nil {
+	if err != nil {
 		return fmt.Errorf("take up capabilities: %w", err)
 	}
 	return nil

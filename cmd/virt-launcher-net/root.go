@@ -46,8 +46,8 @@ in the pod's network namespace, or name that with --netns.`,
 	flags.VarP(p.interfaceFlag(), "interface", "i", "pod `interface`, repeatable, the primary one first (default: the one with the default route; without one, the only one that is up, else eth0)")
 	flags.StringVar(&p.hook.Netns, "netns", "", "`path` of the pod's network namespace, such as /proc/42/ns/net (default: the current one)")
 	flags.StringVar(&p.hook.StateDir, "state-dir", "", "`directory` of the records and the control socket (default "+prepare.DefaultStateDir+"; with --netns a directory below it for that namespace)")
-	flags.StringVarP(&p.output, "output", "o", "text", "what to print on standard output: text or json")
-	flags.StringVar(&p.logFormat, "log-format", "text", "how to log on standard error: text or json")
+	flags.VarP(choice("text", func(s string) { p.output = s }, "text", "json"), "output", "o", "what to print on standard output")
+	flags.Var(choice("text", func(s string) { p.logFormat = s }, "text", "json"), "log-format", "how to log on standard error")
 	flags.Var(&value{kind: "level", text: "info", parse: func(s string) error {
 		if !slices.Contains([]string{"debug", "info", "warn", "error"}, strings.ToLower(s)) {
 			return errors.New("want debug, info, warn or error")
@@ -64,11 +64,10 @@ in the pod's network namespace, or name that with --netns.`,
 // usageArgs makes a complaint about arguments a usage error.
 func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
-		if check == nil {
-			return nil
-		}
-		if err := check(cmd, args); err != nil {
-			return usageError{err}
+		if check != nil {
+			if err := check(cmd, args); err != nil {
+				return usageError{err}
+			}
 		}
 		return nil
 	}
@@ -109,23 +108,17 @@ func (p *program) setUp(cmd *cobra.Command, _ []string) error {
 	if len(empty) > 0 {
 		return usagef("%s needs a value: give it one or leave it out", strings.Join(empty, ", "))
 	}
-	if p.output != "text" && p.output != "json" {
-		return usagef("--output %q: want text or json", p.output)
-	}
 	options := &slog.HandlerOptions{Level: p.logLevel}
-	switch p.logFormat {
-	case "text":
-		p.hook.Log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), options))
-	case "json":
+	p.hook.Log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), options))
+	if p.logFormat == "json" {
 		p.hook.Log = slog.New(slog.NewJSONHandler(cmd.ErrOrStderr(), options))
-	default:
-		return usagef("--log-format %q: want text or json", p.logFormat)
 	}
 	p.hook.Version = version
-	if err := p.setPerInterface(); err != nil {
-		return usageError{err}
+	err := p.setPerInterface()
+	if err == nil {
+		err = p.hook.Validate()
 	}
-	if err := p.hook.Validate(); err != nil {
+	if err != nil {
 		return usageError{err}
 	}
 	return nil

@@ -88,7 +88,7 @@ func (p *program) stay(cmd *cobra.Command, start func(context.Context) (*prestar
 		return err
 	}
 	started := time.Now()
-	if err := giveUpPrivileges(session.Embedded(), p.keptPrivileges()...); err != nil { // the VM can do without
+	if err := giveUpPrivileges(session.Embedded(), p.listen != "" || p.hook.RestoreAfter); err != nil { // the VM can do without
 		p.hook.Log.Warn("can't give up privileges that are no longer needed", "error", err)
 	}
 	if watch != nil {

@@ -13,7 +13,8 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/engine"
 )
 
-// Apply makes the plans so, all of them or none. Plans are recorded in the store
+// Apply makes the plans so, all of them or none, and returns the names of the
+// interfaces that were not prepared before, all of it. Plans are recorded in the store
 // first, and marked there when the last change is done. Where a plan is applied
 // already, or was in part when a process was killed, only what is missing is
 // done; a plan that differs from the recorded one is refused.
@@ -22,23 +23,27 @@ import (
 // interface that an earlier apply or restore left half done is as the CNI left
 // it. A port guard that was made whole on an interface that was prepared stays,
 // so that its VM is never without. A nil log is silent.
-func Apply(ctx context.Context, log *slog.Logger, store *Store, plans ...Plan) error {
+func Apply(ctx context.Context, log *slog.Logger, store *Store, plans ...Plan) (fresh []string, err error) {
 	log = cmp.Or(log, silent)
 	before, err := engine.ReadState(allSysctls())
 	if err != nil {
-		return err
+		return nil, err
 	}
 	recorded, err := store.load(log, before)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	records, err := recordsFor(before, recorded, plans)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	ops, err := applyOps(before, plansOf(records))
 	if err != nil {
-		return err
+		return nil, err
+	}
+	partial := slices.DeleteFunc(slices.Clone(records), func(r record) bool { return r.whole(before) })
+	for _, r := range partial {
+		fresh = append(fresh, r.name())
 	}
 	if len(before.Stuck) > 0 {
 		log.Warn("can't turn off sysctls: the pod's iptables rules may see the VM's frames", "sysctls", before.Stuck)
@@ -51,22 +56,21 @@ func Apply(ctx context.Context, log *slog.Logger, store *Store, plans ...Plan) e
 		if err := store.mark(records, true); err != nil { // an older program's, or one of a process that was killed just before it
 			log.Warn("can't mark the record as complete: if a repair fails, the preparation may be undone as a whole", "error", err)
 		}
-		return nil
+		return fresh, nil
 	}
 	k, err := engine.Open(log)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer k.Close()
 	if err := k.Supported(ops, false); err != nil {
-		return fmt.Errorf("prepare: %w", err)
+		return nil, fmt.Errorf("prepare: %w", err)
 	}
 	if err := store.makeRoom(log, records); err != nil {
-		return err
+		return nil, err
 	}
-	partial := slices.DeleteFunc(slices.Clone(records), func(r record) bool { return r.whole(before) })
 	if err := store.mark(partial, false); err != nil {
-		return errors.Join(err, store.forget(recorded, records))
+		return nil, errors.Join(err, store.forget(recorded, records))
 	}
 	err = k.Execute(ctx, ops)
 	if err == nil {
@@ -75,13 +79,13 @@ func Apply(ctx context.Context, log *slog.Logger, store *Store, plans ...Plan) e
 		}
 	}
 	if err != nil {
-		return errors.Join(err, withdraw(context.WithoutCancel(ctx), log, k, store, recorded, partial))
+		return nil, errors.Join(err, withdraw(context.WithoutCancel(ctx), log, k, store, recorded, partial))
 	}
 	for _, p := range plansOf(records) {
 		n := p.NIC()
 		log.Info("prepared", "interface", n.Interface, "datapath", p.Datapath, "tap", n.Tap, "mac", n.MAC, "addresses", n.Addresses(), "guard", n.Guard)
 	}
-	return nil
+	return fresh, nil
 }
 
 // applyOps are everything that is still to do for the plans.

@@ -393,7 +393,8 @@ func TestChecksumFilterBesideIngress(t *testing.T) {
 				return err
 			}
 			defer store.Close()
-			return prepare.Apply(t.Context(), slog.New(slog.NewTextHandler(&log, nil)), store, plan)
+			_, err = prepare.Apply(t.Context(), slog.New(slog.NewTextHandler(&log, nil)), store, plan)
+			return err
 		})
 	}
 	isOn := func() (on bool) {

@@ -36,7 +36,8 @@ func TestPlanIsAScript(t *testing.T) {
 					return err
 				}
 				defer store.Close()
-				return prepare.Apply(t.Context(), nil, store, planFor(t, prepared, c.options))
+				_, err = prepare.Apply(t.Context(), nil, store, planFor(t, prepared, c.options))
+				return err
 			})
 			// A shell has no words for the BPF program on the tap: the plan has a comment.
 			_, _ = prepared.Output(t.Context(), "tc", "qdisc", "del", "dev", plan.NIC().Tap, "clsact")

@@ -119,7 +119,8 @@ func TestCheckSupportRefuses(t *testing.T) {
 					return err
 				}
 				defer store.Close()
-				expectWords(t, Apply(t.Context(), nil, store, plan), c.want)
+				_, err = Apply(t.Context(), nil, store, plan)
+				expectWords(t, err, c.want)
 				return nil
 			})
 			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {

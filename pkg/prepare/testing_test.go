@@ -19,7 +19,8 @@ func ApplyAll(ctx context.Context, dir string, o Options, names ...string) error
 	if err != nil {
 		return err
 	}
-	return Apply(ctx, nil, store, plans...)
+	_, err = Apply(ctx, nil, store, plans...)
+	return err
 }
 
 // ApplyOne is ApplyAll of one interface, and returns its plan.
@@ -69,3 +70,6 @@ func plansFor(store *Store, o Options, names ...string) (plans []Plan, err error
 	}
 	return plans, nil
 }
+
+// isApplied reports whether the record says that its plan was applied, all of it.
+func (r record) isApplied() bool { return r.Applied != nil && *r.Applied }

@@ -51,10 +51,6 @@ func (h Hook) prepare(ctx context.Context) (preparation, error) {
 	if err != nil {
 		return preparation{}, err
 	}
-	whole, err := store.Prepared(h.Log)
-	if err != nil {
-		return preparation{}, err
-	}
 	if err := removeMemories(store); err != nil {
 		return preparation{}, err
 	}
@@ -82,10 +78,9 @@ func (h Hook) prepare(ctx context.Context) (preparation, error) {
 	if p.files, err = h.canHandOver(); err != nil {
 		return preparation{}, err
 	}
-	if err := prepare.Apply(ctx, h.Log, store, p.plans...); err != nil {
+	if p.fresh, err = prepare.Apply(ctx, h.Log, store, p.plans...); err != nil {
 		return preparation{}, err
 	}
-	p.fresh = slices.DeleteFunc(namesOf(nicsOf(p.plans)), func(name string) bool { return slices.Contains(whole, name) })
 	if primary := p.plans[0].Interface.Name; len(h.Interfaces) > 0 && h.Interfaces[0] != primary {
 		h.Log.Warn("the interface that was prepared first stays the primary one", "primary", primary, "named", h.Interfaces[0])
 	}

@@ -29,7 +29,8 @@ func prepared(t *testing.T, shape podtest.Shape) *podtest.Pod {
 			return err
 		}
 		defer store.Close()
-		return prepare.Apply(t.Context(), nil, store, plan)
+		_, err = prepare.Apply(t.Context(), nil, store, plan)
+		return err
 	}); err != nil {
 		t.Fatal(err)
 	}

@@ -23,7 +23,7 @@ func (c *Conn) Proxies(each func(message []byte)) error {
 }
 
 func (c *Conn) messages(get int, neighborFlags byte, each func([]byte)) error {
-	header := make(raw, unix.SizeofRtMsg)
+	header := make(Raw, unix.SizeofRtMsg)
 	header[10] = neighborFlags // the place of ndm_flags
 	const answer = unix.RTM_NEWADDR - unix.RTM_GETADDR
 	msgs, err := c.dump(get, uint16(get+answer), header)
@@ -44,11 +44,14 @@ func (c *Conn) messages(get int, neighborFlags byte, each func([]byte)) error {
 	return nil
 }
 
-// raw is a header of zeros but for what is set in it.
-type raw []byte
+// Raw is a part of a request as it is sent.
+type Raw []byte
 
-func (r raw) Len() int          { return len(r) }
-func (r raw) Serialize() []byte { return r }
+// Len implements [nl.NetlinkRequestData].
+func (r Raw) Len() int { return len(r) }
+
+// Serialize implements [nl.NetlinkRequestData].
+func (r Raw) Serialize() []byte { return r }
 
 // FilterNames returns the names of the BPF filters of tc(8) at a place (HANDLE_MIN_INGRESS
 // or HANDLE_MIN_EGRESS) of the link with that index: none where there can be none. It

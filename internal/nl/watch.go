@@ -17,9 +17,8 @@ import (
 // keeps no thread waiting, and the kernel wakes it for its own link alone: the
 // servers of a pod sleep while other links come and go.
 type LinkWatch struct {
-	conn  *netlink.Conn
-	index int
-	gone  bool
+	conn *netlink.Conn
+	gone bool
 }
 
 // WatchLink opens a LinkWatch in the network namespace of the calling thread. Close
@@ -44,7 +43,7 @@ func WatchLink(index int) (_ *LinkWatch, err error) {
 	if err := conn.JoinGroup(unix.RTNLGRP_LINK); err != nil {
 		return nil, fmt.Errorf("subscribe to link announcements: %w", err)
 	}
-	return &LinkWatch{conn: conn, index: index}, nil
+	return &LinkWatch{conn: conn}, nil
 }
 
 // linkFilter passes RTM_NEWLINK and RTM_DELLINK of one link. A port that leaves its

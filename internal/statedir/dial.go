@@ -28,7 +28,10 @@ func Dial(ctx context.Context, path string) (net.Conn, *unix.Ucred, error) {
 	// 107 bytes at most.
 	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
 	if err != nil {
-		return nil, nil, fmt.Errorf("connect: %w", reason(err))
+		if op, ok := errors.AsType[*net.OpError](err); ok {
+			err = op.Err // without the path, which says nothing here
+		}
+		return nil, nil, fmt.Errorf("connect: %w", err)
 	}
 	peer, err := peerOf(conn.(*net.UnixConn))
 	if err == nil {
@@ -52,12 +55,4 @@ func peerOf(conn *net.UnixConn) (peer *unix.Ucred, err error) {
 	}
 	controlErr := raw.Control(func(fd uintptr) { peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
 	return peer, errors.Join(controlErr, err)
-}
-
-// reason is why the kernel refuses, without the path, which says nothing here.
-func reason(err error) error {
-	if op, ok := errors.AsType[*net.OpError](err); ok {
-		return op.Err
-	}
-	return err
 }

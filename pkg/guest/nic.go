@@ -107,7 +107,7 @@ type Options struct {
 func Same(in discover.Interface, o Options) NIC {
 	n := NIC{
 		Interface: in.Name, Tap: o.Tap, TapMAC: o.TapMAC, MAC: cmp.Or(o.MAC, in.MAC),
-		MTU: cmp.Or(o.MTU, min(in.MTU, maxMTU)), Queues: max(1, o.Queues), Guard: !o.NoGuard,
+		MTU: cmp.Or(o.MTU, min(in.MTU, MaxMTU)), Queues: max(1, o.Queues), Guard: !o.NoGuard,
 		Addressed: in.Addressed(), IPv4: newIPv4(in), Omitted: slices.Clone(in.Omitted),
 	}
 	if address, ok := in.IPv6(); ok && o.NoIPv6 {

@@ -83,7 +83,7 @@ func (n *NIC) settingOmitted(r discover.Route) string {
 	switch {
 	case r.MTU != 0 && r.MTU < n.MTU && r.Destination.Bits() > 0:
 		return fmt.Sprintf("its MTU is %d, and the VM gets one MTU for all routes", r.MTU)
-	case r.MTU != 0 && r.MTU < minMTU:
+	case r.MTU != 0 && r.MTU < MinMTU:
 		return fmt.Sprintf("its MTU is %d, which is too small for the VM", r.MTU)
 	case r.Source.IsValid() && r.Source != own():
 		return fmt.Sprintf("its packets have the source %s, and the VM gets one address", r.Source)
@@ -164,7 +164,7 @@ func (v *IPv6) add(r discover.Route, in discover.Interface) (why string) {
 
 // mtuOf is a route's MTU if a VM can be told of it, else 0.
 func mtuOf(r discover.Route) int {
-	if r.MTU < minMTU {
+	if r.MTU < MinMTU {
 		return 0
 	}
 	return r.MTU

@@ -9,11 +9,12 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/internal/normalize"
 )
 
+// Limits of what a NIC may have.
 const (
-	minMTU      = 68         // RFC 791
-	minIPv6MTU  = 1280       // RFC 8200 section 5
-	maxMTU      = 65535 - 14 // of a tap: less the Ethernet header (drivers/net/tun.c)
-	maxQueues   = 256        // MAX_TAP_QUEUES, drivers/net/tun.c
+	MinMTU      = 68         // RFC 791
+	MinIPv6MTU  = 1280       // RFC 8200 section 5
+	MaxMTU      = 65535 - 14 // of a tap: less the Ethernet header (drivers/net/tun.c)
+	MaxQueues   = 256        // MAX_TAP_QUEUES, drivers/net/tun.c
 	maxNameSize = 15         // IFNAMSIZ less the NUL
 )
 
@@ -39,14 +40,14 @@ func (n NIC) Validate() error {
 	c.That(n.Interface != n.Tap, "the name %s is used twice", n.Tap)
 	c.That(n.MAC.IsHost(), "the VM's MAC %q is not a unicast address", n.MAC)
 	c.That(n.TapMAC.IsHost(), "the tap's MAC %q is not a unicast address", n.TapMAC)
-	c.That(n.MTU >= minMTU && n.MTU <= maxMTU, "MTU %d is outside %d…%d", n.MTU, minMTU, maxMTU)
-	c.That(n.Queues >= 1 && n.Queues <= maxQueues, "%d queues: a tap has 1 to %d", n.Queues, maxQueues)
+	c.That(n.MTU >= MinMTU && n.MTU <= MaxMTU, "MTU %d is outside %d…%d", n.MTU, MinMTU, MaxMTU)
+	c.That(n.Queues >= 1 && n.Queues <= MaxQueues, "%d queues: a tap has 1 to %d", n.Queues, MaxQueues)
 	c.That(n.Addressed || n.IPv4 == nil && n.IPv6 == nil, "it has an address, but addressed is false")
 	if n.IPv4 != nil {
 		n.IPv4.check(&c)
 	}
 	if n.IPv6 != nil {
-		c.That(n.MTU >= minIPv6MTU, "MTU %d is too small for IPv6, which needs %d (RFC 8200): use a larger one, or give the VM no IPv6", n.MTU, minIPv6MTU)
+		c.That(n.MTU >= MinIPv6MTU, "MTU %d is too small for IPv6, which needs %d (RFC 8200): use a larger one, or give the VM no IPv6", n.MTU, MinIPv6MTU)
 		n.IPv6.check(&c)
 	}
 	for _, a := range n.Answers {
@@ -93,7 +94,7 @@ func (v *IPv6) check(c *normalize.Checks) {
 }
 
 func (r Route) check(c *normalize.Checks) {
-	c.That(r.MTU == 0 || r.MTU >= minMTU, "route to %s: MTU %d is less than %d", r.Destination, r.MTU, minMTU)
+	c.That(r.MTU == 0 || r.MTU >= MinMTU, "route to %s: MTU %d is less than %d", r.Destination, r.MTU, MinMTU)
 }
 
 func isIPv6(a netip.Addr) bool { return a.Is6() && !a.Is4In6() && a.Zone() == "" }

@@ -46,10 +46,8 @@ func OpenWatch(plans ...Plan) (_ *Watch, err error) {
 	}
 	w.sysctls = engine.OpenSysctls(allSysctls())
 	if slices.ContainsFunc(plans, hasTables) {
-		w.tables, w.unwatched = nft.OpenWatch()
-		if w.unwatched != nil {
-			w.unwatched = engine.Explain(w.unwatched)
-		}
+		w.tables, err = nft.OpenWatch()
+		w.unwatched = engine.Explain(err)
 	}
 	return w, nil
 }

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/normalize"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
@@ -96,23 +97,16 @@ func (d Datapath) Decode(in discover.Interface, version int, text json.RawMessag
 		return nil, err
 	}
 	w.pod = in
+	c := normalize.Checks{usable(in), w.validate()}
 	for _, d := range []device{w.Uplink, w.Bridge, w.Placeholder} {
-		if err := guest.CheckName(d.Name); err != nil {
-			return nil, err
-		}
-		if d.MAC.IsZero() || d.MAC.IsGroup() {
-			return nil, fmt.Errorf("MAC %q of %s is not a unicast address", d.MAC, d.Name)
-		}
+		c = append(c, guest.CheckName(d.Name))
+		c.That(d.MAC.IsHost(), "MAC %q of %s is not a unicast address", d.MAC, d.Name)
 	}
 	for _, p := range w.Addresses {
-		if !p.IsValid() {
-			return nil, errors.New("an address of the placeholder is not valid")
-		}
+		c.That(p.IsValid(), "address %s of the placeholder is not valid", p)
 	}
-	if w.NIC.Interface != in.Name || w.Placeholder.Name != in.Name {
-		return nil, fmt.Errorf("it is not for %s", in.Name)
-	}
-	return w, errors.Join(usable(in), w.validate())
+	c.That(w.NIC.Interface == in.Name && w.Placeholder.Name == in.Name, "it is not for %s", in.Name)
+	return w, errors.Join(c...)
 }
 
 // usable says why an interface can't be a port for the VM's MAC.

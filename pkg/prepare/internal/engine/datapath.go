@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/virt-launcher-net/virt-launcher-net/internal/normalize"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
@@ -116,32 +117,19 @@ func (e *NameTakenError) Error() string {
 	return fmt.Sprintf("the name %s is taken %s, or choose another %s name", e.Name, e.Why, e.For)
 }
 
-// Limits of options.
-const (
-	minMTU    = 68         // RFC 791
-	maxMTU    = 65535 - 14 // of a tap: less the Ethernet header (drivers/net/tun.c)
-	maxQueues = 256        // MAX_TAP_QUEUES, drivers/net/tun.c
-)
-
 // Validate tells what is wrong with the options whatever the pod interface is,
 // all of it at once.
 func (o Options) Validate() error {
-	var errs []error
-	if o.MAC.IsGroup() {
-		errs = append(errs, fmt.Errorf("MAC %s is not a unicast Ethernet address", o.MAC))
-	}
-	if o.MTU != 0 && (o.MTU < minMTU || o.MTU > maxMTU) {
-		errs = append(errs, fmt.Errorf("MTU %d is outside %d…%d", o.MTU, minMTU, maxMTU))
-	}
-	if o.Queues < 0 || o.Queues > maxQueues {
-		errs = append(errs, fmt.Errorf("%d queues: a tap has 1 to %d", o.Queues, maxQueues))
-	}
+	var c normalize.Checks
+	c.That(!o.MAC.IsGroup(), "MAC %s is not a unicast Ethernet address", o.MAC)
+	c.That(o.MTU == 0 || o.MTU >= guest.MinMTU && o.MTU <= guest.MaxMTU, "MTU %d is outside %d…%d", o.MTU, guest.MinMTU, guest.MaxMTU)
+	c.That(o.Queues >= 0 && o.Queues <= guest.MaxQueues, "%d queues: a tap has 1 to %d", o.Queues, guest.MaxQueues)
 	var given []string
 	for _, role := range slices.Sorted(maps.Keys(o.Names)) {
 		if name := o.Names[role]; name != "" {
 			given = append(given, name)
-			errs = append(errs, guest.CheckName(name))
+			c = append(c, guest.CheckName(name))
 		}
 	}
-	return errors.Join(append(errs, Distinct(given...))...)
+	return errors.Join(append(c, Distinct(given...))...)
 }

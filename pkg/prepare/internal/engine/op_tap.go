@@ -67,8 +67,7 @@ func NoAddresses(l nl.Link) []Op {
 // NoAddressesNew is NoAddresses of a link that is made. One too small for IPv6 has
 // none.
 func NoAddressesNew(name string, mtu int) []Op {
-	const minIPv6MTU = 1280 // RFC 8200 section 5
-	if mtu < minIPv6MTU {
+	if mtu < guest.MinIPv6MTU {
 		return nil
 	}
 	return AddrGenMode.Set(name, 0, AddrGenModeNone)

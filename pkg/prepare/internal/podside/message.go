@@ -63,16 +63,10 @@ func (o replay) Do(k *engine.Kernel) error {
 		kind.flags = 0
 	}
 	if o.add {
-		return engine.Ignore(k.Conn.Request(kind.add, unix.NLM_F_CREATE|kind.flags, raw(o.message)), unix.EEXIST)
+		return engine.Ignore(k.Conn.Request(kind.add, unix.NLM_F_CREATE|kind.flags, nl.Raw(o.message)), unix.EEXIST)
 	}
-	return engine.Ignore(k.Conn.Request(kind.del, 0, raw(o.message)), unix.ESRCH, unix.EADDRNOTAVAIL, unix.ENOENT)
+	return engine.Ignore(k.Conn.Request(kind.del, 0, nl.Raw(o.message)), unix.ESRCH, unix.EADDRNOTAVAIL, unix.ENOENT)
 }
-
-// raw is a message that was built before.
-type raw []byte
-
-func (r raw) Len() int          { return len(r) }
-func (r raw) Serialize() []byte { return r }
 
 func addressOp(add bool, link string, a discover.Address) engine.Op {
 	return replay{kind: "addr", add: add, text: addressText(a) + " dev " + link, message: addressRequest(a)}

@@ -9,9 +9,9 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/virt-launcher-net/virt-launcher-net/internal/metric"
 	"github.com/virt-launcher-net/virt-launcher-net/internal/monitor"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/domain"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/metrics"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
@@ -74,7 +74,7 @@ stops. A second signal ends it at once. The pod stays prepared; see restore.`,
 // until a signal, or until the VM stops.
 func (p *program) stay(cmd *cobra.Command, start func(context.Context) (*prestart.Session, error)) (err error) {
 	signal.Ignore(unix.SIGPIPE) // who reads the log may end sooner, and must not end the VM
-	var watch func(metrics.Session)
+	var watch func(metric.Session)
 	if p.listen != "" {
 		m, err := monitor.Listen(cmd.Context(), p.hook.Log, p.listen, version)
 		if err != nil {

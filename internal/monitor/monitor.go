@@ -15,16 +15,12 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"runtime"
 	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
-
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/metrics"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/metric"
 )
 
 // unixPrefix is before the path of a socket.
@@ -32,10 +28,11 @@ const unixPrefix = "unix:"
 
 // Monitor answers on one listener. Close it.
 type Monitor struct {
-	session   atomic.Pointer[metrics.Session]
-	collector *metrics.Collector
-	server    *http.Server
-	served    chan error
+	session atomic.Pointer[metric.Session]
+	version string
+	since   time.Time
+	server  *http.Server
+	served  chan error
 }
 
 // Listen answers on address: host:port, or unix: and the path of a socket. A
@@ -46,15 +43,11 @@ func Listen(ctx context.Context, log *slog.Logger, address, version string) (*Mo
 	if err != nil {
 		return nil, fmt.Errorf("listen for probes and metrics: %w", err)
 	}
-	m := &Monitor{collector: metrics.NewCollector(nil), served: make(chan error, 1)}
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(m.collector, buildInfo(version))
-	// The library's own registry has what there is to know of any Go process.
-	all := prometheus.Gatherers{registry, prometheus.DefaultGatherer}
+	m := &Monitor{version: version, since: time.Now(), served: make(chan error, 1)}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", m.ready)
-	mux.Handle("GET /metrics", promhttp.HandlerFor(all, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}))
+	mux.HandleFunc("GET /metrics", m.metrics)
 	m.server = &http.Server{
 		Handler: mux, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 10 * time.Second, IdleTimeout: time.Minute,
 		MaxHeaderBytes: 16 << 10,
@@ -100,18 +93,19 @@ func listen(ctx context.Context, address string) (net.Listener, error) {
 	return (&net.ListenConfig{}).Listen(ctx, "unix", path)
 }
 
-// buildInfo tells which build this is.
-func buildInfo(version string) prometheus.Collector {
-	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Namespace: "virt_launcher_net", Name: "build_info", Help: "Always 1; the labels tell which build this is.",
-		ConstLabels: prometheus.Labels{"version": version, "go_version": runtime.Version()},
-	}, func() float64 { return 1 })
-}
-
 // Watch makes a session what there is to look at.
-func (m *Monitor) Watch(s metrics.Session) {
-	m.session.Store(&s)
-	m.collector.Watch(s)
+func (m *Monitor) Watch(s metric.Session) { m.session.Store(&s) }
+
+func (m *Monitor) metrics(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", metric.ContentType)
+	metric.Write(w, metric.OfSession, func(each metric.Each) {
+		var s metric.Session
+		if watched := m.session.Load(); watched != nil {
+			s = *watched
+		}
+		metric.Read(s, each)
+	})
+	metric.Write(w, metric.OfProcess, func(each metric.Each) { metric.ReadProcess(m.version, m.since, each) })
 }
 
 func (m *Monitor) ready(w http.ResponseWriter, _ *http.Request) {

@@ -16,7 +16,12 @@ type Attributes []byte
 // the kernel never sends, ends them.
 func (a Attributes) All() iter.Seq2[uint16, []byte] {
 	return func(yield func(uint16, []byte) bool) {
-		for t, value, rest, ok := a.cut(); ok && yield(t, value); t, value, rest, ok = rest.cut() {
+		for rest := a; ; {
+			t, value, next, ok := rest.cut()
+			if !ok || !yield(t, value) {
+				return
+			}
+			rest = next
 		}
 	}
 }

@@ -11,7 +11,6 @@ import (
 	"strings"
 
 	"github.com/google/renameio/v2"
-	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/domain"
@@ -43,8 +42,12 @@ func (h Hook) canHandOver() (files map[string][]byte, err error) {
 	if err := os.MkdirAll(h.OutputDir, 0o755); err != nil {
 		return nil, fmt.Errorf("make output directory: %w", err)
 	}
-	if err := unix.Faccessat(unix.AT_FDCWD, h.OutputDir, unix.W_OK|unix.X_OK, unix.AT_EACCESS); err != nil {
-		return nil, fmt.Errorf("write to output directory %s: %w", h.OutputDir, err)
+	f, err := os.CreateTemp(h.OutputDir, ".writable-*") // some file systems refuse that, though all may write
+	if err == nil {
+		err = errors.Join(f.Close(), os.Remove(f.Name()))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("write to output directory: %w", err)
 	}
 	files = map[string][]byte{}
 	for _, name := range allFiles {

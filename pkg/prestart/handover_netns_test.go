@@ -163,7 +163,7 @@ func TestNotHandedOver(t *testing.T) {
 		t.Errorf("Run: %v", err)
 	}
 	h.OutputDir = "/proc" // as root, there is little else that is not writable
-	if _, err := h.Prepare(t.Context()); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "write to output directory: open /proc/") {
+	if _, err := h.Prepare(t.Context()); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "write to output directory: open /proc/.writable-") {
 		t.Errorf("Prepare: %v", err)
 	}
 	h.OutputDir = t.TempDir()

@@ -1,7 +1,6 @@
 package dhcp6
 
 import (
-	"cmp"
 	"slices"
 	"time"
 
@@ -57,9 +56,8 @@ func (r *responder) isOwn(a *dhcpv6.OptIAAddress) bool { return addrOf(a) == r.l
 // grant gives the address to an identity association. Others that it has go
 // (RFC 8415 §18.3.4).
 func (r *responder) grant(ia *dhcpv6.OptIANA, p purpose) *dhcpv6.OptIANA {
-	t1, t2 := r.lease.times()
-	preferred, valid := r.lease.lifetimes()
-	options := dhcpv6.Options{&dhcpv6.OptIAAddress{IPv6Addr: r.lease.Address.AsSlice(), PreferredLifetime: preferred, ValidLifetime: valid}}
+	lifetime, t1, t2 := r.lease.times()
+	options := dhcpv6.Options{&dhcpv6.OptIAAddress{IPv6Addr: r.lease.Address.AsSlice(), PreferredLifetime: lifetime, ValidLifetime: lifetime}}
 	if p == extended {
 		options = append(options, r.takenBack(ia)...)
 	}
@@ -102,17 +100,11 @@ func refuse(o dhcpv6.Option, addresses, prefixes iana.StatusCode) dhcpv6.Option 
 	return nil
 }
 
-// lifetimes are the address's, as options have them.
-func (l Lease) lifetimes() (preferred, valid time.Duration) {
-	return cmp.Or(l.Preferred, infinity), cmp.Or(l.Valid, infinity)
-}
-
-// times are when the client renews and rebinds: after half and four fifths of
-// the preferred lifetime, never if that has no end (RFC 8415 §21.4).
-func (l Lease) times() (t1, t2 time.Duration) {
-	preferred, _ := l.lifetimes()
-	if preferred == infinity {
-		return infinity, infinity
+// times are the address's lifetime as options have it, and when the client renews and
+// rebinds: after half and four fifths of it, never if it has no end (RFC 8415 §21.4).
+func (l Lease) times() (lifetime, t1, t2 time.Duration) {
+	if l.Valid == 0 {
+		return infinity, infinity, infinity
 	}
-	return (preferred / 2).Truncate(time.Second), (preferred * 4 / 5).Truncate(time.Second)
+	return l.Valid, (l.Valid / 2).Truncate(time.Second), (l.Valid * 4 / 5).Truncate(time.Second)
 }

@@ -1,7 +1,6 @@
 package dhcp6
 
 import (
-	"cmp"
 	"math"
 	"net/netip"
 	"net/url"
@@ -40,10 +39,9 @@ type Lease struct {
 	// BootFiles are the boot files, of which each kind of firmware is told its
 	// own (option 59), by their URLs: DHCPv6 knows no other name (RFC 5970 §3.1).
 	BootFiles netboot.Files
-	// Valid is how long the guest has the address, Preferred how long it uses it
-	// for new connections, in whole seconds. A Valid of 0 is infinite, a
-	// Preferred of 0 as long as Valid.
-	Preferred, Valid time.Duration
+	// Valid is how long the guest has the address and uses it for new connections, in
+	// whole seconds. 0: infinite.
+	Valid time.Duration
 }
 
 // Normalize returns the lease as it can be sent, and a note for each thing that
@@ -57,7 +55,6 @@ func (l Lease) Normalize() (Lease, []string) {
 	l.Search = n.Search(l.Search)
 	l.Hostname = n.Hostname(l.Hostname)
 	l.BootFiles = urlsOf(&n, l.BootFiles)
-	l.Preferred = cmp.Or(l.Preferred, l.Valid)
 	return l, n
 }
 
@@ -72,10 +69,7 @@ func (l Lease) Validate() error {
 	c.That(l.Server.IsValid(), "Server is not set: it wants a link-local address")
 	c.That(!l.Server.IsValid() || l.Server.Is6() && l.Server.IsLinkLocalUnicast(), "server %v is not a link-local IPv6 address", l.Server)
 
-	isDuration := func(d time.Duration) bool { return d == 0 || d >= time.Second && d <= maxDuration }
-	c.That(isDuration(l.Valid), "valid lifetime %v is neither 0 (infinite) nor within %v and %v", l.Valid, time.Second, maxDuration)
-	c.That(isDuration(l.Preferred), "preferred lifetime %v is neither 0 (as the valid) nor within %v and %v", l.Preferred, time.Second, maxDuration)
-	c.That(l.Valid == 0 || l.Preferred <= l.Valid, "preferred lifetime %v is longer than the valid one, %v", l.Preferred, l.Valid)
+	c.That(l.Valid == 0 || l.Valid >= time.Second && l.Valid <= maxDuration, "valid lifetime %v is neither 0 (infinite) nor within %v and %v", l.Valid, time.Second, maxDuration)
 
 	c = append(c, l.BootFiles.Validate())
 	return c.Err("invalid lease")

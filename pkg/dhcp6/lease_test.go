@@ -21,7 +21,7 @@ func TestNormalize(t *testing.T) {
 	l.Valid = time.Hour
 	got, left := l.Normalize()
 	if got.Address != address || got.Server != gateway || len(got.DNS) != 1 || len(got.NTP) != 0 || fmt.Sprint(got.Search) != "[example.com]" ||
-		got.Hostname != "" || got.Preferred != time.Hour || len(left) != 8 {
+		got.Hostname != "" || len(left) != 8 {
 		t.Errorf("got %+v, left out %q", got, left)
 	}
 	if again, left := got.Normalize(); len(left) != 0 || fmt.Sprint(again) != fmt.Sprint(got) {
@@ -46,7 +46,6 @@ func TestValidate(t *testing.T) {
 		"half a second":   func(l *Lease) { l.Valid = time.Second / 2 },
 		"negative":        func(l *Lease) { l.Valid = -time.Second },
 		"longer than all": func(l *Lease) { l.Valid = infinity },
-		"preferred":       func(l *Lease) { l.Preferred, l.Valid = time.Hour, time.Minute },
 		"boot files":      func(l *Lease) { l.BootFiles = netboot.Files{{Name: "tftp://a/1"}, {Name: "tftp://a/2"}} },
 	} {
 		l := testLease()

@@ -156,7 +156,7 @@ func TestSettings(t *testing.T) {
 		{"a name without asking", fullLease(), message(inform, oro(24), fqdn), "REPLY 24"},
 		{"asked, without a name", fullLease(), message(inform, oro(39)), "REPLY"},
 		{"the file has none", Lease{MAC: guestMAC, Address: address, Server: gateway}, message(inform, oro(23, 24, 31, 56, 59, 60)), "REPLY"},
-		{"with an end", fullLease(), message(solicit, na(1), oro(23)), "ADVERTISE na1(fd00:10:244:1::7 1800s/3600s, 900s 1440s) 7 23"},
+		{"with an end", fullLease(), message(solicit, na(1), oro(23)), "ADVERTISE na1(fd00:10:244:1::7 1800s/1800s, 900s 1440s) 7 23"},
 	} {
 		reply, err := c.lease.Reply(parsed(t, c.req), false)
 		if got := transcript(reply, err); got != c.want {
@@ -230,7 +230,7 @@ func TestFit(t *testing.T) {
 		t.Errorf("%d bytes, left out %v", len(wire), left)
 	}
 	got, err := dhcpv6.MessageFromBytes(wire)
-	if err != nil || transcript(got, nil) != "ADVERTISE na1(fd00:10:244:1::7 1800s/3600s, 900s 1440s) 7 23 59" {
+	if err != nil || transcript(got, nil) != "ADVERTISE na1(fd00:10:244:1::7 1800s/1800s, 900s 1440s) 7 23 59" {
 		t.Errorf("got %s, %v", transcript(got, nil), err)
 	}
 }

@@ -274,7 +274,7 @@ func TestResume(t *testing.T) {
 	t.Parallel()
 	pod := podtest.NewTapNS(t)
 	l := fullLease()
-	l.Valid, l.Preferred = time.Second, time.Second
+	l.Valid = time.Second
 	s := serveOn(t, pod, l)
 	guest := openGuest(t, pod)
 	guest.ask(message(solicit, na(1), generic(dhcpv6.OptionRapidCommit)))

@@ -49,7 +49,7 @@ func fullLease() Lease {
 	l.NTP = []netip.Addr{netip.MustParseAddr("fd00:10:96::123")}
 	l.BootFiles = netboot.Files{{Name: "tftp://[fd00::1]/ipxe.efi"}, {Firmware: "http-x64", Name: "http://[fd00::1]/ipxe.efi"}, {Firmware: "ipxe", Name: "http://[fd00::1]/boot.ipxe"}}
 	l.Hostname = "vm-a"
-	l.Preferred, l.Valid = 30*time.Minute, time.Hour
+	l.Valid = 30 * time.Minute
 	return l
 }
 

@@ -10,21 +10,10 @@ import (
 	"github.com/beevik/etree"
 )
 
-// qemuModels are QEMU's names of the PCI devices, by libvirt's.
-var qemuModels = map[string]string{
-	"virtio":                  "virtio-net-pci",
-	"virtio-transitional":     "virtio-net-pci-transitional",
-	"virtio-non-transitional": "virtio-net-pci-non-transitional",
-	"e1000":                   "e1000",
-	"e1000e":                  "e1000e",
-	"igb":                     "igb",
-	"rtl8139":                 "rtl8139",
-	"vmxnet3":                 "vmxnet3",
-	"pcnet":                   "pcnet",
-	"ne2k_pci":                "ne2k_pci",
-	"i82551":                  "i82551",
-	"i82557b":                 "i82557b",
-	"i82559er":                "i82559er",
+// qemuModels are QEMU's PCI devices. libvirt calls those of virtio without -net-pci.
+var qemuModels = []string{
+	"virtio-net-pci", "virtio-net-pci-transitional", "virtio-net-pci-non-transitional", "e1000", "e1000e", "igb",
+	"rtl8139", "vmxnet3", "pcnet", "ne2k_pci", "i82551", "i82557b", "i82559er",
 }
 
 // Interfaces returns the NICs as the <interface> elements that [Attach] would add
@@ -58,8 +47,8 @@ func QEMUArgs(nics ...NIC) ([]string, error) {
 	var args []string
 	for _, n := range wanted {
 		n.Model = cmp.Or(n.Model, defaultModel)
-		model, known := qemuModels[n.Model]
-		if !known {
+		model := strings.Replace(n.Model, defaultModel, "virtio-net-pci", 1)
+		if !slices.Contains(qemuModels, model) {
 			return nil, fmt.Errorf("NIC %s: model %s is not a known PCI device of QEMU", n, n.Model)
 		}
 		if n.Queues > 1 && !n.isVirtio() {

@@ -140,7 +140,7 @@ func (s LeaseSettings) advertise(n guest.NIC, hasDefault bool) ra.Advertisement 
 		}
 		// On the link, for the VM as for the pod. The VM must not make itself another
 		// address of it.
-		a.Prefixes = append(a.Prefixes, ra.Prefix{Prefix: p, OnLink: true})
+		a.Prefixes = append(a.Prefixes, p)
 	}
 	return a
 }

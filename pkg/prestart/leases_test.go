@@ -137,13 +137,7 @@ func leaseText(l dhcp.Lease) string {
 }
 
 func advertisementText(a ra.Advertisement) string {
-	var onLink []string
-	for _, p := range a.Prefixes {
-		if !p.Autonomous && p.OnLink {
-			onLink = append(onLink, p.Prefix.String())
-		}
-	}
-	return fmt.Sprintf("router %s %.0fs mtu %d on link %v routes %v", a.Router, a.RouterLifetime.Seconds(), a.MTU, onLink, a.Routes)
+	return fmt.Sprintf("router %s %.0fs mtu %d on link %v routes %v", a.Router, a.RouterLifetime.Seconds(), a.MTU, a.Prefixes, a.Routes)
 }
 
 // The VM is told of the pod's settings, or of those that are given; of servers by

@@ -2,6 +2,7 @@ package ra
 
 import (
 	"encoding/binary"
+	"math"
 	"net/netip"
 	"slices"
 	"strings"
@@ -21,11 +22,13 @@ const (
 
 // Flags.
 const (
-	flagManaged    = 0x80
-	flagOther      = 0x40
-	flagOnLink     = 0x80
-	flagAutonomous = 0x40
+	flagManaged = 0x80
+	flagOther   = 0x40
+	flagOnLink  = 0x80
 )
+
+// infinity is the lifetime of one without an end.
+const infinity = math.MaxUint32
 
 const (
 	// maxMessage is how long an ICMPv6 message can be on every link.
@@ -62,7 +65,7 @@ func (a Advertisement) encode() ([][]byte, []string, error) {
 // head is the message's header (RFC 4861 §4.2) and the option that each has.
 func (a Advertisement) head() []byte {
 	b := make([]byte, headLen)
-	b[0], b[4] = packet.RouterAdvertisement, a.HopLimit
+	b[0] = packet.RouterAdvertisement
 	if a.Managed {
 		b[5] |= flagManaged
 	}
@@ -81,58 +84,52 @@ func (a Advertisement) options() (out [][]byte) {
 		out = append(out, binary.BigEndian.AppendUint32([]byte{optMTU, 1, 0, 0}, uint32(a.MTU)))
 	}
 	for _, p := range a.Prefixes {
-		out = append(out, a.prefix(p))
+		out = append(out, prefixOption(p))
 	}
 	for _, r := range a.Routes {
-		out = append(out, a.route(r))
+		out = append(out, routeOption(r))
 	}
 	if len(a.DNS) > 0 {
-		out = append(out, a.dns())
+		out = append(out, dnsOption(a.DNS))
 	}
 	for names := a.Search; len(names) > 0; {
 		var option []byte
-		option, names = a.search(names)
+		option, names = searchOption(names)
 		out = append(out, option)
 	}
 	return out
 }
 
-func (a Advertisement) prefix(p Prefix) []byte {
-	b := []byte{optPrefix, 4, byte(p.Prefix.Bits()), 0}
-	if p.OnLink {
-		b[3] |= flagOnLink
-	}
-	if p.Autonomous {
-		b[3] |= flagAutonomous
-	}
-	b = binary.BigEndian.AppendUint32(b, a.seconds()) // valid
-	b = binary.BigEndian.AppendUint32(b, a.seconds()) // preferred
+func prefixOption(p netip.Prefix) []byte {
+	b := []byte{optPrefix, 4, byte(p.Bits()), flagOnLink}
+	b = binary.BigEndian.AppendUint32(b, infinity) // valid
+	b = binary.BigEndian.AppendUint32(b, infinity) // preferred
 	b = append(b, 0, 0, 0, 0)
-	return append(b, p.Prefix.Addr().AsSlice()...)
+	return append(b, p.Addr().AsSlice()...)
 }
 
-// route has as much of the destination as it needs (RFC 4191 §2.3), and the
+// routeOption has as much of the destination as it needs (RFC 4191 §2.3), and the
 // medium preference.
-func (a Advertisement) route(r netip.Prefix) []byte {
+func routeOption(r netip.Prefix) []byte {
 	words := (r.Bits() + 63) / 64
 	b := []byte{optRoute, byte(1 + words), byte(r.Bits()), 0}
-	b = binary.BigEndian.AppendUint32(b, a.seconds())
+	b = binary.BigEndian.AppendUint32(b, infinity)
 	return append(b, r.Addr().AsSlice()[:8*words]...)
 }
 
-func (a Advertisement) dns() []byte {
-	b := []byte{optDNS, byte(1 + 2*len(a.DNS)), 0, 0}
-	b = binary.BigEndian.AppendUint32(b, a.seconds())
-	for _, server := range a.DNS {
+func dnsOption(servers []netip.Addr) []byte {
+	b := []byte{optDNS, byte(1 + 2*len(servers)), 0, 0}
+	b = binary.BigEndian.AppendUint32(b, infinity)
+	for _, server := range servers {
 		b = append(b, server.AsSlice()...)
 	}
 	return b
 }
 
-// search returns an option with the first names, as many as it takes, and the
+// searchOption returns an option with the first names, as many as it takes, and the
 // others. Names are written in full, zeros follow the last (RFC 8106 §5.2).
-func (a Advertisement) search(names []string) ([]byte, []string) {
-	b := binary.BigEndian.AppendUint32([]byte{optSearch, 0, 0, 0}, a.seconds())
+func searchOption(names []string) ([]byte, []string) {
+	b := binary.BigEndian.AppendUint32([]byte{optSearch, 0, 0, 0}, infinity)
 	for len(names) > 0 && len(b)+len(names[0])+2 <= maxSearch {
 		for label := range strings.SplitSeq(names[0], ".") {
 			b = append(b, byte(len(label)))

@@ -32,7 +32,7 @@ func frameOf(message []byte) []byte {
 func TestGolden(t *testing.T) {
 	unnamed := onLink()
 	unnamed.DNS, unnamed.Search, unnamed.Routes, unnamed.MTU = nil, nil, nil, 0
-	unnamed.Prefixes[0].Autonomous, unnamed.RouterLifetime, unnamed.Managed = true, 0, false
+	unnamed.RouterLifetime, unnamed.Managed = 0, false
 	for name, a := range map[string]Advertisement{"calico": calico(), "on-link": onLink(), "bare": unnamed} {
 		t.Run(name, func(t *testing.T) {
 			messages, left, err := a.encode()
@@ -109,11 +109,11 @@ func TestNormalize(t *testing.T) {
 	a.MTU = 1000
 	a.Router = router.WithZone("eth0")
 	a.Routes = []netip.Prefix{prefix("fd00::7/64"), prefix("fd00::8/64"), prefix("10.0.0.0/8"), prefix("fe80::/64"), {}}
-	a.Prefixes = []Prefix{{Prefix: prefix("fd00::7/64"), OnLink: true}, {Prefix: prefix("fd00::/64")}, {Prefix: prefix("fe80::/10")}, {Prefix: prefix("10.0.0.0/8")}}
+	a.Prefixes = []netip.Prefix{prefix("fd00::7/64"), prefix("fd00::/64"), prefix("fe80::/10"), prefix("10.0.0.0/8")}
 	a.DNS = []netip.Addr{netip.MustParseAddr("::1"), netip.MustParseAddr("10.96.0.10"), netip.MustParseAddr("fe80::1%eth0"), netip.MustParseAddr("ff02::1"), netip.MustParseAddr("fe80::1")}
 	a.Search = []string{"Example.COM.", "bad domain", "example.com"}
 	got, left := a.Normalize()
-	if len(got.Routes) != 1 || got.Routes[0] != prefix("fd00::/64") || len(got.Prefixes) != 1 || !got.Prefixes[0].OnLink || got.MTU != 0 ||
+	if len(got.Routes) != 1 || got.Routes[0] != prefix("fd00::/64") || len(got.Prefixes) != 1 || got.Prefixes[0] != prefix("fd00::/64") || got.MTU != 0 ||
 		len(got.DNS) != 1 || got.DNS[0] != netip.MustParseAddr("fe80::1") || len(got.Search) != 1 || got.Search[0] != "example.com" || got.Router != router {
 		t.Errorf("got %+v", got)
 	}
@@ -127,17 +127,15 @@ func TestNormalize(t *testing.T) {
 
 func TestValidate(t *testing.T) {
 	for name, change := range map[string]func(*Advertisement){
-		"no router":              func(a *Advertisement) { a.Router = netip.Addr{} },
-		"global router":          func(a *Advertisement) { a.Router = netip.MustParseAddr("fd00::1") },
-		"IPv4 router":            func(a *Advertisement) { a.Router = netip.MustParseAddr("169.254.1.1") },
-		"no MAC":                 func(a *Advertisement) { a.MAC = mac.Addr{} },
-		"group MAC":              func(a *Advertisement) { a.MAC[0] |= 1 },
-		"router lifetime":        func(a *Advertisement) { a.RouterLifetime = MaxRouterLifetime + time.Second },
-		"half a second":          func(a *Advertisement) { a.RouterLifetime = time.Second / 2 },
-		"negative":               func(a *Advertisement) { a.Lifetime = -time.Second },
-		"long":                   func(a *Advertisement) { a.Lifetime = maxLifetime + time.Second },
-		"MTU":                    func(a *Advertisement) { a.MTU = 1 << 16 },
-		"autonomous, not 64 bit": func(a *Advertisement) { a.Prefixes = []Prefix{{netip.MustParsePrefix("fd00::/56"), true, true}} },
+		"no router":       func(a *Advertisement) { a.Router = netip.Addr{} },
+		"global router":   func(a *Advertisement) { a.Router = netip.MustParseAddr("fd00::1") },
+		"IPv4 router":     func(a *Advertisement) { a.Router = netip.MustParseAddr("169.254.1.1") },
+		"no MAC":          func(a *Advertisement) { a.MAC = mac.Addr{} },
+		"group MAC":       func(a *Advertisement) { a.MAC[0] |= 1 },
+		"router lifetime": func(a *Advertisement) { a.RouterLifetime = MaxRouterLifetime + time.Second },
+		"half a second":   func(a *Advertisement) { a.RouterLifetime = time.Second / 2 },
+		"negative":        func(a *Advertisement) { a.RouterLifetime = -time.Second },
+		"MTU":             func(a *Advertisement) { a.MTU = 1 << 16 },
 	} {
 		a := calico()
 		change(&a)

@@ -16,7 +16,7 @@ func TestKernel(t *testing.T) {
 	more := calico()
 	more.RouterLifetime, more.Routes = 0, nil
 	for _, p := range []string{"fd00:30::/112", "fd00:40::9/128"} {
-		more.Prefixes = append(more.Prefixes, Prefix{Prefix: netip.MustParsePrefix(p), OnLink: true})
+		more.Prefixes = append(more.Prefixes, netip.MustParsePrefix(p))
 	}
 	for _, c := range []struct {
 		name   string

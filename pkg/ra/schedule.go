@@ -15,15 +15,12 @@ const (
 )
 
 // interval is the longest time between two advertisements that lets a guest
-// miss two of them before a lifetime is over (MaxRtrAdvInterval).
+// miss two of them before the router's lifetime is over (MaxRtrAdvInterval).
 func (a Advertisement) interval() time.Duration {
-	longest := defaultInterval
-	for _, lifetime := range []time.Duration{a.RouterLifetime, a.Lifetime} {
-		if lifetime > 0 {
-			longest = min(longest, lifetime/3)
-		}
+	if a.RouterLifetime == 0 {
+		return defaultInterval
 	}
-	return max(longest, minInterval)
+	return max(min(defaultInterval, a.RouterLifetime/3), minInterval)
 }
 
 // schedule says when the next advertisement to all is due. It has no clock.

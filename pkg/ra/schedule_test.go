@@ -54,16 +54,15 @@ func TestSchedule(t *testing.T) {
 }
 
 func TestInterval(t *testing.T) {
-	for _, c := range []struct{ router, other, want time.Duration }{
-		{MaxRouterLifetime, 0, defaultInterval},
-		{0, 0, defaultInterval},
-		{30 * time.Minute, 0, defaultInterval},
-		{15 * time.Minute, 0, 5 * time.Minute},
-		{MaxRouterLifetime, time.Minute, 20 * time.Second},
-		{time.Second, 0, minInterval},
+	for _, c := range []struct{ router, want time.Duration }{
+		{MaxRouterLifetime, defaultInterval},
+		{0, defaultInterval},
+		{30 * time.Minute, defaultInterval},
+		{15 * time.Minute, 5 * time.Minute},
+		{time.Second, minInterval},
 	} {
-		if got := (Advertisement{RouterLifetime: c.router, Lifetime: c.other}).interval(); got != c.want {
-			t.Errorf("lifetimes %v and %v: got %v, want %v", c.router, c.other, got, c.want)
+		if got := (Advertisement{RouterLifetime: c.router}).interval(); got != c.want {
+			t.Errorf("lifetime %v: got %v, want %v", c.router, got, c.want)
 		}
 	}
 }

@@ -62,11 +62,14 @@ func (s guestEnd) receive(within time.Duration) (p packet.Packet6, ok bool) {
 	return p, ok
 }
 
-func await(t *testing.T, s *Server, what string, until func(Status) bool) Status {
+func await(t *testing.T, s *Server, what string, until func(Status) bool) (status Status) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	status, err := s.Wait(ctx, until)
+	_, err := s.base.Wait(ctx, func(lease.Status) bool {
+		status = s.Status()
+		return until(status)
+	})
 	if err != nil {
 		t.Fatalf("%s: %v\n%+v", what, err, status)
 	}

@@ -1,7 +1,6 @@
 package ra
 
 import (
-	"context"
 	"net/netip"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/lease"
@@ -36,16 +35,8 @@ type Status struct {
 }
 
 // Status tells what is.
-func (s *Server) Status() Status { return s.statusOf(s.base.Status()) }
-
-// Wait blocks until the status is as wanted, and returns it, or until ctx ends.
-// The function is called at once and then after each change; it must not block.
-func (s *Server) Wait(ctx context.Context, until func(Status) bool) (Status, error) {
-	l, err := s.base.Wait(ctx, func(l lease.Status) bool { return until(s.statusOf(l)) })
-	return s.statusOf(l), err
-}
-
-func (s *Server) statusOf(l lease.Status) Status {
+func (s *Server) Status() Status {
+	l := s.base.Status()
 	return Status{
 		Serving: l.Serving, Interface: l.Interface, Router: s.router, LastMessage: l.LastMessage,
 		Received: l.Received, Sent: l.Sent, Dropped: l.Dropped, LastError: l.LastError, Notes: l.Notes,

@@ -4,7 +4,6 @@ import (
 	"flag"
 	"net/netip"
 	"testing"
-	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
@@ -33,9 +32,9 @@ func calico() Advertisement {
 // onLink is what a pod needs with a /64 on the link.
 func onLink() Advertisement {
 	a := calico()
-	a.Prefixes = []Prefix{{Prefix: netip.MustParsePrefix("fd00:10:244:1::/64"), OnLink: true}}
+	a.Prefixes = []netip.Prefix{netip.MustParsePrefix("fd00:10:244:1::/64")}
 	a.Routes = append(a.Routes, netip.MustParsePrefix("fd00:10:244::/56"), netip.MustParsePrefix("2001:db8::1/128"))
-	a.HopLimit, a.Lifetime, a.Other = 64, time.Hour, false
+	a.Other = false
 	return a
 }
 

@@ -69,7 +69,8 @@ func ChecksumFilter(n guest.NIC) (on bool, why string, err error) {
 		return false, "", err
 	}
 	defer conn.Close()
-	s, err := readLinks(conn)
+	links, err := conn.Links()
+	s := &State{Links: links}
 	if err == nil {
 		err = s.ReadFilters(conn)
 	}

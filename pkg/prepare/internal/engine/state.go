@@ -37,7 +37,7 @@ func ReadState(sysctls []string) (*State, error) {
 		return nil, err
 	}
 	defer conn.Close()
-	s, err := readLinks(conn)
+	links, err := conn.Links()
 	if err != nil {
 		return nil, err
 	}
@@ -45,7 +45,7 @@ func ReadState(sysctls []string) (*State, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.Interfaces, s.Routes = map[int]discover.Interface{}, routes
+	s := &State{Links: links, Interfaces: map[int]discover.Interface{}, Routes: routes}
 	for _, in := range interfaces {
 		s.Interfaces[in.Index] = in
 	}
@@ -69,15 +69,8 @@ func ReadLinks() (*State, error) {
 		return nil, err
 	}
 	defer conn.Close()
-	return readLinks(conn)
-}
-
-func readLinks(conn *nl.Conn) (*State, error) {
 	links, err := conn.Links()
-	if err != nil {
-		return nil, err
-	}
-	return &State{Links: links}, nil
+	return &State{Links: links}, err
 }
 
 // Original is the state in which a wiring of in is planned: the interface as the CNI

@@ -54,15 +54,8 @@ func PutBack(was, now discover.Interface, all []discover.Route, st *engine.Steps
 			st.Add(r, routeOp(true, was.Name, r))
 		}
 	}
-	for _, n := range was.Neighbors {
-		if !slices.ContainsFunc(now.Neighbors, sameNeighbor(n)) {
-			st[engine.End] = append(st[engine.End], neighborOp(true, was.Name, n))
-		}
-	}
-	for _, n := range was.Proxies {
-		if !slices.ContainsFunc(now.Proxies, sameNeighbor(n)) {
-			st[engine.End] = append(st[engine.End], neighborOp(true, was.Name, n))
-		}
+	for _, n := range slices.Concat(missing(was.Neighbors, now.Neighbors), missing(was.Proxies, now.Proxies)) {
+		st[engine.End] = append(st[engine.End], neighborOp(true, was.Name, n))
 	}
 }
 
@@ -88,8 +81,11 @@ func Addresses(now discover.Interface) []engine.Op {
 	return ops
 }
 
-func sameNeighbor(n discover.Neighbor) func(discover.Neighbor) bool {
-	return func(m discover.Neighbor) bool { return m.Address == n.Address }
+// missing are those whose address none has now.
+func missing(was, now []discover.Neighbor) []discover.Neighbor {
+	return slices.DeleteFunc(slices.Clone(was), func(n discover.Neighbor) bool {
+		return slices.ContainsFunc(now, func(m discover.Neighbor) bool { return m.Address == n.Address })
+	})
 }
 
 // same compares routes by what they do.

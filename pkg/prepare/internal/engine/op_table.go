@@ -16,7 +16,7 @@ func TableOps(s *State, tap string, tables ...nft.Table) []Op {
 		case !there:
 			ops = append(ops, AddTable{Table: t, stays: s.Link(tap) != nil})
 		case t.Differs(now, true, s.Index) != nil:
-			ops = append(ops, AddTable{Table: t, replace: true, stays: true})
+			ops = append(ops, AddTable{Table: t, replaces: &now, stays: true})
 		}
 	}
 	return ops
@@ -38,16 +38,16 @@ func DropTableOps(s *State, tables ...nft.Table) []Op {
 // one.
 type AddTable struct {
 	nft.Table
-	// replace is for a table that is there already. Elsewhere it would cost
-	// the kernel some milliseconds to wait for readers of nothing.
-	replace bool
+	// replaces is a table that is there already; nil: there is none, and the kernel
+	// need not wait some milliseconds for readers of nothing.
+	replaces *nft.Present
 	// stays: it is not undone. A table of ours that is replaced was not whole,
 	// so the old one is not worth coming back to, and a VM that may be on the
 	// tap must never be without.
 	stays bool
 }
 
-func (o AddTable) String() string { return o.Add(o.replace) }
+func (o AddTable) String() string { return o.Add(o.replaces) }
 
 // Inverse deletes it, unless it stays.
 func (o AddTable) Inverse() Op {
@@ -58,7 +58,7 @@ func (o AddTable) Inverse() Op {
 }
 
 // Do makes it.
-func (o AddTable) Do(*Kernel) error { return o.advise(o.Write(o.replace)) }
+func (o AddTable) Do(*Kernel) error { return o.advise(o.Write(o.replaces)) }
 
 // Supported asks the kernel for tables of the family.
 func (o AddTable) Supported(*Kernel) error { return o.advise(nft.Supported(o.Family)) }

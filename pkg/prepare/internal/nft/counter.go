@@ -9,7 +9,7 @@ import (
 
 // Counter is how many frames, and bytes of them, rules counted as Label.
 type Counter struct {
-	Label          any // see [Dropped]
+	Label          any // see [Dropped] and [Counted]
 	Packets, Bytes uint64
 }
 
@@ -33,7 +33,7 @@ func (r *CounterReader) Close() error { return r.conn.Close() }
 // are zero too. The kernel wants NET_ADMIN of whoever opened the reader and of
 // whoever reads; without, the error wraps [unix.EPERM].
 func (r *CounterReader) Counters(t Table) ([]Counter, error) {
-	messages, err := dump(r.conn, unix.NFT_MSG_GETRULE, t.Family, t.Name)
+	messages, err := dump(r.conn, unix.NFT_MSG_GETRULE, t.Family.Number, t.Name)
 	if err != nil {
 		return nil, err
 	}
@@ -49,7 +49,7 @@ func (r *CounterReader) Counters(t Table) ([]Counter, error) {
 			return nil, fmt.Errorf("chain %s has %d rules, not the %d planned: run prepare again", c.Name, len(there), len(c.Rules))
 		}
 		for i, r := range c.Rules {
-			label := r.last().label
+			label := r.label()
 			if label == nil {
 				continue
 			}

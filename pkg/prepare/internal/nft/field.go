@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
@@ -12,10 +13,18 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
 
-// What links a frame comes from and leaves by.
+// What the kernel knows of a frame: the links that it comes from and leaves by, ….
 var (
 	InputInterface  = meta[string]("iifname", expr.MetaKeyIIFNAME)
 	OutputInterface = meta[string]("oifname", expr.MetaKeyOIFNAME)
+
+	// EtherProtocol is the type of a frame, which the kernel knows where there is no
+	// Ethernet header yet too, as at an egress hook.
+	EtherProtocol = meta[Type]("meta protocol", expr.MetaKeyPROTOCOL)
+	// PacketType is whom a frame is for, by its destination MAC.
+	PacketType = meta[Packet]("meta pkttype", expr.MetaKeyPKTTYPE)
+	// FrameMark is a number that a frame has inside this kernel.
+	FrameMark = meta[Mark]("meta mark", expr.MetaKeyMARK)
 
 	onEthernet = Part{text: "meta iiftype ether", exprs: []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyIIFTYPE, Register: unix.NFT_REG_1},
@@ -50,14 +59,16 @@ var (
 var (
 	L4Protocol = meta[Protocol]("meta l4proto", expr.MetaKeyL4PROTO)
 
-	IPSource         = payload[netip.Addr]("ip saddr", expr.PayloadBaseNetworkHeader, 12)
+	IPProtocol       = payload[Protocol]("ip protocol", expr.PayloadBaseNetworkHeader, 9)
+	IPSource         = summed(payload[netip.Addr]("ip saddr", expr.PayloadBaseNetworkHeader, 12))
+	IPDestination    = summed(payload[netip.Addr]("ip daddr", expr.PayloadBaseNetworkHeader, 16))
 	IPFragmentOffset = payload[uint16]("ip frag-off", expr.PayloadBaseNetworkHeader, 6).Masked(0x1fff) // without flags (RFC 791)
 
 	IP6Length             = payload[uint16]("ip6 length", expr.PayloadBaseNetworkHeader, 4)
 	IP6NextHeader         = payload[Protocol]("ip6 nexthdr", expr.PayloadBaseNetworkHeader, 6)
 	IP6HopLimit           = payload[uint8]("ip6 hoplimit", expr.PayloadBaseNetworkHeader, 7)
-	IP6Source             = payload[netip.Addr]("ip6 saddr", expr.PayloadBaseNetworkHeader, 8)
-	IP6Destination        = payload[netip.Addr]("ip6 daddr", expr.PayloadBaseNetworkHeader, 24)
+	IP6Source             = summed(payload[netip.Addr]("ip6 saddr", expr.PayloadBaseNetworkHeader, 8))
+	IP6Destination        = summed(payload[netip.Addr]("ip6 daddr", expr.PayloadBaseNetworkHeader, 24))
 	IP6FragmentNextHeader = fragment[uint8]("frag nexthdr", 0, nil)
 	IP6FragmentOffset     = fragment[uint16]("frag frag-off", 2, []byte{0xff, 0xf8})
 )
@@ -66,6 +77,10 @@ var (
 // which have none, the kernel reads whatever is in their place
 // (nft_payload_fast_eval, net/netfilter/nf_tables_core.c).
 var (
+	SourcePort      = payload[uint16]("th sport", expr.PayloadBaseTransportHeader, 0) // of TCP, UDP and others
+	DestinationPort = payload[uint16]("th dport", expr.PayloadBaseTransportHeader, 2)
+	TCPFlags        = payload[Flags]("tcp flags", expr.PayloadBaseTransportHeader, 13)
+
 	UDPSource      = payload[uint16]("udp sport", expr.PayloadBaseTransportHeader, 0)
 	UDPDestination = payload[uint16]("udp dport", expr.PayloadBaseTransportHeader, 2)
 	ICMPType       = payload[uint8]("icmp type", expr.PayloadBaseTransportHeader, 0)
@@ -128,6 +143,62 @@ const (
 
 func (o Operation) String() string {
 	return cmp.Or(map[Operation]string{Request: "request", Reply: "reply"}[o], fmt.Sprint(uint16(o)))
+}
+
+// Packet is whom a frame is for, as the kernel sees it.
+type Packet uint8
+
+// Packet types.
+const (
+	ToHost    Packet = unix.PACKET_HOST
+	Broadcast Packet = unix.PACKET_BROADCAST
+	Multicast Packet = unix.PACKET_MULTICAST
+	ToOther   Packet = unix.PACKET_OTHERHOST
+)
+
+func (p Packet) String() string {
+	names := map[Packet]string{ToHost: "host", Broadcast: "broadcast", Multicast: "multicast", ToOther: "other"}
+	return cmp.Or(names[p], fmt.Sprint(uint8(p)))
+}
+
+// Mark is a frame's mark.
+type Mark uint32
+
+func (m Mark) String() string { return fmt.Sprintf("%#08x", uint32(m)) }
+
+// Flags are those of TCP.
+type Flags uint8
+
+// Flags.
+const (
+	FIN Flags = 1 << iota
+	SYN
+	RST
+	PSH
+	ACK
+	URG
+)
+
+func (f Flags) String() string {
+	var names []string
+	for i, name := range []string{"fin", "syn", "rst", "psh", "ack", "urg"} {
+		if f&(1<<i) != 0 {
+			names = append(names, name)
+		}
+	}
+	switch len(names) {
+	case 0:
+		return "0x0"
+	case 1:
+		return names[0]
+	}
+	return "(" + strings.Join(names, "|") + ")"
+}
+
+// summed is an address that checksums are made of.
+func summed(f Field[netip.Addr]) Field[netip.Addr] {
+	f.summed = true
+	return f
 }
 
 func payload[V any](name string, base expr.PayloadBase, offset uint32) Field[V] {

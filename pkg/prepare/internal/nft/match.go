@@ -3,6 +3,7 @@ package nft
 import (
 	"encoding/binary"
 	"fmt"
+	"net"
 	"net/netip"
 
 	"github.com/google/nftables/expr"
@@ -17,6 +18,7 @@ type Field[V any] struct {
 	load   func(length int) expr.Any
 	mask   []byte // of a field that is not whole bytes, or of which a part is compared
 	equals string // nft(8)'s operator, where it needs one
+	summed bool   // checksums have to follow it: of what IP carries, and of IPv4
 }
 
 // Is matches the value.
@@ -76,11 +78,12 @@ func Within(f Field[netip.Addr], network netip.Prefix) Part {
 	}}
 }
 
-// Set writes the value to the frame, and leaves checksums alone.
+// Set writes the value to the frame. Of addresses of IP, and of what is IP's, checksums
+// follow, but for those of ICMP errors' inner packets; no others do.
 func (f Field[V]) Set(v V) Part {
 	value := bytesOf(v)
 	return Part{text: f.at(len(value)) + " set " + textOf(v), exprs: []expr.Any{
-		&expr.Immediate{Register: unix.NFT_REG_1, Data: value}, asWrite(f.load(len(value))),
+		&expr.Immediate{Register: unix.NFT_REG_1, Data: value}, f.write(len(value)),
 	}}
 }
 
@@ -101,14 +104,45 @@ func SetSummed(f Field[uint8], v uint8) Part {
 func (f Field[V]) SetFrom(other Field[V], length int) Part {
 	return Part{
 		text:  f.at(length) + " set " + other.at(length),
-		exprs: []expr.Any{other.load(length), asWrite(f.load(length))},
+		exprs: []expr.Any{other.load(length), f.write(length)},
 	}
+}
+
+// write writes register 1 to the field.
+func (f Field[V]) write(length int) expr.Any {
+	load := f.load(length)
+	if m, is := load.(*expr.Meta); is {
+		m.SourceRegister = true
+		return m
+	}
+	p := asWrite(load)
+	if f.summed {
+		p.CsumFlags = unix.NFT_PAYLOAD_L4CSUM_PSEUDOHDR
+		if length == net.IPv4len {
+			p.CsumType, p.CsumOffset = expr.CsumTypeInet, 10 // RFC 791's header checksum
+		}
+	}
+	return p
 }
 
 func asWrite(load expr.Any) *expr.Payload {
 	p := *load.(*expr.Payload)
 	p.OperationType, p.SourceRegister, p.DestRegister = expr.PayloadWrite, unix.NFT_REG_1, 0
 	return &p
+}
+
+// into loads the field into a register.
+func (f Field[V]) into(register uint32, length int) expr.Any {
+	switch load := f.load(length).(type) {
+	case *expr.Meta:
+		load.Register = register
+		return load
+	case *expr.Payload:
+		load.DestRegister = register
+		return load
+	default:
+		return load
+	}
 }
 
 // at is the field's name, or its place.
@@ -129,6 +163,8 @@ func bytesOf(v any) []byte {
 		return append([]byte(v), make([]byte, unix.IFNAMSIZ-len(v))...)
 	case netip.Addr:
 		return v.AsSlice()
+	case Mark:
+		return binary.NativeEndian.AppendUint32(nil, uint32(v))
 	}
 	b, err := binary.Append(nil, binary.BigEndian, v)
 	if err != nil { // no field has such values

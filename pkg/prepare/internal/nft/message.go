@@ -2,6 +2,7 @@ package nft
 
 import (
 	"encoding/binary"
+	"encoding/hex"
 	"slices"
 
 	"github.com/google/nftables/expr"
@@ -10,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// message is what the kernel says of a table, a chain or a rule, when somebody asks
+// message is what the kernel says of a table or of something in one, when somebody asks
 // and when it changes (enum nft_table_attributes and others,
 // linux/netfilter/nf_tables.h).
 type message struct {
@@ -23,6 +24,9 @@ type message struct {
 	rule   rule
 	after  uint64 // handle of the rule before; 0: the kernel names none
 	last   bool   // the rule is appended
+	set    string
+	definition
+	elements []element
 }
 
 // parse reads a message; not ok if it is about something else, or broken.
@@ -48,6 +52,14 @@ func parse(raw netlink.Message) (m message, ok bool) {
 			m.parseChain(attrs)
 		case m.kind == unix.NFT_MSG_NEWRULE || m.kind == unix.NFT_MSG_DELRULE:
 			m.parseRule(attrs)
+		case attrs.Type() == unix.NFTA_SET_NAME: // as NFTA_SET_ELEM_LIST_SET
+			m.set = attrs.String()
+		case m.kind == unix.NFT_MSG_NEWSET || m.kind == unix.NFT_MSG_DELSET:
+			m.definition.parse(attrs)
+		case m.kind == unix.NFT_MSG_NEWSETELEM || m.kind == unix.NFT_MSG_DELSETELEM:
+			if attrs.Type() == unix.NFTA_SET_ELEM_LIST_ELEMENTS {
+				each(attrs, func(a *netlink.AttributeDecoder) { m.elements = append(m.elements, parseElement(a)) })
+			}
 		}
 	}
 	return m, attrs.Err() == nil
@@ -108,8 +120,39 @@ func (m *message) parseRule(attrs *netlink.AttributeDecoder) {
 	}
 }
 
+func (d *definition) parse(attrs *netlink.AttributeDecoder) {
+	switch attrs.Type() {
+	case unix.NFTA_SET_FLAGS:
+		d.flags = attrs.Uint32()
+	case unix.NFTA_SET_KEY_TYPE:
+		d.keyType = attrs.Uint32()
+	case unix.NFTA_SET_KEY_LEN:
+		d.keyLength = attrs.Uint32()
+	case unix.NFTA_SET_TIMEOUT:
+		d.timeout = attrs.Uint64()
+	case unix.NFTA_SET_DESC:
+		each(attrs, func(a *netlink.AttributeDecoder) {
+			if a.Type() == unix.NFTA_SET_DESC_SIZE {
+				d.size = a.Uint32()
+			}
+		})
+	}
+}
+
+func parseElement(list *netlink.AttributeDecoder) (e element) {
+	each(list, func(a *netlink.AttributeDecoder) {
+		switch a.Type() {
+		case unix.NFTA_SET_ELEM_FLAGS:
+			e.end = a.Uint32()&unix.NFT_SET_ELEM_INTERVAL_END != 0
+		case unix.NFTA_SET_ELEM_KEY:
+			each(a, func(a *netlink.AttributeDecoder) { e.key = hex.EncodeToString(a.Bytes()) })
+		}
+	})
+	return e
+}
+
 // parseExpr reads an expression, if it counts, compares for equality or ends the
-// rule.
+// rule. What is forwarded is accepted.
 func (r *rule) parseExpr(name string, family byte, b []byte) {
 	var count expr.Counter
 	var cmp expr.Cmp
@@ -123,6 +166,8 @@ func (r *rule) parseExpr(name string, family byte, b []byte) {
 		if expr.Unmarshal(family, b, &cmp) == nil && cmp.Op == expr.CmpOpEq {
 			r.values = append(r.values, slices.Clone(cmp.Data))
 		}
+	case "fwd":
+		r.accepts = true
 	case "immediate":
 		if expr.Unmarshal(family, b, &verdict) == nil {
 			r.accepts = verdict.Kind == expr.VerdictAccept

@@ -16,12 +16,13 @@ func TestDigestIsOfTheExpressionsToo(t *testing.T) {
 	says := InputInterface.Is("tap0")
 	accepts := Accept
 	accepts.text = Drop.text
-	if (Rule{says, Drop}).digest(Netdev, 0) == (Rule{says, accepts}).digest(Netdev, 0) {
+	if (Rule{says, Drop}).digest(Netdev, none) == (Rule{says, accepts}).digest(Netdev, none) {
 		t.Error("rules of the same text have the same digest, whatever they do")
 	}
-	sends := Rule{SendTo("tap0")}
-	if sends.digest(Netdev, 7) == sends.digest(Netdev, 8) {
-		t.Error("rules that send to different links have the same digest")
+	for _, sends := range []Rule{{SendTo("tap0")}, {CopyTo("tap0"), Accept}, {ForwardTo("tap0")}} {
+		if sends.digest(Netdev, func(string) int { return 7 }) == sends.digest(Netdev, func(string) int { return 8 }) {
+			t.Errorf("rules that send to different links have the same digest: %s", sends.text(Netdev))
+		}
 	}
 }
 
@@ -47,7 +48,7 @@ func TestDiffers(t *testing.T) {
 		"delete chain " + name + " in; add chain " + name + " in { type filter hook ingress device v1 priority 0; }": "chain in is at another hook",
 		"delete chain " + name + " in": "chain in is missing",
 	} {
-		inside(t, ns, func() error { return table.Write(true) })
+		inside(t, ns, func() error { return table.Write(&Present{}) })
 		if change != "" {
 			ns.Run(t, "nft", change)
 		}
@@ -55,7 +56,7 @@ func TestDiffers(t *testing.T) {
 		inside(t, ns, func() error {
 			now, e := Read()
 			there, is := now[table.ID()]
-			err = table.Differs(there, is, func(string) int { return 0 })
+			err = table.Differs(there, is, none)
 			return e
 		})
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
@@ -79,3 +80,5 @@ func TestSupported(t *testing.T) {
 		t.Errorf("there is left:\n%s", left)
 	}
 }
+
+func none(string) int { return 0 }

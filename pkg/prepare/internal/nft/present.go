@@ -16,6 +16,7 @@ import (
 type Present struct {
 	flags  uint32
 	chains map[string]chain
+	sets   map[string]set
 }
 
 type chain struct {
@@ -44,7 +45,10 @@ type rule struct {
 // Made is the table as the kernel has it once it is made. index tells the index of
 // a link.
 func (t Table) Made(index func(link string) int) Present {
-	made := Present{chains: map[string]chain{}}
+	made := Present{chains: map[string]chain{}, sets: map[string]set{}}
+	for _, s := range t.Sets {
+		made.sets[s.Name] = s.present()
+	}
 	for _, c := range t.Chains {
 		var is chain
 		if c.Hook != "" {
@@ -54,7 +58,7 @@ func (t Table) Made(index func(link string) int) Present {
 			}
 		}
 		for _, r := range c.Rules {
-			is.rules = append(is.rules, rule{comment: r.digest(t.Family, index(r.last().link))})
+			is.rules = append(is.rules, rule{comment: r.digest(t.Family, index)})
 		}
 		made.chains[c.Name] = is
 	}
@@ -91,8 +95,27 @@ func (t Table) Differs(now Present, there bool, index func(link string) int) err
 	if len(now.chains) != len(t.Chains) {
 		return fmt.Errorf("it has %d chains, not the %d planned", len(now.chains), len(t.Chains))
 	}
+	for _, s := range t.Sets {
+		is, there := now.sets[s.Name]
+		if !there {
+			return fmt.Errorf("set %s is missing", s.Name)
+		}
+		if how := s.differs(is); how != "" {
+			return fmt.Errorf("set %s %s", s.Name, how)
+		}
+	}
+	if len(now.sets) != len(t.Sets) {
+		return fmt.Errorf("it has %d sets, not the %d planned", len(now.sets), len(t.Sets))
+	}
 	return nil
 }
+
+// otherSets are the names of the sets but for those of some names.
+func (p Present) otherSets(names []string) []string {
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(p.sets)), func(s string) bool { return slices.Contains(names, s) })
+}
+
+func (p Present) chainNames() []string { return slices.Sorted(maps.Keys(p.chains)) }
 
 // Accepted returns the addresses with which a chain lets frames pass.
 func (p Present) Accepted(chain string) (addresses []netip.Addr) {
@@ -112,50 +135,72 @@ func (p Present) clone() Present {
 		c.rules = slices.Clone(c.rules)
 		p.chains[name] = c
 	}
+	p.sets = maps.Clone(p.sets)
+	for name, s := range p.sets {
+		s.elements = maps.Clone(s.elements)
+		p.sets[name] = s
+	}
 	return p
 }
 
 // tables are what the kernel has, as its messages tell.
 type tables map[ID]Present
 
-// apply follows a message, if it is about one of our tables. One that can't be read
-// leaves the table unlike the planned one.
-func (all tables) apply(m message) {
+// apply follows a message, and tells whether it is about one of our tables, but for
+// what frames put into a set. One that can't be read leaves the table unlike the planned
+// one.
+func (all tables) apply(m message) bool {
 	id := ID{nftables.TableFamily(m.family), m.table}
 	table, there := all[id]
 	if !strings.HasPrefix(m.table, Prefix) {
-		return
+		return false
 	}
 	switch m.kind {
 	case unix.NFT_MSG_NEWTABLE:
 		if !there {
-			table.chains = map[string]chain{}
+			table = Present{chains: map[string]chain{}, sets: map[string]set{}}
 		}
 		table.flags = m.flags
 		all[id] = table
-		return
 	case unix.NFT_MSG_DELTABLE:
 		delete(all, id)
-		return
+	default:
+		return there && table.apply(m)
 	}
-	if !there {
-		return
-	}
-	c := table.chains[m.chain]
+	return true
+}
+
+// apply follows a message about what is in the table.
+func (p Present) apply(m message) bool {
+	c, s := p.chains[m.chain], p.sets[m.set]
 	switch m.kind {
 	case unix.NFT_MSG_NEWCHAIN:
 		c.hook = m.hook
+		p.chains[m.chain] = c
 	case unix.NFT_MSG_DELCHAIN:
-		delete(table.chains, m.chain)
-		return
+		delete(p.chains, m.chain)
 	case unix.NFT_MSG_NEWRULE:
 		c.put(m.rule, m.after, m.last)
+		p.chains[m.chain] = c
 	case unix.NFT_MSG_DELRULE:
 		c.rules = slices.DeleteFunc(c.rules, func(r rule) bool { return r.handle == m.rule.handle })
-	default:
-		return
+		p.chains[m.chain] = c
+	case unix.NFT_MSG_NEWSET:
+		p.sets[m.set] = set{m.definition, map[element]bool{}}
+	case unix.NFT_MSG_DELSET:
+		delete(p.sets, m.set)
+	case unix.NFT_MSG_NEWSETELEM, unix.NFT_MSG_DELSETELEM:
+		if s.elements == nil || s.dynamic() {
+			return false
+		}
+		for _, e := range m.elements {
+			delete(s.elements, e)
+			if m.kind == unix.NFT_MSG_NEWSETELEM {
+				s.elements[e] = true
+			}
+		}
 	}
-	table.chains[m.chain] = c
+	return true
 }
 
 // put puts a rule behind another. The kernel names none for the first rule and for

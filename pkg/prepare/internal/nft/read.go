@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -22,8 +23,8 @@ func Read() (map[ID]Present, error) {
 		return nil, fmt.Errorf("open nftables socket: %w", err)
 	}
 	defer conn.Close()
-	for _, kind := range []int{unix.NFT_MSG_GETTABLE, unix.NFT_MSG_GETCHAIN, unix.NFT_MSG_GETRULE} {
-		messages, err := dump(conn, kind, Family{}, "")
+	for _, kind := range []int{unix.NFT_MSG_GETTABLE, unix.NFT_MSG_GETCHAIN, unix.NFT_MSG_GETRULE, unix.NFT_MSG_GETSET} {
+		messages, err := dump(conn, kind, nftables.TableFamilyUnspecified)
 		// A kernel without nftables says to a question what has other causes too
 		// (nfnetlink_rcv_msg, net/netfilter/nfnetlink.c).
 		if Unsupported(err) || errors.Is(err, unix.EINVAL) && Unsupported(Supported(Netdev)) {
@@ -36,22 +37,32 @@ func Read() (map[ID]Present, error) {
 			all.apply(m)
 		}
 	}
+	for id, t := range all {
+		for name, s := range t.sets {
+			if s.dynamic() {
+				continue
+			}
+			messages, err := dump(conn, unix.NFT_MSG_GETSETELEM, id.Family, id.Name, name)
+			if err != nil && !errors.Is(err, unix.ENOENT) { // it may have just gone
+				return nil, fmt.Errorf("read nftables: %w", err)
+			}
+			for _, m := range messages {
+				all.apply(m)
+			}
+		}
+	}
 	return all, nil
 }
 
-// dump asks for all objects of a kind, of one family and table if they are named.
-func dump(conn *netlink.Conn, kind int, f Family, table string) ([]message, error) {
-	data := header(byte(f.Number), 0)
-	if table != "" {
-		attrs, err := netlink.MarshalAttributes([]netlink.Attribute{{Type: unix.NFTA_RULE_TABLE, Data: append([]byte(table), 0)}})
-		if err != nil {
-			return nil, err
-		}
-		data = append(data, attrs...)
+// dump asks for all objects of a kind: of any family and table, of one table, or of one
+// set of it.
+func dump(conn *netlink.Conn, kind int, family nftables.TableFamily, names ...string) ([]message, error) {
+	data, err := request(byte(family), names, nil)
+	if err != nil {
+		return nil, err
 	}
 	var replies []netlink.Message
 	for range 10 { // as long as somebody changes tables meanwhile
-		var err error
 		if replies, err = conn.Execute(netlink.Message{
 			Header: netlink.Header{Type: netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | kind), Flags: netlink.Request | netlink.Dump},
 			Data:   data,
@@ -83,23 +94,21 @@ func Unsupported(err error) bool {
 // has the family says that the name is missing (nf_tables_newtable,
 // net/netfilter/nf_tables_api.c). [Unsupported] is true of the error of any other.
 func Supported(f Family) error {
-	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
-	if err != nil {
-		return fmt.Errorf("open nftables socket: %w", err)
-	}
-	defer conn.Close()
-	// Without an end the kernel takes back all of a batch, were there anything.
-	if _, err := conn.SendMessages([]netlink.Message{
-		{Header: netlink.Header{Type: unix.NFNL_MSG_BATCH_BEGIN, Flags: netlink.Request}, Data: header(0, unix.NFNL_SUBSYS_NFTABLES)},
-		{
-			Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWTABLE, Flags: netlink.Request | netlink.Acknowledge | netlink.Create},
-			Data:   header(byte(f.Number), 0),
-		},
-	}); err != nil {
-		return fmt.Errorf("ask nftables: %w", err)
-	}
-	if _, err := conn.Receive(); Unsupported(err) {
+	b := batch{family: byte(f.Number)}
+	b.add(unix.NFT_MSG_NEWTABLE, netlink.Create, nil, nil)
+	if err := b.send(); Unsupported(err) {
 		return err
 	}
 	return nil
+}
+
+// EgressSupported asks the kernel for a chain at an egress hook of the family netdev
+// (Linux 5.16, CONFIG_NETFILTER_EGRESS), and makes none. [Unsupported] is true of the
+// error of a kernel without.
+func EgressSupported() error {
+	const table = Prefix + "egress"
+	b := batch{family: byte(Netdev.Number)}
+	b.addTable(table)
+	b.addChain(table, Chain{Name: "egress", Hook: "egress", Device: "lo"}, Netdev)
+	return b.send()
 }

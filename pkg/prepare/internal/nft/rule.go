@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/google/nftables/expr"
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -19,7 +20,7 @@ type Part struct {
 	text  string
 	exprs []expr.Any
 	label any    // what its counter counts; nil: nothing that anybody asks for
-	link  string // by which the frame leaves in the end; empty: exprs are all
+	link  string // by which exprs, which find its index in register 1, have frames leave
 }
 
 // in is the rule as a family has it. Where a link may be of another kind, nft(8)
@@ -32,11 +33,10 @@ func (r Rule) in(f Family) Rule {
 }
 
 func (p Part) isEthernet() bool {
-	if len(p.exprs) == 0 {
-		return false
-	}
-	at, is := p.exprs[0].(*expr.Payload)
-	return is && at.Base == expr.PayloadBaseLLHeader
+	return slices.ContainsFunc(p.exprs, func(e expr.Any) bool {
+		at, is := e.(*expr.Payload)
+		return is && at.Base == expr.PayloadBaseLLHeader
+	})
 }
 
 // text is the rule in nft(8)'s language.
@@ -48,19 +48,16 @@ func (r Rule) text(f Family) string {
 	return strings.Join(words, " ")
 }
 
-// exprs are those that nft(8) makes of the text. index is that of the link by which
-// the frame leaves.
-func (r Rule) exprs(f Family, index int) (out []expr.Any) {
+// exprs are those that nft(8) makes of the text. index tells the index of a link.
+func (r Rule) exprs(f Family, index func(link string) int) (out []expr.Any) {
 	var load *expr.Payload // the last one that is only compared for equality
 	var value *expr.Cmp
 	for _, p := range r.in(f) {
 		l, v := p.equality()
 		switch {
 		case p.link != "":
-			out = append(out,
-				&expr.Immediate{Register: unix.NFT_REG_1, Data: binary.NativeEndian.AppendUint32(nil, uint32(index))},
-				&expr.Dup{RegDev: unix.NFT_REG_1, IsRegDevSet: true},
-				&expr.Verdict{Kind: expr.VerdictDrop})
+			out = append(out, &expr.Immediate{Register: unix.NFT_REG_1, Data: binary.NativeEndian.AppendUint32(nil, uint32(index(p.link)))})
+			out = append(out, p.exprs...)
 		case l == nil:
 			out = append(out, p.exprs...)
 		case load != nil && mergeable(*load, *l):
@@ -102,21 +99,63 @@ func mergeable(a, b expr.Payload) bool {
 	return total <= fast && a.Base != expr.PayloadBaseLLHeader || a.Len > fast || b.Len > fast
 }
 
-// last is the rule's last part, which has its label and its link.
-func (r Rule) last() Part { return r[len(r)-1] }
+// label is what the rule counts; nil: nothing that anybody asks for.
+func (r Rule) label() any {
+	for _, p := range r {
+		if p.label != nil {
+			return p.label
+		}
+	}
+	return nil
+}
 
 // digest is what the kernel keeps as a rule's comment: nobody needs to tell from
 // the kernel's own words, which it may put otherwise, whether the rule is the
 // planned one.
-func (r Rule) digest(f Family, index int) string {
+func (r Rule) digest(f Family, index func(link string) int) string {
 	sum := sha256.New()
 	sum.Write([]byte(r.text(f)))
 	for _, e := range r.exprs(f, index) {
-		b, err := expr.Marshal(byte(f.Number), e)
+		b, err := marshal(f, e)
 		if err != nil { // the kernel is never asked for such a rule
 			return err.Error()
 		}
 		sum.Write(b)
 	}
 	return hex.EncodeToString(sum.Sum(nil)[:8])
+}
+
+// forward has a frame leave by the link whose index is in register 1.
+// google/nftables has no such expression.
+type forward struct{ expr.Any }
+
+// marshal encodes an expression, those too that google/nftables can't.
+func marshal(f Family, e expr.Any) ([]byte, error) {
+	name, a := "", encoder()
+	switch e := e.(type) {
+	case forward:
+		name = "fwd"
+		a.Uint32(unix.NFTA_FWD_SREG_DEV, unix.NFT_REG_1)
+	case *expr.Payload:
+		if e.CsumFlags == 0 || e.CsumType != expr.CsumTypeNone {
+			break
+		}
+		name = "payload" // whose flags it leaves out
+		a.Uint32(unix.NFTA_PAYLOAD_SREG, e.SourceRegister)
+		a.Uint32(unix.NFTA_PAYLOAD_BASE, uint32(e.Base))
+		a.Uint32(unix.NFTA_PAYLOAD_OFFSET, e.Offset)
+		a.Uint32(unix.NFTA_PAYLOAD_LEN, e.Len)
+		a.Uint32(unix.NFTA_PAYLOAD_CSUM_FLAGS, e.CsumFlags)
+	}
+	if name == "" {
+		return expr.Marshal(byte(f.Number), e)
+	}
+	data, err := a.Encode()
+	if err != nil {
+		return nil, err
+	}
+	a = encoder()
+	a.String(unix.NFTA_EXPR_NAME, name)
+	a.Bytes(netlink.Nested|unix.NFTA_EXPR_DATA, data)
+	return a.Encode()
 }

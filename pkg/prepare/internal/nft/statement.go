@@ -1,6 +1,9 @@
 package nft
 
-import "github.com/google/nftables/expr"
+import (
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
 
 // What a rule does with a frame. Count counts it, and tells nobody.
 var (
@@ -14,6 +17,13 @@ func Dropped(label any) Part {
 	return Part{text: "counter drop", exprs: []expr.Any{&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop}}, label: label}
 }
 
+// Counted counts a frame as label, which can be compared, and lets it go on.
+func Counted(label any) Part {
+	p := Count
+	p.label = label
+	return p
+}
+
 // Jump lets a chain judge a frame, which comes back if that has no verdict.
 func Jump(chain string) Part {
 	return Part{text: "jump " + chain, exprs: []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: chain}}}
@@ -24,5 +34,21 @@ func GoTo(chain string) Part {
 	return Part{text: "goto " + chain, exprs: []expr.Any{&expr.Verdict{Kind: expr.VerdictGoto, Chain: chain}}}
 }
 
-// SendTo has a frame leave by a link, instead of going on. It ends a rule.
-func SendTo(link string) Part { return Part{text: "dup to " + link + " drop", link: link} }
+// CopyTo has a copy of a frame leave by a link. The frame itself goes on.
+func CopyTo(link string) Part {
+	return Part{text: "dup to " + link, link: link, exprs: []expr.Any{copied}}
+}
+
+// SendTo has a frame leave by a link, instead of going on: a copy of it. ForwardTo is
+// faster.
+func SendTo(link string) Part {
+	return Part{text: "dup to " + link + " drop", link: link, exprs: []expr.Any{copied, &expr.Verdict{Kind: expr.VerdictDrop}}}
+}
+
+var copied = &expr.Dup{RegDev: unix.NFT_REG_1, IsRegDevSet: true}
+
+// ForwardTo has a frame leave by a link, instead of going on. It is for the family
+// netdev alone.
+func ForwardTo(link string) Part {
+	return Part{text: "fwd to " + link, link: link, exprs: []expr.Any{forward{}}}
+}

@@ -8,8 +8,6 @@ import (
 	"strings"
 
 	"github.com/google/nftables"
-	"github.com/google/nftables/userdata"
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
@@ -35,6 +33,7 @@ const Prefix = "virt-launcher-net-"
 type Table struct {
 	Family Family
 	Name   string
+	Sets   []Set
 	Chains []Chain
 	// Purpose is what is made of the table, and Without the way out without it, for
 	// where the kernel can't have it.
@@ -44,8 +43,8 @@ type Table struct {
 // Chain is a chain; a base chain if it has a hook.
 type Chain struct {
 	Name   string
-	Hook   string // prerouting, forward, input, output, ingress; empty: only jumped to
-	Device string // of an ingress hook
+	Hook   string // prerouting, forward, input, output, ingress, egress; empty: only jumped to
+	Device string // of an ingress or egress hook
 	Rules  []Rule
 }
 
@@ -61,14 +60,31 @@ func (t Table) ID() ID { return ID{t.Family.Number, t.Name} }
 // String names the table as nft(8) does.
 func (t Table) String() string { return t.Family.Name + " " + t.Name }
 
-// Add returns what makes the table, in nft(8)'s language; with replace, one that is
-// there already is deleted first.
-func (t Table) Add(replace bool) string {
+// Add returns what makes the table, in nft(8)'s language. now is one that is there and
+// is replaced; nil: there is none.
+func (t Table) Add(now *Present) string {
 	var b strings.Builder
-	if replace {
+	kept := t.kept(now)
+	switch {
+	case len(kept) > 0:
+		fmt.Fprintf(&b, "nft flush table %s\n", t)
+		for _, s := range now.otherSets(kept) {
+			fmt.Fprintf(&b, "nft delete set %s %s\n", t, s)
+		}
+		for _, c := range now.chainNames() {
+			fmt.Fprintf(&b, "nft delete chain %s %s\n", t, c)
+		}
+	case now != nil:
 		b.WriteString(t.DeleteText() + "\n")
 	}
 	fmt.Fprintf(&b, "nft add table %s", t)
+	for _, s := range t.Sets {
+		definition, elements := s.text()
+		fmt.Fprintf(&b, "\nnft add set %s %s '{ %s }'", t, s.Name, definition)
+		if elements != "" {
+			fmt.Fprintf(&b, "\nnft add element %s %s '{ %s }'", t, s.Name, elements)
+		}
+	}
 	for _, c := range t.Chains {
 		fmt.Fprintf(&b, "\nnft add chain %s %s", t, c.Name)
 		switch {
@@ -86,6 +102,20 @@ func (t Table) Add(replace bool) string {
 	return b.String()
 }
 
+// kept are the names of the sets with a timeout that are there as planned: what is in
+// them stays when the table is replaced.
+func (t Table) kept(now *Present) (names []string) {
+	for _, s := range t.Sets {
+		if now == nil || !s.dynamic() {
+			continue
+		}
+		if is, there := now.sets[s.Name]; there && is.definition == s.present().definition {
+			names = append(names, s.Name)
+		}
+	}
+	return names
+}
+
 // DeleteText returns what deletes the table, in nft(8)'s language.
 func (t Table) DeleteText() string { return "nft delete table " + t.String() }
 
@@ -98,73 +128,76 @@ func quoted(rule string) string {
 }
 
 // Write makes the table in one transaction, so that no frame passes a half-made one,
-// in the network namespace of the calling thread. With replace there may be one
-// already, which makes the kernel wait some milliseconds. See [Unsupported] for the
-// error of a kernel that can't have it.
-func (t Table) Write(replace bool) error {
-	conn, err := nftables.New(nftables.WithSockOptions(roomForEchoes))
+// in the network namespace of the calling thread. now is one that is there, which makes
+// the kernel wait some milliseconds; it is replaced, but for what is in sets with a
+// timeout. nil: there is none. See [Unsupported] for the error of a kernel that can't
+// have it.
+func (t Table) Write(now *Present) error {
+	conn, err := nl.Open()
 	if err != nil {
-		return fmt.Errorf("open nftables socket: %w", err)
+		return err
 	}
-	table := &nftables.Table{Family: t.Family.Number, Name: t.Name}
-	conn.AddTable(table)
-	if replace { // made first, so that it is no error if it has just gone
-		conn.DelTable(table)
-		conn.AddTable(table)
+	defer conn.Close()
+	var unknown error
+	index := func(link string) int {
+		i, err := conn.Index(link)
+		unknown = errors.Join(unknown, err)
+		return i
 	}
-	chains := make([]*nftables.Chain, len(t.Chains)) // all before the first rule: rules name them
-	for i, c := range t.Chains {
-		made := &nftables.Chain{Name: c.Name, Table: table, Device: c.Device}
-		if c.Hook != "" {
-			policy := nftables.ChainPolicyAccept
-			made.Type, made.Hooknum, made.Policy, made.Priority = nftables.ChainTypeFilter, hooks[c.Hook], &policy, &t.Family.Filter
-		}
-		chains[i] = conn.AddChain(made)
+	b := batch{family: byte(t.Family.Number)}
+	b.addTable(t.Name)
+	kept := t.kept(now)
+	switch {
+	case len(kept) > 0:
+		b.clear(t, *now, kept)
+	case now != nil: // made first, so that it is no error if it has just gone
+		b.add(unix.NFT_MSG_DELTABLE, 0, []string{t.Name}, nil)
+		b.addTable(t.Name)
 	}
-	for i, c := range t.Chains {
+	for i, s := range t.Sets {
+		b.addSet(t.Name, s, i+1)
+	}
+	for _, c := range t.Chains { // all before the first rule: rules name them
+		b.addChain(t.Name, c, t.Family)
+	}
+	for _, c := range t.Chains {
 		for _, r := range c.Rules {
-			index, err := indexOf(r.last().link)
-			if err != nil {
-				return err
-			}
-			comment := userdata.AppendString(nil, userdata.TypeComment, r.digest(t.Family, index))
-			conn.AddRule(&nftables.Rule{Table: table, Chain: chains[i], Exprs: r.exprs(t.Family, index), UserData: comment})
+			b.addRule(t.Name, c.Name, r, t.Family, index)
 		}
 	}
-	return conn.Flush()
+	if unknown != nil {
+		return unknown
+	}
+	return b.commit()
+}
+
+// clear deletes what is in a table but for the sets that are kept: rules first, since
+// they name what is deleted then.
+func (b *batch) clear(t Table, now Present, kept []string) {
+	b.add(unix.NFT_MSG_DELRULE, 0, []string{t.Name}, nil)
+	for _, s := range now.otherSets(kept) {
+		b.add(unix.NFT_MSG_DELSET, 0, []string{t.Name, s}, nil)
+	}
+	for _, c := range now.chainNames() {
+		b.add(unix.NFT_MSG_DELCHAIN, 0, []string{t.Name}, func(a *attrs) error {
+			a.String(unix.NFTA_CHAIN_NAME, c)
+			return nil
+		})
+	}
 }
 
 var hooks = map[string]*nftables.ChainHook{
 	"prerouting": nftables.ChainHookPrerouting, "forward": nftables.ChainHookForward, "input": nftables.ChainHookInput,
 	"output": nftables.ChainHookOutput, "ingress": nftables.ChainHookIngress,
-}
-
-// roomForEchoes gives a socket room for what the kernel says to each rule of a
-// transaction before anything of it is read. A user namespace's root gets twice the
-// usual (net.core.rmem_max).
-func roomForEchoes(conn *netlink.Conn) error { return conn.SetReadBuffer(4 << 20) }
-
-func indexOf(link string) (int, error) {
-	if link == "" {
-		return 0, nil
-	}
-	conn, err := nl.Open()
-	if err != nil {
-		return 0, err
-	}
-	defer conn.Close()
-	return conn.Index(link)
+	"egress": nftables.ChainHookEgress,
 }
 
 // Delete deletes the table in the network namespace of the calling thread. It is no
 // error if there is none.
 func (t Table) Delete() error {
-	conn, err := nftables.New()
-	if err != nil {
-		return fmt.Errorf("open nftables socket: %w", err)
-	}
-	conn.DelTable(&nftables.Table{Family: t.Family.Number, Name: t.Name})
-	if err := conn.Flush(); !errors.Is(err, unix.ENOENT) {
+	b := batch{family: byte(t.Family.Number)}
+	b.add(unix.NFT_MSG_DELTABLE, 0, []string{t.Name}, nil)
+	if err := b.commit(); !errors.Is(err, unix.ENOENT) {
 		return err
 	}
 	return nil

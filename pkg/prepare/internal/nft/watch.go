@@ -72,7 +72,8 @@ func (w *Watch) Failed() error {
 	return w.err
 }
 
-// Wait blocks until some table has changed, or ctx ends. After that the Watch can
+// Wait blocks until one of the tables has changed, or ctx ends. What frames put into a
+// set changes none. After that the Watch can
 // only be closed.
 func (w *Watch) Wait(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { _ = w.conn.SetReadDeadline(time.Unix(1, 0)) })
@@ -95,14 +96,21 @@ func (w *Watch) Wait(ctx context.Context) error {
 		if len(messages) == 0 || messages[len(messages)-1].Header.Type != unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWGEN {
 			continue
 		}
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		for _, raw := range transaction {
-			m, _ := parse(raw)
-			w.tables.apply(m)
+		if w.apply(transaction) {
+			return nil
 		}
-		return nil
+		transaction = nil
 	}
+}
+
+func (w *Watch) apply(transaction []netlink.Message) (changed bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, raw := range transaction {
+		m, _ := parse(raw)
+		changed = w.tables.apply(m) || changed
+	}
+	return changed
 }
 
 // Close closes the Watch.

@@ -36,7 +36,7 @@ func TestTablesAreFollowedByEvents(t *testing.T) {
 		`replace rule TABLE a handle HANDLE counter accept comment "replaced"`,
 		"delete rule TABLE a handle HANDLE",
 		"add chain TABLE a { policy drop ; }",
-		"add table OTHER; add chain OTHER c; add rule OTHER c accept",
+		"add table OTHER; add chain OTHER c; add rule OTHER c accept; add rule TABLE a accept",
 		"flush chain TABLE a",
 		"delete chain TABLE b; add chain TABLE c { type filter hook input priority 7 ; }",
 		"add table TABLE { flags dormant ; }",

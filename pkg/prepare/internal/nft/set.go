@@ -1,0 +1,240 @@
+package nft
+
+import (
+	"cmp"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Set is a named set of a table: either of numbers that are planned, or of what
+// [UpdateSet] puts there as frames pass. What is in the latter is kept when the table
+// is replaced, if the set is planned alike again.
+type Set struct {
+	Name string
+	Key  []Datatype // of what each element is; of a static set one number
+	// Timeout is how long an element is kept; 0: the set is static. Whole seconds.
+	Timeout time.Duration
+	Size    uint32  // how many elements a set with a timeout takes
+	Ranges  []Range // what is in a static set. They may overlap
+}
+
+// Range is numbers from one to another, both included.
+type Range struct{ From, To uint16 }
+
+// Datatype is what a part of a set's key is.
+type Datatype = nftables.SetDatatype
+
+// Datatypes.
+var (
+	IPv4Addr    = nftables.TypeIPAddr
+	IPv6Addr    = nftables.TypeIP6Addr
+	InetProto   = nftables.TypeInetProto
+	InetService = nftables.TypeInetService
+)
+
+// Operand is a [Field], whatever its values are.
+type Operand interface {
+	at(length int) string
+	into(register uint32, length int) expr.Any
+}
+
+// InSet matches frames whose fields are in the set: one for each part of its key, and
+// whole, without a mask.
+func InSet(s Set, fields ...Operand) Part { return s.lookup(" @", false, fields) }
+
+// NotInSet matches all others that have the fields.
+func NotInSet(s Set, fields ...Operand) Part { return s.lookup(" != @", true, fields) }
+
+func (s Set) lookup(operator string, invert bool, fields []Operand) Part {
+	text, load := s.loaded(fields)
+	return Part{text: text + operator + s.Name, exprs: append(load, &expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: s.Name, Invert: invert})}
+}
+
+// UpdateSet puts the fields into a set, or has them stay there for another timeout,
+// which is the set's own if it is 0. A rule ends here if the set is full.
+func UpdateSet(s Set, timeout time.Duration, fields ...Operand) Part {
+	text, load := s.loaded(fields)
+	if timeout > 0 {
+		text += " timeout " + timeout.String()
+	}
+	return Part{text: "update @" + s.Name + " { " + text + " }", exprs: append(load, &expr.Dynset{
+		SrcRegKey: unix.NFT_REG_1, SetName: s.Name, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: timeout,
+	})}
+}
+
+// loaded are the fields, one behind the other in the registers, each in as many as it
+// needs. One that 16 bytes go before has the old number of it, as nft(8) has it
+// (netlink_put_register, src/netlink_linearize.c).
+func (s Set) loaded(fields []Operand) (string, []expr.Any) {
+	var text []string
+	var load []expr.Any
+	n := uint32(0)
+	for i, f := range fields {
+		length := int(s.Key[i].Bytes)
+		register := unix.NFT_REG32_00 + n
+		if n%4 == 0 {
+			register = unix.NFT_REG_1 + n/4
+		}
+		text, load = append(text, f.at(length)), append(load, f.into(register, length))
+		n += uint32(length+3) / 4
+	}
+	return strings.Join(text, " . "), load
+}
+
+// dynamic tells whether frames change the set.
+func (s Set) dynamic() bool { return s.Timeout > 0 }
+
+// key is the type of the elements. One of more than five parts is none of nftables'.
+func (s Set) key() Datatype {
+	if len(s.Key) == 1 {
+		return s.Key[0]
+	}
+	key, _ := nftables.ConcatSetType(s.Key...)
+	return key
+}
+
+// text is the set in nft(8)'s language, and what is in it; empty: nothing.
+func (s Set) text() (definition, elements string) {
+	if s.dynamic() {
+		return fmt.Sprintf("type %s; flags dynamic,timeout; timeout %s; size %d;", s.key().Name, s.Timeout, s.Size), ""
+	}
+	var words []string
+	for _, r := range s.merged() {
+		word := fmt.Sprint(r.From)
+		if r.From != r.To {
+			word += fmt.Sprint("-", r.To)
+		}
+		words = append(words, word)
+	}
+	return fmt.Sprintf("type %s; flags interval;", s.key().Name), strings.Join(words, ", ")
+}
+
+// merged are the ranges in their order, with none that touches another.
+func (s Set) merged() (out []Range) {
+	for _, r := range slices.SortedFunc(slices.Values(s.Ranges), func(a, b Range) int { return cmp.Compare(a.From, b.From) }) {
+		if last := len(out) - 1; last >= 0 && int(r.From) <= int(out[last].To)+1 {
+			out[last].To = max(out[last].To, r.To)
+		} else {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// present is the set as the kernel has it once it is made.
+func (s Set) present() set {
+	key := s.key()
+	is := set{definition{flags: unix.NFT_SET_INTERVAL, keyType: key.GetNFTMagic(), keyLength: key.Bytes}, map[element]bool{}}
+	if s.dynamic() {
+		is.flags, is.timeout, is.size = unix.NFT_SET_TIMEOUT|unix.NFT_SET_EVAL, uint64(s.Timeout.Milliseconds()), s.Size
+		return is
+	}
+	for _, e := range s.elements() {
+		is.elements[e] = true
+	}
+	return is
+}
+
+// elements are what nft(8) makes of the ranges: the first number of each, and the
+// first one behind it, if there is any.
+func (s Set) elements() (out []element) {
+	width := int(s.key().Bytes)
+	at := func(n int, end bool) {
+		b := binary.BigEndian.AppendUint32(nil, uint32(n))
+		out = append(out, element{hex.EncodeToString(b[len(b)-width:]), end})
+	}
+	for i, r := range s.merged() {
+		if i == 0 && r.From > 0 {
+			at(0, true)
+		}
+		at(int(r.From), false)
+		if int(r.To)+1 < 1<<(8*width) {
+			at(int(r.To)+1, true)
+		}
+	}
+	return out
+}
+
+// set is a set as the kernel has it.
+type set struct {
+	definition
+	elements map[element]bool // of a static one
+}
+
+// definition is what a set is, whatever is in it.
+type definition struct {
+	flags, keyType, keyLength, size uint32
+	timeout                         uint64 // in milliseconds
+}
+
+func (d definition) dynamic() bool { return d.flags&unix.NFT_SET_EVAL != 0 }
+
+// element is a number at which a range begins, or before which one ends.
+type element struct {
+	key string // in hexadecimal
+	end bool
+}
+
+// addSet adds the set, of a number of its own in the batch, and what is in it.
+func (b *batch) addSet(table string, s Set, number int) {
+	is := s.present()
+	b.add(unix.NFT_MSG_NEWSET, netlink.Create, []string{table, s.Name}, func(a *attrs) error {
+		a.Uint32(unix.NFTA_SET_FLAGS, is.flags)
+		a.Uint32(unix.NFTA_SET_KEY_TYPE, is.keyType)
+		a.Uint32(unix.NFTA_SET_KEY_LEN, is.keyLength)
+		a.Uint32(unix.NFTA_SET_ID, uint32(number))
+		if s.dynamic() {
+			a.Uint64(unix.NFTA_SET_TIMEOUT, is.timeout)
+			a.Nested(unix.NFTA_SET_DESC, func(a *attrs) error {
+				a.Uint32(unix.NFTA_SET_DESC_SIZE, is.size)
+				return nil
+			})
+		}
+		return nil
+	})
+	for part := range slices.Chunk(s.elements(), 1000) { // an attribute has less than 64 KiB
+		b.add(unix.NFT_MSG_NEWSETELEM, netlink.Create, []string{table, s.Name}, func(a *attrs) error {
+			a.Nested(unix.NFTA_SET_ELEM_LIST_ELEMENTS, func(a *attrs) error {
+				for _, e := range part {
+					a.Nested(unix.NFTA_LIST_ELEM, e.encode)
+				}
+				return nil
+			})
+			return nil
+		})
+	}
+}
+
+func (e element) encode(a *attrs) error {
+	if e.end {
+		a.Uint32(unix.NFTA_SET_ELEM_FLAGS, unix.NFT_SET_ELEM_INTERVAL_END)
+	}
+	key, err := hex.DecodeString(e.key)
+	a.Nested(unix.NFTA_SET_ELEM_KEY, func(a *attrs) error {
+		a.Bytes(unix.NFTA_DATA_VALUE, key)
+		return nil
+	})
+	return err
+}
+
+// differs says how a set is not the planned one; empty: it is.
+func (s Set) differs(is set) string {
+	want := s.present()
+	switch {
+	case is.definition != want.definition:
+		return "is of another kind than planned"
+	case !maps.Equal(is.elements, want.elements):
+		return "has other elements than planned"
+	}
+	return ""
+}

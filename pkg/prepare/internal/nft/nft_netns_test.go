@@ -29,7 +29,8 @@ func TestDigestIsOfTheExpressionsToo(t *testing.T) {
 // Whatever somebody does to a table, it is seen.
 func TestDiffers(t *testing.T) {
 	t.Parallel()
-	table := Table{Family: Netdev, Name: Prefix + "eth0", Chains: []Chain{
+	table := Table{Family: Netdev, Name: Prefix + "eth0", Sets: []Set{flows4, ports}, Chains: []Chain{
+		{Name: "out", Hook: "egress", Device: "v0"},
 		{Name: "in", Hook: "ingress", Device: "v0", Rules: []Rule{{EtherType.Is(IP), Jump("next")}, {Dropped("x")}}},
 		{Name: "next", Rules: []Rule{{L4Protocol.Is(TCP), Accept}, {UDPDestination.NotIn(67, 68), Accept}}},
 	}}
@@ -40,15 +41,24 @@ func TestDiffers(t *testing.T) {
 		"":                     "",
 		"delete table " + name: "is missing",
 		"add table " + name + " { flags dormant; }": "dormant",
-		"add chain " + name + " another":            "3 chains, not the 2 planned",
+		"add chain " + name + " another":            "4 chains, not the 3 planned",
 		"flush chain " + name + " next":             "chain next has 0 rules, not the 2 planned",
 		"insert rule " + name + " next accept":      "chain next has 3 rules",
 		"chain " + name + " in { policy drop; }":    "chain in is at another hook than planned, or has another priority or policy",
 		"flush chain " + name + " next; add rule " + name + " next drop; add rule " + name + " next drop":            "chain next has another rule 1 than the planned one, meta l4proto tcp accept",
 		"delete chain " + name + " in; add chain " + name + " in { type filter hook ingress device v1 priority 0; }": "chain in is at another hook",
 		"delete chain " + name + " in": "chain in is missing",
+		"delete chain " + name + " out; add chain " + name + " out { type filter hook ingress device v0 priority 0; }": "chain out is at another hook",
+		"add element " + name + " ports { 1 }":            "set ports has other elements than planned",
+		"delete element " + name + " ports { 9000-9021 }": "set ports has other elements than planned",
+		"flush set " + name + " ports":                    "set ports has other elements than planned",
+		"delete set " + name + " flows4":                  "set flows4 is missing",
+		"add set " + name + " more { type mark; }":        "3 sets, not the 2 planned",
+		"delete set " + name + " flows4; add set " + name + " flows4 { type ipv4_addr . inet_proto . inet_service . inet_service; flags dynamic,timeout; timeout 9m; size 65535; }": "set flows4 is of another kind",
+		"add element " + name + " flows4 { 192.0.2.1 . tcp . 80 . 30000 }": "",
 	} {
-		inside(t, ns, func() error { return table.Write(&Present{}) })
+		now := tableIn(t, ns, table)
+		inside(t, ns, func() error { return table.Write(now) })
 		if change != "" {
 			ns.Run(t, "nft", change)
 		}
@@ -74,7 +84,7 @@ func TestSupported(t *testing.T) {
 		if err := Supported(Family{Number: 99}); !errors.Is(err, unix.EOPNOTSUPP) || !Unsupported(err) {
 			t.Errorf("a family that no kernel has: %v", err)
 		}
-		return Supported(Netdev)
+		return errors.Join(Supported(Netdev), EgressSupported())
 	})
 	if left := ns.Run(t, "nft", "list", "ruleset"); left != "" {
 		t.Errorf("there is left:\n%s", left)

@@ -103,13 +103,15 @@ func (t Table) Add(now *Present) string {
 }
 
 // kept are the names of the sets with a timeout that are there as planned: what is in
-// them stays when the table is replaced.
+// them stays when the table is replaced. A table with flags is made anew: the kernel
+// takes no hooks in the transaction that changes flags.
 func (t Table) kept(now *Present) (names []string) {
+	if now == nil || now.flags != 0 {
+		return nil
+	}
 	for _, s := range t.Sets {
-		if now == nil || !s.dynamic() {
-			continue
-		}
-		if is, there := now.sets[s.Name]; there && is.definition == s.present().definition {
+		is, there := now.sets[s.Name]
+		if there && s.dynamic() && is.definition == s.present().definition {
 			names = append(names, s.Name)
 		}
 	}

@@ -36,7 +36,11 @@ func TestTablesAreFollowedByEvents(t *testing.T) {
 		`replace rule TABLE a handle HANDLE counter accept comment "replaced"`,
 		"delete rule TABLE a handle HANDLE",
 		"add chain TABLE a { policy drop ; }",
-		"add table OTHER; add chain OTHER c; add rule OTHER c accept; add rule TABLE a accept",
+		"add set TABLE s { type inet_service ; flags interval ; elements = { 80, 90-99 } ; }",
+		"add element TABLE s { 443 }; delete element TABLE s { 80 }",
+		"add set TABLE d { type inet_service ; flags dynamic,timeout ; timeout 10m ; size 9 ; }",
+		"flush set TABLE s; add element TABLE s { 0-1023 }",
+		"delete set TABLE s; add set TABLE s { type inet_proto ; flags interval ; elements = { 6 } ; }; delete set TABLE d",
 		"flush chain TABLE a",
 		"delete chain TABLE b; add chain TABLE c { type filter hook input priority 7 ; }",
 		"add table TABLE { flags dormant ; }",
@@ -56,6 +60,34 @@ func TestTablesAreFollowedByEvents(t *testing.T) {
 		if got, want := tablesText(w.Now()), tablesText(want); got != want {
 			t.Fatalf("after %s the tables are\n%s\nwant\n%s", change, got, want)
 		}
+	}
+}
+
+// Other tables, and what frames put into a set, wake nobody.
+func TestWatchSleepsWhileFramesPass(t *testing.T) {
+	t.Parallel()
+	ns := podtest.New(t)
+	table := redirecting(flows4, flows6, ports)
+	ns.IP(t, "link add v0 type veth peer v1")
+	inside(t, ns, func() error { return table.Write(nil) })
+	var w *Watch
+	inside(t, ns, func() (err error) {
+		w, err = OpenWatch()
+		return err
+	})
+	defer w.Close()
+	ns.Run(t, "nft", "add element "+table.String()+" flows4 { 192.0.2.1 . tcp . 80 . 30000 }")
+	ns.Run(t, "nft", "add table "+podtest.GuardFamily+" other; add chain "+podtest.GuardFamily+" other c")
+	ns.Run(t, "nft", "add element "+table.String()+" ports { 1 }")
+	if err := w.Wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	now := w.Now()[table.ID()]
+	if err := table.Differs(now, true, indexIn(t, ns)); err == nil || err.Error() != "set ports has other elements than planned" {
+		t.Errorf("once the watch wakes, the table %v", err)
+	}
+	if n := len(now.sets["flows4"].elements); n > 0 {
+		t.Errorf("the watch keeps %d elements of a set that frames change", n)
 	}
 }
 
@@ -79,6 +111,9 @@ func tablesText(tables map[ID]Present) string {
 				fmt.Fprint(&b, " ", r.handle, r.comment, r.accepts, r.values)
 			}
 			fmt.Fprintln(&b)
+		}
+		for _, name := range slices.Sorted(maps.Keys(tables[id].sets)) {
+			fmt.Fprintln(&b, " ", name, tables[id].sets[name]) // fmt sorts maps
 		}
 	}
 	return b.String()

@@ -30,8 +30,8 @@ export VLN_BUILD := $(CURDIR)/build
 
 DEBIAN_PACKAGES := busybox-static ca-certificates catatonit cpio curl dbus-daemon dhcpcd-base \
 	dnsmasq-base gcc git iproute2 iputils-arping iputils-ping ipxe ipxe-qemu \
-	isc-dhcp-client jq libc6-dev libvirt-clients libvirt-daemon libvirt-daemon-driver-qemu \
-	make mmdebstrap nftables ovmf podman qemu-system-x86 runc strace systemd tcpdump udhcpc
+	isc-dhcp-client jq kmod libc6-dev libvirt-clients libvirt-daemon libvirt-daemon-driver-qemu \
+	make mmdebstrap nftables ovmf podman qemu-system-x86 runc strace systemd tcpdump udhcpc xz-utils
 # What makes a Kubernetes cluster, the latter where Docker has no kindest/node.
 KIND_PACKAGES        := mmdebstrap
 KIND_ENGINE_PACKAGES := containerd docker.io iptables runc util-linux
@@ -39,7 +39,7 @@ CNI := github.com/containernetworking/plugins/plugins
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## build build/virt-launcher-net
@@ -94,12 +94,18 @@ test: deps build cni guest debian ## run the tests, as root; ALLOW_SKIP=1 skips 
 	@status=0; \
 	$(GO) test $(GOTEST) $(NO_RACE) || status=1; \
 	$(GO) test $(GOTEST) -race $$($(GO) list $(TAGS) ./... | grep -vxFf <($(GO) list $(TAGS) $(NO_RACE))) || status=1; \
-	echo 'Left out: every system call killed and failed (make test-long), containers (make test-pod), Kubernetes (make test-kind).'; \
+	echo 'Left out: every system call killed and failed (make test-long), containers (make test-pod), Kubernetes (make test-kind), other kernels (make test-kernels).'; \
 	exit $$status
 
 .PHONY: test-long
 test-long: deps build ## have strace kill the program at, and fail, each system call that changes something, as root, some minutes
 	VLN_TEST_LONG=1 $(GO) test -count=1 -v -parallel 4 -timeout 60m ./test/strace
+
+.PHONY: test-kernels
+test-kernels: deps kernels ## boot Linux 5.10, 6.1 and 6.12 in QEMU and test the program in each, 2-4 minutes
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o build/kernels/programs/ ./cmd/virt-launcher-net
+	CGO_ENABLED=0 $(GO) test -c -trimpath -ldflags '-s -w' -o build/kernels/programs/inside.test ./test/kernels/inside
+	VLN_TEST_KERNELS=1 $(GO) test -count=1 -v -parallel 3 -timeout 15m ./test/kernels
 
 .PHONY: static
 static: # what the image of this machine's architecture holds
@@ -159,6 +165,10 @@ guest: deps ## build the guest of the demo and the tests into build/guest
 .PHONY: debian
 debian: guest ## build the Debian guest of the tests into build/guest
 	test/guest/debian.sh build/guest
+
+.PHONY: kernels
+kernels: deps # what make test-kernels boots
+	test/kernels/build.sh build/kernels
 
 .PHONY: deps
 deps: ## install the Debian packages that the demo and the tests need

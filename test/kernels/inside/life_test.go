@@ -1,0 +1,79 @@
+package inside
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+)
+
+// TestLife follows a VM's network from the plan to restore.
+func TestLife(t *testing.T) {
+	eachDatapath(t, func(t *testing.T, datapath string) {
+		for _, shape := range []podtest.Shape{podtest.BridgeDual, podtest.CalicoDual, podtest.AWS} {
+			t.Run(string(shape), func(t *testing.T) {
+				t.Parallel()
+				live(t, podtest.NewPod(t, shape), datapath)
+			})
+		}
+	})
+}
+
+func live(t *testing.T, pod *podtest.Pod, datapath string) {
+	v := newVM(t, pod, datapath)
+	if plan := v.Run(t, "plan", "--datapath", datapath); !strings.Contains(plan, "tap-eth0") {
+		t.Errorf("the plan has no tap:\n%s", plan)
+	}
+	v.unchanged(t, "plan")
+
+	v.serve(t)
+	v.plugGuest(t)
+	v.lease(t)
+	v.reach(t)
+	v.guarded(t)
+
+	if err := v.Stop(syscall.SIGKILL); err == nil {
+		t.Error("it was killed and says that it ended well")
+	}
+	v.reach(t)
+	v.serve(t)
+	v.lease(t)
+	v.reach(t)
+
+	v.restore(t)
+}
+
+// guarded fails the test unless the port guard drops what has a MAC or an address
+// that is not the guest's, and nothing else.
+func (v *vm) guarded(t *testing.T) {
+	t.Helper()
+	const honest, forged = 10, 11 // source ports
+	other := net.HardwareAddr{2, 0, 0, 0, 0, 0x99}
+	broadcast := net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
+	var frames [][]byte
+	var last netip.AddrPort
+	for _, path := range v.paths() {
+		frame := func(src net.HardwareAddr, from netip.AddrPort) {
+			frames = append(frames, podtest.UDPFrame(src, broadcast, from, netip.AddrPortFrom(path.outside, 9), nil))
+		}
+		frame(other, netip.AddrPortFrom(path.guest, forged))
+		frame(v.pod.MAC, netip.AddrPortFrom(path.guest.Next(), forged))
+		last = netip.AddrPortFrom(path.guest, honest)
+		frame(v.pod.MAC, last)
+	}
+
+	capture := podtest.StartCapture(t, v.pod.Node, v.pod.NodeLink, "udp dst port 9")
+	if err := podtest.SendFrames(v.guest.NS, "eth0", frames...); err != nil {
+		t.Fatal(err)
+	}
+	capture.Wait(fmt.Sprintf("%s.%d >", last.Addr(), last.Port())) // so it has seen all that came before
+	for _, line := range capture.Stop() {
+		if strings.Contains(line, fmt.Sprintf(".%d >", forged)) {
+			t.Errorf("the node saw %s", line)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/hex"
 	"slices"
@@ -104,7 +105,7 @@ func (m *message) parseRule(attrs *netlink.AttributeDecoder) {
 	case unix.NFTA_RULE_POSITION:
 		m.after = attrs.Uint64()
 	case unix.NFTA_RULE_USERDATA:
-		m.rule.comment, _ = userdata.GetString(attrs.Bytes(), userdata.TypeComment)
+		m.rule.comment = comment(attrs.Bytes())
 	case unix.NFTA_RULE_EXPRESSIONS:
 		each(attrs, func(list *netlink.AttributeDecoder) {
 			name := ""
@@ -118,6 +119,19 @@ func (m *message) parseRule(attrs *netlink.AttributeDecoder) {
 			})
 		})
 	}
+}
+
+// comment finds a rule's comment in what somebody has attached to it, which the kernel
+// does not look at: pairs of a type and a text, each behind its length.
+func comment(b []byte) string {
+	for len(b) >= 2 && len(b) >= 2+int(b[1]) {
+		end := 2 + int(b[1])
+		if userdata.Type(b[0]) == userdata.TypeComment {
+			return string(bytes.TrimSuffix(b[2:end], []byte{0}))
+		}
+		b = b[end:]
+	}
+	return ""
 }
 
 func (d *definition) parse(attrs *netlink.AttributeDecoder) {

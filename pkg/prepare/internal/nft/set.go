@@ -63,12 +63,21 @@ func (s Set) lookup(operator string, invert bool, fields []Operand) Part {
 // UpdateSet puts the fields into a set, or has them stay there for another timeout,
 // which is the set's own if it is 0. A rule ends here if the set is full.
 func UpdateSet(s Set, timeout time.Duration, fields ...Operand) Part {
+	return s.put("update", unix.NFT_DYNSET_OP_UPDATE, timeout, fields)
+}
+
+// AddToSet is UpdateSet, but that what is in the set already stays no longer for it.
+func AddToSet(s Set, timeout time.Duration, fields ...Operand) Part {
+	return s.put("add", unix.NFT_DYNSET_OP_ADD, timeout, fields)
+}
+
+func (s Set) put(verb string, operation uint32, timeout time.Duration, fields []Operand) Part {
 	text, load := s.loaded(fields)
 	if timeout > 0 {
 		text += " timeout " + timeout.String()
 	}
-	return Part{text: "update @" + s.Name + " { " + text + " }", exprs: append(load, &expr.Dynset{
-		SrcRegKey: unix.NFT_REG_1, SetName: s.Name, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: timeout,
+	return Part{text: verb + " @" + s.Name + " { " + text + " }", exprs: append(load, &expr.Dynset{
+		SrcRegKey: unix.NFT_REG_1, SetName: s.Name, Operation: operation, Timeout: timeout,
 	})}
 }
 

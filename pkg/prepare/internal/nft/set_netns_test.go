@@ -33,6 +33,7 @@ func redirecting(sets ...Set) Table {
 			{FrameMark.Not(0), Drop},
 			{leavesIP, tcp, UpdateSet(flows4, 0, IPDestination, L4Protocol, DestinationPort, SourcePort), Counted("flow")},
 			{leavesIP6, tcp, UpdateSet(flows6, 90*time.Second, IP6Destination, L4Protocol, DestinationPort, SourcePort), Counted("flow")},
+			{leavesIP, tcp, AddToSet(flows4, 5*time.Second, IPDestination, L4Protocol, DestinationPort, SourcePort), Accept},
 			{leavesIP, IPDestination.Is(pod), IPDestination.Set(vm), IPSource.Set(pod), Count},
 			{leavesIP6, IP6Destination.Is(pod6), IP6Destination.Set(vm6), IP6Source.Set(pod6), Count},
 		}},

@@ -32,7 +32,7 @@ func guardTable(n guest.NIC, uplink string) nft.Table {
 			{fromTap, toBridges, notToSpanningTree, guard.Dropped(guard.FromVM, guard.OtherProtocol)},
 			{fromUplink, toBridges, notToSpanningTree, guard.Dropped(guard.ToVM, guard.OtherProtocol)},
 		}
-		judged = slices.Concat(guard.FromGuest(n), guard.ToGuest(n), []nft.Chain{
+		judged = slices.Concat(guard.FromGuest(n, guard.InPlace), guard.ToGuest(n, guard.InPlace), []nft.Chain{
 			{Name: "prerouting", Hook: "prerouting", Rules: append(slices.Clip(kept), nft.Rule{fromTap, nft.Jump(guard.FromGuestChain)})},
 			{Name: "forward", Hook: "forward", Rules: []nft.Rule{{toTap, nft.Jump(guard.ToGuestChain)}}},
 		})

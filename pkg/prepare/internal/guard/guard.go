@@ -60,6 +60,21 @@ type label struct {
 // Dropped drops a frame that goes somewhere, and counts it.
 func Dropped(where Direction, why Reason) nft.Part { return nft.Dropped(label{where, why}) }
 
+// Outcome is what becomes of frames that are judged: of those that may pass, and of
+// those that may not, which are counted before.
+type Outcome struct{ Pass, Drop nft.Part }
+
+// InPlace is the outcome where frames go on by themselves if they are let.
+var InPlace = Outcome{nft.Accept, nft.Drop}
+
+// verdicts are the outcome for frames that go in a direction.
+type verdicts struct {
+	Outcome
+	direction Direction
+}
+
+func (v verdicts) dropped(why Reason) nft.Part { return nft.Judged(label{v.direction, why}, v.Drop) }
+
 // Counters returns the counters of a table of which the port guard is a part, as
 // [nft.CounterReader.Counters] does.
 func Counters(r *nft.CounterReader, t nft.Table) ([]Counter, error) {
@@ -86,66 +101,69 @@ const (
 // FromGuest returns the chains that judge what the VM of the NIC sends, the first of
 // them being where they begin: its MAC and addresses alone leave, and DHCP, which is
 // spoken on the tap alone, does not. TCP goes first, which is most of what there is.
-// On a network without IPAM the VM may have any address, but one MAC.
-func FromGuest(n guest.NIC) []nft.Chain {
-	rules := []nft.Rule{{nft.EtherSource.Not(n.MAC), Dropped(FromVM, ForgedMAC)}}
+// On a network without IPAM the VM may have any address, but one MAC, and what passes
+// comes back to the rule that jumped here.
+func FromGuest(n guest.NIC, o Outcome) []nft.Chain {
+	v := verdicts{o, FromVM}
+	rules := []nft.Rule{{nft.EtherSource.Not(n.MAC), v.dropped(ForgedMAC)}}
 	if !n.Addressed {
 		return []nft.Chain{{Name: FromGuestChain, Rules: rules}}
 	}
 	for _, a := range addresses4(n) {
-		rules = append(rules, nft.Rule{ip, tcp, nft.IPSource.Is(a), nft.Accept})
+		rules = append(rules, nft.Rule{ip, tcp, nft.IPSource.Is(a), v.Pass})
 	}
 	if n.IPv6 != nil {
-		rules = append(rules, nft.Rule{ip6, tcp, nft.IP6NextHeader.Is(nft.TCP), nft.IP6Source.Is(n.IPv6.Address.Addr()), nft.Accept})
+		rules = append(rules, nft.Rule{ip6, tcp, nft.IP6NextHeader.Is(nft.TCP), nft.IP6Source.Is(n.IPv6.Address.Addr()), v.Pass})
 	}
-	rules = slices.Concat(rules, families(n, FromVM, nft.GoTo(fromGuestARP)), []nft.Rule{
-		append(append(nft.Rule{nft.EtherType.Is(nft.RARP)}, announcement(n.MAC)...), nft.Accept),
-		{Dropped(FromVM, OtherProtocol)},
+	rules = slices.Concat(rules, families(n, v, nft.GoTo(fromGuestARP)), []nft.Rule{
+		append(append(nft.Rule{nft.EtherType.Is(nft.RARP)}, announcement(n.MAC)...), v.Pass),
+		{v.dropped(OtherProtocol)},
 	})
-	return slices.Concat([]nft.Chain{{Name: FromGuestChain, Rules: rules}}, fromGuest4(n), fromGuest6(n))
+	return slices.Concat([]nft.Chain{{Name: FromGuestChain, Rules: rules}}, fromGuest4(n, v), fromGuest6(n, v))
 }
 
 // ToGuest returns the chains that judge what goes to the VM of the NIC, as FromGuest
 // does; none on a network without IPAM.
-func ToGuest(n guest.NIC) []nft.Chain {
+func ToGuest(n guest.NIC, o Outcome) []nft.Chain {
+	v := verdicts{o, ToVM}
 	if !n.Addressed {
 		return nil
 	}
-	rules := []nft.Rule{{nft.EtherSource.Is(n.MAC), Dropped(ToVM, OwnMAC)}}
+	rules := []nft.Rule{{nft.EtherSource.Is(n.MAC), v.dropped(OwnMAC)}}
 	if n.IPv4 != nil {
-		rules = append(rules, nft.Rule{ip, tcp, nft.Accept})
+		rules = append(rules, nft.Rule{ip, tcp, v.Pass})
 	}
 	if n.IPv6 != nil {
-		rules = append(rules, nft.Rule{ip6, tcp, nft.IP6NextHeader.Is(nft.TCP), nft.Accept})
+		rules = append(rules, nft.Rule{ip6, tcp, nft.IP6NextHeader.Is(nft.TCP), v.Pass})
 	}
-	rules = slices.Concat(rules, families(n, ToVM, nft.Accept), []nft.Rule{{Dropped(ToVM, OtherProtocol)}})
-	return slices.Concat([]nft.Chain{{Name: ToGuestChain, Rules: rules}}, toGuest4(n), toGuest6(n))
+	rules = slices.Concat(rules, families(n, v, v.Pass), []nft.Rule{{v.dropped(OtherProtocol)}})
+	return slices.Concat([]nft.Chain{{Name: ToGuestChain, Rules: rules}}, toGuest4(n, v), toGuest6(n, v))
 }
 
 // families sends frames of the address families that the VM has to their chains, and
 // ARP messages that are whole to wellFormed.
-func families(n guest.NIC, where Direction, wellFormed nft.Part) []nft.Rule {
-	rules := []nft.Rule{{ip, Dropped(where, NoIPv4)}, {arp, Dropped(where, NoIPv4)}}
+func families(n guest.NIC, v verdicts, wellFormed nft.Part) []nft.Rule {
+	rules := []nft.Rule{{ip, v.dropped(NoIPv4)}, {arp, v.dropped(NoIPv4)}}
 	if n.IPv4 != nil {
 		rules = []nft.Rule{
-			{ip, nft.GoTo(string(where) + "_ip")},
+			{ip, nft.GoTo(string(v.direction) + "_ip")},
 			append(append(nft.Rule{arp}, wellFormedARP...), wellFormed),
-			{arp, Dropped(where, Malformed)},
+			{arp, v.dropped(Malformed)},
 		}
 	}
 	if n.IPv6 != nil {
-		return append(rules, nft.Rule{ip6, nft.GoTo(string(where) + "_ip6")})
+		return append(rules, nft.Rule{ip6, nft.GoTo(string(v.direction) + "_ip6")})
 	}
-	return append(rules, nft.Rule{ip6, Dropped(where, NoIPv6)})
+	return append(rules, nft.Rule{ip6, v.dropped(NoIPv6)})
 }
 
 // otherRules come last in a family. UDP and control messages that are left by then are
 // too short to have a port, or a type.
-func otherRules(where Direction, family nft.Part, control nft.Protocol) []nft.Rule {
+func otherRules(v verdicts, family nft.Part, control nft.Protocol) []nft.Rule {
 	return []nft.Rule{
-		{family, nft.L4Protocol.Is(nft.AH), Dropped(where, OtherProtocol)},
-		{family, nft.L4Protocol.Not(nft.UDP), nft.L4Protocol.Not(control), nft.Accept},
-		{Dropped(where, Malformed)},
+		{family, nft.L4Protocol.Is(nft.AH), v.dropped(OtherProtocol)},
+		{family, nft.L4Protocol.Not(nft.UDP), nft.L4Protocol.Not(control), v.Pass},
+		{v.dropped(Malformed)},
 	}
 }
 

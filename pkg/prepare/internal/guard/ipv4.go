@@ -53,77 +53,77 @@ func addresses4(n guest.NIC) (out []netip.Addr) {
 	return out
 }
 
-func fromGuest4(n guest.NIC) []nft.Chain {
+func fromGuest4(n guest.NIC, v verdicts) []nft.Chain {
 	if n.IPv4 == nil {
 		return nil
 	}
 	return []nft.Chain{
-		{Name: fromGuestIPv4, Rules: fromGuestIPv4Rules(n)},
-		{Name: fromGuestOwnIPv4, Rules: fromGuestOwnIPv4Rules()},
-		{Name: fromGuestARP, Rules: fromGuestARPRules(n)},
+		{Name: fromGuestIPv4, Rules: fromGuestIPv4Rules(n, v)},
+		{Name: fromGuestOwnIPv4, Rules: fromGuestOwnIPv4Rules(v)},
+		{Name: fromGuestARP, Rules: fromGuestARPRules(n, v)},
 	}
 }
 
-func fromGuestIPv4Rules(n guest.NIC) (out []nft.Rule) {
+func fromGuestIPv4Rules(n guest.NIC, v verdicts) (out []nft.Rule) {
 	for _, a := range addresses4(n) {
 		out = append(out, nft.Rule{ip, nft.IPSource.Is(a), nft.GoTo(fromGuestOwnIPv4)})
 	}
 	none := nft.IPSource.Is(netip.IPv4Unspecified())
-	out = append(out, nft.Rule{ip, none, firstFragment, udp, nft.UDPDestination.Is(dhcpServerPort), Dropped(FromVM, DHCPClient)})
+	out = append(out, nft.Rule{ip, none, firstFragment, udp, nft.UDPDestination.Is(dhcpServerPort), v.dropped(DHCPClient)})
 	// A host that has no address yet may say what it listens to (RFC 3376 section 4.2.13).
 	for _, t := range igmpHostTypes {
-		out = append(out, nft.Rule{ip, none, firstFragment, igmp, nft.IGMPType.Is(t), nft.Accept})
+		out = append(out, nft.Rule{ip, none, firstFragment, igmp, nft.IGMPType.Is(t), v.Pass})
 	}
-	return append(out, nft.Rule{Dropped(FromVM, ForgedIP)})
+	return append(out, nft.Rule{v.dropped(ForgedIP)})
 }
 
-func fromGuestOwnIPv4Rules() []nft.Rule {
+func fromGuestOwnIPv4Rules(v verdicts) []nft.Rule {
 	var host []nft.Rule
 	for _, t := range igmpHostTypes {
-		host = append(host, nft.Rule{ip, igmp, nft.IGMPType.Is(t), nft.Accept})
+		host = append(host, nft.Rule{ip, igmp, nft.IGMPType.Is(t), v.Pass})
 	}
 	return slices.Concat([]nft.Rule{
-		{ip, laterFragment, notAH, nft.Accept},
+		{ip, laterFragment, notAH, v.Pass},
 		// Most clients do not look which port a server sends from.
-		{ip, udp, nft.UDPDestination.NotIn(dhcpServerPort, dhcpClientPort), nft.UDPSource.Not(dhcpServerPort), nft.Accept},
-		{ip, udp, nft.UDPSource.Is(dhcpServerPort), Dropped(FromVM, DHCPServer)},
-		{ip, udp, nft.UDPDestination.Is(dhcpClientPort), Dropped(FromVM, DHCPServer)},
-		{ip, udp, nft.UDPDestination.Is(dhcpServerPort), Dropped(FromVM, DHCPClient)},
-	}, icmpRules(FromVM), host, []nft.Rule{{ip, igmp, Dropped(FromVM, MulticastRouter)}}, otherRules(FromVM, ip, nft.ICMP))
+		{ip, udp, nft.UDPDestination.NotIn(dhcpServerPort, dhcpClientPort), nft.UDPSource.Not(dhcpServerPort), v.Pass},
+		{ip, udp, nft.UDPSource.Is(dhcpServerPort), v.dropped(DHCPServer)},
+		{ip, udp, nft.UDPDestination.Is(dhcpClientPort), v.dropped(DHCPServer)},
+		{ip, udp, nft.UDPDestination.Is(dhcpServerPort), v.dropped(DHCPClient)},
+	}, icmpRules(v), host, []nft.Rule{{ip, igmp, v.dropped(MulticastRouter)}}, otherRules(v, ip, nft.ICMP))
 }
 
-func toGuest4(n guest.NIC) []nft.Chain {
+func toGuest4(n guest.NIC, v verdicts) []nft.Chain {
 	if n.IPv4 == nil {
 		return nil
 	}
 	return []nft.Chain{{Name: toGuestIPv4, Rules: slices.Concat([]nft.Rule{
-		{ip, laterFragment, notAH, nft.Accept},
-		{ip, udp, nft.UDPDestination.NotIn(dhcpServerPort, dhcpClientPort), nft.Accept},
-		{ip, udp, nft.UDPDestination.Is(dhcpServerPort), Dropped(ToVM, DHCPClient)},
-		{ip, udp, nft.UDPDestination.Is(dhcpClientPort), Dropped(ToVM, DHCPServer)},
-	}, icmpRules(ToVM), otherRules(ToVM, ip, nft.ICMP))}}
+		{ip, laterFragment, notAH, v.Pass},
+		{ip, udp, nft.UDPDestination.NotIn(dhcpServerPort, dhcpClientPort), v.Pass},
+		{ip, udp, nft.UDPDestination.Is(dhcpServerPort), v.dropped(DHCPClient)},
+		{ip, udp, nft.UDPDestination.Is(dhcpClientPort), v.dropped(DHCPServer)},
+	}, icmpRules(v), otherRules(v, ip, nft.ICMP))}}
 }
 
 // icmpRules keep off what routers tell hosts: the VM is told of its router by us.
-func icmpRules(where Direction) []nft.Rule {
+func icmpRules(v verdicts) []nft.Rule {
 	return []nft.Rule{
-		{ip, icmp, nft.ICMPType.Not(icmpRedirect), nft.ICMPType.Not(icmpRouterAdvertisement), nft.ICMPType.Not(icmpRouterSolicitation), nft.Accept},
-		{ip, icmp, nft.ICMPType.Is(icmpRedirect), Dropped(where, Redirect)},
-		{ip, icmp, nft.ICMPType.Is(icmpRouterAdvertisement), Dropped(where, RouterAdvertisement)},
-		{ip, icmp, nft.ICMPType.Is(icmpRouterSolicitation), Dropped(where, RouterSolicitation)},
+		{ip, icmp, nft.ICMPType.Not(icmpRedirect), nft.ICMPType.Not(icmpRouterAdvertisement), nft.ICMPType.Not(icmpRouterSolicitation), v.Pass},
+		{ip, icmp, nft.ICMPType.Is(icmpRedirect), v.dropped(Redirect)},
+		{ip, icmp, nft.ICMPType.Is(icmpRouterAdvertisement), v.dropped(RouterAdvertisement)},
+		{ip, icmp, nft.ICMPType.Is(icmpRouterSolicitation), v.dropped(RouterSolicitation)},
 	}
 }
 
-func fromGuestARPRules(n guest.NIC) (out []nft.Rule) {
+func fromGuestARPRules(n guest.NIC, v verdicts) (out []nft.Rule) {
 	sender := nft.ARPSenderMAC.Is(n.MAC)
 	for _, a := range addresses4(n) {
 		out = append(out,
-			nft.Rule{arp, sender, nft.ARPSenderIP.Is(a), nft.Accept},
+			nft.Rule{arp, sender, nft.ARPSenderIP.Is(a), v.Pass},
 			// A probe for duplicates asks from no address (RFC 5227 section 1.1). Whose
 			// address it asks for would take it for taken (section 2.1.1).
-			nft.Rule{arp, nft.ARPOperation.Is(nft.Request), sender, nft.ARPSenderIP.Is(netip.IPv4Unspecified()), nft.ARPTargetIP.Is(a), nft.Accept})
+			nft.Rule{arp, nft.ARPOperation.Is(nft.Request), sender, nft.ARPSenderIP.Is(netip.IPv4Unspecified()), nft.ARPTargetIP.Is(a), v.Pass})
 	}
-	return append(out, nft.Rule{Dropped(FromVM, ForgedARP)})
+	return append(out, nft.Rule{v.dropped(ForgedARP)})
 }
 
 // wellFormedARP matches a request or a reply for IPv4 on Ethernet that has all of

@@ -63,14 +63,14 @@ var (
 	laterFragment6 = nft.IP6FragmentOffset.Not(0)
 )
 
-func fromGuest6(n guest.NIC) []nft.Chain {
+func fromGuest6(n guest.NIC, v verdicts) []nft.Chain {
 	if n.IPv6 == nil {
 		return nil
 	}
 	return []nft.Chain{
-		{Name: fromGuestIPv6, Rules: fromGuestIPv6Rules(n)},
-		{Name: fromGuestOwnIPv6, Rules: fromGuestOwnIPv6Rules(n)},
-		{Name: fromGuestNoIPv6, Rules: fromGuestNoIPv6Rules(n)},
+		{Name: fromGuestIPv6, Rules: fromGuestIPv6Rules(n, v)},
+		{Name: fromGuestOwnIPv6, Rules: fromGuestOwnIPv6Rules(n, v)},
+		{Name: fromGuestNoIPv6, Rules: fromGuestNoIPv6Rules(n, v)},
 	}
 }
 
@@ -92,101 +92,101 @@ func othersLinkLocals(n guest.NIC) (out []netip.Addr) {
 	return out
 }
 
-func fromGuestIPv6Rules(n guest.NIC) (out []nft.Rule) {
+func fromGuestIPv6Rules(n guest.NIC, v verdicts) (out []nft.Rule) {
 	for _, a := range othersLinkLocals(n) {
-		out = append(out, nft.Rule{ip6, nft.IP6Source.Is(a), Dropped(FromVM, ForgedIP)})
+		out = append(out, nft.Rule{ip6, nft.IP6Source.Is(a), v.dropped(ForgedIP)})
 	}
 	return append(out,
 		nft.Rule{ip6, nft.IP6Source.Is(n.IPv6.Address.Addr()), nft.GoTo(fromGuestOwnIPv6)},
 		nft.Rule{ip6, nft.Within(nft.IP6Source, linkLocals), nft.GoTo(fromGuestOwnIPv6)},
 		nft.Rule{ip6, nft.IP6Source.Is(netip.IPv6Unspecified()), nft.GoTo(fromGuestNoIPv6)},
-		nft.Rule{Dropped(FromVM, ForgedIP)})
+		nft.Rule{v.dropped(ForgedIP)})
 }
 
-func fromGuestOwnIPv6Rules(n guest.NIC) []nft.Rule {
+func fromGuestOwnIPv6Rules(n guest.NIC, v verdicts) []nft.Rule {
 	return slices.Concat([]nft.Rule{
-		{ip6, udp, nft.IP6NextHeader.Is(nft.UDP), nft.UDPDestination.NotIn(dhcp6ClientPort, dhcp6ServerPort), nft.UDPSource.Not(dhcp6ServerPort), nft.Accept},
-	}, hidingFragments(FromVM), []nft.Rule{
-		{ip6, laterFragment6, notAH, nft.Accept},
-		{ip6, udp, nft.UDPSource.Is(dhcp6ServerPort), Dropped(FromVM, DHCPServer)},
-		{ip6, udp, nft.UDPDestination.Is(dhcp6ClientPort), Dropped(FromVM, DHCPServer)},
-		{ip6, udp, nft.UDPDestination.Is(dhcp6ServerPort), Dropped(FromVM, DHCPClient)},
-		{ip6, udp, nft.UDPDestination.Not(dhcp6ServerPort), nft.Accept},
-	}, routerRules(FromVM), []nft.Rule{
-		{ip6, icmpv6, nft.ICMPv6Type.Is(mldQuery), Dropped(FromVM, MulticastRouter)},
-		{ip6, icmpv6, nft.ICMPv6Type.Is(mrdAdvertisement), Dropped(FromVM, MulticastRouter)},
-		{ip6, icmpv6, nft.ICMPv6Type.Is(mrdTermination), Dropped(FromVM, MulticastRouter)},
-	}, neighborRules(n), []nft.Rule{
-		{ip6, icmpv6, nft.ICMPv6Type.Not(neighborAdvertisement), nft.Accept},
-	}, otherRules(FromVM, ip6, nft.ICMPv6))
+		{ip6, udp, nft.IP6NextHeader.Is(nft.UDP), nft.UDPDestination.NotIn(dhcp6ClientPort, dhcp6ServerPort), nft.UDPSource.Not(dhcp6ServerPort), v.Pass},
+	}, hidingFragments(v), []nft.Rule{
+		{ip6, laterFragment6, notAH, v.Pass},
+		{ip6, udp, nft.UDPSource.Is(dhcp6ServerPort), v.dropped(DHCPServer)},
+		{ip6, udp, nft.UDPDestination.Is(dhcp6ClientPort), v.dropped(DHCPServer)},
+		{ip6, udp, nft.UDPDestination.Is(dhcp6ServerPort), v.dropped(DHCPClient)},
+		{ip6, udp, nft.UDPDestination.Not(dhcp6ServerPort), v.Pass},
+	}, routerRules(v), []nft.Rule{
+		{ip6, icmpv6, nft.ICMPv6Type.Is(mldQuery), v.dropped(MulticastRouter)},
+		{ip6, icmpv6, nft.ICMPv6Type.Is(mrdAdvertisement), v.dropped(MulticastRouter)},
+		{ip6, icmpv6, nft.ICMPv6Type.Is(mrdTermination), v.dropped(MulticastRouter)},
+	}, neighborRules(n, v), []nft.Rule{
+		{ip6, icmpv6, nft.ICMPv6Type.Not(neighborAdvertisement), v.Pass},
+	}, otherRules(v, ip6, nft.ICMPv6))
 }
 
 // neighborRules let pass what the VM says of itself, without an option, or with its
 // MAC in it and nothing more.
-func neighborRules(n guest.NIC) (out []nft.Rule) {
+func neighborRules(n guest.NIC, v verdicts) (out []nft.Rule) {
 	for _, a := range othersLinkLocals(n) {
-		out = append(out, nft.Rule{ip6, icmpv6, advertises, target(a), Dropped(FromVM, ForgedND)})
+		out = append(out, nft.Rule{ip6, icmpv6, advertises, target(a), v.dropped(ForgedND)})
 	}
 	whole := func(extra int, parts ...nft.Part) nft.Rule {
 		return slices.Concat(nft.Rule{ip6, icmpv6}, parts, alone(ndOptions+extra))
 	}
 	out = append(out,
-		append(whole(0, solicits), nft.Accept),
-		append(whole(8, solicits), linkLayer(sourceLinkLayerAddress, n.MAC), nft.Accept))
+		append(whole(0, solicits), v.Pass),
+		append(whole(8, solicits), linkLayer(sourceLinkLayerAddress, n.MAC), v.Pass))
 	for _, own := range ownTargets(n) {
 		out = append(out,
-			append(whole(0, advertises, own), nft.Accept),
-			append(whole(8, advertises, own), linkLayer(targetLinkLayerAddress, n.MAC), nft.Accept))
+			append(whole(0, advertises, own), v.Pass),
+			append(whole(8, advertises, own), linkLayer(targetLinkLayerAddress, n.MAC), v.Pass))
 	}
 	return append(out,
-		nft.Rule{ip6, icmpv6, solicits, Dropped(FromVM, ForgedND)},
-		nft.Rule{ip6, icmpv6, advertises, Dropped(FromVM, ForgedND)})
+		nft.Rule{ip6, icmpv6, solicits, v.dropped(ForgedND)},
+		nft.Rule{ip6, icmpv6, advertises, v.dropped(ForgedND)})
 }
 
 // fromGuestNoIPv6Rules are for who has no address yet: it looks for duplicates of the
 // one that it will have, without an option (RFC 4862 section 5.4.2) or with a nonce
 // (RFC 7527 section 4.1), and says what it listens to (RFC 3590).
-func fromGuestNoIPv6Rules(n guest.NIC) (out []nft.Rule) {
+func fromGuestNoIPv6Rules(n guest.NIC, v verdicts) (out []nft.Rule) {
 	for _, a := range othersLinkLocals(n) {
-		out = append(out, nft.Rule{ip6, icmpv6, solicits, target(a), Dropped(FromVM, ForgedND)})
+		out = append(out, nft.Rule{ip6, icmpv6, solicits, target(a), v.dropped(ForgedND)})
 	}
 	for _, own := range ownTargets(n) {
 		out = append(out,
-			slices.Concat(nft.Rule{ip6, icmpv6, solicits, own}, alone(ndOptions), nft.Rule{nft.Accept}),
-			slices.Concat(nft.Rule{ip6, icmpv6, solicits, own}, alone(ndOptions+8), nft.Rule{nft.Transport(ndOptions).Is([]byte{ndNonce, 1}), nft.Accept}))
+			slices.Concat(nft.Rule{ip6, icmpv6, solicits, own}, alone(ndOptions), nft.Rule{v.Pass}),
+			slices.Concat(nft.Rule{ip6, icmpv6, solicits, own}, alone(ndOptions+8), nft.Rule{nft.Transport(ndOptions).Is([]byte{ndNonce, 1}), v.Pass}))
 	}
 	return append(out,
-		nft.Rule{ip6, icmpv6, solicits, Dropped(FromVM, ForgedND)},
-		nft.Rule{ip6, icmpv6, nft.ICMPv6Type.Is(routerSolicitation), Dropped(FromVM, RouterSolicitation)},
-		nft.Rule{ip6, icmpv6, nft.ICMPv6Type.Is(mldv1Report), nft.Accept},
-		nft.Rule{ip6, icmpv6, nft.ICMPv6Type.Is(mldv2Report), nft.Accept},
-		nft.Rule{Dropped(FromVM, ForgedIP)})
+		nft.Rule{ip6, icmpv6, solicits, v.dropped(ForgedND)},
+		nft.Rule{ip6, icmpv6, nft.ICMPv6Type.Is(routerSolicitation), v.dropped(RouterSolicitation)},
+		nft.Rule{ip6, icmpv6, nft.ICMPv6Type.Is(mldv1Report), v.Pass},
+		nft.Rule{ip6, icmpv6, nft.ICMPv6Type.Is(mldv2Report), v.Pass},
+		nft.Rule{v.dropped(ForgedIP)})
 }
 
 // toGuest6 keeps the pod network's routers and DHCPv6 from the VM: it is told of the
 // router by us.
-func toGuest6(n guest.NIC) []nft.Chain {
+func toGuest6(n guest.NIC, v verdicts) []nft.Chain {
 	if n.IPv6 == nil {
 		return nil
 	}
 	return []nft.Chain{{Name: toGuestIPv6, Rules: slices.Concat([]nft.Rule{
-		{ip6, udp, nft.IP6NextHeader.Is(nft.UDP), nft.UDPDestination.NotIn(dhcp6ClientPort, dhcp6ServerPort), nft.Accept},
-	}, hidingFragments(ToVM), []nft.Rule{
-		{ip6, laterFragment6, notAH, nft.Accept},
-		{ip6, udp, nft.UDPDestination.Is(dhcp6ServerPort), Dropped(ToVM, DHCPClient)},
-		{ip6, udp, nft.UDPDestination.Is(dhcp6ClientPort), Dropped(ToVM, DHCPServer)},
-		{ip6, udp, nft.UDPDestination.Not(dhcp6ServerPort), nft.Accept},
-	}, routerRules(ToVM), []nft.Rule{
-		{ip6, icmpv6, nft.ICMPv6Type.Not(routerAdvertisement), nft.Accept},
-	}, otherRules(ToVM, ip6, nft.ICMPv6))}}
+		{ip6, udp, nft.IP6NextHeader.Is(nft.UDP), nft.UDPDestination.NotIn(dhcp6ClientPort, dhcp6ServerPort), v.Pass},
+	}, hidingFragments(v), []nft.Rule{
+		{ip6, laterFragment6, notAH, v.Pass},
+		{ip6, udp, nft.UDPDestination.Is(dhcp6ServerPort), v.dropped(DHCPClient)},
+		{ip6, udp, nft.UDPDestination.Is(dhcp6ClientPort), v.dropped(DHCPServer)},
+		{ip6, udp, nft.UDPDestination.Not(dhcp6ServerPort), v.Pass},
+	}, routerRules(v), []nft.Rule{
+		{ip6, icmpv6, nft.ICMPv6Type.Not(routerAdvertisement), v.Pass},
+	}, otherRules(v, ip6, nft.ICMPv6))}}
 }
 
 // routerRules keep off what hosts ask routers, and what these tell them.
-func routerRules(where Direction) []nft.Rule {
+func routerRules(v verdicts) []nft.Rule {
 	return []nft.Rule{
-		{ip6, icmpv6, nft.ICMPv6Type.Is(routerSolicitation), Dropped(where, RouterSolicitation)},
-		{ip6, icmpv6, nft.ICMPv6Type.Is(routerAdvertisement), Dropped(where, RouterAdvertisement)},
-		{ip6, icmpv6, nft.ICMPv6Type.Is(redirect), Dropped(where, Redirect)},
+		{ip6, icmpv6, nft.ICMPv6Type.Is(routerSolicitation), v.dropped(RouterSolicitation)},
+		{ip6, icmpv6, nft.ICMPv6Type.Is(routerAdvertisement), v.dropped(RouterAdvertisement)},
+		{ip6, icmpv6, nft.ICMPv6Type.Is(redirect), v.dropped(Redirect)},
 	}
 }
 
@@ -195,9 +195,9 @@ func routerRules(where Direction) []nft.Rule {
 // or for a port that nobody sees, and the kernel takes the second's own word for
 // what it is. Without them the first fragment, which is 8 bytes at least, has both.
 // RFC 7112 wants the same of hosts.
-func hidingFragments(where Direction) (out []nft.Rule) {
+func hidingFragments(v verdicts) (out []nft.Rule) {
 	for _, header := range []uint8{unix.IPPROTO_HOPOPTS, unix.IPPROTO_ROUTING, unix.IPPROTO_FRAGMENT, unix.IPPROTO_DSTOPTS} {
-		out = append(out, nft.Rule{ip6, nft.IP6FragmentNextHeader.Is(header), Dropped(where, Malformed)})
+		out = append(out, nft.Rule{ip6, nft.IP6FragmentNextHeader.Is(header), v.dropped(Malformed)})
 	}
 	return out
 }

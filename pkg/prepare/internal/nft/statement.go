@@ -13,8 +13,11 @@ var (
 )
 
 // Dropped drops a frame, and counts it as label, which can be compared.
-func Dropped(label any) Part {
-	return Part{text: "counter drop", exprs: []expr.Any{&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop}}, label: label}
+func Dropped(label any) Part { return Judged(label, Drop) }
+
+// Judged counts a frame as label, which can be compared, and ends the rule.
+func Judged(label any, verdict Part) Part {
+	return Part{text: "counter " + verdict.text, exprs: append([]expr.Any{&expr.Counter{}}, verdict.exprs...), label: label}
 }
 
 // Counted counts a frame as label, which can be compared, and lets it go on.

@@ -30,6 +30,10 @@ type NIC struct {
 	IPv4 *IPv4 `json:"ipv4,omitempty"` // nil: none
 	IPv6 *IPv6 `json:"ipv6,omitempty"` // nil: none
 
+	// Aliases are the addresses by which the pod's containers and the VM reach each
+	// other where they share all others; none: they share none, or can't.
+	Aliases []Alias `json:"aliases,omitempty"`
+
 	// Answers are the neighbors for which the kernel answers the VM on the tap, by
 	// address.
 	Answers []Neighbor `json:"answers,omitempty"`
@@ -91,6 +95,13 @@ type Neighbor struct {
 	MAC     mac.Addr   `json:"mac"`
 }
 
+// Alias is a pair of addresses, of one family, that exist within the pod alone: who is
+// in the pod finds the VM at one, and the VM finds the pod at the other.
+type Alias struct {
+	VM  netip.Addr `json:"vm"`
+	Pod netip.Addr `json:"pod"`
+}
+
 // Options are what is chosen for a NIC.
 type Options struct {
 	Tap     string
@@ -100,6 +111,7 @@ type Options struct {
 	Queues  int      // 0: one
 	NoGuard bool
 	NoIPv6  bool
+	Aliases []Alias // those of families that the VM does not have are left out
 }
 
 // Same returns the NIC of a VM that takes the pod interface's place: it has its MAC,
@@ -115,10 +127,18 @@ func Same(in discover.Interface, o Options) NIC {
 	} else if ok {
 		n.IPv6 = newIPv6(in, address)
 	}
+	for _, a := range o.Aliases {
+		if n.has(a.VM) {
+			n.Aliases = append(n.Aliases, a)
+		}
+	}
 	n.addRoutes(in)
 	n.addNeighbors(in)
 	return n
 }
+
+// has reports whether the VM gets addresses of the family of a.
+func (n NIC) has(a netip.Addr) bool { return a.Is4() && n.IPv4 != nil || isIPv6(a) && n.IPv6 != nil }
 
 // newIPv6 is what the VM gets of the interface's IPv6 but for routes.
 func newIPv6(in discover.Interface, address netip.Prefix) *IPv6 {
@@ -138,14 +158,14 @@ func (n *NIC) omit(what, why string) {
 
 // addNeighbors sets whom the kernel answers for: the pod's permanent neighbors, of
 // which no DHCP can tell; the DHCP server if it has nobody's address, with the guard;
-// and a link-local address that the router itself does not have.
+// a link-local address that the router itself does not have; and the pod's aliases.
 func (n *NIC) addNeighbors(in discover.Interface) {
 	for _, o := range in.Neighbors {
 		what := "permanent neighbor " + o.Address.String()
 		switch {
 		case o.MAC.IsZero():
 			n.omit(what, "its MAC is not an Ethernet address")
-		case o.Address.Is4() && n.IPv4 == nil, o.Address.Is6() && n.IPv6 == nil:
+		case !n.has(o.Address):
 			n.omit(what+" at "+o.MAC.String(), "the VM gets no address of its family")
 		default:
 			n.Answers = append(n.Answers, Neighbor{o.Address, o.MAC})
@@ -156,6 +176,9 @@ func (n *NIC) addNeighbors(in discover.Interface) {
 	}
 	if v6 := n.IPv6; v6 != nil && v6.Router != nil && v6.Router.LinkLocal != v6.Router.Gateway {
 		n.Answers = append(n.Answers, Neighbor{v6.Router.LinkLocal, v6.Router.MAC})
+	}
+	for _, a := range n.Aliases {
+		n.Answers = append(n.Answers, Neighbor{a.Pod, n.TapMAC})
 	}
 	slices.SortStableFunc(n.Answers, func(a, b Neighbor) int { return a.Address.Compare(b.Address) })
 }

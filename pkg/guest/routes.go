@@ -44,6 +44,13 @@ func (n *NIC) addRoutes(in discover.Interface) {
 			n.omit("a setting of route "+r.String(), why)
 		}
 	}
+	for _, a := range n.Aliases { // a gateway passes on what is for the pod, too: it goes by the tap
+		if a.Pod.Is4() && !n.IPv4.HasDefault {
+			n.IPv4.addRoute(Route{Destination: single(a.Pod)})
+		} else if a.Pod.Is6() && !n.IPv6.HasDefault {
+			n.IPv6.Prefixes = append(n.IPv6.Prefixes, single(a.Pod))
+		}
+	}
 	if n.IPv4 != nil {
 		n.IPv4.completeRoutes()
 	}

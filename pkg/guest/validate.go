@@ -50,9 +50,14 @@ func (n NIC) Validate() error {
 		c.That(n.MTU >= MinIPv6MTU, "MTU %d is too small for IPv6, which needs %d (RFC 8200): use a larger one, or give the VM no IPv6", n.MTU, MinIPv6MTU)
 		n.IPv6.check(&c)
 	}
+	for _, a := range n.Aliases {
+		c.That(n.has(a.VM) && n.has(a.Pod) && a.VM.Is4() == a.Pod.Is4(), "alias %s of the VM, and %s of the pod: the VM has no such addresses", a.VM, a.Pod)
+		c.That(isAlias(a.VM) && isAlias(a.Pod) && a.VM != a.Pod, "alias %s of the VM, and %s of the pod, are not two hosts' addresses", a.VM, a.Pod)
+		c.That(!slices.ContainsFunc(n.Addresses(), func(p netip.Prefix) bool { return p.Addr() == a.VM || p.Addr() == a.Pod }),
+			"alias %s of the VM, and %s of the pod: the VM has that address on the network", a.VM, a.Pod)
+	}
 	for _, a := range n.Answers {
-		ok := a.Address.Is4() && n.IPv4 != nil || isIPv6(a.Address) && n.IPv6 != nil
-		c.That(ok && !a.Address.IsUnspecified(), "answer for %s: the VM has no such neighbor", a.Address)
+		c.That(n.has(a.Address) && !a.Address.IsUnspecified(), "answer for %s: the VM has no such neighbor", a.Address)
 		c.That(!a.MAC.IsZero(), "answer for %s: it has no MAC", a.Address)
 	}
 	return c.Err(fmt.Sprintf("NIC of interface %q", n.Interface))
@@ -96,6 +101,8 @@ func (v *IPv6) check(c *normalize.Checks) {
 func (r Route) check(c *normalize.Checks) {
 	c.That(r.MTU == 0 || r.MTU >= MinMTU, "route to %s: MTU %d is less than %d", r.Destination, r.MTU, MinMTU)
 }
+
+func isAlias(a netip.Addr) bool { return isHost4(a) || isIPv6(a) && a.IsGlobalUnicast() }
 
 func isIPv6(a netip.Addr) bool { return a.Is6() && !a.Is4In6() && a.Zone() == "" }
 

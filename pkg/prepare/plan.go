@@ -19,11 +19,13 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/bridge"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/engine"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/redirect"
 )
 
 // datapaths are all there are, by their names.
 var datapaths = map[string]engine.Datapath{
 	DefaultDatapath: bridge.Datapath{},
+	"redirect":      redirect.Datapath{},
 }
 
 // DefaultDatapath is the one of whoever names none.

@@ -58,6 +58,6 @@ var (
 // answersTable answers the VM for neighbors.
 func answersTable(n guest.NIC) nft.Table {
 	return nft.Table{Family: nft.Netdev, Name: nft.Prefix + n.Interface, Purpose: "the table of answers for neighbors", Chains: []nft.Chain{
-		{Name: guard.FromGuestChain, Hook: "ingress", Device: n.Tap, Rules: guard.Answers(n)},
+		{Name: guard.FromGuestChain, Hook: "ingress", Device: n.Tap, Rules: guard.Answers(n, nft.SendTo(n.Tap))},
 	}}
 }

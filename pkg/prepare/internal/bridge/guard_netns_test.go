@@ -44,7 +44,7 @@ func nics() map[string]guest.NIC {
 // oneTable has everything in the netdev family, as a datapath without a bridge would.
 func oneTable(n guest.NIC) nft.Table {
 	toGuest := guard.ToGuest(n, guard.InPlace)
-	rules := append(guard.Answers(n), nft.Rule{nft.Jump(guard.FromGuestChain)})
+	rules := append(guard.Answers(n, nft.SendTo(n.Tap)), nft.Rule{nft.Jump(guard.FromGuestChain)})
 	chains := slices.Concat(guard.FromGuest(n, guard.InPlace), toGuest, []nft.Chain{{Name: "tap", Hook: "ingress", Device: n.Tap, Rules: rules}})
 	if len(toGuest) > 0 {
 		chains = append(chains, nft.Chain{Name: "uplink", Hook: "ingress", Device: "up-eth0", Rules: []nft.Rule{{nft.Jump(guard.ToGuestChain)}}})

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -82,6 +83,15 @@ type Options struct {
 	Names map[string]string
 	// Datapath connects the tap; empty: the default one.
 	Datapath string
+	// PodPorts are those that stay the pod's, where it shares its addresses with the
+	// VM, which gets all others, or VMPorts are those that the VM gets, and the pod
+	// has all others. They can be changed while the VM runs. Not both.
+	PodPorts guest.Ports `json:"podPorts,omitzero"`
+	VMPorts  guest.Ports `json:"vmPorts,omitzero"`
+	// VMAlias and VMAlias6 are by what IPv4 and IPv6 address the pod reaches the VM, if
+	// it can't by the VM's own; zero: one is chosen.
+	VMAlias  netip.Addr `json:"vmAlias,omitzero"`
+	VMAlias6 netip.Addr `json:"vmAlias6,omitzero"`
 }
 
 // Owner is a user and a group as numbers. A negative one is nobody's.
@@ -124,6 +134,7 @@ func (o Options) Validate() error {
 	c.That(!o.MAC.IsGroup(), "MAC %s is not a unicast Ethernet address", o.MAC)
 	c.That(o.MTU == 0 || o.MTU >= guest.MinMTU && o.MTU <= guest.MaxMTU, "MTU %d is outside %d…%d", o.MTU, guest.MinMTU, guest.MaxMTU)
 	c.That(o.Queues >= 0 && o.Queues <= guest.MaxQueues, "%d queues: a tap has 1 to %d", o.Queues, guest.MaxQueues)
+	c.That(o.PodPorts.IsZero() || o.VMPorts.IsZero(), "ports of the pod, %s, and ports of the VM, %s: name only one of both; the other gets the rest", o.PodPorts, o.VMPorts)
 	var given []string
 	for _, role := range slices.Sorted(maps.Keys(o.Names)) {
 		if name := o.Names[role]; name != "" {

@@ -13,17 +13,20 @@ import (
 // netdev family has what its tap sends. Some CNIs give the pod a gateway that answers
 // no ARP, and the neighbor's MAC along with it; the VM can't be told that by DHCP. A
 // request from the tap is turned into the reply and sent back, by the kernel alone,
-// so that the VM finds its gateway also when nobody serves any more.
-func Answers(n guest.NIC) (out []nft.Rule) {
+// so that the VM finds its gateway also when nobody serves any more. back is what
+// sends a frame back by the tap.
+func Answers(n guest.NIC, back ...nft.Part) (out []nft.Rule) {
 	for _, o := range n.Answers {
 		if o.Address.Is4() {
-			out = append(out, answer4(n, o))
+			out = append(out, append(answer4(n, o), back...))
 			continue
 		}
 		// The first solicitation is sent to the solicited-node multicast address, with
 		// the sender's MAC in an option; later ones are sent to the address itself, with
 		// or without it (RFC 4861 sections 4.3 and 7.3.3).
-		out = append(out, answer6(n, o, solicitedNode(o.Address), true), answer6(n, o, o.Address, true), answer6(n, o, o.Address, false))
+		for _, r := range []nft.Rule{answer6(n, o, solicitedNode(o.Address), true), answer6(n, o, o.Address, true), answer6(n, o, o.Address, false)} {
+			out = append(out, append(r, back...))
+		}
 	}
 	return out
 }
@@ -37,7 +40,6 @@ func answer4(n guest.NIC, o guest.Neighbor) nft.Rule {
 		nft.ARPOperation.Set(nft.Reply),
 		nft.ARPSenderMAC.Set(o.MAC), nft.ARPSenderIP.Set(o.Address),
 		nft.ARPTargetMAC.Set(n.MAC), nft.ARPTargetIP.Set(n.IPv4.Address.Addr()),
-		nft.SendTo(n.Tap),
 	})
 }
 
@@ -76,7 +78,7 @@ func answer6(n guest.NIC, o guest.Neighbor, sentTo netip.Addr, hasOption bool) n
 	if hasOption {
 		rule = append(rule, nft.Transport(ndOptions).Set(answers))
 	}
-	return append(rule, nft.SendTo(n.Tap))
+	return rule
 }
 
 // solicitedNode is the multicast group of those who may have the address (RFC

@@ -40,6 +40,8 @@ const (
 	NoIPv4              Reason = "no-ipv4"              // IPv4 and ARP where the VM has no IPv4
 	NoIPv6              Reason = "no-ipv6"              // IPv6 where the VM has none
 	OwnMAC              Reason = "own-mac"              // comes from the network with the VM's MAC, as some networks send its broadcasts back
+	PodPort             Reason = "pod-port"             // from a port that is kept for the pod, whose answers the VM would not get
+	PodConnection       Reason = "pod-connection"       // of a connection that the pod has with the same peer by the same ports
 	OtherProtocol       Reason = "other-protocol"       // neither IP nor ARP (VLAN tags, 802.1X, …), or AH
 )
 

@@ -28,7 +28,7 @@ func TestGuardWithoutSwitch(t *testing.T) {
 		t.Fatal(err)
 	}
 	ns.IP(t, "link add in type veth peer out", "link set in up", "link set out up")
-	table := nft.Table{Family: nft.Netdev, Name: nft.Prefix + "eth0", Chains: append(FromGuest(n), nft.Chain{
+	table := nft.Table{Family: nft.Netdev, Name: nft.Prefix + "eth0", Chains: append(FromGuest(n, InPlace), nft.Chain{
 		Name: "in", Hook: "ingress", Device: "in", Rules: []nft.Rule{{nft.Jump(FromGuestChain)}},
 	})}
 	udp := func(src net.HardwareAddr, from netip.Addr, port uint16) []byte {

@@ -1,0 +1,100 @@
+package redirect
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/engine"
+)
+
+// Aliases are chosen out of a part of the link-local addresses (RFC 3927) in which no
+// CNI, cloud or DNS cache is known to have any, and out of a network of the pod's own
+// (RFC 4193). They come in pairs: the two hosts of a /30 or a /126.
+var aliases4 = netip.MustParsePrefix("169.254.192.0/19")
+
+// aliasesFor are the pairs for the interface, as chosen or given.
+func aliasesFor(in discover.Interface, o engine.Options) (out []guest.Alias, err error) {
+	for _, c := range []struct {
+		given  netip.Addr
+		is4    bool
+		choose func(discover.Interface, int) netip.Addr
+	}{{o.VMAlias, true, choose4}, {o.VMAlias6, false, choose6}} {
+		if c.given.IsValid() {
+			if err := checkAlias(in, c.given, c.is4); err != nil {
+				return nil, err
+			}
+			out = append(out, guest.Alias{VM: c.given, Pod: paired(c.given)})
+			continue
+		}
+		for i := 0; ; i++ {
+			a := guest.Alias{VM: c.choose(in, i), Pod: paired(c.choose(in, i))}
+			if !isNear(in, a.VM) && !isNear(in, a.Pod) {
+				out = append(out, a)
+				break
+			}
+		}
+	}
+	return out, nil
+}
+
+// choose4 is the n-th choice of an alias for the VM. Two interfaces of a pod have
+// different indexes, and an interface keeps its own.
+func choose4(in discover.Interface, n int) netip.Addr {
+	pairs := 1 << (30 - aliases4.Bits())
+	base := binary.BigEndian.Uint32(aliases4.Addr().AsSlice())
+	return netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, base+uint32((in.Index+n*61)%pairs*4+2))))
+}
+
+// choose6 is that of IPv6.
+func choose6(in discover.Interface, n int) netip.Addr {
+	sum := sha256.Sum256(append([]byte("alias "), in.MAC[:]...))
+	b := [16]byte{0: 0xfd, 15: 2}
+	copy(b[1:6], sum[:])
+	binary.BigEndian.PutUint16(b[6:], uint16(in.Index+n*61))
+	return netip.AddrFrom16(b)
+}
+
+// paired is the other host of an address's /30 or /126.
+func paired(a netip.Addr) netip.Addr {
+	b := a.AsSlice()
+	b[len(b)-1] ^= 3
+	other, _ := netip.AddrFromSlice(b)
+	return other
+}
+
+// checkAlias tells why an address that was given can't be the VM's alias.
+func checkAlias(in discover.Interface, a netip.Addr, is4 bool) error {
+	pair, family := "/30", "an IPv4"
+	if !is4 {
+		pair, family = "/126", "an IPv6"
+	}
+	b := a.AsSlice()
+	if a.Is4() != is4 || a.Is4In6() || a.Zone() != "" || a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() || a.Is6() && a.IsLinkLocalUnicast() {
+		return fmt.Errorf("the VM's alias %s is not %s address that a host can have: choose one such as 169.254.100.2 or fd00:100::2", a, family)
+	}
+	if last := b[len(b)-1] & 3; last != 1 && last != 2 {
+		return fmt.Errorf("the VM's alias %s is an end of its %s, of which the VM gets one host and the pod the other: choose one of the two between", a, pair)
+	}
+	for _, x := range []netip.Addr{a, paired(a)} {
+		if isNear(in, x) {
+			return fmt.Errorf("the VM's alias %s, with the pod's %s, is in a network of the pod's: choose one that the pod has no route to", a, paired(a))
+		}
+	}
+	return nil
+}
+
+// isNear reports whether an address is the interface's, or somebody's whom the pod
+// reaches by a route of it that is narrower than that of all link-local addresses.
+func isNear(in discover.Interface, a netip.Addr) bool {
+	const wide = 16
+	return slices.ContainsFunc(in.Addresses, func(o discover.Address) bool {
+		return o.Prefix.Addr() == a || o.Prefix.Bits() > wide && o.Prefix.Contains(a)
+	}) || slices.ContainsFunc(in.Routes, func(r discover.Route) bool {
+		return r.Gateway == a || r.Destination.Bits() > wide && r.Destination.Contains(a)
+	}) || slices.ContainsFunc(in.Neighbors, func(n discover.Neighbor) bool { return n.Address == a })
+}

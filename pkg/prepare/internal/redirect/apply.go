@@ -1,0 +1,81 @@
+package redirect
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/engine"
+)
+
+// Apply works from every state that an apply or a restore may have been killed in. The
+// table comes before the tap is up: nothing of a VM gets into the pod without it.
+func (w wiring) Apply(s *engine.State) (st engine.Steps, err error) {
+	if l := s.ByIndex(w.pod.Index); l == nil || l.Name != w.pod.Name {
+		return st, fmt.Errorf("the pod interface %s (index %d) is gone from this network namespace: its VM has no network; run restore, "+
+			"which removes what is left of it, and recreate the pod, or have the CNI add the interface again", w.pod.Name, w.pod.Index)
+	}
+	if err := w.aliasesFree(s); err != nil {
+		return st, err
+	}
+	// What makes it anew takes what the kernel knows of neighbors along.
+	l := s.Link(w.NIC.Tap)
+	table := engine.TableOps(s, w.NIC.Tap, w.Tables()...)
+	tap, err := w.tap().Ops(s, l == nil && w.hasTable(s))
+	if err != nil {
+		return st, err
+	}
+	if l == nil {
+		l = &nl.Link{Name: w.NIC.Tap}
+	}
+	tap = slices.Concat(tap, engine.ChecksumOps(s, w.NIC))
+	arp := engine.ARP.Set(l.Name, l.ARP(), false)
+	up := engine.Up.Set(l.Name, l.Up(), true)
+	now := s.Interfaces[l.Index]
+	if l.Index == 0 || len(arp)+len(up) > 0 || l.MAC != w.NIC.TapMAC {
+		now = discover.Interface{Addresses: now.Addresses}
+	}
+	st[engine.Make] = slices.Concat(tap, table, arp, up, w.aliasOps(now))
+	return st, nil
+}
+
+// hasTable tells whether the table is there, so that the pod is prepared.
+func (w wiring) hasTable(s *engine.State) bool {
+	_, there := s.Tables[w.table().ID()]
+	return there
+}
+
+// aliasOps give the tap, which has what now has, the pod's aliases.
+func (w wiring) aliasOps(now discover.Interface) (ops []engine.Op) {
+	for _, a := range w.NIC.Aliases {
+		if !now.Has(prefixOf(a)) {
+			ops = append(ops, setAddress{w.NIC.Tap, a, true})
+		}
+		if !w.knows(now, a) {
+			ops = append(ops, setNeighbor{w.NIC.Tap, a.VM, w.NIC.MAC, true})
+		}
+	}
+	return ops
+}
+
+// knows tells whether the tap knows the MAC of the VM's alias.
+func (w wiring) knows(now discover.Interface, a guest.Alias) bool {
+	return slices.ContainsFunc(now.Neighbors, func(n discover.Neighbor) bool { return n.Address == a.VM && n.MAC == w.NIC.MAC })
+}
+
+// aliasesFree refuses aliases that the pod has another use for, by whatever link.
+func (w wiring) aliasesFree(s *engine.State) error {
+	for _, a := range w.NIC.Aliases {
+		for _, x := range []netip.Addr{a.VM, a.Pod} {
+			for _, in := range s.Interfaces {
+				if in.Name != w.NIC.Tap && isNear(in, x) {
+					return fmt.Errorf("the VM's alias %s, with the pod's %s, is in a network that the pod has by %s: choose another alias", a.VM, a.Pod, in.Name)
+				}
+			}
+		}
+	}
+	return nil
+}

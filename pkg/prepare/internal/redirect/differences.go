@@ -1,0 +1,49 @@
+package redirect
+
+import (
+	"fmt"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/engine"
+)
+
+// Differences tell how the pod interface and the tap differ from the plan.
+func (w wiring) Differences(s *engine.State) []engine.Difference {
+	d := engine.Differences{Interface: w.pod.Name}
+	switch in := s.ByIndex(w.pod.Index); {
+	case in == nil:
+		d.Add(w.pod.Name, engine.Missing, "the pod's interface", engine.NewPod)
+	case in.Name != w.pod.Name:
+		d.Add(w.pod.Name, "called "+in.Name, "the pod's interface", fmt.Sprintf("ip link set %s name %s", in.Name, w.pod.Name))
+	default:
+		d.MAC(*in, w.pod.MAC)
+		if d.Up(*in) && !in.Carrier {
+			d.Add(in.Name, "without carrier", "connected", engine.LookAtNode)
+		}
+	}
+	if tap := d.Tap(s, w.tap()); tap != nil {
+		d.Up(*tap)
+		d.MTU(*tap, w.NIC.MTU)
+		if tap.ARP() {
+			d.Add(tap.Name, "with ARP on", "off", engine.PrepareAgain)
+		}
+		for _, a := range w.NIC.Aliases {
+			if now, read := s.Interfaces[tap.Index]; read && (!now.Has(prefixOf(a)) || !w.knows(now, a)) {
+				d.Add(tap.Name, fmt.Sprintf("without the aliases %s and %s", a.Pod, a.VM), "with them", engine.PrepareAgain)
+			}
+		}
+	}
+	return d.Found
+}
+
+// Forwards waits until both ends are up and connected.
+func (w wiring) Forwards(s *engine.State) error {
+	for _, name := range []string{w.NIC.Tap, w.pod.Name} {
+		switch l := s.Link(name); {
+		case l == nil:
+			return fmt.Errorf("%s, which does not exist", name)
+		case !l.Running():
+			return fmt.Errorf("%s to be connected", name)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,124 @@
+package redirect
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/nft"
+)
+
+// family is what rules about IPv4 and about IPv6 differ in.
+type family struct {
+	suffix              string // of the names of chains and sets
+	untagged            nft.Part
+	is                  nft.Part // at an egress hook too; and of what a VLAN tag is before
+	source, destination nft.Field[netip.Addr]
+	address             nft.Datatype
+	laterFragment       nft.Part
+	notEchoRequest      nft.Rule
+}
+
+// Types of ICMP (RFC 792) and ICMPv6 (RFC 4443).
+const (
+	echoRequest  = 8
+	echoRequest6 = 128
+)
+
+var families = []family{{
+	"_ip", nft.EtherType.Is(nft.IP), nft.EtherProtocol.Is(nft.IP), nft.IPSource, nft.IPDestination, nft.IPv4Addr,
+	nft.IPFragmentOffset.Not(0), nft.Rule{nft.L4Protocol.Is(nft.ICMP), nft.ICMPType.Not(echoRequest)},
+}, {
+	"_ip6", nft.EtherType.Is(nft.IP6), nft.EtherProtocol.Is(nft.IP6), nft.IP6Source, nft.IP6Destination, nft.IPv6Addr,
+	nft.IP6FragmentOffset.Not(0), nft.Rule{nft.L4Protocol.Is(nft.ICMPv6), nft.ICMPv6Type.Not(echoRequest6)},
+}}
+
+// has reports whether the VM has addresses of the family.
+func (f family) has(n guest.NIC) bool {
+	if !n.Addressed {
+		return true
+	}
+	if f.is4() {
+		return n.IPv4 != nil
+	}
+	return n.IPv6 != nil
+}
+
+func (f family) is4() bool { return f.suffix == "_ip" }
+
+// alias is the pair of the family; ok is false if there is none.
+func (f family) alias(n guest.NIC) (a guest.Alias, ok bool) {
+	i := slices.IndexFunc(n.Aliases, func(a guest.Alias) bool { return a.VM.Is4() == f.is4() })
+	if i < 0 {
+		return a, false
+	}
+	return n.Aliases[i], true
+}
+
+// own is the VM's address that goes with the alias.
+func (f family) own(n guest.NIC) netip.Addr {
+	if f.is4() {
+		return n.IPv4.Address.Addr()
+	}
+	return n.IPv6.Address.Addr()
+}
+
+// flows are connections of the pod, or of the VM: the peer's address, the protocol, the
+// peer's port and the own one.
+func (f family) flows(whose string) nft.Set {
+	return nft.Set{
+		Name: whose + "_flows" + f.suffix, Key: []nft.Datatype{f.address, nft.InetProto, nft.InetService, nft.InetService},
+		Timeout: openTCP, Size: maxFlows,
+	}
+}
+
+// Whose flows and ports they are, in the names of sets.
+const (
+	pods = "pod"
+	vms  = "vm"
+)
+
+// incoming and outgoing are a frame's fields in the order of a flow's.
+func (f family) incoming() []nft.Operand {
+	return []nft.Operand{f.source, nft.L4Protocol, nft.SourcePort, nft.DestinationPort}
+}
+
+func (f family) outgoing() []nft.Operand {
+	return []nft.Operand{f.destination, nft.L4Protocol, nft.DestinationPort, nft.SourcePort}
+}
+
+var (
+	tcp = nft.L4Protocol.Is(nft.TCP)
+	udp = nft.L4Protocol.Is(nft.UDP)
+)
+
+func hasFlag(f nft.Flags) nft.Part { return nft.TCPFlags.Masked(f).Is(f) }
+
+// noting are rules that have a flow's set know what one side sends, and then do what is
+// to be done with it. A reset ends what there is, and a stray one is no connection.
+func (f family) noting(s nft.Set, then nft.Part) (out []nft.Rule) {
+	note := func(put func(nft.Set, time.Duration, ...nft.Operand) nft.Part, timeout time.Duration, parts ...nft.Part) {
+		out = append(out, append(append(nft.Rule{f.is}, parts...), put(s, timeout, f.outgoing()...), then))
+	}
+	out = append(out, nft.Rule{f.is, f.laterFragment, then}, nft.Rule{f.is, tcp, hasFlag(nft.RST), then})
+	note(nft.UpdateSet, shortTCP, tcp, hasFlag(nft.FIN))
+	note(nft.UpdateSet, shortTCP, tcp, hasFlag(nft.SYN))
+	note(nft.UpdateSet, openTCP, tcp, hasFlag(nft.PSH))
+	note(nft.AddToSet, openTCP, tcp) // a bare acknowledgment says no more than that there is a connection: the last one comes behind its end
+	note(nft.UpdateSet, openUDP, udp)
+	return append(out, nft.Rule{then})
+}
+
+// answered are rules for a flow's answers: they keep it known, as noting does.
+func (f family) answered(s nft.Set, then nft.Rule) (out []nft.Rule) {
+	note := func(timeout time.Duration, parts ...nft.Part) {
+		out = append(out, slices.Concat(nft.Rule{f.is}, parts, nft.Rule{nft.UpdateSet(s, timeout, f.incoming()...)}, then))
+	}
+	note(shortTCP, tcp, hasFlag(nft.FIN))
+	note(shortTCP, tcp, hasFlag(nft.RST))
+	note(openTCP, tcp, hasFlag(nft.SYN))
+	note(openTCP, tcp, hasFlag(nft.PSH))
+	note(openUDP, udp)
+	return append(out, then)
+}

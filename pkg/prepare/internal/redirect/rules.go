@@ -1,0 +1,217 @@
+package redirect
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/guard"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/nft"
+)
+
+// sets are the listed ports and the flows.
+func (w wiring) sets() (out []nft.Set) {
+	for _, p := range w.ports() {
+		out = append(out, p.Set)
+	}
+	for _, f := range families {
+		if !f.has(w.NIC) {
+			continue
+		}
+		out = append(out, f.flows(pods))
+		if !w.VMPorts.IsZero() {
+			out = append(out, f.flows(vms))
+		}
+	}
+	return out
+}
+
+// portSet are ports of a protocol.
+type portSet struct {
+	nft.Set
+	protocol nft.Part
+}
+
+// ports are the sets of listed ports.
+func (w wiring) ports() (out []portSet) {
+	listed, whose := w.PodPorts, pods
+	if !w.VMPorts.IsZero() {
+		listed, whose = w.VMPorts, vms
+	}
+	add := func(name string, protocol nft.Part, ranges []guest.PortRange) {
+		s := nft.Set{Name: whose + name, Key: []nft.Datatype{nft.InetService}}
+		for _, r := range ranges {
+			s.Ranges = append(s.Ranges, nft.Range{From: r.First, To: r.Last})
+		}
+		if len(ranges) > 0 {
+			out = append(out, portSet{s, protocol})
+		}
+	}
+	add("_tcp", tcp, listed.TCP)
+	add("_udp", udp, listed.UDP)
+	return out
+}
+
+// fromNetRules are for what comes from the network: they tell what is to the VM's
+// addresses from what is the pod's alone, and from what both may need.
+func (w wiring) fromNetRules() []nft.Rule {
+	n := w.NIC
+	rules := []nft.Rule{
+		// Networks that send the VM's broadcasts back: neither is to hear them.
+		{nft.EtherSource.Is(n.MAC), guard.Dropped(guard.ToVM, guard.OwnMAC)},
+		{nft.PacketType.Not(nft.ToHost), nft.GoTo(special)},
+	}
+	for _, f := range families {
+		for _, match := range f.toVM(n) {
+			rules = append(rules, append(append(nft.Rule{f.untagged}, match...), nft.GoTo(fromNet+f.suffix)))
+		}
+	}
+	// Other addresses are of the pod alone.
+	return append(rules, nft.Rule{families[0].untagged, nft.GoTo(toPod)}, nft.Rule{families[1].untagged, nft.GoTo(toPod)}, nft.Rule{nft.GoTo(shared)})
+}
+
+// linkLocals are all link-local addresses in use (RFC 4291 section 2.5.6), of which
+// the VM chooses its own.
+var linkLocals = netip.MustParsePrefix("fe80::/64")
+
+// toVM match what is to the VM's addresses: all, if it may have any.
+func (f family) toVM(n guest.NIC) (out []nft.Rule) {
+	switch {
+	case !f.has(n):
+	case !n.Addressed:
+		out = []nft.Rule{{}}
+	case f.is4():
+		for _, a := range n.IPv4.Addresses {
+			out = append(out, nft.Rule{f.destination.Is(a.Addr())})
+		}
+	default:
+		out = []nft.Rule{{f.destination.Is(n.IPv6.Address.Addr())}, {nft.Within(f.destination, linkLocals)}}
+	}
+	return out
+}
+
+// familyChains are those of one family: for what comes from the network to an address
+// that both have, for answers, and for what the pod sends.
+func (w wiring) familyChains(f family, judge nft.Part) []nft.Chain {
+	if !f.has(w.NIC) {
+		return nil
+	}
+	vm, pod := nft.Rule{nft.FrameMark.Set(crossing), judge}, nft.Rule{nft.GoTo(toPod)}
+	named, rest := pod, vm
+	if !w.VMPorts.IsZero() {
+		named, rest = vm, pod
+	}
+	// A later fragment has no ports, and an error or an echo reply none of its own.
+	rules := []nft.Rule{{f.is, f.laterFragment, nft.GoTo(shared)}}
+	for _, p := range w.ports() {
+		rules = append(rules, slices.Concat(nft.Rule{f.is, p.protocol, nft.InSet(p.Set, nft.DestinationPort)}, named))
+	}
+	chains := []nft.Chain{{Name: pods + "_answer" + f.suffix, Rules: f.answered(f.flows(pods), pod)}}
+	rules = append(rules, nft.Rule{f.is, nft.InSet(f.flows(pods), f.incoming()...), nft.GoTo(pods + "_answer" + f.suffix)})
+	if !w.VMPorts.IsZero() {
+		chains = append(chains, nft.Chain{Name: vms + "_answer" + f.suffix, Rules: f.answered(f.flows(vms), vm)})
+		rules = append(rules, nft.Rule{f.is, nft.InSet(f.flows(vms), f.incoming()...), nft.GoTo(vms + "_answer" + f.suffix)})
+	}
+	rules = append(rules, slices.Concat(nft.Rule{f.is}, f.notEchoRequest, nft.Rule{nft.GoTo(shared)}), rest)
+	return append(chains,
+		nft.Chain{Name: fromNet + f.suffix, Rules: rules},
+		nft.Chain{Name: fromPod + f.suffix, Rules: append(w.answers(f, true, nft.Accept), f.noting(f.flows(pods), nft.Accept)...)},
+		nft.Chain{Name: toNet + f.suffix, Rules: w.toNetFamilyRules(f)})
+}
+
+// answers match what the pod, or the VM, sends from a listed port: it opened no
+// connection by that.
+func (w wiring) answers(f family, ofPod bool, then nft.Part) (out []nft.Rule) {
+	if ofPod != w.VMPorts.IsZero() {
+		return nil
+	}
+	for _, p := range w.ports() {
+		out = append(out, nft.Rule{f.is, p.protocol, nft.InSet(p.Set, nft.SourcePort), then})
+	}
+	return out
+}
+
+// fromPodRules are for what leaves by the pod interface: of the pod's it is noted.
+func (w wiring) fromPodRules() []nft.Rule {
+	rules := []nft.Rule{{nft.FrameMark.Is(crossing), nft.FrameMark.Set(unmarked), nft.Accept}}
+	for _, f := range families {
+		if f.has(w.NIC) {
+			rules = append(rules, nft.Rule{f.is, nft.GoTo(fromPod + f.suffix)})
+		}
+	}
+	return rules
+}
+
+// toPodRules let a frame of the network's go to the pod's own stack, but for the
+// addresses that nobody but the tap may use.
+func (w wiring) toPodRules() (rules []nft.Rule) {
+	for _, f := range families {
+		if a, ok := f.alias(w.NIC); ok {
+			rules = append(rules, nft.Rule{f.is, f.destination.Is(a.Pod), nft.Drop}, nft.Rule{f.is, f.source.Is(a.VM), nft.Drop})
+			if f.is4() {
+				rules = append(rules, nft.Rule{nft.EtherProtocol.Is(nft.ARP), nft.ARPTargetIP.Is(a.Pod), nft.Drop})
+			}
+		}
+	}
+	return append(rules, nft.Rule{nft.Accept})
+}
+
+// toVMRules are for what leaves by the tap: what was sent on, and what the pod sends to
+// the VM's alias. The servers' packet sockets are not asked.
+func (w wiring) toVMRules() []nft.Rule {
+	rules := []nft.Rule{{nft.FrameMark.Is(crossing), nft.Accept}}
+	for _, f := range families {
+		if a, ok := f.alias(w.NIC); ok {
+			rules = append(rules, nft.Rule{f.is, f.source.Is(a.Pod), f.destination.Is(a.VM), f.destination.Set(f.own(w.NIC)), nft.Accept})
+		}
+	}
+	return append(rules, nft.Rule{nft.Drop})
+}
+
+// fromVMRules are for what the VM sends: to the pod's alias, or to the network. It
+// never gets to the pod by another address.
+func (w wiring) fromVMRules() []nft.Rule {
+	n := w.NIC
+	rules := guard.Answers(n, nft.FrameMark.Set(crossing), nft.ForwardTo(n.Tap))
+	for _, f := range families {
+		if a, ok := f.alias(n); ok {
+			rules = append(rules,
+				nft.Rule{
+					nft.EtherSource.Is(n.MAC), f.untagged, f.source.Is(f.own(n)), f.destination.Is(a.Pod),
+					f.source.Set(a.VM), nft.EtherDestination.Set(n.TapMAC), nft.PacketType.Set(nft.ToHost), nft.Accept,
+				},
+				nft.Rule{f.is, f.destination.Is(a.Pod), nft.Drop})
+		}
+	}
+	if n.Guard {
+		rules = append(rules, nft.Rule{nft.Jump(guard.FromGuestChain)})
+	}
+	return append(rules, nft.Rule{nft.GoTo(toNet)})
+}
+
+// group is the bit by which MACs of groups are told (IEEE 802).
+var group = mac.Addr{1}
+
+// toNetRules are for what the VM may send to the network. What goes to a group is
+// answered to neither's port alone.
+func (w wiring) toNetRules() []nft.Rule {
+	rules := []nft.Rule{{nft.EtherDestination.Masked(group).Is(group), nft.GoTo(sent)}}
+	for _, f := range families {
+		if f.has(w.NIC) {
+			rules = append(rules, nft.Rule{f.is, nft.GoTo(toNet + f.suffix)})
+		}
+	}
+	return append(rules, nft.Rule{nft.GoTo(sent)})
+}
+
+// toNetFamilyRules keep off what would be answered to the pod, and note what the VM
+// opens where it does not get what is for no listed port.
+func (w wiring) toNetFamilyRules(f family) []nft.Rule {
+	rules := append(w.answers(f, true, guard.Dropped(guard.FromVM, guard.PodPort)),
+		nft.Rule{f.is, nft.InSet(f.flows(pods), f.outgoing()...), guard.Dropped(guard.FromVM, guard.PodConnection)})
+	if w.VMPorts.IsZero() {
+		return append(rules, nft.Rule{nft.GoTo(sent)})
+	}
+	return slices.Concat(rules, w.answers(f, false, nft.GoTo(sent)), f.noting(f.flows(vms), nft.GoTo(sent)))
+}

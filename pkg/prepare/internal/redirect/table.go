@@ -1,0 +1,88 @@
+package redirect
+
+import (
+	"time"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/guard"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/nft"
+)
+
+// The table has four base chains: at the pod interface and at the tap, each for what
+// comes in by it and for what leaves. What crosses is sent on by the first ones and so
+// passes one of the last ones too, which know it by its mark.
+//
+//	network ── fromNet ── toGuest ── toTap ──▶ toVM ── VM
+//	    │         └──── toPod ──▶ pod
+//	    └─────◀── fromPod ◀── toNet ── fromGuest ── fromVM ── VM
+const (
+	fromNet = "from_net"
+	fromPod = "from_pod"
+	fromVM  = "from_vm"
+	toVM    = "to_vm"
+
+	toPod   = "to_pod"  // it is the pod's
+	shared  = "shared"  // both get it
+	toTap   = "to_tap"  // the VM gets it, alone or too, as the mark says
+	kept    = "kept"    // the VM does not get it
+	toNet   = "to_net"  // it may leave
+	sent    = "sent"    // it leaves
+	special = "special" // it is not for the pod's MAC
+)
+
+// Marks of frames inside the pod.
+const (
+	crossing nft.Mark = 0x564c4e // it goes from the VM to the network, or to the VM alone
+	copied   nft.Mark = 0x564c4f // it goes to the VM and to the pod
+	unmarked nft.Mark = 0
+)
+
+// How long a connection is known after its last segment with data, or datagram: a TCP
+// connection that is idle as long as conntrack would know it, one that is about to
+// open or to close as long as its peer may send something again.
+const (
+	openTCP  = 5 * 24 * time.Hour
+	shortTCP = 2 * time.Minute
+	openUDP  = 2 * time.Minute
+	maxFlows = 1 << 18
+)
+
+// table is all that connects the tap.
+func (w wiring) table() nft.Table {
+	n := w.NIC
+	t := nft.Table{
+		Family: nft.Netdev, Name: nft.Prefix + n.Interface, Purpose: "the table that shares " + n.Interface + " with the VM",
+		Without: ", or use the datapath bridge", Sets: w.sets(),
+	}
+	judge := nft.GoTo(toTap)
+	if n.Guard && n.Addressed {
+		judge = nft.GoTo(guard.ToGuestChain)
+		t.Chains = append(t.Chains, guard.ToGuest(n, guard.Outcome{Pass: nft.GoTo(toTap), Drop: nft.GoTo(kept)})...)
+		t.Chains = append(t.Chains, nft.Chain{Name: kept, Rules: []nft.Rule{
+			{nft.FrameMark.Is(crossing), nft.Drop},
+			{nft.FrameMark.Set(unmarked), nft.GoTo(toPod)},
+		}})
+	}
+	if n.Guard {
+		t.Chains = append(t.Chains, guard.FromGuest(n, guard.Outcome{Pass: nft.GoTo(toNet), Drop: nft.Drop})...)
+	}
+	t.Chains = append(t.Chains,
+		nft.Chain{Name: fromNet, Hook: "ingress", Device: n.Interface, Rules: w.fromNetRules()},
+		nft.Chain{Name: fromPod, Hook: "egress", Device: n.Interface, Rules: w.fromPodRules()},
+		nft.Chain{Name: fromVM, Hook: "ingress", Device: n.Tap, Rules: w.fromVMRules()},
+		nft.Chain{Name: toVM, Hook: "egress", Device: n.Tap, Rules: w.toVMRules()},
+		nft.Chain{Name: toPod, Rules: w.toPodRules()},
+		nft.Chain{Name: toNet, Rules: w.toNetRules()},
+		nft.Chain{Name: sent, Rules: []nft.Rule{{nft.FrameMark.Set(crossing), nft.ForwardTo(n.Interface)}}},
+		nft.Chain{Name: toTap, Rules: []nft.Rule{
+			{nft.FrameMark.Is(crossing), nft.ForwardTo(n.Tap)},
+			{nft.FrameMark.Set(crossing), nft.CopyTo(n.Tap), nft.FrameMark.Set(unmarked), nft.GoTo(toPod)},
+		}},
+		nft.Chain{Name: shared, Rules: []nft.Rule{{nft.FrameMark.Set(copied), judge}}},
+		// Whatever is on the pod interface, as a macvlan, may have another MAC.
+		nft.Chain{Name: special, Rules: []nft.Rule{{nft.PacketType.Is(nft.ToOther), nft.Accept}, {nft.GoTo(shared)}}},
+	)
+	for _, f := range families {
+		t.Chains = append(t.Chains, w.familyChains(f, judge)...)
+	}
+	return t
+}

@@ -1,0 +1,155 @@
+// Package redirect is the datapath that leaves the pod interface as it is: a table at
+// it and at the VM's tap hands each frame to the pod or to the VM, which have the same
+// MAC and addresses. Ports decide, and who has opened a connection.
+package redirect
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/engine"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/nft"
+)
+
+// prefix begins the tap's name, before the pod interface's.
+const prefix = "tap-"
+
+// wiring is the plan for one pod interface.
+type wiring struct {
+	NIC      guest.NIC     `json:"nic"`
+	TapOwner *engine.Owner `json:"tapOwner,omitempty"`
+	PodPorts guest.Ports   `json:"podPorts,omitzero"`
+	VMPorts  guest.Ports   `json:"vmPorts,omitzero"`
+
+	pod discover.Interface // as the CNI left it
+}
+
+// Datapath is the one of this package.
+type Datapath struct{}
+
+// Wire plans how in is wired, or says why it can't be shared with a VM.
+func (Datapath) Wire(in discover.Interface, o engine.Options) (engine.Wiring, error) {
+	if err := usable(in); err != nil {
+		return nil, err
+	}
+	if !o.MAC.IsZero() && o.MAC != in.MAC {
+		return nil, fmt.Errorf("the VM can't have the MAC %s, since it shares that of %s, %s: leave its MAC out, or use the datapath bridge", o.MAC, in.Name, in.MAC)
+	}
+	aliases, err := aliasesFor(in, o)
+	if err != nil {
+		return nil, err
+	}
+	tap := o.Names[engine.TapRole]
+	if tap == "" {
+		tap = engine.LinkName(prefix, in.Name)
+	}
+	w := wiring{
+		NIC: guest.Same(in, guest.Options{
+			Tap: tap, TapMAC: engine.DerivedMAC(in, engine.TapRole), MTU: o.MTU, Queues: o.Queues,
+			NoGuard: o.NoGuard, NoIPv6: o.NoIPv6, Aliases: aliases,
+		}),
+		TapOwner: o.TapOwner, PodPorts: o.PodPorts, VMPorts: o.VMPorts, pod: in,
+	}
+	return w, w.validate()
+}
+
+// Decode reads a wiring from a record.
+func (Datapath) Decode(in discover.Interface, _ int, text json.RawMessage) (engine.Wiring, error) {
+	var w wiring
+	if err := json.Unmarshal(text, &w); err != nil {
+		return nil, err
+	}
+	w.pod = in
+	switch {
+	case w.NIC.Interface != in.Name:
+		return nil, fmt.Errorf("it is not for %s", in.Name)
+	case w.NIC.MAC != in.MAC:
+		return nil, fmt.Errorf("the VM's MAC %s is not that of %s", w.NIC.MAC, in.Name)
+	case !w.PodPorts.IsZero() && !w.VMPorts.IsZero():
+		return nil, errors.New("it has ports of the pod and of the VM")
+	}
+	return w, errors.Join(usable(in), w.validate())
+}
+
+// usable says why an interface can't be shared with a VM.
+func usable(in discover.Interface) error {
+	switch {
+	case in.Name == "lo":
+		return errors.New("it is the loopback: name the pod's interface")
+	case in.Kind == "bridge":
+		return errors.New("it is a bridge: if this is the placeholder of a pod that is prepared already, " +
+			"name the state directory that was used then")
+	case !in.Ethernet:
+		return fmt.Errorf("it is a %s without Ethernet frames: a VM needs an Ethernet link "+
+			"(with netkit devices set the CNI to veth or to netkit's L2 mode)", in.Kind)
+	case in.MAC.IsZero():
+		return fmt.Errorf("it is a %s without a MAC address: a VM needs an Ethernet link "+
+			"(with netkit devices set the CNI to veth or to netkit's L2 mode)", in.Kind)
+	case in.PointToPoint:
+		return errors.New("it is a point-to-point link, on which no Ethernet frames are for a MAC; use a veth-based network")
+	case !in.ARP && in.Kind == "ipvlan":
+		return errors.New("it is an ipvlan in mode L3 or L3S, which does not resolve neighbors (ARP is off), so the VM would find no gateway: " +
+			"set the CNI to ipvlan's mode l2, or use a veth-based network")
+	case !in.ARP:
+		return errors.New("it does not resolve neighbors (ARP is off), so the VM would find no gateway; " +
+			"set the CNI to veth, or netkit to L2 mode")
+	case in.Master != "":
+		return fmt.Errorf("it belongs to %s, a bridge, bond or VRF, which gets its frames: name that if it has the pod's address, "+
+			"or take it out (ip link set %s nomaster)", in.Master, in.Name)
+	}
+	return nil
+}
+
+// validate tells why the pod interface and the options don't go together.
+func (w wiring) validate() error {
+	if most := w.pod.MTU; w.NIC.MTU > most {
+		return fmt.Errorf("MTU %d is more than %s carries, which is %d", w.NIC.MTU, w.pod.Name, most)
+	}
+	return errors.Join(w.NIC.Validate(), engine.Distinct(w.pod.Name, w.NIC.Tap))
+}
+
+// Guest is what the VM gets: what the pod has.
+func (w wiring) Guest() guest.NIC { return w.NIC }
+
+// Options are those of which it was made.
+func (w wiring) Options() engine.Options {
+	o := engine.Options{
+		MAC: w.NIC.MAC, MTU: w.NIC.MTU, Queues: w.NIC.Queues, TapOwner: w.TapOwner,
+		NoGuard: !w.NIC.Guard, NoIPv6: w.NIC.IPv6 == nil, Names: map[string]string{engine.TapRole: w.NIC.Tap},
+		PodPorts: w.PodPorts, VMPorts: w.VMPorts,
+	}
+	for _, a := range w.NIC.Aliases {
+		if a.VM.Is4() {
+			o.VMAlias = a.VM
+		} else {
+			o.VMAlias6 = a.VM
+		}
+	}
+	return o
+}
+
+// Links is the tap.
+func (w wiring) Links() []engine.Link {
+	return []engine.Link{{Role: engine.TapRole, Name: w.NIC.Tap}}
+}
+
+// Tables is the one that hands on the frames.
+func (w wiring) Tables() []nft.Table { return []nft.Table{w.table()} }
+
+// Sysctls are none.
+func (Datapath) Sysctls() []string { return nil }
+
+func (w wiring) tap() engine.Tap { return engine.TapOf(w.NIC, w.TapOwner) }
+
+// Traces are the tap with the default name, if it has the MAC that is made of the pod
+// interface's, and then that interface too: nobody else makes such a one.
+func (Datapath) Traces(s *engine.State, pod string) []string {
+	tap, in := s.Link(engine.LinkName(prefix, pod)), s.Link(pod)
+	if tap == nil || tap.Tun == nil || in == nil || tap.MAC != engine.DerivedMAC(discover.Interface{MAC: in.MAC}, engine.TapRole) {
+		return nil
+	}
+	return []string{tap.Name, pod}
+}

@@ -1,0 +1,312 @@
+package prepare_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
+)
+
+// host is a namespace whose servers say whose they are.
+type host struct {
+	*podtest.NS
+	name string
+}
+
+// serve answers by TCP and UDP at a port: with its name, and what it was sent.
+func (h host) serve(t *testing.T, port int) {
+	t.Helper()
+	listener := h.Listen(t, fmt.Sprintf(":%d", port))
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				_, err := io.WriteString(conn, h.name+":")
+				if err == nil {
+					_, _ = io.Copy(conn, conn)
+				}
+			}()
+		}
+	}()
+	var packets net.PacketConn
+	h.In(t, func() (err error) {
+		packets, err = net.ListenPacket("udp", fmt.Sprintf(":%d", port))
+		return err
+	})
+	t.Cleanup(func() { packets.Close() })
+	go func() {
+		b := make([]byte, 1<<16)
+		for {
+			n, from, err := packets.ReadFrom(b)
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			if err == nil {
+				_, _ = packets.WriteTo(append([]byte(h.name+":"), b[:n]...), from)
+			}
+		}
+	}()
+}
+
+// dial connects from the namespace. from is the local port; 0: any.
+func (h host) dial(network string, to netip.AddrPort, from int) (conn net.Conn, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	d := net.Dialer{Control: reuseAddress}
+	if from != 0 && network[:3] == "tcp" {
+		d.LocalAddr = &net.TCPAddr{Port: from}
+	} else if from != 0 {
+		d.LocalAddr = &net.UDPAddr{Port: from}
+	}
+	return conn, errors.Join(h.Do(func() error {
+		conn, err = d.DialContext(ctx, network, to.String())
+		return nil
+	}), err)
+}
+
+func reuseAddress(_, _ string, c syscall.RawConn) (err error) {
+	return errors.Join(c.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+	}), err)
+}
+
+// says sends size bytes and expects them back from the server of that name, which it
+// says once by TCP.
+func says(conn net.Conn, name string, size int) error {
+	sent := bytes.Repeat([]byte("0123456789abcdef"), size/16+1)[:size]
+	want := append([]byte(name+":"), sent...)
+	got := make([]byte, len(want))
+	_ = conn.SetDeadline(time.Now().Add(3 * time.Second))
+	if _, err := conn.Write(sent); err != nil {
+		return err
+	}
+	n, err := io.ReadAtLeast(conn, got, len(want))
+	if err == nil && !bytes.Equal(got[:n], want) {
+		err = fmt.Errorf("%.20q answers, not %s", got[:n], name)
+	}
+	return err
+}
+
+// asks expects the server of that name at an address. By UDP it asks again: the first
+// datagrams may be what the network learns its MTU and its neighbors from.
+func (h host) asks(network string, to netip.AddrPort, name string, size int) (err error) {
+	for range 3 {
+		if err = h.ask(network, to, name, size); err == nil || network != "udp" {
+			break
+		}
+	}
+	return err
+}
+
+func (h host) ask(network string, to netip.AddrPort, name string, size int) error {
+	conn, err := h.dial(network, to, 0)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return says(conn, name, size)
+}
+
+// refused expects that the network's ICMP error gets to who has asked.
+func (h host) refused(to netip.AddrPort) error {
+	conn, err := h.dial("udp", to, 0)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(3 * time.Second))
+	if _, err := conn.Write([]byte("x")); err != nil {
+		return err
+	}
+	if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNREFUSED) {
+		return fmt.Errorf("a closed port says %w", err)
+	}
+	return nil
+}
+
+func (h host) pings(to netip.Addr, size int) error {
+	_, err := h.Output(context.Background(), "ping", "-c1", "-W3", "-s", fmt.Sprint(size), to.String())
+	return err
+}
+
+// trio is a pod that shares its network with a guest, and who is outside.
+type trio struct {
+	pod, vm, outside host
+	nic              guest.NIC
+	shape            *podtest.Pod
+	dir              string
+	o                prepare.Options
+	before           string // what podSide said
+}
+
+// newTrio prepares a pod by redirect, and sits a guest on the tap.
+func newTrio(t *testing.T, shape podtest.Shape, o prepare.Options) *trio {
+	t.Helper()
+	p := podtest.NewPod(t, shape)
+	o.Datapath = "redirect"
+	r := &trio{shape: p, dir: t.TempDir(), o: o, pod: host{p.NS, "pod"}, outside: host{p.Outside, "outside"}}
+	if err := podtest.WaitSettled(t.Context(), p.NS); err != nil {
+		t.Fatal(err)
+	}
+	r.before = podSide(t, p.NS)
+	r.prepare(t, o)
+	g := podtest.NewGuest(t, p.NS, r.nic.Tap, p.MAC)
+	r.vm = host{g.NS, "vm"}
+	var lines []string
+	if p.IPv4.IsValid() {
+		lines = append(lines, "addr add "+p.IPv4.String()+" dev eth0", "route add default via "+p.Gateway.String()+" dev eth0 onlink")
+	}
+	if p.IPv6.IsValid() {
+		lines = append(lines, "addr add "+p.IPv6.String()+" dev eth0 nodad", "route add default via "+p.IPv6Gateway.String()+" dev eth0 onlink")
+	}
+	g.IP(t, append(lines, fmt.Sprintf("link set eth0 mtu %d", p.MTU))...)
+	if err := podtest.WaitSettled(t.Context(), g.NS); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func (r *trio) prepare(t *testing.T, o prepare.Options) {
+	t.Helper()
+	r.pod.In(t, func() error {
+		plan, err := prepare.ApplyOne(t.Context(), r.dir, o, "eth0")
+		r.nic = plan.NIC()
+		return err
+	})
+}
+
+// pair is the addresses of a family that the shape has: that of the VM and the pod, that
+// of who is outside, and the aliases.
+type pair struct {
+	own, outside netip.Addr
+	guest.Alias
+}
+
+func (r *trio) families() (out []pair) {
+	if r.shape.IPv4.IsValid() {
+		out = append(out, pair{own: r.shape.IPv4.Addr(), outside: podtest.OutsideIP})
+	}
+	if r.shape.IPv6.IsValid() {
+		out = append(out, pair{own: r.shape.IPv6.Addr(), outside: podtest.OutsideIPv6})
+	}
+	for i := range out {
+		n := slices.IndexFunc(r.nic.Aliases, func(a guest.Alias) bool { return a.VM.Is4() == out[i].own.Is4() })
+		out[i].Alias = r.nic.Aliases[n]
+	}
+	return out
+}
+
+// paths are all that must work at once, by what they are.
+func (r *trio) paths() map[string]func() error {
+	all := map[string]func() error{}
+	for _, a := range r.families() {
+		at := netip.AddrPortFrom
+		const large = 4000 // several fragments
+		for name, do := range map[string]func() error{
+			"outside to the pod's port":     func() error { return r.outside.asks("tcp", at(a.own, 8080), "pod", 9000) },
+			"outside to the pod's UDP port": func() error { return r.outside.asks("udp", at(a.own, 8080), "pod", 100) },
+			"outside to the VM":             func() error { return r.outside.asks("tcp", at(a.own, 80), "vm", 9000) },
+			"outside to the VM by UDP":      func() error { return r.outside.asks("udp", at(a.own, 80), "vm", 100) },
+			"pod to outside":                func() error { return r.pod.asks("tcp", at(a.outside, 80), "outside", 9000) },
+			"pod to outside by UDP":         func() error { return r.pod.asks("udp", at(a.outside, 80), "outside", 100) },
+			"VM to outside":                 func() error { return r.vm.asks("tcp", at(a.outside, 80), "outside", 9000) },
+			"VM to outside by UDP":          func() error { return r.vm.asks("udp", at(a.outside, 80), "outside", 100) },
+			"pod to the VM":                 func() error { return r.pod.asks("tcp", at(a.VM, 80), "vm", 9000) },
+			"pod to the VM by UDP":          func() error { return r.pod.asks("udp", at(a.VM, 80), "vm", 100) },
+			"VM to the pod":                 func() error { return r.vm.asks("tcp", at(a.Pod, 81), "pod", 9000) },
+			"VM to the pod by UDP":          func() error { return r.vm.asks("udp", at(a.Pod, 81), "pod", 100) },
+			"outside pings the VM":          func() error { return r.outside.pings(a.own, 56) },
+			"pod pings outside":             func() error { return r.pod.pings(a.outside, 56) },
+			"VM pings outside":              func() error { return r.vm.pings(a.outside, 56) },
+			"pod pings the VM":              func() error { return r.pod.pings(a.VM, 56) },
+			"VM pings the pod":              func() error { return r.vm.pings(a.Pod, 56) },
+			"fragments to the pod's port":   func() error { return r.outside.asks("udp", at(a.own, 8080), "pod", large) },
+			"fragments to the VM":           func() error { return r.outside.asks("udp", at(a.own, 80), "vm", large) },
+			"fragments of the pod":          func() error { return r.pod.asks("udp", at(a.outside, 80), "outside", large) },
+			"fragments of the VM":           func() error { return r.vm.asks("udp", at(a.outside, 80), "outside", large) },
+			"fragments from pod to VM":      func() error { return r.pod.asks("udp", at(a.VM, 80), "vm", large) },
+			"fragments from VM to pod":      func() error { return r.vm.asks("udp", at(a.Pod, 81), "pod", large) },
+			"an ICMP error to the pod":      func() error { return r.pod.refused(at(a.outside, 9)) },
+			"an ICMP error to the VM":       func() error { return r.vm.refused(at(a.outside, 9)) },
+		} {
+			all[name+" "+a.own.String()] = do
+		}
+	}
+	return all
+}
+
+// check goes all of them at once.
+func check(t *testing.T, paths map[string]func() error) {
+	t.Helper()
+	var all sync.WaitGroup
+	for name, do := range paths {
+		all.Go(func() {
+			if err := do(); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		})
+	}
+	all.Wait()
+}
+
+// podSide is what a snapshot says of everything but the table and the tap, of which
+// nothing is.
+func podSide(t *testing.T, ns *podtest.NS) string {
+	t.Helper()
+	var b strings.Builder
+	for _, words := range [][]string{
+		{"-d", "link", "show", "dev", "eth0"}, {"addr", "show", "dev", "eth0"}, {"-4", "route", "show", "table", "all", "dev", "eth0"},
+		{"-6", "route", "show", "table", "all", "dev", "eth0"}, {"neigh", "show", "nud", "permanent", "dev", "eth0"}, {"rule"}, {"-6", "rule"},
+	} {
+		b.WriteString(ns.Run(t, "ip", words...))
+	}
+	b.WriteString(ns.Run(t, "sh", "-c", "cd /proc/sys/net; grep -r . ipv4/conf/eth0 ipv6/conf/eth0 ipv4/neigh/eth0 ipv6/neigh/eth0 ipv4/ip_forward ipv4/conf/all 2>/dev/null | grep -v stable_secret | sort"))
+	return b.String()
+}
+
+// Pod and VM share the pod's addresses, and both can do all that each could alone, at
+// once; the pod's interface is as it was.
+func TestRedirectPaths(t *testing.T) {
+	t.Parallel()
+	for _, shape := range podtest.Shapes() {
+		if shape == podtest.L2 {
+			continue // it has no addresses
+		}
+		t.Run(string(shape), func(t *testing.T) {
+			t.Parallel()
+			var o prepare.Options
+			if err := o.PodPorts.UnmarshalText([]byte("8080")); err != nil {
+				t.Fatal(err)
+			}
+			r := newTrio(t, shape, o)
+			r.pod.serve(t, 8080)
+			r.pod.serve(t, 81)
+			r.vm.serve(t, 80)
+			r.outside.serve(t, 80)
+			check(t, r.paths())
+			check(t, r.paths())
+			if now := podSide(t, r.pod.NS); now != r.before {
+				t.Errorf("the pod interface:\n%s", podtest.Diff(r.before, now))
+			}
+		})
+	}
+}

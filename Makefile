@@ -84,7 +84,7 @@ image: ## build the container image IMAGE (virt-launcher-net:dev), and IMAGE-amd
 	(set -x; $$engine tag $(IMAGE)-$$($(GO) env GOARCH) $(IMAGE))
 
 .PHONY: demo
-demo: deps build cni guest ## boot a VM on a pod's network and show it, as root; DEMO=calico for a Calico pod, DEMO=dual for one with IPv6
+demo: deps build cni guest ## boot a VM on a pod's network and show it, as root; DEMO=calico for a Calico pod, DEMO=dual for one with IPv6, DEMO=redirect for one that keeps its network
 	$(GO) build $(TAGS) -o build/ ./test/demo
 	$(SUDO) env DEMO=$(DEMO) build/demo
 

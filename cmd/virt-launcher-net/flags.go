@@ -15,6 +15,8 @@ import (
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/monitor"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/forward"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/netboot"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
@@ -69,9 +71,33 @@ func defineNetwork(flags *pflag.FlagSet, o *prepare.Options) {
 	}}, "tap-owner", "numeric user and group who may open the tap without privileges")
 	flags.Var(choice("on", func(s string) { o.NoGuard = s == "off" }, "on", "off"), "guard", "port guard: drop the VM's forged addresses, and DHCP between VM and pod network")
 	flags.Var(choice("on", func(s string) { o.NoIPv6 = s == "off" }, "on", "off"), "ipv6", "give the VM the pod's IPv6 address, if it has one")
+	flags.Var(ports(&o.PodPorts), "pod-ports", "with redirect: TCP and UDP ports that stay the pod's, such as 8080,9000-9010/tcp,53/udp; the VM gets all others, pings and other protocols (default none)")
+	flags.Var(ports(&o.VMPorts), "vm-ports", "with redirect, in place of --pod-ports: the ports that the VM gets, and the answers to what it opened; the pod has all others, pings and other protocols")
+	flags.Var(&value{kind: "address", parse: func(s string) (err error) {
+		a, err := netip.ParseAddr(s)
+		if a.Is4() {
+			o.VMAlias = a
+		} else {
+			o.VMAlias6 = a
+		}
+		return err
+	}}, "vm-alias", "with redirect: the address at which the pod's containers reach the VM, such as 169.254.100.2; again for IPv6 (default: chosen, and printed)")
 	flags.Var(linkName(o, "tap"), "tap-name", "`name` of the tap (default tap- and the interface's name)")
 	flags.Var(linkName(o, "bridge"), "bridge-name", "`name` of the bridge (default br- and the interface's name)")
 	flags.Var(linkName(o, "uplink"), "uplink-name", "`name` of the pod's interface as a bridge port (default up- and the interface's name)")
+}
+
+// ports is for a list of ports.
+func ports(p *guest.Ports) *value {
+	return &value{kind: "ports", parse: func(s string) error { return p.UnmarshalText([]byte(s)) }}
+}
+
+// forwardFlag is for verbs that stay.
+func (p *program) forwardFlag(cmd *cobra.Command) {
+	cmd.Flags().Var(&value{kind: "[port:]port,…", parse: func(s string) (err error) {
+		p.hook.Forwards, err = forward.ParsePorts(s)
+		return err
+	}}, "forward", "with redirect: TCP ports of the pod's loopback that lead to the VM, for kubectl port-forward: 22,8080:80 are the VM's 22 and 80")
 }
 
 // linkName is for the name of the link with that role.

@@ -33,7 +33,7 @@ stops. A second signal ends it at once. The pod stays prepared; see restore.`,
 			"run --output-dir /run/nics",
 		},
 		flags: []func(*cobra.Command){
-			p.discoverFlags, p.networkFlags, p.leaseFlags, p.modelFlag, p.outputDirFlag, p.monitorFlags,
+			p.discoverFlags, p.networkFlags, p.leaseFlags, p.modelFlag, p.outputDirFlag, p.monitorFlags, p.forwardFlag,
 			func(cmd *cobra.Command) {
 				flags := cmd.Flags()
 				flags.StringVar(&domainFile, "domain", "", "`file` with the XML of the libvirt domain to start (-: standard input)")

@@ -153,7 +153,7 @@ of the network only that the tap is deleted.`,
 			"serve", "serve --lease-time 1h --ntp 192.0.2.123", "serve --nics /run/nics/nics.json --state-dir /run/serve",
 			"prepare -o json | virt-launcher-net serve --nics - --state-dir /run/serve",
 		},
-		flags: []func(*cobra.Command){p.resolvConfFlag, p.leaseFlags, p.monitorFlags, func(cmd *cobra.Command) {
+		flags: []func(*cobra.Command){p.resolvConfFlag, p.leaseFlags, p.monitorFlags, p.forwardFlag, func(cmd *cobra.Command) {
 			cmd.Flags().StringVar(&file, "nics", "", "`file` with the NICs to serve, as prepare writes or prints them in JSON (-: standard input); default: those of the record in --state-dir")
 		}},
 		run: func(cmd *cobra.Command) (view, error) {

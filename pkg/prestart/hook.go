@@ -37,6 +37,7 @@ import (
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/forward"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
 
@@ -72,6 +73,10 @@ type Hook struct {
 	// OutputDir is where Prepare and Run leave the NICs for whoever starts the
 	// VM; empty: nowhere. See [NICsFile].
 	OutputDir string
+	// Forwards are ports of the pod's loopback that lead to the VM, in Run and Serve, as
+	// kubectl port-forward needs them where the VM has an address within the pod: see
+	// [guest.Alias].
+	Forwards []forward.Port
 	// SkipCheck leaves out the proof, in Run, that a guest gets an answer.
 	SkipCheck bool
 	// Force has Restore put the pod back although a VM has the tap open, which
@@ -182,5 +187,5 @@ func (h Hook) plans(pod discover.Pod) ([]prepare.Plan, error) {
 	if err := distinct(plans); err != nil {
 		return nil, err
 	}
-	return plans, h.checkLeases(plans, pod)
+	return plans, errors.Join(h.checkForwards(nicsOf(plans)), h.checkLeases(plans, pod))
 }

@@ -55,25 +55,48 @@ func in(path string, fn func() error) error {
 	return fmt.Errorf("enter network namespace %s: %w", path, err)
 }
 
-// enterAhead enters the network namespace at path, and returns what runs one function
-// there: also when the process may not enter it any more, or its path is gone. Call
-// that once. With an empty path the function runs where it is called.
-func enterAhead(path string) (run func(fn func() error) error, err error) {
+// netns runs functions in a network namespace that was entered ahead: also when the
+// process may not enter it any more, or its path is gone.
+type netns struct {
+	work   chan func() error
+	result chan error
+}
+
+// enterAhead enters the network namespace at path; empty: functions run where do is
+// called. Leave it.
+func enterAhead(path string) (*netns, error) {
 	if path == "" {
-		return func(fn func() error) error { return fn() }, nil
+		return &netns{}, nil
 	}
-	work, result := make(chan func() error), make(chan error, 2)
+	n := &netns{make(chan func() error), make(chan error)}
 	go func() {
-		result <- in(path, func() error {
-			result <- nil
-			return (<-work)()
+		n.result <- in(path, func() error {
+			n.result <- nil
+			for fn := range n.work {
+				n.result <- fn()
+			}
+			return nil
 		})
 	}()
-	if err := <-result; err != nil {
+	if err := <-n.result; err != nil {
 		return nil, err
 	}
-	return func(fn func() error) error {
-		work <- fn
-		return <-result
-	}, nil
+	return n, nil
+}
+
+// do runs one function after the other, whoever calls it.
+func (n *netns) do(fn func() error) error {
+	if n.work == nil {
+		return fn()
+	}
+	n.work <- fn
+	return <-n.result
+}
+
+// leave is called last; it does nothing if nothing was entered.
+func (n *netns) leave() {
+	if n != nil && n.work != nil {
+		close(n.work)
+		<-n.result
+	}
 }

@@ -64,7 +64,7 @@ func (s *Session) in(fn func() error) error {
 // hookOf is that of the session for one more interface.
 func (s *Session) hookOf(name string) Hook {
 	h := s.hook
-	h.Interfaces, h.Domain, h.Force = []string{name}, nil, false
+	h.Interfaces, h.Domain, h.Force, h.Forwards = []string{name}, nil, false, nil
 	h.PerInterface = maps.Clone(h.PerInterface)
 	maps.DeleteFunc(h.PerInterface, func(of string, _ InterfaceOptions) bool { return of != name })
 	h.Network.MAC, h.Network.Names = mac.Addr{}, nil

@@ -30,8 +30,8 @@ type Session struct {
 	prepared time.Time // when the network was
 	control  *control.Server
 	keeper   *keeper
-	restore  bool                     // at the end
-	inNetns  func(func() error) error // runs a function in the pod's network namespace, once; nil: not needed
+	restore  bool   // at the end
+	netns    *netns // the pod's, for restore and forwards; nil: not needed
 
 	done    context.Context // ends with the first failure, or Close
 	cancel  context.CancelCauseFunc
@@ -59,8 +59,8 @@ func (s *Session) open(ctx context.Context, pod discover.Pod, nics []*nic) (err 
 	if err != nil {
 		return err
 	}
-	if s.hook.RestoreAfter {
-		if s.inNetns, err = enterAhead(s.hook.Netns); err != nil {
+	if s.hook.RestoreAfter || len(s.hook.Forwards) > 0 {
+		if s.netns, err = enterAhead(s.hook.Netns); err != nil {
 			return err
 		}
 	}
@@ -73,6 +73,9 @@ func (s *Session) open(ctx context.Context, pod discover.Pod, nics []*nic) (err 
 		if err := s.add(ctx, i, n, pod, d); err != nil {
 			return err
 		}
+	}
+	if err := s.forward(ctx, guestsOf(nics)); err != nil {
+		return err
 	}
 	if err := s.control.Listen(ctx); err != nil { // the VM can do without
 		s.hook.Log.Warn("can't open the control socket, so status and wait do not work: trying again", "error", err)
@@ -282,14 +285,10 @@ func (s *Session) close(ctx context.Context) error {
 		s.keeper.close()
 	}
 	s.serving.Close()
-	if s.inNetns != nil {
-		errs = append(errs, s.inNetns(func() error {
-			if !s.restore || len(plans) == 0 {
-				return nil
-			}
-			return s.hook.restoreAfter(unlessEnded(ctx), plans, DefaultShutdownTimeout)
-		}))
+	if s.restore && len(plans) > 0 {
+		errs = append(errs, s.netns.do(func() error { return s.hook.restoreAfter(unlessEnded(ctx), plans, DefaultShutdownTimeout) }))
 	}
+	s.netns.leave()
 	return errors.Join(errs...)
 }
 

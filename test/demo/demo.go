@@ -32,6 +32,7 @@ type demo struct {
 	binary, guestDir, cniDir, cacheDir string
 	shape                              podtest.Shape
 	dual                               bool   // the pod has IPv6, too
+	redirect                           bool   // the pod keeps its network
 	dir                                string // all that is written, gone at the end
 
 	screen  screen
@@ -39,6 +40,7 @@ type demo struct {
 	before  string // the pod's snapshot
 	routes  string // its routes, as ip(8) prints them
 	routes6 string
+	uplink  string // its interface, as ip(8) tells it
 }
 
 // show is the whole demo. What a step started is ended when the demo ends,
@@ -55,6 +57,13 @@ func (d *demo) show(ctx context.Context) (err error) {
 		return err
 	}
 	defer outside.Close()
+	if d.redirect {
+		beside, err := servePod(d.pod)
+		if err != nil {
+			return err
+		}
+		defer beside.Close()
+	}
 	if err := d.showPlan(ctx); err != nil {
 		return err
 	}
@@ -103,6 +112,9 @@ func (d *demo) lookAtPod(ctx context.Context) (err error) {
 		return err
 	}
 	d.screen.show("cat /etc/resolv.conf", d.resolvConf())
+	if d.uplink, err = d.interfaceOf(ctx); err != nil {
+		return err
+	}
 	d.before, err = podtest.Snapshot(ctx, d.pod.NS)
 	return err
 }
@@ -141,7 +153,7 @@ func (d *demo) inPod(ctx context.Context, name string, args ...string) (string, 
 
 func (d *demo) showPlan(ctx context.Context) error {
 	d.screen.heading("What virt-launcher-net would do")
-	_, err := d.program(ctx, "plan", "--netns", d.pod.Path())
+	_, err := d.program(ctx, append([]string{"plan", "--netns", d.pod.Path()}, d.datapathArgs()...)...)
 	return err
 }
 
@@ -178,4 +190,13 @@ func (d *demo) program(ctx context.Context, args ...string) (string, error) {
 		return "", fmt.Errorf("virt-launcher-net %s: %w", args[0], err)
 	}
 	return string(out), nil
+}
+
+// output is what the program prints on standard output, which is not shown.
+func (d *demo) output(ctx context.Context, args ...string) ([]byte, error) {
+	out, err := exec.CommandContext(ctx, d.binary, args...).Output()
+	if err != nil {
+		return nil, fmt.Errorf("virt-launcher-net %s: %w", args[0], err)
+	}
+	return out, nil
 }

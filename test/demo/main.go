@@ -3,7 +3,7 @@
 // DHCP, and afterwards the pod is as the CNI left it. Everything happens in
 // network namespaces of its own; the exit status is 0 if all that was claimed
 // was seen. With DEMO=calico in the environment the pod is Calico's, with
-// DEMO=dual it has IPv6 as well.
+// DEMO=dual it has IPv6 as well, with DEMO=redirect it keeps its network beside the VM.
 package main
 
 import (
@@ -47,8 +47,10 @@ func start(ctx context.Context, d *demo) (err error) {
 		d.shape = podtest.Calico
 	case "dual":
 		d.shape, d.dual = podtest.Flannel, true
+	case "redirect":
+		d.shape, d.redirect = podtest.Flannel, true
 	default:
-		return fmt.Errorf("DEMO=%s: it is empty, calico or dual", shape)
+		return fmt.Errorf("DEMO=%s: it is empty, calico, dual or redirect", shape)
 	}
 	for _, path := range []*string{&d.binary, &d.guestDir, &d.cniDir, &d.cacheDir} {
 		if *path, err = filepath.Abs(*path); err != nil {

@@ -60,6 +60,12 @@ func (d *demo) showVM(ctx context.Context) (err error) {
 		d.screen.check(report.Pinged[d.pod.IPv6Gateway.String()], "the guest pings the pod's gateway %s", d.pod.IPv6Gateway)
 	}
 
+	if d.redirect {
+		if err := d.showShared(ctx); err != nil {
+			return err
+		}
+	}
+
 	d.screen.heading("What virt-launcher-net tells while it serves")
 	status, err := d.program(ctx, "status", "--netns", d.pod.Path(), "--state-dir", d.path("state"))
 	if err != nil {
@@ -82,6 +88,7 @@ func (d *demo) launch(vm vmtest.VM) (*launchtest.Launcher, error) {
 			"--resolv-conf", d.path("resolv.conf"), "--hostname", hostname,
 		},
 	}
+	config.Args = append(config.Args, d.datapathArgs()...)
 	d.screen.show(commandLine("virt-launcher-net", config.RunArgs()), "")
 	return launchtest.Start(config)
 }

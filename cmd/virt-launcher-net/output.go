@@ -194,13 +194,18 @@ func writePlans(w io.Writer, plans []planView) {
 // viewPrepared is what prepare prints, and what serves once it is ready.
 func viewPrepared(interfaces []prestart.Interface) view {
 	return view{list("interfaces", interfaces), func(w io.Writer) {
-		fmt.Fprintln(w, "INTERFACE\tTAP\tMAC\tMTU\tADDRESSES\tLINKS")
+		fmt.Fprintln(w, "INTERFACE\tTAP\tMAC\tMTU\tADDRESSES\tALIASES\tLINKS")
 		for _, i := range interfaces {
 			var links []string
 			for _, l := range i.Links {
 				links = append(links, l.Role+"="+l.Name)
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\n", i.Interface, i.Tap, i.MAC, i.MTU, orNone(join(i.Addresses)), orNone(strings.Join(links, " ")))
+			var aliases []netip.Addr
+			for _, a := range i.Aliases {
+				aliases = append(aliases, a.VM)
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\t%s\n", i.Interface, i.Tap, i.MAC, i.MTU,
+				orNone(join(i.Addresses)), orNone(join(aliases)), orNone(strings.Join(links, " ")))
 		}
 	}}
 }

@@ -29,7 +29,12 @@ func writeStatus(w io.Writer, v prestart.Status) {
 		fmt.Fprintf(w, "\ninterface\t%s\n", i.Name)
 		recorded := len(i.Links) > 0
 		if recorded {
-			fmt.Fprintf(w, "addresses\t%s\nmac\t%s\nmtu\t%d\n", orNone(join(i.Addresses)), i.MAC, i.MTU)
+			fmt.Fprintf(w, "datapath\t%s\naddresses\t%s\nmac\t%s\nmtu\t%d\n", i.Datapath, orNone(join(i.Addresses)), i.MAC, i.MTU)
+		}
+		rows(w, "ports", "the pod keeps %s", i.PodPorts.String())
+		rows(w, "ports", "the VM gets %s", i.VMPorts.String())
+		for _, a := range i.Aliases {
+			fmt.Fprintf(w, "alias\t%s is the VM within the pod, %s the pod for the VM\n", a.VM, a.Pod)
 		}
 		for _, l := range i.Links {
 			fmt.Fprintf(w, "link\t%s\t%s\n", l.Name, linkWords(l))

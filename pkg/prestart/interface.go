@@ -13,6 +13,8 @@ import (
 type Interface struct {
 	guest.NIC
 	Datapath  string         `json:"datapath,omitempty"` // empty: it is served without a record
+	PodPorts  guest.Ports    `json:"podPorts,omitzero"`  // as in [prepare.Options]
+	VMPorts   guest.Ports    `json:"vmPorts,omitzero"`   // likewise
 	Addresses []netip.Prefix `json:"addresses"`          // of both families
 	Links     []prepare.Link `json:"links,omitempty"`
 }
@@ -21,6 +23,7 @@ type Interface struct {
 func NewInterface(p prepare.Plan) Interface {
 	i := newInterface(p.NIC())
 	i.Datapath, i.Links = p.Datapath, p.Links()
+	i.PodPorts, i.VMPorts = p.Ports()
 	return i
 }
 

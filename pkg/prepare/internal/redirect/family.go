@@ -18,20 +18,24 @@ type family struct {
 	address             nft.Datatype
 	laterFragment       nft.Part
 	notEchoRequest      nft.Rule
+	dhcpServer          nft.Rule // what one sends
 }
 
 // Types of ICMP (RFC 792) and ICMPv6 (RFC 4443).
 const (
-	echoRequest  = 8
-	echoRequest6 = 128
+	echoRequest         = 8
+	echoRequest6        = 128
+	routerAdvertisement = 134
 )
 
 var families = []family{{
 	"_ip", nft.EtherType.Is(nft.IP), nft.EtherProtocol.Is(nft.IP), nft.IPSource, nft.IPDestination, nft.IPv4Addr,
 	nft.IPFragmentOffset.Not(0), nft.Rule{nft.L4Protocol.Is(nft.ICMP), nft.ICMPType.Not(echoRequest)},
+	nft.Rule{udp, nft.UDPSource.Is(67), nft.UDPDestination.Is(68)},
 }, {
 	"_ip6", nft.EtherType.Is(nft.IP6), nft.EtherProtocol.Is(nft.IP6), nft.IP6Source, nft.IP6Destination, nft.IPv6Addr,
 	nft.IP6FragmentOffset.Not(0), nft.Rule{nft.L4Protocol.Is(nft.ICMPv6), nft.ICMPv6Type.Not(echoRequest6)},
+	nft.Rule{udp, nft.UDPSource.Is(547), nft.UDPDestination.Is(546)},
 }}
 
 // has reports whether the VM has addresses of the family.

@@ -157,10 +157,16 @@ func (w wiring) toPodRules() (rules []nft.Rule) {
 	return append(rules, nft.Rule{nft.Accept})
 }
 
-// toVMRules are for what leaves by the tap: what was sent on, and what the pod sends to
-// the VM's alias. The servers' packet sockets are not asked.
+// toVMRules are for what leaves by the tap: what was sent on, what the pod sends to the
+// VM's alias, and what the servers send, whose packet sockets pass here from Linux 5.16 on.
 func (w wiring) toVMRules() []nft.Rule {
 	rules := []nft.Rule{{nft.FrameMark.Is(crossing), nft.Accept}}
+	for _, f := range families {
+		if f.has(w.NIC) {
+			rules = append(rules, slices.Concat(nft.Rule{f.is}, f.dhcpServer, nft.Rule{nft.Accept}))
+		}
+	}
+	rules = append(rules, nft.Rule{families[1].is, nft.L4Protocol.Is(nft.ICMPv6), nft.ICMPv6Type.Is(routerAdvertisement), nft.Accept})
 	for _, f := range families {
 		if a, ok := f.alias(w.NIC); ok {
 			rules = append(rules, nft.Rule{f.is, f.source.Is(a.Pod), f.destination.Is(a.VM), f.destination.Set(f.own(w.NIC)), nft.Accept})

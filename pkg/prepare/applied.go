@@ -33,6 +33,17 @@ func (s *Store) mark(records []record, applied bool) error {
 	return errors.Join(errs...)
 }
 
+// saveAll writes those of records that are of the interfaces of others.
+func (s *Store) saveAll(records, others []record) error {
+	var errs []error
+	for _, r := range records {
+		if indexOf(others, r.name()) >= 0 {
+			errs = append(errs, s.save(r))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // forget removes those of records that were not there before.
 func (s *Store) forget(before, records []record) error {
 	var errs []error

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/netip"
 	"slices"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
@@ -72,20 +73,34 @@ func Apply(ctx context.Context, log *slog.Logger, store *Store, plans ...Plan) (
 	if err := store.mark(partial, false); err != nil {
 		return nil, errors.Join(err, store.forget(recorded, records))
 	}
-	err = k.Execute(ctx, ops)
+	older := withOtherPorts(recorded, records)
+	err = store.saveAll(records, older)
+	if err == nil {
+		err = k.Execute(ctx, ops)
+	}
 	if err == nil {
 		if err = store.mark(records, true); err != nil {
 			err = errors.Join(err, k.Undo(ops))
 		}
 	}
 	if err != nil {
-		return nil, errors.Join(err, withdraw(context.WithoutCancel(ctx), log, k, store, recorded, partial))
+		return nil, errors.Join(err, store.saveAll(older, older), withdraw(context.WithoutCancel(ctx), log, k, store, recorded, partial))
 	}
 	for _, p := range plansOf(records) {
 		n := p.NIC()
 		log.Info("prepared", "interface", n.Interface, "datapath", p.Datapath, "tap", n.Tap, "mac", n.MAC, "addresses", n.Addresses(), "guard", n.Guard)
 	}
 	return fresh, nil
+}
+
+// withOtherPorts are the recorded ones of interfaces whose plans share other ports.
+func withOtherPorts(recorded, records []record) (out []record) {
+	for _, r := range recorded {
+		if n := indexOf(records, r.name()); n >= 0 && !samePorts(r.Plan.wiring.Options(), records[n].Plan.wiring.Options()) {
+			out = append(out, r)
+		}
+	}
+	return out
 }
 
 // applyOps are everything that is still to do for the plans.
@@ -137,6 +152,9 @@ func recordsFor(s *engine.State, recorded []record, plans []Plan) ([]record, err
 				return nil, err
 			}
 			r = recorded[n]
+			if !samePorts(p.wiring.Options(), r.Plan.wiring.Options()) {
+				r.Plan = p
+			}
 		default:
 			r.Order = recorded[n].Order
 		}
@@ -254,12 +272,21 @@ func (p Plan) sameOptions(was Plan) error {
 	return &OptionsError{Interface: p.Interface.Name, Differences: out}
 }
 
-// optionsOf are the options of which a plan was made, by their names.
+// samePorts reports whether ports are shared alike by both.
+func samePorts(a, b Options) bool { return a.PodPorts.Equal(b.PodPorts) && a.VMPorts.Equal(b.VMPorts) }
+
+// optionsOf are the options of which a plan was made, by their names, but for ports,
+// which can be changed.
 func optionsOf(p Plan) map[string]string {
 	o := p.wiring.Options()
 	all := map[string]string{
 		"datapath": p.Datapath, "mac": o.MAC.String(), "mtu": fmt.Sprint(o.MTU), "queues": fmt.Sprint(o.Queues),
 		"guard": fmt.Sprint(!o.NoGuard), "ipv6": fmt.Sprint(!o.NoIPv6),
+	}
+	for key, alias := range map[string]netip.Addr{"vm alias": o.VMAlias, "vm IPv6 alias": o.VMAlias6} {
+		if alias.IsValid() {
+			all[key] = alias.String()
+		}
 	}
 	if o.TapOwner != nil {
 		all["tap owner"] = o.TapOwner.String()

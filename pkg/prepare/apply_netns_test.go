@@ -21,36 +21,44 @@ import (
 
 func TestApplyAndRestore(t *testing.T) {
 	t.Parallel()
-	for _, shape := range podtest.Shapes() {
-		t.Run(string(shape), func(t *testing.T) {
-			t.Parallel()
-			pod := podtest.NewPod(t, shape)
-			dir := t.TempDir()
-			before := podtest.TakeSnapshot(t, pod.NS)
-			pod.In(t, func() error { return prepare.ApplyAll(t.Context(), dir, prepare.Options{}, pod.Interface) })
-			once := podtest.TakeSnapshot(t, pod.NS)
-			if once == before {
-				t.Fatal("apply changed nothing")
-			}
-			pod.In(t, func() error { return prepare.ApplyAll(t.Context(), dir, prepare.Options{}, pod.Interface) })
-			if d := podtest.Diff(once, podtest.TakeSnapshot(t, pod.NS)); d != "" {
-				t.Errorf("a second apply changed:\n%s", d)
-			}
-			links := pod.Run(t, "ip", "-d", "link")
-			for _, want := range []string{
-				"up-eth0", "tap-eth0", "master br-eth0", "learning off",
-			} {
-				if !strings.Contains(links, want) {
-					t.Errorf("no %q in\n%s", want, links)
-				}
-			}
-			for range 2 {
-				pod.In(t, func() error { return prepare.RestoreAll(t.Context(), dir) })
-				if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
-					t.Errorf("after restore:\n%s", d)
-				}
-			}
-		})
+	for datapath, wants := range map[string][]string{
+		"bridge":   {"up-eth0", "tap-eth0", "master br-eth0", "learning off"},
+		"redirect": {"tap-eth0", "NOARP"},
+	} {
+		for _, shape := range podtest.Shapes() {
+			t.Run(datapath+" "+string(shape), func(t *testing.T) {
+				t.Parallel()
+				applyAndRestore(t, podtest.NewPod(t, shape), prepare.Options{Datapath: datapath}, wants)
+			})
+		}
+	}
+}
+
+// applyAndRestore does both, each twice; wants are words of ip(8) about the links of a
+// prepared pod.
+func applyAndRestore(t *testing.T, pod *podtest.Pod, o prepare.Options, wants []string) {
+	dir := t.TempDir()
+	before := podtest.TakeSnapshot(t, pod.NS)
+	pod.In(t, func() error { return prepare.ApplyAll(t.Context(), dir, o, pod.Interface) })
+	once := podtest.TakeSnapshot(t, pod.NS)
+	if once == before {
+		t.Fatal("apply changed nothing")
+	}
+	pod.In(t, func() error { return prepare.ApplyAll(t.Context(), dir, o, pod.Interface) })
+	if d := podtest.Diff(once, podtest.TakeSnapshot(t, pod.NS)); d != "" {
+		t.Errorf("a second apply changed:\n%s", d)
+	}
+	links := pod.Run(t, "ip", "-d", "link")
+	for _, want := range wants {
+		if !strings.Contains(links, want) {
+			t.Errorf("no %q in\n%s", want, links)
+		}
+	}
+	for range 2 {
+		pod.In(t, func() error { return prepare.RestoreAll(t.Context(), dir) })
+		if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
+			t.Errorf("after restore:\n%s", d)
+		}
 	}
 }
 

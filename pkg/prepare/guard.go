@@ -2,6 +2,7 @@ package prepare
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/engine"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/guard"
@@ -27,12 +28,16 @@ type GuardReader = nft.CounterReader
 // OpenGuardReader opens a reader in the network namespace of the calling thread.
 func OpenGuardReader() (*GuardReader, error) { return nft.OpenCounterReader() }
 
-// GuardCounters returns the counters of the plan's port guard, each direction and
-// reason once, those that are zero too; none if the plan has no guard. Without a
+// Counts reports whether frames that are kept from crossing are counted: by a port
+// guard, or where the VM and the pod share addresses.
+func (p Plan) Counts() bool { return slices.ContainsFunc(p.wiring.Tables(), nft.Table.Counts) }
+
+// GuardCounters returns the counters of what the plan keeps from crossing, each
+// direction and reason once, those that are zero too; none if it counts none. Without a
 // reader (nil) it opens one. The kernel wants NET_ADMIN of whoever opened the reader
 // and of whoever reads; without, the error wraps [unix.EPERM].
 func (p Plan) GuardCounters(r *GuardReader) (out []GuardCounter, err error) {
-	if !p.NIC().Guard {
+	if !p.Counts() {
 		return nil, nil
 	}
 	if r == nil {

@@ -147,7 +147,7 @@ func TestApplyWithoutTheUplink(t *testing.T) {
 // there.
 func TestUndoneRestoreKeepsThePlaceholdersAddresses(t *testing.T) {
 	t.Parallel()
-	b := newBench(t, podtest.BridgeDual)
+	b := newBench(t, podtest.BridgeDual, DefaultDatapath)
 	b.must(b.ops(false))
 	b.pod.IP(t, "addr add fd00:42::7/64 dev eth0 nodad", "addr add 10.42.0.7/24 dev eth0 label eth0:x")
 	before := b.snapshot()

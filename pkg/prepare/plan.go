@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
@@ -63,7 +64,7 @@ func NewPlan(in discover.Interface, o Options) (Plan, error) {
 		w, err = path.Wire(in, o)
 	}
 	if err == nil {
-		err = unused(name, o.Names, w.Options().Names)
+		err = unused(name, o, w.Options())
 	}
 	if err != nil {
 		return Plan{}, fmt.Errorf("plan %s: %w", in.Name, err)
@@ -71,11 +72,19 @@ func NewPlan(in discover.Interface, o Options) (Plan, error) {
 	return Plan{name, in, w}, nil
 }
 
-// unused refuses a name for a link that the datapath does not have.
-func unused(datapath string, given, used map[string]string) error {
-	for _, role := range slices.Sorted(maps.Keys(given)) {
-		if given[role] != "" && used[role] == "" {
-			return fmt.Errorf("the datapath %s has no link %s that could be named %s: leave that name out", datapath, role, given[role])
+// unused refuses options that the datapath has no use for.
+func unused(datapath string, given, used Options) error {
+	for _, role := range slices.Sorted(maps.Keys(given.Names)) {
+		if name := given.Names[role]; name != "" && used.Names[role] == "" {
+			return fmt.Errorf("the datapath %s has no link %s that could be named %s: leave that name out", datapath, role, name)
+		}
+	}
+	if !samePorts(given, used) {
+		return fmt.Errorf("the datapath %s gives the VM all ports, and the pod none: leave the ports out, or use the datapath redirect", datapath)
+	}
+	for _, a := range []struct{ given, used netip.Addr }{{given.VMAlias, used.VMAlias}, {given.VMAlias6, used.VMAlias6}} {
+		if a.given.IsValid() && a.given != a.used {
+			return fmt.Errorf("the VM can't have the alias %s: it is for the datapath redirect, and for a family of which the VM has an address: leave it out", a.given)
 		}
 	}
 	return nil

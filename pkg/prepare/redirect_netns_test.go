@@ -68,9 +68,13 @@ func (h host) serve(t *testing.T, port int) {
 }
 
 // dial connects from the namespace. from is the local port; 0: any.
-func (h host) dial(network string, to netip.AddrPort, from int) (conn net.Conn, err error) {
+func (h host) dial(network string, to netip.AddrPort, from int) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
+	return h.dialContext(ctx, network, to, from)
+}
+
+func (h host) dialContext(ctx context.Context, network string, to netip.AddrPort, from int) (conn net.Conn, err error) {
 	d := net.Dialer{Control: reuseAddress}
 	if from != 0 && network[:3] == "tcp" {
 		d.LocalAddr = &net.TCPAddr{Port: from}
@@ -104,6 +108,20 @@ func says(conn net.Conn, name string, size int) error {
 		err = fmt.Errorf("%.20q answers, not %s", got[:n], name)
 	}
 	return err
+}
+
+// echoes sends a word by a connection on which a server has said its name, and expects
+// it back.
+func echoes(conn net.Conn, word string) error {
+	_ = conn.SetDeadline(time.Now().Add(3 * time.Second))
+	if _, err := conn.Write([]byte(word)); err != nil {
+		return err
+	}
+	b := make([]byte, len(word))
+	if _, err := io.ReadFull(conn, b); err != nil || string(b) != word {
+		return fmt.Errorf("%q comes back: %w", b, err)
+	}
+	return nil
 }
 
 // asks expects the server of that name at an address. By UDP it asks again: the first
@@ -308,5 +326,154 @@ func TestRedirectPaths(t *testing.T) {
 				t.Errorf("the pod interface:\n%s", podtest.Diff(r.before, now))
 			}
 		})
+	}
+}
+
+// counted is how often the table has dropped for a reason.
+func (r *trio) counted(t *testing.T, why prepare.Reason) (n uint64) {
+	t.Helper()
+	r.pod.In(t, func() error {
+		plans, err := prepare.ReadPlans(nil, r.dir)
+		if err != nil {
+			return err
+		}
+		counters, err := plans[0].GuardCounters(nil)
+		for _, c := range counters {
+			if c.Reason == why {
+				n += c.Packets
+			}
+		}
+		return err
+	})
+	return n
+}
+
+// counts expects that what the VM does is counted, once it gets there.
+func (r *trio) counts(t *testing.T, why prepare.Reason, do func()) {
+	t.Helper()
+	before := r.counted(t, why)
+	do()
+	for end := time.Now().Add(3 * time.Second); r.counted(t, why) == before; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Errorf("%s was not counted", why)
+			return
+		}
+	}
+}
+
+// knock sends something from a port, and expects no answer.
+func (h host) knock(network string, to netip.AddrPort, from int) {
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	if conn, err := h.dialContext(ctx, network, to, from); err == nil {
+		_, _ = conn.Write([]byte("x"))
+		conn.Close()
+	}
+}
+
+// A VM that uses the ports of a connection of the pod's, or a port that is kept for the
+// pod, takes nothing from the pod, and that is counted, with the guard and without.
+func TestRedirectCollision(t *testing.T) {
+	t.Parallel()
+	for _, noGuard := range []bool{false, true} {
+		t.Run(fmt.Sprint("no guard ", noGuard), func(t *testing.T) {
+			t.Parallel()
+			o := prepare.Options{NoGuard: noGuard}
+			if err := o.PodPorts.UnmarshalText([]byte("7000-7010")); err != nil {
+				t.Fatal(err)
+			}
+			r := newTrio(t, podtest.BridgeDual, o)
+			r.outside.serve(t, 80)
+			for _, a := range r.families() {
+				for _, network := range []string{"tcp", "udp"} {
+					to := netip.AddrPortFrom(a.outside, 80)
+					pods, err := r.pod.dial(network, to, 5000)
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer pods.Close()
+					if err := says(pods, "outside", 100); err != nil {
+						t.Fatal(err)
+					}
+					r.counts(t, "pod-connection", func() { r.vm.knock(network, to, 5000) })
+					still := says // a UDP server says its name each time
+					if network == "tcp" {
+						still = func(conn net.Conn, _ string, _ int) error { return echoes(conn, "more") }
+					}
+					if err := still(pods, "outside", 100); err != nil {
+						t.Errorf("%s %s: the pod's connection: %v", network, a.own, err)
+					}
+					if err := r.vm.asks(network, to, "outside", 100); err != nil {
+						t.Errorf("%s %s: the VM by another port: %v", network, a.own, err)
+					}
+					r.counts(t, "pod-port", func() { r.vm.knock(network, to, 7005) })
+				}
+			}
+		})
+	}
+}
+
+// Ports are changed while the VM runs: no connection of the other side is lost, and the
+// record has the new ones.
+func TestRedirectPortsChange(t *testing.T) {
+	t.Parallel()
+	var o prepare.Options
+	if err := o.PodPorts.UnmarshalText([]byte("8080")); err != nil {
+		t.Fatal(err)
+	}
+	r := newTrio(t, podtest.BridgeDual, o)
+	r.pod.serve(t, 8080)
+	r.pod.serve(t, 9000)
+	r.vm.serve(t, 80)
+	r.vm.serve(t, 9000)
+	r.outside.serve(t, 80)
+	type connection struct {
+		what, name string
+		net.Conn
+	}
+	var open []connection
+	dial := func(what, name string, h host, a netip.Addr, port uint16) {
+		t.Helper()
+		conn, err := h.dial("tcp", netip.AddrPortFrom(a, port), 0)
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		if err := says(conn, name, 100); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		open = append(open, connection{what, name, conn})
+	}
+	for _, a := range r.families() {
+		dial("to the pod's port", "pod", r.outside, a.own, 8080)
+		dial("to the VM", "vm", r.outside, a.own, 80)
+		dial("of the pod", "outside", r.pod, a.outside, 80)
+		dial("of the VM", "outside", r.vm, a.outside, 80)
+		dial("pod to VM", "vm", r.pod, a.VM, 80)
+		if err := r.outside.asks("tcp", netip.AddrPortFrom(a.own, 9000), "vm", 10); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := o.PodPorts.UnmarshalText([]byte("8080,9000/tcp")); err != nil {
+		t.Fatal(err)
+	}
+	r.prepare(t, prepare.Options{Datapath: "redirect", PodPorts: o.PodPorts})
+	for _, a := range r.families() {
+		if err := r.outside.asks("tcp", netip.AddrPortFrom(a.own, 9000), "pod", 10); err != nil {
+			t.Error(err)
+		}
+		if err := r.outside.asks("udp", netip.AddrPortFrom(a.own, 9000), "vm", 10); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, c := range open {
+		if err := echoes(c, "more"); err != nil {
+			t.Errorf("%s: %v", c.what, err)
+		}
+	}
+	plans, err := prepare.ReadPlans(nil, r.dir)
+	r.pod.In(t, func() error { plans, err = prepare.ReadPlans(nil, r.dir); return err })
+	if len(plans) != 1 || !strings.Contains(plans[0].String(), "9000") {
+		t.Errorf("recorded is %v", plans)
 	}
 }

@@ -51,7 +51,7 @@ func (w *ward) apply(changes int, kill bool, names ...string) (err error) {
 		}
 	}()
 	w.in(func() error {
-		err = ApplyAll(ctx, w.dir, Options{}, names...)
+		err = ApplyAll(ctx, w.dir, Options{Datapath: w.datapath}, names...)
 		return nil
 	})
 	return err
@@ -78,7 +78,8 @@ func (w *ward) works() bool {
 func (w *ward) guarded() (there bool, why error) {
 	w.t.Helper()
 	why = w.plans[0].inPod(w.pod, tableErrors)
-	_, err := w.pod.Output(w.t.Context(), "nft", "list", "table", podtest.GuardFamily, "virt-launcher-net-eth0")
+	table := strings.Fields(guardTables[w.datapath])
+	_, err := w.pod.Output(w.t.Context(), "nft", "list", "table", table[0], table[1])
 	return err == nil, why
 }
 
@@ -104,8 +105,12 @@ func (w *ward) recorded() (records []record) {
 	return records
 }
 
-// damages are what somebody may do to a prepared pod, in the words of a shell.
-var damages = map[string][]string{
+// guardTables are the tables with the port guard, by datapath.
+var guardTables = map[string]string{DefaultDatapath: podtest.GuardTable, "redirect": "netdev virt-launcher-net-eth0"}
+
+// damages are what somebody may do to a prepared pod, in the words of a shell, by
+// datapath.
+var damages = map[string]map[string][]string{DefaultDatapath: {
 	"switch deleted":             {"ip link del br-eth0"},
 	"switch down":                {"ip link set br-eth0 down"},
 	"switch with another MTU":    {"ip link set br-eth0 mtu 1300"},
@@ -138,29 +143,53 @@ var damages = map[string][]string{
 		"ip link set up-eth0 address 02:00:00:00:00:02", podtest.SetPort + " up-eth0 learning on",
 		"ip link set br-eth0 address 02:00:00:00:00:01",
 	},
-}
+}, "redirect": {
+	"tap deleted":            {"ip link del tap-eth0"},
+	"tap down":               {"ip link set tap-eth0 down"},
+	"tap with another MTU":   {"ip link set tap-eth0 mtu 1300"},
+	"tap with another MAC":   {"ip link set tap-eth0 address 02:00:00:00:00:03"},
+	"tap that does ARP":      {"ip link set tap-eth0 arp on"},
+	"no aliases":             {"ip addr flush dev tap-eth0"},
+	"no neighbor":            {"ip neigh flush dev tap-eth0 nud permanent"},
+	"a neighbor's MAC":       {"ip neigh replace ALIAS lladdr 02:00:00:00:00:09 dev tap-eth0 nud permanent"},
+	"table deleted":          {"nft delete table netdev virt-launcher-net-eth0"},
+	"table flushed":          {"nft flush table netdev virt-launcher-net-eth0"},
+	"table with a rule more": {"nft insert rule netdev virt-launcher-net-eth0 to_guest accept"},
+	"no egress chain":        {"nft flush table netdev virt-launcher-net-eth0", "nft delete chain netdev virt-launcher-net-eth0 from_pod"},
+	"a set deleted":          {"nft flush table netdev virt-launcher-net-eth0", "nft delete set netdev virt-launcher-net-eth0 pod_flows_ip"},
+	"a set more":             {"nft add set netdev virt-launcher-net-eth0 more { type inet_service; }"},
+	"nearly everything": {
+		"nft flush chain netdev virt-launcher-net-eth0 from_guest", "ip link set tap-eth0 mtu 1300", "ip link set tap-eth0 arp on",
+		"ip link set tap-eth0 address 02:00:00:00:00:03", "ip addr flush dev tap-eth0",
+	},
+}}
 
 // A repair that fails or is killed, wherever that is, takes nothing from the VM
 // that worked before, and leaves the next one all that it needs.
 func TestRepairHarmsNobody(t *testing.T) {
 	t.Parallel()
-	for name, lines := range damages {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			repair(t, func(w *ward) {
-				for _, line := range lines {
-					words := strings.Fields(line)
-					// An error: it is damaged so already.
-					_, _ = w.pod.Output(t.Context(), words[0], words[1:]...)
-				}
+	overBoth(t, func(t *testing.T, datapath string) {
+		for name, lines := range damages[datapath] {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				repair(t, datapath, func(w *ward) {
+					for _, line := range lines {
+						if aliases := w.plans[0].NIC().Aliases; len(aliases) > 0 {
+							line = strings.ReplaceAll(line, "ALIAS", aliases[0].VM.String())
+						}
+						words := strings.Fields(line)
+						// An error: it is damaged so already.
+						_, _ = w.pod.Output(t.Context(), words[0], words[1:]...)
+					}
+				})
 			})
-		})
-	}
+		}
+	})
 }
 
-func repair(t *testing.T, damage func(w *ward)) {
+func repair(t *testing.T, datapath string, damage func(w *ward)) {
 	pod := podtest.NewPod(t, podtest.BridgeCNI)
-	w := &ward{bench: newBenchOf(t, pod.NS, "eth0"), dir: t.TempDir()}
+	w := &ward{bench: newBenchOf(t, pod.NS, datapath, "eth0"), dir: t.TempDir()}
 	original := w.snapshot()
 	if err := w.apply(-1, false, "eth0"); err != nil {
 		t.Fatal(err)
@@ -242,7 +271,11 @@ func repair(t *testing.T, damage func(w *ward)) {
 // that was killed before.
 func TestApplyLeavesNothing(t *testing.T) {
 	t.Parallel()
-	w := &ward{bench: newBench(t, podtest.CalicoDual), dir: t.TempDir()}
+	overBoth(t, applyLeavesNothing)
+}
+
+func applyLeavesNothing(t *testing.T, datapath string) {
+	w := &ward{bench: newBench(t, podtest.CalicoDual, datapath), dir: t.TempDir()}
 	original, ops := w.snapshot(), w.ops(false)
 	nothing := func(at string, err error) {
 		t.Helper()
@@ -272,7 +305,7 @@ func TestApplyLeavesNothing(t *testing.T) {
 func TestApplyToOneMore(t *testing.T) {
 	t.Parallel()
 	w := &ward{bench: newBenchOf(t, threeNets(t,
-		"route add default via 10.1.0.1 dev eth0", "route add 10.77.0.0/16 via 10.2.0.1 dev net1"), "eth0"), dir: t.TempDir()}
+		"route add default via 10.1.0.1 dev eth0", "route add 10.77.0.0/16 via 10.2.0.1 dev net1"), DefaultDatapath, "eth0"), dir: t.TempDir()}
 	original := w.snapshot()
 	if err := w.apply(-1, false, "eth0"); err != nil {
 		t.Fatal(err)
@@ -321,7 +354,7 @@ func TestRecordsWithoutTheMark(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := &ward{bench: newBench(t, podtest.BridgeCNI), dir: t.TempDir()}
+			w := &ward{bench: newBench(t, podtest.BridgeCNI, DefaultDatapath), dir: t.TempDir()}
 			original := w.snapshot()
 			if err := w.apply(-1, false, "eth0"); err != nil {
 				t.Fatal(err)

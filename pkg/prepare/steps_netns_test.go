@@ -23,25 +23,39 @@ func (failing) String() string          { return "fail" }
 func (failing) Do(*engine.Kernel) error { return errRefused }
 func (failing) Inverse() engine.Op      { return failing{} }
 
+// bothDatapaths are those over which whole suites go.
+var bothDatapaths = []string{DefaultDatapath, "redirect"}
+
+// overBoth runs a test for each datapath.
+func overBoth(t *testing.T, test func(t *testing.T, datapath string)) {
+	for _, datapath := range bothDatapaths {
+		t.Run(datapath, func(t *testing.T) {
+			t.Parallel()
+			test(t, datapath)
+		})
+	}
+}
+
 // bench is a pod with plans for it.
 type bench struct {
-	t     *testing.T
-	pod   *podtest.NS
-	plans []Plan
+	t        *testing.T
+	pod      *podtest.NS
+	datapath string
+	plans    []Plan
 }
 
-func newBench(t *testing.T, shape podtest.Shape) *bench {
+func newBench(t *testing.T, shape podtest.Shape, datapath string) *bench {
 	t.Helper()
 	pod := podtest.NewPod(t, shape)
-	return newBenchOf(t, pod.NS, pod.Interface)
+	return newBenchOf(t, pod.NS, datapath, pod.Interface)
 }
 
-func newBenchOf(t *testing.T, pod *podtest.NS, names ...string) *bench {
+func newBenchOf(t *testing.T, pod *podtest.NS, datapath string, names ...string) *bench {
 	t.Helper()
-	b := &bench{t: t, pod: pod}
+	b := &bench{t: t, pod: pod, datapath: datapath}
 	for _, name := range names {
 		b.in(func() error {
-			plan, err := planOf(name)
+			plan, err := planWith(name, Options{Datapath: datapath})
 			b.plans = append(b.plans, plan)
 			return err
 		})
@@ -52,17 +66,19 @@ func newBenchOf(t *testing.T, pod *podtest.NS, names ...string) *bench {
 // benches are a pod as a CNI makes it, and one with two prepared interfaces and a
 // third one.
 func benches(t *testing.T, test func(*testing.T, *bench)) {
-	t.Run("one interface", func(t *testing.T) {
-		t.Parallel()
-		test(t, newBench(t, podtest.CalicoDual))
-	})
-	t.Run("two interfaces", func(t *testing.T) {
-		t.Parallel()
-		test(t, newBenchOf(t, threeNets(t,
-			"route add default via 10.1.0.1 dev eth0", "route add default via fd00:2::1 dev net1",
-			"route add 10.88.0.0/16 nexthop via 10.1.0.1 dev eth0 nexthop via 10.1.0.2 dev eth0",
-			"addr add 10.5.0.7/24 dev eth0", "addr add 10.5.0.17/24 dev eth2",
-			"route add local 10.66.0.0/24 dev eth0", "neigh add proxy 10.1.0.44 dev eth0"), "eth0", "net1"))
+	overBoth(t, func(t *testing.T, datapath string) {
+		t.Run("one interface", func(t *testing.T) {
+			t.Parallel()
+			test(t, newBench(t, podtest.CalicoDual, datapath))
+		})
+		t.Run("two interfaces", func(t *testing.T) {
+			t.Parallel()
+			test(t, newBenchOf(t, threeNets(t,
+				"route add default via 10.1.0.1 dev eth0", "route add default via fd00:2::1 dev net1",
+				"route add 10.88.0.0/16 nexthop via 10.1.0.1 dev eth0 nexthop via 10.1.0.2 dev eth0",
+				"addr add 10.5.0.7/24 dev eth0", "addr add 10.5.0.17/24 dev eth2",
+				"route add local 10.66.0.0/24 dev eth0", "neigh add proxy 10.1.0.44 dev eth0"), datapath, "eth0", "net1"))
+		})
 	})
 }
 
@@ -71,14 +87,16 @@ var (
 	discard   = slog.New(slog.DiscardHandler)
 )
 
-func planOf(name string) (Plan, error) {
+func planOf(name string) (Plan, error) { return planWith(name, Options{}) }
+
+func planWith(name string, o Options) (Plan, error) {
 	interfaces, err := discover.ReadInterfaces()
 	if err != nil {
 		return Plan{}, err
 	}
 	for _, in := range interfaces {
 		if in.Name == name {
-			return NewPlan(in, Options{})
+			return NewPlan(in, o)
 		}
 	}
 	return Plan{}, errNoLink
@@ -181,7 +199,7 @@ func failAtEachChange(t *testing.T, b *bench) {
 	for _, restore := range []bool{false, true} {
 		before := b.snapshot()
 		ops := b.ops(restore)
-		if len(ops) < 8 {
+		if len(ops) < 3 {
 			t.Fatalf("only %d changes", len(ops))
 		}
 		for i := range ops {

@@ -101,7 +101,7 @@ func (n *nic) open(pod discover.Pod, d defaultRoutes, changed func()) (err error
 	if n.plan == nil {
 		return nil
 	}
-	if n.Guard {
+	if n.plan.Counts() {
 		if n.guard, err = prepare.OpenGuardReader(); err != nil {
 			return err
 		}

@@ -116,10 +116,10 @@ func usable(in discover.Interface) error {
 		return errors.New("it is the loopback: name the pod's interface")
 	case in.Kind == "macvlan" || in.Kind == "macvtap":
 		return fmt.Errorf("it is a %s: its parent delivers only frames for its own MAC, "+
-			"so a VM behind a bridge would get none; give the pod a veth-based network (for example the bridge CNI plugin)", in.Kind)
+			"so a VM behind a bridge would get none; use the datapath redirect, or give the pod a veth-based network (for example the bridge CNI plugin)", in.Kind)
 	case in.Kind == "ipvlan" || in.Kind == "ipvtap":
 		return fmt.Errorf("it is an %s: it has its parent's MAC and delivers by IP address, "+
-			"so a VM with a MAC of its own can't be behind it; give the pod a veth-based network (for example the bridge CNI plugin)", in.Kind)
+			"so a VM with a MAC of its own can't be behind it; use the datapath redirect (in ipvlan's mode l2), or give the pod a veth-based network (for example the bridge CNI plugin)", in.Kind)
 	case in.Kind == "bridge":
 		return errors.New("it is a bridge, which can't be another's port; if this is the placeholder of a pod that is prepared already, " +
 			"name the state directory that was used then")
@@ -139,10 +139,10 @@ func usable(in discover.Interface) error {
 			"take it out (ip link set %s nomaster) or name another interface", in.Master, in.Name)
 	case in.TakenBy != "":
 		return fmt.Errorf("the %s on it receives its frames, so a bridge can't; "+
-			"delete that link, or put it on another interface", in.TakenBy)
+			"delete that link, put it on another interface, or use the datapath redirect", in.TakenBy)
 	case len(in.Shared) > 0:
 		r := in.Shared[0]
-		return fmt.Errorf("its route %s can't be restored: %s; delete it (ip route del %s), or make it use %s alone (ip route replace %s via … dev %s)",
+		return fmt.Errorf("its route %s can't be restored: %s; delete it (ip route del %s), or make it use %s alone (ip route replace %s via … dev %s), or use the datapath redirect",
 			r.Route, r.Why, r.Route.Destination, in.Name, r.Route.Destination, in.Name)
 	}
 	return nil

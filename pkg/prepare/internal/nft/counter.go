@@ -2,6 +2,7 @@ package nft
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -11,6 +12,13 @@ import (
 type Counter struct {
 	Label          any // see [Dropped] and [Counted]
 	Packets, Bytes uint64
+}
+
+// Counts reports whether some rule counts frames as something.
+func (t Table) Counts() bool {
+	return slices.ContainsFunc(t.Chains, func(c Chain) bool {
+		return slices.ContainsFunc(c.Rules, func(r Rule) bool { return r.label() != nil })
+	})
 }
 
 // CounterReader reads counters in the network namespace in which it was opened, from

@@ -129,6 +129,9 @@ func TestRewrittenFramesHaveRightChecksums(t *testing.T) {
 				guest.IP(t, "route add "+gw+" dev eth0", "neigh add "+gw+" lladdr 02:00:00:00:00:07 dev eth0")
 			}
 			guest.IP(t, "addr add "+vm+"/24 dev eth0", "addr add "+vm6+"/64 dev eth0 nodad")
+			if err := errors.Join(podtest.WaitSettled(t.Context(), pod), podtest.WaitSettled(t.Context(), guest.NS)); err != nil {
+				t.Fatal(err)
+			}
 			inside(t, pod, func() error { return table.Write(nil) })
 			for to, here := range map[string]string{alias: vm, alias6: vm6} {
 				pod.Run(t, "ping", "-n", "-c", "1", "-W", "5", to)

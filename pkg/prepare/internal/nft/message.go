@@ -35,7 +35,7 @@ func parse(raw netlink.Message) (m message, ok bool) {
 	if raw.Header.Type>>8 != unix.NFNL_SUBSYS_NFTABLES || len(raw.Data) < sizeofHeader {
 		return m, false
 	}
-	m = message{kind: int(raw.Header.Type) & 0xff, family: raw.Data[0], last: raw.Header.Flags&netlink.Append != 0}
+	m = message{kind: int(raw.Header.Type) & 0xff, family: raw.Data[0], last: isAppended(raw.Header.Flags)}
 	attrs, err := netlink.NewAttributeDecoder(raw.Data[sizeofHeader:])
 	if err != nil {
 		return m, false
@@ -64,6 +64,13 @@ func parse(raw netlink.Message) (m message, ok bool) {
 		}
 	}
 	return m, attrs.Err() == nil
+}
+
+// isAppended tells whether a rule is behind all others. Old kernels, 5.10 among them,
+// don't tell of a new one where it is, nor that somebody created it: it is taken as
+// appended, as ours are (nf_tables_rule_notify, net/netfilter/nf_tables_api.c).
+func isAppended(flags netlink.HeaderFlags) bool {
+	return flags&netlink.Append != 0 || flags&netlink.Create == 0
 }
 
 // sizeofHeader is the length of struct nfgenmsg (linux/netfilter/nfnetlink.h), and

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/nft"
 )
@@ -60,16 +61,31 @@ func (o AddTable) Inverse() Op {
 // Do makes it.
 func (o AddTable) Do(*Kernel) error { return o.advise(o.Write(o.replaces)) }
 
-// Supported asks the kernel for tables of the family.
-func (o AddTable) Supported(*Kernel) error { return o.advise(nft.Supported(o.Family)) }
+// Supported asks the kernel for tables of the family, and for the hooks that not each
+// has that has these.
+func (o AddTable) Supported(*Kernel) error {
+	err := nft.Supported(o.Family)
+	if err == nil && o.hasEgress() {
+		err = nft.EgressSupported()
+	}
+	return o.advise(err)
+}
 
-// advise adds the way out where the kernel has no tables of the family.
+func (o AddTable) hasEgress() bool {
+	return slices.ContainsFunc(o.Chains, func(c nft.Chain) bool { return c.Hook == "egress" })
+}
+
+// advise adds the way out where the kernel lacks what the table takes.
 func (o AddTable) advise(err error) error {
 	if !nft.Unsupported(err) {
 		return err
 	}
-	return Advised{fmt.Errorf("%w: the node's kernel has no nftables of the family %s (%s), which %s is made of: load the module nf_tables on the node%s",
-		err, o.Family.Name, o.Family.Config, o.Purpose, o.Without)}
+	lacks := fmt.Sprintf("nftables of the family %s (%s)", o.Family.Name, o.Family.Config)
+	wayOut := "load the module nf_tables on the node"
+	if o.hasEgress() && nft.Supported(o.Family) == nil {
+		lacks, wayOut = "egress hook in nftables (CONFIG_NETFILTER_EGRESS)", "use a node with Linux 5.16 or later"
+	}
+	return Advised{fmt.Errorf("%w: the node's kernel has no %s, which %s is made of: %s%s", err, lacks, o.Purpose, wayOut, o.Without)}
 }
 
 // delTable deletes a table.

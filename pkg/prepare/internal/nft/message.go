@@ -56,7 +56,7 @@ func parse(raw netlink.Message) (m message, ok bool) {
 		case attrs.Type() == unix.NFTA_SET_NAME: // as NFTA_SET_ELEM_LIST_SET
 			m.set = attrs.String()
 		case m.kind == unix.NFT_MSG_NEWSET || m.kind == unix.NFT_MSG_DELSET:
-			m.definition.parse(attrs)
+			m.parseSet(attrs)
 		case m.kind == unix.NFT_MSG_NEWSETELEM || m.kind == unix.NFT_MSG_DELSETELEM:
 			if attrs.Type() == unix.NFTA_SET_ELEM_LIST_ELEMENTS {
 				each(attrs, func(a *netlink.AttributeDecoder) { m.elements = append(m.elements, parseElement(a)) })
@@ -141,7 +141,7 @@ func comment(b []byte) string {
 	return ""
 }
 
-func (d *definition) parse(attrs *netlink.AttributeDecoder) {
+func (d *definition) parseSet(attrs *netlink.AttributeDecoder) {
 	switch attrs.Type() {
 	case unix.NFTA_SET_FLAGS:
 		d.flags = attrs.Uint32()

@@ -123,9 +123,10 @@ func unsettled() (string, error) {
 }
 
 // unrouted names an IPv6 address of a link that is up to which there is no local route
-// yet: the kernel makes it some time after the address.
+// yet, in the table local or in that of a VRF: the kernel makes it some time after the
+// address.
 func unrouted(links []netlink.Link, addrs []netlink.Addr) (string, error) {
-	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V6, &netlink.Route{Table: unix.RT_TABLE_LOCAL}, netlink.RT_FILTER_TABLE)
+	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V6, &netlink.Route{Type: unix.RTN_LOCAL}, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
 	if errors.Is(err, netlink.ErrDumpInterrupted) {
 		return "routes are changing", nil
 	}

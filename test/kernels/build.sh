@@ -15,7 +15,7 @@ keys=/usr/share/keyrings/debian-archive-keyring.gpg
 declare -A releases=([5.10]=bullseye [6.1]=bookworm [6.12]=trixie)
 # Loaded by the kernel itself when they are asked for; with those that they need.
 modules=(8021q act_gact act_mirred bonding br_netfilter bridge cls_bpf cls_u32 dummy ipvlan
-	macvlan macvtap nf_tables sch_ingress tun veth vrf vxlan)
+	macvlan macvtap nf_tables sch_ingress tun veth vrf vxlan wireguard)
 # Put where they are searched for first, before busybox's of the same name.
 tools=(dash dhclient ip kmod mount nft nsenter ping tc tcpdump unshare)
 busybox=/bin/busybox

@@ -4,12 +4,14 @@
 package inside
 
 import (
+	"context"
 	"net/netip"
 	"os"
 	"regexp"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest/launchtest"
@@ -57,9 +59,9 @@ func newVM(t *testing.T, pod *podtest.Pod, datapath string) *vm {
 }
 
 // serve has the program run until it is stopped.
-func (v *vm) serve(t *testing.T) {
+func (v *vm) serve(t *testing.T, flags ...string) {
 	t.Helper()
-	v.Serve(t, "--datapath", v.datapath)
+	v.Serve(t, append([]string{"--datapath", v.datapath}, flags...)...)
 }
 
 // plugGuest has a guest open the tap, until restore or the end of all tests.
@@ -113,10 +115,12 @@ func (v *vm) lease(t *testing.T) {
 		if address != v.pod.IPv6.Addr() {
 			t.Errorf("the guest has %s, the pod had %s", address, v.pod.IPv6)
 		}
-		if err := podtest.WaitRouter(t.Context(), v.guest.NS); err != nil {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		if err := podtest.WaitRouter(ctx, v.guest.NS); err != nil {
 			t.Fatal(err)
 		}
-		if err := podtest.WaitSettled(t.Context(), v.guest.NS); err != nil {
+		if err := podtest.WaitSettled(ctx, v.guest.NS); err != nil {
 			t.Fatal(err)
 		}
 	}

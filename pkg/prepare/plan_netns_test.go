@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
@@ -62,8 +64,11 @@ type plannedPod struct {
 func planned() []plannedPod {
 	var all []plannedPod
 	for _, shape := range podtest.Shapes() {
-		all = append(all, plannedPod{name: string(shape), shape: shape})
+		all = append(all,
+			plannedPod{name: string(shape), shape: shape},
+			plannedPod{name: "redirect " + string(shape), shape: shape, options: prepare.Options{Datapath: "redirect"}})
 	}
+	ports := guest.Ports{TCP: []guest.PortRange{{First: 22, Last: 22}, {First: 8000, Last: 8010}}, UDP: []guest.PortRange{{First: 53, Last: 53}}}
 	return append(all,
 		plannedPod{name: "neighbours", shape: podtest.BridgeDual, extra: []string{
 			"neigh add 10.22.0.99 lladdr 02:00:00:00:00:99 nud permanent dev eth0",
@@ -79,6 +84,11 @@ func planned() []plannedPod {
 		}},
 		plannedPod{name: "no guard", shape: podtest.AWS, options: prepare.Options{NoGuard: true}},
 		plannedPod{name: "no IPv6", shape: podtest.CalicoDual, options: prepare.Options{NoIPv6: true}},
+		plannedPod{name: "ports of the pod", shape: podtest.BridgeDual, options: prepare.Options{Datapath: "redirect", PodPorts: ports}},
+		plannedPod{name: "ports of the VM", shape: podtest.BridgeDual, options: prepare.Options{
+			Datapath: "redirect", VMPorts: ports, VMAlias: netip.MustParseAddr("169.254.100.2"), VMAlias6: netip.MustParseAddr("fd00:a11::1"),
+		}},
+		plannedPod{name: "ports without guard", shape: podtest.AWS, options: prepare.Options{Datapath: "redirect", NoGuard: true, PodPorts: ports, NoIPv6: true}},
 		plannedPod{name: "peers", shape: podtest.BridgeCNI, extra: []string{
 			"addr add 10.6.0.1 peer 10.6.0.2/32 dev eth0", "addr add 10.7.0.1 peer 10.7.9.1/24 dev eth0", "addr add fd00:6::1 peer fd00:6::2/128 dev eth0 nodad",
 		}},

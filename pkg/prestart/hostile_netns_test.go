@@ -244,12 +244,31 @@ func strangeFrames(src net.HardwareAddr, plain []byte, becomes strange) []try {
 // node's side of the pod's link judge.
 func TestHostileGuest(t *testing.T) {
 	t.Parallel()
-	p := newHostilePod(t, podtest.Flannel, prestart.Hook{})
+	overDatapaths(t, hostileGuest)
+}
+
+// overDatapaths runs a test for each datapath.
+func overDatapaths(t *testing.T, test func(t *testing.T, datapath string)) {
+	for _, datapath := range []string{prepare.DefaultDatapath, "redirect"} {
+		t.Run(datapath, func(t *testing.T) {
+			t.Parallel()
+			test(t, datapath)
+		})
+	}
+}
+
+func hostileGuest(t *testing.T, datapath string) {
+	p := newHostilePod(t, podtest.Flannel, prestart.Hook{Network: prepare.Options{Datapath: datapath}})
 	own := p.vm
 	all, gateway := party{broadcast, everyone}, party{stranger.mac, p.pod.Gateway}
 	forgedMAC, forgedIP, forgedARP := stopped("forged-mac"), stopped("forged-ip"), stopped("forged-arp")
 	toServer, fromServer, malformed := stopped("dhcp-client"), stopped("dhcp-server"), stopped("malformed")
 	others := stopped("other-protocol")
+	// A switch stops some by itself.
+	noSource, pause := verdict{}, verdict{}
+	if datapath == "redirect" {
+		noSource, pause = forgedMAC, others
+	}
 	offer := func(name string) []byte { return udp(own, all, server, client, name) }
 
 	tries := slices.Concat(strangeFrames(own.mac, udp(own, gateway, anyPort, anyPort, "strange"), strange{stopped("no-ipv6"), forgedIP, others}), []try{
@@ -265,9 +284,9 @@ func TestHostileGuest(t *testing.T) {
 		{"probe for a duplicate", arp(own.mac, 1, party{own.mac, unspecified}, own), passes},
 
 		{"another's MAC", udp(party{stranger.mac, own.ip}, gateway, anyPort, anyPort, "mac"), forgedMAC},
-		{"broadcast as source", udp(party{broadcast, own.ip}, gateway, anyPort, anyPort, "bc"), verdict{}},
-		{"multicast as source", udp(party{net.HardwareAddr{1, 0, 0x5e, 0, 0, 1}, own.ip}, gateway, anyPort, anyPort, "mc"), verdict{}},
-		{"no MAC as source", udp(party{make(net.HardwareAddr, 6), own.ip}, gateway, anyPort, anyPort, "zero"), verdict{}},
+		{"broadcast as source", udp(party{broadcast, own.ip}, gateway, anyPort, anyPort, "bc"), noSource},
+		{"multicast as source", udp(party{net.HardwareAddr{1, 0, 0x5e, 0, 0, 1}, own.ip}, gateway, anyPort, anyPort, "mc"), noSource},
+		{"no MAC as source", udp(party{make(net.HardwareAddr, 6), own.ip}, gateway, anyPort, anyPort, "zero"), noSource},
 		{"another's address", udp(party{own.mac, stranger.ip}, gateway, anyPort, anyPort, "ip"), forgedIP},
 		{"a ping from another's address", podtest.EchoFrame(own.mac, gateway.mac, stranger.ip, gateway.ip), forgedIP},
 		{"another's address in a fragment", fragment(udp(party{own.mac, stranger.ip}, gateway, anyPort, anyPort, "ipf"), 2, false), forgedIP},
@@ -300,7 +319,7 @@ func TestHostileGuest(t *testing.T) {
 		{"LACP", ethernet(net.HardwareAddr{1, 0x80, 0xc2, 0, 0, 2}, own.mac, 0x8809, []byte("lacp")...), others},
 		{"802.1X", ethernet(net.HardwareAddr{1, 0x80, 0xc2, 0, 0, 3}, own.mac, 0x888e, []byte("eapol")...), others},
 		{"IPv4 to 802.1X's group", udp(own, party{net.HardwareAddr{1, 0x80, 0xc2, 0, 0, 3}, stranger.ip}, anyPort, anyPort, "group"), others},
-		{"pause", ethernet(net.HardwareAddr{1, 0x80, 0xc2, 0, 0, 1}, own.mac, 0x8808, []byte("pause")...), verdict{}},
+		{"pause", ethernet(net.HardwareAddr{1, 0x80, 0xc2, 0, 0, 1}, own.mac, 0x8808, []byte("pause")...), pause},
 
 		{"announcement of a migrated VM", rarp(own.mac, own.mac, own.mac, unspecified), passes},
 		{"announcement of another", rarp(own.mac, stranger.mac, stranger.mac, unspecified), others},
@@ -318,6 +337,9 @@ func TestHostileGuest(t *testing.T) {
 	}, icmpTries(own, gateway, "from_guest"), fragmentTries(own, gateway), arpTries(own.mac, own, gateway))
 	p.judgeSent(t, tries, udp(own, gateway, anyPort, 40001, "marker"))
 
+	if datapath != prepare.DefaultDatapath {
+		return
+	}
 	learned := podtest.Learned(t, p.pod.NS, "br-eth0")
 	if strings.Contains(learned, stranger.mac.String()) {
 		t.Errorf("the switch learned a forged MAC:\n%s", learned)
@@ -327,7 +349,15 @@ func TestHostileGuest(t *testing.T) {
 // TestHostilePodNetwork sends to the guest from the node.
 func TestHostilePodNetwork(t *testing.T) {
 	t.Parallel()
-	p := newHostilePod(t, podtest.Flannel, prestart.Hook{})
+	overDatapaths(t, hostilePodNetwork)
+}
+
+func hostilePodNetwork(t *testing.T, datapath string) {
+	p := newHostilePod(t, podtest.Flannel, prestart.Hook{Network: prepare.Options{Datapath: datapath}})
+	ours := "br-eth0"
+	if datapath == "redirect" {
+		ours = "tap-eth0"
+	}
 	vm, all, gateway := p.vm, party{broadcast, everyone}, party{stranger.mac, p.pod.Gateway}
 	toServer, toClient, malformed := stopped("dhcp-client"), stopped("dhcp-server"), stopped("malformed")
 	others, back := stopped("other-protocol"), stopped("own-mac")
@@ -355,7 +385,7 @@ func TestHostilePodNetwork(t *testing.T) {
 		{"IPv4 to LLDP's group", udp(gateway, party{bridgeGroup(0x0e), vm.ip}, anyPort, anyPort, "lldp's group"), others},
 		{"multicast query", ip4(gateway, all, isIGMP, 0x11, 100, 0, 0, 0, 0, 0, 0), passes},
 		{"announcement of the VM", rarp(gateway.mac, gateway.mac, gateway.mac, unspecified), others},
-		{"to the switch", udp(gateway, party{linkMAC(t, p.pod.NS, "br-eth0"), vm.ip}, anyPort, anyPort, "switch"), verdict{}},
+		{"to a link of ours", udp(gateway, party{linkMAC(t, p.pod.NS, ours), vm.ip}, anyPort, anyPort, "switch"), verdict{}},
 	}, icmpTries(gateway, vm, "to_guest"), fragmentTries(gateway, vm), arpTries(gateway.mac, gateway, vm))
 	p.judgeReceived(t, tries, udp(gateway, vm, anyPort, 40001, "marker"))
 }

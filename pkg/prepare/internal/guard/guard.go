@@ -60,7 +60,12 @@ type label struct {
 }
 
 // Dropped drops a frame that goes somewhere, and counts it.
-func Dropped(where Direction, why Reason) nft.Part { return nft.Dropped(label{where, why}) }
+func Dropped(where Direction, why Reason) nft.Part { return Kept(where, why, nft.Drop) }
+
+// Kept counts a frame as dropped on its way, and then does what is to be done with it.
+func Kept(where Direction, why Reason, verdict nft.Part) nft.Part {
+	return nft.Judged(label{where, why}, verdict)
+}
 
 // Outcome is what becomes of frames that are judged: of those that may pass, and of
 // those that may not, which are counted before.
@@ -75,7 +80,7 @@ type verdicts struct {
 	direction Direction
 }
 
-func (v verdicts) dropped(why Reason) nft.Part { return nft.Judged(label{v.direction, why}, v.Drop) }
+func (v verdicts) dropped(why Reason) nft.Part { return Kept(v.direction, why, v.Drop) }
 
 // Counters returns the counters of a table of which the port guard is a part, as
 // [nft.CounterReader.Counters] does.

@@ -196,13 +196,41 @@ func (w wiring) fromVMRules() []nft.Rule {
 	return append(rules, nft.Rule{nft.GoTo(toNet)})
 }
 
-// group is the bit by which MACs of groups are told (IEEE 802).
-var group = mac.Addr{1}
+// group is the bit by which MACs of groups are told, and sixteen of them are for
+// bridges alone (IEEE 802.1Q table 8-1): what is to these, whatever it is, would go to
+// the stack of the node, past the hooks of its bridge (br_handle_frame,
+// net/bridge/br_input.c).
+var (
+	group     = mac.Addr{1}
+	toBridges = nft.EtherDestination.Masked(mac.Addr{0xff, 0xff, 0xff, 0xff, 0xff, 0xf0}).Is(mac.Addr{0x01, 0x80, 0xc2})
+)
+
+// guarded reports whether the guard tells what is whose.
+func (w wiring) guarded() bool { return w.NIC.Guard && w.NIC.Addressed }
+
+// specialRules are for what is not for the pod's MAC: for whatever is on the pod
+// interface, as a macvlan, or for more than one.
+func (w wiring) specialRules() []nft.Rule {
+	rules := []nft.Rule{{nft.PacketType.Is(nft.ToOther), nft.Accept}}
+	if w.guarded() {
+		rules = append(rules, nft.Rule{toBridges, guard.Kept(guard.ToVM, guard.OtherProtocol, nft.GoTo(toPod))})
+	}
+	return append(rules, nft.Rule{nft.GoTo(shared)})
+}
+
+// toGroupRules are for what the VM sends to more than one.
+func (w wiring) toGroupRules() []nft.Rule {
+	var rules []nft.Rule
+	if w.guarded() {
+		rules = []nft.Rule{{toBridges, guard.Dropped(guard.FromVM, guard.OtherProtocol)}}
+	}
+	return append(rules, nft.Rule{nft.GoTo(sent)})
+}
 
 // toNetRules are for what the VM may send to the network. What goes to a group is
 // answered to neither's port alone.
 func (w wiring) toNetRules() []nft.Rule {
-	rules := []nft.Rule{{nft.EtherDestination.Masked(group).Is(group), nft.GoTo(sent)}}
+	rules := []nft.Rule{{nft.EtherDestination.Masked(group).Is(group), nft.GoTo(toGroup)}}
 	for _, f := range families {
 		if f.has(w.NIC) {
 			rules = append(rules, nft.Rule{f.is, nft.GoTo(toNet + f.suffix)})

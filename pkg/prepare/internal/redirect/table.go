@@ -20,13 +20,14 @@ const (
 	fromVM  = "from_vm"
 	toVM    = "to_vm"
 
-	toPod   = "to_pod"  // it is the pod's
-	shared  = "shared"  // both get it
-	toTap   = "to_tap"  // the VM gets it, alone or too, as the mark says
-	kept    = "kept"    // the VM does not get it
-	toNet   = "to_net"  // it may leave
-	sent    = "sent"    // it leaves
-	special = "special" // it is not for the pod's MAC
+	toPod   = "to_pod"   // it is the pod's
+	shared  = "shared"   // both get it
+	toTap   = "to_tap"   // the VM gets it, alone or too, as the mark says
+	kept    = "kept"     // the VM does not get it
+	toNet   = "to_net"   // it may leave
+	sent    = "sent"     // it leaves
+	special = "special"  // it is not for the pod's MAC
+	toGroup = "to_group" // it may leave, to more than one
 )
 
 // Marks of frames inside the pod.
@@ -54,7 +55,7 @@ func (w wiring) table() nft.Table {
 		Without: ", or use the datapath bridge", Sets: w.sets(),
 	}
 	judge := nft.GoTo(toTap)
-	if n.Guard && n.Addressed {
+	if w.guarded() {
 		judge = nft.GoTo(guard.ToGuestChain)
 		t.Chains = append(t.Chains, guard.ToGuest(n, guard.Outcome{Pass: nft.GoTo(toTap), Drop: nft.GoTo(kept)})...)
 		t.Chains = append(t.Chains, nft.Chain{Name: kept, Rules: []nft.Rule{
@@ -78,8 +79,8 @@ func (w wiring) table() nft.Table {
 			{nft.FrameMark.Set(crossing), nft.CopyTo(n.Tap), nft.FrameMark.Set(unmarked), nft.GoTo(toPod)},
 		}},
 		nft.Chain{Name: shared, Rules: []nft.Rule{{nft.FrameMark.Set(copied), judge}}},
-		// Whatever is on the pod interface, as a macvlan, may have another MAC.
-		nft.Chain{Name: special, Rules: []nft.Rule{{nft.PacketType.Is(nft.ToOther), nft.Accept}, {nft.GoTo(shared)}}},
+		nft.Chain{Name: special, Rules: w.specialRules()},
+		nft.Chain{Name: toGroup, Rules: w.toGroupRules()},
 	)
 	for _, f := range families {
 		t.Chains = append(t.Chains, w.familyChains(f, judge)...)

@@ -54,7 +54,7 @@ func (t Table) Made(index func(link string) int) Present {
 			}
 		}
 		for _, r := range c.Rules {
-			is.rules = append(is.rules, rule{comment: r.digest(t.Family, index(r.last().link))})
+			is.rules = append(is.rules, rule{comment: r.digest(t.Family, r.exprs(t.Family, index(r.last().link)))})
 		}
 		made.chains[c.Name] = is
 	}

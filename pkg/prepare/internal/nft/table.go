@@ -127,8 +127,9 @@ func (t Table) Write(replace bool) error {
 			if err != nil {
 				return err
 			}
-			comment := userdata.AppendString(nil, userdata.TypeComment, r.digest(t.Family, index))
-			conn.AddRule(&nftables.Rule{Table: table, Chain: chains[i], Exprs: r.exprs(t.Family, index), UserData: comment})
+			exprs := r.exprs(t.Family, index)
+			comment := userdata.AppendString(nil, userdata.TypeComment, r.digest(t.Family, exprs))
+			conn.AddRule(&nftables.Rule{Table: table, Chain: chains[i], Exprs: exprs, UserData: comment})
 		}
 	}
 	return conn.Flush()

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -27,7 +28,7 @@ type view struct {
 }
 
 // list is the JSON of a list of that name; it is there though it may be empty.
-func list[T any](name string, items []T) any { return map[string][]T{name: orEmpty(items)} }
+func list[T any](name string, items []T) any { return map[string][]T{name: append([]T{}, items...)} }
 
 // print prints one view in the form asked for, in one piece.
 func (p *program) print(w io.Writer, v view) error {
@@ -97,7 +98,7 @@ type routeView struct {
 
 func viewPod(pod discover.Pod) podView {
 	v := podView{Hostname: pod.Hostname, DNS: pod.DNS, Interfaces: []interfaceView{}}
-	v.DNS.Servers, v.DNS.Search = orEmpty(pod.DNS.Servers), orEmpty(pod.DNS.Search)
+	v.DNS.Servers, v.DNS.Search = append([]netip.Addr{}, pod.DNS.Servers...), append([]string{}, pod.DNS.Search...)
 	for _, in := range pod.Interfaces {
 		i := interfaceView{
 			Name: in.Name, Index: in.Index, Kind: in.Kind, MAC: in.MAC, MTU: in.MTU,
@@ -117,17 +118,10 @@ func viewPod(pod discover.Pod) podView {
 	return v
 }
 
-func orEmpty[T any](s []T) []T {
-	if s == nil {
-		return []T{}
-	}
-	return s
-}
-
 func writePod(w io.Writer, pod discover.Pod) {
-	fmt.Fprintf(w, "hostname\t%s\n", orNone(pod.Hostname))
-	fmt.Fprintf(w, "dns\t%s\n", orNone(join(pod.DNS.Servers)))
-	fmt.Fprintf(w, "search\t%s\n", orNone(strings.Join(pod.DNS.Search, " ")))
+	fmt.Fprintf(w, "hostname\t%s\n", cmp.Or(pod.Hostname, "none"))
+	fmt.Fprintf(w, "dns\t%s\n", cmp.Or(join(pod.DNS.Servers), "none"))
+	fmt.Fprintf(w, "search\t%s\n", cmp.Or(strings.Join(pod.DNS.Search, " "), "none"))
 	rows(w, "left out", "resolv.conf: %s", pod.DNS.LeftOut...)
 	for _, i := range pod.Interfaces {
 		fmt.Fprintf(w, "\ninterface\t%s\t(%s)\nmac\t%s\nmtu\t%d\n", i.Name, i.Kind, i.MAC, i.MTU)
@@ -159,13 +153,6 @@ func join[T fmt.Stringer](list []T) string {
 		words[i] = v.String()
 	}
 	return strings.Join(words, " ")
-}
-
-func orNone(s string) string {
-	if s == "" {
-		return "none"
-	}
-	return s
 }
 
 // planView is what prepare would do to an interface.
@@ -205,7 +192,7 @@ func viewPrepared(interfaces []prestart.Interface) view {
 				aliases = append(aliases, a.VM)
 			}
 			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\t%s\n", i.Interface, i.Tap, i.MAC, i.MTU,
-				orNone(join(i.Addresses)), orNone(join(aliases)), orNone(strings.Join(links, " ")))
+				cmp.Or(join(i.Addresses), "none"), cmp.Or(join(aliases), "none"), cmp.Or(strings.Join(links, " "), "none"))
 		}
 	}}
 }

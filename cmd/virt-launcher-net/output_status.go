@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"slices"
@@ -29,7 +30,7 @@ func writeStatus(w io.Writer, v prestart.Status) {
 		fmt.Fprintf(w, "\ninterface\t%s\n", i.Name)
 		recorded := len(i.Links) > 0
 		if recorded {
-			fmt.Fprintf(w, "datapath\t%s\naddresses\t%s\nmac\t%s\nmtu\t%d\n", i.Datapath, orNone(join(i.Addresses)), i.MAC, i.MTU)
+			fmt.Fprintf(w, "datapath\t%s\naddresses\t%s\nmac\t%s\nmtu\t%d\n", i.Datapath, cmp.Or(join(i.Addresses), "none"), i.MAC, i.MTU)
 		}
 		rows(w, "ports", "the pod keeps %s", i.PodPorts.String())
 		rows(w, "ports", "the VM gets %s", i.VMPorts.String())
@@ -112,7 +113,7 @@ func writeLease(w io.Writer, what string, l lease.Status) {
 	}
 	fmt.Fprintln(w)
 	if l.Client != (lease.Client{}) {
-		fmt.Fprintf(w, "client\thostname %q, vendor class %q, id %s\n", l.Client.Hostname, l.Client.VendorClass, orNone(l.Client.ID))
+		fmt.Fprintf(w, "client\thostname %q, vendor class %q, id %s\n", l.Client.Hostname, l.Client.VendorClass, cmp.Or(l.Client.ID, "none"))
 	}
 	if !l.Renewed.IsZero() {
 		fmt.Fprintf(w, "renewed\tat %s\n", l.Renewed.Format(time.RFC3339))

@@ -74,7 +74,7 @@ stops. A second signal ends it at once. The pod stays prepared; see restore.`,
 // until a signal, or until the VM stops.
 func (p *program) stay(cmd *cobra.Command, start func(context.Context) (*prestart.Session, error)) (err error) {
 	signal.Ignore(unix.SIGPIPE) // who reads the log may end sooner, and must not end the VM
-	var watch func(metric.Session)
+	watch := func(metric.Session) {}
 	if p.listen != "" {
 		m, err := monitor.Listen(cmd.Context(), p.hook.Log, p.listen, version)
 		if err != nil {
@@ -91,9 +91,7 @@ func (p *program) stay(cmd *cobra.Command, start func(context.Context) (*prestar
 	if err := giveUpPrivileges(session.Embedded(), p.listen != "" || p.hook.RestoreAfter); err != nil { // the VM can do without
 		p.hook.Log.Warn("can't give up privileges that are no longer needed", "error", err)
 	}
-	if watch != nil {
-		watch(privileged{session})
-	}
+	watch(privileged{session})
 	err = p.print(cmd.OutOrStdout(), viewPrepared(session.Interfaces()))
 	if err == nil {
 		err = session.Wait(cmd.Context())
@@ -102,7 +100,7 @@ func (p *program) stay(cmd *cobra.Command, start func(context.Context) (*prestar
 		err = nil // a signal is a good end
 		p.hook.Log.Info("signal received: ending", "after", time.Since(started).Round(time.Second))
 	}
-	ctx, cancel := hurry(cmd.Context())
+	ctx, cancel := signal.NotifyContext(context.WithoutCancel(cmd.Context()), endSignals()...) // the next signal says "now"
 	defer cancel()
 	closeErr := session.Close(ctx)
 	if err != nil && errors.Is(closeErr, err) { // a server's failure ends both
@@ -121,9 +119,4 @@ func (p privileged) GuardCounters() (counters map[string][]prepare.GuardCounter,
 		return err
 	})
 	return counters, err
-}
-
-// hurry returns a context that the next signal ends: the one that says "now".
-func hurry(ctx context.Context) (context.Context, context.CancelFunc) {
-	return signal.NotifyContext(context.WithoutCancel(ctx), endSignals()...)
 }

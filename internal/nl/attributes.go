@@ -16,32 +16,20 @@ type Attributes []byte
 // the kernel never sends, ends them.
 func (a Attributes) All() iter.Seq2[uint16, []byte] {
 	return func(yield func(uint16, []byte) bool) {
-		for rest := a; ; {
-			t, value, next, ok := rest.cut()
-			if !ok || !yield(t, value) {
+		for b := a; len(b) >= unix.SizeofRtAttr; {
+			size := int(binary.NativeEndian.Uint16(b))
+			if size < unix.SizeofRtAttr || size > len(b) ||
+				!yield(binary.NativeEndian.Uint16(b[2:])&nl.NLA_TYPE_MASK, b[unix.SizeofRtAttr:size]) {
 				return
 			}
-			rest = next
+			b = b[min(len(b), (size+3)&^3):]
 		}
 	}
 }
 
-// cut splits the first attribute off.
-func (a Attributes) cut() (attr uint16, value []byte, rest Attributes, ok bool) {
-	if len(a) < unix.SizeofRtAttr {
-		return 0, nil, nil, false
-	}
-	size := int(binary.NativeEndian.Uint16(a))
-	if size < unix.SizeofRtAttr || size > len(a) {
-		return 0, nil, nil, false
-	}
-	return binary.NativeEndian.Uint16(a[2:]) & nl.NLA_TYPE_MASK, a[unix.SizeofRtAttr:size], a[min(len(a), (size+3)&^3):], true
-}
-
 // Get returns the value of the first attribute of a type; nil: there is none.
 func (a Attributes) Get(attr uint16) []byte {
-	// Without All, whose functions would be allocated each time.
-	for t, value, rest, ok := a.cut(); ok; t, value, rest, ok = rest.cut() {
+	for t, value := range a.All() {
 		if t == attr {
 			return value
 		}

@@ -1,6 +1,7 @@
 // Package normalize puts in order what a pod's resolv.conf, a CNI plugin or a user
 // may hold, so that it can be told to a guest, and notes what was left out. It
-// never fails: what can't be told must not cost a guest its start.
+// never fails: what can't be told must not cost a guest its start. [Checks] are for what
+// only its author can put right.
 package normalize
 
 import (

@@ -8,8 +8,10 @@
 package control
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
 )
@@ -30,6 +32,18 @@ var (
 	// ErrNoAnswer means that there is a process that serves, which does not answer.
 	ErrNoAnswer = errors.New("the server does not answer")
 )
+
+// TimeoutError is that a wait is over its time. It is [context.DeadlineExceeded].
+type TimeoutError struct {
+	After time.Duration
+	Cause error // of the end of the context; nil: there is none but the time
+}
+
+func (e *TimeoutError) Error() string { return fmt.Sprintf("timed out after %s", e.After) }
+func (e *TimeoutError) Unwrap() error { return e.Cause }
+
+// Is tells that e is [context.DeadlineExceeded].
+func (e *TimeoutError) Is(target error) bool { return target == context.DeadlineExceeded }
 
 // namespaceHeader is the header of an answer that says which network namespace it
 // is about.

@@ -58,20 +58,9 @@ func ended(ctx context.Context, start time.Time) error {
 		cause = fmt.Errorf("%w: %w", ctx.Err(), cause)
 	}
 	if errors.Is(cause, context.DeadlineExceeded) {
-		return &timedOut{time.Since(start), cause}
+		return &TimeoutError{time.Since(start).Round(10 * time.Millisecond), cause}
 	}
 	return cause
-}
-
-// timedOut is a context's end for those who read how long it took.
-type timedOut struct {
-	after time.Duration
-	cause error
-}
-
-func (e *timedOut) Unwrap() error { return e.cause }
-func (e *timedOut) Error() string {
-	return "timed out after " + e.after.Round(10*time.Millisecond).String()
 }
 
 // watchFor watches the directory, and those above it in which it may come to be;

@@ -2,6 +2,7 @@ package dhcp6
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -51,6 +52,10 @@ func raw(typ dhcpv6.MessageType, options string) []byte {
 
 func TestParseMessage(t *testing.T) {
 	long := make([]byte, 131)
+	addresses := func(n int) string {
+		ia := "abcdabcdabcd" + strings.Repeat("\x00\x05\x00\x18"+string(long[:24]), n)
+		return string(binary.BigEndian.AppendUint16([]byte{0, 3}, uint16(len(ia)))) + ia
+	}
 	for name, c := range map[string]struct {
 		b    []byte
 		want error
@@ -75,6 +80,8 @@ func TestParseMessage(t *testing.T) {
 		"odd list":            {raw(solicit, "\x00\x06\x00\x03abc"), lease.DropMalformed},
 		"IAs without end":     {raw(solicit, strings.Repeat("\x00\x04\x00\x04abcd", maxIAs+1)), lease.DropMalformed},
 		"IAs, many":           {raw(solicit, strings.Repeat("\x00\x04\x00\x04abcd", maxIAs)), nil},
+		"addresses, many":     {raw(solicit, addresses(maxAddresses)), nil},
+		"addresses, too many": {raw(solicit, addresses(maxAddresses+1)), lease.DropMalformed},
 		"options without end": {raw(solicit, "\x00\x06\x02\x02"+string(make([]byte, 514))), lease.DropMalformed},
 	} {
 		m, err := parseMessage(c.b)

@@ -91,6 +91,8 @@ func TestReply(t *testing.T) {
 		{"inform to us", toUs(inform), "REPLY 23 24"},
 		{"inform to another", message(inform, other), "other-server"},
 		{"inform, an address", message(inform, na(1)), "malformed"},
+		{"inform, a temporary address", message(inform, ta(1)), "malformed"},
+		{"inform, a prefix", message(inform, pd(1)), "malformed"},
 
 		{"advertise", message(dhcpv6.MessageTypeAdvertise), "unexpected-type"},
 		{"reply", message(dhcpv6.MessageTypeReply), "unexpected-type"},

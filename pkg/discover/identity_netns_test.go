@@ -2,10 +2,13 @@ package discover_test
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
@@ -112,5 +115,42 @@ func TestIdentityOfAnotherNamespace(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A pod's process is found on a node that has more processes than this one may have
+// files open.
+func TestIdentityAmongManyProcesses(t *testing.T) { // not parallel: the limit is the process's
+	const files = 64
+	for range 2 * files {
+		cmd := exec.CommandContext(t.Context(), "sleep", "600")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+		})
+	}
+	pod := podtest.NewPod(t, podtest.Calico)
+	container(t, pod.NS, "-u", "hostname pod-9")
+	open, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	low := unix.Rlimit{Cur: uint64(len(open) + files), Max: limit.Max}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &low); err != nil {
+		t.Fatal(err)
+	}
+	got, err := readPod(t.Context(), t, pod.NS, discover.Options{})
+	if limitErr := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); limitErr != nil {
+		t.Fatal(limitErr)
+	}
+	if err != nil || got.Hostname != "pod-9" {
+		t.Errorf("hostname %q, %v", got.Hostname, err)
 	}
 }

@@ -75,7 +75,11 @@ func inProcess(hint int, netns namespace, kind string, read func(process) error)
 		}
 	}
 	for _, pid := range append([]int{hint}, processes()...) {
-		proc, err := os.OpenFile(fmt.Sprintf("/proc/%d", pid), unix.O_PATH|unix.O_DIRECTORY, 0)
+		dir := fmt.Sprintf("/proc/%d", pid)
+		if id, err := namespaceAt(dir + "/ns/net"); err != nil || id != netns {
+			continue // a node has thousands of others, which are not even opened
+		}
+		proc, err := os.OpenFile(dir, unix.O_PATH|unix.O_DIRECTORY, 0)
 		if err != nil {
 			continue
 		}

@@ -20,7 +20,10 @@ func TestRouteString(t *testing.T) {
 		"10.244.1.0/24 scope link src 10.244.1.7":     {Destination: p("10.244.1.0/24"), Scope: unix.RT_SCOPE_LINK, Source: a("10.244.1.7"), Table: 254},
 		"default via inet6 fe80::1 metric 5 mtu 1400": {Destination: p("0.0.0.0/0"), Gateway: a("fe80::1"), Table: 254, Metric: 5, MTU: 1400},
 		"blackhole 10.9.0.0/16 table 7":               {Destination: p("10.9.0.0/16"), Table: 7, Type: unix.RTN_BLACKHOLE},
-		"default nexthops 2":                          {Destination: p("::/0"), Table: 254, Links: []int{2, 3}},
+		"10.9.0.0/16 via 10.9.0.1 from 10.244.0.0/16 tos 0x10 onlink": {
+			Destination: p("10.9.0.0/16"), Gateway: a("10.9.0.1"), From: p("10.244.0.0/16"), TOS: 0x10, OnLink: true, Table: 254,
+		},
+		"default nexthops 2": {Destination: p("::/0"), Table: 254, Links: []int{2, 3}},
 	} {
 		if got := r.String(); got != want {
 			t.Errorf("%q, want %q", got, want)

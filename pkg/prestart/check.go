@@ -1,6 +1,7 @@
 package prestart
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/lease"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/ra"
 )
 
 // Check looks from the guest's side of the tap of each prepared interface: does
@@ -46,17 +48,11 @@ func checkNIC(ctx context.Context, n guest.NIC, ready func(context.Context) erro
 	if errors.Is(askErr, control.ErrNobodyServes) {
 		return report, fmt.Errorf("%w: %w: start a server, with the same state directory", err, control.ErrNobodyServes)
 	}
-	var failures []lease.Failure
 	served := status.Of(n.Interface)
-	for _, l := range []*lease.Status{served.Lease, served.Lease6} {
-		if l != nil {
-			failures = append(failures, l.LastError)
-		}
-	}
-	if served.Router != nil {
-		failures = append(failures, served.Router.LastError)
-	}
-	for _, failure := range failures {
+	for _, failure := range []lease.Failure{
+		cmp.Or(served.Lease, new(lease.Status)).LastError, cmp.Or(served.Lease6, new(lease.Status)).LastError,
+		cmp.Or(served.Router, new(ra.Status)).LastError,
+	} {
 		if failure.Error != "" && failure.At.After(start) {
 			err = fmt.Errorf("%w: the server failed: %s", err, failure.Error)
 		}

@@ -1,12 +1,11 @@
 package prestart
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
 )
 
 // Errors that a caller may branch on, by [errors.Is].
@@ -20,12 +19,7 @@ var (
 )
 
 // TimeoutError is that [Hook.Timeout] is over. It is [context.DeadlineExceeded].
-type TimeoutError struct{ After time.Duration }
-
-func (e *TimeoutError) Error() string { return fmt.Sprintf("timed out after %s", e.After) }
-
-// Is tells that e is [context.DeadlineExceeded].
-func (e *TimeoutError) Is(target error) bool { return target == context.DeadlineExceeded }
+type TimeoutError = control.TimeoutError
 
 // ServedError is that another process serves the pod already. Its PID is 0 if that is
 // in another container, which hides its number.

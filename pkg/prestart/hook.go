@@ -127,7 +127,7 @@ func (h Hook) waiting(ctx context.Context) (context.Context, context.CancelFunc)
 	if h.Timeout <= 0 {
 		return context.WithCancel(ctx)
 	}
-	return context.WithTimeoutCause(ctx, h.Timeout, &TimeoutError{h.Timeout})
+	return context.WithTimeoutCause(ctx, h.Timeout, &TimeoutError{After: h.Timeout})
 }
 
 // discover reads the pod, but for the interfaces that are recorded.

@@ -25,7 +25,7 @@ func (n debianNIC6) do(t *testing.T, command ...string) string {
 func (n debianNIC6) state(t *testing.T) state {
 	t.Helper()
 	s := kernelState6(t, n)
-	s.DNS, s.Search = afterColon(n.do(t, "resolvectl", "dns", n.name)), afterColon(n.do(t, "resolvectl", "domain", n.name))
+	n.resolver(t, &s)
 	return s
 }
 

@@ -104,27 +104,30 @@ func (*debianNIC) renew(*testing.T) {}
 
 func (n *debianNIC) state(t *testing.T) state {
 	t.Helper()
-	const script = `printf '{"addresses":%%s,"nic":%%s,"routes":%%s,"host":%%s,"dns":"%%s","search":"%%s"}\n' \
-"$(ip -json -4 address show dev %[1]s)" "$(ip -json link show dev %[1]s)" "$(ip -json -4 route show)" \
-"$(hostnamectl --json=short)" "$(resolvectl dns %[1]s)" "$(resolvectl domain %[1]s)"`
+	const script = `read -r host </proc/sys/kernel/hostname; printf '{"addresses":%%s,"nic":%%s,"routes":%%s,"host":"%%s"}\n' \
+"$(ip -json -4 address show dev %[1]s)" "$(ip -json link show dev %[1]s)" "$(ip -json -4 route show)" "$host"`
 	var said struct {
 		Addresses, NIC, Routes json.RawMessage
-		Host                   struct{ Hostname string }
-		DNS, Search            string
+		Host                   string
 	}
 	readJSON(t, []byte(n.run(t, fmt.Sprintf(script, n.name))), &said)
 	s := kernelState(t, said.Addresses, said.NIC, said.Routes)
-	s.Hostname = said.Host.Hostname
-	s.DNS, s.Search = afterColon(said.DNS), afterColon(said.Search)
+	s.Hostname = said.Host
+	n.resolver(t, &s)
 	return s
 }
 
-// afterColon is what resolvectl lists behind a link's name; nil if there is
-// nothing.
-func afterColon(text string) []string {
-	_, list, _ := strings.Cut(text, "):")
-	if words := strings.Fields(list); len(words) > 0 {
-		return words
+// resolver reads what the resolver has, which it had from the only NIC that is up.
+func (n *debianNIC) resolver(t *testing.T, s *state) {
+	t.Helper()
+	for line := range strings.Lines(n.run(t, "cat /run/systemd/resolve/resolv.conf")) {
+		words := strings.Fields(line)
+		switch {
+		case len(words) < 2 || line == "search .\n":
+		case words[0] == "nameserver":
+			s.DNS = append(s.DNS, words[1:]...)
+		case words[0] == "search":
+			s.Search = words[1:]
+		}
 	}
-	return nil
 }

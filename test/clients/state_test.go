@@ -119,12 +119,14 @@ func readJSON(t *testing.T, text []byte, into any) {
 	}
 }
 
-// await waits until the state is as wanted. There is no event for all of it
-// that all clients have in common.
+// await waits until the state is as wanted. There is no event for all of it that
+// all clients have in common, so it is read again and again, but for no more than a
+// third of the time: that takes many processes.
 func await(t *testing.T, guest running, want state) state {
 	t.Helper()
 	deadline := time.Now().Add(patience)
 	for {
+		start := time.Now()
 		got := guest.state(t)
 		if reflect.DeepEqual(got, want) {
 			return got
@@ -133,6 +135,6 @@ func await(t *testing.T, guest running, want state) state {
 			t.Error(explain(got, want))
 			return got
 		}
-		time.Sleep(50 * time.Millisecond)
+		time.Sleep(max(2*time.Since(start), 100*time.Millisecond))
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
@@ -95,10 +96,8 @@ func (o AddTap) String() string {
 	if owner := o.tap.owner(); owner != (Owner{-1, -1}) {
 		s += " " + owner.String()
 	}
-	return s + "\n" + o.setMAC().String()
+	return s + "\n" + Sequence(MAC.Set(o.tap.Name, mac.Addr{}, o.tap.MAC)).String()
 }
-
-func (o AddTap) setMAC() Sequence { return MAC.Set(o.tap.Name, mac.Addr{}, o.tap.MAC) }
 
 // Inverse deletes it.
 func (o AddTap) Inverse() Op { return DelLink{Name: o.tap.Name, Rebuild: Sequence{o}} }
@@ -130,7 +129,8 @@ func (o AddTap) Do(k *Kernel) error {
 	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
 		return err
 	}
-	if err := o.setMAC().Do(k); err != nil {
+	setMAC := func(l netlink.Link) error { return MAC.Do(k, l, o.tap.MAC) }
+	if err := k.Change(o.tap.Name, setMAC); err != nil {
 		return fmt.Errorf("set MAC: %w", err)
 	}
 	if err := o.tap.keep(fd); err != nil {

@@ -81,9 +81,10 @@ func (b *batch) addChain(table string, c Chain, f Family) {
 }
 
 func (b *batch) addRule(table, chain string, r Rule, f Family, index func(string) int) {
+	exprs := r.exprs(f, index)
 	b.add(unix.NFT_MSG_NEWRULE, netlink.Create|netlink.Append, []string{table, chain}, func(a *attrs) error {
 		a.Nested(unix.NFTA_RULE_EXPRESSIONS, func(a *attrs) error {
-			for _, e := range r.exprs(f, index) {
+			for _, e := range exprs {
 				encoded, err := marshal(f, e)
 				if err != nil {
 					return err
@@ -92,7 +93,7 @@ func (b *batch) addRule(table, chain string, r Rule, f Family, index func(string
 			}
 			return nil
 		})
-		a.Bytes(unix.NFTA_RULE_USERDATA, userdata.AppendString(nil, userdata.TypeComment, r.digest(f, index)))
+		a.Bytes(unix.NFTA_RULE_USERDATA, userdata.AppendString(nil, userdata.TypeComment, r.digest(f, exprs)))
 		return nil
 	})
 }

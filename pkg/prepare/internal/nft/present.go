@@ -58,7 +58,7 @@ func (t Table) Made(index func(link string) int) Present {
 			}
 		}
 		for _, r := range c.Rules {
-			is.rules = append(is.rules, rule{comment: r.digest(t.Family, index)})
+			is.rules = append(is.rules, rule{comment: r.digest(t.Family, r.exprs(t.Family, index))})
 		}
 		made.chains[c.Name] = is
 	}

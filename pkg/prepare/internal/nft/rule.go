@@ -111,11 +111,11 @@ func (r Rule) label() any {
 
 // digest is what the kernel keeps as a rule's comment: nobody needs to tell from
 // the kernel's own words, which it may put otherwise, whether the rule is the
-// planned one.
-func (r Rule) digest(f Family, index func(link string) int) string {
+// planned one. exprs are the rule's.
+func (r Rule) digest(f Family, exprs []expr.Any) string {
 	sum := sha256.New()
 	sum.Write([]byte(r.text(f)))
-	for _, e := range r.exprs(f, index) {
+	for _, e := range exprs {
 		b, err := marshal(f, e)
 		if err != nil { // the kernel is never asked for such a rule
 			return err.Error()

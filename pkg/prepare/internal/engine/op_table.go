@@ -61,8 +61,8 @@ func (o AddTable) Inverse() Op {
 // Do makes it.
 func (o AddTable) Do(*Kernel) error { return o.advise(o.Write(o.replaces)) }
 
-// Supported asks the kernel for tables of the family, and for the hooks that not each
-// has that has these.
+// Supported asks the kernel for tables of the family, and for the egress hook if a chain
+// is at one.
 func (o AddTable) Supported(*Kernel) error {
 	err := nft.Supported(o.Family)
 	if err == nil && o.hasEgress() {

@@ -116,8 +116,9 @@ func (b *batch) send(end ...netlink.Message) error {
 		return fmt.Errorf("open nftables socket: %w", err)
 	}
 	defer conn.Close()
-	// Each request that fails has an answer, before any of them is read.
-	if err := conn.SetReadBuffer(answerBuffer); err != nil {
+	// All requests are sent at once, and each that fails has an answer before any of
+	// these is read.
+	if err := errors.Join(conn.SetWriteBuffer(batchBuffer), conn.SetReadBuffer(batchBuffer)); err != nil {
 		return fmt.Errorf("set up nftables socket: %w", err)
 	}
 	b.messages[len(b.messages)-1].Header.Flags |= netlink.Acknowledge
@@ -131,6 +132,6 @@ func (b *batch) send(end ...netlink.Message) error {
 	return err
 }
 
-// answerBuffer is enough for the answers to some thousand requests. A user namespace's
-// root gets twice the usual (net.core.rmem_max).
-const answerBuffer = 4 << 20
+// batchBuffer is enough for some thousand requests. A user namespace's root gets twice
+// the usual (net.core.rmem_max, net.core.wmem_max).
+const batchBuffer = 4 << 20

@@ -103,6 +103,24 @@ func TestTextMakesTheSetsAndRules(t *testing.T) {
 	}
 }
 
+// More ranges than a message has room for, and a socket by itself, are not too many.
+func TestLargeSet(t *testing.T) {
+	t.Parallel()
+	ns := podtest.New(t)
+	all := ports
+	all.Ranges = nil
+	for port := uint16(1); port < 20000; port += 2 {
+		all.Ranges = append(all.Ranges, Range{port, port})
+	}
+	table := Table{Family: Netdev, Name: Prefix + "eth0", Sets: []Set{all}}
+	inside(t, ns, func() error { return table.Write(nil) })
+	if now := tableIn(t, ns, table); now == nil {
+		t.Fatal("there is no table")
+	} else if err := table.Differs(*now, true, none); err != nil {
+		t.Errorf("as it was made it %v", err)
+	}
+}
+
 // withoutExpiry is a list of sets without what changes by itself.
 func withoutExpiry(sets string) string {
 	var b strings.Builder

@@ -71,14 +71,18 @@ func eventually(t *testing.T, what func(context.Context) error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
+	var last error // of what was not ended before it failed
 	for {
 		err := what(ctx)
 		if err == nil {
 			return
 		}
+		if last == nil || ctx.Err() == nil {
+			last = err
+		}
 		select {
 		case <-ctx.Done():
-			t.Fatal(err)
+			t.Fatal(last)
 		case <-time.After(200 * time.Millisecond):
 		}
 	}

@@ -3,21 +3,30 @@ package kind
 import (
 	"io"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 )
 
-// connection is a TCP connection from the pod on the other node.
+// connection is a TCP connection from a pod.
 type connection struct {
 	cmd    *exec.Cmd
 	stdin  io.WriteCloser
 	stdout io.Reader
 }
 
-// dial opens a connection to a guest's web server, which is left idle.
+// dial opens a connection from the pod on the other node to a web server, which is
+// left idle.
 func dial(t *testing.T, ip string) *connection {
 	t.Helper()
-	c := &connection{cmd: exec.CommandContext(t.Context(), "kubectl", "exec", "-i", "client", "--", "busybox", "nc", ip, "80")}
+	return dialFrom(t, ip, "client")
+}
+
+// dialFrom is dial from another container, which pod tells kubectl.
+func dialFrom(t *testing.T, ip string, pod ...string) *connection {
+	t.Helper()
+	args := slices.Concat([]string{"exec", "-i"}, pod, []string{"--", "busybox", "nc", ip, "80"})
+	c := &connection{cmd: exec.CommandContext(t.Context(), "kubectl", args...)}
 	var err error
 	if c.stdin, err = c.cmd.StdinPipe(); err != nil {
 		t.Fatal(err)

@@ -16,23 +16,24 @@ import (
 )
 
 const (
-	example = "../../examples/vm-pod"
-	guest   = "hello from the guest" // its page
-	worker  = "virt-launcher-net-worker"
+	examples = "../../examples/vm-pod"
+	guest    = "hello from the guest" // its page
+	worker   = "virt-launcher-net-worker"
 )
 
-// vm is the example's pod in a namespace of its own.
+// vm is the pod of an example in a namespace of its own.
 type vm struct {
 	namespace string
+	pod       string // its name
 	overlay   string // the directory of its kustomization
 }
 
-// newVM makes an overlay of the example: on the worker, in a namespace, and with
-// a guest that gets the pages.
-func newVM(t *testing.T, namespace, restartPolicy string, pages ...string) *vm {
+// newVM makes an overlay of an example, a directory below examples, whose pod has
+// this name: on the worker, in a namespace, and with a guest that gets the pages.
+func newVM(t *testing.T, example, pod, namespace, restartPolicy string, pages ...string) *vm {
 	t.Helper()
-	v := &vm{namespace: namespace, overlay: t.TempDir()}
-	base, err := filepath.Abs(example)
+	v := &vm{namespace: namespace, pod: pod, overlay: t.TempDir()}
+	base, err := filepath.Abs(filepath.Join(examples, example))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,10 +48,12 @@ patches:
     patch: |
       - {op: add, path: /spec/nodeName, value: %s}
       - {op: replace, path: /spec/restartPolicy, value: %s}
+images:
+  - {name: busybox, newName: localhost/virt-launcher-net/network, newTag: test}
 configMapGenerator:
   - {name: vm-launcher, behavior: merge, files: [vm.xml]}
 `, base, namespace, worker, restartPolicy))
-	xml, err := os.ReadFile(filepath.Join(example, "launcher", "vm.xml"))
+	xml, err := os.ReadFile(filepath.Join(examples, "launcher", "vm.xml"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,10 +81,10 @@ func (v *vm) write(t *testing.T, name, text string) {
 // logAll prints what there is to know of a pod that failed the test.
 func (v *vm) logAll(t *testing.T) {
 	for _, args := range [][]string{
-		{"describe", "pod", "vm"},
-		{"logs", "vm", "-c", "virt-launcher-net"},
-		{"logs", "vm", "-c", "virt-launcher-net", "--previous"},
-		{"logs", "vm", "-c", "launcher"},
+		{"describe", "pod", v.pod},
+		{"logs", v.pod, "-c", "virt-launcher-net"},
+		{"logs", v.pod, "-c", "virt-launcher-net", "--previous"},
+		{"logs", v.pod, "-c", "launcher"},
 	} {
 		out, err := try(context.Background(), "kubectl", append([]string{"-n", v.namespace}, args...)...)
 		t.Logf("%s %v: %v\n%s", v.namespace, args, err, out)
@@ -100,12 +103,12 @@ func (v *vm) apply(t *testing.T) {
 
 func (v *vm) get(t *testing.T, field string) string {
 	t.Helper()
-	return v.kubectl(t, "get", "pod/vm", "-o", "jsonpath={"+field+"}")
+	return v.kubectl(t, "get", "pod/"+v.pod, "-o", "jsonpath={"+field+"}")
 }
 
 func (v *vm) waitReady(t *testing.T) {
 	t.Helper()
-	v.kubectl(t, "wait", "--for=condition=Ready", "--timeout="+patience, "pod/vm")
+	v.kubectl(t, "wait", "--for=condition=Ready", "--timeout="+patience, "pod/"+v.pod)
 }
 
 func (v *vm) ip(t *testing.T) string {
@@ -113,10 +116,23 @@ func (v *vm) ip(t *testing.T) string {
 	return v.get(t, ".status.podIP")
 }
 
+// in runs a command in a container of the pod.
+func (v *vm) in(t *testing.T, container string, command ...string) string {
+	t.Helper()
+	return v.kubectl(t, append([]string{"exec", v.pod, "-c", container, "--"}, command...)...)
+}
+
 // program runs the program in its container.
 func (v *vm) program(t *testing.T, args ...string) string {
 	t.Helper()
-	return v.kubectl(t, append([]string{"exec", "vm", "-c", "virt-launcher-net", "--", "/virt-launcher-net"}, args...)...)
+	return v.in(t, "virt-launcher-net", append([]string{"/virt-launcher-net"}, args...)...)
+}
+
+// end has the guest shut down, after which the pod has succeeded.
+func (v *vm) end(t *testing.T) {
+	t.Helper()
+	v.in(t, "launcher", "env", "HOME=/run/vm", "XDG_RUNTIME_DIR=/run/vm/run", "virsh", "-c", "qemu:///session", "shutdown", "vm")
+	v.kubectl(t, "wait", "--for=jsonpath={.status.phase}=Succeeded", "--timeout="+patience, "pod/"+v.pod)
 }
 
 // report waits until the guest has done what it was asked, and returns what it
@@ -125,7 +141,7 @@ func (v *vm) report(t *testing.T) vmtest.Report {
 	t.Helper()
 	log := filepath.Join(t.TempDir(), "console")
 	eventually(t, func(ctx context.Context) error {
-		text, err := try(ctx, "kubectl", "-n", v.namespace, "logs", "vm", "-c", "launcher")
+		text, err := try(ctx, "kubectl", "-n", v.namespace, "logs", v.pod, "-c", "launcher")
 		if err != nil {
 			return err
 		}
@@ -141,6 +157,9 @@ func (v *vm) report(t *testing.T) vmtest.Report {
 	return r
 }
 
+// service is the name of a Service of the example in the cluster.
+func (v *vm) service(name string) string { return name + "." + v.namespace + ".svc.cluster.local" }
+
 // reach is how the guest is there for others: at the pod's address and through
 // the Service, from another node.
 func (v *vm) reach(t *testing.T) {
@@ -148,7 +167,7 @@ func (v *vm) reach(t *testing.T) {
 	ip := v.ip(t)
 	client(t, "ping", "-c", "2", "-i", "0.2", "-W", "3", ip)
 	page(t, "http://"+ip, guest)
-	page(t, "http://vm."+v.namespace+".svc.cluster.local", guest)
+	page(t, "http://"+v.service(v.pod), guest)
 }
 
 // on runs a command on the worker.
@@ -177,59 +196,17 @@ func left(t *testing.T) []string {
 	return all
 }
 
-// TestVM follows two VMs in pods, as the example has them, one of which may be
-// restarted.
-func TestVM(t *testing.T) {
-	apply(t)
-	service := get(t, "service/kubernetes", ".spec.clusterIP")
-	inside := "http://server.default.svc.cluster.local"
-	a := newVM(t, "vm-a", "Never", "https://"+service+"/livez", inside)
-	b := newVM(t, "vm-b", "Always")
-	before := left(t)
-	a.apply(t)
-	b.apply(t)
-
-	t.Run("ready", func(t *testing.T) {
-		a.waitReady(t)
-		b.waitReady(t)
-		a.checkReady(t)
-		b.checkReady(t)
-	})
-	t.Run("reach", func(t *testing.T) {
-		a.reach(t)
-		b.reach(t)
-		r := a.report(t)
-		if s := a.status(t); r.Address.Addr().String() != a.ip(t) || r.MTU != s.MTU {
-			t.Errorf("the guest reports %+v, the pod has %s and %+v", r, a.ip(t), s)
+// nothingIsLeft deletes VMs, after which the node has what it had before.
+func nothingIsLeft(t *testing.T, before []string, vms ...*vm) {
+	t.Helper()
+	for _, v := range vms {
+		kubectl(t, "delete", "namespace", v.namespace)
+	}
+	eventually(t, func(context.Context) error {
+		if now := left(t); !slices.Equal(now, before) {
+			return fmt.Errorf("the node had\n%s\nand has\n%s", strings.Join(before, "\n"), strings.Join(now, "\n"))
 		}
-		if got := r.Got["https://"+service+"/livez"]; got != "ok" {
-			t.Errorf("the API server's Service tells the guest %q", got)
-		}
-		if got := r.Got[inside]; got != "hello from a pod" {
-			t.Errorf("the server's name in the cluster gives the guest %q", got)
-		}
-	})
-	t.Run("restart of the sidecar", a.testRestart)
-	t.Run("sandbox made again", b.testSandbox)
-	t.Run("pod made again", func(t *testing.T) {
-		a.kubectl(t, "delete", "pod/vm")
-		a.apply(t)
-		a.waitReady(t)
-		a.reach(t)
-	})
-	t.Run("end of the VM", func(t *testing.T) {
-		a.kubectl(t, "exec", "vm", "-c", "launcher", "--", "env", "HOME=/run/vm", "XDG_RUNTIME_DIR=/run/vm/run",
-			"virsh", "-c", "qemu:///session", "shutdown", "vm")
-		a.kubectl(t, "wait", "--for=jsonpath={.status.phase}=Succeeded", "--timeout="+patience, "pod/vm")
-	})
-	t.Run("nothing is left", func(t *testing.T) {
-		kubectl(t, "delete", "namespace", a.namespace, b.namespace)
-		eventually(t, func(context.Context) error {
-			if now := left(t); !slices.Equal(now, before) {
-				return fmt.Errorf("the node had\n%s\nand has\n%s", strings.Join(before, "\n"), strings.Join(now, "\n"))
-			}
-			return nil
-		})
+		return nil
 	})
 }
 
@@ -269,38 +246,6 @@ func (v *vm) checkReady(t *testing.T) {
 	if lease.Address.Addr().String() != v.ip(t) {
 		t.Errorf("the lease is %+v, the pod's address %s", lease, v.ip(t))
 	}
-}
-
-// A sidecar that is killed serves again, and the guest's connections stay.
-func (v *vm) testRestart(t *testing.T) {
-	connection := dial(t, v.ip(t))
-	kill(t, v.get(t, ".status.initContainerStatuses[0].containerID"))
-	client(t, "ping", "-c", "5", "-i", "0.1", "-W", "2", v.ip(t)) // while nobody serves
-	v.kubectl(t, "wait", "--for=jsonpath={.status.initContainerStatuses[0].restartCount}=1", "--timeout="+patience, "pod/vm")
-	v.waitReady(t)
-	v.program(t, "wait", "--for=lease", "--timeout=10s")
-	if answer := connection.get(t); !strings.HasSuffix(answer, guest) {
-		t.Errorf("the connection opened before gives %q", answer)
-	}
-	v.reach(t)
-	if restarts := v.get(t, ".status.containerStatuses[0].restartCount"); restarts != "0" {
-		t.Errorf("the launcher was restarted %s times", restarts)
-	}
-}
-
-// A pod whose sandbox dies gets another network: the sidecar must not take up
-// what it did in the first.
-func (v *vm) testSandbox(t *testing.T) {
-	before, address := v.sandbox(t), v.ip(t)
-	kill(t, before)
-	v.kubectl(t, "wait", "--for=condition=Ready=false", "--timeout="+patience, "pod/vm")
-	v.waitReady(t)
-	if now := v.sandbox(t); now == before {
-		t.Errorf("the sandbox is still %s", now)
-	}
-	t.Logf("the pod's address was %s and is %s", address, v.ip(t))
-	v.checkReady(t)
-	v.reach(t)
 }
 
 // sandbox is the name that containerd knows the pod's running sandbox by.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -233,35 +234,36 @@ func (r *trio) families() (out []pair) {
 	return out
 }
 
-// paths are all that must work at once, by what they are.
-func (r *trio) paths() map[string]func() error {
+// paths are all that must work at once, by what they are, where the pod gets what is for
+// one port from outside, and the VM what is for another.
+func (r *trio) paths(podPort, vmPort uint16) map[string]func() error {
 	all := map[string]func() error{}
 	for _, a := range r.families() {
 		at := netip.AddrPortFrom
 		const large = 4000 // several fragments
 		for name, do := range map[string]func() error{
-			"outside to the pod's port":     func() error { return r.outside.asks("tcp", at(a.own, 8080), "pod", 9000) },
-			"outside to the pod's UDP port": func() error { return r.outside.asks("udp", at(a.own, 8080), "pod", 100) },
-			"outside to the VM":             func() error { return r.outside.asks("tcp", at(a.own, 80), "vm", 9000) },
-			"outside to the VM by UDP":      func() error { return r.outside.asks("udp", at(a.own, 80), "vm", 100) },
+			"outside to the pod's port":     func() error { return r.outside.asks("tcp", at(a.own, podPort), "pod", 9000) },
+			"outside to the pod's UDP port": func() error { return r.outside.asks("udp", at(a.own, podPort), "pod", 100) },
+			"outside to the VM":             func() error { return r.outside.asks("tcp", at(a.own, vmPort), "vm", 9000) },
+			"outside to the VM by UDP":      func() error { return r.outside.asks("udp", at(a.own, vmPort), "vm", 100) },
 			"pod to outside":                func() error { return r.pod.asks("tcp", at(a.outside, 80), "outside", 9000) },
 			"pod to outside by UDP":         func() error { return r.pod.asks("udp", at(a.outside, 80), "outside", 100) },
 			"VM to outside":                 func() error { return r.vm.asks("tcp", at(a.outside, 80), "outside", 9000) },
 			"VM to outside by UDP":          func() error { return r.vm.asks("udp", at(a.outside, 80), "outside", 100) },
-			"pod to the VM":                 func() error { return r.pod.asks("tcp", at(a.VM, 80), "vm", 9000) },
-			"pod to the VM by UDP":          func() error { return r.pod.asks("udp", at(a.VM, 80), "vm", 100) },
+			"pod to the VM":                 func() error { return r.pod.asks("tcp", at(a.VM, vmPort), "vm", 9000) },
+			"pod to the VM by UDP":          func() error { return r.pod.asks("udp", at(a.VM, vmPort), "vm", 100) },
 			"VM to the pod":                 func() error { return r.vm.asks("tcp", at(a.Pod, 81), "pod", 9000) },
 			"VM to the pod by UDP":          func() error { return r.vm.asks("udp", at(a.Pod, 81), "pod", 100) },
-			"outside pings the VM":          func() error { return r.outside.pings(a.own, 56) },
+			"outside pings one of them":     func() error { return r.outside.pings(a.own, 56) },
 			"pod pings outside":             func() error { return r.pod.pings(a.outside, 56) },
 			"VM pings outside":              func() error { return r.vm.pings(a.outside, 56) },
 			"pod pings the VM":              func() error { return r.pod.pings(a.VM, 56) },
 			"VM pings the pod":              func() error { return r.vm.pings(a.Pod, 56) },
-			"fragments to the pod's port":   func() error { return r.outside.asks("udp", at(a.own, 8080), "pod", large) },
-			"fragments to the VM":           func() error { return r.outside.asks("udp", at(a.own, 80), "vm", large) },
+			"fragments to the pod's port":   func() error { return r.outside.asks("udp", at(a.own, podPort), "pod", large) },
+			"fragments to the VM":           func() error { return r.outside.asks("udp", at(a.own, vmPort), "vm", large) },
 			"fragments of the pod":          func() error { return r.pod.asks("udp", at(a.outside, 80), "outside", large) },
 			"fragments of the VM":           func() error { return r.vm.asks("udp", at(a.outside, 80), "outside", large) },
-			"fragments from pod to VM":      func() error { return r.pod.asks("udp", at(a.VM, 80), "vm", large) },
+			"fragments from pod to VM":      func() error { return r.pod.asks("udp", at(a.VM, vmPort), "vm", large) },
 			"fragments from VM to pod":      func() error { return r.vm.asks("udp", at(a.Pod, 81), "pod", large) },
 			"an ICMP error to the pod":      func() error { return r.pod.refused(at(a.outside, 9)) },
 			"an ICMP error to the VM":       func() error { return r.vm.refused(at(a.outside, 9)) },
@@ -320,8 +322,8 @@ func TestRedirectPaths(t *testing.T) {
 			r.pod.serve(t, 81)
 			r.vm.serve(t, 80)
 			r.outside.serve(t, 80)
-			check(t, r.paths())
-			check(t, r.paths())
+			check(t, r.paths(8080, 80))
+			check(t, r.paths(8080, 80))
 			if now := podSide(t, r.pod.NS); now != r.before {
 				t.Errorf("the pod interface:\n%s", podtest.Diff(r.before, now))
 			}
@@ -475,5 +477,109 @@ func TestRedirectPortsChange(t *testing.T) {
 	r.pod.In(t, func() error { plans, err = prepare.ReadPlans(nil, r.dir); return err })
 	if len(plans) != 1 || !strings.Contains(plans[0].String(), "9000") {
 		t.Errorf("recorded is %v", plans)
+	}
+}
+
+// Where the VM's ports are named, the pod has all others, and echo requests.
+func TestRedirectVMPorts(t *testing.T) {
+	t.Parallel()
+	for _, shape := range []podtest.Shape{podtest.CalicoDual, podtest.BridgeDual} {
+		t.Run(string(shape), func(t *testing.T) {
+			t.Parallel()
+			var o prepare.Options
+			if err := o.VMPorts.UnmarshalText([]byte("22")); err != nil {
+				t.Fatal(err)
+			}
+			r := newTrio(t, shape, o)
+			r.pod.serve(t, 80)
+			r.pod.serve(t, 81)
+			r.vm.serve(t, 22)
+			r.outside.serve(t, 80)
+			check(t, r.paths(80, 22))
+			check(t, r.paths(80, 22))
+			for _, a := range r.families() { // the VM's servers at other ports are not asked
+				capture := podtest.StartCapture(t, r.vm.NS, "eth0", "icmp[icmptype] = 8 or icmp6[icmp6type] = 128 or port 9")
+				if err := r.outside.pings(a.own, 56); err != nil {
+					t.Error(err)
+				}
+				if err := r.outside.refused(netip.AddrPortFrom(a.own, 9)); err != nil {
+					t.Errorf("a closed port of the pod: %v", err)
+				}
+				if seen := capture.Stop(); len(seen) > 0 {
+					t.Errorf("the VM got %q", seen)
+				}
+				// A connection that the pod and the VM have by the same ports is the pod's.
+				to := netip.AddrPortFrom(a.outside, 80)
+				pods, err := r.pod.dial("tcp", to, 5000)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer pods.Close()
+				r.counts(t, "pod-connection", func() { r.vm.knock("tcp", to, 5000) })
+				if err := says(pods, "outside", 100); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+}
+
+// flowsOf are the pod's connections as the table knows them: how long each is known,
+// by the peer's port.
+func (r *trio) flowsOf(t *testing.T, set string) string {
+	t.Helper()
+	return r.pod.Run(t, "nft", "list", "set", "netdev", "virt-launcher-net-eth0", set)
+}
+
+// A connection of the pod's that is idle is known for days; one that was closed by
+// either side, or refused, for some minutes at most; a reset to a stray segment makes
+// none.
+func TestRedirectFlows(t *testing.T) {
+	t.Parallel()
+	r := newTrio(t, podtest.BridgeDual, prepare.Options{})
+	r.outside.serve(t, 80)
+	for _, a := range r.families() {
+		set := "pod_flows_ip"
+		if a.own.Is6() {
+			set = "pod_flows_ip6"
+		}
+		known := func(port int) string {
+			if m := regexp.MustCompile(fmt.Sprintf(`\. %d (?:timeout \S+ )?expires (\S+)`, port)).FindStringSubmatch(r.flowsOf(t, set)); m != nil {
+				return m[1]
+			}
+			return ""
+		}
+		to := netip.AddrPortFrom(a.outside, 80)
+		idle, err := r.pod.dial("tcp", to, 6001) // nothing is sent
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer idle.Close()
+		if e := known(6001); !strings.HasPrefix(e, "4d") {
+			t.Errorf("an idle connection is known for %q", e)
+		}
+		closed, err := r.pod.dial("tcp", to, 6002)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := says(closed, "outside", 5000); err != nil {
+			t.Error(err)
+		}
+		if e := known(6002); !strings.HasPrefix(e, "4d") {
+			t.Errorf("a connection in use is known for %q", e)
+		}
+		closed.Close()
+		for end := time.Now().Add(2 * time.Second); strings.Contains(known(6002), "d") && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		}
+		time.Sleep(100 * time.Millisecond) // the peer's end, and the last acknowledgment
+		if e := known(6002); !strings.HasPrefix(e, "1m") {
+			t.Errorf("a closed connection is known for %q", e)
+		}
+		if _, err := r.pod.dial("tcp", netip.AddrPortFrom(a.outside, 9), 6003); !errors.Is(err, unix.ECONNREFUSED) {
+			t.Errorf("a closed port: %v", err)
+		}
+		if e := known(6003); !strings.HasPrefix(e, "1m") {
+			t.Errorf("a refused connection is known for %q", e)
+		}
 	}
 }

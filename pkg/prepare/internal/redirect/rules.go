@@ -203,6 +203,8 @@ func (w wiring) fromVMRules() []nft.Rule {
 var (
 	group     = mac.Addr{1}
 	toBridges = nft.EtherDestination.Masked(mac.Addr{0xff, 0xff, 0xff, 0xff, 0xff, 0xf0}).Is(mac.Addr{0x01, 0x80, 0xc2})
+	// paused matches pause frames, which are for a cable's two ends alone.
+	paused = nft.EtherDestination.Is(mac.Addr{0x01, 0x80, 0xc2, 0, 0, 1})
 )
 
 // guarded reports whether the guard tells what is whose.
@@ -214,13 +216,15 @@ func (w wiring) specialRules() []nft.Rule {
 	rules := []nft.Rule{{nft.PacketType.Is(nft.ToOther), nft.Accept}}
 	if w.guarded() {
 		rules = append(rules, nft.Rule{toBridges, guard.Kept(guard.ToVM, guard.OtherProtocol, nft.GoTo(toPod))})
+	} else {
+		rules = append(rules, nft.Rule{paused, nft.Accept})
 	}
 	return append(rules, nft.Rule{nft.GoTo(shared)})
 }
 
 // toGroupRules are for what the VM sends to more than one.
 func (w wiring) toGroupRules() []nft.Rule {
-	var rules []nft.Rule
+	rules := []nft.Rule{{paused, nft.Drop}}
 	if w.guarded() {
 		rules = []nft.Rule{{toBridges, guard.Dropped(guard.FromVM, guard.OtherProtocol)}}
 	}

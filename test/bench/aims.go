@@ -39,6 +39,8 @@ func (r *result) aims() []aim {
 		{what: "exchanges/s on one core, of dnsmasq's", atLeast: true, limit: 2, seen: ours.throughput() / dnsmasq.throughput()},
 		{what: "prepare in a process, of the bare calls", limit: 2.5, seen: r.ratio(inProcess, bareCalls)},
 		{what: "`prepare`, of the script", limit: 0.4, seen: r.ratio(prepareStatic, scriptAlone)},
+		{what: "prepare by redirect in a process, of the bridge's", limit: 0.5, seen: r.ratio(inProcessRedirect, inProcess)},
+		{what: "`prepare --datapath redirect`, of the bridge's", limit: 0.5, seen: r.ratio(prepareRedirect, prepareStatic)},
 		{what: "`run` until a guest could boot, of the script with dnsmasq", limit: 0.4, seen: r.ratio(runStatic, scriptServing)},
 		{
 			what:  fmt.Sprintf("time per pod, total / pods, with %d at once, of that with %d", most.pods, ten.pods),
@@ -46,6 +48,7 @@ func (r *result) aims() []aim {
 		},
 		{what: fmt.Sprintf("RSS of the largest of %d `run`", most.pods), limit: 12, unit: " MiB", seen: largest(most.rss)},
 	}
+	all = append(all, r.datapaths.aims()...)
 	return slices.DeleteFunc(all, func(a aim) bool { return math.IsNaN(a.seen) })
 }
 

@@ -56,15 +56,24 @@ func newClient(ns *podtest.NS) (*client, error) {
 }
 
 func (c *client) open() (err error) {
-	if c.fd, err = unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
-		return os.NewSyscallError("open /dev/net/tun", err)
+	c.fd, err = openTap(tapName, 0)
+	return err
+}
+
+// openTap opens a tap of the current namespace with more flags than it needs anyway.
+func openTap(name string, flags uint16) (fd int, err error) {
+	if fd, err = unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
+		return -1, os.NewSyscallError("open /dev/net/tun", err)
 	}
-	req, err := unix.NewIfreq(tapName)
+	req, err := unix.NewIfreq(name)
 	if err != nil {
-		return fmt.Errorf("name tap: %w", err)
+		return -1, errors.Join(fmt.Errorf("name tap: %w", err), unix.Close(fd))
 	}
-	req.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI)
-	return os.NewSyscallError("ioctl TUNSETIFF", unix.IoctlIfreq(c.fd, unix.TUNSETIFF, req))
+	req.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | flags)
+	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
+		return -1, errors.Join(os.NewSyscallError("ioctl TUNSETIFF", err), unix.Close(fd))
+	}
+	return fd, nil
 }
 
 func (c *client) close() error {

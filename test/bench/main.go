@@ -34,6 +34,7 @@ func run() error {
 	flag.StringVar(&b.binary, "binary", "build/virt-launcher-net", "the program")
 	flag.StringVar(&b.static, "static", "build/bench/virt-launcher-net", "the program built without cgo")
 	flag.StringVar(&b.root, "root", "build/bench/debian/root", "where Debian's servers are unpacked")
+	flag.StringVar(&b.only, "only", "", "measure one `part`: servers, memory, prepare, datapaths or scale")
 	docs := flag.String("docs", "", "write the tables into performance.md and the plots beside it in this `directory`")
 	flag.Parse()
 	switch flag.Arg(0) {
@@ -62,6 +63,7 @@ type bench struct {
 	pods                     int
 	turn                     time.Duration
 	binary, static, root     string
+	only                     string
 }
 
 // result is all that was measured.
@@ -70,8 +72,10 @@ type result struct {
 	servers  []*serverResult
 	memory   []row
 	prepares []row
-	steps    stepClock // of prepare
 	scale    []*scaleResult
+
+	steps, redirectSteps stepClock // of prepare, by the default datapath and by redirect
+	datapaths            *datapathsResult
 }
 
 // serverResult is what one server did.
@@ -92,17 +96,22 @@ type row struct {
 }
 
 func (b bench) run(ctx context.Context) (*result, error) {
-	r := &result{bench: b}
-	if err := b.compareServers(ctx, r); err != nil {
-		return nil, err
+	r := &result{bench: b, datapaths: &datapathsResult{}}
+	for _, part := range []struct {
+		name    string
+		measure func(context.Context, *result) error
+	}{
+		{"servers", b.compareServers}, {"memory", b.measureMemory}, {"prepare", b.comparePrepare},
+		{"datapaths", b.compareDatapaths}, {"scale", b.measureScale},
+	} {
+		if b.only != "" && b.only != part.name {
+			continue
+		}
+		if err := part.measure(ctx, r); err != nil {
+			return nil, err
+		}
 	}
-	if err := b.measureMemory(ctx, r); err != nil {
-		return nil, err
-	}
-	if err := b.comparePrepare(ctx, r); err != nil {
-		return nil, err
-	}
-	return r, b.measureScale(ctx, r)
+	return r, nil
 }
 
 // clientCPU is the client's when it has to keep a server busy.

@@ -85,15 +85,17 @@ func (p *pod) command(ctx context.Context, name string, args ...string) (time.Du
 
 // Ways to prepare a pod.
 const (
-	bareCalls      = "in a process: the bare netlink calls"
-	inProcess      = "in a process: prepare"
-	startAlone     = "`version`: the program's start and end alone"
-	prepareStatic  = "`prepare`, built without cgo"
-	prepareLibvirt = "`prepare`, built with the libvirt binding"
-	scriptAlone    = "script: ip, bridge, nft"
-	runStatic      = "`run --no-check`, built without cgo, until a guest could boot"
-	runChecked     = "`run`, the same with its check"
-	scriptServing  = "script and dnsmasq, until it serves"
+	bareCalls         = "in a process: the bare netlink calls"
+	inProcess         = "in a process: prepare"
+	inProcessRedirect = "in a process: prepare, by redirect"
+	startAlone        = "`version`: the program's start and end alone"
+	prepareStatic     = "`prepare`, built without cgo"
+	prepareRedirect   = "`prepare --datapath redirect`, built without cgo"
+	prepareLibvirt    = "`prepare`, built with the libvirt binding"
+	scriptAlone       = "script: ip, bridge, nft"
+	runStatic         = "`run --no-check`, built without cgo, until a guest could boot"
+	runChecked        = "`run`, the same with its check"
+	scriptServing     = "script and dnsmasq, until it serves"
 )
 
 // way is one of them; once tells how long it took.
@@ -102,7 +104,7 @@ type way struct {
 	once func(ctx context.Context, p *pod) (time.Duration, error)
 }
 
-func (b bench) ways(steps *stepClock) []way {
+func (b bench) ways(r *result) []way {
 	command := func(binary string, verb ...string) func(context.Context, *pod) (time.Duration, error) {
 		return func(ctx context.Context, p *pod) (time.Duration, error) {
 			return p.command(ctx, binary, p.args(verb...)...)
@@ -115,10 +117,19 @@ func (b bench) ways(steps *stepClock) []way {
 	}
 	return []way{
 		{bareCalls, func(_ context.Context, p *pod) (time.Duration, error) { return p.inProcess(prepareBare) }},
-		{inProcess, func(ctx context.Context, p *pod) (time.Duration, error) { return p.inProcess(p.hook(ctx, nil)) }},
-		{stepwise, func(ctx context.Context, p *pod) (time.Duration, error) { return steps.time(ctx, p) }},
+		{inProcess, func(ctx context.Context, p *pod) (time.Duration, error) {
+			return p.inProcess(p.hook(ctx, nil, byBridge))
+		}},
+		{inProcessRedirect, func(ctx context.Context, p *pod) (time.Duration, error) {
+			return p.inProcess(p.hook(ctx, nil, byRedirect))
+		}},
+		{stepwise, func(ctx context.Context, p *pod) (time.Duration, error) { return r.steps.time(ctx, p, byBridge) }},
+		{stepwise, func(ctx context.Context, p *pod) (time.Duration, error) {
+			return r.redirectSteps.time(ctx, p, byRedirect)
+		}},
 		{startAlone, func(ctx context.Context, p *pod) (time.Duration, error) { return p.command(ctx, b.static, "version") }},
 		{prepareStatic, command(b.static, "prepare")},
+		{prepareRedirect, command(b.static, append([]string{"prepare"}, byRedirect.flags()...)...)},
 		{prepareLibvirt, command(b.binary, "prepare")},
 		{scriptAlone, func(ctx context.Context, p *pod) (time.Duration, error) { return untilServing(p.script(ctx, "")) }},
 		{runStatic, run("run", "--no-check")},
@@ -132,7 +143,7 @@ func (b bench) ways(steps *stepClock) []way {
 // comparePrepare prepares pods each way in turn. All pods are built before and
 // closed after: the kernel does both under the lock that preparing needs.
 func (b bench) comparePrepare(ctx context.Context, r *result) (err error) {
-	ways := b.ways(&r.steps)
+	ways := b.ways(r)
 	s, err := newSite(ctx, b.prepares*len(ways))
 	if err != nil {
 		return err
@@ -182,9 +193,14 @@ func (p *pod) inProcess(prepare func(p *pod, index int) error) (took time.Durati
 }
 
 // hook prepares as the program does.
-func (p *pod) hook(ctx context.Context, log *slog.Logger) func(*pod, int) error {
+func (p *pod) hook(ctx context.Context, log *slog.Logger, w wiring) func(*pod, int) error {
 	return func(*pod, int) error {
-		_, err := prestart.Hook{StateDir: filepath.Join(p.dir, "state"), Log: log}.Prepare(ctx)
+		h := prestart.Hook{StateDir: filepath.Join(p.dir, "state"), Log: log}
+		h.Network.Datapath, h.Network.NoGuard = w.datapath, !w.guard
+		if err := h.Network.PodPorts.UnmarshalText([]byte(w.podPorts)); err != nil {
+			return err
+		}
+		_, err := h.Prepare(ctx)
 		return err
 	}
 }

@@ -56,6 +56,7 @@ func (r *result) markdown() string {
 		fmt.Fprintf(&b, "| %s | %.1f |\n", m.name, m.values[0])
 	}
 	r.preparesMarkdown(&b)
+	r.datapaths.markdown(&b)
 	r.scaleMarkdown(&b)
 	b.WriteString("\n| Aim | | seen | |\n|---|--:|--:|---|\n")
 	for _, a := range r.aims() {
@@ -69,8 +70,13 @@ func (r *result) preparesMarkdown(b *strings.Builder) {
 	for _, p := range r.prepares {
 		fmt.Fprintf(b, "| %s | %.1f | %.1f |\n", p.name, p.values[0], p.values[1])
 	}
-	b.WriteString("\n| Step of prepare, in a process | p50 ms | share |\n|---|--:|--:|\n")
-	for _, s := range r.steps.longest(longestSteps) {
+	stepsMarkdown(b, "Step of prepare, in a process", &r.steps)
+	stepsMarkdown(b, "Step of prepare by redirect, in a process", &r.redirectSteps)
+}
+
+func stepsMarkdown(b *strings.Builder, title string, c *stepClock) {
+	fmt.Fprintf(b, "\n| %s | p50 ms | share |\n|---|--:|--:|\n", title)
+	for _, s := range c.longest(longestSteps) {
 		fmt.Fprintf(b, "| %s | %.2f | %.0f %% |\n", s.name, s.values[0], s.values[1])
 	}
 }

@@ -27,11 +27,11 @@ type stepClock struct {
 const beforeChanges = "lock, discovery, reading, plan, record"
 
 // time prepares a pod and notes the steps.
-func (c *stepClock) time(ctx context.Context, p *pod) (time.Duration, error) {
+func (c *stepClock) time(ctx context.Context, p *pod, w wiring) (time.Duration, error) {
 	took, err := p.inProcess(func(p *pod, index int) error {
 		c.next(beforeChanges)
 		defer c.next("")
-		return p.hook(ctx, slog.New(c))(p, index)
+		return p.hook(ctx, slog.New(c), w)(p, index)
 	})
 	return took, err
 }

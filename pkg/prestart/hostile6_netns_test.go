@@ -265,6 +265,7 @@ func hostilePodNetworkIPv6(t *testing.T, datapath string) {
 			vm, from := s.own, party{s.gateway.mac, s.router.LinkLocal}
 			ping := icmp6From(stranger6, vm, 128, 64, []byte{0, 7, 0, 1}, make([]byte, 56))
 			l.pass("a datagram", udp(stranger6, vm, anyPort, anyPort, "to the VM"))
+			l.pass("to the VM's Service, returned", udp(party{vm.mac, stranger6.ip}, vm, anyPort, anyPort, "Service"))
 			l.pass("a last fragment", fragment6(udp(stranger6, vm, anyPort, anyPort, "in several parts"), 16, 24, isUDP))
 			l.pass("a ping", ping)
 			l.pass("a ping's first fragment", fragment6(ping, 0, 32, isICMP6))

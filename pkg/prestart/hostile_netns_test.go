@@ -372,6 +372,7 @@ func hostilePodNetwork(t *testing.T, datapath string) {
 		{"ARP request", arp(gateway.mac, 1, gateway, vm), passes},
 		{"ARP reply", arp(gateway.mac, 2, gateway, vm), passes},
 
+		{"to the VM's Service, returned", udp(party{vm.mac, gateway.ip}, vm, anyPort, anyPort, "Service"), passes},
 		{"the VM's own broadcast", udp(vm, all, anyPort, anyPort, "hairpin"), back},
 		{"DHCPOFFER", offer("offer"), toClient},
 		{"DHCPACK to the VM", udp(gateway, vm, server, client, "ack"), toClient},

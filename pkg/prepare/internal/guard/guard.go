@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/nft"
 )
 
@@ -39,7 +40,7 @@ const (
 	Malformed           Reason = "malformed"            // headers that are wrong, or that hide what comes behind them
 	NoIPv4              Reason = "no-ipv4"              // IPv4 and ARP where the VM has no IPv4
 	NoIPv6              Reason = "no-ipv6"              // IPv6 where the VM has none
-	OwnMAC              Reason = "own-mac"              // comes from the network with the VM's MAC, as some networks send its broadcasts back
+	OwnMAC              Reason = "own-mac"              // a broadcast or multicast from the network with the VM's MAC, as some networks send its own back
 	PodPort             Reason = "pod-port"             // from a port that is kept for the pod, whose answers the VM would not get
 	PodConnection       Reason = "pod-connection"       // of a connection that the pod has with the same peer by the same ports
 	OtherProtocol       Reason = "other-protocol"       // neither IP nor ARP (VLAN tags, 802.1X, …), or AH
@@ -129,6 +130,9 @@ func FromGuest(n guest.NIC, o Outcome) []nft.Chain {
 	return slices.Concat([]nft.Chain{{Name: FromGuestChain, Rules: rules}}, fromGuest4(n, v), fromGuest6(n, v))
 }
 
+// ToGroup matches what is for more than one, by the bit of group addresses (IEEE 802).
+var ToGroup = nft.EtherDestination.Masked(mac.Addr{1}).Is(mac.Addr{1})
+
 // ToGuest returns the chains that judge what goes to the VM of the NIC, as FromGuest
 // does; none on a network without IPAM.
 func ToGuest(n guest.NIC, o Outcome) []nft.Chain {
@@ -136,7 +140,7 @@ func ToGuest(n guest.NIC, o Outcome) []nft.Chain {
 	if !n.Addressed {
 		return nil
 	}
-	rules := []nft.Rule{{nft.EtherSource.Is(n.MAC), v.dropped(OwnMAC)}}
+	rules := []nft.Rule{{nft.EtherSource.Is(n.MAC), ToGroup, v.dropped(OwnMAC)}}
 	if n.IPv4 != nil {
 		rules = append(rules, nft.Rule{ip, tcp, v.Pass})
 	}

@@ -57,13 +57,9 @@ func (w wiring) ports() (out []portSet) {
 // addresses from what is the pod's alone, and from what both may need.
 func (w wiring) fromNetRules() []nft.Rule {
 	n := w.NIC
-	rules := []nft.Rule{
-		// Networks that send the VM's broadcasts back: neither is to hear them.
-		{nft.EtherSource.Is(n.MAC), guard.Dropped(guard.ToVM, guard.OwnMAC)},
-		{nft.PacketType.Not(nft.ToHost), nft.GoTo(special)},
-	}
+	rules := []nft.Rule{{nft.PacketType.Not(nft.ToHost), nft.GoTo(special)}}
 	for _, f := range families {
-		for _, match := range f.toVM(n) {
+		for _, match := range f.ofVM(n, f.destination) {
 			rules = append(rules, append(append(nft.Rule{f.untagged}, match...), nft.GoTo(fromNet+f.suffix)))
 		}
 	}
@@ -75,18 +71,18 @@ func (w wiring) fromNetRules() []nft.Rule {
 // the VM chooses its own.
 var linkLocals = netip.MustParsePrefix("fe80::/64")
 
-// toVM match what is to the VM's addresses: all, if it may have any.
-func (f family) toVM(n guest.NIC) (out []nft.Rule) {
+// ofVM match what has one of the VM's addresses in a field: all, if it may have any.
+func (f family) ofVM(n guest.NIC, field nft.Field[netip.Addr]) (out []nft.Rule) {
 	switch {
 	case !f.has(n):
 	case !n.Addressed:
 		out = []nft.Rule{{}}
 	case f.is4():
 		for _, a := range n.IPv4.Addresses {
-			out = append(out, nft.Rule{f.destination.Is(a.Addr())})
+			out = append(out, nft.Rule{field.Is(a.Addr())})
 		}
 	default:
-		out = []nft.Rule{{f.destination.Is(n.IPv6.Address.Addr())}, {nft.Within(f.destination, linkLocals)}}
+		out = []nft.Rule{{field.Is(n.IPv6.Address.Addr())}, {nft.Within(field, linkLocals)}}
 	}
 	return out
 }
@@ -144,9 +140,14 @@ func (w wiring) fromPodRules() []nft.Rule {
 }
 
 // toPodRules let a frame of the network's go to the pod's own stack, but for the
-// addresses that nobody but the tap may use.
+// addresses that nobody but the tap may use, and for what the VM sent to itself: a
+// network may send that back, too. What a node translates and sends back, as to a
+// Service of the pod itself, has the VM's MAC and another address.
 func (w wiring) toPodRules() (rules []nft.Rule) {
 	for _, f := range families {
+		for _, match := range f.ofVM(w.NIC, f.source) {
+			rules = append(rules, slices.Concat(nft.Rule{nft.EtherSource.Is(w.NIC.MAC), f.is}, match, nft.Rule{nft.Drop}))
+		}
 		if a, ok := f.alias(w.NIC); ok {
 			rules = append(rules, nft.Rule{f.is, f.destination.Is(a.Pod), nft.Drop}, nft.Rule{f.is, f.source.Is(a.VM), nft.Drop})
 			if f.is4() {
@@ -196,15 +197,13 @@ func (w wiring) fromVMRules() []nft.Rule {
 	return append(rules, nft.Rule{nft.GoTo(toNet)})
 }
 
-// group is the bit by which MACs of groups are told, and sixteen of them are for
-// bridges alone (IEEE 802.1Q table 8-1): what is to these, whatever it is, would go to
-// the stack of the node, past the hooks of its bridge (br_handle_frame,
-// net/bridge/br_input.c).
+// toBridges matches the sixteen groups that are for bridges alone (IEEE 802.1Q table
+// 8-1): what is to these, whatever it is, would go to the stack of the node, past the
+// hooks of its bridge (br_handle_frame, net/bridge/br_input.c). paused matches pause
+// frames, which are for a cable's two ends alone.
 var (
-	group     = mac.Addr{1}
 	toBridges = nft.EtherDestination.Masked(mac.Addr{0xff, 0xff, 0xff, 0xff, 0xff, 0xf0}).Is(mac.Addr{0x01, 0x80, 0xc2})
-	// paused matches pause frames, which are for a cable's two ends alone.
-	paused = nft.EtherDestination.Is(mac.Addr{0x01, 0x80, 0xc2, 0, 0, 1})
+	paused    = nft.EtherDestination.Is(mac.Addr{0x01, 0x80, 0xc2, 0, 0, 1})
 )
 
 // guarded reports whether the guard tells what is whose.
@@ -213,7 +212,11 @@ func (w wiring) guarded() bool { return w.NIC.Guard && w.NIC.Addressed }
 // specialRules are for what is not for the pod's MAC: for whatever is on the pod
 // interface, as a macvlan, or for more than one.
 func (w wiring) specialRules() []nft.Rule {
-	rules := []nft.Rule{{nft.PacketType.Is(nft.ToOther), nft.Accept}}
+	rules := []nft.Rule{
+		{nft.PacketType.Is(nft.ToOther), nft.Accept},
+		// Networks that send the VM's broadcasts back: neither is to hear them.
+		{nft.EtherSource.Is(w.NIC.MAC), guard.Dropped(guard.ToVM, guard.OwnMAC)},
+	}
 	if w.guarded() {
 		rules = append(rules, nft.Rule{toBridges, guard.Kept(guard.ToVM, guard.OtherProtocol, nft.GoTo(toPod))})
 	} else {
@@ -234,7 +237,7 @@ func (w wiring) toGroupRules() []nft.Rule {
 // toNetRules are for what the VM may send to the network. What goes to a group is
 // answered to neither's port alone.
 func (w wiring) toNetRules() []nft.Rule {
-	rules := []nft.Rule{{nft.EtherDestination.Masked(group).Is(group), nft.GoTo(toGroup)}}
+	rules := []nft.Rule{{guard.ToGroup, nft.GoTo(toGroup)}}
 	for _, f := range families {
 		if f.has(w.NIC) {
 			rules = append(rules, nft.Rule{f.is, nft.GoTo(toNet + f.suffix)})

@@ -1,0 +1,61 @@
+package prepare_test
+
+import (
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
+)
+
+// A node with br_netfilter translates on its bridge what pod or VM send to a Service
+// that leads to themselves, and sends it back with their own MAC: it arrives. What they
+// send to themselves does not.
+func TestRedirectReturned(t *testing.T) {
+	t.Parallel()
+	var o prepare.Options
+	if err := o.PodPorts.UnmarshalText([]byte("8080")); err != nil {
+		t.Fatal(err)
+	}
+	r := newTrio(t, podtest.BridgeDual, o)
+	mac := r.shape.MAC
+	for _, a := range r.families() {
+		for _, to := range []struct {
+			host
+			port uint16
+		}{{r.pod, 8080}, {r.vm, 80}} {
+			packets := to.listenUDP(t, netip.AddrPortFrom(a.own, to.port))
+			frame := func(from netip.Addr, text string) []byte {
+				return podtest.UDPFrame(mac, mac, netip.AddrPortFrom(from, 5000), netip.AddrPortFrom(a.own, to.port), []byte(text))
+			}
+			frames := [][]byte{frame(a.outside, "returned")}
+			if to.name == "pod" {
+				frames = [][]byte{frame(a.own, "of the pod's own"), frames[0]}
+			}
+			if err := podtest.SendFrames(r.shape.Node, r.shape.NodeLink, frames...); err != nil {
+				t.Fatal(err)
+			}
+			b := make([]byte, 100)
+			n, from, err := packets.ReadFrom(b)
+			if err != nil || string(b[:n]) != "returned" {
+				t.Errorf("%s got %q from %v: %v", to.name, b[:n], from, err)
+			}
+		}
+	}
+}
+
+// listenUDP listens in the namespace for some seconds.
+func (h host) listenUDP(t *testing.T, at netip.AddrPort) (packets net.PacketConn) {
+	t.Helper()
+	h.In(t, func() (err error) {
+		packets, err = net.ListenPacket("udp", at.String())
+		return err
+	})
+	if err := packets.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { packets.Close() })
+	return packets
+}

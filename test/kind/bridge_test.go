@@ -1,6 +1,7 @@
 package kind
 
 import (
+	"maps"
 	"strings"
 	"testing"
 )
@@ -9,9 +10,9 @@ import (
 // restarted.
 func TestVM(t *testing.T) {
 	apply(t)
-	service := get(t, "service/kubernetes", ".spec.clusterIP")
-	inside := "http://server.default.svc.cluster.local"
-	a := newVM(t, ".", "vm", "vm-a", "Never", "https://"+service+"/livez", inside)
+	api := "https://" + get(t, "service/kubernetes", ".spec.clusterIP") + "/livez"
+	inside, own := "http://server.default.svc.cluster.local", "http://self.vm-a.svc.cluster.local"
+	a := newVM(t, ".", "vm", "vm-a", "Never", api, inside, own)
 	b := newVM(t, ".", "vm", "vm-b", "Always")
 	before := left(t)
 	a.apply(t)
@@ -30,11 +31,8 @@ func TestVM(t *testing.T) {
 		if s := a.status(t); r.Address.Addr().String() != a.ip(t) || r.MTU != s.MTU {
 			t.Errorf("the guest reports %+v, the pod has %s and %+v", r, a.ip(t), s)
 		}
-		if got := r.Got["https://"+service+"/livez"]; got != "ok" {
-			t.Errorf("the API server's Service tells the guest %q", got)
-		}
-		if got := r.Got[inside]; got != "hello from a pod" {
-			t.Errorf("the server's name in the cluster gives the guest %q", got)
+		if want := map[string]string{api: "ok", inside: server, own: guest}; !maps.Equal(r.Got, want) {
+			t.Errorf("the guest got %q, want %q", r.Got, want)
 		}
 	})
 	t.Run("restart of the sidecar", a.testRestart)

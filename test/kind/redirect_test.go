@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os/exec"
 	"regexp"
@@ -26,7 +27,8 @@ func TestRedirect(t *testing.T) {
 	apply(t)
 	api := "https://" + get(t, "service/kubernetes", ".spec.clusterIP") + "/livez"
 	inside := "http://server.default.svc.cluster.local"
-	v := newVM(t, "redirect", "vm-redirect", "vm-redirect", "Never", api, inside)
+	own := "http://self.vm-redirect.svc.cluster.local"
+	v := newVM(t, "redirect", "vm-redirect", "vm-redirect", "Never", api, inside, own, own+":8080")
 	before := left(t)
 	v.apply(t)
 
@@ -36,9 +38,9 @@ func TestRedirect(t *testing.T) {
 	})
 	t.Run("reach", func(t *testing.T) {
 		v.reachBoth(t)
-		got := v.report(t).Got
-		if got[api] != "ok" || got[inside] != server {
-			t.Errorf("the guest got from Services: %q", got)
+		want := map[string]string{api: "ok", inside: server, own: guest, own + ":8080": hello}
+		if got := v.report(t).Got; !maps.Equal(got, want) {
+			t.Errorf("the guest got %q, want %q", got, want)
 		}
 	})
 	t.Run("probe of the container", v.testProbe)

@@ -28,6 +28,18 @@ type vm struct {
 	overlay   string // the directory of its kustomization
 }
 
+// self is a Service that leads to the pod from the start, so that the guest can use it
+// when it boots.
+const self = `
+apiVersion: v1
+kind: Service
+metadata: {name: self}
+spec:
+  publishNotReadyAddresses: true
+  selector: {app.kubernetes.io/name: %s}
+  ports: [{name: vm, port: 80}, {name: app, port: 8080}]
+`
+
 // newVM makes an overlay of an example, a directory below examples, whose pod has
 // this name: on the worker, in a namespace, and with a guest that gets the pages.
 func newVM(t *testing.T, example, pod, namespace, restartPolicy string, pages ...string) *vm {
@@ -41,7 +53,7 @@ func newVM(t *testing.T, example, pod, namespace, restartPolicy string, pages ..
 		t.Fatal(err)
 	}
 	v.write(t, "kustomization.yaml", fmt.Sprintf(`
-resources: [%s]
+resources: [%s, self.yaml]
 namespace: %s
 patches:
   - target: {kind: Pod}
@@ -53,6 +65,7 @@ images:
 configMapGenerator:
   - {name: vm-launcher, behavior: merge, files: [vm.xml]}
 `, base, namespace, worker, restartPolicy))
+	v.write(t, "self.yaml", fmt.Sprintf(self, pod))
 	xml, err := os.ReadFile(filepath.Join(examples, "launcher", "vm.xml"))
 	if err != nil {
 		t.Fatal(err)

@@ -24,7 +24,8 @@ SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 GOTEST := $(TAGS) -count=1 -vet=off -parallel 6 -timeout 25m
 # What is tested without the race detector, and why: see docs/testing.md. In both
 # lists those that take longest come first.
-NO_RACE := ./test/clients ./pkg/prepare ./pkg/prepare/... ./internal/podtest/... ./test/...
+NO_RACE := ./test/clients ./pkg/prepare ./pkg/prepare/... ./examples/... ./internal/podtest/... ./test/... \
+	./internal/{bpf,metric,probe,tun} ./pkg/{guest,mac,metrics,netboot}
 RACE    := ./pkg/prestart ./pkg/domain ./cmd/... ./...
 
 # Where the tests find the binary, the CNI plugins and the guest.

@@ -98,7 +98,7 @@ func (c *Capture) collect(stdout io.Reader) {
 }
 
 // Wait waits until tcpdump has printed a line with the given text and returns
-// that line. The test ends if that takes more than ten seconds.
+// that line. The test ends if that takes more than half a minute.
 func (c *Capture) Wait(text string) string {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(c.t.Context(), patience)

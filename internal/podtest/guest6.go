@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"time"
 )
 
 //go:embed dhclient6.sh
@@ -17,7 +18,7 @@ var dhclient6Script []byte
 // link-local address comes before, that of the new one goes on after it. It fails
 // when no server has answered within ten seconds.
 func (g *Guest) Dhclient6(ctx context.Context) (netip.Addr, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	if err := WaitSettled(ctx, g.NS); err != nil {
 		return netip.Addr{}, err

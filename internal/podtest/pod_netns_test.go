@@ -180,7 +180,7 @@ func ping(t *testing.T, from interface {
 }, to netip.Addr,
 ) {
 	t.Helper()
-	from.Run(t, "ping", "-c", "1", "-W", "2", to.String())
+	from.Run(t, "ping", "-c", "1", "-W", "5", to.String())
 }
 
 func trimLines(text string) string {

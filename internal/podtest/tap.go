@@ -68,7 +68,7 @@ func OpenTap(ns *NS, name string, queues int) (*Tap, error) {
 // letGo is how long a tap may be busy after it was closed: a process that is being
 // started has all descriptors, and lets go of them only after it has left its
 // parent to go on (begin_new_exec, fs/exec.c), so that no lock of ours helps.
-const letGo = patience
+const letGo = 10 * time.Second
 
 // WaitReleased waits until nobody has a tap of the namespace open, or it is gone,
 // for a second at most: another may have it by right.

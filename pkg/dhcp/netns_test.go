@@ -23,7 +23,7 @@ import (
 )
 
 // patience bounds all waiting for what must happen.
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 // newNetns puts the test's goroutine, and no other, into a network namespace of
 // its own. It ends with the test's thread.

@@ -19,7 +19,7 @@ import (
 )
 
 // patience bounds all waiting for what must happen.
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 // newServer is a server that does not serve yet.
 func newServer(t testing.TB, pod *podtest.NS, l Lease) *leaseServer {

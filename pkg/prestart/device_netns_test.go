@@ -45,7 +45,7 @@ func TestLentDevice(t *testing.T) {
 	if _, err := guest.Udhcpc(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	guest.Run(t, "ping", "-c1", "-W2", "10.88.0.1")
+	guest.Run(t, "ping", "-c1", "-W5", "10.88.0.1")
 	if err := session.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}

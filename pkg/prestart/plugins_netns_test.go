@@ -57,9 +57,9 @@ func TestRealPlugins(t *testing.T) {
 				if lease, err := guest.Udhcpc(t.Context()); err != nil || lease["ip"] != address {
 					t.Fatalf("lease %v, error %v", lease, err)
 				}
-				guest.Run(t, "ping", "-c1", "-W2", podtest.OutsideIP.String())
-				guest.Run(t, "ping", "-c1", "-W2", "10.88.0.1")
-				pod.Node.Run(t, "ping", "-c1", "-W2", address)
+				guest.Run(t, "ping", "-c1", "-W5", podtest.OutsideIP.String())
+				guest.Run(t, "ping", "-c1", "-W5", "10.88.0.1")
+				pod.Node.Run(t, "ping", "-c1", "-W5", address)
 				talk(t, guest, netip.MustParseAddr(address),
 					host{"node", pod.Node, netip.MustParseAddr("10.88.0.1")},
 					host{"other pod", other, netip.MustParseAddr(neighbor.Result.IPs[0].Address.IP.String())},

@@ -60,7 +60,7 @@ func TestRestoreRefusesWhileAVMHasTheTap(t *testing.T) {
 	if d := podtest.Diff(prepared, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 		t.Errorf("a refused restore changed:\n%s", d)
 	}
-	guest.Run(t, "ping", "-c1", "-W2", podtest.OutsideIP.String())
+	guest.Run(t, "ping", "-c1", "-W5", podtest.OutsideIP.String())
 	h.Force = true
 	if _, err := h.Restore(t.Context()); err != nil {
 		t.Fatal(err)
@@ -149,8 +149,9 @@ func TestRestoreAfter(t *testing.T) {
 func withNet1(t *testing.T, more ...string) *podtest.Pod {
 	t.Helper()
 	pod := podtest.NewPod(t, podtest.BridgeCNI)
-	pod.IP(t, append([]string{"link add net1 type veth peer name net1 netns " + pod.Node.Path(), "link set net1 up", "addr add 10.9.0.7/24 dev net1"}, more...)...)
-	pod.Node.IP(t, "link set net1 up")
+	pod.IP(t, "link add net1 type veth peer name net1 netns "+pod.Node.Path())
+	pod.Node.IP(t, "link set net1 up") // first, so that its routes do not begin without a carrier
+	pod.IP(t, append([]string{"link set net1 up", "addr add 10.9.0.7/24 dev net1"}, more...)...)
 	return pod
 }
 

@@ -17,7 +17,7 @@ import (
 )
 
 // patience bounds all waiting for what must happen.
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 // serveOn advertises on the tap for the test's time.
 func serveOn(t *testing.T, pod *podtest.NS, a Advertisement) *Server {

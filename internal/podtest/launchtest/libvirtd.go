@@ -59,7 +59,7 @@ func StartLibvirtd(t testing.TB, ns *podtest.NS) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = cmd.Wait() }) // killed, for the test's context has ended
-	if err := ready.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := ready.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
 	note := make([]byte, 256)

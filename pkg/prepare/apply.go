@@ -260,6 +260,9 @@ func (p Plan) sameOptions(was Plan) error {
 	a, b := optionsOf(was), optionsOf(p)
 	all := maps.Clone(a)
 	maps.Copy(all, b)
+	if p.Datapath != was.Datapath { // others follow from it
+		all = map[string]string{"datapath": ""}
+	}
 	var out []string
 	for _, key := range slices.Sorted(maps.Keys(all)) {
 		if a[key] != b[key] {
@@ -271,9 +274,6 @@ func (p Plan) sameOptions(was Plan) error {
 	}
 	return &OptionsError{Interface: p.Interface.Name, Differences: out}
 }
-
-// samePorts reports whether ports are shared alike by both.
-func samePorts(a, b Options) bool { return a.PodPorts.Equal(b.PodPorts) && a.VMPorts.Equal(b.VMPorts) }
 
 // optionsOf are the options of which a plan was made, by their names, but for ports,
 // which can be changed.

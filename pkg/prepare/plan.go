@@ -93,13 +93,6 @@ func unused(datapath string, given, used Options) error {
 // NIC is what the VM gets of the pod interface.
 func (p Plan) NIC() guest.NIC { return p.wiring.Guest() }
 
-// Ports are those that were listed for the pod, or for the VM, where both share the
-// interface's addresses; both are none if the VM gets all.
-func (p Plan) Ports() (pods, vms guest.Ports) {
-	o := p.wiring.Options()
-	return o.PodPorts, o.VMPorts
-}
-
 // Links are those that are there while the interface is prepared, the tap among them.
 func (p Plan) Links() []Link { return p.wiring.Links() }
 

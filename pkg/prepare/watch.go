@@ -54,6 +54,13 @@ func OpenWatch(plans ...Plan) (_ *Watch, err error) {
 
 func hasTables(p Plan) bool { return len(p.wiring.Tables()) > 0 }
 
+// Replace has the interface of the plan compared with that from now on. It is not
+// called while Look is.
+func (w *Watch) Replace(plan Plan) {
+	n := slices.IndexFunc(w.plans, func(p Plan) bool { return p.Interface.Name == plan.Interface.Name })
+	w.plans[n] = plan
+}
+
 // Look tells what differs from the plans now.
 func (w *Watch) Look() ([]Difference, error) {
 	links, err := w.conn.Links()

@@ -32,10 +32,11 @@ func newInterface(n guest.NIC) Interface {
 }
 
 func (n *nic) describe() Interface {
-	if n.plan == nil {
+	plan := n.plan.Load()
+	if plan == nil {
 		return newInterface(n.NIC)
 	}
-	return NewInterface(*n.plan)
+	return NewInterface(*plan)
 }
 
 // together are the interfaces of one VM.

@@ -71,7 +71,7 @@ func (k *keeper) warn(err error) {
 
 // add has the record of a NIC kept, in the current network namespace.
 func (k *keeper) add(n *nic) {
-	if n.plan == nil {
+	if n.plan.Load() == nil {
 		return
 	}
 	record, err := prepare.CopyRecord(k.dir, n.Interface)

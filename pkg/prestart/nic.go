@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -32,7 +33,7 @@ type server interface {
 // whatever others do.
 type nic struct {
 	guest.NIC
-	plan    *prepare.Plan // nil: it is served without a record
+	plan    atomic.Pointer[prepare.Plan] // nil: it is served without a record
 	hook    Hook
 	plugged bool // into a session that was there
 
@@ -56,7 +57,11 @@ type nic struct {
 
 // nicsFor are NICs to be opened for plans.
 func (h Hook) nicsFor(plans []prepare.Plan) []*nic {
-	return each(plans, func(p prepare.Plan) *nic { return &nic{NIC: p.NIC(), plan: &p, hook: h} })
+	return each(plans, func(p prepare.Plan) *nic {
+		n := &nic{NIC: p.NIC(), hook: h}
+		n.plan.Store(&p)
+		return n
+	})
 }
 
 // canServe reports why no socket can be opened, in the current network namespace,
@@ -98,15 +103,16 @@ func (n *nic) open(pod discover.Pod, d defaultRoutes, changed func()) (err error
 	if len(n.servers) == 0 {
 		n.hook.Log.Info("the pod has no address for the VM, which joins the network like any other host", "interface", n.Interface)
 	}
-	if n.plan == nil {
+	plan := n.plan.Load()
+	if plan == nil {
 		return nil
 	}
-	if n.plan.Counts() {
+	if plan.Counts() {
 		if n.guard, err = prepare.OpenGuardReader(); err != nil {
 			return err
 		}
 	}
-	n.watch, err = openWatch(n.hook.Log, *n.plan, changed)
+	n.watch, err = n.openWatch(changed)
 	return err
 }
 

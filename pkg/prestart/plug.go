@@ -151,13 +151,14 @@ func (s *Session) unplug(ctx context.Context, n *nic) error {
 	if err == nil {
 		err = s.hook.handOver(s.Interfaces())
 	}
-	if err == nil && n.plan != nil {
+	if err == nil && n.plan.Load() != nil {
 		_, err = h.restore(ctx)
 	}
 	if err == nil {
 		return nil
 	}
-	again := &nic{NIC: n.NIC, plan: n.plan, hook: n.hook, plugged: n.plugged}
+	again := &nic{NIC: n.NIC, hook: n.hook, plugged: n.plugged}
+	again.plan.Store(n.plan.Load())
 	ctx = context.WithoutCancel(ctx)
 	pod, identityErr := s.hook.identity(ctx, []*nic{again})
 	if identityErr != nil {

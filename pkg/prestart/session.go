@@ -143,7 +143,7 @@ func (s *Session) check(ctx context.Context, n *nic) error {
 	if s.hook.SkipCheck {
 		return nil
 	}
-	report, err := checkNIC(ctx, n.NIC, n.plan.WaitForwarding, func() (control.Status, error) { return s.Status(), nil })
+	report, err := checkNIC(ctx, n.NIC, n.plan.Load().WaitForwarding, func() (control.Status, error) { return s.Status(), nil })
 	if errors.Is(err, check.ErrTapInUse) && s.hook.Domain == nil {
 		s.hook.Log.Info("check skipped: the tap is in use", "tap", n.Tap)
 		return nil
@@ -210,7 +210,7 @@ func (s *Session) GuardCounters() (map[string][]prepare.GuardCounter, error) {
 		if n.guard == nil {
 			continue
 		}
-		c, err := n.plan.GuardCounters(n.guard)
+		c, err := n.plan.Load().GuardCounters(n.guard)
 		if err == nil {
 			counters[n.Interface] = c
 		}
@@ -277,8 +277,8 @@ func (s *Session) close(ctx context.Context) error {
 	var plans []prepare.Plan
 	for _, n := range s.current() {
 		errs = append(errs, n.close())
-		if n.plan != nil {
-			plans = append(plans, *n.plan)
+		if plan := n.plan.Load(); plan != nil {
+			plans = append(plans, *plan)
 		}
 	}
 	if s.keeper != nil {

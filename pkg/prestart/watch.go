@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
@@ -18,6 +19,8 @@ const lasting = time.Second
 // watch keeps how the pod differs from the plan of a NIC.
 type watch struct {
 	pod     *prepare.Watch
+	plan    *atomic.Pointer[prepare.Plan] // the NIC's
+	dir     string                        // of the records
 	log     *slog.Logger
 	changed func() // is called when what differs has changed; it must not look
 
@@ -29,12 +32,12 @@ type watch struct {
 }
 
 // openWatch looks at the current network namespace. Close it.
-func openWatch(log *slog.Logger, plan prepare.Plan, changed func()) (*watch, error) {
-	pod, err := prepare.OpenWatch(plan)
+func (n *nic) openWatch(changed func()) (*watch, error) {
+	pod, err := prepare.OpenWatch(*n.plan.Load())
 	if err != nil {
 		return nil, err
 	}
-	w := &watch{pod: pod, log: log.With("interface", plan.Interface.Name), changed: changed}
+	w := &watch{pod: pod, plan: &n.plan, dir: n.hook.StateDir, log: n.hook.Log.With("interface", n.Interface), changed: changed}
 	if _, err := w.look(true); err != nil {
 		pod.Close()
 		return nil, err
@@ -51,6 +54,9 @@ func (w *watch) look(told bool) ([]prepare.Difference, error) {
 		return w.found, nil
 	}
 	found, err := w.pod.Look()
+	if err == nil && len(found) > 0 && w.otherPorts() {
+		found, err = w.pod.Look()
+	}
 	if err == nil && !slices.Equal(found, w.found) {
 		w.found, w.since = found, time.Now()
 		w.changed()
@@ -59,6 +65,19 @@ func (w *watch) look(told bool) ([]prepare.Difference, error) {
 		w.report()
 	}
 	return w.found, err
+}
+
+// otherPorts takes over the plan of a prepare that has shared the ports otherwise, and
+// reports whether there was one. The lock is held.
+func (w *watch) otherPorts() bool {
+	plan, ok := w.plan.Load().WithOtherPorts(w.dir)
+	if ok {
+		w.pod.Replace(plan)
+		w.plan.Store(&plan)
+		pods, vms := plan.Ports()
+		w.log.Info("the ports are shared otherwise", "podPorts", pods, "vmPorts", vms)
+	}
+	return ok
 }
 
 // report logs what is new since it last did. The lock is held.

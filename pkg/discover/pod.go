@@ -122,6 +122,18 @@ func ReadAll() ([]Interface, []Route, error) {
 	return interfaces, k.routes, nil
 }
 
+// ReadAssigned reads the addresses and the permanent neighbors that there are, by the
+// indexes of their links, and nothing else of these.
+func ReadAssigned(conn *nl.Conn) (map[int]Interface, error) {
+	k := newKernel()
+	err := k.readAssigned(conn)
+	all := map[int]Interface{}
+	for index, addresses := range k.addresses {
+		all[index] = Interface{Addresses: addresses, Neighbors: k.neighbors[index]}
+	}
+	return all, err
+}
+
 func waitForInterfaces(ctx context.Context, o Options) ([]Interface, error) {
 	events, err := nl.Subscribe(unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
 		unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE)
@@ -180,25 +192,35 @@ type kernel struct {
 	rules     []rule
 }
 
-func read(conn *nl.Conn) (k kernel, err error) {
-	if k.links, err = conn.Links(); err != nil {
-		return k, err
-	}
-	k.addresses, k.neighbors, k.proxies = map[int][]Address{}, map[int][]Neighbor{}, map[int][]Neighbor{}
-	err = errors.Join(
+func newKernel() kernel {
+	return kernel{addresses: map[int][]Address{}, neighbors: map[int][]Neighbor{}, proxies: map[int][]Neighbor{}}
+}
+
+// readAssigned reads addresses and neighbours.
+func (k *kernel) readAssigned(conn *nl.Conn) error {
+	return errors.Join(
 		conn.Messages(unix.RTM_GETADDR, func(m []byte) {
 			if link, a := newAddress(m); a.Prefix.IsValid() {
 				k.addresses[link] = append(k.addresses[link], a)
 			}
 		}),
-		conn.Messages(unix.RTM_GETROUTE, func(m []byte) {
-			if r, ok := newRoute(m); ok {
-				k.routes = append(k.routes, r)
-			}
-		}),
 		conn.Messages(unix.RTM_GETNEIGH, func(m []byte) {
 			if link, state, n := newNeighbor(m); n.Address.IsValid() && state&unix.NUD_PERMANENT != 0 {
 				k.neighbors[link] = append(k.neighbors[link], n)
+			}
+		}))
+}
+
+func read(conn *nl.Conn) (k kernel, err error) {
+	k = newKernel()
+	if k.links, err = conn.Links(); err != nil {
+		return k, err
+	}
+	err = errors.Join(
+		k.readAssigned(conn),
+		conn.Messages(unix.RTM_GETROUTE, func(m []byte) {
+			if r, ok := newRoute(m); ok {
+				k.routes = append(k.routes, r)
 			}
 		}),
 		conn.Proxies(func(m []byte) {

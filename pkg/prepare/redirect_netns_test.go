@@ -170,6 +170,7 @@ func (h host) pings(to netip.Addr, size int) error {
 // trio is a pod that shares its network with a guest, and who is outside.
 type trio struct {
 	pod, vm, outside host
+	plan             prepare.Plan
 	nic              guest.NIC
 	shape            *podtest.Pod
 	dir              string
@@ -201,14 +202,15 @@ func newTrio(t *testing.T, shape podtest.Shape, o prepare.Options) *trio {
 	if err := podtest.WaitSettled(t.Context(), g.NS); err != nil {
 		t.Fatal(err)
 	}
+	r.pod.In(t, func() error { return r.plan.WaitForwarding(t.Context()) })
 	return r
 }
 
 func (r *trio) prepare(t *testing.T, o prepare.Options) {
 	t.Helper()
-	r.pod.In(t, func() error {
-		plan, err := prepare.ApplyOne(t.Context(), r.dir, o, "eth0")
-		r.nic = plan.NIC()
+	r.pod.In(t, func() (err error) {
+		r.plan, err = prepare.ApplyOne(t.Context(), r.dir, o, "eth0")
+		r.nic = r.plan.NIC()
 		return err
 	})
 }
@@ -582,4 +584,128 @@ func TestRedirectFlows(t *testing.T) {
 			t.Errorf("a refused connection is known for %q", e)
 		}
 	}
+}
+
+// What somebody does to a pod that is shared is told, and prepare puts it right.
+func TestRedirectDifferences(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.BridgeDual)
+	dir, o := t.TempDir(), prepare.Options{Datapath: "redirect"}
+	var plan prepare.Plan
+	again := func() (err error) {
+		plan, err = prepare.ApplyOne(t.Context(), dir, o, "eth0")
+		return err
+	}
+	pod.In(t, again)
+	alias := plan.NIC().Aliases[1].VM.String()
+	for _, c := range []struct{ do, want string }{
+		{"ip link set tap-eth0 down", "tap-eth0 is down, not up"},
+		{"ip link set tap-eth0 mtu 1400", "tap-eth0 is of MTU 1400, not of 1500"},
+		{"ip link set tap-eth0 address 02:00:00:00:00:07", "tap-eth0 is of MAC 02:00:00:00:00:07"},
+		{"ip link set tap-eth0 arp on", "tap-eth0 is with ARP on, not off"},
+		{"ip -4 addr flush dev tap-eth0", "tap-eth0 is without the aliases 169.254."},
+		{"ip -6 addr flush dev tap-eth0", "tap-eth0 is without the aliases fd"},
+		{"ip neigh del " + alias + " dev tap-eth0", "and " + alias},
+		{"ip link delete tap-eth0", "tap-eth0 is missing, not a tap"},
+		{"nft delete table netdev virt-launcher-net-eth0", "the table that shares eth0 with the VM is changed (is missing), not whole"},
+	} {
+		words := strings.Fields(c.do)
+		pod.Run(t, words[0], words[1:]...)
+		look := func() (text string) {
+			pod.In(t, func() error {
+				found, err := prepare.Differences(plan)
+				for _, d := range found {
+					text += d.String() + "\n"
+				}
+				return err
+			})
+			return text
+		}
+		if text := look(); !strings.Contains(text, c.want) {
+			t.Errorf("after %s: %q, want %s", c.do, text, c.want)
+		}
+		pod.In(t, again)
+		if text := look(); text != "" {
+			t.Errorf("after %s and prepare: %s", c.do, text)
+		}
+	}
+}
+
+// A pod whose record is lost is known by its tap, and left alone.
+func TestRedirectUnrecorded(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Flannel)
+	o := prepare.Options{Datapath: "redirect"}
+	pod.In(t, func() error { return prepare.ApplyAll(t.Context(), t.TempDir(), o, "eth0") })
+	refused(t, pod, t.TempDir(), o, "tap-eth0", "is taken", "state directory")
+	pod.In(t, func() error {
+		found, err := prepare.ReadUnrecorded(t.TempDir())
+		if len(found) != 1 || found[0].Interface != "eth0" || !slices.Equal(found[0].Links, []string{"tap-eth0"}) {
+			t.Errorf("unrecorded are %+v", found)
+		}
+		if err := prepare.RestoreAll(t.Context(), t.TempDir()); err == nil || !strings.Contains(err.Error(), "eth0 is prepared (there are tap-eth0)") {
+			t.Errorf("restore says %v", err)
+		}
+		return err
+	})
+}
+
+// shared prepares eth0 of a pod.
+func shared(t *testing.T, pod *podtest.Pod, o prepare.Options) (plan prepare.Plan) {
+	t.Helper()
+	pod.In(t, func() (err error) {
+		plan, err = prepare.ApplyOne(t.Context(), t.TempDir(), o, "eth0")
+		return err
+	})
+	return plan
+}
+
+// Networks of other kinds are shared likewise: of a macvlan, beside one on the pod
+// interface, with a route by a nexthop object, and without addresses.
+func TestRedirectUplinks(t *testing.T) {
+	t.Parallel()
+	o := prepare.Options{Datapath: "redirect"}
+	t.Run("macvlan", func(t *testing.T) {
+		t.Parallel()
+		pod := podtest.NewBarePod(t)
+		pod.Node.IP(t, "link add parent type veth peer name far", "link set parent up", "link set far up", "addr add 10.3.0.1/24 dev far")
+		pod.Node.IP(t, "link add mv0 link parent netns "+pod.NS.Path()+" "+podtest.Macvlan)
+		pod.IP(t, "link set mv0 name eth0 up", "addr add 10.3.0.9/24 dev eth0")
+		plan := shared(t, pod, o)
+		n := plan.NIC()
+		g := podtest.NewGuest(t, pod.NS, "tap-eth0", n.MAC.HardwareAddr())
+		pod.In(t, func() error { return plan.WaitForwarding(t.Context()) })
+		g.IP(t, "addr add 10.3.0.9/24 dev eth0", "route add "+n.Aliases[0].Pod.String()+" dev eth0") // as DHCP tells it, since there is no gateway
+		far := netip.MustParseAddr("10.3.0.1")
+		check(t, map[string]func() error{
+			"VM": func() error { return host{g.NS, "vm"}.pings(far, 56) }, "pod": func() error { return host{pod.NS, "pod"}.pings(far, 56) },
+			"to the VM": func() error { return host{pod.Node, "node"}.pings(netip.MustParseAddr("10.3.0.9"), 56) },
+			"alias":     func() error { return host{pod.NS, "pod"}.pings(n.Aliases[0].VM, 56) },
+		})
+	})
+	t.Run("a macvlan on it", func(t *testing.T) {
+		t.Parallel()
+		pod := podtest.NewPod(t, podtest.BridgeCNI)
+		pod.IP(t, "link add mv0 link eth0 "+podtest.Macvlan, "link set mv0 up", "addr add 10.22.0.77/24 dev mv0",
+			"nexthop add id 7 via "+pod.Gateway.String()+" dev eth0", "route add 10.92.0.0/16 nhid 7")
+		pod.In(t, func() error { return prepare.ApplyAll(t.Context(), t.TempDir(), o, "eth0") })
+		if err := (host{pod.Node, "node"}).pings(netip.MustParseAddr("10.22.0.77"), 56); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("no addresses", func(t *testing.T) {
+		t.Parallel()
+		pod := podtest.NewPod(t, podtest.L2)
+		plan := shared(t, pod, o)
+		g := podtest.NewGuest(t, pod.NS, "tap-eth0", pod.MAC)
+		pod.In(t, func() error { return plan.WaitForwarding(t.Context()) })
+		pod.Node.IP(t, "addr add 10.4.0.1/24 dev l2br0")
+		g.IP(t, "addr add 10.4.0.7/24 dev eth0")
+		if err := (host{g.NS, "vm"}).pings(netip.MustParseAddr("10.4.0.1"), 3000); err != nil {
+			t.Error(err)
+		}
+		if err := (host{pod.Node, "node"}).pings(netip.MustParseAddr("10.4.0.7"), 3000); err != nil {
+			t.Error(err)
+		}
+	})
 }

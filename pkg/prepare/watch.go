@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/engine"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/nft"
 )
@@ -40,7 +41,11 @@ func OpenWatch(plans ...Plan) (_ *Watch, err error) {
 	if w.conn, err = nl.Open(); err != nil {
 		return nil, err
 	}
-	if w.events, err = nl.Subscribe(unix.RTNLGRP_LINK, unix.RTNLGRP_TC); err != nil {
+	groups := []uint{unix.RTNLGRP_LINK, unix.RTNLGRP_TC}
+	if slices.ContainsFunc(plans, hasAliases) {
+		groups = append(groups, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR)
+	}
+	if w.events, err = nl.Subscribe(groups...); err != nil {
 		w.conn.Close()
 		return nil, err
 	}
@@ -51,6 +56,8 @@ func OpenWatch(plans ...Plan) (_ *Watch, err error) {
 	}
 	return w, nil
 }
+
+func hasAliases(p Plan) bool { return len(p.NIC().Aliases) > 0 }
 
 func hasTables(p Plan) bool { return len(p.wiring.Tables()) > 0 }
 
@@ -68,6 +75,11 @@ func (w *Watch) Look() ([]Difference, error) {
 		return nil, err
 	}
 	s := &engine.State{Links: links, Sysctls: w.sysctls.Read()}
+	if slices.ContainsFunc(w.plans, hasAliases) {
+		if s.Interfaces, err = discover.ReadAssigned(w.conn); err != nil {
+			return nil, err
+		}
+	}
 	if w.tables != nil {
 		s.Tables = w.tables.Now()
 	}

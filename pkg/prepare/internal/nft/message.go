@@ -192,6 +192,9 @@ func (r *rule) parseExpr(name string, family byte, b []byte) {
 	case "immediate":
 		if expr.Unmarshal(family, b, &verdict) == nil {
 			r.accepts = verdict.Kind == expr.VerdictAccept
+			if verdict.Kind == expr.VerdictGoto {
+				r.leads = verdict.Chain
+			}
 		}
 	}
 }

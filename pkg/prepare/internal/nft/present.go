@@ -39,6 +39,7 @@ type rule struct {
 	comment        string
 	values         [][]byte // that frames have to have somewhere
 	accepts        bool
+	leads          string // the chain that judges instead; empty: none
 	packets, bytes uint64
 }
 
@@ -117,11 +118,13 @@ func (p Present) otherSets(names []string) []string {
 
 func (p Present) chainNames() []string { return slices.Sorted(maps.Keys(p.chains)) }
 
-// Accepted returns the addresses with which a chain lets frames pass.
+// Accepted returns the addresses with which a chain lets frames pass: by accepting them,
+// or by leaving them to a chain whose name does not begin with its own.
 func (p Present) Accepted(chain string) (addresses []netip.Addr) {
 	for _, r := range p.chains[chain].rules {
+		passes := r.accepts || r.leads != "" && !strings.HasPrefix(r.leads, chain)
 		for _, value := range r.values {
-			if a, ok := netip.AddrFromSlice(value); ok && r.accepts && !a.IsUnspecified() {
+			if a, ok := netip.AddrFromSlice(value); ok && passes && !a.IsUnspecified() {
 				addresses = append(addresses, a)
 			}
 		}

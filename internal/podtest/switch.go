@@ -7,6 +7,7 @@ import "testing"
 const (
 	SwitchKind    = "bridge"                       // the kernel's kind of link
 	SwitchRole    = "bridge"                       // what prepare.Options.Names calls it
+	SwitchPath    = "bridge"                       // what prepare.Options.Datapath calls wiring with it
 	Switch        = "type " + SwitchKind           // behind "ip link add NAME"
 	SwitchFilter  = "net/bridge/bridge-nf-call-"   // sysctls, each for a family: whether iptables sees what it forwards
 	SwitchPlugin  = `"type": "bridge", "bridge": ` // of a CNI configuration, before the switch's name

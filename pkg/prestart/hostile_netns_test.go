@@ -2,6 +2,7 @@ package prestart_test
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"net"
@@ -535,7 +536,9 @@ func newHostilePod(t *testing.T, shape podtest.Shape, h prestart.Hook) hostilePo
 	t.Helper()
 	pod := podtest.NewPod(t, shape)
 	hook := newHook(t, pod)
+	datapath := cmp.Or(h.Network.Datapath, hook.Network.Datapath)
 	hook.Network, hook.SkipCheck = h.Network, true
+	hook.Network.Datapath = datapath
 	hook.Interfaces = []string{pod.Interface}
 	if shape == podtest.L2 { // a secondary network, beside a pod interface with an address
 		pod.IP(t, "link add net0 type veth peer name net0 netns "+pod.Node.Path(), "link set net0 up", "addr add 10.9.0.7/24 dev net0")

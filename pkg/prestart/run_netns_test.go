@@ -28,7 +28,8 @@ func newHook(t *testing.T, pod *podtest.Pod) prestart.Hook {
 	}
 	return prestart.Hook{
 		Netns: pod.Path(), StateDir: filepath.Join(dir, "state"), ResolvConf: resolvConf,
-		Lease: prestart.LeaseSettings{Hostname: "vm-7"},
+		Lease:   prestart.LeaseSettings{Hostname: "vm-7"},
+		Network: prepare.Options{Datapath: podtest.Datapath(t)},
 	}
 }
 

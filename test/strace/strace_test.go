@@ -33,9 +33,11 @@ type patient struct {
 	original string
 }
 
-func newPatient(t *testing.T) *patient {
+func newPatient(t *testing.T, datapath string) *patient {
 	pod := podtest.NewPod(t, podtest.CalicoDual)
-	return &patient{launchtest.NewProgram(t, pod), t, pod, podtest.TakeSnapshot(t, pod.NS)}
+	p := &patient{launchtest.NewProgram(t, pod), t, pod, podtest.TakeSnapshot(t, pod.NS)}
+	p.Datapath = datapath
+	return p
 }
 
 // run runs a verb that must succeed, and returns what it logged.
@@ -59,7 +61,7 @@ func (p *patient) tampered(verb, call, how string, n int) (log string, done bool
 	if !strings.HasPrefix(how, "signal") { // which does not go together
 		args = append(args, "--seccomp-bpf")
 	}
-	cmd := p.pod.Node.Command(p.t.Context(), "strace", slices.Concat(args, []string{p.Binary, verb}, p.Flags)...)
+	cmd := p.pod.Node.Command(p.t.Context(), "strace", slices.Concat(args, []string{p.Binary}, p.Args(verb))...)
 	var b bytes.Buffer
 	cmd.Stderr = &b
 	err = cmd.Run()
@@ -83,17 +85,23 @@ func (p *patient) same(at string) {
 	}
 }
 
-// eachCall runs a test on prepare and on restore, with each kind of call.
+// datapaths are all that the program has.
+var datapaths = []string{podtest.SwitchPath, "redirect"}
+
+// eachCall runs a test on prepare and on restore, by each datapath and with each kind
+// of call.
 func eachCall(t *testing.T, test func(p *patient, verb, call string)) {
 	if os.Getenv("VLN_TEST_LONG") == "" {
 		t.Skip("takes minutes: run make test-long")
 	}
-	for verb, calls := range changing {
-		for _, call := range calls {
-			t.Run(verb+" "+call, func(t *testing.T) {
-				t.Parallel()
-				test(newPatient(t), verb, call)
-			})
+	for _, datapath := range datapaths {
+		for verb, calls := range changing {
+			for _, call := range calls {
+				t.Run(datapath+"/"+verb+" "+call, func(t *testing.T) {
+					t.Parallel()
+					test(newPatient(t, datapath), verb, call)
+				})
+			}
 		}
 	}
 }
@@ -184,7 +192,15 @@ func (p *patient) prepared() string {
 // of a prepared pod would be made once more.
 func TestUnreadableTables(t *testing.T) {
 	t.Parallel()
-	p := newPatient(t)
+	for _, datapath := range datapaths {
+		t.Run(datapath, func(t *testing.T) {
+			t.Parallel()
+			unreadableTables(newPatient(t, datapath))
+		})
+	}
+}
+
+func unreadableTables(p *patient) {
 	p.run("prepare")
 	before := p.prepared()
 	failed := 0
@@ -197,10 +213,10 @@ func TestUnreadableTables(t *testing.T) {
 			failed++
 		}
 		if d := podtest.Diff(before, p.prepared()); d != "" {
-			t.Fatalf("sendmsg %d failed: %v: %s:\n%s", n, err, stderr, d)
+			p.t.Fatalf("sendmsg %d failed: %v: %s:\n%s", n, err, stderr, d)
 		}
 	}
 	if failed == 0 {
-		t.Error("prepare never failed")
+		p.t.Error("prepare never failed")
 	}
 }

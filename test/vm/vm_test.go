@@ -51,7 +51,7 @@ func start(t *testing.T, pod *podtest.Pod, args ...string) *machine {
 	m.config = launchtest.Config{
 		Binary: m.program.Binary, VM: m.vm, Dir: dir,
 		CacheDir: filepath.Join(podtest.Built(t, "."), "libvirt-cache"), Log: m.log,
-		Args: slices.Concat(m.program.Flags, []string{"--resolv-conf", file, "--hostname", "vm-7"}, args),
+		Args: m.program.Args("run", append([]string{"--resolv-conf", file, "--hostname", "vm-7"}, args...)...)[1:],
 	}
 	m.launch(t)
 	t.Cleanup(func() {
@@ -85,6 +85,7 @@ func (m *machine) report(t *testing.T) vmtest.Report {
 	if err != nil {
 		t.Fatal(err)
 	}
+	m.program.CheckDatapath(t)
 	return r
 }
 

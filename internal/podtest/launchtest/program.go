@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -19,6 +20,8 @@ type Program struct {
 	// Flags name the pod and StateDir, which is its own.
 	Flags    []string
 	StateDir string
+	// Datapath is by what plan, prepare and run are told to connect the VM.
+	Datapath string
 	// Log is what the program that serves has printed.
 	Log podtest.Buffer
 	// Process is the program that serves; nil: none was started.
@@ -36,26 +39,36 @@ func NewProgram(t testing.TB, pod *podtest.Pod) *Program {
 		Binary:   podtest.Built(t, "virt-launcher-net"),
 		Flags:    []string{"--netns", pod.Path(), "--state-dir", dir},
 		StateDir: dir,
+		Datapath: podtest.Datapath(t),
 		node:     pod.Node,
 	}
 }
 
+// Args is a verb with its arguments, the pod and, if the verb prepares it, the datapath.
+func (p *Program) Args(verb string, args ...string) []string {
+	all := slices.Concat([]string{verb}, p.Flags)
+	if verb == "plan" || verb == "prepare" || verb == "run" {
+		all = append(all, "--datapath", p.Datapath)
+	}
+	return append(all, args...)
+}
+
 // Command is a verb with its arguments, not started.
-func (p *Program) Command(ctx context.Context, args ...string) *podtest.Cmd {
-	return p.node.Command(ctx, p.Binary, append(args, p.Flags...)...)
+func (p *Program) Command(ctx context.Context, verb string, args ...string) *podtest.Cmd {
+	return p.node.Command(ctx, p.Binary, p.Args(verb, args...)...)
 }
 
 // Output runs a verb and returns what it printed on standard output. The error
 // has all that it printed.
-func (p *Program) Output(t testing.TB, args ...string) (string, error) {
+func (p *Program) Output(t testing.TB, verb string, args ...string) (string, error) {
 	t.Helper()
-	return p.node.Output(t.Context(), p.Binary, append(args, p.Flags...)...)
+	return p.node.Output(t.Context(), p.Binary, p.Args(verb, args...)...)
 }
 
 // Run is Output for a verb that must succeed.
-func (p *Program) Run(t testing.TB, args ...string) string {
+func (p *Program) Run(t testing.TB, verb string, args ...string) string {
 	t.Helper()
-	out, err := p.Output(t, args...)
+	out, err := p.Output(t, verb, args...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +97,7 @@ func (p *Program) Serve(t testing.TB, args ...string) {
 		t.Fatal(err)
 	}
 	defer ready.Close()
-	cmd := p.Command(context.WithoutCancel(t.Context()), append([]string{"run"}, args...)...)
+	cmd := p.Command(context.WithoutCancel(t.Context()), "run", args...)
 	cmd.Stdout, cmd.Stderr = stdout, &p.Log
 	err = cmd.Start()
 	stdout.Close()
@@ -104,6 +117,17 @@ func (p *Program) Serve(t testing.TB, args ...string) {
 	})
 	if _, err := ready.Read(make([]byte, 1)); err != nil { // it prints the interfaces when a guest could boot
 		t.Fatalf("virt-launcher-net run does not serve: %v\n%s", err, p.Log.String())
+	}
+	p.CheckDatapath(t)
+}
+
+// CheckDatapath fails the test unless the pod's only interface is prepared by Datapath.
+func (p *Program) CheckDatapath(t testing.TB) {
+	t.Helper()
+	var status struct{ Datapath string }
+	p.Status(t, &status)
+	if status.Datapath != p.Datapath {
+		t.Errorf("the pod is prepared by %q, not by the datapath %s", status.Datapath, p.Datapath)
 	}
 }
 

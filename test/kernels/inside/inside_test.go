@@ -44,24 +44,16 @@ func eachDatapath(t *testing.T, test func(t *testing.T, datapath string)) {
 // vm is a pod with the program and, once it is started, a guest.
 type vm struct {
 	*launchtest.Program
-	pod      *podtest.Pod
-	guest    *podtest.Guest
-	datapath string
-	before   string // the pod as the CNI left it
+	pod    *podtest.Pod
+	guest  *podtest.Guest
+	before string // the pod as the CNI left it
 }
 
 func newVM(t *testing.T, pod *podtest.Pod, datapath string) *vm {
 	t.Helper()
-	return &vm{
-		Program: launchtest.NewProgram(t, pod), pod: pod, datapath: datapath,
-		before: podtest.TakeSnapshot(t, pod.NS),
-	}
-}
-
-// serve has the program run until it is stopped.
-func (v *vm) serve(t *testing.T, flags ...string) {
-	t.Helper()
-	v.Serve(t, append([]string{"--datapath", v.datapath}, flags...)...)
+	v := &vm{Program: launchtest.NewProgram(t, pod), pod: pod, before: podtest.TakeSnapshot(t, pod.NS)}
+	v.Datapath = datapath
+	return v
 }
 
 // plugGuest has a guest open the tap, until restore or the end of all tests.

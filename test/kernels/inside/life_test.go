@@ -25,12 +25,12 @@ func TestLife(t *testing.T) {
 
 func live(t *testing.T, pod *podtest.Pod, datapath string) {
 	v := newVM(t, pod, datapath)
-	if plan := v.Run(t, "plan", "--datapath", datapath); !strings.Contains(plan, "tap-eth0") {
+	if plan := v.Run(t, "plan"); !strings.Contains(plan, "tap-eth0") {
 		t.Errorf("the plan has no tap:\n%s", plan)
 	}
 	v.unchanged(t, "plan")
 
-	v.serve(t)
+	v.Serve(t)
 	v.plugGuest(t)
 	v.lease(t)
 	v.reach(t)
@@ -40,7 +40,7 @@ func live(t *testing.T, pod *podtest.Pod, datapath string) {
 		t.Error("it was killed and says that it ended well")
 	}
 	v.reach(t)
-	v.serve(t)
+	v.Serve(t)
 	v.lease(t)
 	v.reach(t)
 

@@ -186,9 +186,9 @@ func TestUplinks(t *testing.T) {
 					return
 				}
 				if there {
-					v.serve(t)
+					v.Serve(t)
 				} else {
-					v.serve(t, "--no-check")
+					v.Serve(t, "--no-check")
 				}
 				v.plugGuest(t)
 				v.lease(t)
@@ -233,7 +233,7 @@ func (u uplink) pod(t *testing.T) (p *podtest.Pod, there bool) {
 func (v *vm) refused(t *testing.T, why string) {
 	t.Helper()
 	for _, verb := range []string{"plan", "prepare"} {
-		if out, err := v.Output(t, verb, "--datapath", v.datapath); err == nil || !strings.Contains(err.Error(), why) {
+		if out, err := v.Output(t, verb); err == nil || !strings.Contains(err.Error(), why) {
 			t.Errorf("%s: %v, want %q; it printed %s", verb, err, why, out)
 		}
 	}

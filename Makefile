@@ -42,7 +42,7 @@ CNI := github.com/containernetworking/plugins/plugins
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## build build/virt-launcher-net
@@ -95,7 +95,7 @@ demo: deps build cni guest ## boot a VM on a pod's network and show it, as root;
 test: deps build cni guest debian ## run the tests, as root; ALLOW_SKIP=1 skips what the machine cannot do
 	@status=0; \
 	$(MAKE) --no-print-directory --keep-going --jobs=3 test-plain test-race vet || status=1; \
-	echo 'Left out: every system call killed and failed (make test-long), containers (make test-pod), Kubernetes (make test-kind), other kernels (make test-kernels).'; \
+	echo 'Left out: the datapath redirect in VMs, clients and hostile guests (make test-redirect), every system call killed and failed (make test-long), containers (make test-pod), Kubernetes (make test-kind), other kernels (make test-kernels).'; \
 	exit $$status
 
 .PHONY: test-plain test-race vet
@@ -108,8 +108,15 @@ test-race: # the others, with it
 vet: # the whole code, which go test would do package by package
 	$(GO) vet $(TAGS) ./...
 
+# The suites of make test that are not about one datapath.
+BY_DATAPATH := ./test/clients ./test/flood ./test/netboot ./test/vm
+
+.PHONY: test-redirect
+test-redirect: deps build cni guest debian ## run clients, VMs, firmware and hostile guests of make test by the datapath redirect, as root, some minutes
+	VLN_TEST_DATAPATH=redirect $(GO) test $(GOTEST) -v -p 3 $(BY_DATAPATH)
+
 .PHONY: test-long
-test-long: deps build ## have strace kill the program at, and fail, each system call that changes something, as root, some minutes
+test-long: deps build ## have strace kill the program at, and fail, each system call that changes something, by each datapath, as root, some minutes
 	VLN_TEST_LONG=1 $(GO) test -count=1 -v -parallel 4 -timeout 60m ./test/strace
 
 .PHONY: test-kernels

@@ -102,11 +102,6 @@ func (c *Conn) bind(fd int, filter []bpf.Instruction) error {
 	if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1); err != nil && !errors.Is(err, unix.ENOPROTOOPT) {
 		return fmt.Errorf("ignore outgoing frames: %w", err)
 	}
-	// What is sent reaches the guest whatever the kernel's hooks and queues of the link
-	// keep from it: these are for others.
-	if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_QDISC_BYPASS, 1); err != nil {
-		return fmt.Errorf("send past the queue: %w", err)
-	}
 	// All protocols: those bound to one are served after the bridge, which has
 	// taken the frame by then.
 	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_ALL), Ifindex: c.Link.Index}); err != nil {

@@ -110,6 +110,7 @@ func (at *seat) take(t *testing.T, c client, start func() running) result {
 		t.Logf("seen: %v", tap.types())
 	}
 	c.record(t, at.lease, tap.seen)
+	r.state = at.withoutAlias(r.state)
 	return r
 }
 

@@ -3,8 +3,11 @@ package clients
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
@@ -121,6 +124,7 @@ type seat struct {
 	lease
 	pod     *podtest.Pod
 	program *launchtest.Program
+	alias   string // to which the guest gets a route; empty: none
 }
 
 // serve runs the program in a pod as the lease has it until the test's end, and
@@ -145,5 +149,33 @@ func (l lease) serve(t *testing.T) *seat {
 	if err := podtest.WaitSettled(ctx, pod.Node); err != nil {
 		t.Fatal(err)
 	}
-	return &seat{l, pod, program}
+	at := &seat{lease: l, pod: pod, program: program}
+	at.expectAlias(t)
+	return at
+}
+
+// expectAlias has the guest expect a route to the address that the pod has for it, if
+// the datapath gives one and no gateway leads there.
+func (at *seat) expectAlias(t *testing.T) {
+	t.Helper()
+	var said struct{ Aliases []struct{ Pod netip.Addr } }
+	at.program.Status(t, &said)
+	hasDefault := slices.ContainsFunc(at.given.Routes, func(r string) bool { return strings.HasPrefix(r, toDefault) })
+	for _, a := range said.Aliases {
+		if a.Pod.Is6() == at.six && !hasDefault {
+			at.alias = a.Pod.String()
+			at.given = at.given.with(func(s *state) {
+				s.Routes = append(s.Routes, at.alias)
+				slices.Sort(s.Routes)
+			})
+		}
+	}
+}
+
+// withoutAlias is a state without the route to that address, of which the
+// documentation tells once for all clients.
+func (at *seat) withoutAlias(s state) state {
+	return s.with(func(s *state) {
+		s.Routes = slices.DeleteFunc(s.Routes, func(r string) bool { return at.alias != "" && strings.HasPrefix(r+" ", at.alias+" ") })
+	})
 }

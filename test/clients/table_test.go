@@ -29,9 +29,13 @@ client that is a program, and Debian, then sends and gets packets and TCP, and d
 so again once virt-launcher-net is killed: for as long as its address lasts, and by
 a default route without end.
 
-This is written by the tests: ` + "`go test ./test/clients -update`" + `. ` + "`make test`" + ` fails if
-a client does otherwise. ✓ is as given, + and − are what the client has beyond
-that and what it lacks, – is nothing.
+All this is so by both datapaths: ` + "`make test`" + ` has the pods prepared by bridge, and
+` + "`make test-redirect`" + ` by redirect, with the same leases, clients and packets. By redirect
+a lease without a gateway has one route more, to the pod's alias.
+
+This is written by the tests: ` + "`go test ./test/clients -update`" + `. ` + "`make test`" + ` and
+` + "`make test-redirect`" + ` fail if a client does otherwise. ✓ is as given, + and − are what the
+client has beyond that and what it lacks, – is nothing.
 `
 
 // checkTable compares what the clients did with the documentation, or writes it.

@@ -176,9 +176,10 @@ func TestFailureOfEachCall(t *testing.T) {
 	})
 }
 
-// numbered is what a link that is made anew shows differently: its index, and
-// the name of whatever has, in this namespace, the index of a peer in another.
-var numbered = regexp.MustCompile(`"(ifindex|link)": .*`)
+// numbered is what a link that is made anew shows differently: its index, the name of
+// whatever has, in this namespace, the index of a peer in another, and the checksums of
+// rules that send to it.
+var numbered = regexp.MustCompile(`"(ifindex|link)": .*|"comment": "[0-9a-f]{16}"`)
 
 // prepared is a snapshot in which a link that was made anew is as it was: new
 // ones come last in the kernel's lists.

@@ -70,7 +70,7 @@ func answer6(n guest.NIC, o guest.Neighbor, sentTo netip.Addr, hasOption bool) n
 	// comes in the place of what is known. The kernel brings the checksum in line
 	// with what is written to type and code, so that the whole difference is written
 	// there, and then what they are to be.
-	sum := sum16(kind, flags, o.Address.AsSlice(), complement(sentTo.AsSlice()), answers, complement(asks))
+	sum := Sum(kind, flags, o.Address.AsSlice(), Complement(sentTo.AsSlice()), answers, Complement(asks))
 	rule = append(rule,
 		nft.Network(24).SetFrom(nft.Network(8), 16), nft.Network(8).Set(o.Address.AsSlice()),
 		nft.SetSummed(nft.ICMPv6Type, sum[0]), nft.SetSummed(nft.ICMPv6Code, sum[1]),
@@ -88,8 +88,8 @@ func solicitedNode(a netip.Addr) netip.Addr {
 	return netip.AddrFrom16([16]byte{0: 0xff, 1: 2, 11: 1, 12: 0xff, 13: b[13], 14: b[14], 15: b[15]})
 }
 
-// sum16 is the ones' complement sum of 16-bit words (RFC 1071).
-func sum16(parts ...[]byte) []byte {
+// Sum is the ones' complement sum of 16-bit words (RFC 1071).
+func Sum(parts ...[]byte) []byte {
 	var sum uint32
 	for _, b := range parts {
 		for i := 0; i < len(b); i += 2 {
@@ -102,8 +102,8 @@ func sum16(parts ...[]byte) []byte {
 	return binary.BigEndian.AppendUint16(nil, uint16(sum))
 }
 
-// complement makes what is taken away of what is added.
-func complement(b []byte) []byte {
+// Complement makes what is taken away of what is added.
+func Complement(b []byte) []byte {
 	out := make([]byte, len(b))
 	for i := range b {
 		out[i] = ^b[i]

@@ -37,6 +37,7 @@ var (
 	EtherDestination = payload[mac.Addr]("ether daddr", expr.PayloadBaseLLHeader, 0)
 	EtherSource      = payload[mac.Addr]("ether saddr", expr.PayloadBaseLLHeader, 6)
 	EtherType        = payload[Type]("ether type", expr.PayloadBaseLLHeader, 12)
+	VLANID           = payload[uint16]("@ll,112,16", expr.PayloadBaseLLHeader, 14).Masked(0xfff) // of the first tag
 )
 
 // Fields of ARP for IPv4 on Ethernet (RFC 826).
@@ -84,6 +85,7 @@ var (
 	UDPSource      = payload[uint16]("udp sport", expr.PayloadBaseTransportHeader, 0)
 	UDPDestination = payload[uint16]("udp dport", expr.PayloadBaseTransportHeader, 2)
 	ICMPType       = payload[uint8]("icmp type", expr.PayloadBaseTransportHeader, 0)
+	ICMPCode       = payload[uint8]("icmp code", expr.PayloadBaseTransportHeader, 1)
 	IGMPType       = payload[uint8]("igmp type", expr.PayloadBaseTransportHeader, 0)
 	ICMPv6Type     = payload[uint8]("icmpv6 type", expr.PayloadBaseTransportHeader, 0)
 	ICMPv6Code     = payload[uint8]("icmpv6 code", expr.PayloadBaseTransportHeader, 1)
@@ -108,6 +110,9 @@ const (
 	IP6  Type = unix.ETH_P_IPV6
 	ARP  Type = unix.ETH_P_ARP
 	RARP Type = unix.ETH_P_RARP
+
+	VLAN        Type = unix.ETH_P_8021Q
+	ServiceVLAN Type = unix.ETH_P_8021AD
 )
 
 func (t Type) String() string {

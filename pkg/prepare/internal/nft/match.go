@@ -87,7 +87,7 @@ func (f Field[V]) Set(v V) Part {
 	}}
 }
 
-// SetSummed writes a byte of ICMPv6, and keeps its checksum right, which is of 16-bit
+// SetSummed writes a byte of ICMP or ICMPv6, and keeps its checksum right, which is of 16-bit
 // words.
 func SetSummed(f Field[uint8], v uint8) Part {
 	load := f.load(2).(*expr.Payload)

@@ -19,6 +19,10 @@ type family struct {
 	laterFragment       nft.Part
 	notEchoRequest      nft.Rule
 	dhcpServer          nft.Rule // what one sends
+
+	errors                              []nft.Rule // they quote a packet
+	icmpType, icmpCode                  nft.Field[uint8]
+	sourceInHeader, destinationInHeader uint32 // where they are
 }
 
 // Types of ICMP (RFC 792) and ICMPv6 (RFC 4443).
@@ -32,10 +36,14 @@ var families = []family{{
 	"_ip", nft.EtherType.Is(nft.IP), nft.EtherProtocol.Is(nft.IP), nft.IPSource, nft.IPDestination, nft.IPv4Addr,
 	nft.IPFragmentOffset.Not(0), nft.Rule{nft.L4Protocol.Is(nft.ICMP), nft.ICMPType.Not(echoRequest)},
 	nft.Rule{udp, nft.UDPSource.Is(67), nft.UDPDestination.Is(68)},
+	[]nft.Rule{{nft.L4Protocol.Is(nft.ICMP), nft.ICMPType.Is(3)}, {nft.L4Protocol.Is(nft.ICMP), nft.ICMPType.In(11, 12)}},
+	nft.ICMPType, nft.ICMPCode, 12, 16,
 }, {
 	"_ip6", nft.EtherType.Is(nft.IP6), nft.EtherProtocol.Is(nft.IP6), nft.IP6Source, nft.IP6Destination, nft.IPv6Addr,
 	nft.IP6FragmentOffset.Not(0), nft.Rule{nft.L4Protocol.Is(nft.ICMPv6), nft.ICMPv6Type.Not(echoRequest6)},
 	nft.Rule{udp, nft.UDPSource.Is(547), nft.UDPDestination.Is(546)},
+	[]nft.Rule{{nft.L4Protocol.Is(nft.ICMPv6), nft.ICMPv6Type.In(1, 4)}},
+	nft.ICMPv6Type, nft.ICMPv6Code, 8, 24,
 }}
 
 // has reports whether the VM has addresses of the family.
@@ -100,12 +108,15 @@ var (
 func hasFlag(f nft.Flags) nft.Part { return nft.TCPFlags.Masked(f).Is(f) }
 
 // noting are rules that have a flow's set know what one side sends, and then do what is
-// to be done with it. A reset ends what there is, and a stray one is no connection.
+// to be done with it. A reset ends what there is, but its peer may not have got it, and a
+// stray one is no connection.
 func (f family) noting(s nft.Set, then nft.Part) (out []nft.Rule) {
 	note := func(put func(nft.Set, time.Duration, ...nft.Operand) nft.Part, timeout time.Duration, parts ...nft.Part) {
 		out = append(out, append(append(nft.Rule{f.is}, parts...), put(s, timeout, f.outgoing()...), then))
 	}
-	out = append(out, nft.Rule{f.is, f.laterFragment, then}, nft.Rule{f.is, tcp, hasFlag(nft.RST), then})
+	out = append(out, nft.Rule{f.is, f.laterFragment, then})
+	note(nft.UpdateSet, shortTCP, tcp, hasFlag(nft.RST), nft.InSet(s, f.outgoing()...))
+	out = append(out, nft.Rule{f.is, tcp, hasFlag(nft.RST), then})
 	note(nft.UpdateSet, shortTCP, tcp, hasFlag(nft.FIN))
 	note(nft.UpdateSet, shortTCP, tcp, hasFlag(nft.SYN))
 	note(nft.UpdateSet, openTCP, tcp, hasFlag(nft.PSH))

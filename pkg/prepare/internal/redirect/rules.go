@@ -54,13 +54,19 @@ func (w wiring) ports() (out []portSet) {
 }
 
 // fromNetRules are for what comes from the network: they tell what is to the VM's
-// addresses from what is the pod's alone, and from what both may need.
+// addresses from what is the pod's alone, and from what both may need. What has the tag
+// of a VLAN is to the VM's addresses too: the pod takes VLAN 0's for its own (IEEE
+// 802.1Q's priority tag), and would refuse what is for the VM.
 func (w wiring) fromNetRules() []nft.Rule {
 	n := w.NIC
 	rules := []nft.Rule{{nft.PacketType.Not(nft.ToHost), nft.GoTo(special)}}
 	for _, f := range families {
+		is := f.is
+		if !n.Addressed {
+			is = f.untagged
+		}
 		for _, match := range f.ofVM(n, f.destination) {
-			rules = append(rules, append(append(nft.Rule{f.untagged}, match...), nft.GoTo(fromNet+f.suffix)))
+			rules = append(rules, slices.Concat(nft.Rule{is}, match, nft.Rule{nft.GoTo(fromNet + f.suffix)}))
 		}
 	}
 	// Other addresses are of the pod alone.
@@ -98,18 +104,24 @@ func (w wiring) familyChains(f family, judge nft.Part) []nft.Chain {
 	if !w.VMPorts.IsZero() {
 		named, rest = vm, pod
 	}
-	// A later fragment has no ports, and an error or an echo reply none of its own.
-	rules := []nft.Rule{{f.is, f.laterFragment, nft.GoTo(shared)}}
+	// A later fragment has no ports, and an error or an echo reply none of its own. What
+	// the pod has opened is its, from whatever port.
+	rules := []nft.Rule{
+		{f.is, f.laterFragment, nft.GoTo(shared)},
+		{f.is, nft.InSet(f.flows(pods), f.incoming()...), nft.GoTo(pods + "_answer" + f.suffix)},
+	}
 	for _, p := range w.ports() {
 		rules = append(rules, slices.Concat(nft.Rule{f.is, p.protocol, nft.InSet(p.Set, nft.DestinationPort)}, named))
 	}
 	chains := []nft.Chain{{Name: pods + "_answer" + f.suffix, Rules: f.answered(f.flows(pods), pod)}}
-	rules = append(rules, nft.Rule{f.is, nft.InSet(f.flows(pods), f.incoming()...), nft.GoTo(pods + "_answer" + f.suffix)})
 	if !w.VMPorts.IsZero() {
 		chains = append(chains, nft.Chain{Name: vms + "_answer" + f.suffix, Rules: f.answered(f.flows(vms), vm)})
 		rules = append(rules, nft.Rule{f.is, nft.InSet(f.flows(vms), f.incoming()...), nft.GoTo(vms + "_answer" + f.suffix)})
 	}
 	rules = append(rules, slices.Concat(nft.Rule{f.is}, f.notEchoRequest, nft.Rule{nft.GoTo(shared)}), rest)
+	if a, ok := f.alias(w.NIC); ok {
+		chains = append(chains, nft.Chain{Name: toAlias + f.suffix, Rules: w.toAliasRules(f, a)})
+	}
 	return append(chains,
 		nft.Chain{Name: fromNet + f.suffix, Rules: rules},
 		nft.Chain{Name: fromPod + f.suffix, Rules: append(w.answers(f, true, nft.Accept), f.noting(f.flows(pods), nft.Accept)...)},
@@ -143,6 +155,8 @@ func (w wiring) fromPodRules() []nft.Rule {
 // addresses that nobody but the tap may use, and for what the VM sent to itself: a
 // network may send that back, too. What a node translates and sends back, as to a
 // Service of the pod itself, has the VM's MAC and another address.
+// The kernel takes a second tag off behind VLAN 0's, when no hook sees the frame any
+// more.
 func (w wiring) toPodRules() (rules []nft.Rule) {
 	for _, f := range families {
 		for _, match := range f.ofVM(w.NIC, f.source) {
@@ -154,6 +168,9 @@ func (w wiring) toPodRules() (rules []nft.Rule) {
 				rules = append(rules, nft.Rule{nft.EtherProtocol.Is(nft.ARP), nft.ARPTargetIP.Is(a.Pod), nft.Drop})
 			}
 		}
+	}
+	for _, second := range []nft.Type{nft.VLAN, nft.ServiceVLAN} {
+		rules = append(rules, nft.Rule{nft.EtherProtocol.Is(second), nft.VLANID.Is(0), nft.Drop})
 	}
 	return append(rules, nft.Rule{nft.Accept})
 }
@@ -170,6 +187,7 @@ func (w wiring) toVMRules() []nft.Rule {
 	rules = append(rules, nft.Rule{families[1].is, nft.L4Protocol.Is(nft.ICMPv6), nft.ICMPv6Type.Is(routerAdvertisement), nft.Accept})
 	for _, f := range families {
 		if a, ok := f.alias(w.NIC); ok {
+			rules = append(rules, f.requote(f.sourceInHeader, a.VM, f.own(w.NIC), f.source.Is(a.Pod), f.destination.Is(a.VM))...)
 			rules = append(rules, nft.Rule{f.is, f.source.Is(a.Pod), f.destination.Is(a.VM), f.destination.Set(f.own(w.NIC)), nft.Accept})
 		}
 	}
@@ -183,18 +201,25 @@ func (w wiring) fromVMRules() []nft.Rule {
 	rules := guard.Answers(n, nft.FrameMark.Set(crossing), nft.ForwardTo(n.Tap))
 	for _, f := range families {
 		if a, ok := f.alias(n); ok {
-			rules = append(rules,
-				nft.Rule{
-					nft.EtherSource.Is(n.MAC), f.untagged, f.source.Is(f.own(n)), f.destination.Is(a.Pod),
-					f.source.Set(a.VM), nft.EtherDestination.Set(n.TapMAC), nft.PacketType.Set(nft.ToHost), nft.Accept,
-				},
-				nft.Rule{f.is, f.destination.Is(a.Pod), nft.Drop})
+			rules = append(rules, nft.Rule{f.is, f.destination.Is(a.Pod), nft.GoTo(toAlias + f.suffix)})
 		}
 	}
 	if n.Guard {
 		rules = append(rules, nft.Rule{nft.Jump(guard.FromGuestChain)})
 	}
 	return append(rules, nft.Rule{nft.GoTo(toNet)})
+}
+
+// toAliasRules are for what the VM sends to the pod's alias, which is the VM's alias's
+// then.
+func (w wiring) toAliasRules(f family, a guest.Alias) []nft.Rule {
+	n := w.NIC
+	return append(f.requote(f.destinationInHeader, f.own(n), a.VM, nft.EtherSource.Is(n.MAC), f.source.Is(f.own(n))),
+		nft.Rule{
+			nft.EtherSource.Is(n.MAC), f.untagged, f.source.Is(f.own(n)),
+			f.source.Set(a.VM), nft.EtherDestination.Set(n.TapMAC), nft.PacketType.Set(nft.ToHost), nft.Accept,
+		},
+		nft.Rule{nft.Drop})
 }
 
 // toBridges matches the sixteen groups that are for bridges alone (IEEE 802.1Q table

@@ -24,6 +24,7 @@ const (
 	shared  = "shared"   // both get it
 	toTap   = "to_tap"   // the VM gets it, alone or too, as the mark says
 	kept    = "kept"     // the VM does not get it
+	toAlias = "to_alias" // it is from the VM to the pod\'s alias
 	toNet   = "to_net"   // it may leave
 	sent    = "sent"     // it leaves
 	special = "special"  // it is not for the pod's MAC

@@ -1,0 +1,149 @@
+package prepare_test
+
+import (
+	"net"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
+)
+
+// newEdges is a pod by BridgeDual that keeps ports, or gives them to the VM.
+func newEdges(t *testing.T, pods, vms string) *trio {
+	t.Helper()
+	var o prepare.Options
+	for ports, to := range map[string]*guest.Ports{pods: &o.PodPorts, vms: &o.VMPorts} {
+		if ports == "" {
+			continue
+		}
+		if err := to.UnmarshalText([]byte(ports)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return newTrio(t, podtest.BridgeDual, o)
+}
+
+// A closed port of the alias refuses, as any other does: the error quotes what was sent.
+func TestRedirectErrorsPassTheAlias(t *testing.T) {
+	t.Parallel()
+	r := newEdges(t, "8080", "")
+	for _, a := range r.families() {
+		if err := r.pod.refused(netip.AddrPortFrom(a.VM, 9)); err != nil {
+			t.Errorf("the pod at %s: %v", a.VM, err)
+		}
+		if err := r.vm.refused(netip.AddrPortFrom(a.Pod, 9)); err != nil {
+			t.Errorf("the VM at %s: %v", a.Pod, err)
+		}
+	}
+}
+
+// What the pod opens is its, from a port of the VM's too.
+func TestRedirectPodOpensFromVMPort(t *testing.T) {
+	t.Parallel()
+	r := newEdges(t, "", "5000-65535")
+	r.outside.serve(t, 80)
+	for _, a := range r.families() {
+		for _, network := range []string{"tcp", "udp"} {
+			conn, err := r.pod.dial(network, netip.AddrPortFrom(a.outside, 80), 5000)
+			if err != nil {
+				t.Errorf("%s %s: %v", network, a.own, err)
+				continue
+			}
+			defer conn.Close()
+			if err := says(conn, "outside", 100); err != nil {
+				t.Errorf("%s %s: %v", network, a.own, err)
+			}
+		}
+	}
+}
+
+// A connection that the pod resets is not known for days.
+func TestRedirectForgetsResets(t *testing.T) {
+	t.Parallel()
+	r := newEdges(t, "8080", "")
+	r.outside.serve(t, 80)
+	for _, a := range r.families() {
+		conn, err := r.pod.dial("tcp", netip.AddrPortFrom(a.outside, 80), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := says(conn, "outside", 100); err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.(*net.TCPConn).SetLinger(0)
+		conn.Close()
+	}
+	known := func() string { return r.pod.Run(t, "nft", "list", "ruleset", "netdev") }
+	days := regexp.MustCompile(`expires \S*[dh]`)
+	for end := time.Now().Add(5 * time.Second); days.MatchString(known()); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("still known for days:\n%s", known())
+		}
+	}
+	if !strings.Contains(known(), " expires ") {
+		t.Error("they are not known for a while either")
+	}
+}
+
+// Frames with tags are to whom they would be without: the pod's stack takes VLAN 0's for
+// its own, and must not refuse what is for the VM, nor what is sent to its alias be heard.
+func TestRedirectTags(t *testing.T) {
+	t.Parallel()
+	r := newEdges(t, "8080,5555", "")
+	neighbor := net.HardwareAddr{2, 0, 0, 0, 0, 1}
+	tagged := func(frame []byte, types ...uint16) []byte {
+		var tags []byte
+		for _, kind := range types {
+			tags = append(tags, byte(kind>>8), byte(kind), 0, 0)
+		}
+		return slices.Concat(frame[:12], tags, frame[12:])
+	}
+	for _, a := range r.families() {
+		network := map[bool]string{true: "udp4", false: "udp6"}[a.own.Is4()]
+		var heard net.PacketConn
+		r.pod.In(t, func() (err error) {
+			heard, err = net.ListenPacket(network, ":5555")
+			return err
+		})
+		defer heard.Close()
+		capture := podtest.StartCapture(t, r.shape.Node, r.shape.NodeLink, "inbound and (icmp or icmp6) and not icmp6[icmp6type] > 4")
+		frame := func(from, to netip.Addr, port uint16, word string) []byte {
+			return podtest.UDPFrame(neighbor, r.shape.MAC, netip.AddrPortFrom(from, 1), netip.AddrPortFrom(to, port), []byte(word))
+		}
+		var frames [][]byte
+		for _, tags := range [][]uint16{{unix.ETH_P_8021Q}, {unix.ETH_P_8021Q, unix.ETH_P_8021Q}, {unix.ETH_P_8021AD, unix.ETH_P_8021Q}} {
+			frames = append(frames,
+				tagged(frame(a.outside, a.own, 9, "to a closed port of the VM"), tags...),
+				tagged(frame(a.outside, a.Pod, 5555, "to the alias"), tags...),
+				tagged(frame(a.Alias.VM, a.own, 5555, "from the alias"), tags...))
+		}
+		frames = append(frames, tagged(frame(a.outside, a.own, 5555, "last"), unix.ETH_P_8021Q))
+		if err := podtest.SendFrames(r.shape.Node, r.shape.NodeLink, frames...); err != nil {
+			t.Fatal(err)
+		}
+		b := make([]byte, 100)
+		_ = heard.SetDeadline(time.Now().Add(3 * time.Second))
+		for {
+			n, _, err := heard.ReadFrom(b)
+			if err != nil {
+				t.Errorf("%s: what is tagged for the pod's port: %v", a.own, err)
+				break
+			}
+			if string(b[:n]) == "last" {
+				break
+			}
+			t.Errorf("%s: heard %q", a.own, b[:n])
+		}
+		if seen := capture.Stop(); len(seen) > 0 {
+			t.Errorf("%s: the pod refuses what is for the VM: %q", a.own, seen)
+		}
+	}
+}

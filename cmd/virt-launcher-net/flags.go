@@ -56,13 +56,13 @@ func (p *program) networkFlags(cmd *cobra.Command) {
 }
 
 func defineNetwork(flags *pflag.FlagSet, o *prepare.Options) {
-	flags.Var(choice(prepare.DefaultDatapath, func(s string) { o.Datapath = s }, prepare.Datapaths()...), "datapath", "how the VM's tap is connected to the pod's network")
+	flags.Var(choice(prepare.DefaultDatapath, func(s string) { o.Datapath = s }, prepare.Datapaths()...), "datapath", "bridge: the VM gets the pod's network, and the pod's containers have none; redirect: they share it")
 	flags.Var(&value{kind: "mac", parse: func(s string) (err error) {
 		if o.MAC, err = mac.Parse(s); err == nil && !o.MAC.IsHost() {
 			err = fmt.Errorf("%s is not a unicast MAC", s)
 		}
 		return err
-	}}, "mac", "the VM's MAC address (default: the pod interface's)")
+	}}, "mac", "the VM's MAC address (default: the pod interface's; with redirect always that)")
 	flags.Var(number(&o.MTU, ""), "mtu", "the VM's MTU in bytes (default: the pod interface's)")
 	flags.Var(number(&o.Queues, "1"), "queues", "queues of the tap and the NIC")
 	flags.Var(&value{kind: "uid[:gid]", parse: func(s string) (err error) {
@@ -74,17 +74,17 @@ func defineNetwork(flags *pflag.FlagSet, o *prepare.Options) {
 	flags.Var(ports(&o.PodPorts), "pod-ports", "with redirect: TCP and UDP ports that stay the pod's, such as 8080,9000-9010/tcp,53/udp; the VM gets all others, pings and other protocols (default none)")
 	flags.Var(ports(&o.VMPorts), "vm-ports", "with redirect, in place of --pod-ports: the ports that the VM gets, and the answers to what it opened; the pod has all others, pings and other protocols")
 	flags.Var(&value{kind: "address", parse: func(s string) (err error) {
-		a, err := netip.ParseAddr(s)
+		a, err := parseAddress(s)
 		if a.Is4() {
 			o.VMAlias = a
 		} else {
 			o.VMAlias6 = a
 		}
 		return err
-	}}, "vm-alias", "with redirect: the address at which the pod's containers reach the VM, such as 169.254.100.2; again for IPv6 (default: chosen, and printed)")
+	}}, "vm-alias", "with redirect: the address at which the pod's containers reach the VM, such as 169.254.100.2; repeat it for IPv6 (default: chosen, and printed)")
 	flags.Var(linkName(o, "tap"), "tap-name", "`name` of the tap (default tap- and the interface's name)")
-	flags.Var(linkName(o, "bridge"), "bridge-name", "`name` of the bridge (default br- and the interface's name)")
-	flags.Var(linkName(o, "uplink"), "uplink-name", "`name` of the pod's interface as a bridge port (default up- and the interface's name)")
+	flags.Var(linkName(o, "bridge"), "bridge-name", "with bridge: `name` of the bridge (default br- and the interface's name)")
+	flags.Var(linkName(o, "uplink"), "uplink-name", "with bridge: `name` of the pod's interface as a bridge port (default up- and the interface's name)")
 }
 
 // ports is for a list of ports.
@@ -94,10 +94,10 @@ func ports(p *guest.Ports) *value {
 
 // forwardFlag is for verbs that stay.
 func (p *program) forwardFlag(cmd *cobra.Command) {
-	cmd.Flags().Var(&value{kind: "[port:]port,…", parse: func(s string) (err error) {
+	cmd.Flags().Var(&value{kind: "[port:]port,...", parse: func(s string) (err error) {
 		p.hook.Forwards, err = forward.ParsePorts(s)
 		return err
-	}}, "forward", "with redirect: TCP ports of the pod's loopback that lead to the VM, for kubectl port-forward: 22,8080:80 are the VM's 22 and 80")
+	}}, "forward", "with redirect: TCP ports of the pod's loopback that lead to the VM, for kubectl port-forward: 22,8080:80 lead to the VM's 22 and 80")
 }
 
 // linkName is for the name of the link with that role.

@@ -29,9 +29,9 @@ func newRoot() *cobra.Command {
 		Use:   "virt-launcher-net",
 		Short: "Give a VM in a Kubernetes pod the pod's network",
 		Long: `virt-launcher-net gives the VM in a pod the pod's network. It reads what the CNI
-gave, connects the pod's interface and a tap for the VM to a bridge, serves the
-pod's address to the VM by DHCP, and attaches the NIC to the libvirt domain. Run it
-in the pod's network namespace, or name that with --netns.`,
+gave, connects a tap for the VM with the pod's interface, serves the pod's address to
+the VM by DHCP, and attaches the NIC to the libvirt domain. Run it in the pod's
+network namespace, or name that with --netns.`,
 		Example: `  virt-launcher-net plan                      # print what would be done
   virt-launcher-net run --domain vm.xml       # do everything, until the VM stops
   virt-launcher-net status                    # print the state of links, lease and server

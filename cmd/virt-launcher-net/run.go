@@ -31,6 +31,7 @@ stops. A second signal ends it at once. The pod stays prepared; see restore.`,
 			"run", "run --domain vm.xml --connect qemu:///system",
 			"run --netns /proc/42/ns/net --domain vm.xml --connect 'qemu:///embed?root=/var/lib/vm'",
 			"run --output-dir /run/nics",
+			"run --output-dir /run/nics --datapath redirect --pod-ports 8080 --forward 22",
 		},
 		flags: []func(*cobra.Command){
 			p.discoverFlags, p.networkFlags, p.leaseFlags, p.modelFlag, p.outputDirFlag, p.monitorFlags, p.forwardFlag,

@@ -79,7 +79,7 @@ func (p *program) plan() verb {
 bridge(8), nft(8) and sysctl(8) that can be pasted into a shell. Changes nothing and
 runs none of these. Fails where prepare would fail, for example without
 /dev/net/tun.`,
-		examples: []string{"plan", "plan --queues 4 --guard off"},
+		examples: []string{"plan", "plan --queues 4 --guard off", "plan --datapath redirect --pod-ports 8080"},
 		flags:    []func(*cobra.Command){p.discoverFlags, p.networkFlags},
 		run: func(cmd *cobra.Command) (view, error) {
 			plans, err := p.hook.Plan(cmd.Context())
@@ -93,17 +93,21 @@ func (p *program) prepare() verb {
 	return verb{
 		use:   "prepare",
 		short: "Connect a tap for the VM to the pod's network",
-		long: `Connect the pod's interface and a tap for the VM to a bridge, and leave the pod's
-MAC and address to the VM. If a step fails, the earlier ones are undone. In a pod
-that is prepared already it changes nothing, or repairs what differs. Prints the
-NICs, and with --output-dir writes them to files for libvirt, QEMU, Cloud
-Hypervisor and Firecracker. Needs NET_ADMIN, /dev/net/tun and a writable
---state-dir. The checksum filter, a part of the port guard, needs BPF and PERFMON,
-too.`,
+		long: `Connect a tap for the VM with the pod's interface, whose MAC and addresses the VM
+gets. With --datapath bridge, the default, the pod's containers have no network from
+then on; with --datapath redirect they share it with the VM, and ports decide.
+
+If a step fails, the earlier ones are undone. In a pod that is prepared already it
+changes nothing, or repairs what differs; with redirect it can change --pod-ports and
+--vm-ports while the VM runs. Prints the NICs, and with --output-dir writes them to
+files for libvirt, QEMU, Cloud Hypervisor and Firecracker. Needs NET_ADMIN,
+/dev/net/tun and a writable --state-dir. The checksum filter, a part of the port guard,
+needs BPF and PERFMON, too.`,
 		examples: []string{
 			"prepare", "prepare -i eth0 -i net1 --tap-owner 107:107 -o json",
 			"prepare -i eth0 -i net1 --mtu 1400 --mac net1=52:54:00:00:00:01",
 			"prepare --model e1000e --output-dir /run/nics",
+			"prepare --datapath redirect --pod-ports 8080,9100/tcp",
 		},
 		flags: []func(*cobra.Command){p.discoverFlags, p.networkFlags, p.modelFlag, p.outputDirFlag},
 		run: func(cmd *cobra.Command) (view, error) {

@@ -39,7 +39,7 @@ func nameOf(iface *etree.Element, n int) string {
 // namespace has: an interface that needs another one does not work.
 //
 // It knows what the types of libvirt need. In a pod there is no libvirt network,
-// and QEMU's own sockets reach nobody, since the VM has the pod's address. A
+// and QEMU's own sockets reach nobody, if the VM has the pod's address alone. A
 // device that something else gave the pod works: a hostdev, vdpa or vhostuser, or
 // a network device that is there.
 func Foreign(xml []byte, devices []string, nics ...NIC) ([]ForeignNIC, error) {
@@ -81,6 +81,9 @@ func (d *definition) remedy() string {
 func problemOf(iface *etree.Element, devices []string, nics []NIC) string {
 	backend := cmp.Or(value(iface, "type", "backend"), "QEMU")
 	noNetwork := backend + " has no network: the pod's network is the VM's"
+	if slices.ContainsFunc(nics, func(n NIC) bool { return n.Shared }) {
+		noNetwork = ""
+	}
 	if backend == "passt" { // of type user or vhostuser
 		return noNetwork
 	}
@@ -109,7 +112,7 @@ func problemOf(iface *etree.Element, devices []string, nics []NIC) string {
 	case device == "":
 	case !slices.Contains(devices, device):
 		return fmt.Sprintf("there is no device %s in the pod", device)
-	case slices.ContainsFunc(nics, func(n NIC) bool { return n.Interface == device }): // a link without carrier keeps the name
+	case slices.ContainsFunc(nics, func(n NIC) bool { return n.Interface == device && !n.Shared }): // a link without carrier keeps the name
 		return fmt.Sprintf("%s does not reach the network once the VM has it", device)
 	}
 	return ""

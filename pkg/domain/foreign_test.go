@@ -50,6 +50,18 @@ func TestForeign(t *testing.T) {
 	}
 }
 
+// Where the pod keeps its network beside the VM, what uses that works.
+func TestForeignBesideSharedNIC(t *testing.T) {
+	shared := eth0
+	shared.Shared = true
+	for _, iface := range []string{"<interface type='user'/>", "<interface type='user'><backend type='passt'/></interface>", "<interface type='direct'><source dev='eth0'/></interface>"} {
+		foreign, err := Foreign([]byte("<domain><devices>"+iface+"</devices></domain>"), []string{"eth0"}, shared)
+		if err != nil || len(foreign) != 1 || foreign[0].Problem != "" {
+			t.Errorf("%s: %v, %v", iface, foreign, err)
+		}
+	}
+}
+
 // An interface that Attach takes for a NIC is none of the others, and what Attach
 // returns has the same ones.
 func TestForeignBesideAttached(t *testing.T) {

@@ -32,6 +32,9 @@ type NIC struct {
 	Tap string
 	// MAC is the guest's Ethernet address, unicast.
 	MAC mac.Addr
+	// Shared is whether the pod has the network of Interface beside the VM, so that
+	// other NICs of the domain can use it, too.
+	Shared bool
 	// MTU is what the guest is told (virtio only), in bytes. 0: nothing.
 	MTU int
 	// Queues is the number of queue pairs, as the tap was created with. More

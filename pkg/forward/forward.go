@@ -52,6 +52,9 @@ func Listen(ctx context.Context, log *slog.Logger, vm netip.Addr, ports []Port, 
 			if loopback.Is6() && (errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.EAFNOSUPPORT)) {
 				continue // the pod has no IPv6
 			}
+			if errors.Is(err, unix.EADDRINUSE) {
+				err = fmt.Errorf("%w: a process of the pod listens there; choose another port before the VM's, as in PORT:%d", err, p.VM)
+			}
 			if errors.Is(err, unix.EACCES) {
 				err = fmt.Errorf("%w: this needs the capability NET_BIND_SERVICE, or another port, such as %d:%d", err, 8000+p.Loopback, p.VM)
 			}

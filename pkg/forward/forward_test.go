@@ -153,7 +153,7 @@ func TestListenTaken(t *testing.T) {
 	}
 	defer taken.Close()
 	port := taken.Addr().(*net.TCPAddr).AddrPort().Port()
-	if _, err := forward.Listen(t.Context(), nil, netip.MustParseAddr("127.0.0.1"), []forward.Port{{Loopback: port, VM: 1}}, nil); !errors.Is(err, unix.EADDRINUSE) || !strings.Contains(err.Error(), strconv.Itoa(int(port))) {
+	if _, err := forward.Listen(t.Context(), nil, netip.MustParseAddr("127.0.0.1"), []forward.Port{{Loopback: port, VM: 1}}, nil); !errors.Is(err, unix.EADDRINUSE) || !strings.Contains(err.Error(), strconv.Itoa(int(port))) || !strings.Contains(err.Error(), "as in PORT:1") {
 		t.Errorf("%v", err)
 	}
 }

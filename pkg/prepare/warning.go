@@ -12,12 +12,12 @@ import (
 // put back before the CNI asks for it.
 func (p Plan) Warnings(restored bool) []string {
 	var out []string
-	if p.takesInterface() && p.Interface.GivenBack() && !restored {
+	if !p.Shared() && p.Interface.GivenBack() && !restored {
 		out = append(out, p.Interface.Name+" looks like a device of the node (host-device, SR-IOV): while it is prepared the CNI can't take it back "+
 			"and the pod can't be deleted; restore it before, for example when the server ends, or use the datapath redirect")
 	}
 	for _, a := range p.Interface.Addresses {
-		if p.takesInterface() && a.Prefix.Addr().Is4() && a.Flags&unix.IFA_F_PERMANENT == 0 {
+		if !p.Shared() && a.Prefix.Addr().Is4() && a.Flags&unix.IFA_F_PERMANENT == 0 {
 			out = append(out, fmt.Sprintf("the address %s on %s expires: the DHCP client that renews it in the pod can't once the VM has it; "+
 				"give the pod a fixed address (IPAM host-local, static), or no address, so that the VM asks that network's DHCP server itself, or use the datapath redirect", a.Prefix, p.Interface.Name))
 		}
@@ -29,9 +29,10 @@ func (p Plan) Warnings(restored bool) []string {
 	return out
 }
 
-// takesInterface tells whether another link has the pod interface's name meanwhile.
-func (p Plan) takesInterface() bool {
-	return slices.ContainsFunc(p.Links(), func(l Link) bool { return l.Name == p.Interface.Name })
+// Shared tells whether the pod keeps the interface, beside the VM: no other link has its
+// name meanwhile.
+func (p Plan) Shared() bool {
+	return !slices.ContainsFunc(p.Links(), func(l Link) bool { return l.Name == p.Interface.Name })
 }
 
 // minReply is the least length of a DHCP reply: 300 bytes of BOOTP (RFC 951) with

@@ -81,6 +81,9 @@ func (h Hook) domainNICs(nics []guest.NIC) []domain.NIC {
 // the current network namespace, to warn of NICs that will not work there.
 func (h Hook) attach(xml []byte, plans []prepare.Plan) ([]byte, error) {
 	nics := h.domainNICs(nicsOf(plans))
+	for i, p := range plans {
+		nics[i].Shared = p.Shared()
+	}
 	out, err := domain.Attach(xml, nics...)
 	if err != nil {
 		return nil, fmt.Errorf("attach NICs: %w", err)

@@ -60,3 +60,32 @@ func TestPortsChangeUnderASession(t *testing.T) {
 		t.Errorf("it differs: %v", d)
 	}
 }
+
+// The pod's interface is not changed by redirect, so no prepare puts it right: what
+// status says to do does.
+func TestRedirectedInterfaceChanged(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Flannel)
+	h := newHook(t, pod)
+	h.Network = prepare.Options{Datapath: "redirect"}
+	session := run(t, h)
+	for _, c := range []struct{ do, is, remedy string }{
+		{"link set eth0 address 02:00:00:00:00:99", "of MAC 02:00:00:00:00:99", "ip link set eth0 address " + pod.MAC.String()},
+		{"link set eth0 down", "down", "ip link set eth0 up, and give the pod its routes again"},
+	} {
+		pod.IP(t, c.do)
+		d := session.Status().Of("eth0").Differences
+		if len(d) != 1 || d[0].Is != c.is || !strings.HasPrefix(d[0].Remedy, c.remedy) {
+			t.Fatalf("after %s it says %+v", c.do, d)
+		}
+		line, _, _ := strings.Cut(strings.TrimPrefix(d[0].Remedy, "ip "), ",")
+		pod.IP(t, line)
+		if d := session.Status().Of("eth0").Differences; len(d) != 0 {
+			t.Errorf("after %s it says %+v", line, d)
+		}
+	}
+	pod.IP(t, "link set eth0 down", "link set eth0 name net9")
+	if _, err := h.Prepare(t.Context()); err == nil || !strings.Contains(err.Error(), "eth0 is called net9 now: ip link set net9 name eth0") {
+		t.Errorf("prepare says: %v", err)
+	}
+}

@@ -94,7 +94,9 @@ func (d *Differences) Tables(s *State, tables []nft.Table) {
 	}
 	for _, t := range tables {
 		now, there := s.Tables[t.ID()]
-		if err := t.Differs(now, there, s.Index); err != nil {
+		if err := t.Differs(now, there, s.Index); !there {
+			d.Add(t.Purpose, Missing, "whole", PrepareAgain)
+		} else if err != nil {
 			d.Add(t.Purpose, "changed ("+err.Error()+")", "whole", PrepareAgain)
 		}
 	}

@@ -78,7 +78,10 @@ func checkAlias(in discover.Interface, a netip.Addr, is4 bool) error {
 		return fmt.Errorf("the VM's alias %s is not %s address that a host can have: choose one such as 169.254.100.2 or fd00:100::2", a, family)
 	}
 	if last := b[len(b)-1] & 3; last != 1 && last != 2 {
-		return fmt.Errorf("the VM's alias %s is an end of its %s, of which the VM gets one host and the pod the other: choose one of the two between", a, pair)
+		first := slices.Clone(b)
+		first[len(b)-1] = b[len(b)-1]&^3 | 1
+		host, _ := netip.AddrFromSlice(first)
+		return fmt.Errorf("the VM's alias %s is the first or last address of its %s, in which the VM and the pod get a host each: choose %s or %s", a, pair, host, paired(host))
 	}
 	for _, x := range []netip.Addr{a, paired(a)} {
 		if isNear(in, x) {

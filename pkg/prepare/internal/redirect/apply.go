@@ -14,7 +14,10 @@ import (
 // Apply works from every state that an apply or a restore may have been killed in. The
 // table comes before the tap is up: nothing of a VM gets into the pod without it.
 func (w wiring) Apply(s *engine.State) (st engine.Steps, err error) {
-	if l := s.ByIndex(w.pod.Index); l == nil || l.Name != w.pod.Name {
+	switch l := s.ByIndex(w.pod.Index); {
+	case l != nil && l.Name != w.pod.Name:
+		return st, fmt.Errorf("the pod interface %s is called %s now: ip link set %s name %s", w.pod.Name, l.Name, l.Name, w.pod.Name)
+	case l == nil:
 		return st, fmt.Errorf("the pod interface %s (index %d) is gone from this network namespace: its VM has no network; run restore, "+
 			"which removes what is left of it, and recreate the pod, or have the CNI add the interface again", w.pod.Name, w.pod.Index)
 	}

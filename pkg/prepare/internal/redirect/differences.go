@@ -15,8 +15,14 @@ func (w wiring) Differences(s *engine.State) []engine.Difference {
 	case in.Name != w.pod.Name:
 		d.Add(w.pod.Name, "called "+in.Name, "the pod's interface", fmt.Sprintf("ip link set %s name %s", in.Name, w.pod.Name))
 	default:
-		d.MAC(*in, w.pod.MAC)
-		if d.Up(*in) && !in.Carrier {
+		// The pod's interface is not this program's to change, so a prepare repairs nothing.
+		if in.MAC != w.pod.MAC {
+			d.Add(in.Name, "of MAC "+in.MAC.String(), "of "+w.pod.MAC.String(), fmt.Sprintf("ip link set %s address %s", in.Name, w.pod.MAC))
+		}
+		switch {
+		case !in.Up():
+			d.Add(in.Name, "down", "up", fmt.Sprintf("ip link set %s up, and give the pod its routes again, which virt-launcher-net discover prints", in.Name))
+		case !in.Carrier:
 			d.Add(in.Name, "without carrier", "connected", engine.LookAtNode)
 		}
 	}

@@ -9,8 +9,10 @@ package nl
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"syscall"
 
 	"github.com/vishvananda/netlink/nl"
@@ -98,16 +100,18 @@ func Subscribe(groups ...uint) (*Events, error) {
 }
 
 // Wait blocks until something changed since the last Wait, or ctx ends. Which
-// change it was does not matter: the caller reads the kernel anew. After ctx
-// has ended the Events can only be closed.
+// change it was does not matter: the caller reads the kernel anew. What the kernel
+// learns of neighbors by itself is no change. After ctx has ended the Events can only
+// be closed.
 func (e *Events) Wait(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, e.socket.Close)
 	defer stop()
 	for {
-		_, _, err := e.socket.Receive()
+		messages, _, err := e.socket.Receive()
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
+		case err == nil && !slices.ContainsFunc(messages, isChange):
 		case err == nil, errors.Is(err, syscall.ENOBUFS): // ENOBUFS: events were lost, so there were some
 			return nil
 		case errors.Is(err, syscall.EINTR):
@@ -115,6 +119,18 @@ func (e *Events) Wait(ctx context.Context) error {
 			return fmt.Errorf("receive route netlink event: %w", err)
 		}
 	}
+}
+
+// learned are the states of a neighbor (rtnetlink(7)) that is resolved, or is to be.
+const learned = unix.NUD_INCOMPLETE | unix.NUD_REACHABLE | unix.NUD_STALE | unix.NUD_DELAY | unix.NUD_PROBE
+
+// isChange tells of an event whether somebody made it, or may have.
+func isChange(m syscall.NetlinkMessage) bool {
+	if m.Header.Type != unix.RTM_NEWNEIGH && m.Header.Type != unix.RTM_DELNEIGH {
+		return true
+	}
+	const stateAt = 8 // struct ndmsg
+	return len(m.Data) < unix.SizeofNdMsg || binary.NativeEndian.Uint16(m.Data[stateAt:])&learned == 0
 }
 
 // Discard drops the events that are pending: the next Wait returns on later ones only.

@@ -43,7 +43,7 @@ func OpenWatch(plans ...Plan) (_ *Watch, err error) {
 	}
 	groups := []uint{unix.RTNLGRP_LINK, unix.RTNLGRP_TC}
 	if slices.ContainsFunc(plans, hasAliases) {
-		groups = append(groups, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR)
+		groups = append(groups, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_NEIGH)
 	}
 	if w.events, err = nl.Subscribe(groups...); err != nil {
 		w.conn.Close()

@@ -109,7 +109,7 @@ vet: # the whole code, which go test would do package by package
 	$(GO) vet $(TAGS) ./...
 
 # The suites of make test that are not about one datapath.
-BY_DATAPATH := ./test/clients ./test/flood ./test/netboot ./test/vm
+BY_DATAPATH := ./test/clients ./pkg/prestart ./test/flood ./test/netboot ./test/vm
 
 .PHONY: test-redirect
 test-redirect: deps build cni guest debian ## run clients, VMs, firmware and hostile guests of make test by the datapath redirect, as root, some minutes

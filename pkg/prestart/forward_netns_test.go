@@ -21,7 +21,7 @@ func TestForwards(t *testing.T) {
 	pod := podtest.NewPod(t, podtest.Calico)
 	before := podtest.TakeSnapshot(t, pod.NS)
 	h := newHook(t, pod)
-	h.Forwards = []forward.Port{{Loopback: 8022, VM: 22}}
+	h.Forwards, h.Network.Datapath = []forward.Port{{Loopback: 8022, VM: 22}}, podtest.SwitchPath
 	if _, err := h.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "datapath redirect") {
 		t.Errorf("with the bridge: %v", err)
 	}
@@ -29,7 +29,7 @@ func TestForwards(t *testing.T) {
 		t.Errorf("the refusal changed:\n%s", d)
 	}
 
-	h.Network = prepare.Options{Datapath: "redirect"}
+	h.Network = prepare.Options{Datapath: redirect}
 	session := run(t, h)
 	guest := podtest.NewGuest(t, pod.NS, session.Interfaces()[0].Tap, pod.MAC)
 	if _, err := guest.Udhcpc(t.Context()); err != nil {

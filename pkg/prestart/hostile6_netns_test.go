@@ -56,7 +56,7 @@ func (l *list) routers(from party) {
 	}
 	l.wrapped("router-solicitation", "router solicitation", message(solicitRouter, "plain"))
 	l.wrapped("router-advertisement", "router advertisement", message(advertiseRouter, "plain"))
-	l.wrapped("redirect", "redirect", message(redirectTo, "plain"))
+	l.wrapped(redirect, redirect, message(redirectTo, "plain"))
 	for _, d := range []struct {
 		name         string
 		sport, dport uint16
@@ -278,7 +278,7 @@ func hostilePodNetworkIPv6(t *testing.T, datapath string) {
 			l.routers(from)
 			l.fragments(from, vm)
 			noAddress := prepare.Reason("malformed")
-			if datapath == "redirect" { // what is to none of the VM's addresses is the pod's
+			if datapath == redirect { // what is to none of the VM's addresses is the pod's
 				noAddress = ""
 			}
 			l.strange(stranger6, vm, noAddress, noAddress)

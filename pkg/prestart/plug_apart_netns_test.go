@@ -104,7 +104,7 @@ func TestCountersOfOthers(t *testing.T) {
 	h := newHook(t, pod)
 	h.Interfaces, h.SkipCheck = []string{"eth0", "net1"}, true
 	session := run(t, h)
-	pod.Run(t, "nft", "delete", "table", podtest.GuardFamily, "virt-launcher-net-net1")
+	pod.Run(t, "nft", "delete table "+wiringOf(t, "net1").table)
 	counters, err := session.GuardCounters()
 	if err == nil || !strings.Contains(err.Error(), "net1") || len(counters["eth0"]) == 0 {
 		t.Errorf("there are %v, %v", counters, err)

@@ -218,8 +218,8 @@ func TestServeWithoutRecord(t *testing.T) {
 		t.Errorf("a NIC that is none: %v", err)
 	}
 	uplink, second := nics[0], nics[0]
-	uplink.Tap, second.Interface = "up-eth0", "net1"
-	if _, err := other.Serve(t.Context(), uplink); err == nil || !strings.Contains(err.Error(), "up-eth0 is no tap") {
+	uplink.Tap, second.Interface = wiringOf(t, "eth0").uplink, "net1"
+	if _, err := other.Serve(t.Context(), uplink); err == nil || !strings.Contains(err.Error(), uplink.Tap+" is no tap") {
 		t.Errorf("the pod's network would be served: %v", err)
 	}
 	for _, n := range []guest.NIC{nics[0], second} {

@@ -19,7 +19,7 @@ func TestRealPlugins(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		plugins string // of the configuration list
-		refused string // a part of the error; empty: it works
+		refused string // a part of the error by the bridge; empty: it works
 	}{
 		{name: "ptp", plugins: `{"type": "ptp", "mtu": 1400, ` + hostLocal + `}`},
 		{name: "switch with static addresses", plugins: `{` + podtest.SwitchPlugin + `"cni1", "ipam": {"type": "static",
@@ -44,7 +44,12 @@ func TestRealPlugins(t *testing.T) {
 			attachment := add(pod.NS, conf)
 			before := podtest.TakeSnapshot(t, pod.NS)
 			h := newHook(t, pod)
-			if c.refused != "" {
+			gateway := host{"node", pod.Node, netip.MustParseAddr("10.88.0.1")}
+			if c.refused != "" { // the node does not hear those that are on its uplink
+				gateway.name, gateway.ns = "router", pod.Outside
+				pod.Outside.IP(t, "addr add 10.88.0.1/24 dev eth0")
+			}
+			if c.refused != "" && h.Network.Datapath != redirect {
 				if _, err := h.Run(t.Context()); err == nil || !strings.Contains(err.Error(), c.refused) {
 					t.Errorf("got error %v, want %q", err, c.refused)
 				}
@@ -59,9 +64,9 @@ func TestRealPlugins(t *testing.T) {
 				}
 				guest.Run(t, "ping", "-c1", "-W5", podtest.OutsideIP.String())
 				guest.Run(t, "ping", "-c1", "-W5", "10.88.0.1")
-				pod.Node.Run(t, "ping", "-c1", "-W5", address)
+				gateway.ns.Run(t, "ping", "-c1", "-W5", address)
 				talk(t, guest, netip.MustParseAddr(address),
-					host{"node", pod.Node, netip.MustParseAddr("10.88.0.1")},
+					gateway,
 					host{"other pod", other, netip.MustParseAddr(neighbor.Result.IPs[0].Address.IP.String())},
 					host{"outside", pod.Outside, podtest.OutsideIP})
 				if err := session.Close(t.Context()); err != nil {

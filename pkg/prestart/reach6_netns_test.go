@@ -84,6 +84,13 @@ func TestIPv6Off(t *testing.T) {
 
 			l = list{}
 			l.silent(other, own)
+			if podtest.Datapath(t) == redirect { // what is to none of the VM's addresses is the pod's
+				for i, try := range l.tries {
+					if bytes.Equal(try.frame[:6], own.mac) {
+						l.tries[i].reason = ""
+					}
+				}
+			}
 			l.pass("IPv4", udp(gateway, p.vm, anyPort, anyPort, "IPv4"))
 			p.judgeReceived(t, l.tries, udp(gateway, p.vm, anyPort, 40001, "marker"))
 

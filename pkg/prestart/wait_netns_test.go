@@ -79,7 +79,7 @@ func TestWaitBeyondServer(t *testing.T) {
 	if _, err := io.WriteString(conn, "GET /v1/wait?for=lease HTTP/1.1\r\nHost: vm\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}
-	pod.IP(t, "link set br-eth0 down") // until the next one mends it
+	pod.IP(t, "link set "+wiringOf(t, "eth0").link+" down") // until the next one mends it
 	waiting := make(chan error)
 	go func() {
 		_, err := asker(h).Wait(t.Context(), control.ForNetwork)

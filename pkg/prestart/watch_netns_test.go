@@ -15,62 +15,11 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
 
-// damage is what somebody does to a prepared pod under its VM.
-type damage struct {
-	do    func(t *testing.T, pod *podtest.Pod)
-	says  []string // each about one difference
-	heals func(t *testing.T, pod *podtest.Pod)
-	shape podtest.Shape
-}
-
-func inPod(lines ...string) func(*testing.T, *podtest.Pod) {
-	return func(t *testing.T, pod *podtest.Pod) { pod.IP(t, lines...) }
-}
-
-func command(line string) func(*testing.T, *podtest.Pod) {
-	return func(t *testing.T, pod *podtest.Pod) {
-		words := strings.Fields(line)
-		pod.Run(t, words[0], words[1:]...)
-	}
-}
-
-func onNode(line string) func(*testing.T, *podtest.Pod) {
-	return func(t *testing.T, pod *podtest.Pod) { pod.Node.IP(t, strings.ReplaceAll(line, "LINK", pod.NodeLink)) }
-}
-
 // Whoever changes what the VM's packets pass through is noticed, by the log, by
 // those who wait and by status; and so is who puts it right.
 func TestDamagedPodIsNotReady(t *testing.T) {
 	t.Parallel()
-	for name, d := range map[string]damage{
-		"switch down":         {do: inPod("link set br-eth0 down"), says: []string{"br-eth0 is down, not up"}},
-		"switch deleted":      {do: inPod("link del br-eth0"), says: []string{"br-eth0 is missing", "tap-eth0 is in no " + podtest.SwitchKind, "up-eth0 is in no " + podtest.SwitchKind}},
-		"switch's MAC":        {do: inPod("link set br-eth0 address 02:00:00:00:00:99"), says: []string{"br-eth0 is of MAC 02:00:00:00:00:99"}},
-		"switch's MTU":        {do: inPod("link set br-eth0 mtu 1300"), says: []string{"br-eth0 is of MTU 1300"}},
-		"uplink down":         {do: inPod("link set up-eth0 down"), says: []string{"up-eth0 is down, not up"}},
-		"uplink taken out":    {do: inPod("link set up-eth0 nomaster"), says: []string{"up-eth0 is in no " + podtest.SwitchKind + ", not a port of br-eth0"}},
-		"uplink's MTU":        {do: inPod("link set up-eth0 mtu 1400"), says: []string{"up-eth0 is of MTU 1400"}},
-		"uplink's MAC":        {do: inPod("link set up-eth0 address 02:00:00:00:00:99"), says: []string{"up-eth0 is of MAC 02:00:00:00:00:99"}},
-		"uplink renamed":      {do: inPod("link set up-eth0 down", "link set up-eth0 name eth9", "link set eth9 up"), says: []string{"up-eth0 is missing, not the pod's interface, which is eth9 now"}},
-		"uplink learns":       {do: inPod("link set up-eth0 type bridge_slave learning on"), says: []string{"up-eth0 is a port with learning on"}},
-		"uplink disabled":     {do: command(podtest.SetPort + " up-eth0 state 0"), says: []string{"up-eth0 is disabled, not forwarding: " + podtest.SetPort}, heals: command(podtest.SetPort + " up-eth0 state 3")},
-		"node's end down":     {do: onNode("link set LINK down"), says: []string{"up-eth0 is without carrier", "on the node"}, heals: onNode("link set LINK up")},
-		"tap down":            {do: inPod("link set tap-eth0 down"), says: []string{"tap-eth0 is down, not up"}},
-		"tap taken out":       {do: inPod("link set tap-eth0 nomaster"), says: []string{"tap-eth0 is in no " + podtest.SwitchKind + ", not a port of br-eth0"}},
-		"tap's MTU":           {do: inPod("link set tap-eth0 mtu 1400"), says: []string{"tap-eth0 is of MTU 1400"}},
-		"tap's MAC":           {do: inPod("link set tap-eth0 address 02:00:00:00:00:99"), says: []string{"tap-eth0 is of MAC 02:00:00:00:00:99"}},
-		"placeholder deleted": {do: inPod("link del eth0"), says: []string{"eth0 is missing, not the placeholder"}},
-
-		"checksum filter": {do: command("tc qdisc del dev tap-eth0 clsact"), says: []string{"the checksum filter is missing, not at tap-eth0"}},
-		"guard deleted":   {do: command("nft delete table " + podtest.GuardTable), says: []string{"the port guard is missing"}},
-		"rules flushed":   {do: command("nft flush ruleset"), says: []string{"the port guard is missing"}},
-		"guard emptied":   {do: command("nft flush table " + podtest.GuardTable), says: []string{"the port guard is changed (chain "}},
-		"chain emptied":   {do: command("nft flush chain " + podtest.GuardTable + " from_guest"), says: []string{"the port guard is changed (chain from_guest has 0 rules"}},
-		"guard's rule":    {do: command("nft insert rule " + podtest.GuardTable + " prerouting accept"), says: []string{"the port guard is changed (chain prerouting has 4 rules, not the 3 planned"}},
-		"guard's chain":   {do: command("nft add chain " + podtest.GuardTable + " other"), says: []string{"the port guard is changed (it has "}},
-		"guard asleep":    {do: command("nft add table " + podtest.GuardTable + " { flags dormant ; }"), says: []string{"the port guard is changed (it has flags"}},
-		"answers deleted": {do: command("nft delete table netdev virt-launcher-net-eth0"), says: []string{"the table of answers for neighbors is missing"}, shape: podtest.AWS},
-	} {
+	for name, d := range wiringOf(t, "eth0").damages() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			pod := podtest.NewPod(t, cmp.Or(d.shape, podtest.Calico))
@@ -134,16 +83,21 @@ func TestUplinkGoneForGood(t *testing.T) {
 	pod := podtest.NewPod(t, podtest.Calico)
 	h := newHook(t, pod)
 	session := run(t, h)
-	pod.IP(t, "link del up-eth0", "link add up-eth0 type veth peer name else")
+	uplink := wiringOf(t, "eth0").uplink
+	pod.IP(t, "link del "+uplink, "link add "+uplink+" type veth peer name else")
 	err := waitFor(t, h, control.ForNetwork, time.Second)
-	if err == nil || !strings.Contains(err.Error(), "up-eth0 is another link") || !strings.Contains(err.Error(), "recreate the pod") {
+	gone := " is another link"
+	if uplink == "eth0" { // the one with the name is nobody's
+		gone = " is missing, not the pod's interface"
+	}
+	if err == nil || !strings.Contains(err.Error(), uplink+gone) || !strings.Contains(err.Error(), "recreate the pod") {
 		t.Errorf("wait says: %v", err)
 	}
-	pod.IP(t, "link del up-eth0")
+	pod.IP(t, "link del "+uplink)
 	if err := waitFor(t, h, control.ForNetwork, time.Second); err == nil {
 		t.Error("wait is content")
 	}
-	if status := session.Status(); status.Ready || len(status.Of("eth0").Differences) != 1 || status.Of("eth0").Differences[0].What != "up-eth0" || status.StartSeconds == 0 {
+	if status := session.Status(); status.Ready || len(status.Of("eth0").Differences) == 0 || status.Of("eth0").Differences[0].What != uplink || status.StartSeconds == 0 {
 		t.Errorf("status is %+v", status)
 	}
 }
@@ -239,6 +193,7 @@ func TestFlappingGuestStaysReady(t *testing.T) {
 // right does not wait in vain.
 func TestSysctlNotAsPlanned(t *testing.T) {
 	t.Parallel()
+	onlyWithSwitch(t)
 	pod := podtest.NewPod(t, podtest.Flannel)
 	h := newHook(t, pod)
 	session := run(t, h)
@@ -287,7 +242,7 @@ func TestSecondInterfaceNotAsPlanned(t *testing.T) {
 	}
 	pod.Node.IP(t, "link set net1 down")
 	err = waitFor(t, h, control.ForNetwork, 100*time.Millisecond)
-	if err == nil || !strings.Contains(err.Error(), "planned: net1: up-net1 is without carrier") || strings.Contains(err.Error(), "eth0") {
+	if err == nil || !strings.Contains(err.Error(), "planned: net1: "+wiringOf(t, "net1").uplink+" is without carrier") || strings.Contains(err.Error(), "eth0") {
 		t.Errorf("wait says: %v", err)
 	}
 }

@@ -46,6 +46,11 @@ type Interface struct {
 	// IPv6 address look into, in this order; none: main alone. See [Interface.PodRoutes].
 	Tables4 []int `json:"tables4,omitempty"`
 	Tables6 []int `json:"tables6,omitempty"`
+	// NoEgress is set where the kernel can't look at what leaves by the interface (the
+	// egress hook of nftables, Linux 5.16). LocalPorts are then those, from one to
+	// another, that the kernel takes for the pod's own connections; zero: not known.
+	NoEgress   bool      `json:"noEgress,omitempty"`
+	LocalPorts [2]uint16 `json:"localPorts,omitzero"`
 	// Omitted is what of all this its VM can't be given, whatever it is told.
 	Omitted []Omission `json:"omitted,omitempty"`
 }
@@ -225,6 +230,9 @@ func (k kernel) newInterface(l nl.Link) Interface {
 	}
 	if p, ok := in.IPv6(); ok {
 		in.Tables6 = k.tables(p.Addr())
+	}
+	if in.NoEgress = !hasEgressHook(); in.NoEgress {
+		in.LocalPorts = localPorts()
 	}
 	in.Omitted = in.omissions()
 	return in

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
@@ -176,17 +177,24 @@ type trio struct {
 	dir              string
 	o                prepare.Options
 	before           string // what podSide said
+	read             func(*discover.Interface)
 }
 
 // newTrio prepares a pod by redirect, and sits a guest on the tap.
 func newTrio(t *testing.T, shape podtest.Shape, o prepare.Options) *trio {
 	t.Helper()
 	p := podtest.NewPod(t, shape)
-	o.Datapath = "redirect"
-	r := &trio{shape: p, dir: t.TempDir(), o: o, pod: host{p.NS, "pod"}, outside: host{p.Outside, "outside"}}
 	if err := podtest.WaitSettled(t.Context(), p.NS); err != nil {
 		t.Fatal(err)
 	}
+	return newTrioOf(t, p, o, func(*discover.Interface) {})
+}
+
+// newTrioOf is newTrio of a pod of which something else is read than there is.
+func newTrioOf(t *testing.T, p *podtest.Pod, o prepare.Options, read func(*discover.Interface)) *trio {
+	t.Helper()
+	o.Datapath = "redirect"
+	r := &trio{read: read, shape: p, dir: t.TempDir(), o: o, pod: host{p.NS, "pod"}, outside: host{p.Outside, "outside"}}
 	r.before = podSide(t, p.NS)
 	r.prepare(t, o)
 	g := podtest.NewGuest(t, p.NS, r.nic.Tap, p.MAC)
@@ -209,8 +217,22 @@ func newTrio(t *testing.T, shape podtest.Shape, o prepare.Options) *trio {
 func (r *trio) prepare(t *testing.T, o prepare.Options) {
 	t.Helper()
 	r.pod.In(t, func() (err error) {
-		r.plan, err = prepare.ApplyOne(t.Context(), r.dir, o, "eth0")
+		interfaces, err := discover.ReadInterfaces()
+		if err != nil {
+			return err
+		}
+		in := interfaces[slices.IndexFunc(interfaces, func(in discover.Interface) bool { return in.Name == "eth0" })]
+		r.read(&in)
+		store, err := prepare.OpenStore(t.Context(), r.dir)
+		if err != nil {
+			return err
+		}
+		defer store.Close()
+		if r.plan, err = prepare.NewPlan(in, o); err != nil {
+			return err
+		}
 		r.nic = r.plan.NIC()
+		_, err = prepare.Apply(t.Context(), nil, store, r.plan)
 		return err
 	})
 }
@@ -708,4 +730,53 @@ func TestRedirectUplinks(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// On a kernel without the egress hook the pod's own connections are told by the range of
+// ports that its kernel takes for them; all else is as with it.
+func TestRedirectWithoutEgressHook(t *testing.T) {
+	t.Parallel()
+	for _, shape := range []podtest.Shape{podtest.CalicoDual, podtest.BridgeDual} {
+		t.Run(string(shape), func(t *testing.T) {
+			t.Parallel()
+			var o prepare.Options
+			if err := o.PodPorts.UnmarshalText([]byte("8080")); err != nil {
+				t.Fatal(err)
+			}
+			p := podtest.NewPod(t, shape)
+			if err := p.Sysctl("net/ipv4/ip_local_port_range", "28672 32767"); err != nil {
+				t.Fatal(err)
+			}
+			if err := podtest.WaitSettled(t.Context(), p.NS); err != nil {
+				t.Fatal(err)
+			}
+			whole := podtest.TakeSnapshot(t, p.NS)
+			r := newTrioOf(t, p, o, func(in *discover.Interface) { in.NoEgress, in.LocalPorts = true, [2]uint16{28672, 32767} })
+			if strings.Contains(r.plan.String(), "hook egress") || len(r.plan.Warnings(false)) > 0 {
+				t.Errorf("planned is\n%s\nwarned of is %q", r.plan, r.plan.Warnings(false))
+			}
+			r.pod.serve(t, 8080)
+			r.pod.serve(t, 81)
+			r.vm.serve(t, 80)
+			r.outside.serve(t, 80)
+			check(t, r.paths(8080, 80))
+			check(t, r.paths(8080, 80))
+			for _, a := range r.families() {
+				r.counts(t, "pod-port", func() { r.vm.knock("tcp", netip.AddrPortFrom(a.outside, 80), 30000) })
+			}
+			if now := podSide(t, r.pod.NS); now != r.before {
+				t.Errorf("the pod interface:\n%s", podtest.Diff(r.before, now))
+			}
+			r.pod.In(t, func() error {
+				found, err := prepare.Differences(r.plan)
+				if len(found) > 0 {
+					t.Errorf("differences are %v", found)
+				}
+				return errors.Join(err, prepare.RestoreAll(t.Context(), r.dir))
+			})
+			if d := podtest.Diff(whole, podtest.TakeSnapshot(t, p.NS)); d != "" {
+				t.Errorf("after restore:\n%s", d)
+			}
+		})
+	}
 }

@@ -22,6 +22,11 @@ func (p Plan) Warnings(restored bool) []string {
 				"give the pod a fixed address (IPAM host-local, static), or no address, so that the VM asks that network's DHCP server itself, or use the datapath redirect", a.Prefix, p.Interface.Name))
 		}
 	}
+	if local := p.Interface.LocalPorts; p.Interface.NoEgress && !p.takesInterface() && p.wiring.Options().VMPorts.IsZero() && local[1] >= guestPorts {
+		out = append(out, fmt.Sprintf("before Linux 5.16 the pod's containers share "+p.Interface.Name+" with the VM by ports alone, and those of their own connections, %d to %d, "+
+			"are what guests use, too: the VM gets the answers, and such connections of the pod fail; give the pod a range of its own: "+
+			`securityContext.sysctls: [{name: net.ipv4.ip_local_port_range, value: "28672 32767"}]`, local[0], local[1]))
+	}
 	if p.NIC().IPv4 != nil && p.NIC().MTU < minReply {
 		out = append(out, fmt.Sprintf("the MTU of %s, %d, is too small for DHCP replies, which have at least %d bytes: the check of run fails; "+
 			"use a larger MTU, or give the VM its address by other means and run without the check", p.Interface.Name, p.NIC().MTU, minReply))
@@ -34,6 +39,9 @@ func (p Plan) Warnings(restored bool) []string {
 func (p Plan) Shared() bool {
 	return !slices.ContainsFunc(p.Links(), func(l Link) bool { return l.Name == p.Interface.Name })
 }
+
+// guestPorts are the first of those that guests take for their connections.
+const guestPorts = 32768
 
 // minReply is the least length of a DHCP reply: 300 bytes of BOOTP (RFC 951) with
 // their IP and UDP headers.

@@ -26,6 +26,12 @@ type Family struct {
 // linux/netfilter_ipv4.h).
 var Netdev = Family{Name: "netdev", Number: nftables.TableFamilyNetdev, Config: "CONFIG_NF_TABLES_NETDEV"}
 
+// IPv4Family and IPv6Family are those of packets of the stack itself.
+var (
+	IPv4Family = Family{Name: "ip", Number: nftables.TableFamilyIPv4, Config: "CONFIG_NF_TABLES_IPV4"}
+	IPv6Family = Family{Name: "ip6", Number: nftables.TableFamilyIPv6, Config: "CONFIG_NF_TABLES_IPV6"}
+)
+
 // Prefix begins the name of each table of ours; a pod interface's follows.
 const Prefix = "virt-launcher-net-"
 
@@ -43,7 +49,7 @@ type Table struct {
 // Chain is a chain; a base chain if it has a hook.
 type Chain struct {
 	Name   string
-	Hook   string // prerouting, forward, input, output, ingress, egress; empty: only jumped to
+	Hook   string // prerouting, forward, input, output, postrouting, ingress, egress; empty: only jumped to
 	Device string // of an ingress or egress hook
 	Rules  []Rule
 }
@@ -191,7 +197,7 @@ func (b *batch) clear(t Table, now Present, kept []string) {
 var hooks = map[string]*nftables.ChainHook{
 	"prerouting": nftables.ChainHookPrerouting, "forward": nftables.ChainHookForward, "input": nftables.ChainHookInput,
 	"output": nftables.ChainHookOutput, "ingress": nftables.ChainHookIngress,
-	"egress": nftables.ChainHookEgress,
+	"egress": nftables.ChainHookEgress, "postrouting": nftables.ChainHookPostrouting,
 }
 
 // Delete deletes the table in the network namespace of the calling thread. It is no

@@ -57,16 +57,36 @@ func (w wiring) aliasOps(now discover.Interface) (ops []engine.Op) {
 		if !now.Has(prefixOf(a)) {
 			ops = append(ops, setAddress{w.NIC.Tap, a, true})
 		}
-		if !w.knows(now, a) {
-			ops = append(ops, setNeighbor{w.NIC.Tap, a.VM, w.NIC.MAC, true})
+		for _, neighbor := range w.neighbors(a) {
+			if !w.knows(now, neighbor) {
+				ops = append(ops, setNeighbor{w.NIC.Tap, neighbor, w.NIC.MAC, true})
+			}
 		}
 	}
 	return ops
 }
 
-// knows tells whether the tap knows the MAC of the VM's alias.
-func (w wiring) knows(now discover.Interface, a guest.Alias) bool {
-	return slices.ContainsFunc(now.Neighbors, func(n discover.Neighbor) bool { return n.Address == a.VM && n.MAC == w.NIC.MAC })
+// neighbors are by what addresses the pod's stack looks for the VM at the tap: where it
+// writes the VM's own itself, by that, too.
+func (w wiring) neighbors(a guest.Alias) []netip.Addr {
+	if !w.pod.NoEgress {
+		return []netip.Addr{a.VM}
+	}
+	f := families[0]
+	if a.VM.Is6() {
+		f = families[1]
+	}
+	return []netip.Addr{a.VM, f.own(w.NIC)}
+}
+
+// knows tells whether the tap knows the MAC of the VM by an address.
+func (w wiring) knows(now discover.Interface, a netip.Addr) bool {
+	return slices.ContainsFunc(now.Neighbors, func(n discover.Neighbor) bool { return n.Address == a && n.MAC == w.NIC.MAC })
+}
+
+// hasAlias tells whether the tap has all that an alias takes.
+func (w wiring) hasAlias(now discover.Interface, a guest.Alias) bool {
+	return now.Has(prefixOf(a)) && !slices.ContainsFunc(w.neighbors(a), func(n netip.Addr) bool { return !w.knows(now, n) })
 }
 
 // aliasesFree refuses aliases that the pod has another use for, by whatever link.

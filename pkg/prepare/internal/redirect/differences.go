@@ -33,7 +33,7 @@ func (w wiring) Differences(s *engine.State) []engine.Difference {
 			d.Add(tap.Name, "with ARP on", "off", engine.PrepareAgain)
 		}
 		for _, a := range w.NIC.Aliases {
-			if now := s.Interfaces[tap.Index]; s.Interfaces != nil && (!now.Has(prefixOf(a)) || !w.knows(now, a)) {
+			if now := s.Interfaces[tap.Index]; s.Interfaces != nil && !w.hasAlias(now, a) {
 				d.Add(tap.Name, fmt.Sprintf("without the aliases %s and %s", a.Pod, a.VM), "with them", engine.PrepareAgain)
 			}
 		}

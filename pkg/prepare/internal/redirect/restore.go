@@ -42,8 +42,10 @@ func (w wiring) aliasesAsTheyAre(s *engine.State, l nl.Link) (ops []engine.Op) {
 		if now.Has(prefixOf(a)) {
 			ops = append(ops, setAddress{l.Name, a, true})
 		}
-		if w.knows(now, a) {
-			ops = append(ops, setNeighbor{l.Name, a.VM, w.NIC.MAC, true})
+		for _, neighbor := range w.neighbors(a) {
+			if w.knows(now, neighbor) {
+				ops = append(ops, setNeighbor{l.Name, neighbor, w.NIC.MAC, true})
+			}
 		}
 	}
 	return ops

@@ -19,7 +19,9 @@ func (w wiring) sets() (out []nft.Set) {
 		if !f.has(w.NIC) {
 			continue
 		}
-		out = append(out, f.flows(pods))
+		if !w.pod.NoEgress {
+			out = append(out, f.flows(pods))
+		}
 		if !w.VMPorts.IsZero() {
 			out = append(out, f.flows(vms))
 		}
@@ -35,7 +37,7 @@ type portSet struct {
 
 // ports are the sets of listed ports.
 func (w wiring) ports() (out []portSet) {
-	listed, whose := w.PodPorts, pods
+	listed, whose := w.podPorts(), pods
 	if !w.VMPorts.IsZero() {
 		listed, whose = w.VMPorts, vms
 	}
@@ -106,14 +108,18 @@ func (w wiring) familyChains(f family, judge nft.Part) []nft.Chain {
 	}
 	// A later fragment has no ports, and an error or an echo reply none of its own. What
 	// the pod has opened is its, from whatever port.
-	rules := []nft.Rule{
-		{f.is, f.laterFragment, nft.GoTo(shared)},
-		{f.is, nft.InSet(f.flows(pods), f.incoming()...), nft.GoTo(pods + "_answer" + f.suffix)},
+	rules := []nft.Rule{{f.is, f.laterFragment, nft.GoTo(shared)}}
+	var chains []nft.Chain
+	if !w.pod.NoEgress {
+		chains = []nft.Chain{
+			{Name: pods + "_answer" + f.suffix, Rules: f.answered(f.flows(pods), pod)},
+			{Name: fromPod + f.suffix, Rules: append(w.answers(f, true, nft.Accept), f.noting(f.flows(pods), nft.Accept)...)},
+		}
+		rules = append(rules, nft.Rule{f.is, nft.InSet(f.flows(pods), f.incoming()...), nft.GoTo(pods + "_answer" + f.suffix)})
 	}
 	for _, p := range w.ports() {
 		rules = append(rules, slices.Concat(nft.Rule{f.is, p.protocol, nft.InSet(p.Set, nft.DestinationPort)}, named))
 	}
-	chains := []nft.Chain{{Name: pods + "_answer" + f.suffix, Rules: f.answered(f.flows(pods), pod)}}
 	if !w.VMPorts.IsZero() {
 		chains = append(chains, nft.Chain{Name: vms + "_answer" + f.suffix, Rules: f.answered(f.flows(vms), vm)})
 		rules = append(rules, nft.Rule{f.is, nft.InSet(f.flows(vms), f.incoming()...), nft.GoTo(vms + "_answer" + f.suffix)})
@@ -124,7 +130,6 @@ func (w wiring) familyChains(f family, judge nft.Part) []nft.Chain {
 	}
 	return append(chains,
 		nft.Chain{Name: fromNet + f.suffix, Rules: rules},
-		nft.Chain{Name: fromPod + f.suffix, Rules: append(w.answers(f, true, nft.Accept), f.noting(f.flows(pods), nft.Accept)...)},
 		nft.Chain{Name: toNet + f.suffix, Rules: w.toNetFamilyRules(f)})
 }
 
@@ -274,8 +279,10 @@ func (w wiring) toNetRules() []nft.Rule {
 // toNetFamilyRules keep off what would be answered to the pod, and note what the VM
 // opens where it does not get what is for no listed port.
 func (w wiring) toNetFamilyRules(f family) []nft.Rule {
-	rules := append(w.answers(f, true, guard.Dropped(guard.FromVM, guard.PodPort)),
-		nft.Rule{f.is, nft.InSet(f.flows(pods), f.outgoing()...), guard.Dropped(guard.FromVM, guard.PodConnection)})
+	rules := w.answers(f, true, guard.Dropped(guard.FromVM, guard.PodPort))
+	if !w.pod.NoEgress {
+		rules = append(rules, nft.Rule{f.is, nft.InSet(f.flows(pods), f.outgoing()...), guard.Dropped(guard.FromVM, guard.PodConnection)})
+	}
 	if w.VMPorts.IsZero() {
 		return append(rules, nft.Rule{nft.GoTo(sent)})
 	}

@@ -67,14 +67,20 @@ func (w wiring) table() nft.Table {
 	if n.Guard {
 		t.Chains = append(t.Chains, guard.FromGuest(n, guard.Outcome{Pass: nft.GoTo(toNet), Drop: nft.Drop})...)
 	}
+	leave := nft.Rule{nft.FrameMark.Set(crossing), nft.ForwardTo(n.Interface)}
+	if w.pod.NoEgress {
+		leave = leave[1:] // nobody would take the mark off
+	} else {
+		t.Chains = append(t.Chains,
+			nft.Chain{Name: fromPod, Hook: "egress", Device: n.Interface, Rules: w.fromPodRules()},
+			nft.Chain{Name: toVM, Hook: "egress", Device: n.Tap, Rules: w.toVMRules()})
+	}
 	t.Chains = append(t.Chains,
 		nft.Chain{Name: fromNet, Hook: "ingress", Device: n.Interface, Rules: w.fromNetRules()},
-		nft.Chain{Name: fromPod, Hook: "egress", Device: n.Interface, Rules: w.fromPodRules()},
 		nft.Chain{Name: fromVM, Hook: "ingress", Device: n.Tap, Rules: w.fromVMRules()},
-		nft.Chain{Name: toVM, Hook: "egress", Device: n.Tap, Rules: w.toVMRules()},
 		nft.Chain{Name: toPod, Rules: w.toPodRules()},
 		nft.Chain{Name: toNet, Rules: w.toNetRules()},
-		nft.Chain{Name: sent, Rules: []nft.Rule{{nft.FrameMark.Set(crossing), nft.ForwardTo(n.Interface)}}},
+		nft.Chain{Name: sent, Rules: []nft.Rule{leave}},
 		nft.Chain{Name: toTap, Rules: []nft.Rule{
 			{nft.FrameMark.Is(crossing), nft.ForwardTo(n.Tap)},
 			{nft.FrameMark.Set(crossing), nft.CopyTo(n.Tap), nft.FrameMark.Set(unmarked), nft.GoTo(toPod)},

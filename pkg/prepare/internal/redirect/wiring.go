@@ -136,8 +136,14 @@ func (w wiring) Links() []engine.Link {
 	return []engine.Link{{Role: engine.TapRole, Name: w.NIC.Tap}}
 }
 
-// Tables is the one that hands on the frames.
-func (w wiring) Tables() []nft.Table { return []nft.Table{w.table()} }
+// Tables is the one that hands on the frames, and what takes the place of the egress
+// hook.
+func (w wiring) Tables() []nft.Table {
+	if w.pod.NoEgress {
+		return append([]nft.Table{w.table()}, w.stackTables()...)
+	}
+	return []nft.Table{w.table()}
+}
 
 // Sysctls are none.
 func (Datapath) Sysctls() []string { return nil }

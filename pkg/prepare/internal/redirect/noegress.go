@@ -34,8 +34,10 @@ func (w wiring) stackTables() (out []nft.Table) {
 		byTap, is := nft.OutputInterface.Is(w.NIC.Tap), families[i]
 		var rules []nft.Rule
 		if a, ok := is.alias(w.NIC); ok {
-			rules = append(is.requote(is.sourceInHeader, a.VM, is.own(w.NIC), byTap, is.source.Is(a.Pod), is.destination.Is(a.VM)),
-				nft.Rule{byTap, is.source.Is(a.Pod), is.destination.Is(a.VM), is.destination.Set(is.own(w.NIC)), nft.Accept})
+			for _, r := range is.requote(is.sourceInHeader, a.VM, is.own(w.NIC), byTap, is.source.Is(a.Pod), is.destination.Is(a.VM)) {
+				rules = append(rules, r[1:]) // all is of the family here
+			}
+			rules = append(rules, nft.Rule{byTap, is.source.Is(a.Pod), is.destination.Is(a.VM), is.destination.Set(is.own(w.NIC)), nft.Accept})
 		}
 		out = append(out, nft.Table{
 			Family: f, Name: nft.Prefix + w.NIC.Interface, Purpose: "the table for what the pod sends to the VM", Without: ", or use the datapath bridge",

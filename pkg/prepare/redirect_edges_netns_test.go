@@ -147,3 +147,32 @@ func TestRedirectTags(t *testing.T) {
 		}
 	}
 }
+
+// The pod and the VM reach each other by IPv6 where links that are made in the pod have
+// none.
+func TestRedirectIPv6OffByDefault(t *testing.T) {
+	t.Parallel()
+	p := podtest.NewPod(t, podtest.BridgeDual)
+	p.Run(t, "sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6")
+	p.In(t, func() error {
+		_, err := prepare.ApplyOne(t.Context(), t.TempDir(), prepare.Options{Datapath: "redirect"}, "eth0")
+		return err
+	})
+	if has := p.Run(t, "ip", "-6", "-brief", "addr", "show", "dev", "tap-eth0"); !strings.Contains(has, "/126") {
+		t.Errorf("the tap has %q", has)
+	}
+}
+
+// An alias is not taken out of a network of the pod's, however wide.
+func TestRedirectAliasInPodNetwork(t *testing.T) {
+	t.Parallel()
+	p := podtest.NewPod(t, podtest.BridgeDual)
+	p.IP(t, "route add 10.0.0.0/8 via 10.22.0.1 dev eth0")
+	p.In(t, func() error {
+		_, err := prepare.ApplyOne(t.Context(), t.TempDir(), prepare.Options{Datapath: "redirect", VMAlias: netip.MustParseAddr("10.99.0.2")}, "eth0")
+		if err == nil || !strings.Contains(err.Error(), "is in a network of the pod's") {
+			t.Errorf("the alias 10.99.0.2: %v", err)
+		}
+		return nil
+	})
+}

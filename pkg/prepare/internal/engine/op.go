@@ -116,6 +116,9 @@ func Headline(o Op) string {
 // Advised is an error that says the way out itself.
 type Advised struct{ error }
 
+// Advise is err, which says the way out itself.
+func Advise(err error) error { return Advised{err} }
+
 // Unwrap returns the error.
 func (a Advised) Unwrap() error { return a.error }
 

@@ -92,9 +92,13 @@ func checkAlias(in discover.Interface, a netip.Addr, is4 bool) error {
 }
 
 // isNear reports whether an address is the interface's, or somebody's whom the pod
-// reaches by a route of it that is narrower than that of all link-local addresses.
+// reaches by a route of it that is not as wide as that of all link-local addresses, or of
+// all of a site's own, or, of other addresses, as half of the world.
 func isNear(in discover.Interface, a netip.Addr) bool {
-	const wide = 16
+	wide := 16
+	if a.Is4() && !a.IsLinkLocalUnicast() {
+		wide = 1
+	}
 	return slices.ContainsFunc(in.Addresses, func(o discover.Address) bool {
 		return o.Prefix.Addr() == a || o.Prefix.Bits() > wide && o.Prefix.Contains(a)
 	}) || slices.ContainsFunc(in.Routes, func(r discover.Route) bool {

@@ -53,7 +53,15 @@ func TestRedirect(t *testing.T) {
 	t.Run("policy on the node", v.testPolicy)
 	t.Run("restart of the sidecar", v.testRestartBoth)
 	t.Run("end of the VM", v.end)
-	t.Run("nothing is left", func(t *testing.T) { nothingIsLeft(t, before, v) })
+	restarted := newVM(t, "redirect", "vm-redirect", "vm-restarted", "Always")
+	t.Run("sandbox made again", func(t *testing.T) {
+		restarted.apply(t)
+		restarted.waitReady(t)
+		restarted.testSandbox(t)
+		restarted.reachBoth(t)
+		restarted.appGets(t, "http://"+alias, guest)
+	})
+	t.Run("nothing is left", func(t *testing.T) { nothingIsLeft(t, before, v, restarted) })
 }
 
 // reachBoth is how guest and container are there for others.

@@ -12,9 +12,9 @@ import (
 // manifests are the YAML in a page that is whole objects, and begins its lines.
 var manifests = regexp.MustCompile("(?ms)^```yaml\n(apiVersion:.*?)^```$")
 
-// TestDocs has the API server judge the manifests in the documentation, with all their
+// TestManifests has the API server judge the manifests in the documentation, with all their
 // fields, in namespaces as they say. It knows nothing of other projects' objects.
-func TestDocs(t *testing.T) {
+func TestManifests(t *testing.T) {
 	page, err := os.ReadFile("../../docs/kubernetes.md")
 	if err != nil {
 		t.Fatal(err)
@@ -25,7 +25,7 @@ func TestDocs(t *testing.T) {
 	})
 	judged := 0
 	for _, block := range manifests.FindAllStringSubmatch(string(page), -1) {
-		for _, object := range strings.Split(block[1], "\n---\n") {
+		for object := range strings.SplitSeq(block[1], "\n---\n") {
 			if regexp.MustCompile(`^apiVersion: [a-z.]+\.(io|com)/`).MatchString(object) {
 				continue
 			}

@@ -102,7 +102,7 @@ func (p Ports) String() string {
 	slices.SortStableFunc(all, func(a, b port) int { return cmp.Compare(a.First, b.First) })
 	words := make([]string, len(all))
 	for i, a := range all {
-		words[i] = a.PortRange.String() + a.suffix
+		words[i] = a.String() + a.suffix
 	}
 	return strings.Join(words, ",")
 }

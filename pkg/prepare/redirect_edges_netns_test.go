@@ -123,7 +123,7 @@ func TestRedirectTags(t *testing.T) {
 			frames = append(frames,
 				tagged(frame(a.outside, a.own, 9, "to a closed port of the VM"), tags...),
 				tagged(frame(a.outside, a.Pod, 5555, "to the alias"), tags...),
-				tagged(frame(a.Alias.VM, a.own, 5555, "from the alias"), tags...))
+				tagged(frame(a.VM, a.own, 5555, "from the alias"), tags...))
 		}
 		frames = append(frames, tagged(frame(a.outside, a.own, 5555, "last"), unix.ETH_P_8021Q))
 		if err := podtest.SendFrames(r.shape.Node, r.shape.NodeLink, frames...); err != nil {

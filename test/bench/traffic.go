@@ -25,10 +25,9 @@ type path struct {
 
 	nodeMAC net.HardwareAddr
 
-	tap, udp int // descriptors: the guest's end of the tap, the node's socket
-	// What the guest sends, behind a virtio header.
-	datagram, echo []byte
-	buffer         [1 << 16]byte
+	tap, udp int    // descriptors: the guest's end of the tap, the node's socket
+	datagram []byte // what the guest sends, behind a virtio header
+	buffer   [1 << 16]byte
 }
 
 // vnetHeader is the length of struct virtio_net_hdr (linux/virtio_net.h), which a tap
@@ -109,7 +108,6 @@ func (p *path) openNode() (err error) {
 	binary.NativeEndian.PutUint16(header[6:], messageAt-podtest.UDPLen)
 	binary.NativeEndian.PutUint16(header[8:], 6)
 	p.datagram = slices.Concat(header, p.datagram)
-	p.echo = slices.Concat(make([]byte, vnetHeader), podtest.EchoFrame(p.mac, p.nodeMAC, p.ip.Addr(), p.gateway))
 	return nil
 }
 
@@ -152,9 +150,7 @@ func (p *path) sendToGuest() (int, error) {
 			return 0, os.NewSyscallError("send", err)
 		}
 	}
-	return p.receive(p.tap, func(frame []byte) bool {
-		return len(frame) == vnetHeader+frameLen && frame[ipProtocolAt] == unix.IPPROTO_UDP
-	})
+	return p.receive(p.tap, burst, isDatagram)
 }
 
 // sendFromGuest does so the other way.
@@ -164,13 +160,20 @@ func (p *path) sendFromGuest() (int, error) {
 			return 0, os.NewSyscallError("write tap", err)
 		}
 	}
-	return p.receive(p.udp, func([]byte) bool { return true })
+	return p.receive(p.udp, burst, anything)
 }
 
-// receive counts what it receives that is wanted, until that is a burst or nothing
-// has come for some time.
-func (p *path) receive(fd int, wanted func([]byte) bool) (got int, err error) {
-	for got < burst {
+func anything([]byte) bool { return true }
+
+// isDatagram tells whether it is a datagram of ours that was read from the tap.
+func isDatagram(frame []byte) bool {
+	return len(frame) == vnetHeader+frameLen && frame[ipProtocolAt] == unix.IPPROTO_UDP
+}
+
+// receive counts what it receives that is wanted, until that is as much as it expects or
+// nothing has come for some time.
+func (p *path) receive(fd, expected int, wanted func([]byte) bool) (got int, err error) {
+	for got < expected {
 		n, err := p.read(fd)
 		switch {
 		case errors.Is(err, errTimeout):
@@ -245,21 +248,20 @@ func framesFromGuest(b bench, p *path) (float64, error) {
 	return b.rate(p.sendFromGuest)
 }
 
-// roundTrip is the p50 of pings from the guest to the node.
+// roundTrip is the p50 of datagrams from the guest that the node answers.
 func roundTrip(b bench, p *path) (float64, error) {
 	took, err := b.repeat(func() (bool, error) {
-		if _, err := unix.Write(p.tap, p.echo); err != nil {
+		if _, err := unix.Write(p.tap, p.datagram); err != nil {
 			return false, os.NewSyscallError("write tap", err)
 		}
-		for {
-			n, err := p.read(p.tap)
-			if errors.Is(err, errTimeout) {
-				return false, nil
-			}
-			if err != nil || n > ipProtocolAt && p.buffer[ipProtocolAt] == unix.IPPROTO_ICMP {
-				return err == nil, err
-			}
+		if got, err := p.receive(p.udp, 1, anything); got == 0 || err != nil {
+			return false, err
 		}
+		if _, err := unix.Write(p.udp, p.datagram[vnetHeader+messageAt:]); err != nil {
+			return false, os.NewSyscallError("send", err)
+		}
+		got, err := p.receive(p.tap, 1, isDatagram)
+		return got == 1, err
 	})
 	return micros(quantile(took, 0.5)), err
 }

@@ -70,6 +70,17 @@ func (f family) alias(n guest.NIC) (a guest.Alias, ok bool) {
 	return n.Aliases[i], true
 }
 
+// addresses are the VM's, but for the link-local ones that it chooses.
+func (f family) addresses(n guest.NIC) (out []netip.Addr) {
+	if !f.is4() {
+		return []netip.Addr{n.IPv6.Address.Addr()}
+	}
+	for _, a := range n.IPv4.Addresses {
+		out = append(out, a.Addr())
+	}
+	return out
+}
+
 // own is the VM's address that goes with the alias.
 func (f family) own(n guest.NIC) netip.Addr {
 	if f.is4() {

@@ -10,51 +10,6 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/nft"
 )
 
-// sets are the listed ports and the flows.
-func (w wiring) sets() (out []nft.Set) {
-	for _, p := range w.ports() {
-		out = append(out, p.Set)
-	}
-	for _, f := range families {
-		if !f.has(w.NIC) {
-			continue
-		}
-		if !w.pod.NoEgress {
-			out = append(out, f.flows(pods))
-		}
-		if !w.VMPorts.IsZero() {
-			out = append(out, f.flows(vms))
-		}
-	}
-	return out
-}
-
-// portSet are ports of a protocol.
-type portSet struct {
-	nft.Set
-	protocol nft.Part
-}
-
-// ports are the sets of listed ports.
-func (w wiring) ports() (out []portSet) {
-	listed, whose := w.podPorts(), pods
-	if !w.VMPorts.IsZero() {
-		listed, whose = w.VMPorts, vms
-	}
-	add := func(name string, protocol nft.Part, ranges []guest.PortRange) {
-		s := nft.Set{Name: whose + name, Key: []nft.Datatype{nft.InetService}}
-		for _, r := range ranges {
-			s.Ranges = append(s.Ranges, nft.Range{From: r.First, To: r.Last})
-		}
-		if len(ranges) > 0 {
-			out = append(out, portSet{s, protocol})
-		}
-	}
-	add("_tcp", tcp, listed.TCP)
-	add("_udp", udp, listed.UDP)
-	return out
-}
-
 // fromNetRules are for what comes from the network: they tell what is to the VM's
 // addresses from what is the pod's alone, and from what both may need. What has the tag
 // of a VLAN is to the VM's addresses too: the pod takes VLAN 0's for its own (IEEE
@@ -83,29 +38,27 @@ var linkLocals = netip.MustParsePrefix("fe80::/64")
 func (f family) ofVM(n guest.NIC, field nft.Field[netip.Addr]) (out []nft.Rule) {
 	switch {
 	case !f.has(n):
+		return nil
 	case !n.Addressed:
-		out = []nft.Rule{{}}
-	case f.is4():
-		for _, a := range n.IPv4.Addresses {
-			out = append(out, nft.Rule{field.Is(a.Addr())})
-		}
-	default:
-		out = []nft.Rule{{field.Is(n.IPv6.Address.Addr())}, {nft.Within(field, linkLocals)}}
+		return []nft.Rule{{}}
+	}
+	for _, a := range f.addresses(n) {
+		out = append(out, nft.Rule{field.Is(a)})
+	}
+	if !f.is4() {
+		out = append(out, nft.Rule{nft.Within(field, linkLocals)})
 	}
 	return out
 }
 
 // familyChains are those of one family: for what comes from the network to an address
 // that both have, for answers, and for what the pod sends.
-func (w wiring) familyChains(f family, judge nft.Part) []nft.Chain {
+func (w wiring) familyChains(f family) []nft.Chain {
 	if !f.has(w.NIC) {
 		return nil
 	}
-	vm, pod := nft.Rule{nft.FrameMark.Set(crossing), judge}, nft.Rule{nft.GoTo(toPod)}
-	named, rest := pod, vm
-	if !w.VMPorts.IsZero() {
-		named, rest = vm, pod
-	}
+	pod := nft.Rule{nft.GoTo(toPod)}
+	most, vm := w.toVMAlone(f)
 	// A later fragment has no ports, and an error or an echo reply none of its own. What
 	// the pod has opened is its, from whatever port.
 	rules := []nft.Rule{{f.is, f.laterFragment, nft.GoTo(shared)}}
@@ -113,36 +66,44 @@ func (w wiring) familyChains(f family, judge nft.Part) []nft.Chain {
 	if !w.pod.NoEgress {
 		chains = []nft.Chain{
 			{Name: pods + "_answer" + f.suffix, Rules: f.answered(f.flows(pods), pod)},
-			{Name: fromPod + f.suffix, Rules: append(w.answers(f, true, nft.Accept), f.noting(f.flows(pods), nft.Accept)...)},
+			{Name: fromPod + f.suffix, Rules: append(w.answers(true, nft.Accept), f.noting(f.flows(pods), nft.Accept)...)},
 		}
 		rules = append(rules, nft.Rule{f.is, nft.InSet(f.flows(pods), f.incoming()...), nft.GoTo(pods + "_answer" + f.suffix)})
 	}
-	for _, p := range w.ports() {
-		rules = append(rules, slices.Concat(nft.Rule{f.is, p.protocol, nft.InSet(p.Set, nft.DestinationPort)}, named))
+	others := slices.Concat(nft.Rule{f.is}, f.notEchoRequest, nft.Rule{nft.GoTo(shared)})
+	if w.VMPorts.IsZero() {
+		rules = slices.Concat(rules, w.listed(nft.DestinationPort, pod...), most, []nft.Rule{others, vm})
+	} else {
+		toVM := nft.GoTo(forVM + f.suffix)
+		chains = append(chains,
+			nft.Chain{Name: forVM + f.suffix, Rules: append(most, vm)},
+			nft.Chain{Name: vms + "_answer" + f.suffix, Rules: f.answered(f.flows(vms), nft.Rule{toVM})})
+		rules = slices.Concat(rules, w.listed(nft.DestinationPort, toVM), []nft.Rule{
+			{f.is, nft.InSet(f.flows(vms), f.incoming()...), nft.GoTo(vms + "_answer" + f.suffix)}, others, pod,
+		})
 	}
-	if !w.VMPorts.IsZero() {
-		chains = append(chains, nft.Chain{Name: vms + "_answer" + f.suffix, Rules: f.answered(f.flows(vms), vm)})
-		rules = append(rules, nft.Rule{f.is, nft.InSet(f.flows(vms), f.incoming()...), nft.GoTo(vms + "_answer" + f.suffix)})
-	}
-	rules = append(rules, slices.Concat(nft.Rule{f.is}, f.notEchoRequest, nft.Rule{nft.GoTo(shared)}), rest)
 	if a, ok := f.alias(w.NIC); ok {
 		chains = append(chains, nft.Chain{Name: toAlias + f.suffix, Rules: w.toAliasRules(f, a)})
+	}
+	if w.guarded() {
+		chains = append(chains, nft.Chain{Name: fromVM + f.suffix, Rules: w.mostFromVM(f)})
 	}
 	return append(chains,
 		nft.Chain{Name: fromNet + f.suffix, Rules: rules},
 		nft.Chain{Name: toNet + f.suffix, Rules: w.toNetFamilyRules(f)})
 }
 
-// answers match what the pod, or the VM, sends from a listed port: it opened no
-// connection by that.
-func (w wiring) answers(f family, ofPod bool, then nft.Part) (out []nft.Rule) {
-	if ofPod != w.VMPorts.IsZero() {
-		return nil
+// toVMAlone are rules for what the VM alone gets, if the guard lets it: most of what
+// there is, which the guard lets pass in any case, and all.
+func (w wiring) toVMAlone(f family) (most []nft.Rule, all nft.Rule) {
+	passed := nft.Rule{nft.FrameMark.Set(crossing), nft.ForwardTo(w.NIC.Tap)}
+	if !w.guarded() {
+		return nil, passed
 	}
-	for _, p := range w.ports() {
-		out = append(out, nft.Rule{f.is, p.protocol, nft.InSet(p.Set, nft.SourcePort), then})
+	for _, match := range guard.MostToGuest(f.is4()) {
+		most = append(most, append(match, passed...))
 	}
-	return out
+	return most, nft.Rule{nft.FrameMark.Set(crossing), nft.GoTo(guard.ToGuestChain)}
 }
 
 // fromPodRules are for what leaves by the pod interface: of the pod's it is noted.
@@ -203,7 +164,18 @@ func (w wiring) toVMRules() []nft.Rule {
 // never gets to the pod by another address.
 func (w wiring) fromVMRules() []nft.Rule {
 	n := w.NIC
-	rules := guard.Answers(n, nft.FrameMark.Set(crossing), nft.ForwardTo(n.Tap))
+	var rules []nft.Rule
+	for _, f := range families {
+		if !w.guarded() || !f.has(n) {
+			continue
+		}
+		for _, a := range f.addresses(n) { // to a MAC that is neither the tap's nor a group's
+			rules = append(rules, nft.Rule{
+				nft.PacketType.Is(nft.ToOther), nft.EtherSource.Is(n.MAC), f.untagged, f.source.Is(a), nft.Jump(fromVM + f.suffix),
+			})
+		}
+	}
+	rules = append(rules, guard.Answers(n, nft.FrameMark.Set(crossing), nft.ForwardTo(n.Tap))...)
 	for _, f := range families {
 		if a, ok := f.alias(n); ok {
 			rules = append(rules, nft.Rule{f.is, f.destination.Is(a.Pod), nft.GoTo(toAlias + f.suffix)})
@@ -225,6 +197,18 @@ func (w wiring) toAliasRules(f family, a guest.Alias) []nft.Rule {
 			f.source.Set(a.VM), nft.EtherDestination.Set(n.TapMAC), nft.PacketType.Set(nft.ToHost), nft.Accept,
 		},
 		nft.Rule{nft.Drop})
+}
+
+// mostFromVM lets go what the guard lets pass in any case of what has the VM's MAC and
+// address.
+func (w wiring) mostFromVM(f family) (out []nft.Rule) {
+	if a, ok := f.alias(w.NIC); ok {
+		out = []nft.Rule{{f.is, f.destination.Is(a.Pod), nft.GoTo(toAlias + f.suffix)}}
+	}
+	for _, match := range guard.MostFromGuest(f.is4()) {
+		out = append(out, append(match, nft.GoTo(toNet+f.suffix)))
+	}
+	return out
 }
 
 // toBridges matches the sixteen groups that are for bridges alone (IEEE 802.1Q table
@@ -279,12 +263,12 @@ func (w wiring) toNetRules() []nft.Rule {
 // toNetFamilyRules keep off what would be answered to the pod, and note what the VM
 // opens where it does not get what is for no listed port.
 func (w wiring) toNetFamilyRules(f family) []nft.Rule {
-	rules := w.answers(f, true, guard.Dropped(guard.FromVM, guard.PodPort))
+	rules := w.answers(true, guard.Dropped(guard.FromVM, guard.PodPort))
 	if !w.pod.NoEgress {
 		rules = append(rules, nft.Rule{f.is, nft.InSet(f.flows(pods), f.outgoing()...), guard.Dropped(guard.FromVM, guard.PodConnection)})
 	}
 	if w.VMPorts.IsZero() {
-		return append(rules, nft.Rule{nft.GoTo(sent)})
+		return append(rules, w.sendOn())
 	}
-	return slices.Concat(rules, w.answers(f, false, nft.GoTo(sent)), f.noting(f.flows(vms), nft.GoTo(sent)))
+	return slices.Concat(rules, w.answers(false, nft.GoTo(sent)), f.noting(f.flows(vms), nft.GoTo(sent)))
 }

@@ -23,6 +23,7 @@ const (
 	toPod   = "to_pod"   // it is the pod's
 	shared  = "shared"   // both get it
 	toTap   = "to_tap"   // the VM gets it, alone or too, as the mark says
+	forVM   = "for_vm"   // the VM alone gets it, if the guard lets it
 	kept    = "kept"     // the VM does not get it
 	toAlias = "to_alias" // it is from the VM to the pod\'s alias
 	toNet   = "to_net"   // it may leave
@@ -67,10 +68,7 @@ func (w wiring) table() nft.Table {
 	if n.Guard {
 		t.Chains = append(t.Chains, guard.FromGuest(n, guard.Outcome{Pass: nft.GoTo(toNet), Drop: nft.Drop})...)
 	}
-	leave := nft.Rule{nft.FrameMark.Set(crossing), nft.ForwardTo(n.Interface)}
-	if w.pod.NoEgress {
-		leave = leave[1:] // nobody would take the mark off
-	} else {
+	if !w.pod.NoEgress {
 		t.Chains = append(t.Chains,
 			nft.Chain{Name: fromPod, Hook: "egress", Device: n.Interface, Rules: w.fromPodRules()},
 			nft.Chain{Name: toVM, Hook: "egress", Device: n.Tap, Rules: w.toVMRules()})
@@ -80,7 +78,7 @@ func (w wiring) table() nft.Table {
 		nft.Chain{Name: fromVM, Hook: "ingress", Device: n.Tap, Rules: w.fromVMRules()},
 		nft.Chain{Name: toPod, Rules: w.toPodRules()},
 		nft.Chain{Name: toNet, Rules: w.toNetRules()},
-		nft.Chain{Name: sent, Rules: []nft.Rule{leave}},
+		nft.Chain{Name: sent, Rules: []nft.Rule{w.sendOn()}},
 		nft.Chain{Name: toTap, Rules: []nft.Rule{
 			{nft.FrameMark.Is(crossing), nft.ForwardTo(n.Tap)},
 			{nft.FrameMark.Set(crossing), nft.CopyTo(n.Tap), nft.FrameMark.Set(unmarked), nft.GoTo(toPod)},
@@ -90,7 +88,15 @@ func (w wiring) table() nft.Table {
 		nft.Chain{Name: toGroup, Rules: w.toGroupRules()},
 	)
 	for _, f := range families {
-		t.Chains = append(t.Chains, w.familyChains(f, judge)...)
+		t.Chains = append(t.Chains, w.familyChains(f)...)
 	}
 	return t
+}
+
+// sendOn has what the VM sent leave.
+func (w wiring) sendOn() nft.Rule {
+	if w.pod.NoEgress {
+		return nft.Rule{nft.ForwardTo(w.NIC.Interface)} // nobody would take a mark off
+	}
+	return nft.Rule{nft.FrameMark.Set(crossing), nft.ForwardTo(w.NIC.Interface)}
 }

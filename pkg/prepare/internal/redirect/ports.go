@@ -1,0 +1,91 @@
+package redirect
+
+import (
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/nft"
+)
+
+// sets are the listed ports and the flows.
+func (w wiring) sets() (out []nft.Set) {
+	for _, p := range w.ports() {
+		if !p.few() {
+			out = append(out, p.Set)
+		}
+	}
+	for _, f := range families {
+		if !f.has(w.NIC) {
+			continue
+		}
+		if !w.pod.NoEgress {
+			out = append(out, f.flows(pods))
+		}
+		if !w.VMPorts.IsZero() {
+			out = append(out, f.flows(vms))
+		}
+	}
+	return out
+}
+
+// portSet are ports of a protocol.
+type portSet struct {
+	nft.Set
+	protocol nft.Part
+}
+
+// few tells whether the ranges are so few that to compare each is faster than to look
+// a port up in the set.
+func (p portSet) few() bool { return len(p.Ranges) <= 3 }
+
+// match are what matches a listed port in a field.
+func (p portSet) match(port nft.Field[uint16]) (out []nft.Rule) {
+	if !p.few() {
+		return []nft.Rule{{p.protocol, nft.InSet(p.Set, port)}}
+	}
+	for _, r := range p.Ranges {
+		match := port.Is(r.From)
+		if r.From != r.To {
+			match = port.In(r.From, r.To)
+		}
+		out = append(out, nft.Rule{p.protocol, match})
+	}
+	return out
+}
+
+// ports are the sets of listed ports.
+func (w wiring) ports() (out []portSet) {
+	listed, whose := w.podPorts(), pods
+	if !w.VMPorts.IsZero() {
+		listed, whose = w.VMPorts, vms
+	}
+	add := func(name string, protocol nft.Part, ranges []guest.PortRange) {
+		s := nft.Set{Name: whose + name, Key: []nft.Datatype{nft.InetService}}
+		for _, r := range ranges {
+			s.Ranges = append(s.Ranges, nft.Range{From: r.First, To: r.Last})
+		}
+		if len(ranges) > 0 {
+			out = append(out, portSet{s, protocol})
+		}
+	}
+	add("_tcp", tcp, listed.TCP)
+	add("_udp", udp, listed.UDP)
+	return out
+}
+
+// listed match the listed ports in a field.
+func (w wiring) listed(port nft.Field[uint16], then ...nft.Part) (out []nft.Rule) {
+	for _, p := range w.ports() {
+		for _, match := range p.match(port) {
+			out = append(out, append(match, then...))
+		}
+	}
+	return out
+}
+
+// answers match what the pod, or the VM, sends from a listed port: it opened no
+// connection by that.
+func (w wiring) answers(ofPod bool, then nft.Part) []nft.Rule {
+	if ofPod != w.VMPorts.IsZero() {
+		return nil
+	}
+	return w.listed(nft.SourcePort, then)
+}

@@ -636,7 +636,7 @@ func TestRedirectDifferences(t *testing.T) {
 		{"ip -6 addr flush dev tap-eth0", "tap-eth0 is without the aliases fd"},
 		{"ip neigh del " + alias + " dev tap-eth0", "and " + alias},
 		{"ip link delete tap-eth0", "tap-eth0 is missing, not a tap"},
-		{"nft delete table netdev virt-launcher-net-eth0", "the table that shares eth0 with the VM is changed (is missing), not whole"},
+		{"nft delete table netdev virt-launcher-net-eth0", "the table that shares eth0 with the VM is missing, not whole"},
 	} {
 		words := strings.Fields(c.do)
 		pod.Run(t, words[0], words[1:]...)

@@ -1,6 +1,7 @@
 package podtest
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"regexp"
@@ -19,7 +20,8 @@ type Console struct {
 	stdin io.Writer
 
 	mu    sync.Mutex
-	raw   []byte
+	text  []byte        // without what was meant for a terminal
+	rest  []byte        // what has come of it that may not be whole
 	more  chan struct{} // closed when there is more, or the end
 	ended bool
 }
@@ -67,7 +69,14 @@ func (p printed) Write(b []byte) (int, error) {
 func (c *Console) add(b []byte, end bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.raw, c.ended = append(c.raw, b...), end
+	const longest = 16 // of what is meant for a terminal
+	c.rest, c.ended = append(c.rest, b...), end
+	whole := len(c.rest)
+	if i := bytes.LastIndexByte(c.rest, '\x1b'); i >= 0 && whole-i < longest && !end && !control.Match(c.rest[i:]) {
+		whole = i
+	}
+	c.text = append(c.text, control.ReplaceAll(c.rest[:whole], nil)...)
+	c.rest = c.rest[whole:]
 	close(c.more)
 	c.more = make(chan struct{})
 }
@@ -80,7 +89,7 @@ var control = regexp.MustCompile("\x1b\\[[0-9;=?]*[A-Za-z]|\x1bc|\r")
 func (c *Console) Text() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return control.ReplaceAllString(string(c.raw), "")
+	return string(c.text)
 }
 
 // Say writes to the program's standard input.

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -65,8 +66,14 @@ func NewNS() (*NS, error) {
 		return nil, fmt.Errorf("make network namespace: %w", err)
 	}
 	ns := &NS{file: file}
-	if err := ns.Batch(context.Background(), "link set lo up"); err != nil {
-		return nil, errors.Join(err, ns.Close())
+	if err := ns.Do(func() error {
+		lo, err := netlink.LinkByName("lo")
+		if err != nil {
+			return err
+		}
+		return netlink.LinkSetUp(lo)
+	}); err != nil {
+		return nil, errors.Join(fmt.Errorf("set loopback up: %w", err), ns.Close())
 	}
 	return ns, nil
 }

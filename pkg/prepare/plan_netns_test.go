@@ -17,7 +17,7 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
 
-// TestPlanIsAScript has a shell do what a plan prints, line by line, in one pod,
+// TestPlanIsAScript has a shell do what a plan prints, in one pod,
 // and prepare in another one that is like it: they are the same afterwards.
 func TestPlanIsAScript(t *testing.T) {
 	t.Parallel()
@@ -26,11 +26,8 @@ func TestPlanIsAScript(t *testing.T) {
 			t.Parallel()
 			scripted, prepared := twin(t, c.shape, c.extra), twin(t, c.shape, c.extra)
 			plan := planFor(t, scripted, c.options)
-			for line := range strings.Lines(plan.String()) {
-				out, err := scripted.Command(t.Context(), "sh", "-c", line).CombinedOutput()
-				if err != nil {
-					t.Fatalf("%s%s%v", line, out, err)
-				}
+			if out, err := scripted.Command(t.Context(), "sh", "-e", "-x", "-c", plan.String()).CombinedOutput(); err != nil {
+				t.Fatalf("%s%v", out, err)
 			}
 			prepared.In(t, func() error {
 				store, err := prepare.OpenStore(t.Context(), t.TempDir())
@@ -115,9 +112,11 @@ func addresses(n int) []string {
 func twin(t *testing.T, shape podtest.Shape, extra []string) *podtest.Pod {
 	t.Helper()
 	pod := podtest.NewPod(t, shape)
+	var lines []string
 	for i, name := range linksOf(t, pod.Node) {
-		pod.Node.IP(t, "link set "+name+" address "+net.HardwareAddr{2, 0, 0, 0, 1, byte(i)}.String())
+		lines = append(lines, "link set "+name+" address "+net.HardwareAddr{2, 0, 0, 0, 1, byte(i)}.String())
 	}
+	pod.Node.IP(t, lines...)
 	for _, name := range linksOf(t, pod.NS) {
 		if name != pod.Interface {
 			pod.IP(t, "link del "+name)

@@ -37,17 +37,17 @@ func TestDamagedPodIsNotReady(t *testing.T) {
 				}
 			}
 
-			start := time.Now()
 			d.do(t, pod)
+			start := time.Now()
 			what, _, _ := strings.Cut(d.says[0], " is ")
 			if strings.Contains(what, " ") {
 				what = strconv.Quote(what)
 			}
-			until(t, said, "not as planned\" interface=eth0 what="+what+" is=")
-			if took := time.Since(start); took > 2*time.Second {
+			line := until(t, said, "not as planned\" interface=eth0 what="+what+" is=")
+			if took := saidAt(t, line).Sub(start); took > 2*time.Second {
 				t.Errorf("it was said after %s", took)
 			}
-			err := waitFor(t, h, control.ForNetwork, time.Second)
+			err := waitFor(t, h, control.ForNetwork, 3*time.Second)
 			if !errors.Is(err, context.DeadlineExceeded) {
 				t.Fatalf("wait says: %v", err)
 			}
@@ -85,7 +85,7 @@ func TestUplinkGoneForGood(t *testing.T) {
 	session := run(t, h)
 	uplink := wiringOf(t, "eth0").uplink
 	pod.IP(t, "link del "+uplink, "link add "+uplink+" type veth peer name else")
-	err := waitFor(t, h, control.ForNetwork, time.Second)
+	err := waitFor(t, h, control.ForNetwork, 3*time.Second)
 	gone := " is another link"
 	if uplink == "eth0" { // the one with the name is nobody's
 		gone = " is missing, not the pod's interface"
@@ -116,8 +116,8 @@ func waitFor(t *testing.T, h prestart.Hook, condition string, timeout time.Durat
 	return err
 }
 
-// until reads the log until a line has the text.
-func until(t *testing.T, said <-chan string, want string) {
+// until reads the log until a line has the text, and returns it.
+func until(t *testing.T, said <-chan string, want string) string {
 	t.Helper()
 	var lines strings.Builder
 	late := time.After(time.Minute)
@@ -126,12 +126,23 @@ func until(t *testing.T, said <-chan string, want string) {
 		case line := <-said:
 			lines.WriteString(line)
 			if strings.Contains(line, want) {
-				return
+				return line
 			}
 		case <-late:
 			t.Fatalf("nothing says %q:\n%s", want, lines.String())
 		}
 	}
+}
+
+// saidAt is when a line of the log was written, which a busy test reads later.
+func saidAt(t *testing.T, line string) time.Time {
+	t.Helper()
+	stamp, _, _ := strings.Cut(strings.TrimPrefix(line, "time="), " ")
+	at, err := time.Parse(time.RFC3339, stamp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return at
 }
 
 // lineWriter sends what is written, as slog does a line at a time.

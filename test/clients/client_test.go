@@ -15,9 +15,20 @@ type client struct {
 	// start starts it in a guest at a pod's tap, until the test's end; start6 for
 	// IPv6. Nil: it can't.
 	start, start6 func(*testing.T, client, *seat) running
+	// boot boots it, until the test's end, in a machine that has a NIC at each of the
+	// pods' taps and takes one lease after the other. Nil: it has a guest for each.
+	boot func(*testing.T, []*seat) machine
 	// own is what it does otherwise than it is told, known and not ours to
 	// change; own6 by IPv6.
 	own, own6 []habit
+}
+
+// machine is a virtual machine with several NICs.
+type machine interface {
+	// take takes the lease of a seat by the NIC that is at its tap.
+	take(t *testing.T, nic int, at *seat) running
+	// leave ends what of a lease could be in the way of the next one's.
+	leave(t *testing.T, nic int)
 }
 
 // kernel is the client that is no program.
@@ -63,13 +74,9 @@ func (c client) starter(l lease) func(*testing.T, client, *seat) running {
 
 // takers are the clients that take a lease.
 func takers(l lease) []client {
-	return append(slices.DeleteFunc(clients(), func(c client) bool { return c.starter(l) == nil }), debian)
+	return slices.DeleteFunc(clients(), func(c client) bool { return c.boot == nil && c.starter(l) == nil })
 }
 
-// everyone is all clients.
-func everyone() []client { return append(clients(), debian) }
-
-// clients are those that have a guest for each lease.
 func clients() []client {
 	return []client{
 		{name: kernel, title: "the kernel alone", start6: inKernel, own6: []habit{
@@ -138,7 +145,7 @@ func clients() []client {
 			{"It has no MTU of IPv6.", func(s *state) { s.MTU = 0 }},
 			{notRenewed, asGiven},
 		}},
-		{name: "ovmf", title: "OVMF", start: inOVMF, start6: inOVMF6, own: []habit{
+		{name: "ovmf", title: "OVMF", boot: bootUEFI, own: []habit{
 			{"Classless static routes are not asked for: the default route follows from the router.", onlyDefault},
 			{"It has neither an MTU, nor a search list, nor a hostname.", func(s *state) { s.MTU, s.Search, s.Hostname = 0, nil, "" }},
 			{notRenewed, asGiven},
@@ -151,6 +158,9 @@ func clients() []client {
 				s.Routes = slices.Compact(s.Routes)
 			}},
 			{"It has neither an MTU nor a search list.", func(s *state) { s.MTU, s.Search = 0, nil }},
+		}},
+		{name: "debian", title: "Debian in a VM", boot: bootDebian, own: []habit{
+			networkdRoutes,
 		}},
 	}
 }

@@ -39,9 +39,13 @@ func TestClients(t *testing.T) {
 	fetch(t)
 	all := &results{by: map[string]result{}}
 	var work sync.WaitGroup
-	work.Go(func() {
-		t.Run(debian.name, func(t *testing.T) { takeInTurn(t, all) })
-	})
+	for _, c := range clients() {
+		if c.boot != nil {
+			work.Go(func() {
+				t.Run(c.name, func(t *testing.T) { takeInTurn(t, c, all) })
+			})
+		}
+	}
 	// They mostly wait, so more at once than there are processors.
 	slots := make(chan struct{}, 8)
 	cases := 0
@@ -66,6 +70,21 @@ func TestClients(t *testing.T) {
 	// Not with -run or where some were skipped.
 	if !t.Failed() && len(all.by) == cases {
 		checkTable(t, all.by)
+	}
+}
+
+// takeInTurn boots a client's machine, and has it take one lease after the other.
+func takeInTurn(t *testing.T, c client, all *results) {
+	var seats []*seat
+	for _, l := range everyLease() {
+		seats = append(seats, l.serve(t))
+	}
+	vm := c.boot(t, seats)
+	for i, at := range seats {
+		t.Run(at.name, func(t *testing.T) {
+			all.add(at.lease, c, at.take(t, c, func() running { return vm.take(t, i, at) }))
+			vm.leave(t, i)
+		})
 	}
 }
 

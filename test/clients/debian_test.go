@@ -10,47 +10,16 @@ import (
 	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
-	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest/vmtest"
 )
 
 // bootTime is how long an emulated machine may take on a busy one.
 const bootTime = 3 * time.Minute
 
-// debian is a whole Debian: systemd with its network and its resolver, in a
-// virtual machine that takes one lease after the other.
-var debian = client{name: "debian", title: "Debian in a VM", own: []habit{networkdRoutes}}
-
-// takeInTurn boots the virtual machine with a NIC for each lease, and has it
-// use one after the other.
-func takeInTurn(t *testing.T, all *results) {
-	var seats []*seat
-	for _, l := range everyLease() {
-		seats = append(seats, l.serve(t))
-	}
-	vm := bootDebian(t, seats)
-	for i, at := range seats {
-		t.Run(at.name, func(t *testing.T) {
-			nic := &debianNIC{vm, fmt.Sprintf("eth%d", i)}
-			all.add(at.lease, debian, at.take(t, debian, func() running {
-				nic.run(t, "networkctl up "+nic.name)
-				if at.six {
-					return debianNIC6{nic}
-				}
-				return nic
-			}))
-			if i < len(seats)-1 { // it would be in the next one's way
-				nic.run(t, "networkctl down "+nic.name)
-				await(t, nic, state{MTU: 1500, Hostname: unset})
-			}
-		})
-	}
-}
-
-// debianVM is the guest, of which a shell is at hand.
+// debianVM is a whole Debian, the guest of test/guest: systemd with its network and
+// its resolver. A shell is at hand.
 type debianVM struct{ shell *podtest.Console }
 
-// bootDebian boots the guest of test/guest with a NIC at each of the taps.
-func bootDebian(t *testing.T, seats []*seat) *debianVM {
+func bootDebian(t *testing.T, seats []*seat) machine {
 	t.Helper()
 	guest := podtest.Built(t, "guest")
 	serial := filepath.Join(t.TempDir(), "serial")
@@ -61,27 +30,38 @@ func bootDebian(t *testing.T, seats []*seat) *debianVM {
 		"-serial", "file:" + serial,
 		"-device", "virtio-serial-pci", "-chardev", "stdio,id=shell", "-device", "virtserialport,chardev=shell,name=shell",
 	}
-	var taps []*os.File
-	for i, at := range seats {
-		taps = append(taps, podtest.TapFile(t, at.pod.NS, "tap-eth0"))
-		args = append(args,
-			"-netdev", fmt.Sprintf("tap,id=net%d,fd=%d,vhost=off", i, 3+i),
-			"-device", fmt.Sprintf("virtio-net-pci,netdev=net%d,romfile=,mac=%v", i, at.pod.MAC))
-	}
-	cmd := vmtest.QEMU(t.Context(), nil, args...)
-	cmd.ExtraFiles = taps // from 3 on
 	t.Cleanup(func() {
 		if t.Failed() {
 			text, _ := os.ReadFile(serial)
 			t.Logf("the guest's console:\n%s", text)
 		}
 	})
-	vm := &debianVM{podtest.StartConsole(t, cmd)}
+	vm := &debianVM{atTaps(t, seats, args...)}
 	start := time.Now()
 	vm.run(t, "systemctl is-system-running --wait")
 	t.Logf("booted after %v", time.Since(start).Round(100*time.Millisecond))
 	return vm
 }
+
+// take has no other NIC up.
+func (vm *debianVM) take(t *testing.T, nic int, at *seat) running {
+	t.Helper()
+	n := vm.nic(nic)
+	vm.run(t, "networkctl up "+n.name)
+	if at.six {
+		return debianNIC6{n}
+	}
+	return n
+}
+
+func (vm *debianVM) leave(t *testing.T, nic int) {
+	t.Helper()
+	n := vm.nic(nic)
+	vm.run(t, "networkctl down "+n.name)
+	await(t, n, state{MTU: 1500, Hostname: unset})
+}
+
+func (vm *debianVM) nic(number int) *debianNIC { return &debianNIC{vm, fmt.Sprintf("eth%d", number)} }
 
 // run has the guest's shell run a command, and returns what it printed.
 func (vm *debianVM) run(t *testing.T, command string) string {

@@ -45,21 +45,14 @@ func (i ipxe6) state(t *testing.T) state {
 	return s
 }
 
-// uefi6 is OVMF's network stack.
-type uefi6 struct{ *uefi }
+// uefiNIC6 is a NIC of which IPv6 is judged.
+type uefiNIC6 struct{ uefiNIC }
 
-func inOVMF6(t *testing.T, _ client, at *seat) running {
-	t.Helper()
-	u := bootUEFI(t, at)
-	u.run(t, "ifconfig6 -s eth0 auto")
-	return uefi6{u}
-}
-
-func (u uefi6) state(t *testing.T) state {
+func (u uefiNIC6) state(t *testing.T) state {
 	t.Helper()
 	var s state
 	var section string
-	for line := range strings.Lines(u.run(t, "ifconfig6 -l eth0")) {
+	for line := range strings.Lines(u.run(t, "ifconfig6 -l "+u.name)) {
 		line = strings.TrimSpace(line)
 		if name, value, ok := strings.Cut(line, " : "); ok || strings.HasSuffix(line, " :") {
 			section = strings.TrimSpace(strings.TrimSuffix(name, ":"))

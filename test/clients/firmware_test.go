@@ -21,16 +21,20 @@ const (
 	ovmf       = "/usr/share/ovmf/OVMF.fd"
 )
 
-// firmware starts an emulated machine that has no more than firmware and a NIC,
-// with the console on its serial port.
-func firmware(t *testing.T, at *seat, args ...string) *podtest.Console {
+// atTaps starts an emulated machine with a NIC at each of the taps, in the seats'
+// order, and returns its standard input and output.
+func atTaps(t *testing.T, seats []*seat, args ...string) *podtest.Console {
 	t.Helper()
-	args = append([]string{
-		"-m", "256", "-serial", "stdio",
-		"-netdev", "tap,id=net,ifname=tap-eth0,script=no,downscript=no,vhost=off",
-		"-device", "virtio-net-pci,netdev=net,romfile=,mac=" + at.pod.MAC.String(),
-	}, args...)
-	return podtest.StartConsole(t, vmtest.QEMU(t.Context(), at.pod.NS, args...))
+	var taps []*os.File
+	for i, at := range seats {
+		taps = append(taps, podtest.TapFile(t, at.pod.NS, "tap-eth0"))
+		args = append(args,
+			"-netdev", fmt.Sprintf("tap,id=net%d,fd=%d,vhost=off", i, 3+i),
+			"-device", fmt.Sprintf("virtio-net-pci,netdev=net%d,romfile=,mac=%v", i, at.pod.MAC))
+	}
+	cmd := vmtest.QEMU(t.Context(), nil, args...)
+	cmd.ExtraFiles = taps // from 3 on
+	return podtest.StartConsole(t, cmd)
 }
 
 // ipxe is iPXE that has taken its lease and printed what it made of it.
@@ -59,7 +63,7 @@ func runIPXE(t *testing.T, at *seat, text string) *ipxe {
 		t.Fatal(err)
 	}
 	// It spins while it waits: by instructions (of 64 ns), not by the clock, it waits less.
-	return &ipxe{firmware(t, at, "-icount", "shift=6,sleep=off", "-kernel", podtest.Packaged(t, ipxeKernel), "-initrd", script)}
+	return &ipxe{atTaps(t, []*seat{at}, "-m", "256", "-serial", "stdio", "-icount", "shift=6,sleep=off", "-kernel", podtest.Packaged(t, ipxeKernel), "-initrd", script)}
 }
 
 // It cannot be asked.
@@ -104,24 +108,31 @@ func withMask(t *testing.T, address, mask string) string {
 // uefi is OVMF's network stack, by its shell.
 type uefi struct{ console *podtest.Console }
 
-func inOVMF(t *testing.T, _ client, at *seat) running {
-	t.Helper()
-	u := bootUEFI(t, at)
-	u.run(t, "ifconfig -s eth0 dhcp")
-	return u
-}
-
 // bootUEFI boots OVMF's shell.
-func bootUEFI(t *testing.T, at *seat) *uefi {
+func bootUEFI(t *testing.T, seats []*seat) machine {
 	t.Helper()
 	// The one thing to boot from is an empty disk: the shell is what is left.
-	u := &uefi{firmware(t, at, "-bios", podtest.Packaged(t, ovmf),
+	u := &uefi{atTaps(t, seats, "-m", "256", "-serial", "stdio", "-bios", podtest.Packaged(t, ovmf),
 		"-blockdev", "null-co,node-name=disk,size=1048576,read-zeroes=on", "-device", "virtio-blk-pci,drive=disk,bootindex=0")}
 	u.console.WaitLine(t, bootTime, "or any other key to continue")
 	u.run(t, "")
 	u.run(t, "connect -r")
 	return u
 }
+
+func (u *uefi) take(t *testing.T, nic int, at *seat) running {
+	t.Helper()
+	n := uefiNIC{u, fmt.Sprintf("eth%d", nic)}
+	if at.six {
+		u.run(t, "ifconfig6 -s "+n.name+" auto")
+		return uefiNIC6{n}
+	}
+	u.run(t, "ifconfig -s "+n.name+" dhcp")
+	return n
+}
+
+// Each NIC has an IP of its own.
+func (*uefi) leave(*testing.T, int) {}
 
 // run has the shell run a command, and returns what it printed.
 func (u *uefi) run(t *testing.T, command string) string {
@@ -133,15 +144,21 @@ func (u *uefi) run(t *testing.T, command string) string {
 	return strings.TrimSuffix(text[before:], prompt)
 }
 
-// It cannot be asked.
-func (*uefi) renew(*testing.T) {}
+// uefiNIC is one NIC, of which IPv4 is judged.
+type uefiNIC struct {
+	*uefi
+	name string
+}
 
-func (u *uefi) state(t *testing.T) state {
+// It cannot be asked.
+func (uefiNIC) renew(*testing.T) {}
+
+func (u uefiNIC) state(t *testing.T) state {
 	t.Helper()
 	var s state
 	servers := false // follow
 	var network, mask string
-	for line := range strings.Lines(u.run(t, "ifconfig -l eth0")) {
+	for line := range strings.Lines(u.run(t, "ifconfig -l "+u.name)) {
 		name, value, _ := strings.Cut(line, ":")
 		name, value = strings.TrimSpace(name), strings.TrimSpace(value)
 		switch {

@@ -74,7 +74,7 @@ func table(results map[string]result) string {
 		}
 	}
 	b.WriteString("\n## Habits\n\nWhy some differ from what is given, which is their way with every server:\n\n")
-	for _, c := range everyone() {
+	for _, c := range clients() {
 		for _, h := range c.own {
 			fmt.Fprintf(&b, "- %s: %s\n", c.title, h.why)
 		}

@@ -45,6 +45,9 @@ func run() error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	defer stop()
+	if *docs != "" && b.only != "" {
+		return errors.New("-docs needs all parts: leave out -only")
+	}
 	r, err := b.run(ctx)
 	if err != nil {
 		return err
@@ -101,8 +104,11 @@ func (b bench) run(ctx context.Context) (*result, error) {
 		name    string
 		measure func(context.Context, *result) error
 	}{
-		{"servers", b.compareServers}, {"memory", b.measureMemory}, {"prepare", b.comparePrepare},
-		{"datapaths", b.compareDatapaths}, {"scale", b.measureScale},
+		{"servers", b.compareServers},
+		{"memory", b.measureMemory},
+		{"prepare", b.comparePrepare},
+		{"datapaths", b.compareDatapaths},
+		{"scale", b.measureScale},
 	} {
 		if b.only != "" && b.only != part.name {
 			continue

@@ -13,7 +13,7 @@ import (
 // a reason.
 type GuardCounter = guard.Counter
 
-// Direction is which way a frame goes: from_guest or to_guest.
+// Direction is which way a frame goes: from_guest, to_guest or from_pod.
 type Direction = guard.Direction
 
 // Reason is why the port guard keeps a frame from crossing. docs/operations.md lists

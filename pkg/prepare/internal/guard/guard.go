@@ -17,8 +17,9 @@ type Direction string
 
 // The directions.
 const (
-	FromVM Direction = "from_guest"
-	ToVM   Direction = "to_guest"
+	FromVM  Direction = "from_guest"
+	ToVM    Direction = "to_guest"
+	FromPod Direction = "from_pod" // where the VM and the pod share addresses
 )
 
 // Reason is why the port guard keeps a frame from crossing.
@@ -43,6 +44,7 @@ const (
 	OwnMAC              Reason = "own-mac"              // a broadcast or multicast from the network with the VM's MAC, as some networks send its own back
 	PodPort             Reason = "pod-port"             // from a port that is kept for the pod, whose answers the VM would not get
 	PodConnection       Reason = "pod-connection"       // of a connection that the pod has with the same peer by the same ports
+	TooManyConnections  Reason = "too-many-connections" // is let go, but there is no room to note that its answers are the sender's
 	OtherProtocol       Reason = "other-protocol"       // neither IP nor ARP (VLAN tags, 802.1X, …), or AH
 )
 

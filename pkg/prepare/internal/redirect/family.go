@@ -122,8 +122,9 @@ func hasFlag(f nft.Flags) nft.Part { return nft.TCPFlags.Masked(f).Is(f) }
 
 // noting are rules that have a flow's set know what one side sends, and then do what is
 // to be done with it. A reset ends what there is, but its peer may not have got it, and a
-// stray one is no connection.
-func (f family) noting(s nft.Set, then nft.Part) (out []nft.Rule) {
+// stray one is no connection. full is for what there is no room to note, if
+// that is not to be treated as all else.
+func (f family) noting(s nft.Set, then nft.Part, full ...nft.Part) (out []nft.Rule) {
 	note := func(put func(nft.Set, time.Duration, ...nft.Operand) nft.Part, timeout time.Duration, parts ...nft.Part) {
 		out = append(out, append(append(nft.Rule{f.is}, parts...), put(s, timeout, f.outgoing()...), then))
 	}
@@ -135,6 +136,9 @@ func (f family) noting(s nft.Set, then nft.Part) (out []nft.Rule) {
 	note(nft.UpdateSet, openTCP, tcp, hasFlag(nft.PSH))
 	note(nft.AddToSet, openTCP, tcp) // a bare acknowledgment says no more than that there is a connection: the last one comes behind its end
 	note(nft.UpdateSet, openUDP, udp)
+	for _, part := range full {
+		out = append(out, nft.Rule{f.is, tcp, part}, nft.Rule{f.is, udp, part})
+	}
 	return append(out, nft.Rule{then})
 }
 

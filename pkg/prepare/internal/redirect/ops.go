@@ -86,7 +86,7 @@ func (o setAddress) enableIPv6(k *engine.Kernel) error {
 		return nil
 	}
 	return engine.Advise(fmt.Errorf("IPv6 is off on the tap, as on all links that are made in the pod (net.ipv6.conf.default.disable_ipv6), and can't be turned on: %w: "+
-		"prepare the pod from the node (--netns), or leave the VM's IPv6 out (--ipv6 off)", err))
+		"prepare the pod from the node, or leave the VM's IPv6 out", err))
 }
 
 // setNeighbor tells the pod the VM's MAC for good, so that it need not ask.

@@ -64,9 +64,13 @@ func (w wiring) familyChains(f family) []nft.Chain {
 	rules := []nft.Rule{{f.is, f.laterFragment, nft.GoTo(shared)}}
 	var chains []nft.Chain
 	if !w.pod.NoEgress {
+		var full []nft.Part // where the VM's ports are named, the pod gets the answers all the same
+		if w.VMPorts.IsZero() {
+			full = []nft.Part{guard.Kept(guard.FromPod, guard.TooManyConnections, nft.Accept)}
+		}
 		chains = []nft.Chain{
 			{Name: pods + "_answer" + f.suffix, Rules: f.answered(f.flows(pods), pod)},
-			{Name: fromPod + f.suffix, Rules: append(w.answers(true, nft.Accept), f.noting(f.flows(pods), nft.Accept)...)},
+			{Name: fromPod + f.suffix, Rules: append(w.answers(true, nft.Accept), f.noting(f.flows(pods), nft.Accept, full...)...)},
 		}
 		rules = append(rules, nft.Rule{f.is, nft.InSet(f.flows(pods), f.incoming()...), nft.GoTo(pods + "_answer" + f.suffix)})
 	}
@@ -270,5 +274,5 @@ func (w wiring) toNetFamilyRules(f family) []nft.Rule {
 	if w.VMPorts.IsZero() {
 		return append(rules, w.sendOn())
 	}
-	return slices.Concat(rules, w.answers(false, nft.GoTo(sent)), f.noting(f.flows(vms), nft.GoTo(sent)))
+	return slices.Concat(rules, w.answers(false, nft.GoTo(sent)), f.noting(f.flows(vms), nft.GoTo(sent), guard.Kept(guard.FromVM, guard.TooManyConnections, nft.GoTo(sent))))
 }

@@ -86,6 +86,10 @@ const maxDiscarded = 4096
 
 // Events tells that something in the network namespace changed.
 type Events struct {
+	// SkipLearned is whether what the kernel learns of neighbors by itself is no change
+	// to wait for.
+	SkipLearned bool
+
 	socket *nl.NetlinkSocket
 }
 
@@ -100,9 +104,8 @@ func Subscribe(groups ...uint) (*Events, error) {
 }
 
 // Wait blocks until something changed since the last Wait, or ctx ends. Which
-// change it was does not matter: the caller reads the kernel anew. What the kernel
-// learns of neighbors by itself is no change. After ctx has ended the Events can only
-// be closed.
+// change it was does not matter: the caller reads the kernel anew. After ctx
+// has ended the Events can only be closed.
 func (e *Events) Wait(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, e.socket.Close)
 	defer stop()
@@ -111,7 +114,7 @@ func (e *Events) Wait(ctx context.Context) error {
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
-		case err == nil && !slices.ContainsFunc(messages, isChange):
+		case err == nil && e.SkipLearned && !slices.ContainsFunc(messages, isChange):
 		case err == nil, errors.Is(err, syscall.ENOBUFS): // ENOBUFS: events were lost, so there were some
 			return nil
 		case errors.Is(err, syscall.EINTR):

@@ -49,6 +49,7 @@ func OpenWatch(plans ...Plan) (_ *Watch, err error) {
 		w.conn.Close()
 		return nil, err
 	}
+	w.events.SkipLearned = true
 	w.sysctls = engine.OpenSysctls(allSysctls())
 	if slices.ContainsFunc(plans, hasTables) {
 		w.tables, err = nft.OpenWatch()

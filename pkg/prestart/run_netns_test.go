@@ -44,6 +44,11 @@ func run(t *testing.T, h prestart.Hook) *prestart.Session {
 			t.Error(err)
 		}
 	})
+	for _, network := range session.Interfaces() {
+		if want := h.Network.Datapath; want != "" && h.PerInterface == nil && network.Datapath != want {
+			t.Errorf("%s is prepared by %q, not by the datapath %s", network.Interface, network.Datapath, want)
+		}
+	}
 	if pod, err := podtest.OpenNS(h.Netns); err == nil && !h.SkipCheck { // which had the taps, in a process that starts others
 		for _, network := range session.Interfaces() {
 			podtest.WaitReleased(pod, network.Tap)

@@ -49,6 +49,9 @@ func (p *patient) run(verb string) string {
 	if err := cmd.Run(); err != nil {
 		p.t.Fatalf("%s: %v: %s", verb, err, &log)
 	}
+	if text := log.String(); strings.Contains(text, "msg=prepared") && !strings.Contains(text, " datapath="+p.Datapath+" ") {
+		p.t.Fatalf("not by the datapath %s: %s", p.Datapath, text)
+	}
 	return log.String()
 }
 

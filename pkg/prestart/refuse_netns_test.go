@@ -32,27 +32,32 @@ func TestRefusedInterfaces(t *testing.T) {
 		{
 			"port of a switch",
 			[]string{"link add br7 " + podtest.Switch, "link add net0 type veth peer name peer", "link set net0 master br7"},
-			[]string{podtest.SwitchKind, "br7", "ip link set net0 nomaster"}, "",
+			[]string{podtest.SwitchKind, "br7", "ip link set net0 nomaster"},
+			"",
 		},
 		{
 			"switch",
 			[]string{"link add net0 " + podtest.Switch},
-			[]string{"it is a " + podtest.SwitchKind, "state directory"}, "",
+			[]string{"it is a " + podtest.SwitchKind, "state directory"},
+			"",
 		},
 		{
 			"layer 3",
 			[]string{"tuntap add dev net0 mode tun"},
-			[]string{"without Ethernet frames", "netkit's L2 mode"}, "",
+			[]string{"without Ethernet frames", "netkit's L2 mode"},
+			"",
 		},
 		{
 			"no ARP",
 			[]string{"link add net0 type veth peer name peer", "link set net0 arp off"},
-			[]string{"ARP is off", "set the CNI to veth"}, "",
+			[]string{"ARP is off", "set the CNI to veth"},
+			"",
 		},
 		{
 			"loopback",
 			[]string{"link add net0 type veth peer name peer"},
-			[]string{"it is the loopback", "name the pod's interface"}, "",
+			[]string{"it is the loopback", "name the pod's interface"},
+			"",
 		},
 	} {
 		if c.by != "" && c.by != podtest.Datapath(t) {

@@ -25,8 +25,19 @@ func TestLife(t *testing.T) {
 
 func live(t *testing.T, pod *podtest.Pod, datapath string) {
 	v := newVM(t, pod, datapath)
-	if plan := v.Run(t, "plan"); !strings.Contains(plan, "tap-eth0") {
+	plan := v.Run(t, "plan")
+	if !strings.Contains(plan, "tap-eth0") {
 		t.Errorf("the plan has no tap:\n%s", plan)
+	}
+	if datapath == redirect {
+		hooked, way := strings.Contains(plan, "hook egress"), "their ports"
+		if hooked {
+			way = "the egress hook"
+		}
+		if hooked == olderThan(t, 5, 16) {
+			t.Errorf("the pod's connections are known by %s", way)
+		}
+		t.Logf("the pod's connections are known by %s", way)
 	}
 	v.unchanged(t, "plan")
 
@@ -35,6 +46,9 @@ func live(t *testing.T, pod *podtest.Pod, datapath string) {
 	v.lease(t)
 	v.reach(t)
 	v.guarded(t)
+	if datapath == redirect {
+		v.podReaches(t)
+	}
 
 	if err := v.Stop(syscall.SIGKILL); err == nil {
 		t.Error("it was killed and says that it ended well")
@@ -45,6 +59,17 @@ func live(t *testing.T, pod *podtest.Pod, datapath string) {
 	v.reach(t)
 
 	v.restore(t)
+}
+
+// podReaches has the pod itself ping outside, and talk to it by TCP.
+func (v *vm) podReaches(t *testing.T) {
+	t.Helper()
+	for _, path := range v.paths() {
+		v.pod.Run(t, "ping", "-c1", "-W2", path.outside.String())
+		if err := podtest.Exchange(t.Context(), v.pod.NS, v.pod.Outside, path.outside, 64<<10); err != nil {
+			t.Errorf("pod to %s: %v", path.outside, err)
+		}
+	}
 }
 
 // guarded fails the test unless the port guard drops what has a MAC or an address

@@ -59,8 +59,8 @@ var uplinks = map[string]uplink{
 	"ipvlan-l3": {
 		connect: onParent("type ipvlan mode l3"),
 		refused: map[string]string{
-			"bridge":   ipvlan,
-			"redirect": "it is an ipvlan in mode L3 or L3S, which does not resolve neighbors (ARP is off)",
+			"bridge": ipvlan,
+			redirect: "it is an ipvlan in mode L3 or L3S, which does not resolve neighbors (ARP is off)",
 		},
 	},
 	"bond": {connect: func(t *testing.T, p *podtest.Pod) network {
@@ -78,8 +78,8 @@ var uplinks = map[string]uplink{
 			return network{p.Node, "up0"}
 		},
 		refused: map[string]string{
-			"bridge":   "it already is a port of the bridge or a member of the bond or VRF bond0; take it out (ip link set eth0 nomaster)",
-			"redirect": "it belongs to bond0, a bridge, bond or VRF, which gets its frames",
+			"bridge": "it already is a port of the bridge or a member of the bond or VRF bond0; take it out (ip link set eth0 nomaster)",
+			redirect: "it belongs to bond0, a bridge, bond or VRF, which gets its frames",
 		},
 	},
 	"vrf-member": {
@@ -89,28 +89,28 @@ var uplinks = map[string]uplink{
 			return network{p.Node, "up0"}
 		},
 		refused: map[string]string{
-			"bridge":   "it already is a port of the bridge or a member of the bond or VRF vrf0; take it out (ip link set eth0 nomaster)",
-			"redirect": "it belongs to vrf0, a bridge, bond or VRF, which gets its frames",
+			"bridge": "it already is a port of the bridge or a member of the bond or VRF vrf0; take it out (ip link set eth0 nomaster)",
+			redirect: "it belongs to vrf0, a bridge, bond or VRF, which gets its frames",
 		},
 	},
 	"netkit-l2": {connect: netkit(netlink.NETKIT_MODE_L2)},
 	"netkit-l3": {
 		connect: netkit(netlink.NETKIT_MODE_L3),
-		refused: map[string]string{"bridge": noMAC, "redirect": noMAC},
+		refused: map[string]string{"bridge": noMAC, redirect: noMAC},
 	},
 	"wireguard": {
 		connect: func(t *testing.T, p *podtest.Pod) network {
 			p.IP(t, "link add eth0 type wireguard")
 			return network{}
 		},
-		refused: map[string]string{"bridge": noEthernet, "redirect": noEthernet},
+		refused: map[string]string{"bridge": noEthernet, redirect: noEthernet},
 	},
 	"dummy": {
 		connect: func(t *testing.T, p *podtest.Pod) network {
 			p.IP(t, "link add eth0 type dummy")
 			return network{}
 		},
-		refused: map[string]string{"bridge": noARP, "redirect": noARP},
+		refused: map[string]string{"bridge": noARP, redirect: noARP},
 	},
 	"dummy-arp": {connect: func(t *testing.T, p *podtest.Pod) network {
 		p.IP(t, "link add eth0 type dummy", "link set eth0 arp on")

@@ -82,8 +82,10 @@ func takeInTurn(t *testing.T, c client, all *results) {
 	vm := c.boot(t, seats)
 	for i, at := range seats {
 		t.Run(at.name, func(t *testing.T) {
+			if i > 0 {
+				vm.leave(t, i-1)
+			}
 			all.add(at.lease, c, at.take(t, c, func() running { return vm.take(t, i, at) }))
-			vm.leave(t, i)
 		})
 	}
 }

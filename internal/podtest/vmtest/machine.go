@@ -18,10 +18,11 @@ import (
 // QEMU is a QEMU in the namespace, which may be nil, not started: an emulated
 // machine, slower than KVM but the same everywhere, with the firmware's console on
 // its first serial port and no device but those in args. Its processor has nothing
-// that is dear to emulate, as AVX and page tables of five levels are.
+// that is dear to emulate, as AVX and page tables of five levels are. It goes before
+// other processes: tests wait for it, step by step.
 func QEMU(ctx context.Context, ns *podtest.NS, args ...string) *podtest.Cmd {
-	return podtest.Command(ctx, ns, "qemu-system-x86_64", append([]string{
-		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+	return podtest.Command(ctx, ns, "nice", append([]string{
+		"-n", "-10", "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-machine", "q35,accel=tcg,graphics=off", "-cpu", "Nehalem",
 	}, args...)...)
 }

@@ -47,7 +47,7 @@ func TestDamagedPodIsNotReady(t *testing.T) {
 			if took := saidAt(t, line).Sub(start); took > 2*time.Second {
 				t.Errorf("it was said after %s", took)
 			}
-			err := waitFor(t, h, control.ForNetwork, 3*time.Second)
+			err := waitFor(t, h, control.ForNetwork, 4*time.Second)
 			if !errors.Is(err, context.DeadlineExceeded) {
 				t.Fatalf("wait says: %v", err)
 			}
@@ -85,7 +85,7 @@ func TestUplinkGoneForGood(t *testing.T) {
 	session := run(t, h)
 	uplink := wiringOf(t, "eth0").uplink
 	pod.IP(t, "link del "+uplink, "link add "+uplink+" type veth peer name else")
-	err := waitFor(t, h, control.ForNetwork, 3*time.Second)
+	err := waitFor(t, h, control.ForNetwork, 10*time.Second)
 	gone := " is another link"
 	if uplink == "eth0" { // the one with the name is nobody's
 		gone = " is missing, not the pod's interface"

@@ -111,9 +111,10 @@ func (d Datapath) Decode(in discover.Interface, version int, text json.RawMessag
 
 // usable says why an interface can't be a port for the VM's MAC.
 func usable(in discover.Interface) error {
+	if err := engine.CheckEthernet(in); err != nil {
+		return err
+	}
 	switch {
-	case in.Name == "lo":
-		return errors.New("it is the loopback: name the pod's interface")
 	case in.Kind == "macvlan" || in.Kind == "macvtap":
 		return fmt.Errorf("it is a %s: its parent delivers only frames for its own MAC, "+
 			"so a VM behind a bridge would get none; use the datapath redirect, or give the pod a veth-based network (for example the bridge CNI plugin)", in.Kind)
@@ -123,12 +124,6 @@ func usable(in discover.Interface) error {
 	case in.Kind == "bridge":
 		return errors.New("it is a bridge, which can't be another's port; if this is the placeholder of a pod that is prepared already, " +
 			"name the state directory that was used then")
-	case !in.Ethernet:
-		return fmt.Errorf("it is a %s without Ethernet frames: a VM needs an Ethernet link "+
-			"(with netkit devices set the CNI to veth or to netkit's L2 mode)", in.Kind)
-	case in.MAC.IsZero():
-		return fmt.Errorf("it is a %s without a MAC address: a VM needs an Ethernet link "+
-			"(with netkit devices set the CNI to veth or to netkit's L2 mode)", in.Kind)
 	case in.PointToPoint:
 		return errors.New("it is a point-to-point link, which can't be a bridge port; use a veth-based network")
 	case !in.ARP:

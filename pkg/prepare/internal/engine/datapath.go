@@ -112,6 +112,21 @@ func (o Owner) String() string {
 	return cmp.Or(strings.Join(words, " "), "nobody")
 }
 
+// CheckEthernet says why an interface can't be a VM's, whatever connects the two.
+func CheckEthernet(in discover.Interface) error {
+	switch {
+	case in.Name == "lo":
+		return errors.New("it is the loopback: name the pod's interface")
+	case !in.Ethernet:
+		return fmt.Errorf("it is a %s without Ethernet frames: a VM needs an Ethernet link "+
+			"(with netkit devices set the CNI to veth or to netkit's L2 mode)", in.Kind)
+	case in.MAC.IsZero():
+		return fmt.Errorf("it is a %s without a MAC address: a VM needs an Ethernet link "+
+			"(with netkit devices set the CNI to veth or to netkit's L2 mode)", in.Kind)
+	}
+	return nil
+}
+
 // NameTakenError is that a link to be made for a VM can't have its name, since
 // another link has it.
 type NameTakenError struct {

@@ -76,18 +76,13 @@ func (Datapath) Decode(in discover.Interface, _ int, text json.RawMessage) (engi
 
 // usable says why an interface can't be shared with a VM.
 func usable(in discover.Interface) error {
+	if err := engine.CheckEthernet(in); err != nil {
+		return err
+	}
 	switch {
-	case in.Name == "lo":
-		return errors.New("it is the loopback: name the pod's interface")
 	case in.Kind == "bridge":
 		return errors.New("it is a bridge: if this is the placeholder of a pod that is prepared already, " +
 			"name the state directory that was used then")
-	case !in.Ethernet:
-		return fmt.Errorf("it is a %s without Ethernet frames: a VM needs an Ethernet link "+
-			"(with netkit devices set the CNI to veth or to netkit's L2 mode)", in.Kind)
-	case in.MAC.IsZero():
-		return fmt.Errorf("it is a %s without a MAC address: a VM needs an Ethernet link "+
-			"(with netkit devices set the CNI to veth or to netkit's L2 mode)", in.Kind)
 	case in.PointToPoint:
 		return errors.New("it is a point-to-point link, on which no Ethernet frames are for a MAC; use a veth-based network")
 	case !in.ARP && in.Kind == "ipvlan":

@@ -87,6 +87,23 @@ func TestSnapshotIsStable(t *testing.T) {
 	}
 }
 
+// That a tap was open for a moment is not in a snapshot once it is closed.
+func TestSnapshotOfClosedTap(t *testing.T) {
+	t.Parallel()
+	ns := NewTapNS(t)
+	before := TakeSnapshot(t, ns)
+	nic := NewNIC(t, ns, "tap0")
+	if out := ns.Run(t, "ip", "-6", "route", "show", "table", "local", "type", "multicast"); !strings.Contains(out, "tap0") {
+		t.Fatalf("the kernel made no route to ff00::/8; the test shows nothing: %q", out)
+	}
+	if err := nic.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if after := TakeSnapshot(t, ns); after != before {
+		t.Error(Diff(before, after))
+	}
+}
+
 func TestWaitSettled(t *testing.T) {
 	t.Parallel()
 	ns := New(t)

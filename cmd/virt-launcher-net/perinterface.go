@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/virt-launcher-net/virt-launcher-net/internal/settings"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
 
@@ -116,8 +117,8 @@ func (p *program) optionsOf(name string) *pflag.FlagSet {
 	lease.DefaultRoute = ""
 	p.hook.PerInterface[name] = prestart.InterfaceOptions{Network: &network, Lease: &lease}
 	flags := pflag.NewFlagSet(name, pflag.ContinueOnError)
-	defineNetwork(flags, &network)
-	defineLease(flags, &lease)
-	defineModel(flags, &model)
+	settings.Network(flags, &network)
+	settings.Lease(flags, &lease)
+	settings.Model(flags, &model)
 	return flags
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/virt-launcher-net/virt-launcher-net/internal/settings"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
@@ -46,9 +47,9 @@ network namespace, or name that with --netns.`,
 	flags.VarP(p.interfaceFlag(), "interface", "i", "pod `interface`, repeatable, the primary one first (default: the one with the default route; without one, the only one that is up, else eth0)")
 	flags.StringVar(&p.hook.Netns, "netns", "", "`path` of the pod's network namespace, such as /proc/42/ns/net (default: the current one)")
 	flags.StringVar(&p.hook.StateDir, "state-dir", "", "`directory` of the records and the control socket (default "+prepare.DefaultStateDir+"; with --netns a directory below it for that namespace)")
-	flags.VarP(choice("text", func(s string) { p.output = s }, "text", "json"), "output", "o", "what to print on standard output")
-	flags.Var(choice("text", func(s string) { p.logFormat = s }, "text", "json"), "log-format", "how to log on standard error")
-	flags.Var(&value{kind: "level", text: "info", parse: func(s string) error {
+	flags.VarP(settings.Choice("text", func(s string) { p.output = s }, "text", "json"), "output", "o", "what to print on standard output")
+	flags.Var(settings.Choice("text", func(s string) { p.logFormat = s }, "text", "json"), "log-format", "how to log on standard error")
+	flags.Var(&settings.Value{Kind: "level", Text: "info", Parse: func(s string) error {
 		if !slices.Contains([]string{"debug", "info", "warn", "error"}, strings.ToLower(s)) {
 			return errors.New("want debug, info, warn or error")
 		}

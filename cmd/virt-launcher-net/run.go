@@ -11,6 +11,7 @@ import (
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/metric"
 	"github.com/virt-launcher-net/virt-launcher-net/internal/monitor"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/settings"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/domain"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
@@ -39,8 +40,8 @@ stops. A second signal ends it at once. The pod stays prepared; see restore.`,
 				flags := cmd.Flags()
 				flags.StringVar(&domainFile, "domain", "", "`file` with the XML of the libvirt domain to start (-: standard input)")
 				flags.StringVar(&dom.URI, "connect", "qemu:///system", "libvirt's `URI`; qemu:///embed?root=DIR needs no daemon")
-				flags.Var(duration(&dom.StartTimeout, prestart.DefaultStartTimeout), "start-timeout", "how long libvirt may take to answer and to start the VM")
-				flags.Var(duration(&dom.ShutdownTimeout, prestart.DefaultShutdownTimeout), "shutdown-timeout", "how long the guest may take to shut down before it is destroyed")
+				flags.Var(settings.Duration(&dom.StartTimeout, prestart.DefaultStartTimeout), "start-timeout", "how long libvirt may take to answer and to start the VM")
+				flags.Var(settings.Duration(&dom.ShutdownTimeout, prestart.DefaultShutdownTimeout), "shutdown-timeout", "how long the guest may take to shut down before it is destroyed")
 				flags.BoolVar(&p.hook.RestoreAfter, "restore", false, "at the end put the pod back as the CNI left it: needed by CNIs that take their device back (host-device, SR-IOV)")
 				flags.BoolVar(&p.hook.SkipCheck, "no-check", false, "start without checking that a guest gets its network")
 			},

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/virt-launcher-net/virt-launcher-net/internal/settings"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/check"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/domain"
@@ -233,7 +234,7 @@ until the VM has its addresses, too (--for lease). If it takes longer than
 		examples: []string{"wait --for network", "wait --for lease --timeout 1s"},
 		flags: []func(*cobra.Command){func(cmd *cobra.Command) {
 			cmd.Flags().StringVar(&condition, "for", "", "what to wait for: network or lease")
-			cmd.Flags().Var(duration(&timeout, 0), "timeout", "how long to wait; 0: without limit")
+			cmd.Flags().Var(settings.Duration(&timeout, 0), "timeout", "how long to wait; 0: without limit")
 		}},
 		run: func(cmd *cobra.Command) (view, error) {
 			if condition != control.ForNetwork && condition != control.ForLease {

@@ -1,0 +1,159 @@
+// Package attachment is what the CNI plugin leaves for the node agent: for each NIC that
+// it has prepared, a file in the directory of the NIC's container. The agent learns of
+// them by the plugin's word and, after a restart, from these files alone.
+package attachment
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/renameio/v2"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/settings"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
+)
+
+const (
+	// suffix ends the name of a file, which is the interface's. Records end in .json.
+	suffix = ".attachment"
+	// maxFile bounds a file: options are some texts of the pod's annotation.
+	maxFile = 1 << 20
+	// SocketName is the name of the agent's socket in the directory of all.
+	SocketName = "node.sock"
+)
+
+// Attachment is one NIC of a VM pod, as CNI calls it: an interface of a container.
+type Attachment struct {
+	ContainerID string    `json:"containerID"` // of the pod's sandbox
+	Interface   string    `json:"interface"`   // the pod's, that the VM's NIC is made of
+	Netns       string    `json:"netns"`       // the path of the pod's network namespace
+	Since       time.Time `json:"since"`       // when it was attached first
+	Pod         Pod       `json:"pod"`
+	// Options are all that are not the default, as [settings.Options.Set] takes them, with
+	// the pod's DNS and host name among them.
+	Options map[string]json.RawMessage `json:"options"`
+}
+
+// Pod names the pod; empty where the runtime did not.
+type Pod struct {
+	Namespace string `json:"namespace,omitempty"`
+	Name      string `json:"name,omitempty"`
+	UID       string `json:"uid,omitempty"`
+}
+
+// String is as kubectl has it: namespace/name.
+func (p Pod) String() string {
+	if p == (Pod{}) {
+		return "(unnamed)"
+	}
+	return p.Namespace + "/" + p.Name
+}
+
+// Dir is the directory of a container's state below that of all: records, attachments,
+// and what the agent keeps.
+func Dir(base, containerID string) string { return filepath.Join(base, containerID) }
+
+func pathOf(base, containerID, name string) string {
+	return filepath.Join(Dir(base, containerID), name+suffix)
+}
+
+// Settings are the options that the NIC is prepared and served by.
+func (a Attachment) Settings() (settings.Options, error) {
+	var o settings.Options
+	if err := o.Set(a.Options); err != nil {
+		return o, fmt.Errorf("read options of %s of container %s: %w", a.Interface, a.ContainerID, err)
+	}
+	return o, nil
+}
+
+// Write writes the attachment's file, in the place of one that is there.
+func (a Attachment) Write(base string) error {
+	dir := Dir(base, a.ContainerID)
+	err := os.MkdirAll(dir, 0o700)
+	var b []byte
+	if err == nil {
+		b, err = json.MarshalIndent(a, "", "  ")
+	}
+	if err == nil {
+		err = renameio.WriteFile(pathOf(base, a.ContainerID, a.Interface), append(b, '\n'), 0o600, renameio.WithTempDir(dir))
+	}
+	if err != nil {
+		return fmt.Errorf("write attachment: %w", err)
+	}
+	return nil
+}
+
+// Remove removes the attachment's file. One that is not there is no error.
+func Remove(base, containerID, name string) error {
+	if err := os.Remove(pathOf(base, containerID, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove attachment: %w", err)
+	}
+	return nil
+}
+
+// Read reads the attachment of a container's interface; the error wraps [fs.ErrNotExist]
+// if there is none.
+func Read(base, containerID, name string) (Attachment, error) {
+	path := pathOf(base, containerID, name)
+	b, err := statedir.ReadFile(path, maxFile)
+	if err != nil {
+		return Attachment{}, fmt.Errorf("read attachment: %w", err)
+	}
+	var a Attachment
+	if err := json.Unmarshal(b, &a); err != nil {
+		return Attachment{}, fmt.Errorf("read attachment %s: %w", path, err)
+	}
+	if a.ContainerID != containerID || a.Interface != name || a.Netns == "" {
+		return Attachment{}, fmt.Errorf("read attachment %s: it is one of container %q, interface %q, namespace %q", path, a.ContainerID, a.Interface, a.Netns)
+	}
+	return a, nil
+}
+
+// OfContainer reads the attachments of a container, the first attached first. What can't
+// be read is in the error, beside the others.
+func OfContainer(base, containerID string) ([]Attachment, error) {
+	entries, err := os.ReadDir(Dir(base, containerID))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("list attachments: %w", err)
+	}
+	var all []Attachment
+	var errs []error
+	for _, e := range entries {
+		name, ok := strings.CutSuffix(e.Name(), suffix)
+		if !ok || strings.HasPrefix(name, ".") {
+			continue
+		}
+		a, err := Read(base, containerID, name)
+		if errs = append(errs, err); err == nil {
+			all = append(all, a)
+		}
+	}
+	slices.SortFunc(all, func(a, b Attachment) int {
+		return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.Interface, b.Interface))
+	})
+	return all, errors.Join(errs...)
+}
+
+// Containers lists the containers that have a directory; none if there is no directory
+// of all.
+func Containers(base string) ([]string, error) {
+	entries, err := os.ReadDir(base)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("list containers: %w", err)
+	}
+	var ids []string
+	for _, e := range entries {
+		if e.IsDir() && !strings.HasPrefix(e.Name(), ".") {
+			ids = append(ids, e.Name())
+		}
+	}
+	return ids, nil
+}

@@ -1,0 +1,58 @@
+package settings
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// set decodes a JSON object and sets options from it.
+func set(t *testing.T, text string) (Options, error) {
+	t.Helper()
+	var values map[string]json.RawMessage
+	if err := json.Unmarshal([]byte(text), &values); err != nil {
+		t.Fatal(err)
+	}
+	var o Options
+	return o, o.Set(values)
+}
+
+// Each flag is a key, and takes texts, numbers, booleans and lists.
+func TestSet(t *testing.T) {
+	var o Options
+	err := o.Set(map[string]json.RawMessage{
+		"datapath": []byte(`"redirect"`), "podPorts": []byte(`"8080,53/udp"`), "mtu": []byte(`1400`), "tapOwner": []byte(`"107:108"`),
+		"guard": []byte(`false`), "tapName": []byte(`"tap0"`), "leaseTime": []byte(`"1h"`), "model": []byte(`"e1000e"`),
+		"dns": []byte(`["192.0.2.1","2001:db8::1"]`), "search": []byte(`"example.org"`),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, l := o.Network, o.Lease
+	if n.Datapath != "redirect" || n.PodPorts.IsZero() || n.MTU != 1400 || n.TapOwner.GID != 108 || !n.NoGuard || n.Names["tap"] != "tap0" ||
+		l.Duration != time.Hour || len(l.DNS) != 2 || !slices.Equal(l.Search, []string{"example.org"}) || o.Model != "e1000e" {
+		t.Errorf("%+v", o)
+	}
+}
+
+// What is wrong is named by its key, all of it.
+func TestSetErrors(t *testing.T) {
+	for text, wants := range map[string][]string{
+		`{"mtu": -1, "guard": "maybe"}`:       {"mtu: -1: want a whole number", `guard: "maybe": want on or off`},
+		`{"pod-ports": "80"}`:                 {"pod-ports is not an option", "podPorts"},
+		`{"dns": ["192.0.2.1", "x"]}`:         {"dns:", "want an IP address"},
+		`{"mac": {"a": 1}}`:                   {"mac:", "want a text"},
+		`{"mac": null}`:                       {"mac:", "want a text"},
+		`{"mtu": 1e99}`:                       {"mtu:", "want a whole number"},
+		`{"tapOwner": 107, "queues": "zwei"}`: {"queues:"},
+	} {
+		_, err := set(t, text)
+		for _, want := range wants {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: %q is not in: %v", text, want, err)
+			}
+		}
+	}
+}

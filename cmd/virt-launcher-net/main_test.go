@@ -140,7 +140,7 @@ func TestHelp(t *testing.T) {
 		if c.Name() == "help" || c.Name() == "completion" || c.Parent() != nil && c.Parent().Name() == "completion" {
 			return
 		}
-		if c.Short == "" || !strings.Contains(c.Example, "virt-launcher-net "+c.Name()) && c.HasParent() {
+		if c.Short == "" || !strings.Contains(c.Example, c.CommandPath()) && c.HasParent() {
 			t.Errorf("%s has no help with an example", c.CommandPath())
 		}
 		for _, sub := range c.Commands() {

@@ -25,6 +25,7 @@ type verb struct {
 	args             int // how many it has, apart from flags
 	flags            []func(*cobra.Command)
 	run              func(*cobra.Command) (view, error) // no view if it has printed
+	verbs            []verb                             // below it
 }
 
 // command makes a verb a command of cobra.
@@ -49,11 +50,14 @@ func (p *program) command(v verb) *cobra.Command {
 	for _, define := range v.flags {
 		define(cmd)
 	}
+	for _, below := range v.verbs {
+		cmd.AddCommand(p.command(below))
+	}
 	return cmd
 }
 
 func (p *program) verbs() []verb {
-	return []verb{p.discover(), p.plan(), p.prepare(), p.restore(), p.serve(), p.domain(), p.run(), p.status(), p.wait(), p.check(), p.version()}
+	return []verb{p.discover(), p.plan(), p.prepare(), p.restore(), p.serve(), p.domain(), p.run(), p.status(), p.wait(), p.check(), p.node(), p.version()}
 }
 
 func (p *program) discover() verb {

@@ -60,6 +60,19 @@ func Open(ctx context.Context, base string) (*Dir, error) {
 	return nil, fmt.Errorf("lock state directory %s: %w", base, context.Cause(ctx))
 }
 
+// LockFile makes a file, if need be, and waits until no other process has it locked, or
+// ctx ends. The lock ends with the process, or when the file is closed.
+func LockFile(ctx context.Context, path string) (*os.File, error) {
+	lock, err := openRegular(path, os.O_RDWR|os.O_CREATE)
+	if err == nil {
+		if err = flock(ctx, lock); err == nil {
+			return lock, nil
+		}
+		lock.Close()
+	}
+	return nil, fmt.Errorf("lock %s: %w", path, err)
+}
+
 // Lock is Open of a directory that was found before.
 func Lock(ctx context.Context, path string) (*Dir, error) {
 	for {

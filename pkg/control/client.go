@@ -25,7 +25,9 @@ const (
 )
 
 // Client asks the process that serves a pod. The zero value asks that of the calling
-// thread's network namespace.
+// thread's network namespace. Where there is no control socket in the state directory, it
+// asks on [PodSocketName] in the calling thread's network namespace, which a server of
+// many pods listens on; who answers there is not verified.
 type Client struct {
 	// Netns is the path of the pod's network namespace; empty: the calling thread's.
 	Netns string
@@ -75,8 +77,13 @@ var errNoSocket = errors.New("start a server, or name its state directory")
 func (at located) ask(ctx context.Context, resource string) (Status, error) {
 	path := at.path()
 	conn, peer, err := statedir.Dial(ctx, path)
+	if inPod := (net.Conn)(nil); isAbsent(err) {
+		if inPod, err = dialPod(ctx, err); err == nil {
+			conn, peer, path = inPod, &unix.Ucred{}, PodSocketName
+		}
+	}
 	switch {
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ECONNREFUSED):
+	case isAbsent(err):
 		if pid := statedir.ServerOf(at.namespace); pid > 0 {
 			return Status{}, fmt.Errorf("ask %s: %w: %s serves this pod, and does not listen there (%w): it may be starting; else its log says why, or %w",
 				path, ErrNoAnswer, statedir.Process(pid), errors.Unwrap(err), errNoSocket)
@@ -99,6 +106,20 @@ func (at located) ask(ctx context.Context, resource string) (Status, error) {
 		return Status{}, fmt.Errorf("ask %s: %w: %s has ended (%w)", path, ErrNobodyServes, server, errNoSocket)
 	}
 	return Status{}, fmt.Errorf("ask %s: %s: %w", path, server, err)
+}
+
+// isAbsent tells whether err is that nobody listens at the path of a socket.
+func isAbsent(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ECONNREFUSED)
+}
+
+// dialPod connects to who listens in the pod. If nobody does, the error is absent.
+func dialPod(ctx context.Context, absent error) (net.Conn, error) {
+	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", PodSocketName)
+	if errors.Is(err, unix.ECONNREFUSED) {
+		return nil, absent
+	}
+	return conn, err
 }
 
 // talk asks over a connection.

@@ -49,8 +49,21 @@ func NewServer(dir string, namespace statedir.Namespace, status func() Status, w
 		}
 		s.reply(w, status())
 	})
-	s.http = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	s.http = &http.Server{Handler: withoutBody(mux), ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: 16 << 10}
+	s.http.SetKeepAlivesEnabled(false)
 	return s
+}
+
+// withoutBody refuses requests with a body, which would be waited for.
+func withoutBody(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength == 0 {
+			next.ServeHTTP(w, r)
+			return
+		}
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now()) // an error: it has ended
+		http.Error(w, "want a request without a body", http.StatusBadRequest)
+	})
 }
 
 func (s *Server) path() string { return filepath.Join(s.dir, SocketName) }
@@ -151,5 +164,6 @@ func (s *Server) Close() {
 func (s *Server) reply(w http.ResponseWriter, status Status) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set(namespaceHeader, headerOf(s.namespace))
-	_ = json.NewEncoder(w).Encode(status) // an error means that nobody reads any more
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTime)) // who does not read is not waited for
+	_ = json.NewEncoder(w).Encode(status)                                          // an error means that nobody reads any more
 }

@@ -71,7 +71,7 @@ func (s Status) NotReady() string {
 	var words, remedies []string
 	for _, i := range s.Interfaces {
 		if i.Error != "" {
-			words = append(words, i.Name+" is not served any more: "+i.Error)
+			words = append(words, i.Name+" is not served: "+i.Error)
 		}
 		for _, d := range i.Differences {
 			words = append(words, i.Name+": "+d.String())

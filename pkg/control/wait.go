@@ -13,6 +13,10 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
+// lookInPod is how often one looks for the socket in the pod: nobody tells when an
+// abstract one comes to be.
+const lookInPod = 500 * time.Millisecond
+
 // Wait blocks until what is asked for, [ForNetwork] or [ForLease], is so, or ctx
 // ends. A process that serves may yet have to start. The error wraps the cause of the
 // context's end, and [ErrNobodyServes] or [ErrNoAnswer] if that is why.
@@ -80,12 +84,15 @@ func watchFor(watcher *fsnotify.Watcher, dir string) error {
 }
 
 // waitForSocket waits until something is made that may be a control socket, or a
-// directory on the way to it.
+// directory on the way to it, or until it is time to look in the pod again.
 func waitForSocket(ctx context.Context, watcher *fsnotify.Watcher, dir string) error {
+	inPod := time.After(lookInPod)
 	for {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
+		case <-inPod:
+			return nil
 		case err := <-watcher.Errors:
 			if errors.Is(err, fsnotify.ErrEventOverflow) {
 				return nil

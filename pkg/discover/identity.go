@@ -25,6 +25,19 @@ type identity struct {
 // namespace the calling thread is in. This process's are the pod's if it is in that
 // namespace itself; else a process that is has them. They are never the node's.
 func readIdentity(ctx context.Context, o Options) (id identity, err error) {
+	if !o.NoIdentity {
+		if id, err = identityOf(ctx, o); err != nil {
+			return id, err
+		}
+	}
+	if o.ResolvConf != "" {
+		id.dns, err = readResolvConf(o.ResolvConf)
+	}
+	return id, err
+}
+
+// identityOf is readIdentity without a resolv.conf that is named.
+func identityOf(ctx context.Context, o Options) (id identity, err error) {
 	netns, err := namespaceAt("/proc/thread-self/ns/net")
 	if err != nil {
 		return id, err
@@ -34,14 +47,9 @@ func readIdentity(ctx context.Context, o Options) (id identity, err error) {
 		return id, err
 	}
 	if own {
-		id, err = ownIdentity(o)
-	} else {
-		id = podIdentity(ctx, o, netns)
+		return ownIdentity(o)
 	}
-	if err == nil && o.ResolvConf != "" {
-		id.dns, err = readResolvConf(o.ResolvConf)
-	}
-	return id, err
+	return podIdentity(ctx, o, netns), nil
 }
 
 func ownIdentity(o Options) (id identity, err error) {

@@ -46,6 +46,8 @@ type Options struct {
 	// the calling thread alone is, that file and the hostname would be the node's:
 	// they are then those of a process of the pod, or not known.
 	ResolvConf string
+	// NoIdentity leaves out the hostname, and DNS if ResolvConf is empty.
+	NoIdentity bool
 	// Process is the number of a process of the pod; 0: one is looked for. It
 	// takes CAP_SYS_PTRACE to see another user's, CAP_SYS_ADMIN for the hostname.
 	Process int

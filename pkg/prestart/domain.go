@@ -34,7 +34,9 @@ type Domain struct {
 
 // NICs returns the guest's sides of the interfaces, the primary one first, ready
 // for [domain.Attach], [domain.QEMUArgs] and their like.
-func (s *Session) NICs() []domain.NIC { return s.hook.domainNICs(guestsOf(s.current())) }
+func (s *Session) NICs() []domain.NIC {
+	return each(s.current(), func(n *nic) domain.NIC { return n.hook.domainNIC(n.NIC) })
+}
 
 // NICs returns the guest's sides of the prepared interfaces, as [Session.NICs]
 // does, or what they will be once they are prepared with the same options. It
@@ -71,10 +73,10 @@ func (h Hook) preparedOrPlanned(ctx context.Context) ([]prepare.Plan, error) {
 }
 
 // domainNICs are NICs with the models that they have in the VM.
-func (h Hook) domainNICs(nics []guest.NIC) []domain.NIC {
-	return each(nics, func(n guest.NIC) domain.NIC {
-		return domain.NIC{Interface: n.Interface, Tap: n.Tap, MAC: n.MAC, MTU: n.MTU, Queues: n.Queues, Model: h.modelOf(n.Interface)}
-	})
+func (h Hook) domainNICs(nics []guest.NIC) []domain.NIC { return each(nics, h.domainNIC) }
+
+func (h Hook) domainNIC(n guest.NIC) domain.NIC {
+	return domain.NIC{Interface: n.Interface, Tap: n.Tap, MAC: n.MAC, MTU: n.MTU, Queues: n.Queues, Model: h.modelOf(n.Interface)}
 }
 
 // attach returns the domain's XML with the NICs of the interfaces in it. It acts in

@@ -129,7 +129,7 @@ func (s *Session) tell(e Event) {
 // have changed.
 func (s *Session) readiness() (ready bool, changed <-chan struct{}) {
 	s.mu.Lock()
-	ready, changed = !s.started.IsZero(), s.changed
+	ready, changed = !s.started.IsZero() && len(s.notServed) == 0, s.changed
 	nics := slices.Clone(s.nics)
 	s.mu.Unlock()
 	return ready && !slices.ContainsFunc(nics, func(n *nic) bool { return !n.isReady() }), changed

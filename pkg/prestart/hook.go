@@ -57,6 +57,9 @@ type Hook struct {
 	// Interfaces and ResolvConf are as in [discover.Options].
 	Interfaces []string
 	ResolvConf string
+	// NoIdentity leaves out what a process of the pod would tell: the VM has the hostname
+	// and the DNS of Lease alone. For who is not in the pod, and knows them already.
+	NoIdentity bool
 	// Timeout is how long to wait for the CNI, or for another process that
 	// is at work on the pod; 0: as long as the context lasts.
 	Timeout time.Duration
@@ -88,6 +91,13 @@ type Hook struct {
 	// Elevate is called before RestoreAfter changes the network, for a process that
 	// lays down its privileges meanwhile; nil: nothing is to be done.
 	Elevate func() error
+	// PodSocket has the session answer processes of the pod (see [control.PodSocketName]) in place
+	// of those that see the state directory, and leaves the records there to others. For
+	// one process that serves many pods.
+	PodSocket bool
+	// Failed is called, from a goroutine of its own, when a NIC that was added to the
+	// session is not served any more; nil: nobody is told.
+	Failed func(*ServeError)
 	// Domain is the libvirt domain that Run starts; nil: someone else's task.
 	Domain *Domain
 	// Version is shown in the status.
@@ -133,17 +143,22 @@ func (h Hook) waiting(ctx context.Context) (context.Context, context.CancelFunc)
 // discover reads the pod, but for the interfaces that are recorded.
 func (h Hook) discover(ctx context.Context, recorded []discover.Interface) (discover.Pod, error) {
 	pod, err := discover.ReadPod(ctx, discover.Options{
-		Interfaces: h.Interfaces, Recorded: recorded, ResolvConf: h.ResolvConf, Process: processOf(h.Netns), Log: h.Log,
+		Interfaces: h.Interfaces, Recorded: recorded, ResolvConf: h.ResolvConf, NoIdentity: h.NoIdentity, Process: processOf(h.Netns), Log: h.Log,
 	})
 	if err != nil {
 		return pod, err
 	}
-	h.warnOfUnknown(pod)
+	if !h.NoIdentity {
+		h.warnOfUnknown(pod)
+	}
 	return pod, h.checkRead(pod, recorded)
 }
 
 // identity is what else the VM is told of the pod whose NICs these are.
 func (h Hook) identity(ctx context.Context, nics []*nic) (discover.Pod, error) {
+	if h.NoIdentity {
+		return discover.Pod{}, nil
+	}
 	h.Interfaces = nil
 	return h.discover(ctx, each(nics, func(n *nic) discover.Interface { return discover.Interface{Name: n.Interface} }))
 }

@@ -29,7 +29,7 @@ const (
 )
 
 // keeper makes again what others need of a session in its state directory, the
-// control socket and the records, if somebody deletes it.
+// control socket and the records, if somebody deletes it. Nil keeps nothing.
 type keeper struct {
 	dir     string
 	control *control.Server
@@ -71,7 +71,7 @@ func (k *keeper) warn(err error) {
 
 // add has the record of a NIC kept, in the current network namespace.
 func (k *keeper) add(n *nic) {
-	if n.plan.Load() == nil {
+	if k == nil || n.plan.Load() == nil {
 		return
 	}
 	record, err := prepare.CopyRecord(k.dir, n.Interface)
@@ -86,6 +86,9 @@ func (k *keeper) add(n *nic) {
 
 // remove ends that.
 func (k *keeper) remove(n *nic) {
+	if k == nil {
+		return
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if record := k.records[n]; record != nil {
@@ -97,7 +100,7 @@ func (k *keeper) remove(n *nic) {
 // follow makes again what is deleted, until ctx ends. Where that fails it tries again
 // later: nobody tells when there is a place for the directory again, or room in it.
 func (k *keeper) follow(ctx context.Context) {
-	if k.watcher == nil {
+	if k == nil || k.watcher == nil {
 		return
 	}
 	due, settling := time.After(0), true // at first for what was deleted before the watch began
@@ -151,6 +154,9 @@ func (k *keeper) repair(ctx context.Context) bool {
 // restorable writes the record of a NIC again if it was deleted: once the NIC is
 // removed, nobody knows what was in it.
 func (k *keeper) restorable(ctx context.Context, n *nic) error {
+	if k == nil {
+		return nil
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	record := k.records[n]
@@ -197,10 +203,16 @@ func textOf(err error) string {
 
 // recordError says why a record is not on disk; empty: all are. It waits for nobody.
 func (k *keeper) recordError() string {
+	if k == nil {
+		return ""
+	}
 	return textOf(*k.err.Load())
 }
 
 func (k *keeper) close() {
+	if k == nil {
+		return
+	}
 	for _, record := range k.records {
 		record.Close()
 	}

@@ -110,7 +110,7 @@ func (h Hook) newSession(ctx context.Context) (*Session, error) {
 		serving.Close()
 		return nil, err
 	}
-	s := &Session{hook: h, serving: serving, since: time.Now(), changed: make(chan struct{}), readers: map[*reader]bool{}}
+	s := &Session{hook: h, serving: serving, since: time.Now(), changed: make(chan struct{}), readers: map[*reader]bool{}, notServed: map[string]error{}}
 	s.done, s.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	return s, nil
 }

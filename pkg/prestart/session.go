@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"os"
 	"slices"
@@ -39,13 +40,15 @@ type Session struct {
 	closing sync.Once
 	setting sync.Mutex // held while the set of NICs changes
 
-	mu      sync.Mutex
-	nics    []*nic        // the primary one first
-	changed chan struct{} // closed when readiness may have changed
-	readers map[*reader]bool
-	started time.Time  // when a guest could boot; zero: it can't yet
-	vm      *domain.VM // nil: there is none
-	closed  bool
+	mu   sync.Mutex
+	nics []*nic // the primary one first
+	// notServed is why interfaces that were to be added are not served.
+	notServed map[string]error
+	changed   chan struct{} // closed when readiness may have changed
+	readers   map[*reader]bool
+	started   time.Time  // when a guest could boot; zero: it can't yet
+	vm        *domain.VM // nil: there is none
+	closed    bool
 }
 
 // open opens what serves the NICs, in the current network namespace, sets it going,
@@ -55,9 +58,11 @@ func (s *Session) open(ctx context.Context, pod discover.Pod, nics []*nic) (err 
 	if err := s.hook.checkNamed(namesOf(guestsOf(nics))); err != nil {
 		return err
 	}
-	d, err := s.hook.defaultRouteOf(guestsOf(nics))
-	if err != nil {
-		return err
+	var d defaultRoutes
+	if len(nics) > 0 {
+		if d, err = s.hook.defaultRouteOf(guestsOf(nics)); err != nil {
+			return err
+		}
 	}
 	if s.hook.RestoreAfter || len(s.hook.Forwards) > 0 {
 		if s.netns, err = enterAhead(s.hook.Netns); err != nil {
@@ -65,7 +70,9 @@ func (s *Session) open(ctx context.Context, pod discover.Pod, nics []*nic) (err 
 		}
 	}
 	s.control = control.NewServer(s.hook.StateDir, s.hook.namespace, s.Status, s.waitFor)
-	s.keeper = s.hook.newKeeper(s.control)
+	if !s.hook.PodSocket {
+		s.keeper = s.hook.newKeeper(s.control)
+	}
 	for _, text := range pod.DNS.LeftOut { // which discover has logged
 		nics[0].omitted = append(nics[0].omitted, discover.Omission{What: "resolv.conf", Why: text})
 	}
@@ -77,7 +84,7 @@ func (s *Session) open(ctx context.Context, pod discover.Pod, nics []*nic) (err 
 	if err := s.forward(ctx, guestsOf(nics)); err != nil {
 		return err
 	}
-	if err := s.control.Listen(ctx); err != nil { // the VM can do without
+	if err := s.listen(ctx); err != nil { // the VM can do without
 		s.hook.Log.Warn("can't open the control socket, so status and wait do not work: trying again", "error", err)
 	}
 	s.running.Go(func() {
@@ -86,6 +93,18 @@ func (s *Session) open(ctx context.Context, pod discover.Pod, nics []*nic) (err 
 	})
 	s.running.Go(func() { s.keeper.follow(s.done) })
 	return nil
+}
+
+// listen answers who asks, in the current network namespace.
+func (s *Session) listen(ctx context.Context) error {
+	if !s.hook.PodSocket {
+		return s.control.Listen(ctx)
+	}
+	socket, err := control.OpenPodSocket()
+	if err == nil {
+		s.running.Go(func() { s.control.ServePod(s.done, s.hook.Log, socket) })
+	}
+	return err
 }
 
 // add opens and starts what serves a NIC, and puts it in its place among the others.
@@ -113,6 +132,9 @@ func (s *Session) failed(n *nic, err error) {
 	}
 	s.tell(Event{At: time.Now(), Interface: n.Interface, Err: err})
 	s.notify()
+	if failed, ok := errors.AsType[*ServeError](err); ok && s.hook.Failed != nil {
+		s.hook.Failed(failed)
+	}
 }
 
 // start proves the path and starts the domain, in the current network namespace.
@@ -281,9 +303,7 @@ func (s *Session) close(ctx context.Context) error {
 			plans = append(plans, *plan)
 		}
 	}
-	if s.keeper != nil {
-		s.keeper.close()
-	}
+	s.keeper.close()
 	s.serving.Close()
 	if s.restore && len(plans) > 0 {
 		errs = append(errs, s.netns.do(func() error { return s.hook.restoreAfter(unlessEnded(ctx), plans, DefaultShutdownTimeout) }))
@@ -303,7 +323,7 @@ func unlessEnded(ctx context.Context) context.Context {
 // Status is what only the session knows: how far it is, and what it serves.
 func (s *Session) Status() control.Status {
 	s.mu.Lock()
-	started, vm, nics := s.started, s.vm, slices.Clone(s.nics)
+	started, vm, nics, notServed := s.started, s.vm, slices.Clone(s.nics), maps.Clone(s.notServed)
 	s.mu.Unlock()
 	status := control.Status{
 		PID: os.Getpid(), Version: s.hook.Version, Since: s.since, Ready: !started.IsZero() && s.done.Err() == nil,
@@ -314,6 +334,10 @@ func (s *Session) Status() control.Status {
 	}
 	if vm != nil {
 		status.Domain = vm.Name()
+	}
+	for _, name := range slices.Sorted(maps.Keys(notServed)) {
+		status.Ready = false
+		status.Interfaces = append(status.Interfaces, control.Served{Name: name, Error: notServed[name].Error()})
 	}
 	for _, n := range nics {
 		served := n.status()

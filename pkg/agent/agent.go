@@ -1,0 +1,182 @@
+// Package agent serves the VMs of all pods of a node from one process: DHCP, DHCPv6 and
+// router advertisements of each NIC that the CNI plugin has prepared. It learns of NICs by
+// the plugin's word on a socket, and when it starts by the attachments below its state
+// directory. It prepares nothing and needs no device; VMs keep their network whether it
+// runs or not.
+//
+//	a := agent.New(agent.Options{Log: log})
+//	err := a.Run(ctx)
+//
+// On the socket, HTTP with JSON, for root alone:
+//
+//	PUT    /v1/attachments/{containerID}/{interface}    serve it
+//	DELETE /v1/attachments/{containerID}/{interface}    let go of it
+//	GET    /v1/status                                   a [Status]
+package agent
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/attachment"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
+)
+
+const (
+	// lockName is the file in the state directory that one agent has locked.
+	lockName = "node.lock"
+	// atOnce is how many pods are worked on at a time: the kernel does one after the
+	// other anyway (rtnl_mutex).
+	atOnce = 8
+	// closeAtOnce is how many pods are closed at a time: the kernel waits for all
+	// processors before it closes a packet socket, for many at once as long as for one.
+	closeAtOnce = 64
+)
+
+// Options say how an agent works. The zero value is good.
+type Options struct {
+	// StateDir is where attachments and the socket are; empty: [prepare.DefaultStateDir].
+	StateDir string
+	// Version is shown in the status.
+	Version string
+	// Log gets what is done and why; nil is silent.
+	Log *slog.Logger
+}
+
+// Agent serves the VMs of a node. Its methods can be called from any goroutine.
+type Agent struct {
+	stateDir string
+	version  string
+	log      *slog.Logger
+	starting chan struct{} // has room for who may work on a pod
+
+	watcher *fsnotify.Watcher // of the directories in which network namespaces are
+
+	mu         sync.Mutex
+	since      time.Time // zero: another agent serves the node
+	pods       map[string]*pod
+	unreadable map[string]error // by container
+	closed     bool
+}
+
+// New returns an agent that is yet to run.
+func New(o Options) *Agent {
+	return &Agent{
+		stateDir: cmp.Or(o.StateDir, prepare.DefaultStateDir), version: o.Version, log: cmp.Or(o.Log, slog.New(slog.DiscardHandler)),
+		starting: make(chan struct{}, atOnce), pods: map[string]*pod{}, unreadable: map[string]error{},
+	}
+}
+
+// Run serves until ctx ends, and then returns nil. Where another agent serves the node,
+// it waits until that has ended. It is called once.
+func (a *Agent) Run(ctx context.Context) (err error) {
+	if err := os.MkdirAll(a.stateDir, 0o700); err != nil {
+		return fmt.Errorf("make state directory: %w", err)
+	}
+	lock, err := a.lock(ctx)
+	if lock == nil {
+		return err
+	}
+	defer lock.Close()
+	if a.watcher, err = fsnotify.NewWatcher(); err != nil {
+		return fmt.Errorf("watch network namespaces: %w", err)
+	}
+	defer a.watcher.Close()
+	listener, err := a.listen(ctx) // before it looks, so that no attachment is missed
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer cancel()
+	defer a.close()
+	a.mu.Lock()
+	a.since = time.Now()
+	a.mu.Unlock()
+	running.Go(func() { a.answer(ctx, listener) })
+	running.Go(func() { a.watch(ctx) })
+	if err := a.serveAll(ctx); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// lock waits for the right to serve the node; nil without an error if ctx ends before.
+func (a *Agent) lock(ctx context.Context) (*os.File, error) {
+	path := filepath.Join(a.stateDir, lockName)
+	now, cancel := context.WithCancel(ctx)
+	cancel()
+	lock, err := statedir.LockFile(now, path)
+	if errors.Is(err, context.Canceled) {
+		a.log.Info("another agent serves this node: waiting until it ends", "lock", path)
+		lock, err = statedir.LockFile(ctx, path)
+	}
+	if ctx.Err() != nil {
+		return nil, nil
+	}
+	return lock, err
+}
+
+// serveAll serves all attachments that there are.
+func (a *Agent) serveAll(ctx context.Context) error {
+	containers, err := attachment.Containers(a.stateDir)
+	if err != nil {
+		return err
+	}
+	start := time.Now()
+	var working errgroup.Group
+	working.SetLimit(atOnce)
+	for _, id := range containers {
+		working.Go(func() error {
+			all, err := attachment.OfContainer(a.stateDir, id)
+			if err != nil {
+				a.log.Error("an attachment can't be read, and is not served", "container", id, "error", err)
+				a.mu.Lock()
+				a.unreadable[id] = err
+				a.mu.Unlock()
+			}
+			for _, at := range all {
+				_ = a.serve(ctx, at) // it is logged, and tried again
+			}
+			return nil
+		})
+	}
+	_ = working.Wait() // none fails
+	a.log.Info("serving", "containers", len(containers), "took", time.Since(start).Round(time.Millisecond))
+	return nil
+}
+
+// close lets go of all pods.
+func (a *Agent) close() {
+	a.mu.Lock()
+	a.closed = true
+	var all []*pod
+	for _, p := range a.pods {
+		all = append(all, p)
+	}
+	a.mu.Unlock()
+	var closing errgroup.Group
+	closing.SetLimit(closeAtOnce)
+	for _, p := range all {
+		closing.Go(func() error {
+			p.work.Lock()
+			defer p.work.Unlock()
+			a.closePod(p)
+			return nil
+		})
+	}
+	_ = closing.Wait() // none fails
+}

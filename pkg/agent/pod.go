@@ -1,0 +1,297 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/attachment"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
+)
+
+// What could not be served is tried again after firstRetry, then each time after twice
+// as long, up to lastRetry.
+const (
+	firstRetry = 100 * time.Millisecond
+	lastRetry  = time.Minute
+)
+
+// pod is one pod while it has a NIC that is attached.
+type pod struct {
+	id   string
+	work sync.Mutex // held while its NICs come and go
+
+	// What follows is changed under the agent's lock, and session under work, too.
+	netns   string
+	name    attachment.Pod
+	session *prestart.Session // nil: there is none
+	nics    map[string]*nic
+	gone    bool // it is not the agent's any more
+}
+
+// nic is an attachment.
+type nic struct {
+	attachment.Attachment
+	err   error         // why it is not served; nil: it is, or is about to be
+	pause time.Duration // before it is tried again
+	retry *time.Timer   // nil: it is not tried again
+}
+
+// attach serves the attachment that is written.
+func (a *Agent) attach(ctx context.Context, container, name string) error {
+	at, err := attachment.Read(a.stateDir, container, name)
+	if err != nil {
+		return err
+	}
+	return a.serve(ctx, at)
+}
+
+// serve serves a NIC as its attachment says. If that fails, it tries again later.
+func (a *Agent) serve(ctx context.Context, at attachment.Attachment) error {
+	p, err := a.lockPod(at)
+	if err != nil {
+		return err
+	}
+	defer p.work.Unlock()
+	if a.isServed(p, at) {
+		return nil
+	}
+	select {
+	case a.starting <- struct{}{}:
+		defer func() { <-a.starting }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if isGone(at.Netns) {
+		a.forget(p)
+		return fmt.Errorf("serve %s of pod %s: network namespace %s: %w", at.Interface, at.Pod, at.Netns, fs.ErrNotExist)
+	}
+	err = a.open(ctx, p, at)
+	a.keep(ctx, p, at, err)
+	return err
+}
+
+// lockPod returns the pod of an attachment, to be worked on.
+func (a *Agent) lockPod(at attachment.Attachment) (*pod, error) {
+	for {
+		a.mu.Lock()
+		p := a.pods[at.ContainerID]
+		if p == nil {
+			p = &pod{id: at.ContainerID, netns: at.Netns, name: at.Pod, nics: map[string]*nic{}}
+			a.pods[p.id] = p
+		}
+		closed := a.closed
+		a.mu.Unlock()
+		if closed {
+			return nil, net.ErrClosed
+		}
+		p.work.Lock()
+		if !p.gone {
+			return p, nil
+		}
+		p.work.Unlock()
+	}
+}
+
+// isServed tells whether the NIC is served as it should be.
+func (a *Agent) isServed(p *pod, at attachment.Attachment) bool {
+	a.mu.Lock()
+	n := p.nics[at.Interface]
+	a.mu.Unlock()
+	if n == nil || n.err != nil || n.Netns != at.Netns || !maps.EqualFunc(n.Options, at.Options, sameJSON) {
+		return false
+	}
+	served := p.session.Status().Of(at.Interface)
+	return served.Name != "" && served.Error == "" && len(served.Differences) == 0
+}
+
+func sameJSON(a, b json.RawMessage) bool { return string(a) == string(b) }
+
+// open serves a NIC of the pod, in the place of what was served before.
+func (a *Agent) open(ctx context.Context, p *pod, at attachment.Attachment) error {
+	options, err := at.Settings()
+	if err != nil {
+		return err
+	}
+	if p.session != nil && p.netns != at.Netns { // the sandbox was made anew
+		a.closePod(p)
+	}
+	if p.session == nil {
+		if err := a.watchFor(at.Netns); err != nil {
+			a.log.Warn("can't watch for the end of the pod: it is let go of by the CNI plugin alone", "pod", at.Pod.String(), "error", err)
+		}
+		session, err := a.hook(ctx, p, at).Open(ctx)
+		if err != nil {
+			return err
+		}
+		a.mu.Lock()
+		p.session, p.netns, p.name = session, at.Netns, at.Pod
+		a.mu.Unlock()
+	}
+	if err := p.session.Remove(at.Interface); err != nil && !isNotFound(err) {
+		return err
+	}
+	return p.session.Add(ctx, at.Interface, prestart.InterfaceOptions{Network: &options.Network, Lease: &options.Lease, Model: options.Model})
+}
+
+// hook is that of the pod's session.
+func (a *Agent) hook(ctx context.Context, p *pod, at attachment.Attachment) prestart.Hook {
+	return prestart.Hook{
+		Netns: at.Netns, StateDir: attachment.Dir(a.stateDir, p.id), NoIdentity: true, PodSocket: true, Version: a.version,
+		Log:    a.log.With("namespace", at.Pod.Namespace, "pod", at.Pod.Name),
+		Failed: func(err *prestart.ServeError) { a.failed(ctx, p, err) },
+	}
+}
+
+// keep keeps what became of serving a NIC. One that is not served is tried again, except
+// where only another attachment can help. The pod is being worked on.
+func (a *Agent) keep(ctx context.Context, p *pod, at attachment.Attachment, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	was := p.nics[at.Interface]
+	n := &nic{Attachment: at, err: err}
+	p.nics[at.Interface] = n
+	if was != nil && was.retry != nil {
+		was.retry.Stop()
+	}
+	if err == nil || ctx.Err() != nil {
+		return
+	}
+	n.pause = firstRetry
+	if was != nil && was.pause > 0 {
+		n.pause = min(2*was.pause, lastRetry)
+	}
+	if was == nil || was.err == nil || was.err.Error() != err.Error() {
+		a.log.Error("a NIC is not served", "pod", at.Pod.String(), "interface", at.Interface, "error", err)
+	}
+	if _, invalid := at.Settings(); invalid == nil {
+		n.retry = time.AfterFunc(n.pause, func() { a.again(ctx, p.id, at.Interface) })
+	}
+}
+
+// again tries again to serve a NIC, if it is still attached.
+func (a *Agent) again(ctx context.Context, container, name string) {
+	if errors.Is(a.attach(ctx, container, name), fs.ErrNotExist) { // else it is logged, and tried again
+		_ = a.detach(container, name) // it is not served
+	}
+}
+
+// failed is called when a NIC that was served is not any more.
+func (a *Agent) failed(ctx context.Context, p *pod, err *prestart.ServeError) {
+	p.work.Lock()
+	defer p.work.Unlock()
+	a.mu.Lock()
+	n := p.nics[err.Interface]
+	a.mu.Unlock()
+	if n == nil || n.err != nil || p.session == nil || p.session.Status().Of(err.Interface).Error == "" {
+		return // it was let go of, or is served again
+	}
+	a.keep(ctx, p, n.Attachment, err)
+}
+
+// detach lets go of a NIC, and with the last one of the pod.
+func (a *Agent) detach(container, name string) error {
+	a.mu.Lock()
+	p := a.pods[container]
+	delete(a.unreadable, container)
+	a.mu.Unlock()
+	if p == nil {
+		return nil
+	}
+	p.work.Lock()
+	defer p.work.Unlock()
+	a.mu.Lock()
+	n := p.nics[name]
+	delete(p.nics, name)
+	last := len(p.nics) == 0
+	a.mu.Unlock()
+	if n == nil {
+		return nil
+	}
+	if n.retry != nil {
+		n.retry.Stop()
+	}
+	if last {
+		a.closePod(p)
+		return nil
+	}
+	if p.session == nil {
+		return nil
+	}
+	if err := p.session.Remove(name); err != nil && !isNotFound(err) {
+		return err
+	}
+	return nil
+}
+
+// closePod lets go of a pod, which is being worked on.
+func (a *Agent) closePod(p *pod) {
+	if p.session != nil {
+		if err := p.session.Close(context.Background()); err != nil { //nolint:contextcheck // it waits for nobody
+			a.log.Warn("letting go of a pod ended with an error", "pod", p.name.String(), "error", err)
+		}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	p.session = nil
+	for _, n := range p.nics {
+		if n.retry != nil {
+			n.retry.Stop()
+		}
+	}
+	if len(p.nics) == 0 && a.pods[p.id] == p {
+		p.gone = true
+		delete(a.pods, p.id)
+	}
+}
+
+// Status tells what is served.
+func (a *Agent) Status() Status {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s := Status{PID: os.Getpid(), Version: a.version, Since: a.since, Pods: []Pod{}}
+	for _, id := range slices.Sorted(maps.Keys(a.unreadable)) {
+		s.Errors = append(s.Errors, a.unreadable[id].Error())
+	}
+	for _, p := range a.pods {
+		s.Pods = append(s.Pods, p.status())
+	}
+	slices.SortFunc(s.Pods, func(a, b Pod) int {
+		return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name), strings.Compare(a.ContainerID, b.ContainerID))
+	})
+	return s
+}
+
+// status is called under the agent's lock.
+func (p *pod) status() Pod {
+	s := Pod{Pod: p.name, ContainerID: p.id, Netns: p.netns, Served: control.Status{Interfaces: []control.Served{}}}
+	if p.session != nil {
+		s.Served = p.session.Status()
+	}
+	for name, n := range p.nics {
+		if n.err != nil {
+			if s.NotServed == nil {
+				s.NotServed = map[string]string{}
+			}
+			s.NotServed[name], s.Served.Ready = n.err.Error(), false
+		}
+	}
+	return s
+}
+
+func isNotFound(err error) bool {
+	_, ok := errors.AsType[*discover.NotFoundError](err)
+	return ok
+}

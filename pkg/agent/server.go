@@ -1,0 +1,78 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/attachment"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
+)
+
+// containerID is what CNI takes for one (CNI specification, "Parameters").
+var containerID = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.\-]*$`)
+
+// listen makes the agent's socket, in the place of one that is left: the lock says that
+// no other agent has it. Only root can connect, whatever the umask.
+func (a *Agent) listen(ctx context.Context) (net.Listener, error) {
+	path := filepath.Join(a.stateDir, attachment.SocketName)
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("replace agent's socket: %w", err)
+	}
+	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
+		return errors.Join(c.Control(func(fd uintptr) { err = unix.Fchmod(int(fd), 0o600) }), err) // which the file gets
+	}}
+	listener, err := config.Listen(ctx, "unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("listen for the CNI plugin: %w", err)
+	}
+	return listener, nil
+}
+
+// handler answers who asks on the socket.
+func (a *Agent) handler(ctx context.Context) http.Handler {
+	mux := http.NewServeMux()
+	const resource = " /v1/attachments/{container}/{interface}"
+	handle := func(method string, do func(container, name string) error) {
+		mux.HandleFunc(method+resource, func(w http.ResponseWriter, r *http.Request) {
+			container, name := r.PathValue("container"), r.PathValue("interface")
+			if err := guest.CheckName(name); err != nil || !containerID.MatchString(container) {
+				http.Error(w, fmt.Sprintf("%q, %q: want a container and an interface", container, name), http.StatusBadRequest)
+				return
+			}
+			switch err := do(container, name); {
+			case errors.Is(err, fs.ErrNotExist):
+				http.Error(w, err.Error(), http.StatusNotFound)
+			case err != nil:
+				http.Error(w, err.Error(), http.StatusInternalServerError)
+			}
+		})
+	}
+	// What is begun is ended, also where who asked does not wait for it.
+	handle(http.MethodPut, func(container, name string) error { return a.attach(ctx, container, name) })
+	handle(http.MethodDelete, a.detach)
+	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_ = a.Status().answer(w) // an error means that nobody reads any more
+	})
+	return mux
+}
+
+// answer answers on the socket until ctx ends.
+func (a *Agent) answer(ctx context.Context, listener net.Listener) {
+	server := &http.Server{Handler: a.handler(ctx), ReadHeaderTimeout: 10 * time.Second}
+	server.SetKeepAlivesEnabled(false)
+	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
+	defer stop()
+	_ = server.Serve(listener) // it ends with ctx
+}

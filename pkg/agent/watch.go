@@ -1,0 +1,82 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/fsnotify/fsnotify"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/attachment"
+)
+
+// isGone tells whether the network namespace at path is certainly no more: its file is
+// not there, but the directory of all is. Where that is missing, too, it may be that only
+// this process does not see it.
+func isGone(path string) bool {
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		return false
+	}
+	_, err := os.Stat(filepath.Dir(path))
+	return err == nil
+}
+
+// watchFor has the end of the network namespace at path noticed.
+func (a *Agent) watchFor(path string) error { return a.watcher.Add(filepath.Dir(path)) }
+
+// watch lets go of pods whose network namespace is gone, until ctx ends.
+func (a *Agent) watch(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case event := <-a.watcher.Events:
+			if event.Has(fsnotify.Remove) || event.Has(fsnotify.Rename) {
+				a.forgetGone(event.Name)
+			}
+		case err := <-a.watcher.Errors: // events were lost
+			a.log.Debug("can't tell which network namespaces are gone: looking at all", "error", err)
+			a.forgetGone("")
+		}
+	}
+}
+
+// forgetGone forgets the pods whose network namespace, that at path or any, is gone.
+func (a *Agent) forgetGone(path string) {
+	a.mu.Lock()
+	var gone []*pod
+	for _, p := range a.pods {
+		if (path == "" || p.netns == path) && isGone(p.netns) {
+			gone = append(gone, p)
+		}
+	}
+	a.mu.Unlock()
+	for _, p := range gone {
+		p.work.Lock()
+		if isGone(p.netns) { // a pod of the same container may be at another path by now
+			a.forget(p)
+		}
+		p.work.Unlock()
+	}
+}
+
+// forget lets go of a pod whose network namespace is gone, and removes what was kept of
+// it. The pod is being worked on.
+func (a *Agent) forget(p *pod) {
+	a.mu.Lock()
+	for name, n := range p.nics {
+		if n.retry != nil {
+			n.retry.Stop()
+		}
+		delete(p.nics, name)
+	}
+	a.mu.Unlock()
+	a.closePod(p)
+	if err := os.RemoveAll(attachment.Dir(a.stateDir, p.id)); err != nil {
+		a.log.Warn("can't remove the state of a pod that is gone", "container", p.id, "error", err)
+		return
+	}
+	a.log.Info("the pod is gone", "pod", p.name.String(), "container", p.id)
+}

@@ -65,7 +65,7 @@ func Open(ctx context.Context, base string) (*Dir, error) {
 func LockFile(ctx context.Context, path string) (*os.File, error) {
 	lock, err := openRegular(path, os.O_RDWR|os.O_CREATE)
 	if err == nil {
-		if err = flock(ctx, lock); err == nil {
+		if err = Flock(ctx, lock); err == nil {
 			return lock, nil
 		}
 		lock.Close()
@@ -92,7 +92,7 @@ func Lock(ctx context.Context, path string) (*Dir, error) {
 		case err != nil:
 			return nil, fmt.Errorf("open state directory: %w: %s", err, remedy)
 		}
-		if err := flock(ctx, lock); err != nil {
+		if err := Flock(ctx, lock); err != nil {
 			lock.Close()
 			return nil, fmt.Errorf("lock state directory %s: %w", path, err)
 		}
@@ -123,11 +123,12 @@ func isAt(name string, f *os.File) bool {
 	return err == nil && os.SameFile(there, info)
 }
 
-// retry is how often flock asks: flock(2) can't be interrupted by a context.
+// retry is how often Flock asks: flock(2) can't be interrupted by a context.
 const retry = 20 * time.Millisecond
 
-// flock waits for the lock until ctx ends.
-func flock(ctx context.Context, f *os.File) error {
+// Flock locks a file or a directory for its holder alone (flock(2)), and waits for that
+// until ctx ends. To unlock it, close the file.
+func Flock(ctx context.Context, f *os.File) error {
 	for {
 		if err := tryLock(f); !errors.Is(err, unix.EWOULDBLOCK) {
 			return err

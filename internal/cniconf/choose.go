@@ -1,0 +1,142 @@
+package cniconf
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+const (
+	listSuffix = ".conflist"
+	// derivedSuffix ends the names of the lists that are made of a .conf. 10-x.conf gives
+	// 10-x-virt-launcher-net.conflist, which is the one before it by name.
+	derivedSuffix = "-" + Type + listSuffix
+	maxConf       = 2 << 20 // what containerd reads
+)
+
+// versions of CNI's specification in which a plugin can follow another one that the plugin
+// itself speaks.
+var versions = []string{"0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"}
+
+// conf is a file of the configuration directory.
+type conf struct {
+	path string // with symbolic links resolved
+	text []byte
+	mode fs.FileMode
+}
+
+func (c conf) isList() bool { return strings.HasSuffix(c.path, listSuffix) }
+
+// derived is the path of the list that is made of a .conf.
+func (c conf) derived() string {
+	return strings.TrimSuffix(c.path, filepath.Ext(c.path)) + derivedSuffix
+}
+
+// confs reads the files of the configuration directory in the runtime's order, by name.
+// Those that are derived are not among them. The errors are of what can't be read.
+func confs(dir string) ([]conf, []error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, []error{err}
+	}
+	var all []conf
+	var errs []error
+	for _, e := range entries { // sorted
+		name := e.Name()
+		if strings.HasSuffix(name, derivedSuffix) || !slices.Contains([]string{".conf", listSuffix, ".json"}, filepath.Ext(name)) {
+			continue
+		}
+		c, err := readConf(filepath.Join(dir, name))
+		switch {
+		case errors.Is(err, errDir) || errors.Is(err, fs.ErrNotExist): // a .d directory, or it is gone just now
+		case err != nil:
+			errs = append(errs, err)
+		default:
+			all = append(all, c)
+		}
+	}
+	return all, errs
+}
+
+var errDir = errors.New("it is a directory")
+
+func readConf(path string) (conf, error) {
+	c := conf{}
+	var err error
+	if c.path, err = filepath.EvalSymlinks(path); err != nil {
+		return c, err
+	}
+	f, err := os.Open(c.path)
+	if err != nil {
+		return c, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return c, err
+	case info.IsDir():
+		return c, errDir
+	case !info.Mode().IsRegular() || info.Size() > maxConf:
+		return c, fmt.Errorf("read %s: it is no file of at most %d bytes", path, maxConf)
+	}
+	c.mode = info.Mode().Perm()
+	if c.text, err = io.ReadAll(io.LimitReader(f, maxConf)); err != nil {
+		return c, fmt.Errorf("read %s: %w", path, err)
+	}
+	return c, nil
+}
+
+// chain is what the file that the runtime takes is to have, so that the plugin is in its
+// chain, and where: in the file itself if it is a list.
+func chain(dir string, entry []byte) (file conf, to []byte, err error) {
+	files, errs := confs(dir)
+	for _, file := range files {
+		to, err := file.chained(entry)
+		if err == nil || errors.Is(err, ErrNotChained) {
+			return file, to, err
+		}
+		errs = append(errs, err) // CRI-O takes the next one, containerd none
+	}
+	if len(errs) == 0 {
+		return conf{}, nil, notChained("there is no CNI configuration in %s yet", dir)
+	}
+	return conf{}, nil, notChained("there is no CNI configuration in %s that can be used: %w", dir, errors.Join(errs...))
+}
+
+// chained is the text of the list that has the file's plugins, and ours after them.
+func (c conf) chained(entry []byte) ([]byte, error) {
+	l := list{}
+	text, err := c.text, error(nil)
+	if !c.isList() {
+		if text, err = c.asList(entry); err != nil {
+			return nil, fmt.Errorf("%s: %w", c.path, err)
+		}
+	}
+	if l, err = parseList(text); err != nil {
+		return nil, fmt.Errorf("%s: %w", c.path, err)
+	}
+	for _, p := range l.plugins {
+		if p.kind == "multus" || p.kind == "multus-shim" {
+			return nil, notChained("%s is Multus', which gives the plugins of a chain no annotations: have the pods name "+
+				"a NetworkAttachmentDefinition that has %s, and install with --chain=off", c.path, Type)
+		}
+	}
+	if !slices.Contains(versions, l.version) {
+		return nil, notChained("%s has cniVersion %q: a chain with %s needs one of %s", c.path, l.version, Type, strings.Join(versions, ", "))
+	}
+	return l.with(entry)
+}
+
+// asList is the list made of a single plugin, which a file is that is no .conflist.
+func (c conf) asList(entry []byte) ([]byte, error) {
+	if _, err := typeOf(c.text); err != nil {
+		return nil, err
+	}
+	return listOf(c.text, entry)
+}

@@ -11,6 +11,8 @@ import (
 	"os/signal"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/cniplugin"
 )
 
 // version is set when the program is built (-X main.version=…).
@@ -28,6 +30,9 @@ func main() {
 	// A second signal ends the program at once, except where a verb wants
 	// to hear of it.
 	context.AfterFunc(ctx, stop)
+	if os.Getenv(cniplugin.Command) != "" {
+		os.Exit(cniplugin.Main(ctx))
+	}
 	os.Exit(execute(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 

@@ -1,6 +1,9 @@
 // Package attachment is what the CNI plugin leaves for the node agent: for each NIC that
 // it has prepared, a file in the directory of the NIC's container. The agent learns of
 // them by the plugin's word and, after a restart, from these files alone.
+//
+// A NIC that the plugin is still preparing has a pending file, which is for the plugin
+// alone: one that was killed is undone by it.
 package attachment
 
 import (
@@ -24,6 +27,8 @@ import (
 const (
 	// suffix ends the name of a file, which is the interface's. Records end in .json.
 	suffix = ".attachment"
+	// pendingSuffix ends that of a NIC that is being prepared.
+	pendingSuffix = ".pending"
 	// maxFile bounds a file: options are some texts of the pod's annotation.
 	maxFile = 1 << 20
 	// SocketName is the name of the agent's socket in the directory of all.
@@ -32,11 +37,15 @@ const (
 
 // Attachment is one NIC of a VM pod, as CNI calls it: an interface of a container.
 type Attachment struct {
-	ContainerID string    `json:"containerID"` // of the pod's sandbox
-	Interface   string    `json:"interface"`   // the pod's, that the VM's NIC is made of
-	Netns       string    `json:"netns"`       // the path of the pod's network namespace
-	Since       time.Time `json:"since"`       // when it was attached first
-	Pod         Pod       `json:"pod"`
+	ContainerID string `json:"containerID"` // of the pod's sandbox
+	Interface   string `json:"interface"`   // the pod's, that the VM's NIC is made of
+	Netns       string `json:"netns"`       // the path of the pod's network namespace
+	// IfName and Network are what CNI calls the attachment: CNI_IFNAME, which need not be
+	// the interface's name, and the name of the network configuration.
+	IfName  string    `json:"ifName,omitempty"`
+	Network string    `json:"network,omitempty"`
+	Since   time.Time `json:"since"` // when it was attached first
+	Pod     Pod       `json:"pod"`
 	// Options are all that are not the default, as [settings.Options.Set] takes them, with
 	// the pod's DNS and host name among them.
 	Options map[string]json.RawMessage `json:"options"`
@@ -65,6 +74,10 @@ func pathOf(base, containerID, name string) string {
 	return filepath.Join(Dir(base, containerID), name+suffix)
 }
 
+func pendingPathOf(base, containerID, name string) string {
+	return filepath.Join(Dir(base, containerID), name+pendingSuffix)
+}
+
 // Settings are the options that the NIC is prepared and served by.
 func (a Attachment) Settings() (settings.Options, error) {
 	var o settings.Options
@@ -76,6 +89,25 @@ func (a Attachment) Settings() (settings.Options, error) {
 
 // Write writes the attachment's file, in the place of one that is there.
 func (a Attachment) Write(base string) error {
+	return a.write(base, pathOf(base, a.ContainerID, a.Interface))
+}
+
+// WritePending says that the NIC is being prepared. [Attachment.Confirm] it, or
+// [RemovePending].
+func (a Attachment) WritePending(base string) error {
+	return a.write(base, pendingPathOf(base, a.ContainerID, a.Interface))
+}
+
+// Confirm makes what is pending the attachment, in the place of one that is there.
+func (a Attachment) Confirm(base string) error {
+	err := os.Rename(pendingPathOf(base, a.ContainerID, a.Interface), pathOf(base, a.ContainerID, a.Interface))
+	if err != nil {
+		return fmt.Errorf("write attachment: %w", err)
+	}
+	return nil
+}
+
+func (a Attachment) write(base, path string) error {
 	dir := Dir(base, a.ContainerID)
 	err := os.MkdirAll(dir, 0o700)
 	var b []byte
@@ -83,7 +115,7 @@ func (a Attachment) Write(base string) error {
 		b, err = json.MarshalIndent(a, "", "  ")
 	}
 	if err == nil {
-		err = renameio.WriteFile(pathOf(base, a.ContainerID, a.Interface), append(b, '\n'), 0o600, renameio.WithTempDir(dir))
+		err = renameio.WriteFile(path, append(b, '\n'), 0o600, renameio.WithTempDir(dir))
 	}
 	if err != nil {
 		return fmt.Errorf("write attachment: %w", err)
@@ -91,9 +123,19 @@ func (a Attachment) Write(base string) error {
 	return nil
 }
 
-// Remove removes the attachment's file. One that is not there is no error.
+// Remove removes the attachment's file, and what is pending of it. What is not there is
+// no error.
 func Remove(base, containerID, name string) error {
-	if err := os.Remove(pathOf(base, containerID, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	return errors.Join(remove(pathOf(base, containerID, name)), RemovePending(base, containerID, name))
+}
+
+// RemovePending removes what is pending alone.
+func RemovePending(base, containerID, name string) error {
+	return remove(pendingPathOf(base, containerID, name))
+}
+
+func remove(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove attachment: %w", err)
 	}
 	return nil
@@ -102,7 +144,10 @@ func Remove(base, containerID, name string) error {
 // Read reads the attachment of a container's interface; the error wraps [fs.ErrNotExist]
 // if there is none.
 func Read(base, containerID, name string) (Attachment, error) {
-	path := pathOf(base, containerID, name)
+	return read(pathOf(base, containerID, name), containerID, name)
+}
+
+func read(path, containerID, name string) (Attachment, error) {
 	b, err := statedir.ReadFile(path, maxFile)
 	if err != nil {
 		return Attachment{}, fmt.Errorf("read attachment: %w", err)
@@ -120,6 +165,15 @@ func Read(base, containerID, name string) (Attachment, error) {
 // OfContainer reads the attachments of a container, the first attached first. What can't
 // be read is in the error, beside the others.
 func OfContainer(base, containerID string) ([]Attachment, error) {
+	return list(base, containerID, suffix)
+}
+
+// PendingOfContainer reads what is pending of a container, as [OfContainer] does.
+func PendingOfContainer(base, containerID string) ([]Attachment, error) {
+	return list(base, containerID, pendingSuffix)
+}
+
+func list(base, containerID, suffix string) ([]Attachment, error) {
 	entries, err := os.ReadDir(Dir(base, containerID))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("list attachments: %w", err)
@@ -131,7 +185,7 @@ func OfContainer(base, containerID string) ([]Attachment, error) {
 		if !ok || strings.HasPrefix(name, ".") {
 			continue
 		}
-		a, err := Read(base, containerID, name)
+		a, err := read(filepath.Join(Dir(base, containerID), e.Name()), containerID, name)
 		if errs = append(errs, err); err == nil {
 			all = append(all, a)
 		}

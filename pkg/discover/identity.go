@@ -31,7 +31,7 @@ func readIdentity(ctx context.Context, o Options) (id identity, err error) {
 		}
 	}
 	if o.ResolvConf != "" {
-		id.dns, err = readResolvConf(o.ResolvConf)
+		id.dns, err = ReadResolvConf(o.ResolvConf)
 	}
 	return id, err
 }
@@ -57,7 +57,7 @@ func ownIdentity(o Options) (id identity, err error) {
 		return id, fmt.Errorf("read hostname: %w", err)
 	}
 	if o.ResolvConf == "" {
-		if id.dns, err = readResolvConf(""); err != nil { // the VM starts without DNS rather than not at all
+		if id.dns, err = ReadResolvConf(""); err != nil { // the VM starts without DNS rather than not at all
 			id.dns.Unknown = err.Error()
 		}
 	}

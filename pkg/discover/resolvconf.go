@@ -24,9 +24,9 @@ type Resolver struct {
 	LeftOut []string `json:"leftOut,omitempty"`
 }
 
-// readResolvConf reads the file at path, or /etc/resolv.conf if path is empty. It
+// ReadResolvConf reads the file at path, or /etc/resolv.conf if path is empty. It
 // must be a regular file, or /dev/null for none.
-func readResolvConf(path string) (Resolver, error) {
+func ReadResolvConf(path string) (Resolver, error) {
 	switch path {
 	case "":
 		path = "/etc/resolv.conf"

@@ -64,11 +64,11 @@ func TestResolvConfOfAnotherKind(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, path := range []string{fifo, "/dev/zero", t.TempDir()} {
-		if _, err := readResolvConf(path); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+		if _, err := ReadResolvConf(path); err == nil || !strings.Contains(err.Error(), "not a regular file") {
 			t.Errorf("%s: got %v", path, err)
 		}
 	}
-	if got, err := readResolvConf("/dev/null"); err != nil || len(got.Servers) > 0 || got.Unknown != "" {
+	if got, err := ReadResolvConf("/dev/null"); err != nil || len(got.Servers) > 0 || got.Unknown != "" {
 		t.Errorf("/dev/null: got %+v, %v", got, err)
 	}
 }

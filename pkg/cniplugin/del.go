@@ -1,0 +1,120 @@
+package cniplugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+
+	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/attachment"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
+)
+
+// del puts back what add has prepared, as far as it is there.
+func del(ctx context.Context, c call) error {
+	return c.detach(ctx, c.ContainerID, func(a attachment.Attachment) bool {
+		return a.IfName == c.IfName && a.Network == c.conf.network
+	})
+}
+
+// collect deletes what the network has attached and no container owns.
+func collect(ctx context.Context, c call) error {
+	containers, err := attachment.Containers(c.conf.stateDir)
+	if err != nil {
+		return fail(codeRestore, "list what is attached", err)
+	}
+	var errs []error
+	for _, id := range containers {
+		owned := func(a attachment.Attachment) bool {
+			return a.Network != c.conf.network || slices.Contains(c.conf.valid, types.GCAttachment{ContainerID: id, IfName: a.IfName})
+		}
+		all, err := c.attachments(id)
+		if err != nil {
+			c.log.Warn("can't read what a container has attached", "container", id, "error", err)
+		}
+		if slices.ContainsFunc(all, func(a attachment.Attachment) bool { return !owned(a) }) {
+			errs = append(errs, c.detach(ctx, id, func(a attachment.Attachment) bool { return !owned(a) }))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// detach takes back those attachments of a container that are meant. That there is
+// nothing to be done is no error.
+func (c call) detach(ctx context.Context, id string, meant func(attachment.Attachment) bool) error {
+	failed := func(err error) error { return fail(codeRestore, "take the VM's NIC of the container "+id+" back", err) }
+	dir := attachment.Dir(c.conf.stateDir, id)
+	locked, err := lock(ctx, dir, false)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return failed(err)
+	}
+	defer locked.Close()
+	all, err := c.attachments(id)
+	if err != nil {
+		c.log.Warn("can't read what a container has attached", "container", id, "error", err)
+	}
+	var these, others []attachment.Attachment
+	for _, a := range all {
+		if meant(a) {
+			these = append(these, a)
+		} else {
+			others = append(others, a)
+		}
+	}
+	if len(these) == 0 && len(others) > 0 {
+		return nil
+	}
+	if err := c.restore(ctx, id, these, len(others) == 0); err != nil {
+		return failed(err)
+	}
+	if len(others) == 0 {
+		if err := os.RemoveAll(dir); err != nil {
+			return failed(fmt.Errorf("remove the state of the container: %w", err))
+		}
+		return nil
+	}
+	for _, a := range these {
+		if err := attachment.Remove(c.conf.stateDir, id, a.Interface); err != nil {
+			return failed(err)
+		}
+	}
+	return nil
+}
+
+// restore puts the pod's interfaces back, all that are prepared if the attachments are
+// the last, unless its network namespace is gone.
+func (c call) restore(ctx context.Context, id string, these []attachment.Attachment, last bool) error {
+	netns := c.Netns
+	var names []string
+	for _, a := range these {
+		if netns == "" || id != c.ContainerID {
+			netns = a.Netns
+		}
+		names = append(names, a.Interface)
+	}
+	if netns == "" {
+		return nil
+	}
+	if last {
+		names = nil
+	}
+	slices.Sort(names)
+	h := c.hook(id, netns, slices.Compact(names)...)
+	h.Force = true
+	_, err := h.Restore(ctx)
+	switch unrecorded := (*prepare.UnrecordedError)(nil); {
+	case isGone(err):
+		return nil
+	case errors.As(err, &unrecorded):
+		c.log.Warn("the pod's interface stays as it is: nothing says what it was", "container", id, "error", err)
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,62 @@
+package cniplugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// retry is how often a lock is asked for: flock(2) can't be interrupted by a context.
+const retry = 10 * time.Millisecond
+
+// lock makes the directory of a container, if make says so, and waits until no other call
+// has it locked, or ctx ends. The lock is of the directory itself, so it takes no room on
+// a disk that is full, and it ends with the process. Close it. The error wraps
+// [fs.ErrNotExist] if there is no directory and none is made.
+func lock(ctx context.Context, dir string, make bool) (*os.File, error) {
+	for {
+		if make {
+			if err := os.MkdirAll(dir, 0o700); err != nil {
+				return nil, fmt.Errorf("make state directory: %w", err)
+			}
+		}
+		f, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+		if errors.Is(err, fs.ErrNotExist) && make {
+			continue // a call that had it locked has removed it just now
+		}
+		if err != nil {
+			return nil, fmt.Errorf("open state directory: %w", err)
+		}
+		err = flock(ctx, f)
+		if err == nil {
+			there, statErr := os.Lstat(dir)
+			info, infoErr := f.Stat()
+			if statErr == nil && infoErr == nil && os.SameFile(there, info) {
+				return f, nil
+			}
+		}
+		f.Close()
+		if err != nil {
+			return nil, fmt.Errorf("lock state directory %s: %w", dir, err)
+		}
+	}
+}
+
+func flock(ctx context.Context, f *os.File) error {
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil || !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("another call is at work on the container: %w", context.Cause(ctx))
+		case <-time.After(retry):
+		}
+	}
+}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/attachment"
 	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/agent"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 )
 
@@ -46,7 +47,7 @@ func (c call) attach(ctx context.Context, asked string) (*types100.Result, error
 		return fail(codePrepare, "prepare a NIC for the VM of the pod "+pod.String(), err)
 	}
 	if err := c.checkNetns(); err != nil {
-		return nil, failed(err)
+		return nil, err
 	}
 	locked, err := lock(ctx, dir, true)
 	if err != nil {
@@ -68,20 +69,23 @@ func (c call) attach(ctx context.Context, asked string) (*types100.Result, error
 	if err != nil {
 		return nil, failed(errors.Join(err, c.undo(ctx, a, isAttached(earlier, a))))
 	}
+	c.ask(ctx, "serve the VM", agent.Client.Attach, a.ContainerID, a.Interface)
 	return result, nil
 }
 
-// checkNetns refuses the node's own network namespace.
+// checkNetns refuses what is no pod's network namespace.
 func (c call) checkNetns() error {
 	pods, err := statedir.Of(c.Netns)
+	if err == nil {
+		var own statedir.Namespace
+		if own, err = statedir.Of(""); err == nil && own.Same(pods) {
+			err = fmt.Errorf("%s is the plugin's own", c.Netns)
+		}
+	}
 	if err != nil {
-		return fmt.Errorf("CNI_NETNS: %w", err)
+		return types.NewError(types.ErrInvalidEnvironmentVariables, "CNI_NETNS names no network namespace of a pod", err.Error())
 	}
-	own, err := statedir.Of("")
-	if err == nil && own.Same(pods) {
-		err = fmt.Errorf("CNI_NETNS %s is the plugin's own network namespace, and not a pod's", c.Netns)
-	}
-	return err
+	return nil
 }
 
 // plan says what is to be attached, beside what is.

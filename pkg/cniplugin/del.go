@@ -11,6 +11,8 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/attachment"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/agent"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
 
@@ -71,6 +73,9 @@ func (c call) detach(ctx context.Context, id string, meant func(attachment.Attac
 	if len(these) == 0 && len(others) > 0 {
 		return nil
 	}
+	for _, a := range these { // its sockets keep the network namespace
+		c.ask(ctx, "let go of the VM", agent.Client.Detach, id, a.Interface)
+	}
 	if err := c.restore(ctx, id, these, len(others) == 0); err != nil {
 		return failed(err)
 	}
@@ -97,22 +102,20 @@ func (c call) restore(ctx context.Context, id string, these []attachment.Attachm
 		if netns == "" || id != c.ContainerID {
 			netns = a.Netns
 		}
-		names = append(names, a.Interface)
+		if !slices.Contains(names, a.Interface) { // it may be attached, and pending
+			names = append(names, a.Interface)
+		}
 	}
-	if netns == "" {
-		return nil
+	if _, err := statedir.Of(netns); netns == "" || err != nil {
+		return nil // the pod is gone, with all that it had
 	}
 	if last {
 		names = nil
 	}
-	slices.Sort(names)
-	h := c.hook(id, netns, slices.Compact(names)...)
+	h := c.hook(id, netns, names...)
 	h.Force = true
 	_, err := h.Restore(ctx)
-	switch unrecorded := (*prepare.UnrecordedError)(nil); {
-	case isGone(err):
-		return nil
-	case errors.As(err, &unrecorded):
+	if errors.As(err, new(*prepare.UnrecordedError)) {
 		c.log.Warn("the pod's interface stays as it is: nothing says what it was", "container", id, "error", err)
 		return nil
 	}

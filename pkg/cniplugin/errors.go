@@ -3,11 +3,8 @@ package cniplugin
 import (
 	"context"
 	"errors"
-	"io/fs"
 
 	"github.com/containernetworking/cni/pkg/types"
-
-	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
 )
 
 // Codes of errors that the specification leaves to the plugin, from 100, and that of
@@ -21,21 +18,14 @@ const (
 	codeRestore       = 104
 )
 
-// fail is an error as CNI has it: a message that says what was to be done, and why it
-// was not.
+// fail is an error as CNI has it: what was to be done, and why it was not. What was
+// waited for in vain may be there when the runtime tries again.
 func fail(code uint, message string, why error) error {
-	switch {
-	case errors.As(why, new(*types.Error)):
+	if errors.As(why, new(*types.Error)) {
 		return why
-	case errors.Is(why, context.DeadlineExceeded), errors.Is(why, context.Canceled):
+	}
+	if errors.Is(why, context.DeadlineExceeded) || errors.Is(why, context.Canceled) {
 		code = types.ErrTryAgainLater
-	case errors.Is(why, statedir.ErrNoNamespace):
-		return types.NewError(types.ErrInvalidEnvironmentVariables, "CNI_NETNS is no network namespace", why.Error())
 	}
 	return types.NewError(code, message, why.Error())
-}
-
-// isGone tells whether the network namespace that was to be entered is no more.
-func isGone(err error) bool {
-	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, statedir.ErrNoNamespace)
 }

@@ -13,11 +13,13 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/version"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/attachment"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/agent"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
 
@@ -58,6 +60,9 @@ func Main(ctx context.Context) int {
 	return 1
 }
 
+// agentTimeout is how long the agent may take to answer.
+const agentTimeout = 5 * time.Second
+
 // call is one call of the plugin.
 type call struct {
 	*skel.CmdArgs
@@ -69,7 +74,7 @@ type call struct {
 // network namespace.
 func (c call) hook(containerID, netns string, interfaces ...string) prestart.Hook {
 	return prestart.Hook{
-		Netns: netns, StateDir: attachment.Dir(c.conf.stateDir, containerID), Interfaces: interfaces,
+		Netns: netns, StateDir: attachment.Dir(c.conf.stateDir, containerID), Interfaces: interfaces, NoIdentity: true,
 		Log: c.log.With("container", containerID),
 	}
 }
@@ -80,6 +85,17 @@ func (c call) hookOf(a attachment.Attachment) (prestart.Hook, error) {
 	h := c.hook(a.ContainerID, a.Netns, a.Interface)
 	h.Network, h.Lease, h.Model = o.Network, o.Lease, o.Model
 	return h, err
+}
+
+// ask has the agent do something with a NIC. That is no condition of the call's success:
+// an agent may be upgraded just now, and finds what is attached when it starts.
+func (c call) ask(ctx context.Context, what string, do func(agent.Client, context.Context, string, string) error, containerID, name string) {
+	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), agentTimeout, fmt.Errorf("it does not answer within %s", agentTimeout))
+	defer cancel()
+	err := do(agent.Client{StateDir: c.conf.stateDir}, ctx, containerID, name)
+	if err != nil {
+		c.log.Warn("the node agent did not "+what, "container", containerID, "interface", name, "error", err)
+	}
 }
 
 // attachments are those of a container, and what a call that was killed has left of some.

@@ -1,0 +1,253 @@
+package cniplugin_test
+
+import (
+	"encoding/json"
+	"errors"
+	"maps"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+)
+
+// On its own, without a plugin before it, it finds the pod's interface and reports what
+// the pod has, in every version; done again it reports the same, and changes nothing.
+func TestAlone(t *testing.T) {
+	t.Parallel()
+	for _, version := range []string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"} {
+		for _, datapath := range datapaths {
+			t.Run(version+"/"+datapath, func(t *testing.T) {
+				t.Parallel()
+				pod, err := podtest.BuildFlannelDualPod(t.Context(), podtest.Built(t, "cni"), t.TempDir())
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { _ = pod.Close() })
+				r := newRuntime(t, pod.Node)
+				list, rt := r.list(version, plugin(`"select": "all"`, `"capabilities": {"dns": true}`, `"datapath": "`+datapath+`"`)), sandbox(pod.NS, "c1", "net1", nil)
+				before := settled(t, pod.NS)
+				result := r.add(list, rt)
+				if names := interfaces(result); !slices.Equal(names, []string{"eth0 in the pod", "tap-eth0 in the pod"}) {
+					t.Errorf("the result has %q", names)
+				}
+				if mac := macOf(t, result, "eth0"); !slices.Equal(mac, pod.MAC) {
+					t.Errorf("eth0 has %s", mac)
+				}
+				var addresses, gateways []string
+				for _, ip := range result.IPs {
+					addresses, gateways = append(addresses, ip.Address.String()), append(gateways, ip.Gateway.String())
+					if ip.Interface == nil || *ip.Interface != 0 {
+						t.Errorf("%s is of interface %v", ip, ip.Interface)
+					}
+				}
+				if want := []string{pod.IPv4.String(), pod.IPv6.String()}; !slices.Equal(addresses, want) {
+					t.Errorf("addresses %q, want %q", addresses, want)
+				}
+				if want := []string{pod.Gateway.String(), pod.IPv6Gateway.String()}; !slices.Equal(gateways, want) {
+					t.Errorf("gateways %q, want %q", gateways, want)
+				}
+				var routes []string
+				for _, route := range result.Routes {
+					routes = append(routes, route.Dst.String()+" "+route.GW.String())
+				}
+				for _, want := range []string{"0.0.0.0/0 " + pod.Gateway.String(), "::/0 " + pod.IPv6Gateway.String(), "10.244.0.0/16 " + pod.Gateway.String()} {
+					if !contains(routes, want) {
+						t.Errorf("no route %q in %q", want, routes)
+					}
+				}
+				if dns := result.DNS; !slices.Equal(dns.Nameservers, []string{"10.96.0.10"}) || !slices.Equal(dns.Search, []string{"svc.cluster.local"}) {
+					t.Errorf("DNS is %v", dns)
+				}
+				a := r.attached("c1", "eth0")
+				if a.Pod.Namespace != "default" || a.Pod.Name != "vm-c1" || a.Pod.UID != "uid-c1" || string(a.Options["hostname"]) != `"vm-c1"` || string(a.Options["dns"]) != "[\n      \"10.96.0.10\"\n    ]" {
+					t.Errorf("the agent finds %+v", a)
+				}
+				prepared := settled(t, pod.NS)
+				if again := r.add(list, rt); !reflect.DeepEqual(again, result) {
+					t.Errorf("a second ADD has another result:\n%v\n%v", again, result)
+				}
+				if d := podtest.Diff(prepared, settled(t, pod.NS)); d != "" {
+					t.Errorf("a second ADD changes\n%s", d)
+				}
+				if version != "0.3.1" {
+					if err := r.check(list, rt); err != nil {
+						t.Error(err)
+					}
+				}
+				r.del(list, rt)
+				r.empty()
+				if d := podtest.Diff(before, settled(t, pod.NS)); d != "" {
+					t.Errorf("afterwards:\n%s", d)
+				}
+			})
+		}
+	}
+}
+
+// Pods are touched that ask for it, and no others.
+func TestSelect(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Flannel)
+	r := newRuntime(t, pod.Node)
+	before := settled(t, pod.NS)
+	list := r.list("1.0.0", plugin(capabilities))
+	for name, annotations := range map[string]map[string]string{"none": {}, "others": {"example.org/x": "y"}, "false": {"virt-launcher-net/vm": "false"}} {
+		rt := sandbox(pod.NS, "c1", "eth0", annotations)
+		if result := r.add(list, rt); len(result.Interfaces) != 0 {
+			t.Errorf("%s: the result has %q", name, interfaces(result))
+		}
+		if err := r.check(list, rt); err != nil {
+			t.Errorf("%s: CHECK: %v", name, err)
+		}
+		r.del(list, rt)
+	}
+	// containerd passes null for a pod that has none.
+	rt := sandbox(pod.NS, "c1", "eth0", nil)
+	rt.CapabilityArgs["io.kubernetes.cri.pod-annotations"] = map[string]string(nil)
+	r.add(list, rt)
+	// What is wrong with options is no matter of pods without a VM.
+	r.add(r.list("1.0.0", plugin(capabilities, `"mtu": "x"`, `"unknown": 1`)), rt)
+	r.empty()
+	if d := podtest.Diff(before, settled(t, pod.NS)); d != "" {
+		t.Errorf("it was touched:\n%s", d)
+	}
+
+	_, err := r.tryAdd(t.Context(), r.list("1.0.0", plugin()), sandbox(pod.NS, "c1", "eth0", isVM))
+	wantError(t, err, 100, `"capabilities": {"io.kubernetes.cri.pod-annotations": true`, `"select": "all"`)
+	_, err = r.tryAdd(t.Context(), list, sandbox(pod.NS, "c1", "eth0", nil))
+	wantError(t, err, 100, "containerd 1.5")
+	_, err = r.tryAdd(t.Context(), list, sandbox(pod.NS, "c1", "eth0", map[string]string{"virt-launcher-net/vm": "yes"}))
+	wantError(t, err, 101, "virt-launcher-net/vm", `"yes": want true or false`)
+	r.empty()
+}
+
+// The pod's own options are in the place of the node's, but for those that are the
+// node's alone.
+func TestAnnotation(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Flannel)
+	r := newRuntime(t, pod.Node)
+	before := settled(t, pod.NS)
+	with := func(config string) map[string]string {
+		all := maps.Clone(isVM)
+		all["virt-launcher-net/config"] = config
+		return all
+	}
+	list := r.list("1.1.0", plugin(capabilities, `"datapath": "redirect"`, `"tapName": "tap0"`, `"tapOwner": "107:4242"`,
+		`"dns": {"nameservers": ["192.0.2.53"], "search": ["example.org"]}`))
+	rt := sandbox(pod.NS, "c1", "eth0", with(`{"podPorts": "8080", "tapName": "tap1", "hostname": "db", "leaseTime": "1h"}`))
+	r.add(list, rt)
+	if out := pod.Run(t, "ip", "-d", "link", "show", "tap1"); !strings.Contains(out, "user 107 group 4242") {
+		t.Errorf("the tap is %s", out)
+	}
+	var got map[string]any
+	b, err := os.ReadFile(filepath.Join(r.base, "c1", "eth0.attachment"))
+	if err == nil {
+		err = json.Unmarshal(b, &got)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]any{
+		"datapath": "redirect", "podPorts": "8080", "tapName": "tap1", "tapOwner": "107:4242", "hostname": "db", "leaseTime": "1h",
+		"dns": []any{"192.0.2.53"}, "search": []any{"example.org"},
+	}
+	if !reflect.DeepEqual(got["options"], want) {
+		t.Errorf("options %v, want %v", got["options"], want)
+	}
+	r.del(list, rt)
+	for config, text := range map[string]string{
+		`{`:                                     "want a JSON object",
+		`[]`:                                    "want a JSON object",
+		`{"mtu": "x"}`:                          "mtu: \"x\": want a whole number",
+		`{"unknown": 1}`:                        "unknown is not an option",
+		`{"stateDir": "/tmp"}`:                  "a pod may not set stateDir",
+		`{"select": "all"}`:                     "a pod may not set select",
+		`{"guard": "off"}`:                      "a pod may not set guard: the node's network configuration does, or lists it in allowedOptions",
+		`{"mac": "02:00:00:00:00:01"}`:          "a pod may not set mac",
+		`{"interface": "eth0"}`:                 "a pod may not set interface",
+		`{"dhcpOption": "252=x;43=0x"}`:         "",
+		`{"tapName": "a-name-too-long-by-far"}`: "is not an interface name",
+	} {
+		_, err := r.tryAdd(t.Context(), list, sandbox(pod.NS, "c1", "eth0", with(config)))
+		if text == "" {
+			if err != nil {
+				t.Errorf("%s: %v", config, err)
+			}
+			r.del(list, rt)
+			continue
+		}
+		e, ok := errors.AsType[*types.Error](err)
+		if !ok || !strings.Contains(e.Details, text) || e.Code != 101 && e.Code != 102 {
+			t.Errorf("%s: got %v, want %q", config, err, text)
+		}
+	}
+	allowed := r.list("1.1.0", plugin(capabilities, `"allowedOptions": ["guard"]`))
+	r.add(allowed, sandbox(pod.NS, "c1", "eth0", with(`{"guard": "off"}`)))
+	r.del(allowed, rt)
+	_, err = r.tryAdd(t.Context(), allowed, sandbox(pod.NS, "c1", "eth0", with(`{"mtu": 1400}`)))
+	wantError(t, err, 101, "a pod may not set mtu")
+	r.empty()
+	if d := podtest.Diff(before, settled(t, pod.NS)); d != "" {
+		t.Errorf("afterwards:\n%s", d)
+	}
+}
+
+// What is wrong is told by CNI's codes and in words, and nothing is left.
+func TestErrors(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Flannel)
+	r := newRuntime(t, pod.Node)
+	before := settled(t, pod.NS)
+	for _, c := range []struct {
+		keys  []string
+		code  uint
+		texts []string
+	}{
+		{[]string{`"mtuu": 1400`}, types.ErrUnsupportedField, []string{"mtuu: 1400", "mtu,", "select"}},
+		{[]string{`"mtu": 0`}, types.ErrInvalidNetworkConfig, []string{"mtu: 0: want a whole number"}},
+		{[]string{`"ipam": {"type": "host-local"}`}, types.ErrInvalidNetworkConfig, []string{"ipam", "assigns no addresses"}},
+		{[]string{`"timeout": "x"`}, types.ErrInvalidNetworkConfig, []string{"timeout", "such as 30s"}},
+		{[]string{`"logLevel": "loud"`}, types.ErrInvalidNetworkConfig, []string{"logLevel"}},
+		{[]string{`"select": "some"`}, types.ErrInvalidNetworkConfig, []string{"select", "annotation or all"}},
+		{[]string{`"allowedOptions": ["x"]`}, types.ErrInvalidNetworkConfig, []string{"x is not an option"}},
+		{[]string{`"interface": "nope0"`, `"timeout": "2s"`}, types.ErrTryAgainLater, []string{"nope0"}},
+		{[]string{`"interface": "lo"`}, 102, []string{"lo"}},
+		{[]string{`"interface": "eth0"`, `"bridgeName": "eth0"`}, 102, []string{"eth0"}},
+		{[]string{`"podPorts": "80"`}, 102, []string{"redirect"}},
+	} {
+		keys := append([]string{`"select": "all"`}, c.keys...)
+		if strings.HasPrefix(c.keys[0], `"select"`) {
+			keys = c.keys
+		}
+		list := r.list("1.0.0", plugin(keys...))
+		_, err := r.tryAdd(t.Context(), list, sandbox(pod.NS, "c1", "eth0", nil))
+		if wantError(t, err, c.code, c.texts...); t.Failed() {
+			t.Log(c.keys)
+		}
+		r.empty()
+		if err := r.tryDel(r.list("1.0.0", plugin(`"select": "all"`)), sandbox(pod.NS, "c1", "eth0", nil)); err != nil {
+			t.Error(err)
+		}
+	}
+	if d := podtest.Diff(before, settled(t, pod.NS)); d != "" {
+		t.Errorf("afterwards:\n%s", d)
+	}
+	list := r.list("1.0.0", plugin(`"select": "all"`))
+	_, err := r.tryAdd(t.Context(), list, sandbox(pod.Node, "c1", "eth0", nil))
+	wantError(t, err, types.ErrInvalidEnvironmentVariables, "CNI_NETNS", "is the plugin's own")
+	rt := sandbox(pod.NS, "c1", "eth0", nil)
+	rt.NetNS = "/run/nope"
+	_, err = r.tryAdd(t.Context(), list, rt)
+	wantError(t, err, types.ErrInvalidEnvironmentVariables, "CNI_NETNS", "/run/nope")
+	rt.NetNS = "/etc/hostname"
+	_, err = r.tryAdd(t.Context(), list, rt)
+	wantError(t, err, types.ErrInvalidEnvironmentVariables, "CNI_NETNS", "not a network namespace")
+	r.empty()
+}

@@ -1,0 +1,110 @@
+package cniplugin_test
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+)
+
+// Behind the plugins that make an interface, and before others, a VM gets it, and it is
+// put back before they take it away.
+func TestChain(t *testing.T) {
+	t.Parallel()
+	const veth = "veth in the node"
+	for _, c := range []struct {
+		name, before, after string
+		interfaces          []string // that the plugins before make
+	}{
+		{
+			name: "switch", before: `{` + podtest.SwitchPlugin + `"cni1", "isGateway": true, ` + hostLocal + `}`,
+			interfaces: []string{"cni1", veth, "eth0 in the pod"},
+		},
+		{name: "ptp", before: `{"type": "ptp", "mtu": 1400, ` + hostLocal + `}`, interfaces: []string{veth, "eth0 in the pod"}},
+		{
+			name: "ptp, bandwidth and tuning", interfaces: []string{veth, "eth0 in the pod", veth},
+			before: `{"type": "ptp", ` + hostLocal + `}, {"type": "bandwidth", "ingressRate": 100000000, "ingressBurst": 8000000,
+				"egressRate": 100000000, "egressBurst": 8000000}, {"type": "tuning", "mtu": 1300}`,
+		},
+		{
+			name: "ptp, then tuning", before: `{"type": "ptp", ` + hostLocal + `}`, after: `, {"type": "tuning", "sysctl": {"net.ipv4.conf.all.arp_filter": "0"}}`,
+			interfaces: []string{veth, "eth0 in the pod"},
+		},
+	} {
+		for _, datapath := range datapaths {
+			t.Run(c.name+"/"+datapath, func(t *testing.T) {
+				t.Parallel()
+				pod := podtest.NewBarePod(t)
+				r := newRuntime(t, pod.Node)
+				ours := plugin(capabilities, `"datapath": "`+datapath+`"`)
+				list, rt := r.list("1.0.0", c.before+", "+ours+c.after), sandbox(pod.NS, "c1", "eth0", isVM)
+				empty := settled(t, pod.NS)
+				result := r.add(list, rt)
+				names := interfaces(result)
+				for i, name := range names {
+					if name != "cni1" && !strings.Contains(name, " ") {
+						names[i] = veth
+					}
+				}
+				if want := append(c.interfaces, "tap-eth0 in the pod"); !slices.Equal(names, want) {
+					t.Errorf("the result has %q, want %q", interfaces(result), want)
+				}
+				for _, ip := range result.IPs {
+					if ip.Interface == nil || result.Interfaces[*ip.Interface].Name != "eth0" {
+						t.Errorf("%s is of interface %v", ip, ip.Interface)
+					}
+				}
+				tap := result.Interfaces[len(result.Interfaces)-1]
+				if link := pod.Run(t, "ip", "link", "show", tap.Name); !strings.Contains(link, tap.Mac) || !strings.Contains(link, "mtu "+strconv.Itoa(tap.Mtu)) {
+					t.Errorf("the result has the tap %s, the pod\n%s", tap, link)
+				}
+				guest := podtest.NewPlainGuest(t, pod.NS, tap.Name, macOf(t, result, "eth0"))
+				guest.Run(t, "ip", "addr", "add", result.IPs[0].Address.String(), "dev", "eth0")
+				guest.Run(t, "ip", "link", "set", "eth0", "up")
+				guest.Run(t, "ping", "-c1", "-W5", "10.88.0.1")
+
+				// The plugins before want to see the veth that they have made.
+				if err := r.check(list, rt); (err == nil) != (datapath == "redirect") || err != nil && !strings.Contains(err.Error(), "not of type veth") {
+					t.Errorf("CHECK of all: %v", err)
+				}
+				alone := r.alone(list, ours, result)
+				if err := r.check(alone, rt); err != nil {
+					t.Errorf("CHECK: %v", err)
+				}
+				r.del(list, rt)
+				r.empty()
+				if d := podtest.Diff(empty, settled(t, pod.NS)); d != "" {
+					t.Errorf("afterwards:\n%s", d)
+				}
+				if left := pod.Node.Run(t, "ip", "-br", "link"); strings.Contains(left, "veth") {
+					t.Errorf("the node has\n%s", left)
+				}
+				r.del(list, rt)
+			})
+		}
+	}
+}
+
+// A device of the node goes back to it.
+func TestLentDevice(t *testing.T) {
+	t.Parallel()
+	for _, datapath := range datapaths {
+		t.Run(datapath, func(t *testing.T) {
+			t.Parallel()
+			pod := podtest.NewBarePod(t)
+			pod.Node.IP(t, "link add dev0 address 02:00:00:00:00:70 type veth peer name wire", "link set wire up")
+			r := newRuntime(t, pod.Node)
+			list := r.list("1.0.0", `{"type": "host-device", "device": "dev0", "ipam": {"type": "static", "addresses": [{"address": "10.88.0.7/24", "gateway": "10.88.0.1"}]}},`+
+				plugin(capabilities, `"datapath": "`+datapath+`"`))
+			rt := sandbox(pod.NS, "c1", "eth0", isVM)
+			r.add(list, rt)
+			r.del(list, rt)
+			r.empty()
+			if link := pod.Node.Run(t, "ip", "link", "show", "dev0"); !strings.Contains(link, "02:00:00:00:00:70") {
+				t.Errorf("the node has %s", link)
+			}
+		})
+	}
+}

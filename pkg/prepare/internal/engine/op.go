@@ -97,7 +97,7 @@ func (k *Kernel) Undo(ops []Op) error {
 func (k *Kernel) Supported(ops []Op, tables bool) error {
 	for _, o := range ops {
 		s, ok := o.(Supporter)
-		if _, isTable := o.(AddTable); !ok || isTable && !tables {
+		if _, isTable := o.(AddTables); !ok || isTable && !tables {
 			continue
 		}
 		if err := s.Supported(k); err != nil {

@@ -13,7 +13,7 @@ import (
 
 // batch is a transaction: the kernel does all of it or nothing.
 type batch struct {
-	family   byte
+	family   byte // of what is added next
 	messages []netlink.Message
 	err      error
 }
@@ -61,6 +61,7 @@ func (b *batch) addTable(name string) {
 }
 
 func (b *batch) addChain(table string, c Chain, f Family) {
+	priority, _ := c.priority(f)
 	b.add(unix.NFT_MSG_NEWCHAIN, netlink.Create, []string{table}, func(a *attrs) error {
 		a.String(unix.NFTA_CHAIN_NAME, c.Name)
 		if c.Hook == "" {
@@ -68,7 +69,7 @@ func (b *batch) addChain(table string, c Chain, f Family) {
 		}
 		a.Nested(unix.NFTA_CHAIN_HOOK, func(a *attrs) error {
 			a.Uint32(unix.NFTA_HOOK_HOOKNUM, uint32(*hooks[c.Hook]))
-			a.Uint32(unix.NFTA_HOOK_PRIORITY, uint32(f.Filter))
+			a.Uint32(unix.NFTA_HOOK_PRIORITY, uint32(priority))
 			if c.Device != "" {
 				a.String(unix.NFTA_HOOK_DEV, c.Device)
 			}

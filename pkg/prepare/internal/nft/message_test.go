@@ -44,6 +44,6 @@ func FuzzMessage(f *testing.F) {
 		}
 		now, there := all[table.ID()]
 		_ = table.Differs(now, there, none)
-		_ = table.Add(&now)
+		_ = Change{Table: table, Now: &now}.Text()
 	})
 }

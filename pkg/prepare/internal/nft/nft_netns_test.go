@@ -61,7 +61,7 @@ func TestDiffers(t *testing.T) {
 		"add element " + name + " flows4 { 192.0.2.1 . tcp . 80 . 30000 }": "",
 	} {
 		now := tableIn(t, ns, table)
-		inside(t, ns, func() error { return table.Write(now) })
+		inside(t, ns, func() error { return Write(Change{Table: table, Now: now}) })
 		if change != "" {
 			ns.Run(t, "nft", change)
 		}

@@ -53,8 +53,9 @@ func (t Table) Made(index func(link string) int) Present {
 	for _, c := range t.Chains {
 		var is chain
 		if c.Hook != "" {
+			priority, _ := c.priority(t.Family)
 			is.hook = hook{
-				kind: string(nftables.ChainTypeFilter), number: uint32(*hooks[c.Hook]), priority: int32(t.Family.Filter),
+				kind: string(nftables.ChainTypeFilter), number: uint32(*hooks[c.Hook]), priority: int32(priority),
 				device: c.Device, policy: uint32(nftables.ChainPolicyAccept),
 			}
 		}

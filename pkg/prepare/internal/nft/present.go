@@ -50,6 +50,7 @@ func (t Table) Made(index func(link string) int) Present {
 	for _, s := range t.Sets {
 		made.sets[s.Name] = s.present()
 	}
+	var encoded attributes
 	for _, c := range t.Chains {
 		var is chain
 		if c.Hook != "" {
@@ -60,7 +61,9 @@ func (t Table) Made(index func(link string) int) Present {
 			}
 		}
 		for _, r := range c.Rules {
-			is.rules = append(is.rules, rule{comment: r.digest(t.Family, r.exprs(t.Family, index))})
+			encoded = encoded[:0]
+			digest, _ := encoded.rule(r, t.Family, index) // one that can't be encoded was never made
+			is.rules = append(is.rules, rule{comment: digest})
 		}
 		made.chains[c.Name] = is
 	}

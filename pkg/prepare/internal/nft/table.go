@@ -166,12 +166,15 @@ func Write(changes ...Change) error {
 	}
 	defer conn.Close()
 	var unknown error
+	known := map[string]int{}
 	index := func(link string) int {
-		i, err := conn.Index(link)
-		unknown = errors.Join(unknown, err)
-		return i
+		if _, ok := known[link]; !ok {
+			i, err := conn.Index(link)
+			known[link], unknown = i, errors.Join(unknown, err)
+		}
+		return known[link]
 	}
-	var b batch
+	b := newBatch(nftables.TableFamilyUnspecified)
 	for _, c := range changes {
 		b.write(c, index)
 	}
@@ -215,10 +218,7 @@ func (b *batch) clear(t Table, now Present, kept []string) {
 		b.add(unix.NFT_MSG_DELSET, 0, []string{t.Name, s}, nil)
 	}
 	for _, c := range now.chainNames() {
-		b.add(unix.NFT_MSG_DELCHAIN, 0, []string{t.Name}, func(a *attrs) error {
-			a.String(unix.NFTA_CHAIN_NAME, c)
-			return nil
-		})
+		b.add(unix.NFT_MSG_DELCHAIN, 0, []string{t.Name}, func() { b.text(unix.NFTA_CHAIN_NAME, c) })
 	}
 }
 
@@ -231,7 +231,7 @@ var hooks = map[string]*nftables.ChainHook{
 // Delete deletes the table in the network namespace of the calling thread. It is no
 // error if there is none.
 func (t Table) Delete() error {
-	b := batch{family: byte(t.Family.Number)}
+	b := newBatch(t.Family.Number)
 	b.add(unix.NFT_MSG_DELTABLE, 0, []string{t.Name}, nil)
 	if err := b.commit(); !errors.Is(err, unix.ENOENT) {
 		return err

@@ -16,7 +16,6 @@ import (
 	"syscall"
 
 	"github.com/vishvananda/netlink/nl"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
@@ -24,61 +23,55 @@ import (
 // now, before goroutines can do so at once.
 var _ = nl.NativeEndian()
 
-// maxDumps bounds how often an interrupted dump is read again.
-const maxDumps = 20
-
 // Conn is a route netlink socket. It stays in the network namespace that the
 // calling thread was in when it was opened. It is not safe for concurrent use.
 type Conn struct {
-	socket *nl.SocketHandle
+	socket *Socket
 }
 
 // Open opens a Conn in the network namespace of the calling thread. Close it.
 func Open() (*Conn, error) {
-	s, err := nl.GetNetlinkSocketAt(netns.None(), netns.None(), unix.NETLINK_ROUTE)
+	s, err := OpenSocket(unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("open route netlink socket: %w", err)
 	}
-	// The kernel then explains why it refuses; an old one can't.
-	_ = s.SetExtAck(true)
-	return &Conn{socket: &nl.SocketHandle{Socket: s}}, nil
+	return &Conn{socket: s}, nil
 }
 
 // Close closes the socket.
-func (c *Conn) Close() {
-	c.socket.Close()
-}
+func (c *Conn) Close() { _ = c.socket.Close() }
 
 // Request sends one message of type msgType (RTM_NEWLINK, …) with the flags
 // beyond NLM_F_REQUEST|NLM_F_ACK and returns the kernel's verdict as an errno,
 // wrapped in the kernel's explanation if it gave one.
 func (c *Conn) Request(msgType, flags int, data ...nl.NetlinkRequestData) error {
-	_, err := c.execute(msgType, unix.NLM_F_ACK|flags, 0, data...)
+	_, err := c.socket.Execute(uint16(msgType), uint16(unix.NLM_F_ACK|flags), serialize(data))
 	return err
 }
 
 // dump returns the payloads of all messages of type resType.
 func (c *Conn) dump(msgType int, resType uint16, data ...nl.NetlinkRequestData) ([][]byte, error) {
-	for i := 1; ; i++ {
-		msgs, err := c.execute(msgType, unix.NLM_F_DUMP, resType, data...)
-		if !errors.Is(err, nl.ErrDumpInterrupted) || i == maxDumps {
-			return msgs, err
-		}
-	}
+	messages, err := c.socket.Dump(uint16(msgType), serialize(data))
+	return payloads(messages, resType), err
 }
 
-func (c *Conn) execute(msgType, flags int, resType uint16, data ...nl.NetlinkRequestData) ([][]byte, error) {
-	req := nl.NewNetlinkRequest(msgType, flags)
-	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: c.socket}
+func serialize(data []nl.NetlinkRequestData) (b []byte) {
 	for _, d := range data {
-		req.AddData(d)
+		b = append(b, d.Serialize()...)
+		b = append(b, make([]byte, -len(b)&3)...)
 	}
-	for {
-		msgs, err := req.Execute(unix.NETLINK_ROUTE, resType)
-		if !errors.Is(err, unix.EINTR) || errors.Is(err, nl.ErrDumpInterrupted) {
-			return msgs, err
+	return b
+}
+
+// payloads are those of the messages of a type.
+func payloads(messages []Message, of uint16) [][]byte {
+	all := make([][]byte, 0, len(messages))
+	for _, m := range messages {
+		if m.Type == of {
+			all = append(all, m.Data)
 		}
 	}
+	return all
 }
 
 // maxDiscarded is more than fits into the buffer of a socket at any time.

@@ -100,8 +100,10 @@ func (c *Conn) Index(name string) (int, error) {
 // Link reads the link with that name. The error is [unix.ENODEV] if there is none.
 func (c *Conn) Link(name string) (Link, error) {
 	mask := nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(rtextFilterSkipStats))
-	msgs, err := c.execute(unix.RTM_GETLINK, 0, unix.RTM_NEWLINK, nl.NewIfInfomsg(unix.AF_UNSPEC),
-		nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)), mask)
+	answers, err := c.socket.Execute(unix.RTM_GETLINK, 0, serialize([]nl.NetlinkRequestData{
+		nl.NewIfInfomsg(unix.AF_UNSPEC), nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)), mask,
+	}))
+	msgs := payloads(answers, unix.RTM_NEWLINK)
 	if err == nil && len(msgs) == 0 {
 		err = unix.ENODEV
 	}

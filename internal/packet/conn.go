@@ -44,6 +44,7 @@ type Conn struct {
 
 	file  *os.File
 	raw   syscall.RawConn
+	ready *ready
 	oob   []byte
 	watch *nl.LinkWatch
 }
@@ -53,7 +54,7 @@ type Conn struct {
 // then, one reader at a time. Close it.
 func Listen(name string, filter []bpf.Instruction) (_ *Conn, err error) {
 	// No protocol yet: nothing is received before the filter is there.
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open packet socket: %w", err)
 	}
@@ -83,6 +84,9 @@ func Listen(name string, filter []bpf.Instruction) (_ *Conn, err error) {
 	}
 	if c.raw, err = c.file.SyscallConn(); err != nil {
 		return nil, fmt.Errorf("access packet socket: %w", err)
+	}
+	if c.ready, err = newReady(fd); err != nil {
+		return nil, fmt.Errorf("wait for packet socket: %w", err)
 	}
 	return c, nil
 }
@@ -133,17 +137,20 @@ func (c *Conn) Running() bool {
 
 // Close ends a read that is under way and frees the sockets.
 func (c *Conn) Close() error {
-	err := c.file.Close()
+	var err error
+	if c.ready != nil {
+		err = c.ready.close()
+	}
 	if c.watch != nil {
 		err = errors.Join(err, c.watch.Close())
 	}
-	return err
+	return errors.Join(err, c.file.Close())
 }
 
 // setDeadline is until when all that waits, now or later, does so; zero: without end.
 // It can fail only after Close, which ends all waiting itself.
 func (c *Conn) setDeadline(t time.Time) {
-	_ = c.file.SetReadDeadline(t)
+	_ = c.ready.file.SetReadDeadline(t)
 	_ = c.watch.SetDeadline(t)
 }
 
@@ -154,18 +161,22 @@ const auxdataLen = 20
 
 // read waits for a frame and reads it into b. checksumPending is true
 // where the sender left the checksum to hardware that a tap does not have: it
-// is not there yet, and nothing can have damaged the packet.
+// is not there yet, and nothing can have damaged the packet. The error is errQuiet once
+// if there is none for as long as ready.alarm has said.
 func (c *Conn) read(b []byte) (n int, checksumPending bool, err error) {
 	var oobn, flags int
-	waitErr := c.raw.Read(func(fd uintptr) bool {
-		n, oobn, flags, _, err = unix.Recvmsg(int(fd), b, c.oob, 0)
+	receive := func(fd uintptr) { n, oobn, flags, err = recvmsg(fd, b, c.oob) }
+	waitErr := c.ready.wait(func() bool {
+		if closed := c.raw.Control(receive); closed != nil {
+			err = os.ErrClosed
+		}
 		return !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) // else it waits
 	})
 	switch {
-	case errors.Is(waitErr, os.ErrDeadlineExceeded):
+	case waitErr != nil:
 		return 0, false, waitErr
-	case waitErr != nil: // for a closed file the poller has no public error
-		return 0, false, os.ErrClosed
+	case errors.Is(err, os.ErrClosed):
+		return 0, false, err
 	case err != nil:
 		return 0, false, os.NewSyscallError("recvmsg", err)
 	case flags&unix.MSG_TRUNC != 0:
@@ -178,10 +189,10 @@ func (c *Conn) read(b []byte) (n int, checksumPending bool, err error) {
 // more for the time being: a guest that does not read would keep us for good.
 func (c *Conn) Write(b []byte) error {
 	var err error
-	if c.raw.Control(func(fd uintptr) { _, err = unix.Write(int(fd), b) }) != nil {
+	if c.raw.Control(func(fd uintptr) { err = send(fd, b) }) != nil {
 		return os.ErrClosed
 	}
-	return os.NewSyscallError("write", err)
+	return os.NewSyscallError("send", err)
 }
 
 // checksumPendingIn looks for the kernel's word that the checksum is not there.

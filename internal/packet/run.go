@@ -16,10 +16,13 @@ type Loop struct {
 	// Budget is how many frames per second, and at once, are read. The kernel
 	// drops what is beyond. At least 1.
 	Budget int
-	// Frame deals with one frame, which is overwritten after it has returned.
+	// Frame deals with one frame, which is overwritten after the next Quiet.
 	// With checksumPending the sender left the checksum to hardware that a tap
 	// does not have: it is not there yet, and nothing can have damaged the packet.
 	Frame func(b []byte, checksumPending bool)
+	// Quiet is called some milliseconds after a frame, or sooner after several, and
+	// before Run returns: what an answer to the guest need not wait for can be done then.
+	Quiet func()
 	// Error is told what Run outlives: ErrTooLong, unix.ENETDOWN each time the
 	// interface goes down, lack of memory and the like.
 	Error func(error)
@@ -74,26 +77,52 @@ func (c *Conn) follow(up func()) (gone bool) {
 	}
 }
 
-// loop reads frames and deals with them one after the other. The buffer is there
+// quietAfter is how long after a frame Quiet is called: a client takes an offer within
+// this time. framesKept is after how many it is called at the latest.
+const (
+	quietAfter = 5 * time.Millisecond
+	framesKept = 4
+)
+
+// loop reads frames and deals with them one after the other. The buffers are there
 // from the start. While the budget is spent nothing is read, so that a guest that sends
 // without end costs the kernel's receive buffer and no more: what does not fit there is
 // dropped before it wakes us.
 func (c *Conn) loop(ctx context.Context, l Loop) error {
-	in := make([]byte, MaxFrame)
+	var frames [framesKept][MaxFrame]byte
+	kept := 0
+	quiet := func() {
+		l.Quiet()
+		kept = 0
+	}
+	defer quiet()
 	budget := rate.NewLimiter(rate.Limit(l.Budget), l.Budget)
-	for budget.Wait(ctx) == nil {
-		n, checksumPending, err := c.read(in)
+	for {
+		if kept == framesKept || budget.Tokens() < 1 {
+			quiet()
+		}
+		if budget.Wait(ctx) != nil {
+			<-ctx.Done() // Wait does not await a deadline that comes before the next frame's turn
+			return nil
+		}
+		n, checksumPending, err := c.read(frames[kept][:])
+		for errors.Is(err, errQuiet) {
+			quiet()
+			n, checksumPending, err = c.read(frames[kept][:])
+		}
 		switch {
 		case ctx.Err() != nil:
 			return nil //nolint:nilerr // the end of ctx is a good end
 		case err == nil:
-			l.Frame(in[:n], checksumPending)
+			l.Frame(frames[kept][:n], checksumPending)
+			kept++
+			if err := c.ready.alarm(quietAfter); err != nil {
+				l.Error(err)
+			}
 		case errors.Is(err, os.ErrClosed):
 			return err
 		default:
 			l.Error(err) // the budget keeps this from spinning
 		}
 	}
-	<-ctx.Done() // Wait does not await a deadline that comes before the next frame's turn
-	return nil
 }

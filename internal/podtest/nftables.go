@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-var ruleLine = regexp.MustCompile(`(?m)^(bridge|netdev) virt-launcher-net-\S+ \S+|^  \[ .* \]`)
+var ruleLine = regexp.MustCompile(`(?m)^(bridge|netdev|ip|ip6) virt-launcher-net-\S+ \S+|^  \[ .* \]`)
 
 var counted = regexp.MustCompile(`\[ counter pkts \d+ bytes \d+ \]`)
 

@@ -103,6 +103,9 @@ func unsettled() (string, error) {
 		if attrs.RawFlags&unix.IFF_LOWER_UP != 0 && attrs.OperState != netlink.OperUp && attrs.OperState != netlink.OperUnknown {
 			return fmt.Sprintf("link %s has a carrier but is %s", attrs.Name, attrs.OperState), nil
 		}
+		if attrs.RawFlags&unix.IFF_LOWER_UP == 0 && attrs.OperState == netlink.OperUp {
+			return fmt.Sprintf("link %s has no carrier but is %s", attrs.Name, attrs.OperState), nil
+		}
 	}
 	addrs, err := netlink.AddrList(nil, netlink.FAMILY_V6)
 	if errors.Is(err, netlink.ErrDumpInterrupted) {

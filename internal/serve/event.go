@@ -14,6 +14,7 @@ const EventsAhead = 64
 // Events is that of [lease.Server].
 func (s *Server) Events(ctx context.Context) <-chan lease.Event {
 	r := &reader{events: make(chan lease.Event, EventsAhead)}
+	s.CatchUp() // of what is over it hears nothing
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.readers[r] = true

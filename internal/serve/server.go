@@ -55,8 +55,8 @@ type Server struct {
 	Conn *packet.Conn
 	// Log says on which interface, by which protocol.
 	Log *slog.Logger
-	// Handle deals with one frame, as that of [packet.Loop]. Its error is why the frame
-	// gets no answer, for Drop. Set it before Serve.
+	// Handle answers one frame, as that of [packet.Loop], and does the rest Later. Its
+	// error is why the frame gets no answer, for Drop. Set it before Serve.
 	Handle func(frame []byte, checksumPending bool) error
 	// Up is that of [packet.Loop].
 	Up func()
@@ -67,6 +67,7 @@ type Server struct {
 	protocol string
 	budget   int
 	dropped  func() uint64 // frames by the kernel since it was last called
+	notes    notes
 
 	mu            sync.Mutex
 	status        lease.Status
@@ -125,8 +126,12 @@ func (s *Server) SetBudget(messages int) { s.budget = messages }
 func (s *Server) Serve(ctx context.Context) error {
 	s.setServing(true)
 	defer s.setServing(false)
-	frame := func(b []byte, checksumPending bool) { s.Drop(s.Handle(b, checksumPending)) }
-	err := s.Conn.Run(ctx, packet.Loop{Budget: s.budget, Frame: frame, Error: s.outlive, Up: s.Up})
+	frame := func(b []byte, checksumPending bool) {
+		if err := s.Handle(b, checksumPending); err != nil {
+			s.Later(func() { s.Drop(err) })
+		}
+	}
+	err := s.Conn.Run(ctx, packet.Loop{Budget: s.budget, Frame: frame, Quiet: s.CatchUp, Error: s.outlive, Up: s.Up})
 	if err != nil {
 		err = fmt.Errorf("serve %s on %s: %w", s.protocol, s.Conn.Link.Name, err)
 		s.Update(func(e Entry) { e.fail(err) })
@@ -255,6 +260,7 @@ func (s *Server) Wait(ctx context.Context, until func(lease.Status) bool) (lease
 
 // snapshot is the status and what is closed when it changes.
 func (s *Server) snapshot() (lease.Status, <-chan struct{}) {
+	s.CatchUp()
 	dropped := s.dropped()
 	s.mu.Lock()
 	defer s.mu.Unlock()

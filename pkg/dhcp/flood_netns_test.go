@@ -70,6 +70,7 @@ func TestFloodMemory(t *testing.T) {
 	for i := range 20000 {
 		m := message(dhcpv4.MessageType(i), dhcpv4.OptHostName(string(make([]byte, i%255))), generic(uint8(i), byte(i)))
 		s.handle(guestFrame(m), false)
+		s.CatchUp()
 		if i%100 == 0 {
 			for more := true; more; { // empties the tap's queue
 				got, _ := guest.receive(time.Nanosecond)
@@ -143,8 +144,40 @@ func TestFloodLog(t *testing.T) {
 	for range 1000 {
 		s.handle(guestFrame(discover()), false)
 		s.handle(guestFrame(request(dhcpv4.OptRequestedIPAddress(stale))), false)
+		s.CatchUp()
 	}
 	if n := strings.Count(log.String(), "\n"); n < serve.LinesAtOnce || n > 2*serve.LinesAtOnce {
 		t.Errorf("%d lines for 2000 messages, want %d or a few more", n, serve.LinesAtOnce)
+	}
+}
+
+// TestAnswerFirst: the guest has its answer before anything is logged or told, and who
+// asks for the status is told of it.
+func TestAnswerFirst(t *testing.T) {
+	tap := newTap(t)
+	ip(t, "link set tap0 up")
+	var log bytes.Buffer
+	base, err := NewServer(tap, testLease(), slog.New(slog.NewTextHandler(&log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer base.Close()
+	s := base.(*leaseServer)
+	events := s.Events(t.Context())
+	guest := openGuest(t, tap)
+	if err := s.handle(guestFrame(discover()), false); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := guest.receive(patience); got == nil || messageType(got) != offer {
+		t.Fatalf("the answer is %v", got)
+	}
+	if log.Len() > 0 || len(events) > 0 {
+		t.Errorf("before there was an answer %d events were told, and logged was\n%s", len(events), &log)
+	}
+	if got := s.Status(); got.State != lease.Offered || got.Received["DISCOVER"] != 1 || got.Sent["OFFER"] != 1 {
+		t.Errorf("status is %+v", got)
+	}
+	if len(events) != 1 || !strings.Contains(log.String(), "lease is offered") {
+		t.Errorf("%d events were told, and logged was\n%s", len(events), &log)
 	}
 }

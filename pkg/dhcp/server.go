@@ -55,8 +55,8 @@ func NewServer(tap string, l Lease, log *slog.Logger) (lease.Server, error) {
 	return s, nil
 }
 
-// handle deals with one frame: what it asks, what the answer is, and what is
-// known after the answer has gone out.
+// handle deals with one frame: what it asks, what the answer is, and, later, what is
+// known then.
 func (s *leaseServer) handle(frame []byte, checksumPending bool) error {
 	d, err := packet.ParseUDP4(frame, checksumPending)
 	if err != nil {
@@ -73,19 +73,30 @@ func (s *leaseServer) handle(frame []byte, checksumPending bool) error {
 	if err == nil && addrOf(reply.YourIPAddr).IsValid() && s.IsDeclined() {
 		err = lease.DropDeclined
 	}
-	s.Received(typeName(messageType(req)), probe.IsDiscover(req), clientOf(req), err)
-	if errors.Is(err, errNoReply) {
-		s.Update(func(e serve.Entry) { e.Step(unanswered[messageType(req)], 0) })
-		return nil
-	}
 	if err != nil {
+		s.Later(func() { s.noteRequest(req, err) })
+		if errors.Is(err, errNoReply) {
+			s.CatchUp() // nobody waits, and the address may be declined from now on
+			return nil
+		}
 		return err
 	}
-	if err := s.send(req, reply); err != nil {
-		return err
+	err = s.send(req, reply)
+	s.Later(func() {
+		s.noteRequest(req, nil)
+		if err == nil {
+			s.noteReply(req, reply)
+		}
+	})
+	return err
+}
+
+// noteRequest keeps what the guest has asked, and why it got no answer, or nil.
+func (s *leaseServer) noteRequest(req *dhcpv4.DHCPv4, verdict error) {
+	s.Received(typeName(messageType(req)), probe.IsDiscover(req), clientOf(req), verdict)
+	if errors.Is(verdict, errNoReply) {
+		s.Update(func(e serve.Entry) { e.Step(unanswered[messageType(req)], 0) })
 	}
-	s.noteReply(req, reply)
-	return nil
 }
 
 // unanswered are the messages that are a step of the lease and have no answer.
@@ -103,7 +114,7 @@ func (s *leaseServer) send(req, reply *dhcpv4.DHCPv4) error {
 		out, left = appendMessage(s.out[:packet.UDP4Len], reply, list, limit)
 	}
 	for _, code := range left {
-		s.Misfit(uint16(code), "it does not fit the message size that the guest takes")
+		s.Later(func() { s.Misfit(uint16(code), "it does not fit the message size that the guest takes") })
 	}
 	l, to := &s.responder.lease, destination(reply)
 	to.SrcMAC, to.Src = s.Conn.SourceFor(l.MAC), netip.AddrPortFrom(l.Server, serverPort)

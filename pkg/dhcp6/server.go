@@ -59,8 +59,8 @@ func NewServer(tap string, l Lease, log *slog.Logger) (lease.Server, error) {
 	return s, nil
 }
 
-// handle deals with one frame: what it asks, what the answer is, and what is
-// known after the answer has gone out.
+// handle deals with one frame: what it asks, what the answer is, and, later, what is
+// known then.
 func (s *leaseServer) handle(frame []byte, checksumPending bool) error {
 	r := s.responder
 	d, err := packet.ParseUDP6(frame, checksumPending)
@@ -81,15 +81,26 @@ func (s *leaseServer) handle(frame []byte, checksumPending bool) error {
 	if err == nil && r.isIn(reply) && s.IsDeclined() {
 		err = lease.DropDeclined
 	}
-	s.Received(typeName(req.MessageType), probe.IsSolicit(req), clientOf(req), err)
 	if err != nil {
+		s.Later(func() { s.noteRequest(req, err) })
 		return err
 	}
-	if err := s.send(d.Src.Addr(), reply); err != nil {
-		return err
+	err = s.send(d.Src.Addr(), reply)
+	s.Later(func() {
+		s.noteRequest(req, nil)
+		if err == nil {
+			s.noteReply(req, reply)
+		}
+	})
+	if req.MessageType == dhcpv6.MessageTypeDecline {
+		s.CatchUp() // the address may be declined from now on
 	}
-	s.noteReply(req, reply)
-	return nil
+	return err
+}
+
+// noteRequest keeps what the guest has asked, and why it got no answer, or nil.
+func (s *leaseServer) noteRequest(req *dhcpv6.Message, verdict error) {
+	s.Received(typeName(req.MessageType), probe.IsSolicit(req), clientOf(req), verdict)
 }
 
 // send fits the reply to the link and sends it to who asked (RFC 8415 §18.3.10).
@@ -98,7 +109,7 @@ func (s *leaseServer) send(to netip.Addr, reply *dhcpv6.Message) error {
 	link := min(max(s.Conn.Link.MTU, minLink), maxLink)
 	out, left := appendMessage(s.out[:packet.UDP6Len], reply, link-(packet.UDP6Len-packet.EthernetLen))
 	for _, code := range left {
-		s.Misfit(uint16(code), "it does not fit the link's MTU")
+		s.Later(func() { s.Misfit(uint16(code), "it does not fit the link's MTU") })
 	}
 	packet.SealUDP6(out, packet.UDP{
 		SrcMAC: s.Conn.SourceFor(l.MAC), DstMAC: l.MAC,

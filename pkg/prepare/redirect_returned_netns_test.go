@@ -26,7 +26,7 @@ func TestRedirectReturned(t *testing.T) {
 			host
 			port uint16
 		}{{r.pod, 8080}, {r.vm, 80}} {
-			packets := to.listenUDP(t, netip.AddrPortFrom(a.own, to.port))
+			packets := to.listenUDP(t, "udp", netip.AddrPortFrom(a.own, to.port).String())
 			frame := func(from netip.Addr, text string) []byte {
 				return podtest.UDPFrame(mac, mac, netip.AddrPortFrom(from, 5000), netip.AddrPortFrom(a.own, to.port), []byte(text))
 			}
@@ -47,10 +47,10 @@ func TestRedirectReturned(t *testing.T) {
 }
 
 // listenUDP listens in the namespace for some seconds.
-func (h host) listenUDP(t *testing.T, at netip.AddrPort) (packets net.PacketConn) {
+func (h host) listenUDP(t *testing.T, network, at string) (packets net.PacketConn) {
 	t.Helper()
 	h.In(t, func() (err error) {
-		packets, err = net.ListenPacket("udp", at.String())
+		packets, err = net.ListenPacket(network, at)
 		return err
 	})
 	if err := packets.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {

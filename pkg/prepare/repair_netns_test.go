@@ -61,7 +61,7 @@ func (w *ward) apply(changes int, kill bool, names ...string) (err error) {
 func (w *ward) todo() (words []string) {
 	w.t.Helper()
 	for _, o := range w.ops(false) {
-		if _, isTable := o.(engine.AddTable); !isTable {
+		if _, isTable := o.(engine.AddTables); !isTable {
 			words = append(words, o.String())
 		}
 	}

@@ -47,12 +47,8 @@ func TestRestoreRefusesWhileAVMHasTheTap(t *testing.T) {
 		t.Fatal(err)
 	}
 	prepared := podtest.TakeSnapshot(t, pod.NS)
-	start := time.Now()
 	if _, err := h.Restore(t.Context()); !errors.Is(err, check.ErrTapInUse) || !strings.Contains(err.Error(), "tap-eth0") {
 		t.Errorf("restore with a VM on the tap: %v", err)
-	}
-	if took := time.Since(start); took > 4*time.Second {
-		t.Errorf("it took %s to say so", took)
 	}
 	if strings.Contains(log.String(), "a server still runs") {
 		t.Errorf("a refused restore warns:\n%s", log.String())

@@ -107,7 +107,11 @@ func (s *Server) advertise(ctx context.Context) {
 		case <-timer.C:
 		}
 		if s.isDue(time.Now()) {
-			s.base.Drop(s.send(packet.MulticastMAC(allNodes), allNodes))
+			sent, err := s.send(packet.MulticastMAC(allNodes), allNodes)
+			if sent {
+				s.noteSent(allNodes)
+			}
+			s.base.Drop(err)
 		}
 		s.mu.Lock()
 		timer.Reset(time.Until(s.schedule.next))
@@ -139,9 +143,13 @@ func (s *Server) handle(frame []byte, checksumPending bool) error {
 	if err != nil {
 		return err
 	}
-	s.base.Received(solicitation, false, lease.Client{}, nil)
+	s.base.Later(func() { s.base.Received(solicitation, false, lease.Client{}, nil) })
 	if !from.IsUnspecified() {
-		return s.send(s.guest, from)
+		sent, err := s.send(s.guest, from)
+		if sent {
+			s.base.Later(func() { s.noteSent(from) })
+		}
+		return err
 	}
 	s.plan((*schedule).hasten)
 	return nil
@@ -149,7 +157,7 @@ func (s *Server) handle(frame []byte, checksumPending bool) error {
 
 // send sends all messages. That the interface is down is no error: the guest is told
 // when it comes up.
-func (s *Server) send(to mac.Addr, dst netip.Addr) error {
+func (s *Server) send(to mac.Addr, dst netip.Addr) (sent bool, err error) {
 	p := packet.Packet6{
 		SrcMAC: s.mac, DstMAC: to, Src: s.router, Dst: dst,
 		Protocol: unix.IPPROTO_ICMPV6, HopLimit: packet.HopLimitND,
@@ -160,17 +168,21 @@ func (s *Server) send(to mac.Addr, dst netip.Addr) error {
 		err := s.base.Conn.Write(frame)
 		if errors.Is(err, unix.ENETDOWN) {
 			s.base.Log.Debug("interface is down")
-			return nil
+			return false, nil
 		}
 		if err != nil {
-			return err
+			return false, err
 		}
 	}
+	return true, nil
+}
+
+// noteSent keeps that the router was advertised.
+func (s *Server) noteSent(dst netip.Addr) {
 	kind := advertisement
 	if dst == allNodes {
 		kind = advertisementToAll
 	}
 	s.base.Log.Debug("router advertised", "to", dst)
 	s.base.Update(func(e serve.Entry) { e.Sent[kind]++ })
-	return nil
 }

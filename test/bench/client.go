@@ -31,6 +31,7 @@ type client struct {
 	discover []byte // messages, without headers
 	request  []byte
 	xid      uint32
+	last     []byte // answer, within frame
 	frame    [2048]byte
 }
 
@@ -40,19 +41,23 @@ func newClient(ns *podtest.NS) (*client, error) {
 		return nil, errors.Join(fmt.Errorf("open tap: %w", err), c.close())
 	}
 	c.mac, _ = net.ParseMAC(guestMAC)
+	c.discover, c.request = messages4(c.mac)
+	return c, nil
+}
+
+// messages4 are the client's, but for the transaction id.
+func messages4(mac net.HardwareAddr) (discover, request []byte) {
 	list := dhcpv4.OptParameterRequestList(dhcpv4.OptionSubnetMask, dhcpv4.OptionBroadcastAddress, dhcpv4.OptionRouter,
 		dhcpv4.OptionDomainName, dhcpv4.OptionDomainNameServer, dhcpv4.OptionDNSDomainSearchList, dhcpv4.OptionHostName,
 		dhcpv4.OptionInterfaceMTU, dhcpv4.OptionClasslessStaticRoute, dhcpv4.OptionNTPServers)
 	message := func(options ...dhcpv4.Option) []byte {
 		return (&dhcpv4.DHCPv4{
-			OpCode: dhcpv4.OpcodeBootRequest, HWType: 1, ClientHWAddr: c.mac,
+			OpCode: dhcpv4.OpcodeBootRequest, HWType: 1, ClientHWAddr: mac,
 			Options: dhcpv4.OptionsFromList(append(options, list, dhcpv4.OptMaxMessageSize(1450))...),
 		}).ToBytes()
 	}
-	c.discover = message(dhcpv4.OptMessageType(dhcpv4.MessageTypeDiscover))
-	c.request = message(dhcpv4.OptMessageType(dhcpv4.MessageTypeRequest),
+	return message(dhcpv4.OptMessageType(dhcpv4.MessageTypeDiscover)), message(dhcpv4.OptMessageType(dhcpv4.MessageTypeRequest),
 		dhcpv4.OptServerIdentifier(net.ParseIP(serverIP)), dhcpv4.OptRequestedIPAddress(net.ParseIP(guestIP)))
-	return c, nil
 }
 
 func (c *client) open() (err error) {
@@ -85,13 +90,17 @@ func (c *client) close() error {
 
 // send sends a message with the given transaction id.
 func (c *client) send(message []byte, xid uint32) error {
-	binary.BigEndian.PutUint32(message[xidAt:], xid)
-	frame := podtest.UDPFrame(c.mac, net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff},
-		netip.AddrPortFrom(netip.IPv4Unspecified(), 68), netip.AddrPortFrom(netip.AddrFrom4([4]byte{255, 255, 255, 255}), 67), message)
-	if _, err := unix.Write(c.fd, frame); err != nil {
+	if _, err := unix.Write(c.fd, udpFrame(c.mac, message, xid)); err != nil {
 		return os.NewSyscallError("write tap", err)
 	}
 	return nil
+}
+
+// udpFrame sends a DHCP message to all.
+func udpFrame(mac net.HardwareAddr, message []byte, xid uint32) []byte {
+	binary.BigEndian.PutUint32(message[xidAt:], xid)
+	return podtest.UDPFrame(mac, net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff},
+		netip.AddrPortFrom(netip.IPv4Unspecified(), 68), netip.AddrPortFrom(netip.AddrFrom4([4]byte{255, 255, 255, 255}), 67), message)
 }
 
 var errTimeout = errors.New("no answer")

@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"runtime"
 	"slices"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -29,12 +30,14 @@ func run() error {
 	flag.IntVar(&b.rounds, "rounds", 15, "how often each server has its turn")
 	flag.DurationVar(&b.turn, "turn", 300*time.Millisecond, "how long a turn is")
 	flag.IntVar(&b.atOnce, "at-once", 16, "exchanges under way when throughput is measured")
+	flag.IntVar(&b.exchanges, "exchanges", 150, "how often each server is asked after a pause, by each protocol")
 	flag.IntVar(&b.prepares, "prepares", 12, "how often a pod is prepared each way")
 	flag.IntVar(&b.pods, "pods", 300, "at most so many pods at once")
 	flag.StringVar(&b.binary, "binary", "build/virt-launcher-net", "the program")
 	flag.StringVar(&b.static, "static", "build/bench/virt-launcher-net", "the program built without cgo")
+	flag.StringVar(&b.beside, "beside", "", "another build of the `program`, asked after a pause as well")
 	flag.StringVar(&b.root, "root", "build/bench/debian/root", "where Debian's servers are unpacked")
-	flag.StringVar(&b.only, "only", "", "measure one `part`: servers, memory, prepare, datapaths or scale")
+	flag.StringVar(&b.only, "only", "", "measure one `part`: servers, idle, memory, prepare, datapaths or scale")
 	docs := flag.String("docs", "", "write the tables into performance.md and the plots beside it in this `directory`")
 	flag.Parse()
 	switch flag.Arg(0) {
@@ -63,9 +66,10 @@ func run() error {
 // bench is what is measured, with what.
 type bench struct {
 	rounds, atOnce, prepares int
-	pods                     int
+	exchanges, pods          int
 	turn                     time.Duration
 	binary, static, root     string
+	beside                   string
 	only                     string
 }
 
@@ -73,6 +77,7 @@ type bench struct {
 type result struct {
 	bench    bench
 	servers  []*serverResult
+	idle     []*idleResult
 	memory   []row
 	prepares []row
 	scale    []*scaleResult
@@ -105,6 +110,7 @@ func (b bench) run(ctx context.Context) (*result, error) {
 		measure func(context.Context, *result) error
 	}{
 		{"servers", b.compareServers},
+		{"idle", b.compareIdle},
 		{"memory", b.measureMemory},
 		{"prepare", b.comparePrepare},
 		{"datapaths", b.compareDatapaths},
@@ -140,7 +146,7 @@ func (b bench) compareServers(ctx context.Context, r *result) (err error) {
 		}
 	}()
 	for _, c := range contenders(self, b.root) {
-		s, err := c.run(ctx, serverCPU())
+		s, err := c.run(ctx, "taskset", "-c", strconv.Itoa(serverCPU()))
 		if err != nil {
 			return err
 		}

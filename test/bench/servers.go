@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
@@ -22,6 +21,11 @@ const (
 	dnsIP     = "10.96.0.10"
 	routesHex = "10:0a:f4:0a:f4:01:01:00:0a:f4:01:01" // 10.244.0.0/16 and default, via serverIP
 	tapName   = "tap0"
+
+	guestIP6   = "fd00:10:244:1::7"
+	serverIP6  = "fd00:10:244:1::1"
+	guestLocal = "fe80::42:aff:fef4:107" // of guestMAC
+	guestDUID  = "00:03:00:01:" + guestMAC
 )
 
 var searchList = []string{"default.svc.cluster.local", "svc.cluster.local", "cluster.local"}
@@ -66,6 +70,8 @@ func dnsmasq(dir string) ([]string, error) {
 		"--dhcp-option=option:mtu,1450", "--dhcp-option=option:domain-name," + searchList[0],
 		"--dhcp-option=121,10.244.0.0/16," + serverIP + ",0.0.0.0/0," + serverIP,
 		"--dhcp-option=option:domain-search," + strings.Join(searchList, ","),
+		"--dhcp-range=" + guestIP6 + ",static,64,infinite", "--dhcp-host=id:" + guestDUID + ",[" + guestIP6 + "],infinite",
+		"--dhcp-option=option6:dns-server,[" + serverIP6 + "]", "--dhcp-option=option6:domain-search," + strings.Join(searchList, ","),
 	}, nil
 }
 
@@ -104,8 +110,8 @@ func kea(binary, dir string) ([]string, error) {
 	return []string{binary, "-c", config}, os.WriteFile(config, []byte(text), 0o644)
 }
 
-// running is a contender that serves, in a namespace of its own, pinned to one
-// CPU, and the client at its tap.
+// running is a contender that serves, in a namespace of its own, and the client at
+// its tap.
 type running struct {
 	contender
 	ns     *podtest.NS
@@ -114,7 +120,9 @@ type running struct {
 	dir    string
 }
 
-func (c contender) run(ctx context.Context, serverCPU int) (_ *running, err error) {
+// run starts a contender with these words before its command line, such as those of
+// taskset.
+func (c contender) run(ctx context.Context, by ...string) (_ *running, err error) {
 	r := &running{contender: c}
 	defer func() {
 		if err != nil {
@@ -128,7 +136,11 @@ func (c contender) run(ctx context.Context, serverCPU int) (_ *running, err erro
 	if r.ns, err = podtest.NewNS(); err != nil {
 		return nil, err
 	}
-	if err := r.ns.Batch(ctx, "tuntap add "+tapName+" mode tap", "addr add "+serverIP+"/24 dev "+tapName, "link set "+tapName+" up"); err != nil {
+	if err := r.ns.Sysctl("net/ipv6/conf/default/accept_dad", "0"); err != nil { // its addresses are there at once
+		return nil, err
+	}
+	if err := r.ns.Batch(ctx, "tuntap add "+tapName+" mode tap", "addr add "+serverIP+"/24 dev "+tapName, "link set "+tapName+" up",
+		"addr add "+serverIP6+"/64 dev "+tapName, "neigh add "+guestLocal+" lladdr "+guestMAC+" dev "+tapName+" nud permanent"); err != nil {
 		return nil, err
 	}
 	if r.client, err = newClient(r.ns); err != nil {
@@ -138,7 +150,8 @@ func (c contender) run(ctx context.Context, serverCPU int) (_ *running, err erro
 	if err != nil {
 		return nil, err
 	}
-	r.cmd = r.ns.Command(ctx, "taskset", append([]string{"-c", strconv.Itoa(serverCPU)}, args...)...)
+	args = append(by, args...)
+	r.cmd = r.ns.Command(ctx, args[0], args[1:]...)
 	r.cmd.Env = append(append(os.Environ(), "KEA_PIDFILE_DIR="+r.dir), c.env...)
 	log, err := os.Create(filepath.Join(r.dir, "log"))
 	if err != nil {

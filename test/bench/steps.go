@@ -61,7 +61,7 @@ func (c *stepClock) Handle(_ context.Context, r slog.Record) error {
 		return nil
 	}
 	r.Attrs(func(a slog.Attr) bool {
-		line, _, _ := strings.Cut(a.Value.String(), "\n")
+		line, _, _ := strings.Cut(a.Value.Resolve().String(), "\n")
 		c.next(ofOnePod.ReplaceAllString(line, "…"))
 		return false
 	})

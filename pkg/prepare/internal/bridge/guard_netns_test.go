@@ -69,9 +69,9 @@ func TestTextMakesTheRules(t *testing.T) {
 			}
 			for _, table := range tables {
 				scripted.Run(t, "nft", "add table "+table.String())
-				scripted.Run(t, "sh", "-e", "-c", table.Add(&nft.Present{}))
-				inside(t, written, func() error { return table.Write(nil) })
-				inside(t, written, func() error { return table.Write(&nft.Present{}) })
+				scripted.Run(t, "sh", "-e", "-c", (nft.Change{Table: table, Now: &nft.Present{}}).Text())
+				inside(t, written, func() error { return nft.Write(nft.Change{Table: table}) })
+				inside(t, written, func() error { return nft.Write(nft.Change{Table: table, Now: &nft.Present{}}) })
 				if d := podtest.Diff(podtest.Expressions(t, written), podtest.Expressions(t, scripted)); d != "" {
 					t.Errorf("nft makes of the text of %s (-written +scripted):\n%s", table, d)
 				}
@@ -102,7 +102,7 @@ func TestTablesAreVerifiedRuleByRule(t *testing.T) {
 			t.Parallel()
 			ns := podtest.New(t)
 			ns.IP(t, "link add tap-eth0 type veth peer up-eth0")
-			inside(t, ns, func() error { return table.Write(nil) })
+			inside(t, ns, func() error { return nft.Write(nft.Change{Table: table}) })
 			id := table.String()
 			list := func() string { return ns.Run(t, "nft", "list", "table", table.Family.Name, table.Name) }
 			want := list()
@@ -126,7 +126,7 @@ func TestTablesAreVerifiedRuleByRule(t *testing.T) {
 				if differs(t, ns, table) == nil {
 					t.Errorf("after %s the table is as it was made", change)
 				}
-				inside(t, ns, func() error { return table.Write(&nft.Present{}) })
+				inside(t, ns, func() error { return nft.Write(nft.Change{Table: table, Now: &nft.Present{}}) })
 				if err := differs(t, ns, table); err != nil {
 					t.Errorf("after %s, made anew, it %v", change, err)
 				}

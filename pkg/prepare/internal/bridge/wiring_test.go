@@ -177,7 +177,7 @@ func TestOthersLinkLocals(t *testing.T) {
 		{Address: netip.MustParseAddr("fe80::99"), MAC: mac.Addr{2, 0, 0, 0, 0, 0x99}},
 		{Address: netip.MustParseAddr("fd00:10:22::98"), MAC: mac.Addr{2, 0, 0, 0, 0, 0x98}},
 	}
-	guard := guardTable(wire(t, in, engine.Options{}).NIC, "up-eth0").Add(nil)
+	guard := (nft.Change{Table: guardTable(wire(t, in, engine.Options{}).NIC, "up-eth0")}).Text()
 	for _, a := range []string{"fe80::1", "fe80::ff:fe00:1", "fe80::99", "fe80::ff:fe00:99", "fe80::ff:fe00:98"} {
 		target := netip.MustParseAddr(a).AsSlice()
 		for _, rule := range []string{"ip6 saddr " + a + " counter drop", "icmpv6 type 136 @th,64,128 " + fmt.Sprintf("0x%x", target) + " counter drop", "icmpv6 type 135 @th,64,128 " + fmt.Sprintf("0x%x", target) + " counter drop"} {

@@ -66,7 +66,7 @@ func (k *Kernel) Execute(ctx context.Context, ops []Op) error {
 	for i, o := range ops {
 		err := context.Cause(ctx)
 		if err == nil {
-			k.log.Debug("change", "do", o.String())
+			k.log.Debug("change", "do", words{o})
 			err = o.Do(k)
 		}
 		if err != nil {
@@ -76,6 +76,12 @@ func (k *Kernel) Execute(ctx context.Context, ops []Op) error {
 	return nil
 }
 
+// words are an op's text for the log, which is made if somebody wants it: that of a
+// table is long.
+type words struct{ Op }
+
+func (w words) LogValue() slog.Value { return slog.StringValue(w.String()) }
+
 // Undo undoes ops that are done, last first.
 func (k *Kernel) Undo(ops []Op) error {
 	var errs []error
@@ -84,7 +90,7 @@ func (k *Kernel) Undo(ops []Op) error {
 		if undo == nil {
 			continue
 		}
-		k.log.Debug("undo", "do", undo.String())
+		k.log.Debug("undo", "do", words{undo})
 		if err := undo.Do(k); err != nil {
 			errs = append(errs, fmt.Errorf("undo: %s: %w", Headline(undo), err))
 		}
@@ -97,7 +103,7 @@ func (k *Kernel) Undo(ops []Op) error {
 func (k *Kernel) Supported(ops []Op, tables bool) error {
 	for _, o := range ops {
 		s, ok := o.(Supporter)
-		if _, isTable := o.(AddTable); !ok || isTable && !tables {
+		if _, isTable := o.(AddTables); !ok || isTable && !tables {
 			continue
 		}
 		if err := s.Supported(k); err != nil {

@@ -3,6 +3,7 @@ package engine
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/nft"
 )
@@ -10,17 +11,20 @@ import (
 // TableOps make the tables, or make them anew where they are not the planned ones.
 // They stay, whatever comes of the changes after them, where a VM may be on the tap.
 func TableOps(s *State, tap string, tables ...nft.Table) []Op {
-	var ops []Op
+	add := AddTables{stays: s.Link(tap) != nil}
 	for _, t := range tables {
 		now, there := s.Tables[t.ID()]
 		switch {
 		case !there:
-			ops = append(ops, AddTable{Table: t, stays: s.Link(tap) != nil})
+			add.changes = append(add.changes, nft.Change{Table: t})
 		case t.Differs(now, true, s.Index) != nil:
-			ops = append(ops, AddTable{Table: t, replaces: &now, stays: true})
+			add.changes, add.stays = append(add.changes, nft.Change{Table: t, Now: &now}), true
 		}
 	}
-	return ops
+	if len(add.changes) == 0 {
+		return nil
+	}
+	return []Op{add}
 }
 
 // DropTableOps delete the tables of a pod interface that are there: those of its
@@ -35,57 +39,71 @@ func DropTableOps(s *State, tables ...nft.Table) []Op {
 	return ops
 }
 
-// AddTable makes an nftables table, in one transaction: no frame passes a half-made
-// one.
-type AddTable struct {
-	nft.Table
-	// replaces is a table that is there already; nil: there is none, and the kernel
-	// need not wait some milliseconds for readers of nothing.
-	replaces *nft.Present
-	// stays: it is not undone. A table of ours that is replaced was not whole,
+// AddTables makes nftables tables, in one transaction: no frame passes a half-made
+// one, nor one without the others.
+type AddTables struct {
+	changes []nft.Change
+	// stays: they are not undone. A table of ours that is replaced was not whole,
 	// so the old one is not worth coming back to, and a VM that may be on the
 	// tap must never be without.
 	stays bool
 }
 
-func (o AddTable) String() string { return o.Add(o.replaces) }
+func (o AddTables) String() string {
+	var texts []string
+	for _, c := range o.changes {
+		texts = append(texts, c.Text())
+	}
+	return strings.Join(texts, "\n")
+}
 
-// Inverse deletes it, unless it stays.
-func (o AddTable) Inverse() Op {
+// Inverse deletes them, unless they stay.
+func (o AddTables) Inverse() Op {
 	if o.stays {
 		return nil
 	}
-	return delTable{o.Table}
+	var all Sequence
+	for _, c := range slices.Backward(o.changes) {
+		all = append(all, delTable{c.Table})
+	}
+	return all
 }
 
-// Do makes it.
-func (o AddTable) Do(*Kernel) error { return o.advise(o.Write(o.replaces)) }
+// Do makes them.
+func (o AddTables) Do(k *Kernel) error {
+	err := nft.Write(o.changes...)
+	if nft.Unsupported(err) {
+		if lacking := o.Supported(k); lacking != nil {
+			return lacking
+		}
+	}
+	return err
+}
 
-// Supported asks the kernel for tables of the family, and for the egress hook if a chain
+// Supported asks the kernel for the tables' families, and for the egress hook if a chain
 // is at one.
-func (o AddTable) Supported(*Kernel) error {
-	err := nft.Supported(o.Family)
-	if err == nil && o.hasEgress() {
+func (o AddTables) Supported(*Kernel) error {
+	for _, c := range o.changes {
+		if err := supported(c.Table); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// supported says what the kernel lacks of what a table takes, and the way out.
+func supported(t nft.Table) error {
+	lacks := fmt.Sprintf("nftables of the family %s (%s)", t.Family.Name, t.Family.Config)
+	wayOut := "load the module nf_tables on the node"
+	err := nft.Supported(t.Family)
+	if err == nil && slices.ContainsFunc(t.Chains, func(c nft.Chain) bool { return c.Hook == "egress" }) {
+		lacks, wayOut = "egress hook in nftables (CONFIG_NETFILTER_EGRESS)", "use a node with Linux 5.16 or later"
 		err = nft.EgressSupported()
 	}
-	return o.advise(err)
-}
-
-func (o AddTable) hasEgress() bool {
-	return slices.ContainsFunc(o.Chains, func(c nft.Chain) bool { return c.Hook == "egress" })
-}
-
-// advise adds the way out where the kernel lacks what the table takes.
-func (o AddTable) advise(err error) error {
 	if !nft.Unsupported(err) {
 		return err
 	}
-	lacks := fmt.Sprintf("nftables of the family %s (%s)", o.Family.Name, o.Family.Config)
-	wayOut := "load the module nf_tables on the node"
-	if o.hasEgress() && nft.Supported(o.Family) == nil {
-		lacks, wayOut = "egress hook in nftables (CONFIG_NETFILTER_EGRESS)", "use a node with Linux 5.16 or later"
-	}
-	return Advised{fmt.Errorf("%w: the node's kernel has no %s, which %s is made of: %s%s", err, lacks, o.Purpose, wayOut, o.Without)}
+	return Advised{fmt.Errorf("%w: the node's kernel has no %s, which %s is made of: %s%s", err, lacks, t.Purpose, wayOut, t.Without)}
 }
 
 // delTable deletes a table.
@@ -94,7 +112,7 @@ type delTable struct{ nft.Table }
 func (o delTable) String() string { return o.DeleteText() }
 
 // Inverse makes it again.
-func (o delTable) Inverse() Op { return AddTable{Table: o.Table} }
+func (o delTable) Inverse() Op { return AddTables{changes: []nft.Change{{Table: o.Table}}} }
 
 // Do deletes it. One that is gone is deleted.
 func (o delTable) Do(*Kernel) error { return o.Delete() }

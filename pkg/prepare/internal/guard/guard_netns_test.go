@@ -44,7 +44,7 @@ func TestGuardWithoutSwitch(t *testing.T) {
 		"":            udp(own, v4, 9),
 	}
 	if err := ns.Do(func() error {
-		if err := table.Write(nil); err != nil {
+		if err := nft.Write(nft.Change{Table: table}); err != nil {
 			return err
 		}
 		reader, err := nft.OpenCounterReader()

@@ -1,135 +1,126 @@
 package nft
 
 import (
+	"cmp"
 	"encoding/binary"
-	"errors"
 	"fmt"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/userdata"
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
 )
 
 // batch is a transaction: the kernel does all of it or nothing.
 type batch struct {
-	family   byte
-	messages []netlink.Message
-	err      error
+	attributes      // messages, the last of them being the one that is added to
+	family     byte // of what is added next
+	last       int  // where it begins
+	err        error
 }
 
-// attrs encodes attributes of a request.
-type attrs = netlink.AttributeEncoder
+// newBatch begins a batch. What is added first is of that family.
+func newBatch(family nftables.TableFamily) *batch {
+	b := &batch{family: byte(family)}
+	b.message(unix.NFNL_MSG_BATCH_BEGIN, 0, header(0, unix.NFNL_SUBSYS_NFTABLES))
+	return b
+}
+
+// message adds a message.
+func (b *batch) message(kind, flags uint16, data []byte) {
+	b.last = len(b.attributes)
+	b.attributes = nl.AppendMessage(b.attributes, kind, unix.NLM_F_REQUEST|flags, 0, data)
+}
 
 // add adds a request. Its attributes are the names of the table and of what is in it,
 // and what encode adds.
-func (b *batch) add(kind int, flags netlink.HeaderFlags, names []string, encode func(*attrs) error) {
-	data, err := request(b.family, names, encode)
-	b.err = errors.Join(b.err, err)
-	b.messages = append(b.messages, netlink.Message{
-		Header: netlink.Header{Type: netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | kind), Flags: netlink.Request | flags}, Data: data,
-	})
-}
-
-// request is what a message has behind its header: the name of the table is the first
-// attribute of each kind, that of a chain or of a set in it mostly the second one.
-func request(family byte, names []string, encode func(*attrs) error) ([]byte, error) {
-	a := encoder()
-	for i, name := range names {
-		a.String(uint16(unix.NFTA_TABLE_NAME+i), name)
-	}
+func (b *batch) add(kind int, flags uint16, names []string, encode func()) {
+	b.message(kindOf(kind), flags, header(b.family, 0))
+	b.names(names)
 	if encode != nil {
-		if err := encode(a); err != nil {
-			return nil, err
-		}
+		encode()
 	}
-	b, err := a.Encode()
-	return append(header(family, 0), b...), err
+	binary.NativeEndian.PutUint32(b.attributes[b.last:], uint32(len(b.attributes)-b.last))
 }
 
-func encoder() *attrs {
-	a := netlink.NewAttributeEncoder()
-	a.ByteOrder = binary.BigEndian
-	return a
+// kindOf is the type of a message to nftables.
+func kindOf(kind int) uint16 { return uint16(unix.NFNL_SUBSYS_NFTABLES<<8 | kind) }
+
+// names adds the names that a message begins with: that of the table is the first
+// attribute of each kind, that of a chain or of a set in it mostly the second one.
+func (a *attributes) names(names []string) {
+	for i, name := range names {
+		a.text(unix.NFTA_TABLE_NAME+i, name)
+	}
 }
 
 func (b *batch) addTable(name string) {
-	b.add(unix.NFT_MSG_NEWTABLE, netlink.Create, []string{name}, func(a *attrs) error {
-		a.Uint32(unix.NFTA_TABLE_FLAGS, 0)
-		return nil
-	})
+	b.add(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, []string{name}, func() { b.uint32(unix.NFTA_TABLE_FLAGS, 0) })
 }
 
 func (b *batch) addChain(table string, c Chain, f Family) {
-	b.add(unix.NFT_MSG_NEWCHAIN, netlink.Create, []string{table}, func(a *attrs) error {
-		a.String(unix.NFTA_CHAIN_NAME, c.Name)
+	priority, _ := c.priority(f)
+	b.add(unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE, []string{table}, func() {
+		b.text(unix.NFTA_CHAIN_NAME, c.Name)
 		if c.Hook == "" {
-			return nil
+			return
 		}
-		a.Nested(unix.NFTA_CHAIN_HOOK, func(a *attrs) error {
-			a.Uint32(unix.NFTA_HOOK_HOOKNUM, uint32(*hooks[c.Hook]))
-			a.Uint32(unix.NFTA_HOOK_PRIORITY, uint32(f.Filter))
+		b.nested(unix.NFTA_CHAIN_HOOK, func() {
+			b.uint32(unix.NFTA_HOOK_HOOKNUM, uint32(*hooks[c.Hook]))
+			b.uint32(unix.NFTA_HOOK_PRIORITY, uint32(priority))
 			if c.Device != "" {
-				a.String(unix.NFTA_HOOK_DEV, c.Device)
+				b.text(unix.NFTA_HOOK_DEV, c.Device)
 			}
-			return nil
 		})
-		a.Uint32(unix.NFTA_CHAIN_POLICY, uint32(nftables.ChainPolicyAccept))
-		a.String(unix.NFTA_CHAIN_TYPE, string(nftables.ChainTypeFilter))
-		return nil
+		b.uint32(unix.NFTA_CHAIN_POLICY, uint32(nftables.ChainPolicyAccept))
+		b.text(unix.NFTA_CHAIN_TYPE, string(nftables.ChainTypeFilter))
 	})
 }
 
 func (b *batch) addRule(table, chain string, r Rule, f Family, index func(string) int) {
-	exprs := r.exprs(f, index)
-	b.add(unix.NFT_MSG_NEWRULE, netlink.Create|netlink.Append, []string{table, chain}, func(a *attrs) error {
-		a.Nested(unix.NFTA_RULE_EXPRESSIONS, func(a *attrs) error {
-			for _, e := range exprs {
-				encoded, err := marshal(f, e)
-				if err != nil {
-					return err
-				}
-				a.Bytes(netlink.Nested|unix.NFTA_LIST_ELEM, encoded)
-			}
-			return nil
-		})
-		a.Bytes(unix.NFTA_RULE_USERDATA, userdata.AppendString(nil, userdata.TypeComment, r.digest(f, exprs)))
-		return nil
+	b.add(unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND, []string{table, chain}, func() {
+		digest, err := b.rule(r, f, index)
+		b.err = cmp.Or(b.err, err)
+		b.bytes(unix.NFTA_RULE_USERDATA, userdata.AppendString(nil, userdata.TypeComment, digest))
 	})
 }
 
 // commit has the kernel do the batch, in the network namespace of the calling thread.
 func (b *batch) commit() error {
-	return b.send(netlink.Message{
-		Header: netlink.Header{Type: unix.NFNL_MSG_BATCH_END, Flags: netlink.Request}, Data: header(0, unix.NFNL_SUBSYS_NFTABLES),
-	})
+	b.acknowledge()
+	b.message(unix.NFNL_MSG_BATCH_END, 0, header(0, unix.NFNL_SUBSYS_NFTABLES))
+	return b.send()
 }
 
-// send sends the batch and returns the first error of it. Without an end the kernel
-// takes back all that it has done.
-func (b *batch) send(end ...netlink.Message) error {
+// try has the kernel look at the batch and take back all that it has done.
+func (b *batch) try() error {
+	b.acknowledge()
+	return b.send()
+}
+
+// acknowledge has the kernel answer to the last request.
+func (b *batch) acknowledge() { b.attributes[b.last+6] |= unix.NLM_F_ACK }
+
+// send sends the batch and returns the first error of it.
+func (b *batch) send() error {
 	if b.err != nil {
 		return b.err
 	}
-	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	s, err := nl.OpenSocket(unix.NETLINK_NETFILTER)
 	if err != nil {
 		return fmt.Errorf("open nftables socket: %w", err)
 	}
-	defer conn.Close()
+	defer s.Close()
 	// All requests are sent at once, and each that fails has an answer before any of
 	// these is read.
-	if err := errors.Join(conn.SetWriteBuffer(batchBuffer), conn.SetReadBuffer(batchBuffer)); err != nil {
-		return fmt.Errorf("set up nftables socket: %w", err)
+	if err := s.SetBuffers(batchBuffer); err != nil {
+		return err
 	}
-	b.messages[len(b.messages)-1].Header.Flags |= netlink.Acknowledge
-	messages := append([]netlink.Message{{
-		Header: netlink.Header{Type: unix.NFNL_MSG_BATCH_BEGIN, Flags: netlink.Request}, Data: header(0, unix.NFNL_SUBSYS_NFTABLES),
-	}}, b.messages...)
-	if _, err := conn.SendMessages(append(messages, end...)); err != nil {
+	if err := s.Send(b.attributes); err != nil {
 		return fmt.Errorf("send to nftables: %w", err)
 	}
-	_, err = conn.Receive()
-	return err
+	return s.Verdict()
 }
 
 // batchBuffer is enough for some thousand requests. A user namespace's root gets twice

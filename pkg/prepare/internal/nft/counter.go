@@ -3,9 +3,11 @@ package nft
 import (
 	"fmt"
 	"slices"
+	"sync"
 
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
 )
 
 // Counter is how many frames, and bytes of them, rules counted as Label.
@@ -23,25 +25,34 @@ func (t Table) Counts() bool {
 
 // CounterReader reads counters in the network namespace in which it was opened, from
 // wherever it is called. It may be used by several goroutines at once. Close it.
-type CounterReader struct{ conn *netlink.Conn }
+type CounterReader struct {
+	mu     sync.Mutex
+	socket *nl.Socket
+}
 
 // OpenCounterReader opens a reader in the network namespace of the calling thread.
 func OpenCounterReader() (*CounterReader, error) {
-	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	s, err := nl.OpenSocket(unix.NETLINK_NETFILTER)
 	if err != nil {
 		return nil, fmt.Errorf("open nftables socket: %w", err)
 	}
-	return &CounterReader{conn}, nil
+	return &CounterReader{socket: s}, nil
 }
 
 // Close closes the reader's socket.
-func (r *CounterReader) Close() error { return r.conn.Close() }
+func (r *CounterReader) Close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.socket.Close()
+}
 
 // Counters returns the table's counters that have labels, each label once, those that
 // are zero too. The kernel wants NET_ADMIN of whoever opened the reader and of
 // whoever reads; without, the error wraps [unix.EPERM].
 func (r *CounterReader) Counters(t Table) ([]Counter, error) {
-	messages, err := dump(r.conn, unix.NFT_MSG_GETRULE, t.Family.Number, t.Name)
+	r.mu.Lock()
+	messages, err := dump(r.socket, unix.NFT_MSG_GETRULE, t.Family.Number, t.Name)
+	r.mu.Unlock()
 	if err != nil {
 		return nil, err
 	}

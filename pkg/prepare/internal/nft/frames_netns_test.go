@@ -34,7 +34,7 @@ func TestReplacingLosesNothing(t *testing.T) {
 			}},
 		}}
 	}
-	inside(t, pod, func() error { return table(1).Write(nil) })
+	inside(t, pod, func() error { return Write(Change{Table: table(1)}) })
 	listen := func(ns *podtest.NS, at string) (conn *net.UDPConn) {
 		inside(t, ns, func() (err error) {
 			conn, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort(at)))
@@ -59,7 +59,7 @@ func TestReplacingLosesNothing(t *testing.T) {
 			for i := range uint16(20) {
 				now, err := Read()
 				is := now[table(1).ID()]
-				if err := errors.Join(err, table(i+2).Write(&is)); err != nil {
+				if err := errors.Join(err, Write(Change{Table: table(i + 2), Now: &is})); err != nil {
 					return err
 				}
 			}
@@ -132,7 +132,7 @@ func TestRewrittenFramesHaveRightChecksums(t *testing.T) {
 			if err := errors.Join(podtest.WaitSettled(t.Context(), pod), podtest.WaitSettled(t.Context(), guest.NS)); err != nil {
 				t.Fatal(err)
 			}
-			inside(t, pod, func() error { return table.Write(nil) })
+			inside(t, pod, func() error { return Write(Change{Table: table}) })
 			for to, here := range map[string]string{alias: vm, alias6: vm6} {
 				pod.Run(t, "ping", "-n", "-c", "1", "-W", "5", to)
 				echoes(t, pod, guest.NS, to, here)

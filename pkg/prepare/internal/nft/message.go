@@ -8,8 +8,9 @@ import (
 
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
 )
 
 // message is what the kernel says of a table or of something in one, when somebody asks
@@ -31,46 +32,51 @@ type message struct {
 }
 
 // parse reads a message; not ok if it is about something else, or broken.
-func parse(raw netlink.Message) (m message, ok bool) {
-	if raw.Header.Type>>8 != unix.NFNL_SUBSYS_NFTABLES || len(raw.Data) < sizeofHeader {
+func parse(raw nl.Message) (m message, ok bool) {
+	if raw.Type>>8 != unix.NFNL_SUBSYS_NFTABLES || len(raw.Data) < sizeofHeader {
 		return m, false
 	}
-	m = message{kind: int(raw.Header.Type) & 0xff, family: raw.Data[0], last: isAppended(raw.Header.Flags)}
-	attrs, err := netlink.NewAttributeDecoder(raw.Data[sizeofHeader:])
-	if err != nil {
-		return m, false
-	}
-	attrs.ByteOrder = binary.BigEndian
-	for attrs.Next() {
-		switch {
-		case attrs.Type() == unix.NFTA_TABLE_NAME: // as NFTA_CHAIN_TABLE and NFTA_RULE_TABLE
-			m.table = attrs.String()
-		case m.kind == unix.NFT_MSG_NEWTABLE || m.kind == unix.NFT_MSG_DELTABLE:
-			if attrs.Type() == unix.NFTA_TABLE_FLAGS {
-				m.flags = attrs.Uint32()
-			}
-		case m.kind == unix.NFT_MSG_NEWCHAIN || m.kind == unix.NFT_MSG_DELCHAIN:
-			m.parseChain(attrs)
-		case m.kind == unix.NFT_MSG_NEWRULE || m.kind == unix.NFT_MSG_DELRULE:
-			m.parseRule(attrs)
-		case attrs.Type() == unix.NFTA_SET_NAME: // as NFTA_SET_ELEM_LIST_SET
-			m.set = attrs.String()
-		case m.kind == unix.NFT_MSG_NEWSET || m.kind == unix.NFT_MSG_DELSET:
-			m.parseSet(attrs)
-		case m.kind == unix.NFT_MSG_NEWSETELEM || m.kind == unix.NFT_MSG_DELSETELEM:
-			if attrs.Type() == unix.NFTA_SET_ELEM_LIST_ELEMENTS {
-				each(attrs, func(a *netlink.AttributeDecoder) { m.elements = append(m.elements, parseElement(a)) })
-			}
+	m = message{kind: int(raw.Type) & 0xff, family: raw.Data[0], last: isAppended(raw.Flags)}
+	attrs := nl.Attributes(raw.Data[sizeofHeader:])
+	m.table = attrs.Text(unix.NFTA_TABLE_NAME) // as NFTA_CHAIN_TABLE, NFTA_RULE_TABLE, …
+	switch m.kind {
+	case unix.NFT_MSG_NEWTABLE, unix.NFT_MSG_DELTABLE:
+		m.flags = number(attrs.Get(unix.NFTA_TABLE_FLAGS))
+	case unix.NFT_MSG_NEWCHAIN, unix.NFT_MSG_DELCHAIN:
+		m.parseChain(attrs)
+	case unix.NFT_MSG_NEWRULE, unix.NFT_MSG_DELRULE:
+		m.parseRule(attrs)
+	case unix.NFT_MSG_NEWSET, unix.NFT_MSG_DELSET:
+		m.set, m.definition = attrs.Text(unix.NFTA_SET_NAME), parseSet(attrs)
+	case unix.NFT_MSG_NEWSETELEM, unix.NFT_MSG_DELSETELEM:
+		m.set = attrs.Text(unix.NFTA_SET_ELEM_LIST_SET)
+		for _, e := range attrs.In(unix.NFTA_SET_ELEM_LIST_ELEMENTS).All() {
+			m.elements = append(m.elements, parseElement(e))
 		}
 	}
-	return m, attrs.Err() == nil
+	return m, true
+}
+
+// number is a big-endian one; 0: there is none.
+func number(b []byte) uint32 {
+	if len(b) != 4 {
+		return 0
+	}
+	return binary.BigEndian.Uint32(b)
+}
+
+func number64(b []byte) uint64 {
+	if len(b) != 8 {
+		return 0
+	}
+	return binary.BigEndian.Uint64(b)
 }
 
 // isAppended tells whether a rule is behind all others. Old kernels, 5.10 among them,
 // don't tell of a new one where it is, nor that somebody created it: it is taken as
 // appended, as ours are (nf_tables_rule_notify, net/netfilter/nf_tables_api.c).
-func isAppended(flags netlink.HeaderFlags) bool {
-	return flags&netlink.Append != 0 || flags&netlink.Create == 0
+func isAppended(flags uint16) bool {
+	return flags&unix.NLM_F_APPEND != 0 || flags&unix.NLM_F_CREATE == 0
 }
 
 // sizeofHeader is the length of struct nfgenmsg (linux/netfilter/nfnetlink.h), and
@@ -81,50 +87,21 @@ func header(family byte, resource uint16) []byte {
 	return binary.BigEndian.AppendUint16([]byte{family, unix.NFNETLINK_V0}, resource)
 }
 
-func (m *message) parseChain(attrs *netlink.AttributeDecoder) {
-	switch attrs.Type() {
-	case unix.NFTA_CHAIN_NAME:
-		m.chain = attrs.String()
-	case unix.NFTA_CHAIN_TYPE:
-		m.hook.kind = attrs.String()
-	case unix.NFTA_CHAIN_POLICY:
-		m.hook.policy = attrs.Uint32()
-	case unix.NFTA_CHAIN_HOOK:
-		each(attrs, func(a *netlink.AttributeDecoder) {
-			switch a.Type() {
-			case unix.NFTA_HOOK_HOOKNUM:
-				m.hook.number = a.Uint32()
-			case unix.NFTA_HOOK_PRIORITY:
-				m.hook.priority = int32(a.Uint32())
-			case unix.NFTA_HOOK_DEV:
-				m.hook.device = a.String()
-			}
-		})
+func (m *message) parseChain(attrs nl.Attributes) {
+	m.chain = attrs.Text(unix.NFTA_CHAIN_NAME)
+	at := attrs.In(unix.NFTA_CHAIN_HOOK)
+	m.hook = hook{
+		kind: attrs.Text(unix.NFTA_CHAIN_TYPE), policy: number(attrs.Get(unix.NFTA_CHAIN_POLICY)),
+		number: number(at.Get(unix.NFTA_HOOK_HOOKNUM)), priority: int32(number(at.Get(unix.NFTA_HOOK_PRIORITY))), device: at.Text(unix.NFTA_HOOK_DEV),
 	}
 }
 
-func (m *message) parseRule(attrs *netlink.AttributeDecoder) {
-	switch attrs.Type() {
-	case unix.NFTA_RULE_CHAIN:
-		m.chain = attrs.String()
-	case unix.NFTA_RULE_HANDLE:
-		m.rule.handle = attrs.Uint64()
-	case unix.NFTA_RULE_POSITION:
-		m.after = attrs.Uint64()
-	case unix.NFTA_RULE_USERDATA:
-		m.rule.comment = comment(attrs.Bytes())
-	case unix.NFTA_RULE_EXPRESSIONS:
-		each(attrs, func(list *netlink.AttributeDecoder) {
-			name := ""
-			each(list, func(a *netlink.AttributeDecoder) {
-				switch a.Type() {
-				case unix.NFTA_EXPR_NAME:
-					name = a.String()
-				case unix.NFTA_EXPR_DATA:
-					m.rule.parseExpr(name, m.family, a.Bytes())
-				}
-			})
-		})
+func (m *message) parseRule(attrs nl.Attributes) {
+	m.chain, m.after = attrs.Text(unix.NFTA_RULE_CHAIN), number64(attrs.Get(unix.NFTA_RULE_POSITION))
+	m.rule.handle, m.rule.comment = number64(attrs.Get(unix.NFTA_RULE_HANDLE)), comment(attrs.Get(unix.NFTA_RULE_USERDATA))
+	for _, e := range attrs.In(unix.NFTA_RULE_EXPRESSIONS).All() {
+		e := nl.Attributes(e)
+		m.rule.parseExpr(e.Text(unix.NFTA_EXPR_NAME), e.In(unix.NFTA_EXPR_DATA))
 	}
 }
 
@@ -141,71 +118,41 @@ func comment(b []byte) string {
 	return ""
 }
 
-func (d *definition) parseSet(attrs *netlink.AttributeDecoder) {
-	switch attrs.Type() {
-	case unix.NFTA_SET_FLAGS:
-		d.flags = attrs.Uint32()
-	case unix.NFTA_SET_KEY_TYPE:
-		d.keyType = attrs.Uint32()
-	case unix.NFTA_SET_KEY_LEN:
-		d.keyLength = attrs.Uint32()
-	case unix.NFTA_SET_TIMEOUT:
-		d.timeout = attrs.Uint64()
-	case unix.NFTA_SET_DESC:
-		each(attrs, func(a *netlink.AttributeDecoder) {
-			if a.Type() == unix.NFTA_SET_DESC_SIZE {
-				d.size = a.Uint32()
-			}
-		})
+func parseSet(attrs nl.Attributes) definition {
+	return definition{
+		flags: number(attrs.Get(unix.NFTA_SET_FLAGS)), keyType: number(attrs.Get(unix.NFTA_SET_KEY_TYPE)), keyLength: number(attrs.Get(unix.NFTA_SET_KEY_LEN)),
+		size: number(attrs.In(unix.NFTA_SET_DESC).Get(unix.NFTA_SET_DESC_SIZE)), timeout: number64(attrs.Get(unix.NFTA_SET_TIMEOUT)),
 	}
 }
 
-func parseElement(list *netlink.AttributeDecoder) (e element) {
-	each(list, func(a *netlink.AttributeDecoder) {
-		switch a.Type() {
-		case unix.NFTA_SET_ELEM_FLAGS:
-			e.end = a.Uint32()&unix.NFT_SET_ELEM_INTERVAL_END != 0
-		case unix.NFTA_SET_ELEM_KEY:
-			each(a, func(a *netlink.AttributeDecoder) { e.key = hex.EncodeToString(a.Bytes()) })
-		}
-	})
-	return e
+func parseElement(attrs nl.Attributes) element {
+	return element{
+		key: hex.EncodeToString(attrs.In(unix.NFTA_SET_ELEM_KEY).Get(unix.NFTA_DATA_VALUE)),
+		end: number(attrs.Get(unix.NFTA_SET_ELEM_FLAGS))&unix.NFT_SET_ELEM_INTERVAL_END != 0,
+	}
 }
 
 // parseExpr reads an expression, if it counts, compares for equality or ends the
 // rule. What is forwarded is accepted.
-func (r *rule) parseExpr(name string, family byte, b []byte) {
-	var count expr.Counter
-	var cmp expr.Cmp
-	var verdict expr.Verdict
+func (r *rule) parseExpr(name string, data nl.Attributes) {
 	switch name {
 	case "counter":
-		if expr.Unmarshal(family, b, &count) == nil {
-			r.packets, r.bytes = count.Packets, count.Bytes
-		}
+		r.packets, r.bytes = number64(data.Get(unix.NFTA_COUNTER_PACKETS)), number64(data.Get(unix.NFTA_COUNTER_BYTES))
 	case "cmp":
-		if expr.Unmarshal(family, b, &cmp) == nil && cmp.Op == expr.CmpOpEq {
-			r.values = append(r.values, slices.Clone(cmp.Data))
+		if number(data.Get(unix.NFTA_CMP_OP)) == unix.NFT_CMP_EQ {
+			r.values = append(r.values, slices.Clone(data.In(unix.NFTA_CMP_DATA).Get(unix.NFTA_DATA_VALUE)))
 		}
 	case "fwd":
 		r.accepts = true
 	case "immediate":
-		if expr.Unmarshal(family, b, &verdict) == nil {
-			r.accepts = verdict.Kind == expr.VerdictAccept
-			if verdict.Kind == expr.VerdictGoto {
-				r.leads = verdict.Chain
-			}
+		verdict := data.In(unix.NFTA_IMMEDIATE_DATA).In(unix.NFTA_DATA_VERDICT)
+		if verdict == nil { // it loads a value
+			return
+		}
+		code := expr.VerdictKind(int32(number(verdict.Get(unix.NFTA_VERDICT_CODE))))
+		r.accepts = code == expr.VerdictAccept
+		if code == expr.VerdictGoto {
+			r.leads = verdict.Text(unix.NFTA_VERDICT_CHAIN)
 		}
 	}
-}
-
-// each goes through the attributes in another.
-func each(attrs *netlink.AttributeDecoder, do func(*netlink.AttributeDecoder)) {
-	attrs.Nested(func(in *netlink.AttributeDecoder) error {
-		in.ByteOrder = binary.BigEndian
-		for in.Next() {
-			do(in)
-		}
-		return nil
-	})
 }

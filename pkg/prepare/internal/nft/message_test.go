@@ -3,14 +3,13 @@ package nft
 import (
 	"testing"
 
-	"github.com/mdlayher/netlink"
-	"golang.org/x/sys/unix"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
 )
 
 // Whatever a message says, it is followed or not, and what is there can be compared.
 func FuzzMessage(f *testing.F) {
 	table := redirecting(flows4, flows6, ports)
-	made := batch{family: byte(table.Family.Number)}
+	made := newBatch(table.Family.Number)
 	made.addTable(table.Name)
 	for i, s := range table.Sets {
 		made.addSet(table.Name, s, i+1)
@@ -21,14 +20,19 @@ func FuzzMessage(f *testing.F) {
 			made.addRule(table.Name, c.Name, r, table.Family, none)
 		}
 	}
-	for _, m := range made.messages {
-		for _, later := range []netlink.HeaderType{0, 2} { // NFT_MSG_DEL… is two behind NFT_MSG_NEW…
-			f.Add(uint8(m.Header.Type+later), uint16(m.Header.Flags), m.Data)
+	messages, err := nl.Split(made.attributes)
+	if err != nil {
+		f.Fatal(err)
+	}
+	messages = messages[1:] // without the beginning of the batch
+	for _, m := range messages {
+		for _, later := range []uint16{0, 2} { // NFT_MSG_DEL… is two behind NFT_MSG_NEW…
+			f.Add(uint8(m.Type+later), m.Flags, m.Data)
 		}
 	}
 	f.Fuzz(func(t *testing.T, kind uint8, flags uint16, data []byte) {
 		all := tables{}
-		for _, m := range made.messages {
+		for _, m := range messages {
 			parsed, ok := parse(m)
 			if !ok || !all.apply(parsed) {
 				t.Fatalf("a message of the kernel's is not followed: %+v", m)
@@ -36,14 +40,12 @@ func FuzzMessage(f *testing.F) {
 		}
 		// The kernel's messages have each rule's number, these have none: they are one.
 		before := all[table.ID()].clone()
-		m, ok := parse(netlink.Message{
-			Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | netlink.HeaderType(kind), Flags: netlink.HeaderFlags(flags)}, Data: data,
-		})
+		m, ok := parse(nl.Message{Type: kindOf(int(kind)), Flags: flags, Data: data})
 		if !all.apply(m) && ok && table.Differs(before, true, none).Error() != table.Differs(all[table.ID()], true, none).Error() {
 			t.Errorf("a message that changed nothing made another table: %+v", m)
 		}
 		now, there := all[table.ID()]
 		_ = table.Differs(now, there, none)
-		_ = table.Add(&now)
+		_ = Change{Table: table, Now: &now}.Text()
 	})
 }

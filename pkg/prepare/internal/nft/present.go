@@ -50,16 +50,20 @@ func (t Table) Made(index func(link string) int) Present {
 	for _, s := range t.Sets {
 		made.sets[s.Name] = s.present()
 	}
+	var encoded attributes
 	for _, c := range t.Chains {
 		var is chain
 		if c.Hook != "" {
+			priority, _ := c.priority(t.Family)
 			is.hook = hook{
-				kind: string(nftables.ChainTypeFilter), number: uint32(*hooks[c.Hook]), priority: int32(t.Family.Filter),
+				kind: string(nftables.ChainTypeFilter), number: uint32(*hooks[c.Hook]), priority: int32(priority),
 				device: c.Device, policy: uint32(nftables.ChainPolicyAccept),
 			}
 		}
 		for _, r := range c.Rules {
-			is.rules = append(is.rules, rule{comment: r.digest(t.Family, r.exprs(t.Family, index))})
+			encoded = encoded[:0]
+			digest, _ := encoded.rule(r, t.Family, index) // one that can't be encoded was never made
+			is.rules = append(is.rules, rule{comment: digest})
 		}
 		made.chains[c.Name] = is
 	}

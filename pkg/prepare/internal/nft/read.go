@@ -3,11 +3,11 @@ package nft
 import (
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/google/nftables"
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
 )
 
 // Read returns our tables in the network namespace of the calling thread; none where
@@ -15,7 +15,7 @@ import (
 // [unix.EPERM].
 func Read() (map[ID]Present, error) {
 	all := tables{}
-	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	conn, err := nl.OpenSocket(unix.NETLINK_NETFILTER)
 	if Unsupported(err) {
 		return all, nil
 	}
@@ -56,30 +56,19 @@ func Read() (map[ID]Present, error) {
 
 // dump asks for all objects of a kind: of any family and table, of one table, or of one
 // set of it.
-func dump(conn *netlink.Conn, kind int, family nftables.TableFamily, names ...string) ([]message, error) {
-	data, err := request(byte(family), names, nil)
+func dump(s *nl.Socket, kind int, family nftables.TableFamily, names ...string) ([]message, error) {
+	request := attributes(header(byte(family), 0))
+	request.names(names)
+	replies, err := s.Dump(kindOf(kind), request)
 	if err != nil {
 		return nil, err
 	}
-	var replies []netlink.Message
-	for range 10 { // as long as somebody changes tables meanwhile
-		if replies, err = conn.Execute(netlink.Message{
-			Header: netlink.Header{Type: netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | kind), Flags: netlink.Request | netlink.Dump},
-			Data:   data,
-		}); err != nil {
-			return nil, err
-		}
-		if !slices.ContainsFunc(replies, func(m netlink.Message) bool { return m.Header.Flags&netlink.DumpInterrupted != 0 }) {
-			break
-		}
-	}
-	var out []message
-	for _, reply := range replies {
-		m, ok := parse(reply)
-		if !ok {
+	out := make([]message, len(replies))
+	for i, reply := range replies {
+		var ok bool
+		if out[i], ok = parse(reply); !ok {
 			return nil, errors.New("the kernel's answer can't be read")
 		}
-		out = append(out, m)
 	}
 	return out, nil
 }
@@ -94,9 +83,9 @@ func Unsupported(err error) bool {
 // has the family says that the name is missing (nf_tables_newtable,
 // net/netfilter/nf_tables_api.c). [Unsupported] is true of the error of any other.
 func Supported(f Family) error {
-	b := batch{family: byte(f.Number)}
-	b.add(unix.NFT_MSG_NEWTABLE, netlink.Create, nil, nil)
-	if err := b.send(); Unsupported(err) {
+	b := newBatch(f.Number)
+	b.add(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, nil, nil)
+	if err := b.try(); Unsupported(err) {
 		return err
 	}
 	return nil
@@ -107,8 +96,8 @@ func Supported(f Family) error {
 // error of a kernel without.
 func EgressSupported() error {
 	const table = Prefix + "egress"
-	b := batch{family: byte(Netdev.Number)}
+	b := newBatch(Netdev.Number)
 	b.addTable(table)
 	b.addChain(table, Chain{Name: "egress", Hook: "egress", Device: "lo"}, Netdev)
-	return b.send()
+	return b.try()
 }

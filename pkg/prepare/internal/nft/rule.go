@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -8,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/google/nftables/expr"
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -109,53 +109,20 @@ func (r Rule) label() any {
 	return nil
 }
 
-// digest is what the kernel keeps as a rule's comment: nobody needs to tell from
-// the kernel's own words, which it may put otherwise, whether the rule is the
-// planned one. exprs are the rule's.
-func (r Rule) digest(f Family, exprs []expr.Any) string {
-	sum := sha256.New()
-	sum.Write([]byte(r.text(f)))
-	for _, e := range exprs {
-		b, err := marshal(f, e)
-		if err != nil { // the kernel is never asked for such a rule
-			return err.Error()
+// rule adds a rule's expressions, and returns a digest of them: what the kernel keeps as
+// the rule's comment. So nobody needs to tell from the kernel's own words, which it may
+// put otherwise, whether the rule is the planned one.
+func (a *attributes) rule(r Rule, f Family, index func(link string) int) (digest string, err error) {
+	from := len(*a)
+	a.nested(unix.NFTA_RULE_EXPRESSIONS, func() {
+		for _, e := range r.exprs(f, index) {
+			a.nested(unix.NFTA_LIST_ELEM, func() { err = cmp.Or(err, a.expression(f, e)) })
 		}
-		sum.Write(b)
-	}
-	return hex.EncodeToString(sum.Sum(nil)[:8])
+	})
+	sum := sha256.Sum256((*a)[from:])
+	return hex.EncodeToString(sum[:8]), err
 }
 
 // forward has a frame leave by the link whose index is in register 1.
 // google/nftables has no such expression.
 type forward struct{ expr.Any }
-
-// marshal encodes an expression, those too that google/nftables can't.
-func marshal(f Family, e expr.Any) ([]byte, error) {
-	name, a := "", encoder()
-	switch e := e.(type) {
-	case forward:
-		name = "fwd"
-		a.Uint32(unix.NFTA_FWD_SREG_DEV, unix.NFT_REG_1)
-	case *expr.Payload:
-		if e.CsumFlags == 0 || e.CsumType != expr.CsumTypeNone {
-			break
-		}
-		name = "payload" // whose flags it leaves out
-		a.Uint32(unix.NFTA_PAYLOAD_SREG, e.SourceRegister)
-		a.Uint32(unix.NFTA_PAYLOAD_BASE, uint32(e.Base))
-		a.Uint32(unix.NFTA_PAYLOAD_OFFSET, e.Offset)
-		a.Uint32(unix.NFTA_PAYLOAD_LEN, e.Len)
-		a.Uint32(unix.NFTA_PAYLOAD_CSUM_FLAGS, e.CsumFlags)
-	}
-	if name == "" {
-		return expr.Marshal(byte(f.Number), e)
-	}
-	data, err := a.Encode()
-	if err != nil {
-		return nil, err
-	}
-	a = encoder()
-	a.String(unix.NFTA_EXPR_NAME, name)
-	a.Bytes(netlink.Nested|unix.NFTA_EXPR_DATA, data)
-	return a.Encode()
-}

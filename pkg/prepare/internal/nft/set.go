@@ -12,7 +12,6 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -197,43 +196,33 @@ type element struct {
 // addSet adds the set, of a number of its own in the batch, and what is in it.
 func (b *batch) addSet(table string, s Set, number int) {
 	is := s.present()
-	b.add(unix.NFT_MSG_NEWSET, netlink.Create, []string{table, s.Name}, func(a *attrs) error {
-		a.Uint32(unix.NFTA_SET_FLAGS, is.flags)
-		a.Uint32(unix.NFTA_SET_KEY_TYPE, is.keyType)
-		a.Uint32(unix.NFTA_SET_KEY_LEN, is.keyLength)
-		a.Uint32(unix.NFTA_SET_ID, uint32(number))
+	b.add(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE, []string{table, s.Name}, func() {
+		b.uint32(unix.NFTA_SET_FLAGS, is.flags)
+		b.uint32(unix.NFTA_SET_KEY_TYPE, is.keyType)
+		b.uint32(unix.NFTA_SET_KEY_LEN, is.keyLength)
+		b.uint32(unix.NFTA_SET_ID, uint32(number))
 		if s.dynamic() {
-			a.Uint64(unix.NFTA_SET_TIMEOUT, is.timeout)
-			a.Nested(unix.NFTA_SET_DESC, func(a *attrs) error {
-				a.Uint32(unix.NFTA_SET_DESC_SIZE, is.size)
-				return nil
-			})
+			b.uint64(unix.NFTA_SET_TIMEOUT, is.timeout)
+			b.nested(unix.NFTA_SET_DESC, func() { b.uint32(unix.NFTA_SET_DESC_SIZE, is.size) })
 		}
-		return nil
 	})
 	for part := range slices.Chunk(s.elements(), 1000) { // an attribute has less than 64 KiB
-		b.add(unix.NFT_MSG_NEWSETELEM, netlink.Create, []string{table, s.Name}, func(a *attrs) error {
-			a.Nested(unix.NFTA_SET_ELEM_LIST_ELEMENTS, func(a *attrs) error {
+		b.add(unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE, []string{table, s.Name}, func() {
+			b.nested(unix.NFTA_SET_ELEM_LIST_ELEMENTS, func() {
 				for _, e := range part {
-					a.Nested(unix.NFTA_LIST_ELEM, e.encode)
+					b.nested(unix.NFTA_LIST_ELEM, func() { b.element(e) })
 				}
-				return nil
 			})
-			return nil
 		})
 	}
 }
 
-func (e element) encode(a *attrs) error {
+func (a *attributes) element(e element) {
 	if e.end {
-		a.Uint32(unix.NFTA_SET_ELEM_FLAGS, unix.NFT_SET_ELEM_INTERVAL_END)
+		a.uint32(unix.NFTA_SET_ELEM_FLAGS, unix.NFT_SET_ELEM_INTERVAL_END)
 	}
-	key, err := hex.DecodeString(e.key)
-	a.Nested(unix.NFTA_SET_ELEM_KEY, func(a *attrs) error {
-		a.Bytes(unix.NFTA_DATA_VALUE, key)
-		return nil
-	})
-	return err
+	key, _ := hex.DecodeString(e.key) // as elements encodes it
+	a.value(unix.NFTA_SET_ELEM_KEY, key)
 }
 
 // differs says how a set is not the planned one; empty: it is.

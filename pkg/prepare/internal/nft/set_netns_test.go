@@ -76,9 +76,9 @@ func TestTextMakesTheSetsAndRules(t *testing.T) {
 		for _, ns := range []*podtest.NS{scripted, written} {
 			now := tableIn(t, ns, table)
 			if ns == scripted {
-				ns.Run(t, "sh", "-e", "-c", table.Add(now))
+				ns.Run(t, "sh", "-e", "-c", (Change{Table: table, Now: now}).Text())
 			} else {
-				inside(t, ns, func() error { return table.Write(now) })
+				inside(t, ns, func() error { return Write(Change{Table: table, Now: now}) })
 			}
 			if now = tableIn(t, ns, table); now == nil {
 				t.Fatal("there is no table")
@@ -113,7 +113,7 @@ func TestLargeSet(t *testing.T) {
 		all.Ranges = append(all.Ranges, Range{port, port})
 	}
 	table := Table{Family: Netdev, Name: Prefix + "eth0", Sets: []Set{all}}
-	inside(t, ns, func() error { return table.Write(nil) })
+	inside(t, ns, func() error { return Write(Change{Table: table}) })
 	if now := tableIn(t, ns, table); now == nil {
 		t.Fatal("there is no table")
 	} else if err := table.Differs(*now, true, none); err != nil {

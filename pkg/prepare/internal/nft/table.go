@@ -51,7 +51,18 @@ type Chain struct {
 	Name   string
 	Hook   string // prerouting, forward, input, output, postrouting, ingress, egress; empty: only jumped to
 	Device string // of an ingress or egress hook
-	Rules  []Rule
+	// Early has a base chain see packets before whatever else may rewrite their
+	// addresses: nft(8)'s priority raw (NF_IP_PRI_RAW, linux/netfilter_ipv4.h).
+	Early bool
+	Rules []Rule
+}
+
+// priority is a base chain's, for the kernel and for nft(8).
+func (c Chain) priority(f Family) (nftables.ChainPriority, string) {
+	if c.Early {
+		return *nftables.ChainPriorityRaw, "raw"
+	}
+	return f.Filter, "filter"
 }
 
 // ID names a table among all.
@@ -66,10 +77,19 @@ func (t Table) ID() ID { return ID{t.Family.Number, t.Name} }
 // String names the table as nft(8) does.
 func (t Table) String() string { return t.Family.Name + " " + t.Name }
 
-// Add returns what makes the table, in nft(8)'s language. now is one that is there and
-// is replaced; nil: there is none.
-func (t Table) Add(now *Present) string {
+// Change makes a table.
+type Change struct {
+	Table
+	// Now is one that is there, and is replaced, but for what is in sets with a timeout;
+	// nil: there is none, and the kernel need not wait some milliseconds for readers of
+	// nothing.
+	Now *Present
+}
+
+// Text returns what makes the table, in nft(8)'s language.
+func (c Change) Text() string {
 	var b strings.Builder
+	t, now := c.Table, c.Now
 	kept := t.kept(now)
 	switch {
 	case len(kept) > 0:
@@ -93,11 +113,12 @@ func (t Table) Add(now *Present) string {
 	}
 	for _, c := range t.Chains {
 		fmt.Fprintf(&b, "\nnft add chain %s %s", t, c.Name)
+		_, priority := c.priority(t.Family)
 		switch {
 		case c.Device != "":
-			fmt.Fprintf(&b, " '{ type filter hook %s device %s priority filter; policy accept; }'", c.Hook, c.Device)
+			fmt.Fprintf(&b, " '{ type filter hook %s device %s priority %s; policy accept; }'", c.Hook, c.Device, priority)
 		case c.Hook != "":
-			fmt.Fprintf(&b, " '{ type filter hook %s priority filter; policy accept; }'", c.Hook)
+			fmt.Fprintf(&b, " '{ type filter hook %s priority %s; policy accept; }'", c.Hook, priority)
 		}
 	}
 	for _, c := range t.Chains {
@@ -135,24 +156,38 @@ func quoted(rule string) string {
 	return rule
 }
 
-// Write makes the table in one transaction, so that no frame passes a half-made one,
-// in the network namespace of the calling thread. now is one that is there, which makes
-// the kernel wait some milliseconds; it is replaced, but for what is in sets with a
-// timeout. nil: there is none. See [Unsupported] for the error of a kernel that can't
-// have it.
-func (t Table) Write(now *Present) error {
+// Write makes tables in one transaction, so that no frame passes a half-made one, in the
+// network namespace of the calling thread. See [Unsupported] for the error of a kernel
+// that can't have one.
+func Write(changes ...Change) error {
 	conn, err := nl.Open()
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
 	var unknown error
+	known := map[string]int{}
 	index := func(link string) int {
-		i, err := conn.Index(link)
-		unknown = errors.Join(unknown, err)
-		return i
+		if _, ok := known[link]; !ok {
+			i, err := conn.Index(link)
+			known[link], unknown = i, errors.Join(unknown, err)
+		}
+		return known[link]
 	}
-	b := batch{family: byte(t.Family.Number)}
+	b := newBatch(nftables.TableFamilyUnspecified)
+	for _, c := range changes {
+		b.write(c, index)
+	}
+	if unknown != nil {
+		return unknown
+	}
+	return b.commit()
+}
+
+// write has the batch make a table.
+func (b *batch) write(c Change, index func(link string) int) {
+	t, now := c.Table, c.Now
+	b.family = byte(t.Family.Number)
 	b.addTable(t.Name)
 	kept := t.kept(now)
 	switch {
@@ -173,10 +208,6 @@ func (t Table) Write(now *Present) error {
 			b.addRule(t.Name, c.Name, r, t.Family, index)
 		}
 	}
-	if unknown != nil {
-		return unknown
-	}
-	return b.commit()
 }
 
 // clear deletes what is in a table but for the sets that are kept: rules first, since
@@ -187,10 +218,7 @@ func (b *batch) clear(t Table, now Present, kept []string) {
 		b.add(unix.NFT_MSG_DELSET, 0, []string{t.Name, s}, nil)
 	}
 	for _, c := range now.chainNames() {
-		b.add(unix.NFT_MSG_DELCHAIN, 0, []string{t.Name}, func(a *attrs) error {
-			a.String(unix.NFTA_CHAIN_NAME, c)
-			return nil
-		})
+		b.add(unix.NFT_MSG_DELCHAIN, 0, []string{t.Name}, func() { b.text(unix.NFTA_CHAIN_NAME, c) })
 	}
 }
 
@@ -203,7 +231,7 @@ var hooks = map[string]*nftables.ChainHook{
 // Delete deletes the table in the network namespace of the calling thread. It is no
 // error if there is none.
 func (t Table) Delete() error {
-	b := batch{family: byte(t.Family.Number)}
+	b := newBatch(t.Family.Number)
 	b.add(unix.NFT_MSG_DELTABLE, 0, []string{t.Name}, nil)
 	if err := b.commit(); !errors.Is(err, unix.ENOENT) {
 		return err

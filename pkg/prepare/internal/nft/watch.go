@@ -9,6 +9,8 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
 )
 
 // eventBuffer is enough for the events of some thousand rules.
@@ -107,7 +109,7 @@ func (w *Watch) apply(transaction []netlink.Message) (changed bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, raw := range transaction {
-		m, _ := parse(raw)
+		m, _ := parse(nl.Message{Type: uint16(raw.Header.Type), Flags: uint16(raw.Header.Flags), Data: raw.Data})
 		changed = w.tables.apply(m) || changed
 	}
 	return changed

@@ -69,7 +69,7 @@ func TestWatchSleepsWhileFramesPass(t *testing.T) {
 	ns := podtest.New(t)
 	table := redirecting(flows4, flows6, ports)
 	ns.IP(t, "link add v0 type veth peer v1")
-	inside(t, ns, func() error { return table.Write(nil) })
+	inside(t, ns, func() error { return Write(Change{Table: table}) })
 	var w *Watch
 	inside(t, ns, func() (err error) {
 		w, err = OpenWatch()

@@ -67,6 +67,17 @@ func paired(a netip.Addr) netip.Addr {
 	return other
 }
 
+// pairBits is the length of the network of an alias and the one paired with it.
+func pairBits(a netip.Addr) int { return a.BitLen() - 2 }
+
+// pairMask is the mask of that network.
+func pairMask(a netip.Addr) netip.Addr {
+	b := slices.Repeat([]byte{0xff}, a.BitLen()/8)
+	b[len(b)-1] &^= 3
+	mask, _ := netip.AddrFromSlice(b)
+	return mask
+}
+
 // checkAlias tells why an address that was given can't be the VM's alias.
 func checkAlias(in discover.Interface, a netip.Addr, is4 bool) error {
 	pair, family := "/30", "an IPv4"

@@ -26,7 +26,7 @@ func TestFullSetIsCounted(t *testing.T) {
 		if err := nft.EgressSupported(); nft.Unsupported(err) {
 			t.Skip("this kernel has no egress hook")
 		}
-		return table.Write(nil)
+		return nft.Write(nft.Change{Table: table})
 	})
 	for _, port := range []int{1, 2, 3, 1} {
 		ns.In(t, func() error {

@@ -10,8 +10,8 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/engine"
 )
 
-// Restore deletes the table and the tap. The tap is down before: what a VM sends must
-// not get into the pod once the table is gone.
+// Restore deletes the tables and the tap. The tap is down before: what a VM sends must
+// not get into the pod once the table is gone. What keeps the aliases from others is last.
 func (w wiring) Restore(s *engine.State) (st engine.Steps, notes []string, err error) {
 	var last []engine.Op
 	if l := s.Link(w.NIC.Tap); l != nil && w.isTap(*l) {
@@ -26,7 +26,7 @@ func (w wiring) Restore(s *engine.State) (st engine.Steps, notes []string, err e
 	} else if l != nil {
 		notes = append(notes, fmt.Sprintf("%s is left alone: it is %s that was not made for the VM", l.Name, engine.Describe(*l)))
 	}
-	st[engine.End] = slices.Concat(st[engine.End], engine.DropTableOps(s, w.Tables()...), last)
+	st[engine.End] = slices.Concat(st[engine.End], engine.DropTableOps(s, w.table()), last, engine.DropTableOps(s, w.stackTables()...))
 	return st, notes, nil
 }
 

@@ -121,9 +121,9 @@ func (w wiring) fromPodRules() []nft.Rule {
 	return rules
 }
 
-// toPodRules let a frame of the network's go to the pod's own stack, but for the
-// addresses that nobody but the tap may use, and for what the VM sent to itself: a
-// network may send that back, too. What a node translates and sends back, as to a
+// toPodRules let a frame of the network's go to the pod's own stack, but for what the VM
+// sent to itself: a network may send that back, too. Nobody is told that the pod has its
+// alias; toStackRules keep off what is sent to that. What a node translates and sends back, as to a
 // Service of the pod itself, has the VM's MAC and another address.
 // The kernel takes a second tag off behind VLAN 0's, when no hook sees the frame any
 // more.
@@ -132,11 +132,8 @@ func (w wiring) toPodRules() (rules []nft.Rule) {
 		for _, match := range f.ofVM(w.NIC, f.source) {
 			rules = append(rules, slices.Concat(nft.Rule{nft.EtherSource.Is(w.NIC.MAC), f.is}, match, nft.Rule{nft.Drop}))
 		}
-		if a, ok := f.alias(w.NIC); ok {
-			rules = append(rules, nft.Rule{f.is, f.destination.Is(a.Pod), nft.Drop}, nft.Rule{f.is, f.source.Is(a.VM), nft.Drop})
-			if f.is4() {
-				rules = append(rules, nft.Rule{nft.EtherProtocol.Is(nft.ARP), nft.ARPTargetIP.Is(a.Pod), nft.Drop})
-			}
+		if a, ok := f.alias(w.NIC); ok && f.is4() {
+			rules = append(rules, nft.Rule{nft.EtherProtocol.Is(nft.ARP), nft.ARPTargetIP.Is(a.Pod), nft.Drop})
 		}
 	}
 	for _, second := range []nft.Type{nft.VLAN, nft.ServiceVLAN} {

@@ -19,6 +19,7 @@ const (
 	fromPod = "from_pod"
 	fromVM  = "from_vm"
 	toVM    = "to_vm"
+	toStack = "to_stack" // of another table: what the pod's stack gets, from wherever
 
 	toPod   = "to_pod"   // it is the pod's
 	shared  = "shared"   // both get it

@@ -103,6 +103,11 @@ func (w wiring) validate() error {
 	if most := w.pod.MTU; w.NIC.MTU > most {
 		return fmt.Errorf("MTU %d is more than %s carries, which is %d", w.NIC.MTU, w.pod.Name, most)
 	}
+	for _, a := range w.NIC.Aliases {
+		if a.Pod != paired(a.VM) {
+			return fmt.Errorf("the pod's alias %s is not the one that goes with the VM's, %s", a.Pod, a.VM)
+		}
+	}
 	return errors.Join(w.NIC.Validate(), engine.Distinct(w.pod.Name, w.NIC.Tap))
 }
 
@@ -131,14 +136,8 @@ func (w wiring) Links() []engine.Link {
 	return []engine.Link{{Role: engine.TapRole, Name: w.NIC.Tap}}
 }
 
-// Tables is the one that hands on the frames, and what takes the place of the egress
-// hook.
-func (w wiring) Tables() []nft.Table {
-	if w.pod.NoEgress {
-		return append([]nft.Table{w.table()}, w.stackTables()...)
-	}
-	return []nft.Table{w.table()}
-}
+// Tables are the one that hands on the frames, and those of the pod's own stack.
+func (w wiring) Tables() []nft.Table { return append([]nft.Table{w.table()}, w.stackTables()...) }
 
 // Sysctls are none.
 func (Datapath) Sysctls() []string { return nil }

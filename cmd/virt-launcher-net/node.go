@@ -29,7 +29,7 @@ node, it waits for its end. Needs SYS_ADMIN, NET_ADMIN and NET_RAW.`,
 			a := agent.New(agent.Options{StateDir: p.hook.StateDir, Version: version, Log: p.hook.Log})
 			return view{}, a.Run(cmd.Context())
 		},
-		verbs: []verb{p.nodeStatus()},
+		verbs: []verb{p.nodeStatus(), p.nodeInstall(), p.nodeUninstall()},
 	}
 }
 

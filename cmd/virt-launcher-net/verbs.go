@@ -234,9 +234,13 @@ func (p *program) wait() verb {
 		short: "Wait until the network is ready or the VM has its lease",
 		long: `Wait until the network is prepared, as planned, and served (--for network), or
 until the VM has its addresses, too (--for lease). If it takes longer than
---timeout, it says what is missing and what to do. For probes and init containers.`,
-		examples: []string{"wait --for network", "wait --for lease --timeout 1s"},
-		flags: []func(*cobra.Command){func(cmd *cobra.Command) {
+--timeout, it says what is missing and what to do. For probes and init containers.
+
+In a pod that the node's agent serves it works in any container, without privileges.
+With --output-dir it writes there what the launcher of the VM needs to know of the NICs,
+as prepare does.`,
+		examples: []string{"wait --for network", "wait --for lease --timeout 1s", "wait --for network --output-dir /run/nics"},
+		flags: []func(*cobra.Command){p.outputDirFlag, func(cmd *cobra.Command) {
 			cmd.Flags().StringVar(&condition, "for", "", "what to wait for: network or lease")
 			cmd.Flags().Var(settings.Duration(&timeout, 0), "timeout", "how long to wait; 0: without limit")
 		}},
@@ -251,6 +255,9 @@ until the VM has its addresses, too (--for lease). If it takes longer than
 				defer cancel()
 			}
 			status, err := control.Client{Netns: p.hook.Netns, StateDir: p.hook.StateDir}.Wait(ctx, condition)
+			if err == nil && p.hook.OutputDir != "" {
+				err = p.hook.HandOver(status)
+			}
 			return view{status, func(w io.Writer) { writeLeases(w, status) }}, err
 		},
 	}

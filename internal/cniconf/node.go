@@ -39,8 +39,8 @@ type Node struct {
 var (
 	// ErrNotChained is that the runtime's configuration can't have the plugin, for now.
 	ErrNotChained = errors.New("the plugin is in no chain")
-	// ErrInstalled is that the plugin is not installed as it is to be, or not removed.
-	ErrInstalled = errors.New("not as it is to be")
+	// ErrPending is that a file is not as it is to be.
+	ErrPending = errors.New("has yet to be changed")
 )
 
 func notChained(format string, args ...any) error {
@@ -66,7 +66,7 @@ func (n Node) Install(ctx context.Context) (changed bool, err error) {
 func (n Node) Installed() error {
 	same, err := n.sameBinary()
 	if err == nil && !same {
-		err = fmt.Errorf("%s: %w", n.binary(), ErrInstalled)
+		err = fmt.Errorf("%s: %w", n.binary(), ErrPending)
 	}
 	changes, confErr := n.toInstall()
 	return errors.Join(err, differ(changes), confErr)
@@ -103,7 +103,7 @@ func (n Node) Uninstalled() error {
 		return err
 	}
 	if _, err := os.Lstat(n.binary()); !errors.Is(err, fs.ErrNotExist) {
-		return errors.Join(fmt.Errorf("%s is there: %w", n.binary(), ErrInstalled), err)
+		return errors.Join(fmt.Errorf("%s: %w", n.binary(), ErrPending), err)
 	}
 	return nil
 }
@@ -119,7 +119,7 @@ type change struct {
 func differ(changes []change) error {
 	var errs []error
 	for _, c := range changes {
-		errs = append(errs, fmt.Errorf("%s: %w", c.path, ErrInstalled))
+		errs = append(errs, fmt.Errorf("%s: %w", c.path, ErrPending))
 	}
 	return errors.Join(errs...)
 }

@@ -114,7 +114,7 @@ func TestInstall(t *testing.T) {
 	n.put(t, "20-other.conflist", strings.ReplaceAll(flannel, "cbr0", "other"))
 	n.put(t, "README", "not a configuration")
 	before := n.files(t)
-	if err := n.Installed(); !errors.Is(err, ErrInstalled) {
+	if err := n.Installed(); !errors.Is(err, ErrPending) {
 		t.Errorf("before it is installed: %v", err)
 	}
 
@@ -361,7 +361,7 @@ func TestInUse(t *testing.T) {
 	if got := n.files(t); got["10-flannel.conflist"] != flannel || got[Type] == "" {
 		t.Errorf("there is %q", got)
 	}
-	if err := n.Uninstalled(); !errors.Is(err, ErrInstalled) {
+	if err := n.Uninstalled(); !errors.Is(err, ErrPending) {
 		t.Errorf("while it is in use: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())

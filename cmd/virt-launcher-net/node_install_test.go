@@ -1,0 +1,55 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// The plugin is installed, with options from a file, checked, and uninstalled.
+func TestNodeInstall(t *testing.T) {
+	dir := t.TempDir()
+	bin, conf, options := filepath.Join(dir, "bin"), filepath.Join(dir, "net.d"), filepath.Join(dir, "options")
+	list := filepath.Join(conf, "10-x.conflist")
+	const network = `{"name":"x","cniVersion":"1.0.0","plugins":[{"type":"ptp"}]}`
+	for _, d := range []string{bin, conf} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for path, text := range map[string]string{list: network, options: `{"podPorts": "8080"}`} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	call := func(code int, want string, args ...string) {
+		t.Helper()
+		var stdout, stderr bytes.Buffer
+		args = append([]string{"node"}, append(args, "--cni-bin-dir", bin, "--cni-conf-dir", conf, "--state-dir", filepath.Join(dir, "state"))...)
+		if got := execute(t.Context(), args, nil, &stdout, &stderr); got != code || !strings.Contains(stderr.String(), want) {
+			t.Errorf("%q: code %d, %s%s; want %d, %q", args, got, &stdout, &stderr, code, want)
+		}
+	}
+	call(exitFailed, "has yet to be changed", "install", "--check")
+	call(exitDone, "installed plugin", "install", "--cni-options", options)
+	call(exitDone, "", "install", "--check", "--cni-options", options)
+	call(exitFailed, list+": has yet to be changed", "install", "--check")
+	text, err := os.ReadFile(list)
+	if want := `"podPorts": "8080", "stateDir": "` + filepath.Join(dir, "state") + `"}`; err != nil || !strings.Contains(string(text), want) {
+		t.Errorf("the list is %s, %v; want %s", text, err, want)
+	}
+	call(exitFailed, "has yet to be changed", "uninstall", "--check")
+	call(exitDone, "removed plugin", "uninstall")
+	call(exitDone, "", "uninstall", "--check")
+	if text, err := os.ReadFile(list); err != nil || string(text) != network {
+		t.Errorf("the list is %s, %v", text, err)
+	}
+
+	call(exitUsage, "invalid character", "install", "--cni-options", "{podPorts}")
+	call(exitUsage, "select can't be set here", "install", "--cni-options", `{"select": "all"}`)
+	call(exitFailed, "no such file", "install", "--cni-options", options+"2")
+	call(exitUsage, "can't go together", "install", "--check", "--watch")
+	call(exitUsage, "leave out --netns", "install", "--netns", "/proc/self/ns/net")
+}

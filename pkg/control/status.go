@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/lease"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/ra"
@@ -35,6 +36,10 @@ type Status struct {
 // Served is what is served on one pod interface.
 type Served struct {
 	Name string `json:"interface"`
+	// Guest is what the VM gets of it, by an emulated NIC of the model; nil where it is
+	// said elsewhere.
+	Guest *guest.NIC `json:"guest,omitempty"`
+	Model string     `json:"model,omitempty"`
 	// Differences are what is not as planned.
 	Differences []prepare.Difference `json:"differences,omitempty"`
 	// Unwatched says of what a change would not be noticed, and why; empty: of

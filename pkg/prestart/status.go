@@ -6,7 +6,6 @@ import (
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
@@ -131,8 +130,9 @@ func (s *Status) add(named []string, session control.Status, err error) {
 		}
 		if n < 0 { // it is served without a record
 			n = len(s.Interfaces)
-			s.Interfaces = append(s.Interfaces, InterfaceStatus{Interface: newInterface(guest.NIC{Interface: served.Name})})
+			s.Interfaces = append(s.Interfaces, InterfaceStatus{Interface: newInterface(guestSide(served))})
 		}
+		served.Guest = nil // it is in its place
 		found := s.Interfaces[n].Differences
 		s.Interfaces[n].Served = served
 		s.Interfaces[n].addDifferences(found)

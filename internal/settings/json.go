@@ -31,6 +31,33 @@ func (o *Options) flags() *pflag.FlagSet {
 	return flags
 }
 
+// Given defines the flags of all of them, each for one interface, and returns what is
+// given of them on the command line, as [Options.Set] takes it once it is JSON.
+func Given(flags *pflag.FlagSet) map[string][]string {
+	values := map[string][]string{}
+	new(Options).flags().VisitAll(func(f *pflag.Flag) {
+		f.Value = &given{f.Value, camelCase(f.Name), values}
+		flags.AddFlag(f)
+	})
+	return values
+}
+
+// given is a flag whose texts are kept as they are.
+type given struct {
+	pflag.Value // which checks them
+	key         string
+	values      map[string][]string
+}
+
+// Set implements [pflag.Value].
+func (g *given) Set(text string) error {
+	err := g.Value.Set(text)
+	if err == nil {
+		g.values[g.key] = append(g.values[g.key], text)
+	}
+	return err
+}
+
 // Keys are the names that the options have in JSON: those of the flags in camel case,
 // podPorts for --pod-ports.
 func Keys() []string {

@@ -62,7 +62,8 @@ func (at located) path() string { return filepath.Join(at.dir, SocketName) }
 func (at located) status(ctx context.Context, within time.Duration) (Status, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, within, fmt.Errorf("not within %s", within))
 	defer cancel()
-	status, err := at.ask(ctx, "/v1/status")
+	var status Status
+	err := at.ask(ctx, http.MethodGet, "/v1/status", http.NoBody, &status)
 	if err == nil && status.Interfaces == nil {
 		err = fmt.Errorf("ask %s: %s is another version of this program, whose answer this one can't read: ask by that one, or end it and start this one",
 			at.path(), statedir.Process(status.PID))
@@ -73,11 +74,11 @@ func (at located) status(ctx context.Context, within time.Duration) (Status, err
 // errNoSocket is that there is no socket that anybody listens on.
 var errNoSocket = errors.New("start a server, or name its state directory")
 
-// ask gets what the serving process answers until ctx ends.
-func (at located) ask(ctx context.Context, resource string) (Status, error) {
+// ask reads what the serving process answers until ctx ends.
+func (at located) ask(ctx context.Context, method, resource string, body io.Reader, answer any) error {
 	path := at.path()
 	conn, peer, err := statedir.Dial(ctx, path)
-	if inPod := (net.Conn)(nil); isAbsent(err) {
+	if inPod := (net.Conn)(nil); isAbsent(err) && method == http.MethodGet {
 		if inPod, err = dialPod(ctx, err); err == nil {
 			conn, peer, path = inPod, &unix.Ucred{}, PodSocketName
 		}
@@ -85,27 +86,30 @@ func (at located) ask(ctx context.Context, resource string) (Status, error) {
 	switch {
 	case isAbsent(err):
 		if pid := statedir.ServerOf(at.namespace); pid > 0 {
-			return Status{}, fmt.Errorf("ask %s: %w: %s serves this pod, and does not listen there (%w): it may be starting; else its log says why, or %w",
+			return fmt.Errorf("ask %s: %w: %s serves this pod, and does not listen there (%w): it may be starting; else its log says why, or %w",
 				path, ErrNoAnswer, statedir.Process(pid), errors.Unwrap(err), errNoSocket)
 		}
-		return Status{}, fmt.Errorf("%w on %s (%w): %w", ErrNobodyServes, path, errors.Unwrap(err), errNoSocket)
+		return fmt.Errorf("%w on %s (%w): %w", ErrNobodyServes, path, errors.Unwrap(err), errNoSocket)
 	case errors.Is(err, unix.EAGAIN): // so many ask that the kernel has no more room for one
-		return Status{}, fmt.Errorf("ask %s: %w: it is stopped, frozen or busy", path, ErrNoAnswer)
+		return fmt.Errorf("ask %s: %w: it is stopped, frozen or busy", path, ErrNoAnswer)
 	case err != nil:
-		return Status{}, fmt.Errorf("ask %s: %w", path, err)
+		return fmt.Errorf("ask %s: %w", path, err)
 	}
 	defer conn.Close()
 	server := statedir.Process(int(peer.Pid))
-	status, err := at.talk(ctx, conn, resource)
+	err = at.talk(ctx, conn, method, resource, body, answer)
+	refused, isRefused := errors.AsType[*RefusedError](err)
 	switch {
 	case err == nil:
-		return status, nil
+		return nil
+	case isRefused:
+		return refused
 	case ctx.Err() != nil:
-		return Status{}, fmt.Errorf("ask %s: %w: %s is stopped, frozen or busy (%w)", path, ErrNoAnswer, server, context.Cause(ctx))
+		return fmt.Errorf("ask %s: %w: %s is stopped, frozen or busy (%w)", path, ErrNoAnswer, server, context.Cause(ctx))
 	case errors.Is(err, io.EOF), errors.Is(err, unix.ECONNRESET), errors.Is(err, unix.EPIPE):
-		return Status{}, fmt.Errorf("ask %s: %w: %s has ended (%w)", path, ErrNobodyServes, server, errNoSocket)
+		return fmt.Errorf("ask %s: %w: %s has ended (%w)", path, ErrNobodyServes, server, errNoSocket)
 	}
-	return Status{}, fmt.Errorf("ask %s: %s: %w", path, server, err)
+	return fmt.Errorf("ask %s: %s: %w", path, server, err)
 }
 
 // isAbsent tells whether err is that nobody listens at the path of a socket.
@@ -123,36 +127,39 @@ func dialPod(ctx context.Context, absent error) (net.Conn, error) {
 }
 
 // talk asks over a connection.
-func (at located) talk(ctx context.Context, conn net.Conn, resource string) (Status, error) {
-	var status Status
+func (at located) talk(ctx context.Context, conn net.Conn, method, resource string, request io.Reader, answer any) error {
 	client := &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true, MaxResponseHeaderBytes: 16 << 10,
 		DialContext: func(context.Context, string, string) (net.Conn, error) { return conn, nil },
 	}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://virt-launcher-net"+resource, http.NoBody)
+	req, err := http.NewRequestWithContext(ctx, method, "http://virt-launcher-net"+resource, request)
 	if err != nil {
-		return status, err
+		return err
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return status, err
+		return err
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	switch of := resp.Header.Get(namespaceHeader); {
 	case err != nil:
-		return status, err
+		return err
+	case resp.StatusCode == http.StatusConflict && of == headerOf(at.namespace) && refusal(body) != nil:
+		return refusal(body)
+	case resp.StatusCode == http.StatusNotFound:
+		return errors.New("it does not know of this request: it is another version of this program")
 	case resp.StatusCode != http.StatusOK:
-		return status, fmt.Errorf("%s: %s", statedir.Printable(resp.Status), statedir.Printable(string(body[:min(len(body), 1<<10)])))
+		return fmt.Errorf("%s: %s", statedir.Printable(resp.Status), statedir.Printable(string(body[:min(len(body), 1<<10)])))
 	case len(body) > maxAnswer:
-		return status, fmt.Errorf("its answer has more than %d bytes", maxAnswer)
+		return fmt.Errorf("its answer has more than %d bytes", maxAnswer)
 	case of == "":
-		return status, errors.New("it does not say which network namespace it serves")
+		return errors.New("it does not say which network namespace it serves")
 	case of != headerOf(at.namespace):
-		return status, fmt.Errorf("it serves another network namespace (%s, not %s): name the state directory of this one", statedir.Printable(of), headerOf(at.namespace))
+		return fmt.Errorf("it serves another network namespace (%s, not %s): name the state directory of this one", statedir.Printable(of), headerOf(at.namespace))
 	}
-	if err := statedir.Unmarshal(body, &status); err != nil {
-		return Status{}, fmt.Errorf("its answer can't be read: %w", err)
+	if err := statedir.Unmarshal(body, answer); err != nil {
+		return fmt.Errorf("its answer can't be read: %w", err)
 	}
-	return status, nil
+	return nil
 }

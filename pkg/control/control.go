@@ -4,6 +4,8 @@
 //	GET /v1/status                    its [Status]
 //	GET /v1/wait?for=network|lease    the same, once it is so
 //
+// What else a server does on request, see [Server.Post], is not of this package.
+//
 // Each answer has the network namespace that is served in a header.
 package control
 

@@ -24,6 +24,9 @@ type Server struct {
 	dir       string
 	namespace statedir.Namespace
 	http      *http.Server
+	mux       *http.ServeMux
+	// takesPosts is whether Post was called.
+	takesPosts bool
 
 	mu       sync.Mutex
 	closed   bool
@@ -35,10 +38,9 @@ type Server struct {
 // and to those who wait when wait has returned nil: that blocks until the condition,
 // [ForNetwork] or [ForLease], holds, or its context ends. It answers once it listens.
 func NewServer(dir string, namespace statedir.Namespace, status func() Status, wait func(ctx context.Context, condition string) error) *Server {
-	s := &Server{dir: dir, namespace: namespace}
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { s.reply(w, status()) })
-	mux.HandleFunc("GET /v1/wait", func(w http.ResponseWriter, r *http.Request) {
+	s := &Server{dir: dir, namespace: namespace, mux: http.NewServeMux()}
+	s.mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { s.reply(w, status()) })
+	s.mux.HandleFunc("GET /v1/wait", func(w http.ResponseWriter, r *http.Request) {
 		condition := r.FormValue("for")
 		if err := checkCondition(condition); err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
@@ -49,15 +51,16 @@ func NewServer(dir string, namespace statedir.Namespace, status func() Status, w
 		}
 		s.reply(w, status())
 	})
-	s.http = &http.Server{Handler: withoutBody(mux), ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: 16 << 10}
+	s.http = &http.Server{Handler: s.withoutBody(s.mux), ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: 16 << 10}
 	s.http.SetKeepAlivesEnabled(false)
 	return s
 }
 
-// withoutBody refuses requests with a body, which would be waited for.
-func withoutBody(next http.Handler) http.Handler {
+// withoutBody refuses requests with a body, which would be waited for, except where some
+// are to have one.
+func (s *Server) withoutBody(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.ContentLength == 0 {
+		if r.ContentLength == 0 || s.takesPosts && r.Method == http.MethodPost {
 			next.ServeHTTP(w, r)
 			return
 		}
@@ -161,9 +164,9 @@ func (s *Server) Close() {
 	_ = s.http.Close() // ends the requests' contexts
 }
 
-func (s *Server) reply(w http.ResponseWriter, status Status) {
+func (s *Server) reply(w http.ResponseWriter, answer any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set(namespaceHeader, headerOf(s.namespace))
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTime)) // who does not read is not waited for
-	_ = json.NewEncoder(w).Encode(status)                                          // an error means that nobody reads any more
+	_ = json.NewEncoder(w).Encode(answer)                                          // an error means that nobody reads any more
 }

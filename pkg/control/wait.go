@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -38,7 +39,8 @@ func (c Client) Wait(ctx context.Context, condition string) (Status, error) {
 		if err := watchFor(watcher, at.dir); err != nil {
 			return Status{}, err
 		}
-		status, err := at.ask(ctx, "/v1/wait?for="+condition)
+		var status Status
+		err = at.ask(ctx, http.MethodGet, "/v1/wait?for="+condition, http.NoBody, &status)
 		if err == nil {
 			return status, nil
 		}

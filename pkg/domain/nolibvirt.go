@@ -25,6 +25,12 @@ func (*VM) Embedded() bool { return false }
 // Wait fails: this build has no libvirt support.
 func (*VM) Wait(context.Context) error { return errNoLibvirt }
 
+// Plug fails: this build has no libvirt support.
+func (*VM) Plug(context.Context, NIC) error { return errNoLibvirt }
+
+// Unplug fails: this build has no libvirt support.
+func (*VM) Unplug(context.Context, NIC) error { return errNoLibvirt }
+
 // Shutdown fails: this build has no libvirt support.
 func (*VM) Shutdown(context.Context) error { return errNoLibvirt }
 

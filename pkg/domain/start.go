@@ -107,8 +107,8 @@ func (v *VM) open() error {
 		v.embedded = strings.HasSuffix(uri, ":///embed")
 		err = conn.RegisterCloseCallback(v.onDisconnect)
 	}
-	if err == nil { // of all domains, since ours does not exist yet
-		v.lifecycle, err = conn.DomainEventLifecycleRegister(nil, v.onEvent)
+	if err == nil {
+		err = v.listen()
 	}
 	if err != nil {
 		_ = v.disconnect()
@@ -116,12 +116,39 @@ func (v *VM) open() error {
 	return err
 }
 
+// listen has the event loop tell of all domains, since ours does not exist yet.
+func (v *VM) listen() error {
+	for _, register := range []func() (int, error){
+		func() (int, error) { return v.conn.DomainEventLifecycleRegister(nil, v.onEvent) },
+		func() (int, error) {
+			return v.conn.DomainEventDeviceRemovedRegister(nil, func(_ *libvirt.Connect, d *libvirt.Domain, e *libvirt.DomainEventDeviceRemoved) {
+				v.onRemoval(d, e.DevAlias, true)
+			})
+		},
+		func() (int, error) {
+			return v.conn.DomainEventDeviceRemovalFailedRegister(nil, func(_ *libvirt.Connect, d *libvirt.Domain, e *libvirt.DomainEventDeviceRemovalFailed) {
+				v.onRemoval(d, e.DevAlias, false)
+			})
+		},
+	} {
+		id, err := register()
+		if err != nil {
+			return err
+		}
+		v.events = append(v.events, id)
+	}
+	return nil
+}
+
 // disconnect undoes open. A callback left registered would keep the connection.
 func (v *VM) disconnect() error {
-	events := v.conn.DomainEventDeregister(v.lifecycle)
-	loss := v.conn.UnregisterCloseCallback()
+	var errs []error
+	for _, id := range v.events {
+		errs = append(errs, v.conn.DomainEventDeregister(id))
+	}
+	errs = append(errs, v.conn.UnregisterCloseCallback())
 	_, err := v.conn.Close()
-	return errors.Join(events, loss, err)
+	return errors.Join(append(errs, err)...)
 }
 
 // start starts the domain. If ctx ends meanwhile, libvirt gets some time to undo

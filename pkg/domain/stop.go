@@ -1,6 +1,9 @@
 package domain
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+)
 
 // A StopReason is why a domain is not running any more
 // (virDomainEventStoppedDetailType).
@@ -38,3 +41,6 @@ type ConnectError struct {
 
 func (e *ConnectError) Error() string { return fmt.Sprintf("connect to %s: %v", e.URI, e.Err) }
 func (e *ConnectError) Unwrap() error { return e.Err }
+
+// ErrNotReleased means that a guest has not released a NIC that it was asked to.
+var ErrNotReleased = errors.New("the guest has not released the NIC")

@@ -25,7 +25,7 @@ type VM struct {
 	netns      *os.File // where libvirt is called from; nil: anywhere
 	conn       *libvirt.Connect
 	dom        *libvirt.Domain
-	lifecycle  int // number of the event callback
+	events     []int // numbers of the event callbacks
 
 	started                  bool // owned by the event loop, as is reason until stopped is closed
 	reason                   StopReason
@@ -33,6 +33,13 @@ type VM struct {
 	disconnected             chan struct{}
 	stopOnce, disconnectOnce sync.Once // guard the channels
 	closed                   sync.Once
+
+	using sync.Mutex // is held while dom is referenced, or let go of
+
+	unplugging   sync.Mutex // is held by the one who unplugs
+	removalsLock sync.Mutex
+	removing     string    // alias of the device that is being removed; empty: none is
+	removals     chan bool // is told whether it was
 }
 
 // Name is the domain's name.
@@ -62,6 +69,8 @@ func (v *VM) Wait(ctx context.Context) error {
 	}
 	return fmt.Errorf("wait for domain %s: the connection to %s has ended", v.name, v.uri)
 }
+
+var errDisconnected = errors.New("the connection has ended")
 
 func (v *VM) hasStopped() bool     { return isClosed(v.stopped) }
 func (v *VM) isDisconnected() bool { return isClosed(v.disconnected) }
@@ -118,7 +127,9 @@ func (v *VM) Close() error {
 
 func (v *VM) close() error {
 	wasDisconnected := v.isDisconnected()
+	v.using.Lock()
 	v.onDisconnect(nil, libvirt.CONNECT_CLOSE_REASON_CLIENT)
+	v.using.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), undoTime)
 	defer cancel()
 	err := call(ctx, v.netns, func() error {
@@ -141,17 +152,27 @@ func (v *VM) close() error {
 
 // call calls f, which may be left behind when ctx ends.
 func (v *VM) call(ctx context.Context, f func(*libvirt.Domain) error) error {
-	if v.isDisconnected() {
-		return errors.New("the connection has ended")
-	}
-	if err := v.dom.Ref(); err != nil {
-		return fmt.Errorf("reference domain %s: %w", v.name, plain(err))
+	if err := v.reference(); err != nil {
+		return err
 	}
 	err := call(ctx, v.netns, func() error {
 		defer v.dom.Free()
 		return f(v.dom)
 	}, func() {})
 	return plain(err)
+}
+
+// reference keeps the domain's handle though Close is called meanwhile.
+func (v *VM) reference() error {
+	v.using.Lock()
+	defer v.using.Unlock()
+	if v.isDisconnected() {
+		return errDisconnected
+	}
+	if err := v.dom.Ref(); err != nil {
+		return fmt.Errorf("reference domain %s: %w", v.name, plain(err))
+	}
+	return nil
 }
 
 // onEvent is called by the event loop with the events of all domains. Names are

@@ -37,6 +37,8 @@ func hintsFor(err error) (hints []string) {
 	}
 	hint(isTaken || is[*prepare.UnrecordedError](err) || errors.Is(err, prestart.ErrNotPrepared) || errors.Is(err, control.ErrNobodyServes),
 		"--state-dir names another state directory")
+	hint(errors.Is(err, prestart.ErrNoHotplug), "run --hotplug keeps them")
+	hint(errors.Is(err, domain.ErrNotReleased), "--timeout waits longer")
 	hint(is[*prestart.CheckError](err), "--no-check starts without this proof")
 	hint(is[*domain.ConnectError](err), "--connect names another libvirt")
 	return hints

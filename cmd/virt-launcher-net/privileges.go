@@ -8,12 +8,26 @@ import (
 	"kernel.org/pub/linux/libs/security/libcap/cap"
 )
 
+// hotplugPrivileges are those that plugging an interface in takes, of a process that had
+// them, and is in the pod's network namespace or has a thread there.
+func hotplugPrivileges() []cap.Value {
+	keep := []cap.Value{cap.NET_ADMIN, cap.NET_RAW, cap.BPF, cap.PERFMON}
+	had := cap.GetProc()
+	for _, c := range keep {
+		if has, err := had.GetFlag(cap.Permitted, c); err != nil || !has { // SYS_ADMIN is in place of the last two
+			return append(keep, cap.SYS_ADMIN)
+		}
+	}
+	return keep
+}
+
 // giveUpPrivileges gives up every capability, for good and in all threads: the
 // sockets are open, and what is left to do needs none. There are exceptions. A
-// QEMU driver that runs in this process starts and ends the VM. NET_ADMIN can be kept
-// at hand, but not in effect until it is taken up: for the port guard's counters, see
-// withNetAdmin, and for putting the pod back at the end, see takeUpPrivileges.
-func giveUpPrivileges(embedded, keepNetAdmin bool) error {
+// QEMU driver that runs in this process starts and ends the VM. Others can be kept
+// at hand, but not in effect until they are taken up: NET_ADMIN for the port guard's
+// counters, and for putting the pod back at the end, see takeUpPrivileges, and what
+// hotplug takes. See also withPrivileges.
+func giveUpPrivileges(embedded bool, keep ...cap.Value) error {
 	if embedded {
 		return nil
 	}
@@ -21,10 +35,13 @@ func giveUpPrivileges(embedded, keepNetAdmin bool) error {
 	if _, err := cap.Prctlw(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("set no_new_privs: %w", err)
 	}
-	left := cap.NewSet()
-	if had, err := cap.GetProc().GetFlag(cap.Permitted, cap.NET_ADMIN); had && err == nil && keepNetAdmin {
-		if err := left.SetFlag(cap.Permitted, true, cap.NET_ADMIN); err != nil {
-			return fmt.Errorf("keep NET_ADMIN: %w", err)
+	had, left := cap.GetProc(), cap.NewSet()
+	for _, c := range keep {
+		if has, err := had.GetFlag(cap.Permitted, c); err != nil || !has {
+			continue
+		}
+		if err := left.SetFlag(cap.Permitted, true, c); err != nil {
+			return fmt.Errorf("keep %s: %w", c, err)
 		}
 	}
 	if err := left.SetProc(); err != nil {
@@ -46,8 +63,9 @@ func takeUpPrivileges() error {
 	return nil
 }
 
-// withNetAdmin runs fn with NET_ADMIN in effect in its thread alone.
-func withNetAdmin(fn func() error) (err error) {
+// withPrivileges runs fn with these capabilities in effect in its thread alone, as far
+// as they were kept.
+func withPrivileges(fn func() error, these ...cap.Value) (err error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
@@ -56,16 +74,18 @@ func withNetAdmin(fn func() error) (err error) {
 		return fmt.Errorf("read capabilities: %w", err)
 	}
 	with = had
-	with[0].Effective |= had[0].Permitted & (1 << unix.CAP_NET_ADMIN)
+	for _, c := range these {
+		with[c/32].Effective |= had[c/32].Permitted & (1 << (c % 32))
+	}
 	if with == had {
 		return fn()
 	}
 	if err := unix.Capset(&header, &with[0]); err != nil {
-		return fmt.Errorf("take up NET_ADMIN: %w", err)
+		return fmt.Errorf("take up capabilities: %w", err)
 	}
 	defer func() {
 		if e := unix.Capset(&header, &had[0]); e != nil && err == nil {
-			err = fmt.Errorf("give NET_ADMIN back: %w", e)
+			err = fmt.Errorf("lay down capabilities: %w", e)
 		}
 	}()
 	return fn()

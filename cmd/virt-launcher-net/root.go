@@ -21,6 +21,7 @@ type program struct {
 	logFormat string
 	logLevel  slog.Level
 	listen    string
+	hotplug   bool
 	waiting   []waitingFlag
 }
 
@@ -115,6 +116,9 @@ func (p *program) setUp(cmd *cobra.Command, _ []string) error {
 		p.hook.Log = slog.New(slog.NewJSONHandler(cmd.ErrOrStderr(), options))
 	}
 	p.hook.Version = version
+	if p.hotplug {
+		p.hook.Hotplug = hotplug()
+	}
 	err := p.setPerInterface()
 	if err == nil {
 		err = p.hook.Validate()

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
+	"kernel.org/pub/linux/libs/security/libcap/cap"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/metric"
 	"github.com/virt-launcher-net/virt-launcher-net/internal/monitor"
@@ -43,6 +44,7 @@ stops. A second signal ends it at once. The pod stays prepared; see restore.`,
 				flags.Var(settings.Duration(&dom.StartTimeout, prestart.DefaultStartTimeout), "start-timeout", "how long libvirt may take to answer and to start the VM")
 				flags.Var(settings.Duration(&dom.ShutdownTimeout, prestart.DefaultShutdownTimeout), "shutdown-timeout", "how long the guest may take to shut down before it is destroyed")
 				flags.BoolVar(&p.hook.RestoreAfter, "restore", false, "at the end put the pod back as the CNI left it: needed by CNIs that take their device back (host-device, SR-IOV)")
+				flags.BoolVar(&p.hotplug, "hotplug", false, "keep the privileges to plug further interfaces in, by the verbs plug and unplug")
 				flags.BoolVar(&p.hook.SkipCheck, "no-check", false, "start without checking that a guest gets its network")
 			},
 		},
@@ -90,7 +92,7 @@ func (p *program) stay(cmd *cobra.Command, start func(context.Context) (*prestar
 		return err
 	}
 	started := time.Now()
-	if err := giveUpPrivileges(session.Embedded(), p.listen != "" || p.hook.RestoreAfter); err != nil { // the VM can do without
+	if err := giveUpPrivileges(session.Embedded(), p.laterPrivileges()...); err != nil { // the VM can do without
 		p.hook.Log.Warn("can't give up privileges that are no longer needed", "error", err)
 	}
 	watch(privileged{session})
@@ -111,14 +113,25 @@ func (p *program) stay(cmd *cobra.Command, start func(context.Context) (*prestar
 	return errors.Join(err, closeErr)
 }
 
+// laterPrivileges are those that the session still needs when it serves.
+func (p *program) laterPrivileges() (keep []cap.Value) {
+	if p.listen != "" || p.hook.RestoreAfter {
+		keep = append(keep, cap.NET_ADMIN)
+	}
+	if p.hook.Hotplug != nil {
+		keep = append(keep, hotplugPrivileges()...)
+	}
+	return keep
+}
+
 // privileged is a session that takes the privilege to read the counters for the
 // while.
 type privileged struct{ *prestart.Session }
 
 func (p privileged) GuardCounters() (counters map[string][]prepare.GuardCounter, err error) {
-	err = withNetAdmin(func() error {
+	err = withPrivileges(func() error {
 		counters, err = p.Session.GuardCounters()
 		return err
-	})
+	}, cap.NET_ADMIN)
 	return counters, err
 }

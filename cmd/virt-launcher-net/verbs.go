@@ -57,7 +57,7 @@ func (p *program) command(v verb) *cobra.Command {
 }
 
 func (p *program) verbs() []verb {
-	return []verb{p.discover(), p.plan(), p.prepare(), p.restore(), p.serve(), p.domain(), p.run(), p.status(), p.wait(), p.check(), p.node(), p.version()}
+	return []verb{p.discover(), p.plan(), p.prepare(), p.restore(), p.serve(), p.domain(), p.run(), p.plug(), p.unplug(), p.status(), p.wait(), p.check(), p.node(), p.version()}
 }
 
 func (p *program) discover() verb {

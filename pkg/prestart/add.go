@@ -41,8 +41,7 @@ func (s *Session) Add(ctx context.Context, name string, o InterfaceOptions) erro
 	if s.nic(name) != nil {
 		return fmt.Errorf("serve %s: it is served already", name)
 	}
-	h := s.hookOf(name)
-	h.PerInterface = map[string]InterfaceOptions{name: o}
+	h := s.hookOf(name, s.hook.optionsFor(name, o))
 	err := s.in(func() error { return s.addPrepared(ctx, h) })
 	if serveErr := (*ServeError)(nil); err != nil && !errors.As(err, &serveErr) {
 		err = &ServeError{name, err}

@@ -16,6 +16,10 @@ var (
 	// ErrSessionClosed is what one who waits for something of a [Session] gets once
 	// that has ended.
 	ErrSessionClosed = errors.New("the session is closed")
+	// ErrPlugged means that an interface is the session's already.
+	ErrPlugged = errors.New("it is plugged in already")
+	// ErrNoHotplug means that a session plugs nothing for who asks on its socket.
+	ErrNoHotplug = errors.New("the program that serves the pod was not started for hotplug, and has no privileges left for it")
 )
 
 // TimeoutError is that [Hook.Timeout] is over. It is [context.DeadlineExceeded].

@@ -67,15 +67,15 @@ func (h Hook) canHandOver() (files map[string][]byte, err error) {
 	return files, nil
 }
 
-// handOver writes what a launcher needs to know of the prepared interfaces.
-func (h Hook) handOver(prepared []Interface) error {
+// handOver writes what a launcher needs to know of the prepared interfaces, which are
+// these NICs.
+func (h Hook) handOver(prepared []Interface, nics []domain.NIC) error {
 	if h.OutputDir == "" {
 		return nil
 	}
 	if len(prepared) == 0 { // the last one was unplugged
 		return h.takeBack(nil)
 	}
-	nics := h.domainNICs(guestSides(prepared))
 	for _, f := range []struct {
 		name string
 		text func(...domain.NIC) ([]byte, error)

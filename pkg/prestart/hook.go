@@ -24,7 +24,8 @@
 //   - one that is served: [*ServedError]; or not: [control.ErrNobodyServes];
 //   - one whose guest would get no network: [*CheckError]; a NIC that is not served
 //     any more: [*ServeError]; a VM in the way of a restore: [check.ErrTapInUse];
-//   - a domain: [*domain.ConnectError], [*domain.StopError].
+//   - a domain: [*domain.ConnectError], [*domain.StopError], [domain.ErrNotReleased];
+//   - what is plugged into a session: [ErrPlugged], [ErrNoHotplug].
 //
 // A context that ends is told as its cause.
 package prestart
@@ -71,7 +72,8 @@ type Hook struct {
 	// Model is the emulated NIC in the domain and in OutputDir; empty: virtio.
 	Model string
 	// PerInterface are the options, by its name, of an interface that has not the
-	// three above. A name that is none of the VM's interfaces is refused.
+	// three above. A name that is none of the VM's interfaces is refused, unless it can
+	// be plugged in later, by Hotplug.
 	PerInterface map[string]InterfaceOptions
 	// OutputDir is where Prepare and Run leave the NICs for whoever starts the
 	// VM; empty: nowhere. See [NICsFile].
@@ -98,6 +100,9 @@ type Hook struct {
 	// Failed is called, from a goroutine of its own, when a NIC that was added to the
 	// session is not served any more; nil: nobody is told.
 	Failed func(*ServeError)
+	// Hotplug has a session of Run plug and unplug interfaces for who asks on the control
+	// socket; nil: for nobody.
+	Hotplug *Hotplug
 	// Domain is the libvirt domain that Run starts; nil: someone else's task.
 	Domain *Domain
 	// Version is shown in the status.
@@ -106,6 +111,7 @@ type Hook struct {
 	Log *slog.Logger
 
 	namespace statedir.Namespace // that of Netns, once it is located
+	resume    bool               // take what was plugged into an earlier session, too
 }
 
 // Discover reads what the CNI gave the pod; for interfaces that are prepared

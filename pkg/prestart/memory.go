@@ -109,9 +109,9 @@ func readMemory(path string) (was lease.Status, err error) {
 	return was, nil
 }
 
-// memoryFile matches what is kept of an interface, and what a process that was
-// killed left of writing it (renameio puts a dot before, and a number behind).
-var memoryFile = regexp.MustCompile(`^(?:(.+)\.lease6?|\.(.+)\.lease6?[0-9]+)$`)
+// memoryFile matches what is kept of an interface beside its record, and what a process
+// that was killed left of writing it (renameio puts a dot before, and a number behind).
+var memoryFile = regexp.MustCompile(`^(?:(.+)\.(?:lease6?|plugged)|\.(.+)\.(?:lease6?|plugged)[0-9]+)$`)
 
 // removeMemories removes what was kept of preparations that are no more: there is no
 // record of them.

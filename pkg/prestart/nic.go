@@ -55,10 +55,10 @@ type nic struct {
 	closing sync.Once
 }
 
-// nicsFor are NICs to be opened for plans.
-func (h Hook) nicsFor(plans []prepare.Plan) []*nic {
+// nicsFor are NICs to be opened for plans, of which those of some interfaces are plugged.
+func (h Hook) nicsFor(plans []prepare.Plan, plugged ...string) []*nic {
 	return each(plans, func(p prepare.Plan) *nic {
-		n := &nic{NIC: p.NIC(), hook: h}
+		n := &nic{NIC: p.NIC(), hook: h, plugged: slices.Contains(plugged, p.Interface.Name)}
 		n.plan.Store(&p)
 		return n
 	})

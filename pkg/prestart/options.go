@@ -9,6 +9,7 @@ import (
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/domain"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
 
@@ -58,8 +59,24 @@ func (h Hook) checkPerInterface() error {
 	return errors.Join(errs...)
 }
 
-// checkNamed refuses options of an interface that is none of these.
+// optionsFor are all options of the interface of that name that is plugged in: its own,
+// and where it has none those of the Hook, but for a MAC and names of links that are
+// another's.
+func (h Hook) optionsFor(name string, own InterfaceOptions) InterfaceOptions {
+	h.Network.MAC, h.Network.Names = mac.Addr{}, nil
+	network, lease := h.networkOf(name), h.leaseOf(name)
+	lease.DefaultRoute = ""
+	return InterfaceOptions{
+		Network: cmp.Or(own.Network, &network), Lease: cmp.Or(own.Lease, &lease), Model: cmp.Or(own.Model, h.modelOf(name)),
+	}
+}
+
+// checkNamed refuses options of an interface that is none of these, nor can be one
+// later.
 func (h Hook) checkNamed(interfaces []string) error {
+	if h.Hotplug != nil {
+		return nil
+	}
 	for _, name := range slices.Sorted(maps.Keys(h.PerInterface)) {
 		if !slices.Contains(interfaces, name) {
 			return fmt.Errorf("options of interface %s: it is not one of the VM's interfaces", name)

@@ -1,11 +1,12 @@
 package prestart
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
+	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/check"
@@ -14,42 +15,67 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
 
-// Plug prepares one more pod interface, serves and checks it as Run does, and watches
-// it until Unplug or Close. On error the others are untouched, and an interface that
-// was not prepared before is as the CNI left it. It has the options of the Hook, but
-// for MAC and names of links, which are for one interface. A VM that runs is told of
-// no other default route than before; the new NIC gets one only if no other could.
+// restoreTime is how long it may take to put back an interface that a domain has
+// released: others may be at work in the state directory.
+const restoreTime = 10 * time.Second
+
+// Plug prepares one more pod interface, serves and checks it as Run does, gives it to
+// the domain if the session has one, and watches it until Unplug or Close. On error the
+// others are untouched, and an interface that was not prepared before is as the CNI left
+// it. What it has no options of its own for is as in the Hook, but for MAC and names of
+// links, which are for one interface. A VM that runs is told of no other default route
+// than before; the new NIC gets one only if no other could.
 //
 // It acts in the pod's network namespace as the Hook's methods do, and needs the
-// privileges of Run. A server that fails later does not end the session: Status and
-// Events say so.
-func (s *Session) Plug(ctx context.Context, name string) (guest.NIC, error) {
-	s.setting.Lock()
-	defer s.setting.Unlock()
-	if err := s.ended(); err != nil {
+// privileges of Run, which a Hook's Hotplug gives it. A server that fails later does not
+// end the session: Status and Events say so. The next Run serves the interface, too.
+func (s *Session) Plug(ctx context.Context, name string, own InterfaceOptions) (guest.NIC, error) {
+	n, err := s.plugWith(ctx, name, s.hook.optionsFor(name, own), 0)
+	if err != nil {
 		return guest.NIC{}, err
 	}
-	if s.nic(name) != nil {
-		return guest.NIC{}, fmt.Errorf("plug %s: it is plugged in already", name)
-	}
-	h := s.hookOf(name)
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	defer context.AfterFunc(s.done, func() { cancel(s.ended()) })() //nolint:contextcheck // s.done is the session's, not the caller's
-	var n *nic
-	if err := s.in(func() (err error) {
-		n, err = s.plug(ctx, h)
-		return err
-	}); err != nil {
-		return guest.NIC{}, fmt.Errorf("plug %s: %w", name, err)
-	}
 	return n.NIC, nil
+}
+
+// plugWith is Plug with all options, and with another time to wait for the CNI if that
+// is not 0.
+func (s *Session) plugWith(ctx context.Context, name string, o InterfaceOptions, timeout time.Duration) (n *nic, err error) {
+	s.setting.Lock()
+	defer s.setting.Unlock()
+	ctx, cancel := s.whileOpen(ctx)
+	defer cancel()
+	if err = s.ended(); err != nil {
+		return nil, err
+	}
+	if s.nic(name) != nil {
+		return nil, fmt.Errorf("plug %s: %w", name, ErrPlugged)
+	}
+	h := s.hookOf(name, o)
+	h.Timeout = cmp.Or(timeout, h.Timeout)
+	err = s.in(func() (err error) {
+		n, err = s.plug(ctx, h, o)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("plug %s: %w", name, err)
+	}
+	return n, nil
+}
+
+// whileOpen is ctx until the session ends.
+func (s *Session) whileOpen(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(s.done, func() { cancel(s.ended()) }) //nolint:contextcheck // s.done is the session's, not the caller's
+	return ctx, func() {
+		stop()
+		cancel(nil)
+	}
 }
 
 // in runs fn in the network namespace that is served. Another may have come to be at
 // its path, as at that of a process, or the caller's thread may be in another.
 func (s *Session) in(fn func() error) error {
-	return in(s.hook.Netns, func() error {
+	there := func() error {
 		now, err := statedir.Current()
 		if err == nil && !now.Same(s.hook.namespace) {
 			err = fmt.Errorf("it would be in %s, and the session serves %s", now, s.hook.namespace)
@@ -58,16 +84,32 @@ func (s *Session) in(fn func() error) error {
 			return err
 		}
 		return fn()
-	})
+	}
+	switch h := s.hook.Hotplug; {
+	case h == nil:
+		return in(s.hook.Netns, there)
+	case h.Privileged == nil:
+		return s.plugging.do(there)
+	default:
+		return s.plugging.do(func() error { return h.Privileged(there) })
+	}
 }
 
-// hookOf is that of the session for one more interface.
-func (s *Session) hookOf(name string) Hook {
+// hookOf is that of the session for one more interface, with these options, which are
+// complete. What the VM is told of the pod is what it was told at the start: there may
+// be no privileges left to read it again.
+func (s *Session) hookOf(name string, o InterfaceOptions) Hook {
 	h := s.hook
-	h.Interfaces, h.Domain, h.Force, h.Forwards = []string{name}, nil, false, nil
-	h.PerInterface = maps.Clone(h.PerInterface)
-	maps.DeleteFunc(h.PerInterface, func(of string, _ InterfaceOptions) bool { return of != name })
-	h.Network.MAC, h.Network.Names = mac.Addr{}, nil
+	h.Interfaces, h.Domain, h.Force, h.Forwards, h.resume = []string{name}, nil, false, nil, false
+	lease := *o.Lease
+	lease.Hostname = cmp.Or(lease.Hostname, s.pod.Hostname)
+	if len(lease.DNS) == 0 {
+		lease.DNS = s.pod.DNS.Servers
+	}
+	if len(lease.Search) == 0 {
+		lease.Search = s.pod.DNS.Search
+	}
+	h.PerInterface = map[string]InterfaceOptions{name: {o.Network, &lease, o.Model}}
 	if d := h.Lease.DefaultRoute; d != NoDefaultRoute && d != name {
 		h.Lease.DefaultRoute = "" // which of all has it is told below
 	}
@@ -75,7 +117,7 @@ func (s *Session) hookOf(name string) Hook {
 }
 
 // plug acts in the current network namespace.
-func (s *Session) plug(ctx context.Context, h Hook) (n *nic, err error) {
+func (s *Session) plug(ctx context.Context, h Hook, o InterfaceOptions) (n *nic, err error) {
 	if err := h.Validate(); err != nil {
 		return nil, err
 	}
@@ -83,24 +125,33 @@ func (s *Session) plug(ctx context.Context, h Hook) (n *nic, err error) {
 	if err != nil {
 		return nil, err
 	}
+	h = p.hook
 	defer func() {
 		if err == nil {
 			return
 		}
 		if n != nil {
-			err = errors.Join(err, s.remove(n))
+			err = errors.Join(err, s.remove(n), h.forget(n.Interface))
 		}
 		n, err = nil, errors.Join(err, h.withdraw(ctx, p))
 	}()
-	added := h.nicsFor(p.plans)[0]
-	added.plugged = true
+	added := h.nicsFor(p.plans, h.Interfaces...)[0]
+	if err := distinctMACs(append(guestsOf(s.current()), added.NIC)); err != nil {
+		return nil, err
+	}
 	if err := s.addTo(ctx, len(s.current()), added, p.pod); err != nil {
 		return nil, err
 	}
 	if err := s.check(ctx, added); err != nil {
 		return added, err
 	}
-	return added, s.hook.handOver(s.Interfaces())
+	if err := errors.Join(added.remember(o), s.handOver()); err != nil {
+		return added, err
+	}
+	if vm := s.domain(); vm != nil {
+		return added, vm.Plug(ctx, h.domainNIC(added.NIC))
+	}
+	return added, nil
 }
 
 // addTo is add to NICs that there are.
@@ -116,30 +167,60 @@ func (s *Session) addTo(ctx context.Context, place int, n *nic, pod discover.Pod
 	return s.add(ctx, place, n, pod, d)
 }
 
-// Unplug ends serving a pod interface and puts it back as the CNI left it. While a
-// VM has its tap open it does nothing, and the error wraps [check.ErrTapInUse]. On
-// error it is prepared and served as before. One that is served without a record is
-// only served no more. An interface that is not the session's is a
-// [discover.NotFoundError].
+// Unplug takes a NIC from the domain, if the session has one, ends serving its pod
+// interface, and puts that back as the CNI left it. The guest has until ctx ends to
+// release the NIC, or the error wraps [domain.ErrNotReleased]. Where the VM is another's
+// and has its tap open nothing is done, and the error wraps [check.ErrTapInUse]. On error
+// the interface is prepared and served as before, and the NIC is the VM's. One that is
+// served without a record is only served no more. An interface that is not the session's
+// is a [discover.NotFoundError].
 func (s *Session) Unplug(ctx context.Context, name string) error {
 	s.setting.Lock()
 	defer s.setting.Unlock()
+	ctx, cancel := s.whileOpen(ctx)
+	defer cancel()
 	if err := s.ended(); err != nil {
 		return err
 	}
 	n := s.nic(name)
 	if n == nil {
-		return &discover.NotFoundError{Interface: name, There: namesOf(guestsOf(s.current()))}
+		return fmt.Errorf("unplug: %w", &discover.NotFoundError{Interface: name, There: namesOf(guestsOf(s.current()))})
 	}
-	if err := s.in(func() error { return s.unplug(ctx, n) }); err != nil {
+	if err := s.release(ctx, n); err != nil {
 		return fmt.Errorf("unplug %s: %w", name, err)
 	}
-	return nil
+	vm := s.domain()
+	if vm != nil { // it has not got the NIC any more
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), restoreTime)
+		defer cancel()
+	}
+	err := s.in(func() error { return s.unplug(ctx, n) })
+	if err == nil {
+		return nil
+	}
+	if vm != nil {
+		err = errors.Join(err, vm.Plug(ctx, n.hook.domainNIC(n.NIC)))
+	}
+	return fmt.Errorf("unplug %s: %w", name, err)
+}
+
+// release has the session's VM, if there is one, give back a NIC that can be restored.
+func (s *Session) release(ctx context.Context, n *nic) error {
+	vm := s.domain()
+	if vm == nil {
+		return nil
+	}
+	if err := s.in(func() error { return s.keeper.restorable(ctx, n) }); err != nil {
+		return err
+	}
+	return vm.Unplug(ctx, n.hook.domainNIC(n.NIC))
 }
 
 // unplug acts in the current network namespace.
 func (s *Session) unplug(ctx context.Context, n *nic) error {
-	h := s.hookOf(n.Interface)
+	h := n.hook
+	h.Interfaces, h.Force = []string{n.Interface}, false
 	if err := h.unused(ctx, n.NIC); err != nil { // before anything is closed
 		return err
 	}
@@ -149,7 +230,7 @@ func (s *Session) unplug(ctx context.Context, n *nic) error {
 	place := slices.Index(s.current(), n)
 	err := s.remove(n)
 	if err == nil {
-		err = s.hook.handOver(s.Interfaces())
+		err = s.handOver()
 	}
 	if err == nil && n.plan.Load() != nil {
 		_, err = h.restore(ctx)
@@ -159,12 +240,7 @@ func (s *Session) unplug(ctx context.Context, n *nic) error {
 	}
 	again := &nic{NIC: n.NIC, hook: n.hook, plugged: n.plugged}
 	again.plan.Store(n.plan.Load())
-	ctx = context.WithoutCancel(ctx)
-	pod, identityErr := s.hook.identity(ctx, []*nic{again})
-	if identityErr != nil {
-		return errors.Join(err, identityErr)
-	}
-	return errors.Join(err, s.addTo(ctx, place, again, pod), s.hook.handOver(s.Interfaces()))
+	return errors.Join(err, s.addTo(ctx, place, again, s.pod), s.handOver())
 }
 
 // unused returns an error that wraps [check.ErrTapInUse] if a VM has the tap open.
@@ -174,6 +250,21 @@ func (h Hook) unused(ctx context.Context, n guest.NIC) error {
 		return fmt.Errorf("restore %s: %w: %s; a VM that has it would lose its network: stop it first", n.Interface, check.ErrTapInUse, n.Tap)
 	}
 	return err
+}
+
+// handOver writes what a launcher needs to know of the NICs there are now.
+func (s *Session) handOver() error { return s.hook.handOver(s.Interfaces(), s.NICs()) }
+
+// distinctMACs refuses two NICs of a VM that have one MAC.
+func distinctMACs(nics []guest.NIC) error {
+	owner := map[mac.Addr]string{}
+	for _, n := range nics {
+		if other, taken := owner[n.MAC]; taken {
+			return fmt.Errorf("interfaces %s and %s both have the MAC %s: choose another", other, n.Interface, n.MAC)
+		}
+		owner[n.MAC] = n.Interface
+	}
+	return nil
 }
 
 // remove ends serving a NIC.

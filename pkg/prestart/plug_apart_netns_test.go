@@ -35,7 +35,7 @@ func TestPlugBesideNoRecord(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer session.Close(context.Background())
-	nic, err := session.Plug(t.Context(), "net1")
+	nic, err := session.Plug(t.Context(), "net1", prestart.InterfaceOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,7 +120,7 @@ func TestUnplugWithoutRecord(t *testing.T) {
 	h.Interfaces, h.SkipCheck = []string{"eth0"}, true
 	session := run(t, h)
 	before := podtest.TakeSnapshot(t, pod.NS)
-	if _, err := session.Plug(t.Context(), "net1"); err != nil {
+	if _, err := session.Plug(t.Context(), "net1", prestart.InterfaceOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Remove(filepath.Join(h.StateDir, "net1.json")); err != nil {
@@ -150,7 +150,7 @@ func TestPlugElsewhere(t *testing.T) {
 	point(pod.Path())
 	session := run(t, h)
 	point(other.Path())
-	if _, err := session.Plug(t.Context(), "net1"); err == nil || !strings.Contains(err.Error(), "the session serves net:[") {
+	if _, err := session.Plug(t.Context(), "net1", prestart.InterfaceOptions{}); err == nil || !strings.Contains(err.Error(), "the session serves net:[") {
 		t.Errorf("plug elsewhere: %v", err)
 	}
 	if err := session.Unplug(t.Context(), "eth0"); err == nil || !strings.Contains(err.Error(), "the session serves net:[") {

@@ -79,21 +79,21 @@ func TestPlugUnplug(t *testing.T) {
 		}
 	}
 
-	if _, err := session.Plug(t.Context(), "net7"); !isNotFound(err, "net7") {
+	if _, err := session.Plug(t.Context(), "net7", prestart.InterfaceOptions{}); !isNotFound(err, "net7") {
 		t.Errorf("an interface that does not come: %v", err)
 	}
-	if _, err := session.Plug(t.Context(), "eth0"); err == nil || !strings.Contains(err.Error(), "plugged in already") {
+	if _, err := session.Plug(t.Context(), "eth0", prestart.InterfaceOptions{}); err == nil || !strings.Contains(err.Error(), "plugged in already") {
 		t.Errorf("one that is there: %v", err)
 	}
 	isAlone("a plug of none")
 	pod.Node.IP(t, "addr flush dev net1")
-	if _, err := session.Plug(t.Context(), "net1"); !isCheckError(err, "net1") {
+	if _, err := session.Plug(t.Context(), "net1", prestart.InterfaceOptions{}); !isCheckError(err, "net1") {
 		t.Errorf("a plug whose gateway is silent: %v", err)
 	}
 	isAlone("a plug that failed")
 	pod.Node.IP(t, "addr add 10.9.0.1/24 dev net1")
 
-	nic, err := session.Plug(t.Context(), "net1")
+	nic, err := session.Plug(t.Context(), "net1", prestart.InterfaceOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,7 +134,7 @@ func TestPlugUnplug(t *testing.T) {
 		t.Errorf("unplug of what is not there: %v", err)
 	}
 
-	if _, err := session.Plug(t.Context(), "net1"); err != nil {
+	if _, err := session.Plug(t.Context(), "net1", prestart.InterfaceOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	pod.IP(t, "link del tap-net1")
@@ -179,7 +179,7 @@ func TestPlugUnplug(t *testing.T) {
 	if err := session.Close(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if _, err := session.Plug(t.Context(), "net1"); !errors.Is(err, prestart.ErrSessionClosed) {
+	if _, err := session.Plug(t.Context(), "net1", prestart.InterfaceOptions{}); !errors.Is(err, prestart.ErrSessionClosed) {
 		t.Errorf("plug into what is closed: %v", err)
 	}
 	if _, err := session.GuardCounters(); !errors.Is(err, prestart.ErrSessionClosed) {

@@ -19,7 +19,7 @@ func (h Hook) Prepare(ctx context.Context) ([]Interface, error) {
 			return nil, err
 		}
 		interfaces := together(each(p.plans, NewInterface))
-		if err := h.handOver(interfaces); err != nil {
+		if err := p.hook.handOver(interfaces, p.hook.domainNICs(nicsOf(p.plans))); err != nil {
 			return nil, errors.Join(err, h.withdraw(ctx, p))
 		}
 		return interfaces, nil
@@ -28,12 +28,13 @@ func (h Hook) Prepare(ctx context.Context) ([]Interface, error) {
 
 // preparation is a pod that is prepared.
 type preparation struct {
-	pod   discover.Pod
-	plans []prepare.Plan    // the primary interface first, as it is recorded
-	fresh []string          // the interfaces that were not prepared before
-	files map[string][]byte // what was in the output directory before
-	dir   string            // of its state
-	xml   []byte            // of the domain, with the NICs; nil if there is none
+	hook    Hook // as it was done
+	pod     discover.Pod
+	plans   []prepare.Plan    // the primary interface first, as it is recorded
+	plugged []string          // the interfaces that were plugged into an earlier session
+	fresh   []string          // the interfaces that were not prepared before
+	files   map[string][]byte // what was in the output directory before
+	xml     []byte            // of the domain, with the NICs; nil if there is none
 }
 
 // prepare acts in the current network namespace. What can be known to be wrong
@@ -54,7 +55,11 @@ func (h Hook) prepare(ctx context.Context) (preparation, error) {
 	if err := removeMemories(store); err != nil {
 		return preparation{}, err
 	}
-	p := preparation{dir: store.Dir()}
+	var p preparation
+	if h, p.plugged, err = h.withPlugged(recorded); err != nil {
+		return preparation{}, err
+	}
+	p.hook = h
 	if p.pod, err = h.discover(waiting, recordedOf(recorded)); err != nil {
 		return preparation{}, err
 	}
@@ -90,7 +95,7 @@ func (h Hook) prepare(ctx context.Context) (preparation, error) {
 // withdraw puts back what prepare has prepared, and not what was before.
 func (h Hook) withdraw(ctx context.Context, p preparation) error {
 	err := h.takeBack(p.files)
-	if h.StateDir, h.Interfaces, h.Force = p.dir, p.fresh, true; len(p.fresh) == 0 {
+	if h.StateDir, h.Interfaces, h.Force = p.hook.StateDir, p.fresh, true; len(p.fresh) == 0 {
 		return err
 	}
 	_, restoreErr := h.restore(context.WithoutCancel(ctx))

@@ -25,12 +25,13 @@ func (h Hook) Run(ctx context.Context) (*Session, error) {
 		if err != nil {
 			return nil, err
 		}
+		h.resume = true
 		p, err := h.prepare(ctx)
 		if err != nil {
 			return nil, errors.Join(err, s.Close(ctx))
 		}
-		s.hook.StateDir = p.dir
-		if err = s.open(ctx, p.pod, s.hook.nicsFor(p.plans)); err == nil {
+		s.hook = p.hook
+		if err = s.open(ctx, p.pod, s.hook.nicsFor(p.plans, p.plugged...)); err == nil {
 			err = s.start(ctx, p.xml)
 		}
 		if err == nil {
@@ -51,7 +52,7 @@ func (h Hook) Run(ctx context.Context) (*Session, error) {
 // listen.
 func (h Hook) Serve(ctx context.Context, nics ...guest.NIC) (*Session, error) {
 	return inPod(h, func(h Hook) (*Session, error) {
-		h.Domain = nil
+		h.Domain, h.Hotplug = nil, nil
 		served, err := h.served(nics)
 		if err != nil {
 			return nil, err
@@ -77,7 +78,11 @@ func (h Hook) Serve(ctx context.Context, nics ...guest.NIC) (*Session, error) {
 func (h Hook) served(nics []guest.NIC) ([]*nic, error) {
 	if len(nics) == 0 {
 		plans, err := h.prepared()
-		return h.nicsFor(plans), err
+		if err != nil {
+			return nil, err
+		}
+		h, plugged, err := h.withPlugged(plans)
+		return h.nicsFor(plans, plugged...), err
 	}
 	if h.RestoreAfter {
 		return nil, errors.New("serve without a record: the pod can't be restored at the end: let the program that prepared it do that")

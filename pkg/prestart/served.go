@@ -29,7 +29,7 @@ func (h Hook) HandOver(status control.Status) error {
 		all = append(all, newInterface(*s.Guest))
 		h.PerInterface[s.Name] = InterfaceOptions{Model: s.Model}
 	}
-	return h.handOver(all)
+	return h.handOver(all, h.domainNICs(guestSides(all)))
 }
 
 // guestSide is the NIC in a status; of another version of this program only its name.

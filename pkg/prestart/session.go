@@ -31,8 +31,10 @@ type Session struct {
 	prepared time.Time // when the network was
 	control  *control.Server
 	keeper   *keeper
-	restore  bool   // at the end
-	netns    *netns // the pod's, for restore and forwards; nil: not needed
+	restore  bool         // at the end
+	netns    *netns       // the pod's, for restore and forwards; nil: not needed
+	plugging *netns       // the pod's, for Plug and Unplug of a Hotplug; nil: there is none
+	pod      discover.Pod // whose VM it is
 
 	done    context.Context // ends with the first failure, or Close
 	cancel  context.CancelCauseFunc
@@ -54,7 +56,7 @@ type Session struct {
 // open opens what serves the NICs, in the current network namespace, sets it going,
 // and answers who asks.
 func (s *Session) open(ctx context.Context, pod discover.Pod, nics []*nic) (err error) {
-	s.prepared = time.Now()
+	s.prepared, s.pod = time.Now(), pod
 	if err := s.hook.checkNamed(namesOf(guestsOf(nics))); err != nil {
 		return err
 	}
@@ -69,8 +71,14 @@ func (s *Session) open(ctx context.Context, pod discover.Pod, nics []*nic) (err 
 			return err
 		}
 	}
+	if s.hook.Hotplug != nil { // a thread of its own: it may have to wait
+		if s.plugging, err = enterAhead(s.hook.Netns); err != nil {
+			return err
+		}
+	}
 	s.control = control.NewServer(s.hook.StateDir, s.hook.namespace, s.Status, s.waitFor)
 	if !s.hook.PodSocket {
+		s.answerPlugs()
 		s.keeper = s.hook.newKeeper(s.control)
 	}
 	for _, text := range pod.DNS.LeftOut { // which discover has logged
@@ -144,7 +152,7 @@ func (s *Session) start(ctx context.Context, xml []byte) (err error) {
 			return err
 		}
 	}
-	if err := s.hook.handOver(s.Interfaces()); err != nil {
+	if err := s.handOver(); err != nil {
 		return err
 	}
 	var vm *domain.VM
@@ -309,6 +317,7 @@ func (s *Session) close(ctx context.Context) error {
 		errs = append(errs, s.netns.do(func() error { return s.hook.restoreAfter(unlessEnded(ctx), plans, DefaultShutdownTimeout) }))
 	}
 	s.netns.leave()
+	s.plugging.leave()
 	return errors.Join(errs...)
 }
 

@@ -1,0 +1,95 @@
+package prestart
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/google/renameio/v2"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
+)
+
+// An interface that is plugged into a session is the VM's from then on, though the next
+// session is not told of it. A file beside its record says so, with the options that it
+// was plugged with. It counts as long as there is the record.
+
+// maxPlugged bounds such a file: options have texts of some hundred bytes.
+const maxPlugged = 1 << 20
+
+func pluggedPath(dir, name string) string { return filepath.Join(dir, name+".plugged") }
+
+// remember writes that file.
+func (n *nic) remember(o InterfaceOptions) error {
+	b, err := json.MarshalIndent(o, "", "  ")
+	if err == nil {
+		err = renameio.WriteFile(pluggedPath(n.hook.StateDir, n.Interface), append(b, '\n'), 0o600, renameio.WithTempDir(n.hook.StateDir))
+	}
+	if err != nil {
+		return fmt.Errorf("write options of plugged interface: %w", err)
+	}
+	return nil
+}
+
+// forget removes the file, if there is one.
+func (h Hook) forget(name string) error {
+	if err := os.Remove(pluggedPath(h.StateDir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove options of plugged interface: %w", err)
+	}
+	return nil
+}
+
+// withPlugged is h with those recorded interfaces that were plugged into an earlier
+// session, and their names: all if h resumes that, else those that h is about anyway.
+// They have the options that they were plugged with, unless h names some for them.
+func (h Hook) withPlugged(recorded []prepare.Plan) (_ Hook, plugged []string, err error) {
+	h.Interfaces, h.PerInterface = slices.Clone(h.Interfaces), maps.Clone(h.PerInterface)
+	for _, p := range recorded {
+		name := p.Interface.Name
+		named := len(h.Interfaces) == 0 || slices.Contains(h.Interfaces, name)
+		if !named && !h.resume {
+			continue
+		}
+		o, err := h.readPlugged(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return h, nil, fmt.Errorf("%w: restore %s, or remove the file", err, name)
+		}
+		plugged = append(plugged, name)
+		if !named {
+			h.Interfaces = append(h.Interfaces, name)
+		}
+		if _, has := h.PerInterface[name]; !has {
+			h.setOptions(name, o)
+		}
+	}
+	return h, plugged, nil
+}
+
+func (h Hook) readPlugged(name string) (o InterfaceOptions, err error) {
+	path := pluggedPath(h.StateDir, name)
+	b, err := statedir.ReadFile(path, maxPlugged)
+	if err == nil {
+		err = json.Unmarshal(b, &o)
+	}
+	if err != nil {
+		err = fmt.Errorf("read options of plugged interface from %s: %w", path, err)
+	}
+	return o, err
+}
+
+// setOptions sets those of one interface. The map is h's own.
+func (h *Hook) setOptions(name string, o InterfaceOptions) {
+	if h.PerInterface == nil {
+		h.PerInterface = map[string]InterfaceOptions{}
+	}
+	h.PerInterface[name] = o
+}

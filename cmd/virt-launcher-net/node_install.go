@@ -13,6 +13,7 @@ import (
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/cniconf"
 	"github.com/virt-launcher-net/virt-launcher-net/internal/settings"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/cniplugin"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
 
@@ -99,6 +100,9 @@ func (i *install) readOptions(stateDir string) error {
 		if _, ok := i.node.Entry[key]; ok {
 			return usagef("--cni-options: %s can't be set here", key)
 		}
+	}
+	if err := cniplugin.CheckConfig(text); err != nil {
+		return usagef("--cni-options: %w", err)
 	}
 	if stateDir == "" {
 		return nil

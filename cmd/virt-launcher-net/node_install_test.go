@@ -49,6 +49,8 @@ func TestNodeInstall(t *testing.T) {
 
 	call(exitUsage, "invalid character", "install", "--cni-options", "{podPorts}")
 	call(exitUsage, "select can't be set here", "install", "--cni-options", `{"select": "all"}`)
+	call(exitUsage, "podPort", "install", "--cni-options", `{"podPort": "8080"}`)
+	call(exitUsage, "podPorts", "install", "--cni-options", `{"podPorts": "many"}`)
 	call(exitFailed, "no such file", "install", "--cni-options", options+"2")
 	call(exitUsage, "can't go together", "install", "--check", "--watch")
 	call(exitUsage, "leave out --netns", "install", "--netns", "/proc/self/ns/net")

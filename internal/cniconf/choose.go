@@ -21,7 +21,7 @@ const (
 
 // versions of CNI's specification in which a plugin can follow another one that the plugin
 // itself speaks.
-var versions = []string{"0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"}
+var versions = []string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"}
 
 // conf is a file of the configuration directory.
 type conf struct {

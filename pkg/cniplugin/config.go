@@ -159,6 +159,16 @@ func readConfig(stdin []byte) (config, error) {
 	return c, nil
 }
 
+// CheckConfig tells what is wrong with a network configuration: what the runtime would be
+// told when it makes a pod.
+func CheckConfig(conf []byte) error {
+	c, err := readConfig(conf)
+	if err != nil {
+		return err
+	}
+	return c.checkOptions()
+}
+
 // readBase reads of a configuration where the state is, and nothing else.
 func readBase(stdin []byte) (config, error) {
 	c, _, err := parse(stdin, func(k key) bool { return k.base })

@@ -96,7 +96,7 @@ const ipv6Routes = "ip -d -j route show table all root ::/0"
 // ff00::/8. It makes these when it notices a carrier, and so not at all if a tap was
 // closed again before it did; without a carrier nobody can use them.
 func withoutChance(text string) string {
-	items := strings.Split(strings.Trim(text, "[]{} \n"), "\n },\n {")
+	items := strings.Split("\n  "+strings.Trim(text, "[]{} \n"), "\n },\n {")
 	items = slices.DeleteFunc(items, func(item string) bool {
 		return strings.Contains(item, `"dst": "ff00::/8"`) && strings.Contains(item, `"linkdown"`)
 	})

@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/containernetworking/cni/pkg/types"
+	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/attachment"
 	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
@@ -42,7 +43,10 @@ func collect(ctx context.Context, c call) error {
 			errs = append(errs, c.detach(ctx, id, func(a attachment.Attachment) bool { return !owned(a) }))
 		}
 	}
-	return errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return types.NewError(codeRestore, "clear what no container owns", err.Error())
+	}
+	return nil
 }
 
 // detach takes back those attachments of a container that are meant. That there is
@@ -51,7 +55,7 @@ func (c call) detach(ctx context.Context, id string, meant func(attachment.Attac
 	failed := func(err error) error { return fail(codeRestore, "take the VM's NIC of the container "+id+" back", err) }
 	dir := attachment.Dir(c.conf.stateDir, id)
 	locked, err := lock(ctx, dir, false)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENAMETOOLONG) { // ADD could not make one of such a name
 		return nil
 	}
 	if err != nil {
@@ -94,30 +98,35 @@ func (c call) detach(ctx context.Context, id string, meant func(attachment.Attac
 }
 
 // restore puts the pod's interfaces back, all that are prepared if the attachments are
-// the last, unless its network namespace is gone.
+// the last, where their network namespace still lives. The runtime may have lost its path,
+// and a path may be another namespace's by now, which the records tell apart.
 func (c call) restore(ctx context.Context, id string, these []attachment.Attachment, last bool) error {
-	netns := c.Netns
-	var names []string
+	var paths, names []string
+	if id == c.ContainerID {
+		paths = append(paths, c.Netns)
+	}
 	for _, a := range these {
-		if netns == "" || id != c.ContainerID {
-			netns = a.Netns
-		}
-		if !slices.Contains(names, a.Interface) { // it may be attached, and pending
-			names = append(names, a.Interface)
-		}
+		paths, names = append(paths, a.Netns), append(names, a.Interface)
 	}
-	if _, err := statedir.Of(netns); netns == "" || err != nil {
-		return nil // the pod is gone, with all that it had
-	}
-	if last {
+	slices.Sort(names) // one may be attached, and pending
+	if names = slices.Compact(names); last {
 		names = nil
 	}
-	h := c.hook(id, netns, names...)
-	h.Force = true
-	_, err := h.Restore(ctx)
-	if errors.As(err, new(*prepare.UnrecordedError)) {
-		c.log.Warn("the pod's interface stays as it is: nothing says what it was", "container", id, "error", err)
-		return nil
+	var done []statedir.Namespace
+	for _, path := range paths {
+		ns, err := statedir.Of(path)
+		if path == "" || err != nil || slices.ContainsFunc(done, ns.Same) {
+			continue
+		}
+		done = append(done, ns)
+		h := c.hook(id, path, names...)
+		h.Force = true
+		_, err = h.Restore(ctx)
+		if errors.As(err, new(*prepare.UnrecordedError)) {
+			c.log.Warn("the pod's interface stays as it is: nothing says what it was", "container", id, "error", err)
+		} else if err != nil {
+			return err
+		}
 	}
-	return err
+	return nil
 }

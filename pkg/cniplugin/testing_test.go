@@ -32,16 +32,17 @@ type runtime struct {
 	cni   *libcni.CNIConfig
 	base  string // of the plugin's state
 	local string // of host-local's
+	cache string // of libcni's
 	log   podtest.Buffer
 }
 
 func newRuntime(t *testing.T, node *podtest.NS) *runtime {
 	t.Helper()
 	dir := t.TempDir()
-	r := &runtime{t: t, node: node, base: filepath.Join(dir, "state"), local: filepath.Join(dir, "networks")}
+	r := &runtime{t: t, node: node, base: filepath.Join(dir, "state"), local: filepath.Join(dir, "networks"), cache: filepath.Join(dir, "cache")}
 	path := []string{podtest.Built(t, "cni"), filepath.Dir(podtest.Built(t, "virt-launcher-net"))}
 	exec := &invoke.DefaultExec{RawExec: &invoke.RawExec{Stderr: &r.log}, PluginDecoder: version.PluginDecoder{}}
-	r.cni = libcni.NewCNIConfigWithCacheDir(path, filepath.Join(dir, "cache"), exec)
+	r.cni = libcni.NewCNIConfigWithCacheDir(path, r.cache, exec)
 	return r
 }
 
@@ -147,6 +148,14 @@ func (r *runtime) del(list *libcni.NetworkConfigList, rt *libcni.RuntimeConf) {
 	}
 }
 
+// forget forgets what libcni remembers.
+func (r *runtime) forget() {
+	r.t.Helper()
+	if err := os.RemoveAll(r.cache); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
 // files are what is in the plugin's directory, of all containers.
 func (r *runtime) files() (names []string) {
 	r.t.Helper()
@@ -166,8 +175,14 @@ func (r *runtime) files() (names []string) {
 // empty fails the test if the plugin has left something of a container.
 func (r *runtime) empty() {
 	r.t.Helper()
-	if entries, err := os.ReadDir(r.base); err == nil && len(entries) > 0 {
-		r.t.Errorf("it is left: %v, %v", entries, r.files())
+	entries, err := os.ReadDir(r.base)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		r.t.Fatal(err)
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			r.t.Errorf("it is left: %s, %q", e.Name(), r.files())
+		}
 	}
 }
 

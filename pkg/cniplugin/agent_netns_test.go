@@ -1,0 +1,105 @@
+package cniplugin_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/agent"
+)
+
+// What the plugin prepares the agent serves before ADD returns, and lets go of before DEL
+// does. Without an agent ADD succeeds, and one that starts later serves it.
+func TestAgent(t *testing.T) {
+	t.Parallel()
+	for _, datapath := range datapaths {
+		t.Run(datapath, func(t *testing.T) {
+			t.Parallel()
+			pod := podtest.NewFlannelPod(t)
+			r := newRuntime(t, pod.Node)
+			list, rt := r.list("1.1.0", plugin(capabilities, `"datapath": "`+datapath+`"`)), sandbox(pod.NS, "c1", "eth0", isVM)
+			before := settled(t, pod.NS)
+			r.add(list, rt)
+			if log := r.log.String(); !strings.Contains(log, "did not serve the VM") {
+				t.Errorf("without an agent it says\n%s", log)
+			}
+			r.startAgent()
+			for range 2 {
+				result := r.add(list, rt)
+				tap := result.Interfaces[len(result.Interfaces)-1]
+				guest, err := podtest.StartGuest(t.Context(), pod.NS, tap.Name, macOf(t, result, "eth0"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				lease, err := guest.Udhcpc(t.Context())
+				if err != nil || lease["ip"] != pod.IPv4.Addr().String() || lease["dns"] != "10.96.0.10" || lease["hostname"] != "vm-c1" || lease["search"] != "svc.cluster.local" {
+					t.Errorf("the guest got %v, %v", lease, err)
+				}
+				guest.Run(t, "ping", "-c1", "-W5", podtest.OutsideIP.String())
+				if err := guest.Close(); err != nil {
+					t.Fatal(err)
+				}
+				r.del(list, rt)
+				r.empty()
+				status, err := agent.Client{StateDir: r.base}.Status(t.Context())
+				if err != nil || len(status.Pods) != 0 {
+					t.Errorf("the agent still has %+v, %v", status.Pods, err)
+				}
+				if d := podtest.Diff(before, settled(t, pod.NS)); d != "" {
+					t.Errorf("afterwards:\n%s", d)
+				}
+			}
+		})
+	}
+}
+
+// startAgent starts an agent, and waits until it serves.
+func (r *runtime) startAgent() {
+	r.t.Helper()
+	var log podtest.Buffer
+	a := agent.New(agent.Options{StateDir: r.base, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- a.Run(ctx) }()
+	r.t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			r.t.Error(err)
+		}
+		if r.t.Failed() {
+			r.t.Logf("the agent logged:\n%s", &log)
+		}
+	})
+	client := agent.Client{StateDir: r.base}
+	for _, err := client.Status(ctx); errors.Is(err, agent.ErrNoAgent); _, err = client.Status(ctx) {
+		time.Sleep(time.Millisecond) // until it listens
+	}
+}
+
+// An agent that does not answer, or can't serve, is no failure of ADD and DEL.
+func TestSilentAgent(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Flannel)
+	r := newRuntime(t, pod.Node)
+	list, rt := r.list("1.1.0", plugin(`"select": "all"`)), sandbox(pod.NS, "c1", "eth0", nil)
+	r.add(list, rt)
+	l, err := net.Listen("unix", filepath.Join(r.base, "node.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	r.add(list, rt)
+	r.del(list, rt)
+	r.empty()
+	for _, want := range []string{"did not serve the VM", "did not let go of the VM", "does not answer within 5s"} {
+		if log := r.log.String(); !strings.Contains(log, want) {
+			t.Errorf("no %q in\n%s", want, log)
+		}
+	}
+}

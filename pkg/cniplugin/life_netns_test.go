@@ -1,0 +1,394 @@
+package cniplugin_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/containernetworking/cni/libcni"
+	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"golang.org/x/sys/unix"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+)
+
+// DEL is no error for what is gone, in part or as a whole, and may be repeated.
+func TestDelete(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Flannel)
+	r := newRuntime(t, pod.Node)
+	before := settled(t, pod.NS)
+	list, rt := r.list("1.0.0", plugin(`"select": "all"`)), sandbox(pod.NS, "c1", "eth0", nil)
+	at := func(path string) *libcni.RuntimeConf {
+		gone := *rt
+		gone.NetNS = path
+		return &gone
+	}
+	for _, path := range []string{pod.Path(), "", "/run/nope", "/etc/hostname"} {
+		r.del(list, at(path)) // never added
+	}
+	r.empty()
+	if _, err := os.Stat(r.base); err == nil {
+		t.Error("a DEL makes a directory")
+	}
+	// Whatever the runtime knows of it, a namespace that lives is put back.
+	another := podtest.New(t)
+	for _, path := range []string{"", "/run/nope", "/etc/hostname", another.Path()} {
+		r.add(list, rt)
+		for range 2 {
+			r.del(list, at(path))
+			r.empty()
+		}
+		if d := podtest.Diff(before, settled(t, pod.NS)); d != "" {
+			t.Errorf("a DEL with CNI_NETNS=%q leaves:\n%s", path, d)
+		}
+	}
+	// A record that can't be read does not keep the pod from going.
+	r.add(list, rt)
+	if err := os.WriteFile(filepath.Join(r.base, "c1/eth0.json"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.del(list, rt)
+	r.empty()
+	if log := r.log.String(); !strings.Contains(log, "eth0 is prepared") || !strings.Contains(log, "nothing says what it was") {
+		t.Errorf("it says\n%s", log)
+	}
+}
+
+// An interface that is plugged in later is prepared and taken back while the first one
+// lives.
+func TestLater(t *testing.T) {
+	t.Parallel()
+	for _, datapath := range datapaths {
+		t.Run(datapath, func(t *testing.T) {
+			t.Parallel()
+			pod := podtest.NewPod(t, podtest.Flannel)
+			r := newRuntime(t, pod.Node)
+			before := settled(t, pod.NS)
+			options := plugin(capabilities, `"datapath": "`+datapath+`"`)
+			first, second := r.list("1.1.0", options), r.list("1.1.0", `{"type": "ptp", `+hostLocal+`}, `+options)
+			second.Name = "second"
+			eth0, net1 := sandbox(pod.NS, "c1", "eth0", isVM), sandbox(pod.NS, "c1", "net1", isVM)
+			delete(net1.CapabilityArgs, "dns") // Multus passes none
+			r.add(first, eth0)
+			one := settled(t, pod.NS)
+			if names := interfaces(r.add(second, net1)); !slices.Equal(names[1:], []string{"net1 in the pod", "tap-net1 in the pod"}) {
+				t.Errorf("the second has %q", names)
+			}
+			if dns := string(r.attached("c1", "net1").Options["dns"]); !strings.Contains(dns, "10.96.0.10") {
+				t.Errorf("the second NIC's DNS is %s", dns)
+			}
+			if err := r.check(first, eth0); err != nil {
+				t.Error(err)
+			}
+			// What is attached is nobody else's.
+			other := r.list("1.0.0", plugin(`"select": "all"`, `"interface": "eth0"`))
+			other.Name = "third"
+			_, err := r.tryAdd(t.Context(), other, sandbox(pod.NS, "c1", "net2", nil))
+			wantError(t, err, 102, "eth0 is attached already, as eth0 of the network net")
+			r.del(other, sandbox(pod.NS, "c1", "net2", nil))
+
+			r.del(second, net1)
+			if d := podtest.Diff(one, settled(t, pod.NS)); d != "" {
+				t.Errorf("without the second:\n%s", d)
+			}
+			if err := r.check(first, eth0); err != nil {
+				t.Error(err)
+			}
+			r.add(second, net1)
+			r.del(first, eth0) // the first goes first
+			if files := r.files(); slices.ContainsFunc(files, func(name string) bool { return strings.Contains(name, "eth0") }) {
+				t.Errorf("it is left: %q", files)
+			}
+			r.del(second, net1)
+			r.empty()
+			if d := podtest.Diff(before, settled(t, pod.NS)); d != "" {
+				t.Errorf("afterwards:\n%s", d)
+			}
+		})
+	}
+}
+
+// Calls at once for one container, and for several, are as calls one after the other.
+func TestAtOnce(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Flannel)
+	pod.Node.IP(t, "link add host1 type veth peer name net1 netns "+pod.Path(), "link set host1 up")
+	pod.IP(t, "addr add 192.0.2.77/24 dev net1", "link set net1 up")
+	r := newRuntime(t, pod.Node)
+	before := settled(t, pod.NS)
+	eth0, net1 := r.list("1.0.0", plugin(`"select": "all"`)), r.list("1.0.0", plugin(`"select": "all"`))
+	net1.Name = "second"
+	const calls = 6
+	results := make([]*types100.Result, calls)
+	var wait sync.WaitGroup
+	for i := range calls {
+		wait.Go(func() {
+			list, name := eth0, "eth0"
+			if i%2 == 1 {
+				list, name = net1, "net1"
+			}
+			var err error
+			if results[i], err = r.tryAdd(t.Context(), list, sandbox(pod.NS, "c1", name, nil)); err != nil {
+				t.Errorf("ADD of %s: %v", name, err)
+			}
+		})
+	}
+	if wait.Wait(); t.Failed() {
+		return
+	}
+	for i := range calls {
+		if !reflect.DeepEqual(results[i], results[i%2]) {
+			t.Errorf("two calls have %v and %v", results[i], results[i%2])
+		}
+	}
+	for range 3 { // ADD and DEL in any order leave one or the other
+		wait.Go(func() { _, _ = r.tryAdd(t.Context(), eth0, sandbox(pod.NS, "c1", "eth0", nil)) })
+		wait.Go(func() {
+			if err := r.tryDel(eth0, sandbox(pod.NS, "c1", "eth0", nil)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wait.Wait()
+	r.add(eth0, sandbox(pod.NS, "c1", "eth0", nil))
+	if err := r.check(eth0, sandbox(pod.NS, "c1", "eth0", nil)); err != nil {
+		t.Error(err)
+	}
+	r.del(net1, sandbox(pod.NS, "c1", "net1", nil))
+	r.del(eth0, sandbox(pod.NS, "c1", "eth0", nil))
+	r.empty()
+	if d := podtest.Diff(before, settled(t, pod.NS)); d != "" {
+		t.Errorf("afterwards:\n%s", d)
+	}
+}
+
+// An ADD that is killed at any moment is undone by DEL, and done by another ADD.
+func TestKilled(t *testing.T) {
+	t.Parallel()
+	for _, datapath := range datapaths {
+		t.Run(datapath, func(t *testing.T) {
+			t.Parallel()
+			pod := podtest.NewPod(t, podtest.Flannel)
+			r := newRuntime(t, pod.Node)
+			before := settled(t, pod.NS)
+			list, rt := r.list("1.0.0", plugin(`"select": "all"`, `"datapath": "`+datapath+`"`)), sandbox(pod.NS, "c1", "eth0", nil)
+			start := time.Now()
+			want := r.add(list, rt)
+			took := time.Since(start)
+			r.del(list, rt)
+			killed := 0
+			for i := range 16 {
+				ctx, cancel := context.WithTimeout(t.Context(), rand.N(took))
+				_, err := r.tryAdd(ctx, list, rt)
+				cancel()
+				if err != nil {
+					killed++
+				}
+				if i%2 == 0 {
+					got, err := r.tryAdd(t.Context(), list, rt)
+					if err != nil || !reflect.DeepEqual(got, want) {
+						t.Fatalf("after a killed ADD: %v, %v", got, err)
+					}
+					if err := r.check(list, rt); err != nil {
+						t.Error(err)
+					}
+				}
+				r.del(list, rt)
+				r.empty()
+				if d := podtest.Diff(before, settled(t, pod.NS)); d != "" {
+					t.Fatalf("after a killed ADD and DEL:\n%s", d)
+				}
+			}
+			if killed < 3 {
+				t.Errorf("only %d were killed", killed)
+			}
+		})
+	}
+}
+
+// What the plugin has attached for containers that are no more is cleared, and nothing
+// else.
+func TestGarbage(t *testing.T) {
+	t.Parallel()
+	pod, other := podtest.NewPod(t, podtest.Flannel), podtest.NewPod(t, podtest.Calico)
+	r := newRuntime(t, pod.Node)
+	before := settled(t, other.NS)
+	list := r.list("1.1.0", plugin(`"select": "all"`))
+	second := r.list("1.1.0", plugin(`"select": "all"`))
+	second.Name = "second"
+	r.add(list, sandbox(pod.NS, "valid", "eth0", nil))
+	r.add(list, sandbox(other.NS, "stale", "eth0", nil))
+	third := podtest.NewPod(t, podtest.GKE)
+	r.add(second, sandbox(third.NS, "of-another-network", "eth0", nil))
+	// One whose namespace is gone, and one whose ADD was killed.
+	gone, err := podtest.BuildPod(t.Context(), podtest.GKE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.add(list, sandbox(gone.NS, "gone", "eth0", nil))
+	if err := os.Rename(filepath.Join(r.base, "gone/eth0.attachment"), filepath.Join(r.base, "gone/eth0.pending")); err != nil {
+		t.Fatal(err)
+	}
+	if err := gone.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(r.base, "netns-4026531840"), 0o700); err != nil { // of who uses it without CNI
+		t.Fatal(err)
+	}
+	r.forget() // the runtime has lost what it knew
+	err = pod.Node.Do(func() error {
+		return r.cni.GCNetworkList(t.Context(), list, &libcni.GCArgs{ValidAttachments: []types.GCAttachment{{ContainerID: "valid", IfName: "eth0"}}})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(r.base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	if want := []string{"netns-4026531840", "of-another-network", "valid"}; !slices.Equal(names, want) {
+		t.Errorf("there are %q, want %q", names, want)
+	}
+	if d := podtest.Diff(before, settled(t, other.NS)); d != "" {
+		t.Errorf("the stale one:\n%s", d)
+	}
+	if out := pod.Run(t, "ip", "-br", "link"); !strings.Contains(out, "tap-eth0") {
+		t.Errorf("the valid one has\n%s", out)
+	}
+}
+
+// Where there is no room, or nothing can be written, ADD says so and leaves the pod as it
+// was; DEL needs no room.
+func TestFullDisk(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Flannel)
+	r := newRuntime(t, pod.Node)
+	before := settled(t, pod.NS)
+	list, rt := r.list("1.0.0", plugin(`"select": "all"`)), sandbox(pod.NS, "c1", "eth0", nil)
+	if err := os.MkdirAll(r.base, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("tmpfs", r.base, "tmpfs", 0, "size=1m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(r.base, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	failed := 0
+	for pages := 0; ; pages++ {
+		if err := os.WriteFile(filepath.Join(r.base, "fill"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		fill(t, filepath.Join(r.base, "fill"), 1<<20-pages*4096)
+		_, err := r.tryAdd(t.Context(), list, rt)
+		if err == nil {
+			break
+		}
+		failed++
+		wantError(t, err, 102, "no space left on device")
+		if entries, err := os.ReadDir(r.base); err != nil || len(entries) != 1 {
+			t.Fatalf("with %d pages: %v, %v", pages, entries, err)
+		}
+		if d := podtest.Diff(before, settled(t, pod.NS)); d != "" {
+			t.Fatalf("with %d pages:\n%s", pages, d)
+		}
+	}
+	if failed == 0 {
+		t.Error("ADD needs no room")
+	}
+	fill(t, filepath.Join(r.base, "fill"), 2<<20)
+	r.del(list, rt)
+	if d := podtest.Diff(before, settled(t, pod.NS)); d != "" {
+		t.Errorf("afterwards:\n%s", d)
+	}
+	if err := unix.Mount("", r.base, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+		t.Fatal(err)
+	}
+	_, err := r.tryAdd(t.Context(), list, rt)
+	wantError(t, err, 102, "read-only file system", r.base)
+	r.del(list, rt)
+	if d := podtest.Diff(before, settled(t, pod.NS)); d != "" {
+		t.Errorf("read-only:\n%s", d)
+	}
+}
+
+// fill writes to a file until it has so many bytes, or nothing more fits.
+func fill(t *testing.T, path string, bytes int) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	page := make([]byte, 4096)
+	for n := 0; n < bytes; n += len(page) {
+		if _, err := f.Write(page); err != nil {
+			return
+		}
+	}
+}
+
+// A container's name may be as long as a file's.
+func TestLongNames(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Flannel)
+	r := newRuntime(t, pod.Node)
+	list := r.list("1.0.0", plugin(`"select": "all"`))
+	call := func(id, command string) (string, error) { // libcni's cache has no room for these
+		return r.node.Output(t.Context(), "env", "CNI_COMMAND="+command, "CNI_CONTAINERID="+id, "CNI_IFNAME=eth0", "CNI_NETNS="+pod.Path(), "CNI_PATH=/",
+			"sh", "-c", `echo "$0" | `+podtest.Built(t, "virt-launcher-net"), string(list.Plugins[0].Bytes[:len(list.Plugins[0].Bytes)-1])+`, "name": "net", "cniVersion": "1.0.0"}`)
+	}
+	longest := strings.Repeat("x", 255)
+	for _, command := range []string{"ADD", "CHECK", "DEL"} {
+		if out, err := call(longest, command); err != nil {
+			t.Errorf("%s: %v, %s", command, err, out)
+		}
+	}
+	if out, err := call(longest+"x", "ADD"); err == nil || !strings.Contains(fmt.Sprint(out, err), "file name too long") {
+		t.Errorf("ADD: %v, %s", err, out)
+	}
+	if out, err := call(longest+"x", "DEL"); err != nil {
+		t.Errorf("DEL: %v, %s", err, out)
+	}
+	r.empty()
+}
+
+// STATUS says no only where no pod can be added.
+func TestStatus(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewBarePod(t)
+	r := newRuntime(t, pod.Node)
+	status := func(keys ...string) error {
+		return pod.Node.Do(func() error { return r.cni.GetStatusNetworkList(t.Context(), r.list("1.1.0", plugin(keys...))) })
+	}
+	for _, keys := range [][]string{{capabilities}, {capabilities, `"mtuu": 1`}, {`"select": "all"`}} {
+		if err := status(keys...); err != nil {
+			t.Errorf("%q: %v", keys, err)
+		}
+	}
+	wantError(t, status(`"select": "all"`, `"mtuu": 1`), types.ErrUnsupportedField, "mtuu")
+	if err := os.RemoveAll(r.base); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(r.base, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, status(`"select": "all"`), 50, "not a directory")
+	wantError(t, status(`"select": "x"`), types.ErrInvalidNetworkConfig, "select")
+}

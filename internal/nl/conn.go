@@ -8,10 +8,12 @@
 package nl
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"syscall"
 
@@ -83,69 +85,104 @@ type Events struct {
 	// to wait for.
 	SkipLearned bool
 
-	socket *nl.NetlinkSocket
+	file *os.File
+	raw  syscall.RawConn
 }
 
 // Subscribe opens Events for the given multicast groups (RTNLGRP_LINK, …) in
 // the network namespace of the calling thread. Close it.
 func Subscribe(groups ...uint) (*Events, error) {
-	s, err := nl.Subscribe(unix.NETLINK_ROUTE, groups...)
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
 	if err != nil {
-		return nil, fmt.Errorf("subscribe to route netlink: %w", err)
+		return nil, fmt.Errorf("subscribe to route netlink: %w", os.NewSyscallError("socket", err))
 	}
-	return &Events{socket: s}, nil
+	e := &Events{file: os.NewFile(uintptr(fd), "netlink")}
+	err = os.NewSyscallError("bind", unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}))
+	for _, group := range groups {
+		if err == nil {
+			err = os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, int(group)))
+		}
+	}
+	if err == nil {
+		e.raw, err = e.file.SyscallConn()
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("subscribe to route netlink: %w", err), e.file.Close())
+	}
+	return e, nil
 }
 
 // Wait blocks until something changed since the last Wait, or ctx ends. Which
 // change it was does not matter: the caller reads the kernel anew. After ctx
 // has ended the Events can only be closed.
 func (e *Events) Wait(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, e.socket.Close)
+	stop := context.AfterFunc(ctx, e.Close)
 	defer stop()
 	for {
-		messages, _, err := e.socket.Receive()
+		event, err := e.receive()
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
-		case err == nil && e.SkipLearned && !slices.ContainsFunc(messages, isChange):
-		case err == nil, errors.Is(err, syscall.ENOBUFS): // ENOBUFS: events were lost, so there were some
+		case err == nil && e.SkipLearned && !isChange(event):
+		case err == nil, errors.Is(err, unix.ENOBUFS): // ENOBUFS: events were lost, so there were some
 			return nil
-		case errors.Is(err, syscall.EINTR):
 		default:
 			return fmt.Errorf("receive route netlink event: %w", err)
 		}
 	}
+}
+
+// eventSize is more than any event has that may be skipped. What is longer is cut.
+const eventSize = 4096
+
+// receive waits for an event and reads it. There is no buffer until there is an event:
+// many wait for a long time.
+func (e *Events) receive() (event []byte, err error) {
+	waitErr := e.raw.Read(func(fd uintptr) bool {
+		var peeked [1]byte
+		if _, _, err = unix.Recvfrom(int(fd), peeked[:], unix.MSG_PEEK); err == nil {
+			event = make([]byte, eventSize)
+			var n int
+			n, _, err = unix.Recvfrom(int(fd), event, 0)
+			event = event[:max(n, 0)]
+		}
+		return !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) // else it waits
+	})
+	return event, cmp.Or(waitErr, err)
 }
 
 // learned are the states of a neighbor (rtnetlink(7)) that is resolved, or is to be.
 const learned = unix.NUD_INCOMPLETE | unix.NUD_REACHABLE | unix.NUD_STALE | unix.NUD_DELAY | unix.NUD_PROBE
 
 // isChange tells of an event whether somebody made it, or may have.
-func isChange(m syscall.NetlinkMessage) bool {
-	if m.Header.Type != unix.RTM_NEWNEIGH && m.Header.Type != unix.RTM_DELNEIGH {
-		return true
-	}
-	const stateAt = 8 // struct ndmsg
-	return len(m.Data) < unix.SizeofNdMsg || binary.NativeEndian.Uint16(m.Data[stateAt:])&learned == 0
+func isChange(event []byte) bool {
+	messages, err := syscall.ParseNetlinkMessage(event)
+	return err != nil || slices.ContainsFunc(messages, func(m syscall.NetlinkMessage) bool {
+		if m.Header.Type != unix.RTM_NEWNEIGH && m.Header.Type != unix.RTM_DELNEIGH {
+			return true
+		}
+		const stateAt = 8 // struct ndmsg
+		return len(m.Data) < unix.SizeofNdMsg || binary.NativeEndian.Uint16(m.Data[stateAt:])&learned == 0
+	})
 }
 
 // Discard drops the events that are pending: the next Wait returns on later ones only.
-func (e *Events) Discard() error {
+func (e *Events) Discard() (err error) {
 	var b [1]byte // the kernel drops what does not fit
-	// Bounded: somebody may make changes faster than they are read.
-	for range maxDiscarded {
-		switch _, _, err := unix.Recvfrom(e.socket.GetFd(), b[:], unix.MSG_DONTWAIT); {
-		case errors.Is(err, unix.EAGAIN):
-			return nil
-		case err == nil, errors.Is(err, unix.EINTR), errors.Is(err, unix.ENOBUFS):
-		default:
-			return fmt.Errorf("receive route netlink event: %w", err)
+	closed := e.raw.Control(func(fd uintptr) {
+		// Bounded: somebody may make changes faster than they are read.
+		for range maxDiscarded {
+			_, _, err = unix.Recvfrom(int(fd), b[:], 0)
+			if err != nil && !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.ENOBUFS) {
+				return
+			}
 		}
+	})
+	if err = cmp.Or(closed, err); err == nil || errors.Is(err, unix.EAGAIN) {
+		return nil
 	}
-	return nil
+	return fmt.Errorf("receive route netlink event: %w", err)
 }
 
 // Close closes the subscription.
-func (e *Events) Close() {
-	e.socket.Close()
-}
+func (e *Events) Close() { _ = e.file.Close() }

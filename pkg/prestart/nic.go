@@ -163,11 +163,10 @@ func (n *nic) start(ctx context.Context, ended func(error)) {
 	if n.watch != nil {
 		n.running.Go(func() { n.watch.follow(ctx) })
 	}
-	n.running.Go(func() {
-		<-ctx.Done()
+	context.AfterFunc(ctx, func() {
 		if err := n.failure(); err != nil {
 			n.hook.Log.Error("a NIC is not served any more", "interface", n.Interface, "error", err)
-			go ended(err) // it may wait for this
+			ended(err)
 		}
 	})
 }

@@ -95,10 +95,7 @@ func (s *Session) open(ctx context.Context, pod discover.Pod, nics []*nic) (err 
 	if err := s.listen(ctx); err != nil { // the VM can do without
 		s.hook.Log.Warn("can't open the control socket, so status and wait do not work: trying again", "error", err)
 	}
-	s.running.Go(func() {
-		<-s.done.Done()
-		s.control.Close()
-	})
+	context.AfterFunc(s.done, s.control.Close)
 	s.running.Go(func() { s.keeper.follow(s.done) })
 	return nil
 }
@@ -300,6 +297,9 @@ func (s *Session) close(ctx context.Context) error {
 	s.cancel(ErrSessionClosed)
 	s.setting.Lock() // until a Plug or Unplug has ended
 	defer s.setting.Unlock()
+	if s.control != nil {
+		s.control.Close()
+	}
 	s.running.Wait()
 	s.mu.Lock()
 	s.closed = true

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,12 +17,15 @@ import (
 type Socket struct {
 	fd       int
 	sequence uint32
-	buffer   []byte
 }
 
 // maxDatagram is more than the kernel sends at once (netlink_dump,
 // net/netlink/af_netlink.c).
 const maxDatagram = 32 << 10
+
+// buffers are to receive into. A socket has none of its own: some hundred live long, and
+// are seldom asked.
+var buffers = sync.Pool{New: func() any { return new([maxDatagram]byte) }}
 
 // OpenSocket opens a Socket of a protocol (unix.NETLINK_ROUTE, …) in the network
 // namespace of the calling thread. Close it.
@@ -34,7 +38,7 @@ func OpenSocket(protocol int) (*Socket, error) {
 	// old one can't.
 	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_EXT_ACK, 1)
 	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1)
-	return &Socket{fd: fd, buffer: make([]byte, maxDatagram)}, nil
+	return &Socket{fd: fd}, nil
 }
 
 // Close closes the socket.
@@ -166,18 +170,20 @@ func (s *Socket) Verdict() error {
 
 // receive returns the messages of a datagram, which are the caller's.
 func (s *Socket) receive() ([]Message, error) {
+	buffer := buffers.Get().(*[maxDatagram]byte)
+	defer buffers.Put(buffer)
 	for {
-		n, from, err := unix.Recvfrom(s.fd, s.buffer, unix.MSG_TRUNC)
+		n, from, err := unix.Recvfrom(s.fd, buffer[:], unix.MSG_TRUNC)
 		sender, ok := from.(*unix.SockaddrNetlink)
 		switch {
 		case errors.Is(err, unix.EINTR):
 		case err != nil:
 			return nil, fmt.Errorf("receive from netlink: %w", err)
 		case !ok || sender.Pid != 0: // of a process that wants to be taken for the kernel
-		case n > len(s.buffer):
+		case n > len(buffer):
 			return nil, fmt.Errorf("receive from netlink: an answer has %d bytes", n)
 		default:
-			return Split(slices.Clone(s.buffer[:n]))
+			return Split(slices.Clone(buffer[:n]))
 		}
 	}
 }

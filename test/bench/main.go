@@ -37,7 +37,7 @@ func run() error {
 	flag.StringVar(&b.static, "static", "build/bench/virt-launcher-net", "the program built without cgo")
 	flag.StringVar(&b.beside, "beside", "", "another build of the `program`, asked after a pause as well")
 	flag.StringVar(&b.root, "root", "build/bench/debian/root", "where Debian's servers are unpacked")
-	flag.StringVar(&b.only, "only", "", "measure one `part`: servers, idle, memory, prepare, datapaths or scale")
+	flag.StringVar(&b.only, "only", "", "measure one `part`: servers, idle, memory, prepare, datapaths, scale or node")
 	docs := flag.String("docs", "", "write the tables into performance.md and the plots beside it in this `directory`")
 	flag.Parse()
 	switch flag.Arg(0) {
@@ -81,6 +81,7 @@ type result struct {
 	memory   []row
 	prepares []row
 	scale    []*scaleResult
+	nodes    []*nodeResult
 
 	steps, redirectSteps stepClock // of prepare, by the default datapath and by redirect
 	datapaths            *datapathsResult
@@ -115,6 +116,7 @@ func (b bench) run(ctx context.Context) (*result, error) {
 		{"prepare", b.comparePrepare},
 		{"datapaths", b.compareDatapaths},
 		{"scale", b.measureScale},
+		{"node", b.measureNode},
 	} {
 		if b.only != "" && b.only != part.name {
 			continue

@@ -15,8 +15,6 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
-
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/agent"
 )
 
 const (
@@ -24,6 +22,8 @@ const (
 	addsAtOnce = 10
 	// idleFor is how long an agent whose guests have booted is watched.
 	idleFor = 10 * time.Second
+	// settleFor is until what a boot has begun is over: links are looked at after it.
+	settleFor = 2 * time.Second
 )
 
 // nodeResult is what a number of VM pods took on a node, by one agent or by sidecars.
@@ -50,7 +50,7 @@ func (b bench) measureNode(ctx context.Context, r *result) error {
 		for _, way := range []struct {
 			name string
 			take func(context.Context, *site, *nodeResult) ([]int, func() error, error)
-		}{{nodeAgent, b.byAgent}} {
+		}{{nodeAgent, b.byAgent}, {nodeSidecars, b.bySidecars}} {
 			n := &nodeResult{name: way.name, pods: st.pods}
 			if err := b.measureWay(ctx, n, way.take); err != nil {
 				return fmt.Errorf("%d pods by %s: %w", st.pods, way.name, err)
@@ -75,7 +75,7 @@ func (b bench) measureWay(ctx context.Context, n *nodeResult, take func(context.
 	if n.leases, err = bootAll(s.pods); err != nil {
 		return err
 	}
-	time.Sleep(2 * time.Second)
+	time.Sleep(settleFor)
 	before, err := cpuOf(pids)
 	if err != nil {
 		return err
@@ -141,8 +141,7 @@ func (b bench) byAgent(ctx context.Context, s *site, n *nodeResult) (pids []int,
 	dir := filepath.Join(s.dir, "node")
 	cmd := exec.CommandContext(ctx, b.static, "node", "--state-dir", dir, "--log-level", "error")
 	cmd.Stderr = os.Stderr
-	cmd.Env = append(os.Environ(), "PPROF=127.0.0.1:6061")
-	if _, err := startHere(cmd); err != nil {
+	if _, err := start(ctx, s.node, cmd); err != nil {
 		return nil, func() error { return nil }, err
 	}
 	end = func() error { return errors.Join(cmd.Process.Signal(unix.SIGTERM), cmd.Wait()) }
@@ -175,7 +174,7 @@ func (p *pod) add(ctx context.Context, plugin, stateDir string) error {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("CNI ADD: %w: %s", err, out)
 	}
-	return agent.Client{StateDir: stateDir}.Attach(ctx, "bench-"+filepath.Base(p.dir), podLink) // TEMP
+	return nil
 }
 
 // bySidecars starts the program in each pod.
@@ -308,5 +307,3 @@ func (r *result) nodeMarkdown(b *strings.Builder) {
 			n.rss, n.pss, n.files, n.idle, quantile(n.leases, 0.5), quantile(n.leases, 0.99))
 	}
 }
-
-func startHere(cmd *exec.Cmd) (time.Time, error) { return time.Now(), cmd.Start() }

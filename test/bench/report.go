@@ -59,6 +59,7 @@ func (r *result) markdown() string {
 	r.preparesMarkdown(&b)
 	r.datapaths.markdown(&b)
 	r.scaleMarkdown(&b)
+	r.nodeMarkdown(&b)
 	b.WriteString("\n| Aim | | seen | |\n|---|--:|--:|---|\n")
 	for _, a := range r.aims() {
 		fmt.Fprintln(&b, a)

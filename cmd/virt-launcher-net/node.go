@@ -1,14 +1,24 @@
 package main
 
 import (
+	"cmp"
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
+	"os"
+	"os/signal"
+	"runtime/debug"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+	"kernel.org/pub/linux/libs/security/libcap/cap"
 
+	"github.com/virt-launcher-net/virt-launcher-net/internal/metric"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/monitor"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/agent"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/lease"
 )
@@ -20,17 +30,69 @@ func (p *program) node() verb {
 		long: `Serve DHCP, DHCPv6 and router advertisements to the VMs of all pods of the node that
 the CNI plugin has prepared, until SIGTERM, SIGINT or SIGHUP. It can be stopped and
 started at any time: VMs keep their network meanwhile. While another one runs on the
-node, it waits for its end. Needs SYS_ADMIN, NET_ADMIN and NET_RAW.`,
-		examples: []string{"node", "node --state-dir /run/vms --log-format json", "node status"},
+node, it waits for its end. Needs SYS_ADMIN and NET_RAW; without NET_ADMIN the port
+guards are neither watched nor counted. Lays down all other capabilities.`,
+		examples: []string{"node", "node --listen :9100 --log-format json", "node status"},
+		flags:    []func(*cobra.Command){p.monitorFlags},
 		run: func(cmd *cobra.Command) (view, error) {
 			if err := p.onNode(); err != nil {
 				return view{}, err
 			}
-			a := agent.New(agent.Options{StateDir: p.hook.StateDir, Version: version, Log: p.hook.Log})
-			return view{}, a.Run(cmd.Context())
+			return view{}, p.serveNode(cmd.Context())
 		},
 		verbs: []verb{p.nodeStatus(), p.nodeInstall(), p.nodeUninstall()},
 	}
+}
+
+// collectAt is when the heap is collected, in percent of what lives: of many pods most
+// wait, and memory is worth more than time.
+const collectAt = 50
+
+func (p *program) serveNode(ctx context.Context) (err error) {
+	signal.Ignore(unix.SIGPIPE) // who reads the log may end sooner
+	if err := p.keepNodePrivileges(); err != nil {
+		return err
+	}
+	if _, set := os.LookupEnv("GOGC"); !set {
+		debug.SetGCPercent(collectAt)
+	}
+	a := agent.New(agent.Options{StateDir: p.hook.StateDir, Version: version, Log: p.hook.Log})
+	if p.listen != "" {
+		m, err := monitor.Listen(ctx, p.hook.Log, p.listen, version)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, m.Close()) }()
+		m.WatchPods(a.NotReady, func() []metric.Pod { return podsOf(a) })
+	}
+	return a.Run(ctx)
+}
+
+// podsOf are the pods of an agent as they are measured.
+func podsOf(a *agent.Agent) (pods []metric.Pod) {
+	for _, p := range a.Status().Pods {
+		guards, _ := a.GuardCounters(p.ContainerID) // what can't be read is not there
+		pods = append(pods, metric.Pod{Namespace: p.Namespace, Name: cmp.Or(p.Name, p.ContainerID), Status: p.Served, Guards: guards})
+	}
+	return pods
+}
+
+// keepNodePrivileges lays down all privileges but what the agent needs as long as it
+// runs, and tells what of that is missing.
+func (p *program) keepNodePrivileges() error {
+	has := cap.GetProc()
+	for name, why := range map[cap.Value]string{cap.SYS_ADMIN: "enter the pods' network namespaces", cap.NET_RAW: "open sockets on the VMs' taps"} {
+		if ok, err := has.GetFlag(cap.Permitted, name); err != nil || !ok {
+			return fmt.Errorf("can't %s: this needs the capability %s (securityContext.capabilities.add)", why, strings.ToUpper(strings.TrimPrefix(name.String(), "cap_")))
+		}
+	}
+	if ok, err := has.GetFlag(cap.Permitted, cap.NET_ADMIN); err != nil || !ok {
+		p.hook.Log.Warn("the port guards are neither watched nor counted: this needs the capability NET_ADMIN")
+	}
+	if err := errors.Join(giveUpPrivileges(false, cap.SYS_ADMIN, cap.NET_RAW, cap.NET_ADMIN), takeUpPrivileges()); err != nil {
+		p.hook.Log.Warn("can't lay down privileges that are not needed", "error", err)
+	}
+	return nil
 }
 
 func (p *program) nodeStatus() verb {

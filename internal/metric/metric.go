@@ -66,12 +66,17 @@ func Read(s Session, each Each) {
 		each(ready, 0)
 		return
 	}
+	guards, _ := s.GuardCounters() // what can't be read is not there
+	readStatus(s.Status(), guards, each)
+}
+
+// readStatus tells of what a session says.
+func readStatus(status control.Status, guards map[string][]prepare.GuardCounter, each Each) {
 	moment := func(d *Desc, at time.Time, labels ...string) {
 		if !at.IsZero() {
 			each(d, float64(at.UnixMilli())/1e3, labels...)
 		}
 	}
-	status := s.Status()
 	each(ready, oneIf(status.Ready))
 	if status.PrepareSeconds > 0 {
 		each(prepareDuration, status.PrepareSeconds)
@@ -112,7 +117,6 @@ func Read(s Session, each Each) {
 			messages(i.Name, "ra", r.Received, r.Sent, r.Dropped)
 		}
 	}
-	guards, _ := s.GuardCounters() // what can't be read is not there
 	for name, counters := range guards {
 		for _, c := range counters {
 			each(guardPackets, float64(c.Packets), string(c.Direction), name, string(c.Reason))

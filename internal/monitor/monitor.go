@@ -1,4 +1,5 @@
-// Package monitor lets probes and Prometheus look at a session over HTTP:
+// Package monitor lets probes and Prometheus look at a session, or at many pods, over
+// HTTP:
 //
 //	GET /healthz    200 while the process answers
 //	GET /readyz     200 while the network is there and served; 503 and why not
@@ -28,7 +29,7 @@ const unixPrefix = "unix:"
 
 // Monitor answers on one listener. Close it.
 type Monitor struct {
-	session atomic.Pointer[metric.Session]
+	watched atomic.Pointer[watched] // nil: a session that is yet to start
 	version string
 	since   time.Time
 	server  *http.Server
@@ -93,28 +94,43 @@ func listen(ctx context.Context, address string) (net.Listener, error) {
 	return (&net.ListenConfig{}).Listen(ctx, "unix", path)
 }
 
+// watched is what there is to look at.
+type watched struct {
+	notReady func() string
+	descs    []*metric.Desc
+	read     func(metric.Each)
+}
+
 // Watch makes a session what there is to look at.
-func (m *Monitor) Watch(s metric.Session) { m.session.Store(&s) }
+func (m *Monitor) Watch(s metric.Session) {
+	m.watched.Store(&watched{
+		func() string { return s.Status().NotReady() }, metric.OfSession, func(each metric.Each) { metric.Read(s, each) },
+	})
+}
+
+// WatchPods makes many pods what there is to look at. notReady is why whoever serves them
+// is not ready; empty: it is, whatever becomes of a single pod.
+func (m *Monitor) WatchPods(notReady func() string, pods func() []metric.Pod) {
+	m.watched.Store(&watched{notReady, metric.OfPods, func(each metric.Each) { metric.ReadPods(pods(), each) }})
+}
 
 func (m *Monitor) metrics(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", metric.ContentType)
-	metric.Write(w, metric.OfSession, func(each metric.Each) {
-		var s metric.Session
-		if watched := m.session.Load(); watched != nil {
-			s = *watched
-		}
-		metric.Read(s, each)
-	})
+	if seen := m.watched.Load(); seen != nil {
+		metric.Write(w, seen.descs, seen.read)
+	} else {
+		metric.Write(w, metric.OfSession, func(each metric.Each) { metric.Read(nil, each) })
+	}
 	metric.Write(w, metric.OfProcess, func(each metric.Each) { metric.ReadProcess(m.version, m.since, each) })
 }
 
 func (m *Monitor) ready(w http.ResponseWriter, _ *http.Request) {
-	s := m.session.Load()
-	if s == nil {
+	seen := m.watched.Load()
+	if seen == nil {
 		http.Error(w, "starting", http.StatusServiceUnavailable)
 		return
 	}
-	if why := (*s).Status().NotReady(); why != "" {
+	if why := seen.notReady(); why != "" {
 		http.Error(w, why, http.StatusServiceUnavailable)
 		return
 	}

@@ -64,7 +64,8 @@ type Agent struct {
 	watcher *fsnotify.Watcher // of the directories in which network namespaces are
 
 	mu         sync.Mutex
-	since      time.Time // zero: another agent serves the node
+	since      time.Time // when it began to serve; zero: it does not yet
+	notReady   string    // why it is not ready; empty: it is
 	pods       map[string]*pod
 	unreadable map[string]error // by container
 	closed     bool
@@ -74,7 +75,7 @@ type Agent struct {
 func New(o Options) *Agent {
 	return &Agent{
 		stateDir: cmp.Or(o.StateDir, prepare.DefaultStateDir), version: o.Version, log: cmp.Or(o.Log, slog.New(slog.DiscardHandler)),
-		starting: make(chan struct{}, atOnce), pods: map[string]*pod{}, unreadable: map[string]error{},
+		starting: make(chan struct{}, atOnce), pods: map[string]*pod{}, unreadable: map[string]error{}, notReady: "it is starting",
 	}
 }
 
@@ -103,13 +104,14 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	defer cancel()
 	defer a.close()
 	a.mu.Lock()
-	a.since = time.Now()
+	a.since, a.notReady = time.Now(), "it is beginning to serve the pods that there are"
 	a.mu.Unlock()
 	running.Go(func() { a.answer(ctx, listener) })
 	running.Go(func() { a.watch(ctx) })
 	if err := a.serveAll(ctx); err != nil {
 		return err
 	}
+	a.setNotReady("")
 	<-ctx.Done()
 	return nil
 }
@@ -122,6 +124,7 @@ func (a *Agent) lock(ctx context.Context) (*os.File, error) {
 	lock, err := statedir.LockFile(now, path)
 	if errors.Is(err, context.Canceled) {
 		a.log.Info("another agent serves this node: waiting until it ends", "lock", path)
+		a.setNotReady("") // so that the other one is ended
 		lock, err = statedir.LockFile(ctx, path)
 	}
 	if ctx.Err() != nil {
@@ -157,6 +160,21 @@ func (a *Agent) serveAll(ctx context.Context) error {
 	_ = working.Wait() // none fails
 	a.log.Info("serving", "containers", len(containers), "took", time.Since(start).Round(time.Millisecond))
 	return nil
+}
+
+// NotReady says why the agent is not ready; empty: it has tried to serve all pods that
+// there were when it began, or waits for another agent's end. A pod that can't be served
+// does not matter.
+func (a *Agent) NotReady() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.notReady
+}
+
+func (a *Agent) setNotReady(why string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.notReady = why
 }
 
 // close lets go of all pods.

@@ -18,6 +18,7 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/internal/attachment"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
 
@@ -272,6 +273,22 @@ func (a *Agent) Status() Status {
 		return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name), strings.Compare(a.ContainerID, b.ContainerID))
 	})
 	return s
+}
+
+// GuardCounters reads what the port guards of a pod kept from crossing, by pod interface.
+// It needs NET_ADMIN. A pod that is not served has none.
+func (a *Agent) GuardCounters(containerID string) (map[string][]prepare.GuardCounter, error) {
+	a.mu.Lock()
+	p := a.pods[containerID]
+	var session *prestart.Session
+	if p != nil {
+		session = p.session
+	}
+	a.mu.Unlock()
+	if session == nil {
+		return nil, nil
+	}
+	return session.GuardCounters()
 }
 
 // status is called under the agent's lock.

@@ -13,6 +13,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 init=$here/init
 udhcpc=$here/../../internal/podtest/udhcpc.sh
 dhcpcd6=$here/dhcpcd6.sh
+hotplug=$here/hotplug.sh
 busybox=/bin/busybox
 # Busybox has no DHCPv6 client.
 dhcpcd=/usr/sbin/dhcpcd
@@ -20,7 +21,7 @@ metapackage=linux-image-cloud-amd64
 modules=(virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci
 	failover net_failover virtio_net button evdev)
 
-sources=$(cat "${BASH_SOURCE[0]}" "$init" "$udhcpc" "$dhcpcd6" "$busybox" "$dhcpcd" | sha256sum)
+sources=$(cat "${BASH_SOURCE[0]}" "$init" "$udhcpc" "$dhcpcd6" "$hotplug" "$busybox" "$dhcpcd" | sha256sum)
 if [ -s "$out/vmlinuz" ] && [ -s "$out/initramfs" ] && [ "$(cat "$out/sources" 2>/dev/null)" = "$sources" ]; then
 	exit 0
 fi
@@ -65,6 +66,7 @@ make_root() {
 	install "$init" "$root/init"
 	install "$udhcpc" "$root/etc/udhcpc.sh"
 	install "$dhcpcd6" "$root/etc/dhcpcd6.sh"
+	install "$hotplug" "$root/etc/hotplug.sh"
 	printf '#!/bin/sh\necho VLN-SHUTDOWN >/dev/ttyS0\nexec poweroff -f\n' >"$root/etc/acpi/PWRF/00000080"
 	chmod +x "$root/etc/acpi/PWRF/00000080"
 	echo 'hello from the guest' >"$root/www/index.html"

@@ -37,13 +37,20 @@ type machine struct {
 // start starts a VM in the pod.
 func start(t *testing.T, pod *podtest.Pod, args ...string) *machine {
 	t.Helper()
+	return startVM(t, pod, vmtest.VM{}, args...)
+}
+
+// startVM is start with what the VM has besides.
+func startVM(t *testing.T, pod *podtest.Pod, vm vmtest.VM, args ...string) *machine {
+	t.Helper()
 	dir := t.TempDir()
 	file := filepath.Join(dir, "resolv.conf")
 	if err := os.WriteFile(file, []byte(resolvConf), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	vm.Name, vm.GuestDir, vm.Serial, vm.Ping = "vm", podtest.Built(t, "guest"), filepath.Join(dir, "serial.log"), []string{podtest.OutsideIP.String()}
 	m := &machine{
-		vm:      vmtest.VM{Name: "vm", GuestDir: podtest.Built(t, "guest"), Serial: filepath.Join(dir, "serial.log"), Ping: []string{podtest.OutsideIP.String()}},
+		vm:      vm,
 		pod:     pod,
 		program: launchtest.NewProgram(t, pod),
 		log:     &podtest.Buffer{},

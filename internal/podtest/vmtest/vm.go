@@ -26,6 +26,8 @@ type VM struct {
 	IPv6     bool     // the guest asks DHCPv6 for an address, too
 	Ping     []string // addresses the guest shall ping
 	Get      []string // URLs the guest shall get
+	Ports    int      // free PCIe root ports, for NICs to be plugged in; of DomainXML
+	Words    []string // further ones for the kernel's command line
 }
 
 // Cmdline is the kernel's command line.
@@ -41,7 +43,7 @@ func (vm VM) Cmdline() string {
 	for _, url := range vm.Get {
 		words = append(words, "vln.get="+url)
 	}
-	return strings.Join(words, " ")
+	return strings.Join(append(words, vm.Words...), " ")
 }
 
 // Kernel and Initrd are the files to boot.
@@ -70,7 +72,7 @@ const domainXML = `<domain type='qemu'>
   <devices>
     <emulator>/usr/bin/qemu-system-x86_64</emulator>
     <controller type='usb' model='none'/>
-    <serial type='file'>
+%s    <serial type='file'>
       <source path='%s'/>
       <target port='0'/>
     </serial>
@@ -83,7 +85,15 @@ const domainXML = `<domain type='qemu'>
 // software (TCG): slower than KVM, the same everywhere.
 func (vm VM) DomainXML() []byte {
 	return fmt.Appendf(nil, domainXML, escape(vm.Name), escape(vm.Kernel()), escape(vm.Initrd()),
-		escape(vm.Cmdline()), escape(vm.Serial))
+		escape(vm.Cmdline()), vm.ports(), escape(vm.Serial))
+}
+
+// ports are the free ports, and those that libvirt uses itself.
+func (vm VM) ports() string {
+	if vm.Ports == 0 {
+		return ""
+	}
+	return "    <controller type='pci' model='pcie-root'/>\n" + strings.Repeat("    <controller type='pci' model='pcie-root-port'/>\n", vm.Ports)
 }
 
 func escape(text string) string {
@@ -112,7 +122,7 @@ type Report struct {
 // WaitReport waits until the guest has reported to its serial file and done
 // what it was asked, at most until ctx ends. The error has what it printed.
 func WaitReport(ctx context.Context, serial string) (Report, error) {
-	text, err := waitFor(ctx, serial, "\nVLN-READY")
+	text, err := WaitSerial(ctx, serial, func(text string) bool { return strings.Contains(text, "\nVLN-READY") })
 	if err != nil {
 		return Report{}, fmt.Errorf("wait for guest's report: %w; it printed:\n%s", err, text)
 	}
@@ -123,8 +133,9 @@ func WaitReport(ctx context.Context, serial string) (Report, error) {
 	return report, nil
 }
 
-// waitFor waits until the file holds mark, and returns what it holds.
-func waitFor(ctx context.Context, path, mark string) (string, error) {
+// WaitSerial waits until enough says yes to what the guest has printed to its serial
+// file, at most until ctx ends, and returns that.
+func WaitSerial(ctx context.Context, path string, enough func(text string) bool) (string, error) {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
 		return "", os.NewSyscallError("inotify_init1", err)
@@ -141,7 +152,7 @@ func waitFor(ctx context.Context, path, mark string) (string, error) {
 	for {
 		raw, err := os.ReadFile(path)
 		text := strings.ReplaceAll(string(raw), "\r\n", "\n")
-		if err != nil && !errors.Is(err, os.ErrNotExist) || strings.Contains(text, mark) {
+		if err != nil && !errors.Is(err, os.ErrNotExist) || err == nil && enough(text) {
 			return text, err
 		}
 		if _, err := changes.Read(buf); err != nil {

@@ -1,0 +1,160 @@
+package vm
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest/launchtest"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest/vmtest"
+)
+
+// addInterface gives the pod an interface with the address 10.9.n.7, behind which the
+// node is the gateway.
+func addInterface(t *testing.T, pod *podtest.Pod, n int) {
+	t.Helper()
+	name, network := fmt.Sprintf("net%d", n), fmt.Sprintf("10.9.%d.", n)
+	pod.IP(t, "link add "+name+" type veth peer name "+name+" netns "+pod.Node.Path())
+	pod.Run(t, "sysctl", "-qw", "net.ipv6.conf."+name+".disable_ipv6=1") // the order of its routes would not come back
+	pod.IP(t, "link set "+name+" up", "addr add "+network+"7/24 dev "+name, fmt.Sprintf("route add 10.99.%d.0/24 via %s1 dev %s", n, network, name))
+	pod.Node.IP(t, "link set "+name+" up", "addr add "+network+"1/24 dev "+name)
+}
+
+// hears waits until the guest has printed a line so many times.
+func (m *machine) hears(t *testing.T, line string, times int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	ctx, stop := m.WhileRunning(ctx)
+	defer stop()
+	text, err := vmtest.WaitSerial(ctx, m.vm.Serial, func(text string) bool { return strings.Count(text, "\n"+line+"\n") >= times })
+	if err != nil {
+		t.Fatalf("wait for %s: %v; the guest printed\n%s", line, err, text)
+	}
+}
+
+// fails runs a verb that must fail with these words, and not change the pod.
+func (m *machine) fails(t *testing.T, words []string, verb string, args ...string) {
+	t.Helper()
+	before := podtest.TakeSnapshot(t, m.pod.NS)
+	out, err := m.program.Output(t, verb, args...)
+	if err == nil {
+		t.Fatalf("%s %q prints %s", verb, args, out)
+	}
+	for _, word := range words {
+		if !strings.Contains(err.Error(), word) {
+			t.Errorf("%s %q: no %q in: %v", verb, args, word, err)
+		}
+	}
+	if d := podtest.Diff(before, podtest.TakeSnapshot(t, m.pod.NS)); d != "" {
+		t.Errorf("%s %q changed the pod:\n%s", verb, args, d)
+	}
+}
+
+// A VM that runs gets a second NIC, by either datapath, with its lease, and loses it
+// again. Its first NIC does not notice.
+func TestHotplug(t *testing.T) {
+	testHotplug(t, podtest.NewPod(t, podtest.Flannel), func(*machine) {})
+}
+
+// A libvirtd does the same, for a program that has no privileges in effect. A guest that
+// is paused releases a NIC only later.
+func TestHotplugOfLibvirtd(t *testing.T) {
+	const uri = "qemu+tcp://127.0.0.1/system"
+	pod := podtest.NewPod(t, podtest.Flannel)
+	launchtest.StartLibvirtd(t, pod.NS)
+	testHotplug(t, pod, func(m *machine) {
+		m.program.Run(t, "plug", "net1")
+		m.hears(t, "VLN-PING 10.9.1.1 ok", 3)
+		pod.Run(t, "virsh", "-c", uri, "suspend", "vm")
+		m.fails(t, []string{"unplug net1: ", "the guest has not released the NIC"}, "unplug", "net1", "--timeout", "1s")
+		pod.Run(t, "virsh", "-c", uri, "resume", "vm")
+		m.hears(t, "VLN-UNPLUGGED eth1", 3)
+		m.program.Run(t, "unplug", "net1", "--timeout", "10s")
+	}, "--connect", uri)
+}
+
+func testHotplug(t *testing.T, pod *podtest.Pod, further func(*machine), args ...string) {
+	addInterface(t, pod, 1)
+	addInterface(t, pod, 2)
+	untouched := podtest.TakeSnapshot(t, pod.NS)
+	m := startVM(t, pod, vmtest.VM{Ports: 2}, append([]string{"-i", "eth0", "--hotplug"}, args...)...) // one is for eth0
+	m.report(t)
+	before := podtest.TakeSnapshot(t, pod.NS)
+
+	var pinged bytes.Buffer
+	ping := pod.Node.Command(t.Context(), "ping", "-i", "0.2", "-w", "600", pod.IPv4.Addr().String())
+	ping.SysProcAttr = nil // else it dies with the thread that starts it
+	ping.Stdout = &pinged
+	if err := ping.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for n, datapath := range []string{"redirect", "bridge"} {
+		start := time.Now()
+		if out := m.program.Run(t, "plug", "net1", "--datapath", datapath); !strings.Contains(out, "attached to the domain vm") {
+			t.Errorf("plug prints %s", out)
+		}
+		plugged := time.Since(start)
+		m.hears(t, "VLN-PLUGGED eth1 10.9.1.7/24", n+1)
+		leased := time.Since(start)
+		m.hears(t, "VLN-PING 10.9.1.1 ok", n+1)
+		t.Logf("%s: plugged in after %v, leased after %v", datapath, plugged.Round(time.Millisecond), leased.Round(time.Millisecond))
+		m.program.Run(t, "wait", "--for", "lease", "--timeout", "1s")
+		pod.Node.Run(t, "ping", "-c1", "-W5", "10.9.1.7")
+		m.fails(t, []string{"plug net1: it is plugged in already"}, "plug", "net1")
+		m.fails(t, []string{"plug net2: ", "No more available PCI slots", "pcie-root-port"}, "plug", "net2")
+
+		m.program.Run(t, "unplug", "net1")
+		m.hears(t, "VLN-UNPLUGGED eth1", n+1)
+		if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
+			t.Errorf("after unplug:\n%s", d)
+		}
+	}
+	if err := ping.Process.Signal(unix.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	err := ping.Wait()
+	answered := regexp.MustCompile(`icmp_seq=(\d+) ttl`).FindAllStringSubmatch(pinged.String(), -1)
+	// The last one may have been on its way.
+	if n := len(answered); err != nil || n == 0 || answered[n-1][1] != strconv.Itoa(n) {
+		t.Errorf("meanwhile the first NIC: %v\n%s", err, pinged.String())
+	}
+	further(m)
+	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
+		t.Errorf("at the end:\n%s", d)
+	}
+	if err := m.End(20 * time.Second); err != nil {
+		t.Errorf("after SIGTERM: %v", err)
+	}
+	if !strings.Contains(m.serial(t), "VLN-SHUTDOWN") {
+		t.Error("the guest was not asked to shut down")
+	}
+	m.program.Run(t, "restore")
+	if d := podtest.Diff(untouched, podtest.TakeSnapshot(t, pod.NS)); d != "" {
+		t.Errorf("after restore:\n%s", d)
+	}
+}
+
+// A guest that does not release a NIC keeps it, with its network.
+func TestGuestKeepsNIC(t *testing.T) {
+	pod := podtest.NewPod(t, podtest.Flannel)
+	addInterface(t, pod, 1)
+	m := startVM(t, pod, vmtest.VM{Ports: 2, Words: []string{"acpiphp.disable=1"}}, "-i", "eth0", "--hotplug")
+	m.report(t)
+	m.program.Run(t, "plug", "net1")
+	for range 2 {
+		m.fails(t, []string{"unplug net1: ", "the guest has not released the NIC", "not within 2s", "--timeout"}, "unplug", "net1", "--timeout", "2s")
+	}
+	if out := m.program.Run(t, "status", "-i", "net1"); !regexp.MustCompile(`tap-net1 +up, port of br-net1|tap-net1 +up, MTU`).MatchString(out) {
+		t.Errorf("the status is\n%s", out)
+	}
+	pod.Node.Run(t, "ping", "-c1", "-W5", pod.IPv4.Addr().String())
+}

@@ -29,12 +29,41 @@ type Hotplug struct {
 
 // PlugRequest asks a session to plug an interface in, or to unplug it.
 type PlugRequest struct {
-	Interface string `json:"interface"`
+	Interface string
 	// Options are those of the interface, by the names that [Hotplug.Options] knows.
-	Options map[string]json.RawMessage `json:"options,omitempty"`
+	Options map[string]json.RawMessage
 	// Timeout is how long to wait for what the CNI gives, or until the guest has released
 	// the NIC; 0: as long as the session's Hook says, or [DefaultUnplugTimeout].
-	Timeout time.Duration `json:"timeout,omitempty"` // in nanoseconds
+	Timeout time.Duration
+}
+
+// plugMessage is such a request as it is sent.
+type plugMessage struct {
+	Interface string                     `json:"interface"`
+	Options   map[string]json.RawMessage `json:"options,omitempty"`
+	Timeout   string                     `json:"timeout,omitempty"` // as "30s"
+}
+
+func (r PlugRequest) message() plugMessage {
+	m := plugMessage{r.Interface, r.Options, ""}
+	if r.Timeout > 0 {
+		m.Timeout = r.Timeout.String()
+	}
+	return m
+}
+
+func parsePlug(text []byte) (r PlugRequest, err error) {
+	var m plugMessage
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.DisallowUnknownFields()
+	if err = d.Decode(&m); err == nil && m.Timeout != "" {
+		r.Timeout, err = time.ParseDuration(m.Timeout)
+	}
+	if err != nil {
+		err = fmt.Errorf("read request: %w", err)
+	}
+	r.Interface, r.Options = m.Interface, m.Options
+	return r, errors.Join(err, notNegative("timeout", r.Timeout))
 }
 
 // Plugged is an interface that a session has plugged in.
@@ -63,7 +92,7 @@ func (h Hook) Plug(ctx context.Context, r PlugRequest) (p Plugged, err error) {
 		ctx, cancel = answerWithin(ctx, r.Timeout)
 		defer cancel()
 	}
-	err = h.client().Post(ctx, plugResource, r, &p)
+	err = h.client().Post(ctx, plugResource, r.message(), &p)
 	return p, branchable(err)
 }
 
@@ -72,7 +101,7 @@ func (h Hook) Plug(ctx context.Context, r PlugRequest) (p Plugged, err error) {
 func (h Hook) Unplug(ctx context.Context, r PlugRequest) error {
 	ctx, cancel := answerWithin(ctx, cmp.Or(r.Timeout, DefaultUnplugTimeout))
 	defer cancel()
-	return branchable(h.client().Post(ctx, unplugResource, r, &struct{}{}))
+	return branchable(h.client().Post(ctx, unplugResource, r.message(), &struct{}{}))
 }
 
 // answerWithin ends when a session that works has long answered a request with that
@@ -105,15 +134,6 @@ func (s *Session) answerPlugs() {
 	}
 	post(plugResource, s.plugFor)
 	post(unplugResource, s.unplugFor)
-}
-
-func parsePlug(text []byte) (r PlugRequest, err error) {
-	d := json.NewDecoder(bytes.NewReader(text))
-	d.DisallowUnknownFields()
-	if err = d.Decode(&r); err != nil {
-		err = fmt.Errorf("read request: %w", err)
-	}
-	return r, errors.Join(err, notNegative("timeout", r.Timeout))
 }
 
 func (s *Session) plugFor(ctx context.Context, r PlugRequest) (any, error) {

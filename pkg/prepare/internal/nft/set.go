@@ -25,6 +25,8 @@ type Set struct {
 	Timeout time.Duration
 	Size    uint32  // how many elements a set with a timeout takes
 	Ranges  []Range // what is in a static set. They may overlap
+	// Connected has a set with a timeout hold connections from the start.
+	Connected Connected
 }
 
 // Range is numbers from one to another, both included.
@@ -206,18 +208,23 @@ func (b *batch) addSet(table string, s Set, number int) {
 			b.nested(unix.NFTA_SET_DESC, func() { b.uint32(unix.NFTA_SET_DESC_SIZE, is.size) })
 		}
 	})
-	for part := range slices.Chunk(s.elements(), 1000) { // an attribute has less than 64 KiB
-		b.add(unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE, []string{table, s.Name}, func() {
+	addElements(b, table, s.Name, s.elements())
+}
+
+// addElements adds elements to a set.
+func addElements[E interface{ encode(*attributes) }](b *batch, table, set string, all []E) {
+	for part := range slices.Chunk(all, 500) { // an attribute has less than 64 KiB
+		b.add(unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE, []string{table, set}, func() {
 			b.nested(unix.NFTA_SET_ELEM_LIST_ELEMENTS, func() {
 				for _, e := range part {
-					b.nested(unix.NFTA_LIST_ELEM, func() { b.element(e) })
+					b.nested(unix.NFTA_LIST_ELEM, func() { e.encode(&b.attributes) })
 				}
 			})
 		})
 	}
 }
 
-func (a *attributes) element(e element) {
+func (e element) encode(a *attributes) {
 	if e.end {
 		a.uint32(unix.NFTA_SET_ELEM_FLAGS, unix.NFT_SET_ELEM_INTERVAL_END)
 	}

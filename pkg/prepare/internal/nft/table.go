@@ -5,6 +5,7 @@ package nft
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/google/nftables"
@@ -106,6 +107,9 @@ func (c Change) Text() string {
 	fmt.Fprintf(&b, "nft add table %s", t)
 	for _, s := range t.Sets {
 		definition, elements := s.text()
+		if len(s.Connected.From) > 0 && !slices.Contains(kept, s.Name) {
+			fmt.Fprintf(&b, "\n# and into it the connections that there are: ss -Htun state connected %s", s.Connected.text())
+		}
 		fmt.Fprintf(&b, "\nnft add set %s %s '{ %s }'", t, s.Name, definition)
 		if elements != "" {
 			fmt.Fprintf(&b, "\nnft add element %s %s '{ %s }'", t, s.Name, elements)
@@ -165,21 +169,22 @@ func Write(changes ...Change) error {
 		return err
 	}
 	defer conn.Close()
-	var unknown error
+	var failed error
 	known := map[string]int{}
 	index := func(link string) int {
 		if _, ok := known[link]; !ok {
 			i, err := conn.Index(link)
-			known[link], unknown = i, errors.Join(unknown, err)
+			known[link], failed = i, errors.Join(failed, err)
 		}
 		return known[link]
 	}
 	b := newBatch(nftables.TableFamilyUnspecified)
 	for _, c := range changes {
 		b.write(c, index)
+		failed = errors.Join(failed, b.addConnections(c))
 	}
-	if unknown != nil {
-		return unknown
+	if failed != nil {
+		return failed
 	}
 	return b.commit()
 }

@@ -17,13 +17,26 @@ func (w wiring) sets() (out []nft.Set) {
 			continue
 		}
 		if !w.pod.NoEgress {
-			out = append(out, f.flows(pods))
+			out = append(out, w.podFlows(f))
 		}
 		if !w.VMPorts.IsZero() {
 			out = append(out, f.flows(vms))
 		}
 	}
 	return out
+}
+
+// podFlows are the pod's connections: those that it has when it is prepared are known,
+// though their peers may speak first.
+func (w wiring) podFlows(f family) nft.Set {
+	s := f.flows(pods)
+	s.Connected.Timeout = openUDP
+	for _, a := range w.pod.Addresses {
+		if own := a.Prefix.Addr(); own.Is4() == f.is4() {
+			s.Connected.From = append(s.Connected.From, own)
+		}
+	}
+	return s
 }
 
 // portSet are ports of a protocol.

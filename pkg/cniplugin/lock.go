@@ -14,19 +14,19 @@ import (
 // retry is how often a lock is asked for: flock(2) can't be interrupted by a context.
 const retry = 10 * time.Millisecond
 
-// lock makes the directory of a container, if make says so, and waits until no other call
+// lock makes the directory of a container, if create says so, and waits until no other call
 // has it locked, or ctx ends. The lock is of the directory itself, so it takes no room on
 // a disk that is full, and it ends with the process. Close it. The error wraps
 // [fs.ErrNotExist] if there is no directory and none is made.
-func lock(ctx context.Context, dir string, make bool) (*os.File, error) {
+func lock(ctx context.Context, dir string, create bool) (*os.File, error) {
 	for {
-		if make {
+		if create {
 			if err := os.MkdirAll(dir, 0o700); err != nil {
 				return nil, fmt.Errorf("make state directory: %w", err)
 			}
 		}
 		f, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
-		if errors.Is(err, fs.ErrNotExist) && make {
+		if errors.Is(err, fs.ErrNotExist) && create {
 			continue // a call that had it locked has removed it just now
 		}
 		if err != nil {

@@ -94,7 +94,7 @@ func (c call) ask(ctx context.Context, what string, do func(agent.Client, contex
 	defer cancel()
 	err := do(agent.Client{StateDir: c.conf.stateDir}, ctx, containerID, name)
 	if err != nil {
-		c.log.Warn("the node agent did not "+what, "container", containerID, "interface", name, "error", err)
+		c.log.Warn("the node agent did not do what it was asked", "what", what, "container", containerID, "interface", name, "error", err)
 	}
 }
 

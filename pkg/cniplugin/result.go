@@ -49,7 +49,7 @@ func (c call) addInterface(r *types100.Result, h prestart.Hook, prepared prestar
 	r.Interfaces = []*types100.Interface{{Name: n.Interface, Mac: there[at].MAC.String(), Mtu: there[at].MTU, Sandbox: c.Netns}}
 	for _, a := range prepared.Addresses {
 		gateway := gatewayOf(n, a.Addr().Is4())
-		r.IPs = append(r.IPs, &types100.IPConfig{Interface: types100.Int(0), Address: ipNet(a), Gateway: gateway.AsSlice()})
+		r.IPs = append(r.IPs, &types100.IPConfig{Interface: new(0), Address: ipNet(a), Gateway: gateway.AsSlice()})
 	}
 	if n.IPv4 != nil {
 		addRoutes(r, n.IPv4.Routes, netip.Addr{})

@@ -69,7 +69,9 @@ func (c call) attach(ctx context.Context, asked string) (*types100.Result, error
 	if err != nil {
 		return nil, failed(errors.Join(err, c.undo(ctx, a, isAttached(earlier, a))))
 	}
-	c.ask(ctx, "serve the VM", agent.Client.Attach, a.ContainerID, a.Interface)
+	if err := c.askAgent(ctx, agent.Client.Attach, a); err != nil {
+		c.log.Warn("the VM is prepared for, and not served yet", "container", a.ContainerID, "interface", a.Interface, "error", err)
+	}
 	return result, nil
 }
 

@@ -26,7 +26,7 @@ func TestAgent(t *testing.T) {
 			list, rt := r.list("1.1.0", plugin(capabilities, `"datapath": "`+datapath+`"`)), sandbox(pod.NS, "c1", "eth0", isVM)
 			before := settled(t, pod.NS)
 			r.add(list, rt)
-			if log := r.log.String(); !strings.Contains(log, `what="serve the VM"`) {
+			if log := r.log.String(); !strings.Contains(log, "not served yet") {
 				t.Errorf("without an agent it says\n%s", log)
 			}
 			r.startAgent()
@@ -97,7 +97,7 @@ func TestSilentAgent(t *testing.T) {
 	r.add(list, rt)
 	r.del(list, rt)
 	r.empty()
-	for _, want := range []string{`what="serve the VM"`, `what="let go of the VM"`, "does not answer within 5s"} {
+	for _, want := range []string{"not served yet", "did not let go of the pod", "does not answer within 5s"} {
 		if log := r.log.String(); !strings.Contains(log, want) {
 			t.Errorf("no %q in\n%s", want, log)
 		}

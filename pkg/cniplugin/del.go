@@ -78,7 +78,9 @@ func (c call) detach(ctx context.Context, id string, meant func(attachment.Attac
 		return nil
 	}
 	for _, a := range these { // its sockets keep the network namespace
-		c.ask(ctx, "let go of the VM", agent.Client.Detach, id, a.Interface)
+		if err := c.askAgent(ctx, agent.Client.Detach, a); err != nil && !errors.Is(err, agent.ErrNoAgent) {
+			c.log.Warn("the node agent did not let go of the pod", "container", id, "interface", a.Interface, "error", err)
+		}
 	}
 	if err := c.restore(ctx, id, these, len(others) == 0); err != nil {
 		return failed(err)

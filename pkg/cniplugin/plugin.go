@@ -87,15 +87,12 @@ func (c call) hookOf(a attachment.Attachment) (prestart.Hook, error) {
 	return h, err
 }
 
-// ask has the agent do something with a NIC. That is no condition of the call's success:
-// an agent may be upgraded just now, and finds what is attached when it starts.
-func (c call) ask(ctx context.Context, what string, do func(agent.Client, context.Context, string, string) error, containerID, name string) {
+// askAgent has the agent do something with a NIC. That is no condition of a call's
+// success: an agent may be upgraded just now, and finds what is attached when it starts.
+func (c call) askAgent(ctx context.Context, do func(agent.Client, context.Context, string, string) error, a attachment.Attachment) error {
 	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), agentTimeout, fmt.Errorf("it does not answer within %s", agentTimeout))
 	defer cancel()
-	err := do(agent.Client{StateDir: c.conf.stateDir}, ctx, containerID, name)
-	if err != nil {
-		c.log.Warn("the node agent did not do what it was asked", "what", what, "container", containerID, "interface", name, "error", err)
-	}
+	return do(agent.Client{StateDir: c.conf.stateDir}, ctx, a.ContainerID, a.Interface)
 }
 
 // attachments are those of a container, and what a call that was killed has left of some.

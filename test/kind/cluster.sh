@@ -54,16 +54,19 @@ finish() {
 
 load() {
 	docker build --quiet --build-arg TARGETOS=linux --build-arg "TARGETARCH=$(go env GOARCH)" --tag virt-launcher-net:dev "$here/../.."
+	docker build --quiet --tag vm-launcher-node:dev "$here/../../examples/vm-pod/node"
 	kind load docker-image virt-launcher-net:dev --name "$name"
+	kind load docker-image vm-launcher-node:dev --name "$name" --nodes "$name-worker"
 }
 
-# open_tun NODE: lets the node's containers open /dev/net/tun, as a device plugin
-# would; runc did that for all before 1.2. Its mode is as udev has it.
+# open_tun NODE: gives the node's containers /dev/net/tun, as a device plugin would.
+# Its mode is as udev has it.
 open_tun() {
 	docker exec -i "$1" bash -euo pipefail <<-'END'
 		chmod 666 /dev/net/tun
 		spec=/etc/containerd/cri-base.json
-		new=$(jq '.linux.resources.devices += [{allow: true, type: "c", major: 10, minor: 200, access: "rwm"}]' $spec)
+		new=$(jq '.linux.resources.devices += [{allow: true, type: "c", major: 10, minor: 200, access: "rwm"}]
+			| .linux.devices += [{path: "/dev/net/tun", type: "c", major: 10, minor: 200, fileMode: 438, uid: 0, gid: 0}]' $spec)
 		printf '%s\n' "$new" >$spec
 		systemctl restart containerd
 	END

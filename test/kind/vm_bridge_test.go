@@ -54,7 +54,7 @@ func (v *vm) testRestart(t *testing.T) {
 	client(t, "ping", "-c", "5", "-i", "0.1", "-W", "2", v.ip(t)) // while nobody serves
 	v.kubectl(t, "wait", "--for=jsonpath={.status.initContainerStatuses[0].restartCount}=1", "--timeout="+patience, "pod/"+v.pod)
 	v.waitReady(t)
-	v.program(t, "wait", "--for=lease", "--timeout=10s")
+	v.run(t, "wait", "--for=lease", "--timeout=10s")
 	if answer := connection.get(t); !strings.HasSuffix(answer, guest) {
 		t.Errorf("the connection opened before gives %q", answer)
 	}

@@ -24,8 +24,9 @@ const (
 // vm is the pod of an example in a namespace of its own.
 type vm struct {
 	namespace string
-	pod       string // its name
-	overlay   string // the directory of its kustomization
+	pod       string   // its name
+	overlay   string   // the directory of its kustomization
+	program   []string // the container that has the program, and its path there
 }
 
 // self is a Service that leads to the pod from the start, so that the guest can use it
@@ -44,7 +45,13 @@ spec:
 // this name: on the worker, in a namespace, and with a guest that gets the pages.
 func newVM(t *testing.T, example, pod, namespace, restartPolicy string, pages ...string) *vm {
 	t.Helper()
-	v := &vm{namespace: namespace, pod: pod, overlay: t.TempDir()}
+	return newPatchedVM(t, example, pod, namespace, restartPolicy, nil, pages...)
+}
+
+// newPatchedVM is newVM whose pod is changed besides, by operations of JSON Patch.
+func newPatchedVM(t *testing.T, example, pod, namespace, restartPolicy string, patches []string, pages ...string) *vm {
+	t.Helper()
+	v := &vm{namespace: namespace, pod: pod, overlay: t.TempDir(), program: []string{"virt-launcher-net", "/virt-launcher-net"}}
 	base, err := filepath.Abs(filepath.Join(examples, example))
 	if err != nil {
 		t.Fatal(err)
@@ -52,19 +59,23 @@ func newVM(t *testing.T, example, pod, namespace, restartPolicy string, pages ..
 	if base, err = filepath.Rel(v.overlay, base); err != nil {
 		t.Fatal(err)
 	}
+	patch := ""
+	for _, operation := range patches {
+		patch += "      - " + operation + "\n"
+	}
 	v.write(t, "kustomization.yaml", fmt.Sprintf(`
 resources: [%s, self.yaml]
 namespace: %s
+images:
+  - {name: busybox, newName: localhost/virt-launcher-net/network, newTag: test}
+configMapGenerator:
+  - {name: vm-launcher, behavior: merge, files: [vm.xml]}
 patches:
   - target: {kind: Pod}
     patch: |
       - {op: add, path: /spec/nodeName, value: %s}
       - {op: replace, path: /spec/restartPolicy, value: %s}
-images:
-  - {name: busybox, newName: localhost/virt-launcher-net/network, newTag: test}
-configMapGenerator:
-  - {name: vm-launcher, behavior: merge, files: [vm.xml]}
-`, base, namespace, worker, restartPolicy))
+%s`, base, namespace, worker, restartPolicy, patch))
 	v.write(t, "self.yaml", fmt.Sprintf(self, pod))
 	xml, err := os.ReadFile(filepath.Join(examples, "launcher", "vm.xml"))
 	if err != nil {
@@ -135,10 +146,10 @@ func (v *vm) in(t *testing.T, container string, command ...string) string {
 	return v.kubectl(t, append([]string{"exec", v.pod, "-c", container, "--"}, command...)...)
 }
 
-// program runs the program in its container.
-func (v *vm) program(t *testing.T, args ...string) string {
+// run runs the program in the pod.
+func (v *vm) run(t *testing.T, args ...string) string {
 	t.Helper()
-	return v.in(t, "virt-launcher-net", append([]string{"/virt-launcher-net"}, args...)...)
+	return v.in(t, v.program[0], slices.Concat(v.program[1:], args)...)
 }
 
 // end has the guest shut down, after which the pod has succeeded.
@@ -225,24 +236,33 @@ func nothingIsLeft(t *testing.T, before []string, vms ...*vm) {
 
 // status is what the test needs of what the program says of itself.
 type status struct {
+	Name  string `json:"interface"`
 	MTU   int
 	Lease struct {
-		State   string
-		Since   time.Time
-		Address netip.Prefix
+		State       string
+		Since       time.Time
+		Address     netip.Prefix
+		LastMessage struct{ At time.Time }
 	}
 }
 
 func (v *vm) status(t *testing.T) status {
 	t.Helper()
+	all := v.statuses(t)
+	if len(all) != 1 {
+		t.Fatalf("the program says %+v", all)
+	}
+	return all[0]
+}
+
+// statuses are those of all NICs.
+func (v *vm) statuses(t *testing.T) []status {
+	t.Helper()
 	var s struct{ Interfaces []status }
-	if err := json.Unmarshal([]byte(v.program(t, "status", "-o", "json")), &s); err != nil {
+	if err := json.Unmarshal([]byte(v.run(t, "status", "-o", "json")), &s); err != nil {
 		t.Fatal(err)
 	}
-	if len(s.Interfaces) != 1 {
-		t.Fatalf("the program says %+v", s)
-	}
-	return s.Interfaces[0]
+	return s.Interfaces
 }
 
 // checkReady checks that the pod was not Ready before its guest had its lease.

@@ -29,8 +29,9 @@ func writeStatus(w io.Writer, v prestart.Status) {
 	for _, i := range v.Interfaces {
 		fmt.Fprintf(w, "\ninterface\t%s\n", i.Name)
 		recorded := len(i.Links) > 0
-		if recorded {
-			fmt.Fprintf(w, "datapath\t%s\naddresses\t%s\nmac\t%s\nmtu\t%d\n", i.Datapath, cmp.Or(join(i.Addresses), "none"), i.MAC, i.MTU)
+		rows(w, "datapath", "%s", i.Datapath)
+		if i.Tap != "" {
+			fmt.Fprintf(w, "addresses\t%s\nmac\t%s\nmtu\t%d\n", cmp.Or(join(i.Addresses), "none"), i.MAC, i.MTU)
 		}
 		rows(w, "ports", "the pod keeps %s", i.PodPorts.String())
 		rows(w, "ports", "the VM gets %s", i.VMPorts.String())

@@ -47,7 +47,14 @@ func TestHandOver(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		return prestart.Hook{OutputDir: handed}.HandOver(status)
+		if err := (prestart.Hook{OutputDir: handed}).HandOver(status); err != nil {
+			return err
+		}
+		said, err := prestart.Hook{StateDir: t.TempDir()}.Status(ctx)
+		if !said.Prepared || len(said.Unrecorded) > 0 || len(said.Interfaces) != 1 || said.Interfaces[0].MTU != 1400 || said.Interfaces[0].Guest != nil {
+			t.Errorf("the pod's status is %+v, %v", said, err)
+		}
+		return err
 	})
 	want, got := files(t, prepared), files(t, handed)
 	nics, err := prestart.ParseNICs([]byte(want[prestart.NICsFile]))

@@ -123,6 +123,7 @@ func (s *Status) add(named []string, session control.Status, err error) {
 		s.Server.Error = err.Error()
 		return
 	}
+	elsewhere := false
 	for _, served := range session.Interfaces {
 		n := slices.IndexFunc(s.Interfaces, func(i InterfaceStatus) bool { return i.Name == served.Name })
 		if n < 0 && len(named) > 0 && !slices.Contains(named, served.Name) {
@@ -132,11 +133,17 @@ func (s *Status) add(named []string, session control.Status, err error) {
 			n = len(s.Interfaces)
 			s.Interfaces = append(s.Interfaces, InterfaceStatus{Interface: newInterface(guestSide(served))})
 		}
+		if served.Guest != nil && served.Unwatched == "" && session.RecordError == "" {
+			// Who serves has the record: the agent of the node, if this is the pod.
+			elsewhere = true
+			s.Unrecorded = slices.DeleteFunc(s.Unrecorded, func(u *prepare.UnrecordedError) bool { return u.Interface == served.Name })
+		}
 		served.Guest = nil // it is in its place
 		found := s.Interfaces[n].Differences
 		s.Interfaces[n].Served = served
 		s.Interfaces[n].addDifferences(found)
 	}
+	s.Prepared = s.Prepared || elsewhere && len(s.NotPrepared)+len(s.Unrecorded) == 0
 	session.Interfaces = nil // they are in their places
 	s.Server = ServerStatus{Alive: true, Status: &session}
 }

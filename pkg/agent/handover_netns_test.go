@@ -42,7 +42,7 @@ func TestHandOver(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	pod.NS.In(t, func() error {
+	pod.In(t, func() error {
 		status, err := control.Client{StateDir: t.TempDir()}.Wait(ctx, control.ForNetwork)
 		if err != nil {
 			return err

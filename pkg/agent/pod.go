@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"maps"
 	"net"
 	"os"
@@ -80,7 +81,9 @@ func (a *Agent) serve(ctx context.Context, at attachment.Attachment) error {
 		return fmt.Errorf("serve %s of pod %s: network namespace %s: %w", at.Interface, at.Pod, at.Netns, fs.ErrNotExist)
 	}
 	err = a.open(ctx, p, at)
-	a.keep(ctx, p, at, err)
+	if a.keep(ctx, p, at, err) {
+		a.logOf(at).Error("a NIC is not served", "interface", at.Interface, "error", err)
+	}
 	return err
 }
 
@@ -131,7 +134,7 @@ func (a *Agent) open(ctx context.Context, p *pod, at attachment.Attachment) erro
 	}
 	if p.session == nil {
 		if err := a.watchFor(at.Netns); err != nil {
-			a.log.Warn("can't watch for the end of the pod: it is let go of by the CNI plugin alone", "pod", at.Pod.String(), "error", err)
+			a.logOf(at).Warn("can't watch for the end of the pod: only the CNI plugin ends serving it", "netns", at.Netns, "error", err)
 		}
 		session, err := a.hook(ctx, p, at).Open(ctx)
 		if err != nil {
@@ -151,14 +154,20 @@ func (a *Agent) open(ctx context.Context, p *pod, at attachment.Attachment) erro
 func (a *Agent) hook(ctx context.Context, p *pod, at attachment.Attachment) prestart.Hook {
 	return prestart.Hook{
 		Netns: at.Netns, StateDir: attachment.Dir(a.stateDir, p.id), NoIdentity: true, PodSocket: true, Version: a.version,
-		Log:    a.log.With("namespace", at.Pod.Namespace, "pod", at.Pod.Name),
+		Log:    a.logOf(at),
 		Failed: func(err *prestart.ServeError) { a.failed(ctx, p, err) },
 	}
 }
 
+// logOf says of which pod it is.
+func (a *Agent) logOf(at attachment.Attachment) *slog.Logger {
+	return a.log.With("namespace", at.Pod.Namespace, "pod", at.Pod.Name)
+}
+
 // keep keeps what became of serving a NIC. One that is not served is tried again, except
-// where only another attachment can help. The pod is being worked on.
-func (a *Agent) keep(ctx context.Context, p *pod, at attachment.Attachment, err error) {
+// where only another attachment can help. isNew is whether the error was another, or none,
+// before. The pod is being worked on.
+func (a *Agent) keep(ctx context.Context, p *pod, at attachment.Attachment, err error) (isNew bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	was := p.nics[at.Interface]
@@ -168,24 +177,28 @@ func (a *Agent) keep(ctx context.Context, p *pod, at attachment.Attachment, err 
 		was.retry.Stop()
 	}
 	if err == nil || ctx.Err() != nil {
-		return
+		return false
 	}
 	n.pause = firstRetry
 	if was != nil && was.pause > 0 {
 		n.pause = min(2*was.pause, lastRetry)
 	}
-	if was == nil || was.err == nil || was.err.Error() != err.Error() {
-		a.log.Error("a NIC is not served", "pod", at.Pod.String(), "interface", at.Interface, "error", err)
-	}
 	if _, invalid := at.Settings(); invalid == nil {
 		n.retry = time.AfterFunc(n.pause, func() { a.again(ctx, p.id, at.Interface) })
 	}
+	return was == nil || was.err == nil || was.err.Error() != err.Error()
 }
 
 // again tries again to serve a NIC, if it is still attached.
 func (a *Agent) again(ctx context.Context, container, name string) {
-	if errors.Is(a.attach(ctx, container, name), fs.ErrNotExist) { // else it is logged, and tried again
+	at, err := attachment.Read(a.stateDir, container, name)
+	switch {
+	case err == nil:
+		_ = a.serve(ctx, at) // it is logged, and tried again
+	case errors.Is(err, fs.ErrNotExist):
 		_ = a.detach(container, name) // it is not served
+	default:
+		a.log.Error("an attachment can't be read, and is not served", "container", container, "error", err)
 	}
 }
 
@@ -199,7 +212,7 @@ func (a *Agent) failed(ctx context.Context, p *pod, err *prestart.ServeError) {
 	if n == nil || n.err != nil || p.session == nil || p.session.Status().Of(err.Interface).Error == "" {
 		return // it was let go of, or is served again
 	}
-	a.keep(ctx, p, n.Attachment, err)
+	a.keep(ctx, p, n.Attachment, err) // the session has logged it
 }
 
 // detach lets go of a NIC, and with the last one of the pod.

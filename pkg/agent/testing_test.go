@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -63,6 +64,7 @@ type vm struct {
 	*podtest.Pod
 	attachment.Attachment
 	tap string
+	mac net.HardwareAddr
 }
 
 // prepare prepares an interface of the pod as the CNI plugin does.
@@ -86,7 +88,7 @@ func (n *node) prepare(t testing.TB, pod *podtest.Pod, path, name string, option
 	if err != nil {
 		t.Fatal(err)
 	}
-	v.tap = prepared[0].Tap
+	v.tap, v.mac = prepared[0].Tap, prepared[0].MAC.HardwareAddr()
 	if err := v.Write(n.stateDir); err != nil {
 		t.Fatal(err)
 	}
@@ -166,7 +168,7 @@ func ready(s agent.Status) (count int) {
 // guest plugs a guest into the VM's tap.
 func (v vm) guest(t testing.TB) *podtest.Guest {
 	t.Helper()
-	return podtest.NewGuest(t, v.NS, v.tap, v.MAC)
+	return podtest.NewGuest(t, v.NS, v.tap, v.mac)
 }
 
 // boot has a guest get its lease.

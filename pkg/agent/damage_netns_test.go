@@ -1,0 +1,119 @@
+package agent_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/attachment"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/agent"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
+)
+
+// What can't be served is told, and disturbs nobody: neither at the start nor later.
+func TestDamaged(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	good := n.newVM(t, "good")
+	damaged := n.newVM(t, "damaged")
+	if err := os.WriteFile(filepath.Join(attachment.Dir(n.stateDir, damaged.ContainerID), "eth0.attachment"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tapless := n.newVM(t, "tapless")
+	tapless.IP(t, "link del "+tapless.tap)
+	unprepared := attachment.Attachment{ContainerID: "unprepared", Interface: "eth0", Netns: n.mount(t, podtest.NewPod(t, podtest.Calico).NS, "unprepared"), Since: time.Now(), Pod: attachment.Pod{Namespace: "default", Name: "unprepared"}}
+	nowhere := unprepared
+	nowhere.ContainerID, nowhere.Netns, nowhere.Pod.Name = "nowhere", filepath.Join(n.netns, "none", "x"), "nowhere"
+	wrong := n.newVM(t, "wrong")
+	wrong.Options["mtu"] = []byte(`"much"`)
+	for _, a := range []attachment.Attachment{unprepared, nowhere, wrong.Attachment} {
+		if err := a.Write(n.stateDir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n.start(t)
+	status := n.until(t, "it has looked at all", func(s agent.Status) bool {
+		failed := 0
+		for _, p := range s.Pods {
+			failed += len(p.NotServed)
+		}
+		return ready(s) == 1 && failed == 4
+	})
+	for name, want := range map[string]string{"tapless": "tap-eth0", "unprepared": "not prepared", "nowhere": "no such file", "wrong": "mtu"} {
+		for _, p := range status.Pods {
+			if p.Name == name && (p.Served.Ready || !strings.Contains(p.NotServed["eth0"], want)) {
+				t.Errorf("%s: %+v", name, p)
+			}
+		}
+	}
+	if len(status.Errors) != 1 || !strings.Contains(status.Errors[0], "eth0.attachment") {
+		t.Errorf("errors %q", status.Errors)
+	}
+	good.boot(t, good.guest(t))
+
+	// Who makes the tap again need not tell: it is tried again.
+	if _, err := (prestart.Hook{Netns: tapless.Netns, StateDir: attachment.Dir(n.stateDir, tapless.ContainerID), Interfaces: []string{"eth0"}}).Prepare(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	n.until(t, "the pod with the new tap is served", func(s agent.Status) bool { return ready(s) == 2 })
+	tapless.boot(t, tapless.guest(t))
+}
+
+// A NIC whose tap is deleted while it is served is served again with its new one, and the
+// pod's other NIC does not notice.
+func TestTapDeleted(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	r := n.start(t)
+	pod := podtest.NewPod(t, podtest.Calico)
+	pod.Node.IP(t, "link add veth1 type veth peer name net1 netns "+pod.Path(), "addr add 10.99.0.1/24 dev veth1", "link set veth1 up")
+	pod.IP(t, "addr add 10.99.0.2/24 dev net1", "link set net1 up")
+	if err := podtest.WaitSettled(t.Context(), pod.NS); err != nil {
+		t.Fatal(err)
+	}
+	path := n.mount(t, pod.NS, "vm1")
+	eth0 := n.prepare(t, pod, path, "eth0", nil)
+	net1 := n.prepare(t, pod, path, "net1", map[string]string{"leaseTime": `"1h"`, "hostname": `"other"`})
+	n.until(t, "it answers", func(agent.Status) bool { return true })
+	for _, v := range []vm{eth0, net1} {
+		if err := n.client().Attach(t.Context(), v.ContainerID, v.Attachment.Interface); err != nil {
+			t.Fatal(err)
+		}
+	}
+	guest := eth0.guest(t)
+	eth0.boot(t, guest)
+	since := n.until(t, "both are served", func(s agent.Status) bool { return ready(s) == 1 && len(s.Pods[0].Served.Interfaces) == 2 }).Pods[0].Served.Of("eth0").Lease.Since
+	other, err := podtest.StartGuest(t.Context(), pod.NS, net1.tap, net1.mac)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if lease, err := other.Udhcpc(t.Context()); err != nil || lease["ip"] != "10.99.0.2" || lease["hostname"] != "other" || lease["lease"] != "3600" {
+		t.Errorf("the other NIC's lease is %v, %v", lease, err)
+	}
+	if err := other.Close(); err != nil {
+		t.Fatal(err)
+	}
+	pod.IP(t, "link del "+net1.tap)
+	n.until(t, "it is told", func(s agent.Status) bool { return s.Pods[0].NotServed["net1"] != "" })
+	n.prepare(t, pod, path, "net1", map[string]string{"leaseTime": `"1h"`})
+	n.until(t, "it is served again", func(s agent.Status) bool { return ready(s) == 1 })
+	if now := n.until(t, "it answers", func(agent.Status) bool { return true }).Pods[0].Served.Of("eth0").Lease; !now.Since.Equal(since) {
+		t.Errorf("the first NIC's lease is %+v, since %s before", now, since)
+	}
+	// One goes, and then the other.
+	if err := n.client().Detach(t.Context(), net1.ContainerID, "net1"); err != nil {
+		t.Fatal(err)
+	}
+	if s := n.until(t, "one is left", func(s agent.Status) bool { return ready(s) == 1 }); len(s.Pods[0].Served.Interfaces) != 1 {
+		t.Errorf("left is %+v", s.Pods)
+	}
+	if err := n.client().Detach(t.Context(), eth0.ContainerID, "eth0"); err != nil {
+		t.Fatal(err)
+	}
+	if s := r.Status(); len(s.Pods) != 0 {
+		t.Errorf("left is %+v", s.Pods)
+	}
+}

@@ -43,7 +43,9 @@ func stay(t *testing.T, guest *podtest.Guest) *client {
 }
 
 // count is how often the client told of an event.
-func (c *client) count(event string) int { return bytes.Count([]byte(c.out.String()), []byte(event+" ")) }
+func (c *client) count(event string) int {
+	return bytes.Count([]byte(c.out.String()), []byte(event+" "))
+}
 
 // An agent is killed again and again at random moments, while guests with leases of some
 // seconds renew them: none of them loses its address, and all are answered afterwards.
@@ -106,7 +108,9 @@ func TestInfiniteLease(t *testing.T) {
 	first.kill()
 	guest.Run(t, "ping", "-c1", "-W3", podtest.OutsideIP.String())
 	second := n.startProcess(t)
-	n.until(t, "it is bound again", func(s agent.Status) bool { return ready(s) == 1 && s.Pods[0].Served.Of("eth0").Lease.State == lease.Bound })
+	n.until(t, "it is bound again", func(s agent.Status) bool {
+		return ready(s) == 1 && s.Pods[0].Served.Of("eth0").Lease.State == lease.Bound
+	})
 	second.end(t)
 	guest.Run(t, "ping", "-c1", "-W3", podtest.OutsideIP.String())
 }

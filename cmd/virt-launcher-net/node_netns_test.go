@@ -1,0 +1,189 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/attachment"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/agent"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
+)
+
+// nodeOf is a node with one pod that the plugin has prepared.
+func nodeOf(t *testing.T, pod *podtest.Pod) (stateDir string, a attachment.Attachment) {
+	t.Helper()
+	stateDir = t.TempDir()
+	path := filepath.Join(t.TempDir(), "vm")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount(pod.Path(), path, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(path, unix.MNT_DETACH) })
+	a = attachment.Attachment{
+		ContainerID: "sandbox", Interface: "eth0", Netns: path, Since: time.Now(), Pod: attachment.Pod{Namespace: "shop", Name: "vm"},
+		Options: map[string]json.RawMessage{"hostname": []byte(`"vm"`)},
+	}
+	hook := prestart.Hook{Netns: path, StateDir: attachment.Dir(stateDir, a.ContainerID), NoIdentity: true}
+	if _, err := hook.Prepare(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Write(stateDir); err != nil {
+		t.Fatal(err)
+	}
+	return stateDir, a
+}
+
+// startNode starts the agent as in a container with these capabilities alone, and ends it
+// at the test's end.
+func startNode(t *testing.T, stateDir string, caps []string, args ...string) (cmd *podtest.Cmd, log *podtest.Buffer) {
+	t.Helper()
+	set := "-all"
+	for _, name := range caps {
+		set += ",+" + name
+	}
+	line := append([]string{"-m", "sh", "-c", confine, "sh", stateDir, "0", set, os.Args[0], "node", "--state-dir", stateDir}, args...)
+	cmd, log = podtest.Command(context.WithoutCancel(t.Context()), nil, "unshare", line...), &podtest.Buffer{}
+	cmd.Env = append(os.Environ(), "VIRT_LAUNCHER_NET_TEST_MAIN=1")
+	cmd.Stderr = log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if cmd.ProcessState == nil {
+			if err := errors.Join(cmd.Process.Signal(syscall.SIGTERM), cmd.Wait()); err != nil {
+				t.Errorf("node ended with %v: %s", err, log.String())
+			}
+		}
+	})
+	return cmd, log
+}
+
+// untilServed waits until an agent tells of a NIC that is served, or is not.
+func untilServed(t *testing.T, stateDir string, log *podtest.Buffer) agent.Pod {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		status, err := agent.Client{StateDir: stateDir}.Status(t.Context())
+		if err == nil && len(status.Pods) == 1 && (status.Pods[0].Served.Ready || len(status.Pods[0].NotServed) > 0) {
+			return status.Pods[0]
+		}
+	}
+	t.Fatalf("no NIC is served: %s", log.String())
+	return agent.Pod{}
+}
+
+// What the agent needs, each for what; docs/node.md says the same. It lays down all else.
+func TestNodeLeastPrivilege(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.CalicoDual)
+	stateDir, _ := nodeOf(t, pod)
+	for missing, caps := range map[string][]string{"SYS_ADMIN": {"net_raw", "net_admin"}, "NET_RAW": {"sys_admin", "net_admin"}} {
+		cmd, log := startNode(t, stateDir, caps)
+		if err := cmd.Wait(); err == nil || !strings.Contains(log.String(), "needs the capability "+missing) {
+			t.Errorf("without %s: %v: %s", missing, err, log.String())
+		}
+	}
+	t.Run("without NET_ADMIN", func(t *testing.T) {
+		_, log := startNode(t, stateDir, []string{"sys_admin", "net_raw"})
+		served := untilServed(t, stateDir, log)
+		if !served.Served.Ready || served.Served.Of("eth0").Unwatched == "" || !strings.Contains(log.String(), "NET_ADMIN") {
+			t.Errorf("it serves %+v: %s", served, log.String())
+		}
+	})
+	listen := filepath.Join(stateDir, "probes")
+	cmd, log := startNode(t, stateDir, []string{"sys_admin", "net_raw", "net_admin", "dac_override", "sys_ptrace"}, "--listen", "unix:"+listen)
+	served := untilServed(t, stateDir, log)
+	if !served.Served.Ready || served.Served.Of("eth0").Unwatched != "" {
+		t.Errorf("it serves %+v: %s", served, log.String())
+	}
+	const none, kept = "0000000000000000", "0000000000203000" // CAP_SYS_ADMIN, CAP_NET_RAW, CAP_NET_ADMIN
+	want := []string{"CapAmb " + none, "CapEff " + kept, "CapInh " + none, "CapPrm " + kept, "NoNewPrivs 1"}
+	if got := threads(t, cmd.Process.Pid); !slices.Equal(got, want) {
+		t.Errorf("it has %v", got)
+	}
+	guest := podtest.NewGuest(t, pod.NS, "tap-eth0", pod.MAC)
+	if lease, err := guest.Udhcpc(t.Context()); err != nil || lease["ip"] != pod.IPv4.Addr().String() {
+		t.Errorf("lease %v: %v", lease, err)
+	}
+	metrics := pod.Node.Run(t, "curl", "-sS", "--fail", "--unix-socket", listen, "http://x/metrics")
+	for _, want := range []string{
+		`virt_launcher_net_ready{namespace="shop",pod="vm"} 1`, `virt_launcher_net_nic_served{namespace="shop",pod="vm",interface="eth0"} 1`,
+		`virt_launcher_net_dhcp_lease_state{namespace="shop",pod="vm",interface="eth0",protocol="dhcpv4",state="bound"} 1`,
+		`virt_launcher_net_guard_dropped_packets_total{namespace="shop",pod="vm",direction="from_guest",interface="eth0",reason="forged-ip"} 0`,
+	} {
+		if !strings.Contains(metrics, want) {
+			t.Errorf("no %s in:\n%s", want, metrics)
+		}
+	}
+	if out := pod.Node.Run(t, "curl", "-sS", "--fail", "--unix-socket", listen, "http://x/readyz"); out != "ok\n" {
+		t.Errorf("it is ready: %q", out)
+	}
+}
+
+// In a container of the pod, without any capability, with a read-only root and as another
+// user than root, wait and status ask the agent.
+func TestInPod(t *testing.T) {
+	t.Parallel()
+	c := newConfined(t, "1000")
+	stateDir, a := nodeOf(t, c.pod)
+	_, log := startNode(t, stateDir, []string{"sys_admin", "net_raw", "net_admin"})
+	untilServed(t, stateDir, log)
+	c.must(nil, "wait", "--for", "network", "--timeout", "10s")
+	if out, err := c.command(nil, "wait", "--for", "lease", "--timeout", "100ms").CombinedOutput(); err == nil || !strings.Contains(string(out), "it has not asked for it") {
+		t.Errorf("without a guest: %v: %s", err, out)
+	}
+	waiting := make(chan string)
+	go func() {
+		out, err := c.command(nil, "wait", "--for", "lease", "--timeout", "30s").CombinedOutput()
+		waiting <- errorText(err) + string(out)
+	}()
+	guest := podtest.NewGuest(t, c.pod.NS, "tap-eth0", c.pod.MAC)
+	if _, err := guest.Udhcpc(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if out := <-waiting; !strings.Contains(out, "bound") {
+		t.Errorf("wait says %s", out)
+	}
+	out := c.must(nil, "status")
+	for _, want := range []string{"server\t", "interface\teth0", "lease\tbound"} {
+		if !strings.Contains(strings.Join(strings.Fields(out), " "), strings.Join(strings.Fields(want), " ")) {
+			t.Errorf("status says no %q:\n%s", want, out)
+		}
+	}
+	for _, not := range []string{"not prepared", "without a record", "has no record"} {
+		if strings.Contains(out, not) {
+			t.Errorf("status says %q:\n%s", not, out)
+		}
+	}
+	t.Log(out)
+	if out := runCLI(t, "", "node", "status", "--state-dir", stateDir).stdout; !strings.Contains(out, "shop") || !strings.Contains(out, "bound") {
+		t.Errorf("node status says\n%s", out)
+	} else {
+		t.Log(out)
+	}
+	if err := (agent.Client{StateDir: stateDir}).Detach(t.Context(), a.ContainerID, "eth0"); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := c.command(nil, "wait", "--for", "lease", "--timeout", "1s").CombinedOutput(); err == nil || !strings.Contains(string(out), "nobody serves") {
+		t.Errorf("once it is let go of: %v: %s", err, out)
+	}
+}
+
+func errorText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error() + ": "
+}

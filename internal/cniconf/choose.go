@@ -121,11 +121,11 @@ func (c conf) chained(entry []byte) ([]byte, error) {
 	if l, err = parseList(text); err != nil {
 		return nil, fmt.Errorf("%s: %w", c.path, err)
 	}
-	for _, p := range l.plugins {
-		if p.kind == "multus" || p.kind == "multus-shim" {
-			return nil, notChained("%s is Multus', which gives the plugins of a chain no annotations: have the pods name "+
-				"a NetworkAttachmentDefinition that has %s, and install with --chain=off", c.path, Type)
-		}
+	// Multus takes the first file that does not begin so for the cluster's network, which
+	// it runs itself: a list with Multus in it must not be that.
+	if kind := l.plugins[0].kind; !c.isList() && (kind == "multus" || kind == "multus-shim") && !strings.HasPrefix(filepath.Base(c.path), "00-multus") {
+		return nil, notChained("%s is Multus': a list beside it would be taken for the cluster's network, so have Multus call the file 00-multus.conf, "+
+			"or install with --chain=off, for a NetworkAttachmentDefinition", c.path)
 	}
 	if !slices.Contains(versions, l.version) {
 		return nil, notChained("%s has cniVersion %q: a chain with %s needs one of %s", c.path, l.version, Type, strings.Join(versions, ", "))

@@ -183,6 +183,27 @@ func TestConf(t *testing.T) {
 	}
 }
 
+// Behind Multus the plugin is in the runtime's own chain, so that it gets annotations, in
+// a file that Multus does not take for the cluster's network.
+func TestMultus(t *testing.T) {
+	n := testNode(t)
+	n.put(t, "10-flannel.conflist", flannel)
+	n.put(t, "00-multus.conf", `{"cniVersion": "1.0.0", "name": "multus-cni-network", "type": "multus-shim", "clusterNetwork": "/host/etc/cni/net.d/10-flannel.conflist"}`)
+	before := n.files(t)
+	n.install(t, true)
+	if got := n.types(t); !slices.Equal(got, []string{"multus-shim", Type}) {
+		t.Errorf("the chain is %q", got)
+	}
+	after := n.files(t)
+	if after["00-multus-virt-launcher-net.conflist"] == "" || len(after) != 4 || after["10-flannel.conflist"] != flannel {
+		t.Errorf("there is %q", after)
+	}
+	n.uninstall(t)
+	if after := n.files(t); !mapsEqual(before, after) {
+		t.Errorf("there was\n%q, there is\n%q", before, after)
+	}
+}
+
 // What can't be chained yet is told, the plugin itself is there, and another's files are
 // left alone.
 func TestNotChained(t *testing.T) {
@@ -194,7 +215,7 @@ func TestNotChained(t *testing.T) {
 		"damaged":      {map[string]string{"10-a.conflist": flannel[:40], "20-b.conf": "{"}, "10-a.conflist: parse JSON: the text ends too early"},
 		"old version":  {map[string]string{"10-a.conflist": strings.Replace(flannel, "0.3.1", "0.2.0", 1)}, `has cniVersion "0.2.0"`},
 		"no version":   {map[string]string{"10-a.conf": `{"name": "a", "type": "bridge"}`}, `has cniVersion ""`},
-		"multus":       {map[string]string{"00-multus.conf": `{"cniVersion": "0.3.1", "name": "m", "type": "multus-shim"}`, "10-a.conflist": flannel}, "--chain=off"},
+		"multus":       {map[string]string{"05-multus.conf": `{"cniVersion": "0.3.1", "name": "m", "type": "multus-shim"}`, "10-a.conflist": flannel}, "--chain=off"},
 		"list as conf": {map[string]string{"10-a.conf": flannel}, "a plugin without a type"},
 	} {
 		t.Run(name, func(t *testing.T) {

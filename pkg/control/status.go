@@ -40,6 +40,8 @@ type Served struct {
 	// said elsewhere.
 	Guest *guest.NIC `json:"guest,omitempty"`
 	Model string     `json:"model,omitempty"`
+	// Apart is whether its record is where only the server sees it: on the node.
+	Apart bool `json:"apart,omitempty"`
 	// Differences are what is not as planned.
 	Differences []prepare.Difference `json:"differences,omitempty"`
 	// Unwatched says of what a change would not be noticed, and why; empty: of

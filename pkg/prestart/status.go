@@ -133,8 +133,7 @@ func (s *Status) add(named []string, session control.Status, err error) {
 			n = len(s.Interfaces)
 			s.Interfaces = append(s.Interfaces, InterfaceStatus{Interface: newInterface(guestSide(served))})
 		}
-		if served.Guest != nil && served.Unwatched == "" && session.RecordError == "" {
-			// Who serves has the record: the agent of the node, if this is the pod.
+		if served.Apart {
 			elsewhere = true
 			s.Unrecorded = slices.DeleteFunc(s.Unrecorded, func(u *prepare.UnrecordedError) bool { return u.Interface == served.Name })
 		}

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/cniplugin"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
 
 // version is set when the program is built (-X main.version=…).
@@ -26,6 +27,9 @@ const (
 )
 
 func main() {
+	if os.Args[0] == prepare.TapMaker {
+		os.Exit(prepare.MakeTap(os.Args[1:]))
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), endSignals()...)
 	// A second signal ends the program at once, except where a verb wants
 	// to hear of it.

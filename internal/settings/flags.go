@@ -34,6 +34,7 @@ func Network(flags *pflag.FlagSet, o *prepare.Options) {
 		o.TapOwner, err = parseOwner(s)
 		return err
 	}}, "tap-owner", "numeric user and group who may open the tap without privileges")
+	flags.StringVar(&o.SELinuxContext, "selinux-context", o.SELinuxContext, "SELinux `context` that the tap is made with, where the VM's process has another than this one (default: this process's)")
 	flags.Var(Choice("on", func(s string) { o.NoGuard = s == "off" }, "on", "off"), "guard", "port guard: drop the VM's forged addresses, and DHCP between VM and pod network")
 	flags.Var(Choice("on", func(s string) { o.NoIPv6 = s == "off" }, "on", "off"), "ipv6", "give the VM the pod's IPv6 address, if it has one")
 	flags.Var(ports(&o.PodPorts), "pod-ports", "with redirect: TCP and UDP ports that stay the pod's, such as 8080,9000-9010/tcp,53/udp; the VM gets all others, pings and other protocols (default none)")

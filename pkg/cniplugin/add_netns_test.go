@@ -170,6 +170,7 @@ func TestAnnotation(t *testing.T) {
 		`{"stateDir": "/tmp"}`:                  "a pod may not set stateDir",
 		`{"select": "all"}`:                     "a pod may not set select",
 		`{"guard": "off"}`:                      "a pod may not set guard: the node's network configuration does, or lists it in allowedOptions",
+		`{"selinuxContext": "u:r:t"}`:           "a pod may not set selinuxContext",
 		`{"mac": "02:00:00:00:00:01"}`:          "a pod may not set mac",
 		`{"interface": "eth0"}`:                 "a pod may not set interface",
 		`{"dhcpOption": "252=x;43=0x"}`:         "",
@@ -221,6 +222,8 @@ func TestErrors(t *testing.T) {
 		{[]string{`"interface": "lo"`}, 102, []string{"lo"}},
 		{[]string{`"interface": "eth0"`, `"bridgeName": "eth0"`}, 102, []string{"eth0"}},
 		{[]string{`"podPorts": "80"`}, 102, []string{"redirect"}},
+		{[]string{`"selinuxContext": "container_t"`}, 102, []string{`"container_t" is not an SELinux context`}},
+		{[]string{`"selinuxContext": "system_u:system_r:container_t:s0"`}, 102, []string{"SELinux is off"}},
 	} {
 		keys := append([]string{`"select": "all"`}, c.keys...)
 		if strings.HasPrefix(c.keys[0], `"select"`) {

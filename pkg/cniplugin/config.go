@@ -52,8 +52,8 @@ type runtimeConfig struct {
 const defaultTimeout = 30 * time.Second
 
 // guarded are the options that a pod may not set unless the configuration allows it: by
-// them it could take another's place in the network.
-var guarded = []string{"guard", "mac"}
+// them it could take another's place in the network, or have another's label.
+var guarded = []string{"guard", "mac", "selinuxContext"}
 
 // key is a key of the configuration that is no option of the interface.
 type key struct {

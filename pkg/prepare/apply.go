@@ -291,6 +291,9 @@ func optionsOf(p Plan) map[string]string {
 	if o.TapOwner != nil {
 		all["tap owner"] = o.TapOwner.String()
 	}
+	if o.SELinuxContext != "" {
+		all["SELinux context"] = o.SELinuxContext
+	}
 	for role, name := range o.Names {
 		all[role+" name"] = name
 	}

@@ -12,5 +12,13 @@ type Owner = engine.Owner
 // another link has it.
 type NameTakenError = engine.NameTakenError
 
+// TapMaker is the name by which the program runs itself to make a tap that has an SELinux
+// label, by [MakeTap].
+const TapMaker = engine.TapMaker
+
+// MakeTap is what a program does first whose arguments begin with [TapMaker]; the others
+// are given to it. It returns the exit code.
+func MakeTap(args []string) int { return engine.MakeTap(args) }
+
 // TapRole is the role of the tap among [Plan.Links] and the names in [Options].
 const TapRole = engine.TapRole

@@ -92,7 +92,7 @@ func (w toyWiring) Tables() []nft.Table {
 	}}
 }
 
-func (w toyWiring) tap() engine.Tap { return engine.TapOf(w.NIC, w.TapOwner) }
+func (w toyWiring) tap() engine.Tap { return engine.TapOf(w.NIC, w.TapOwner, "") }
 
 // Apply makes the tap, and then the table, of which a chain is on the tap.
 func (w toyWiring) Apply(s *engine.State) (st engine.Steps, err error) {

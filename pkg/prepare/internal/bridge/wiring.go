@@ -36,12 +36,13 @@ type device struct {
 
 // wiring is the plan for one pod interface.
 type wiring struct {
-	NIC         guest.NIC      `json:"nic"`
-	TapOwner    *engine.Owner  `json:"tapOwner,omitempty"`
-	Uplink      device         `json:"uplink"`
-	Bridge      device         `json:"bridge"`
-	Placeholder device         `json:"placeholder"`
-	Addresses   []netip.Prefix `json:"addresses,omitempty"` // the placeholder's
+	NIC            guest.NIC      `json:"nic"`
+	TapOwner       *engine.Owner  `json:"tapOwner,omitempty"`
+	SELinuxContext string         `json:"selinuxContext,omitempty"` // the tap's
+	Uplink         device         `json:"uplink"`
+	Bridge         device         `json:"bridge"`
+	Placeholder    device         `json:"placeholder"`
+	Addresses      []netip.Prefix `json:"addresses,omitempty"` // the placeholder's
 
 	pod discover.Interface // as the CNI left it
 }
@@ -65,12 +66,13 @@ func (Datapath) Wire(in discover.Interface, o engine.Options) (engine.Wiring, er
 			Tap: name(engine.TapRole), TapMAC: engine.DerivedMAC(in, engine.TapRole), MAC: o.MAC, MTU: o.MTU, Queues: o.Queues,
 			NoGuard: o.NoGuard, NoIPv6: o.NoIPv6,
 		}),
-		TapOwner:    o.TapOwner,
-		Uplink:      device{name(uplinkRole), engine.DerivedMAC(in, uplinkRole)},
-		Bridge:      device{name(bridgeRole), engine.DerivedMAC(in, bridgeRole)},
-		Placeholder: device{in.Name, in.MAC},
-		Addresses:   placeholderAddresses(in),
-		pod:         in,
+		TapOwner:       o.TapOwner,
+		SELinuxContext: o.SELinuxContext,
+		Uplink:         device{name(uplinkRole), engine.DerivedMAC(in, uplinkRole)},
+		Bridge:         device{name(bridgeRole), engine.DerivedMAC(in, bridgeRole)},
+		Placeholder:    device{in.Name, in.MAC},
+		Addresses:      placeholderAddresses(in),
+		pod:            in,
 	}
 	return w, w.validate()
 }
@@ -148,7 +150,7 @@ func (w wiring) validate() error {
 	if most := w.pod.MTU; w.NIC.MTU > most {
 		return fmt.Errorf("MTU %d is more than %s carries, which is %d", w.NIC.MTU, w.pod.Name, most)
 	}
-	return errors.Join(w.NIC.Validate(), engine.Distinct(w.pod.Name, w.NIC.Tap, w.Bridge.Name, w.Uplink.Name))
+	return errors.Join(w.NIC.Validate(), engine.CheckLabel(w.SELinuxContext), engine.Distinct(w.pod.Name, w.NIC.Tap, w.Bridge.Name, w.Uplink.Name))
 }
 
 // Guest is what the VM gets: what the pod had.
@@ -157,7 +159,7 @@ func (w wiring) Guest() guest.NIC { return w.NIC }
 // Options are those of which it was made.
 func (w wiring) Options() engine.Options {
 	return engine.Options{
-		MAC: w.NIC.MAC, MTU: w.NIC.MTU, Queues: w.NIC.Queues, TapOwner: w.TapOwner,
+		MAC: w.NIC.MAC, MTU: w.NIC.MTU, Queues: w.NIC.Queues, TapOwner: w.TapOwner, SELinuxContext: w.SELinuxContext,
 		NoGuard: !w.NIC.Guard, NoIPv6: w.NIC.IPv6 == nil,
 		Names: map[string]string{engine.TapRole: w.NIC.Tap, bridgeRole: w.Bridge.Name, uplinkRole: w.Uplink.Name},
 	}
@@ -195,7 +197,7 @@ func (Datapath) Sysctls() []string {
 	}
 }
 
-func (w wiring) tap() engine.Tap { return engine.TapOf(w.NIC, w.TapOwner) }
+func (w wiring) tap() engine.Tap { return engine.TapOf(w.NIC, w.TapOwner, w.SELinuxContext) }
 
 // Traces are the links that bear the default names, and the placeholder if there is
 // one.

@@ -76,8 +76,11 @@ type Options struct {
 	MTU      int      // the VM's; 0: the pod interface's
 	Queues   int      // of the tap and the NIC; 0 or 1: one
 	TapOwner *Owner   // who may open the tap without privileges; nil: nobody
-	NoGuard  bool
-	NoIPv6   bool `json:"noIPv6"` // give the VM no IPv6
+	// SELinuxContext is the tap's label, where the VM's process has another than this
+	// process. Whoever opens the tap gives it its own. Empty: this process's.
+	SELinuxContext string
+	NoGuard        bool
+	NoIPv6         bool `json:"noIPv6"` // give the VM no IPv6
 	// Names are those of the links that are made or renamed, by their roles; empty:
 	// the role's prefix and the pod interface's name, as tap-eth0.
 	Names map[string]string
@@ -150,6 +153,7 @@ func (o Options) Validate() error {
 	c.That(o.MTU == 0 || o.MTU >= guest.MinMTU && o.MTU <= guest.MaxMTU, "MTU %d is outside %d…%d", o.MTU, guest.MinMTU, guest.MaxMTU)
 	c.That(o.Queues >= 0 && o.Queues <= guest.MaxQueues, "%d queues: a tap has 1 to %d", o.Queues, guest.MaxQueues)
 	c.That(o.PodPorts.IsZero() || o.VMPorts.IsZero(), "ports of the pod, %s, and ports of the VM, %s: name only one of both; the other gets the rest", o.PodPorts, o.VMPorts)
+	c = append(c, CheckLabel(o.SELinuxContext))
 	var given []string
 	for _, role := range slices.Sorted(maps.Keys(o.Names)) {
 		if name := o.Names[role]; name != "" {

@@ -22,11 +22,12 @@ type Tap struct {
 	MTU    int
 	Queues int
 	Owner  *Owner // nil: who may open it needs NET_ADMIN
+	Label  string // SELinux'; empty: that of who makes it
 }
 
 // TapOf is the tap of a NIC.
-func TapOf(n guest.NIC, owner *Owner) Tap {
-	return Tap{n.Tap, n.TapMAC, n.MTU, n.Queues, owner}
+func TapOf(n guest.NIC, owner *Owner, label string) Tap {
+	return Tap{n.Tap, n.TapMAC, n.MTU, n.Queues, owner, label}
 }
 
 // Ops make the tap, which is nobody's port yet, or complete it. again is whether the
@@ -90,6 +91,9 @@ type AddTap struct {
 
 func (o AddTap) String() string {
 	s := "ip tuntap add dev " + o.tap.Name + " mode tap vnet_hdr"
+	if o.tap.Label != "" {
+		s = "runcon " + o.tap.Label + " " + s
+	}
 	if o.tap.Queues > 1 {
 		s += " multi_queue"
 	}
@@ -103,7 +107,13 @@ func (o AddTap) String() string {
 func (o AddTap) Inverse() Op { return DelLink{Name: o.tap.Name, Rebuild: Sequence{o}} }
 
 // Supported opens the device that makes taps.
-func (o AddTap) Supported(*Kernel) error { return tun.Supported() }
+func (o AddTap) Supported(*Kernel) error {
+	err := tun.Supported()
+	if err == nil && o.tap.Label != "" {
+		err = canLabel()
+	}
+	return err
+}
 
 // Do makes it.
 func (o AddTap) Do(k *Kernel) error {
@@ -126,7 +136,12 @@ func (o AddTap) Do(k *Kernel) error {
 			return fmt.Errorf("set index: %w", err)
 		}
 	}
-	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
+	if o.tap.Label == "" {
+		err = unix.IoctlIfreq(fd, unix.TUNSETIFF, req)
+	} else {
+		err = setIFFAs(o.tap.Label, fd, o.tap.Name, flags)
+	}
+	if err != nil {
 		return err
 	}
 	setMAC := func(l netlink.Link) error { return MAC.Do(k, l, o.tap.MAC) }

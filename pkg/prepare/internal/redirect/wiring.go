@@ -19,10 +19,11 @@ const prefix = "tap-"
 
 // wiring is the plan for one pod interface.
 type wiring struct {
-	NIC      guest.NIC     `json:"nic"`
-	TapOwner *engine.Owner `json:"tapOwner,omitempty"`
-	PodPorts guest.Ports   `json:"podPorts,omitzero"`
-	VMPorts  guest.Ports   `json:"vmPorts,omitzero"`
+	NIC            guest.NIC     `json:"nic"`
+	TapOwner       *engine.Owner `json:"tapOwner,omitempty"`
+	SELinuxContext string        `json:"selinuxContext,omitempty"` // the tap's
+	PodPorts       guest.Ports   `json:"podPorts,omitzero"`
+	VMPorts        guest.Ports   `json:"vmPorts,omitzero"`
 
 	pod discover.Interface // as the CNI left it
 }
@@ -51,7 +52,7 @@ func (Datapath) Wire(in discover.Interface, o engine.Options) (engine.Wiring, er
 			Tap: tap, TapMAC: engine.DerivedMAC(in, engine.TapRole), MTU: o.MTU, Queues: o.Queues,
 			NoGuard: o.NoGuard, NoIPv6: o.NoIPv6, Aliases: aliases,
 		}),
-		TapOwner: o.TapOwner, PodPorts: o.PodPorts, VMPorts: o.VMPorts, pod: in,
+		TapOwner: o.TapOwner, SELinuxContext: o.SELinuxContext, PodPorts: o.PodPorts, VMPorts: o.VMPorts, pod: in,
 	}
 	return w, w.validate()
 }
@@ -108,7 +109,7 @@ func (w wiring) validate() error {
 			return fmt.Errorf("the pod's alias %s is not the one that goes with the VM's, %s", a.Pod, a.VM)
 		}
 	}
-	return errors.Join(w.NIC.Validate(), engine.Distinct(w.pod.Name, w.NIC.Tap))
+	return errors.Join(w.NIC.Validate(), engine.CheckLabel(w.SELinuxContext), engine.Distinct(w.pod.Name, w.NIC.Tap))
 }
 
 // Guest is what the VM gets: what the pod has.
@@ -117,7 +118,7 @@ func (w wiring) Guest() guest.NIC { return w.NIC }
 // Options are those of which it was made.
 func (w wiring) Options() engine.Options {
 	o := engine.Options{
-		MAC: w.NIC.MAC, MTU: w.NIC.MTU, Queues: w.NIC.Queues, TapOwner: w.TapOwner,
+		MAC: w.NIC.MAC, MTU: w.NIC.MTU, Queues: w.NIC.Queues, TapOwner: w.TapOwner, SELinuxContext: w.SELinuxContext,
 		NoGuard: !w.NIC.Guard, NoIPv6: w.NIC.IPv6 == nil, Names: map[string]string{engine.TapRole: w.NIC.Tap},
 		PodPorts: w.PodPorts, VMPorts: w.VMPorts,
 	}
@@ -142,7 +143,7 @@ func (w wiring) Tables() []nft.Table { return append([]nft.Table{w.table()}, w.s
 // Sysctls are none.
 func (Datapath) Sysctls() []string { return nil }
 
-func (w wiring) tap() engine.Tap { return engine.TapOf(w.NIC, w.TapOwner) }
+func (w wiring) tap() engine.Tap { return engine.TapOf(w.NIC, w.TapOwner, w.SELinuxContext) }
 
 // Traces are the tap with the default name, if it has the MAC that is made of the pod
 // interface's, and then that interface too: nobody else makes such a one.

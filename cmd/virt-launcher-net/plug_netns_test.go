@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 )
@@ -267,6 +269,66 @@ func TestPluggedSurvivesRestart(t *testing.T) {
 	}
 	if left, err := filepath.Glob(filepath.Join(common[len(common)-1], "net1*")); err != nil || len(left) > 0 {
 		t.Errorf("there are %v, %v", left, err)
+	}
+}
+
+// A program that is killed while it plugs in or unplugs, at whatever moment, leaves what
+// the next run finishes: net1 is served, or as the CNI left it.
+func TestKilledWhilePlugging(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.CalicoDual)
+	addNet1(t, pod)
+	common := podArgs(t, pod)
+	start := func() *podtest.Cmd {
+		t.Helper()
+		cmd := podtest.Command(t.Context(), nil, os.Args[0], append([]string{"run", "-i", "eth0", "--hotplug", "--no-check", "--resolv-conf", "/dev/null"}, common...)...)
+		if err := startMain(cmd); err != nil {
+			t.Fatal(err)
+		}
+		return cmd
+	}
+	untouched := func() bool {
+		return !strings.Contains(pod.Run(t, "ip", "-o", "link"), "-net1") && strings.Contains(pod.Run(t, "ip", "-o", "addr", "show", "net1"), "10.9.0.7/24")
+	}
+	ask := func(args ...string) result { return runCLI(t, "", append(args, common...)...) }
+	for i := range 10 {
+		cmd := start()
+		verb := "plug"
+		if i%2 == 1 {
+			verb = "unplug"
+		}
+		if untouched() == (verb == "unplug") { // it is to be the other way round
+			other := map[string]string{"plug": "unplug", "unplug": "plug"}[verb]
+			if r := ask(other, "net1"); r.code != exitDone {
+				t.Fatal(r.stderr)
+			}
+		}
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			ask(verb, "net1") // it may not hear an answer
+		}()
+		time.Sleep(time.Duration(rand.IntN(25)) * time.Millisecond) // at any moment
+		if err := cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		_ = cmd.Wait() // it was killed
+		<-done
+		cmd = start()
+		r := ask("wait", "--for", "network", "--timeout", "5s", "-o", "json")
+		if r.code != exitDone {
+			t.Errorf("%s: %s", verb, r.stderr)
+		}
+		served := strings.Contains(r.stdout, `"interface": "net1"`)
+		if served == untouched() {
+			t.Errorf("%s: net1 is served: %v, and not prepared: %v", verb, served, untouched())
+		}
+		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Wait(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

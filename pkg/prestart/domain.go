@@ -43,7 +43,7 @@ func (s *Session) NICs() []domain.NIC {
 // changes nothing.
 func (h Hook) NICs(ctx context.Context) ([]domain.NIC, error) {
 	return inPod(h, func(h Hook) ([]domain.NIC, error) {
-		plans, err := h.preparedOrPlanned(ctx)
+		h, plans, err := h.preparedOrPlanned(ctx)
 		return h.domainNICs(nicsOf(plans)), err
 	})
 }
@@ -55,7 +55,7 @@ func (h Hook) NICs(ctx context.Context) ([]domain.NIC, error) {
 // [domain.Foreign] tells as well.
 func (h Hook) Attach(ctx context.Context, xml []byte) ([]byte, error) {
 	return inPod(h, func(h Hook) ([]byte, error) {
-		plans, err := h.preparedOrPlanned(ctx)
+		h, plans, err := h.preparedOrPlanned(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -63,13 +63,17 @@ func (h Hook) Attach(ctx context.Context, xml []byte) ([]byte, error) {
 	})
 }
 
-// preparedOrPlanned acts in the current network namespace.
-func (h Hook) preparedOrPlanned(ctx context.Context) ([]prepare.Plan, error) {
+// preparedOrPlanned acts in the current network namespace. It returns h with the options
+// of interfaces that were plugged in, too.
+func (h Hook) preparedOrPlanned(ctx context.Context) (Hook, []prepare.Plan, error) {
 	plans, err := h.prepared()
 	if errors.Is(err, ErrNotPrepared) {
-		return h.plansOf(ctx)
+		plans, err = h.plansOf(ctx)
 	}
-	return plans, err
+	if err == nil {
+		h, _, err = h.withPlugged(plans)
+	}
+	return h, plans, err
 }
 
 // domainNICs are NICs with the models that they have in the VM.

@@ -112,6 +112,7 @@ type Hook struct {
 
 	namespace statedir.Namespace // that of Netns, once it is located
 	resume    bool               // take what was plugged into an earlier session, too
+	plugged   *InterfaceOptions  // with what the only interface is plugged in; nil: it is not
 }
 
 // Discover reads what the CNI gave the pod; for interfaces that are prepared

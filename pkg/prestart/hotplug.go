@@ -123,6 +123,9 @@ func (s *Session) answerPlugs() {
 			if err != nil {
 				return nil, fmt.Errorf("%s %s: %w", resource[len("/v1/"):], r.Interface, err)
 			}
+			if err := s.waitStarted(ctx); err != nil {
+				return nil, err
+			}
 			select {
 			case turn <- struct{}{}:
 				defer func() { <-turn }()
@@ -134,6 +137,26 @@ func (s *Session) answerPlugs() {
 	}
 	post(plugResource, s.plugFor)
 	post(unplugResource, s.unplugFor)
+}
+
+// waitStarted waits until Run has ended: it may yet start a domain, which would not have
+// what was plugged in before.
+func (s *Session) waitStarted(ctx context.Context) error {
+	for {
+		s.mu.Lock()
+		started, changed := !s.started.IsZero(), s.changed
+		s.mu.Unlock()
+		if started {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-s.done.Done():
+			return s.ended()
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }
 
 func (s *Session) plugFor(ctx context.Context, r PlugRequest) (any, error) {

@@ -182,9 +182,10 @@ func (k *keeper) repairRecords(ctx context.Context) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	var errs []error
-	for _, record := range k.records {
+	for n, record := range k.records {
 		written, err := record.Repair(ctx)
 		if written != "" {
+			err = errors.Join(err, n.hook.remember(n.Interface, n.options))
 			k.log.Warn("the record of a prepared interface was deleted: wrote it again", "record", written)
 		}
 		errs = append(errs, err)

@@ -35,7 +35,8 @@ type nic struct {
 	guest.NIC
 	plan    atomic.Pointer[prepare.Plan] // nil: it is served without a record
 	hook    Hook
-	plugged bool // into a session that was there
+	plugged bool              // into a session that was there
+	options *InterfaceOptions // with which Plug did; nil: it did not
 
 	lease   lease.Server         // DHCPv4; nil: there is nothing to lease
 	lease6  lease.Server         // DHCPv6; nil: likewise
@@ -58,7 +59,10 @@ type nic struct {
 // nicsFor are NICs to be opened for plans, of which those of some interfaces are plugged.
 func (h Hook) nicsFor(plans []prepare.Plan, plugged ...string) []*nic {
 	return each(plans, func(p prepare.Plan) *nic {
-		n := &nic{NIC: p.NIC(), hook: h, plugged: slices.Contains(plugged, p.Interface.Name)}
+		n := &nic{NIC: p.NIC(), hook: h}
+		if name := p.Interface.Name; slices.Contains(plugged, name) {
+			n.plugged, n.options = true, new(h.PerInterface[name])
+		}
 		n.plan.Store(&p)
 		return n
 	})

@@ -51,9 +51,9 @@ func (s *Session) plugWith(ctx context.Context, name string, o InterfaceOptions,
 		return nil, fmt.Errorf("plug %s: %w", name, ErrPlugged)
 	}
 	h := s.hookOf(name, o)
-	h.Timeout = cmp.Or(timeout, h.Timeout)
+	h.plugged, h.Timeout = &o, cmp.Or(timeout, h.Timeout)
 	err = s.in(func() (err error) {
-		n, err = s.plug(ctx, h, o)
+		n, err = s.plug(ctx, h)
 		return err
 	})
 	if err != nil {
@@ -117,7 +117,7 @@ func (s *Session) hookOf(name string, o InterfaceOptions) Hook {
 }
 
 // plug acts in the current network namespace.
-func (s *Session) plug(ctx context.Context, h Hook, o InterfaceOptions) (n *nic, err error) {
+func (s *Session) plug(ctx context.Context, h Hook) (n *nic, err error) {
 	if err := h.Validate(); err != nil {
 		return nil, err
 	}
@@ -131,11 +131,12 @@ func (s *Session) plug(ctx context.Context, h Hook, o InterfaceOptions) (n *nic,
 			return
 		}
 		if n != nil {
-			err = errors.Join(err, s.remove(n), h.forget(n.Interface))
+			err = errors.Join(err, s.remove(n))
 		}
-		n, err = nil, errors.Join(err, h.withdraw(ctx, p))
+		n, err = nil, errors.Join(err, h.withdraw(ctx, p), h.forget(h.Interfaces[0]))
 	}()
 	added := h.nicsFor(p.plans, h.Interfaces...)[0]
+	added.options = h.plugged
 	if err := distinctMACs(append(guestsOf(s.current()), added.NIC)); err != nil {
 		return nil, err
 	}
@@ -145,7 +146,7 @@ func (s *Session) plug(ctx context.Context, h Hook, o InterfaceOptions) (n *nic,
 	if err := s.check(ctx, added); err != nil {
 		return added, err
 	}
-	if err := errors.Join(added.remember(o), s.handOver()); err != nil {
+	if err := s.handOver(); err != nil {
 		return added, err
 	}
 	if vm := s.domain(); vm != nil {
@@ -238,7 +239,7 @@ func (s *Session) unplug(ctx context.Context, n *nic) error {
 	if err == nil {
 		return nil
 	}
-	again := &nic{NIC: n.NIC, hook: n.hook, plugged: n.plugged}
+	again := &nic{NIC: n.NIC, hook: n.hook, plugged: n.plugged, options: n.options}
 	again.plan.Store(n.plan.Load())
 	return errors.Join(err, s.addTo(ctx, place, again, s.pod), s.handOver())
 }

@@ -25,11 +25,14 @@ const maxPlugged = 1 << 20
 
 func pluggedPath(dir, name string) string { return filepath.Join(dir, name+".plugged") }
 
-// remember writes that file.
-func (n *nic) remember(o InterfaceOptions) error {
+// remember writes that file: nothing if these are no options of a plug.
+func (h Hook) remember(name string, o *InterfaceOptions) error {
+	if o == nil {
+		return nil
+	}
 	b, err := json.MarshalIndent(o, "", "  ")
 	if err == nil {
-		err = renameio.WriteFile(pluggedPath(n.hook.StateDir, n.Interface), append(b, '\n'), 0o600, renameio.WithTempDir(n.hook.StateDir))
+		err = renameio.WriteFile(pluggedPath(h.StateDir, name), append(b, '\n'), 0o600, renameio.WithTempDir(h.StateDir))
 	}
 	if err != nil {
 		return fmt.Errorf("write options of plugged interface: %w", err)

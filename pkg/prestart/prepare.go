@@ -83,10 +83,17 @@ func (h Hook) prepare(ctx context.Context) (preparation, error) {
 	if p.files, err = h.canHandOver(); err != nil {
 		return preparation{}, err
 	}
-	if p.fresh, err = prepare.Apply(ctx, h.Log, store, p.plans...); err != nil {
+	primary := p.plans[0].Interface.Name
+	if err := h.remember(primary, h.plugged); err != nil { // before the first change, as the record
 		return preparation{}, err
 	}
-	if primary := p.plans[0].Interface.Name; len(h.Interfaces) > 0 && h.Interfaces[0] != primary {
+	if p.fresh, err = prepare.Apply(ctx, h.Log, store, p.plans...); err != nil {
+		if h.plugged != nil {
+			err = errors.Join(err, h.forget(primary))
+		}
+		return preparation{}, err
+	}
+	if len(h.Interfaces) > 0 && h.Interfaces[0] != primary {
 		h.Log.Warn("the interface that was prepared first stays the primary one", "primary", primary, "named", h.Interfaces[0])
 	}
 	return p, nil

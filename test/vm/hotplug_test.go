@@ -99,7 +99,7 @@ func testHotplug(t *testing.T, pod *podtest.Pod, further func(*machine), args ..
 	}
 	for n, datapath := range []string{"redirect", "bridge"} {
 		start := time.Now()
-		if out := m.program.Run(t, "plug", "net1", "--datapath", datapath); !strings.Contains(out, "attached to the domain vm") {
+		if out := m.program.Run(t, "plug", "net1", "--datapath", datapath, "--queues", strconv.Itoa(n+1)); !strings.Contains(out, "attached to the domain vm") {
 			t.Errorf("plug prints %s", out)
 		}
 		plugged := time.Since(start)

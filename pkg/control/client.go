@@ -78,7 +78,7 @@ var errNoSocket = errors.New("start a server, or name its state directory")
 func (at located) ask(ctx context.Context, method, resource string, body io.Reader, answer any) error {
 	path := at.path()
 	conn, peer, err := statedir.Dial(ctx, path)
-	if inPod := (net.Conn)(nil); isAbsent(err) && method == http.MethodGet {
+	if inPod := net.Conn(nil); isAbsent(err) && method == http.MethodGet {
 		if inPod, err = dialPod(ctx, err); err == nil {
 			conn, peer, path = inPod, &unix.Ucred{}, PodSocketName
 		}

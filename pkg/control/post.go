@@ -67,11 +67,10 @@ func (c Client) Post(ctx context.Context, resource string, request, answer any) 
 	return at.ask(ctx, http.MethodPost, resource, bytes.NewReader(body), answer)
 }
 
-// refusal is what an answer that is none says.
-func refusal(body []byte) *RefusedError {
-	var refused RefusedError
-	if err := statedir.Unmarshal(body, &refused); err != nil || refused.Text == "" {
-		return nil
+// refusal is what an answer that is none says; nil: it is not one of Post's.
+func refusal(body []byte) (refused *RefusedError) {
+	if err := statedir.Unmarshal(body, &refused); err == nil && refused != nil && refused.Text != "" {
+		return refused
 	}
-	return &refused
+	return nil
 }

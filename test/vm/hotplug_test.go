@@ -3,10 +3,13 @@ package vm
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -60,9 +63,20 @@ func (m *machine) fails(t *testing.T, words []string, verb string, args ...strin
 }
 
 // A VM that runs gets a second NIC, by either datapath, with its lease, and loses it
-// again. Its first NIC does not notice.
+// again. Its first NIC does not notice. A VM that is started again has what it had.
 func TestHotplug(t *testing.T) {
-	testHotplug(t, podtest.NewPod(t, podtest.Flannel), func(*machine) {})
+	testHotplug(t, podtest.NewPod(t, podtest.Flannel), func(m *machine) {
+		// What is plugged in when the container is killed, with the VM, the next one has.
+		m.program.Run(t, "plug", "net1", "--hostname", "second")
+		if err := errors.Join(m.Signal(syscall.SIGKILL), m.Kill(), os.Remove(m.vm.Serial)); err != nil {
+			t.Fatal(err)
+		}
+		m.launch(t)
+		m.hears(t, "VLN-READY", 1)
+		m.hears(t, "VLN-PING 10.9.1.1 ok", 1)
+		m.program.Run(t, "unplug", "net1")
+		m.hears(t, "VLN-UNPLUGGED eth1", 1)
+	})
 }
 
 // A libvirtd does the same, for a program that has no privileges in effect. A guest that

@@ -174,7 +174,7 @@ bench: deps build ## compare with other DHCP servers, a script and bare calls, s
 .PHONY: cni
 cni: ## build the CNI plugins of the demo and the tests into build/cni
 	$(GO) build -modfile=tools/go.mod -o build/cni/ $(CNI)/main/bridge $(CNI)/main/host-device $(CNI)/main/macvlan $(CNI)/main/ptp \
-		$(CNI)/ipam/host-local $(CNI)/ipam/static $(CNI)/meta/bandwidth $(CNI)/meta/sbr $(CNI)/meta/tuning
+		$(CNI)/ipam/dhcp $(CNI)/ipam/host-local $(CNI)/ipam/static $(CNI)/meta/bandwidth $(CNI)/meta/sbr $(CNI)/meta/tuning
 
 .PHONY: guest
 guest: deps ## build the guest of the demo and the tests into build/guest

@@ -98,16 +98,21 @@ func (w wiring) familyChains(f family) []nft.Chain {
 }
 
 // toVMAlone are rules for what the VM alone gets, if the guard lets it: most of what
-// there is, which the guard lets pass in any case, and all.
+// there is, which the guard lets pass in any case, and all. What a DHCP server sends is
+// the pod's: whoever keeps the lease of its address has it from there, and the VM from
+// its tap.
 func (w wiring) toVMAlone(f family) (most []nft.Rule, all nft.Rule) {
-	passed := nft.Rule{nft.FrameMark.Set(crossing), nft.ForwardTo(w.NIC.Tap)}
-	if !w.guarded() {
-		return nil, passed
+	all = nft.Rule{nft.FrameMark.Set(crossing), nft.ForwardTo(w.NIC.Tap)}
+	if w.guarded() {
+		for _, match := range guard.MostToGuest(f.is4()) {
+			most = append(most, append(match, all...))
+		}
+		all = nft.Rule{nft.FrameMark.Set(crossing), nft.GoTo(guard.ToGuestChain)}
 	}
-	for _, match := range guard.MostToGuest(f.is4()) {
-		most = append(most, append(match, passed...))
+	if w.NIC.Addressed {
+		most = append(most, slices.Concat(nft.Rule{f.is}, f.dhcpServer, nft.Rule{nft.GoTo(toPod)}))
 	}
-	return most, nft.Rule{nft.FrameMark.Set(crossing), nft.GoTo(guard.ToGuestChain)}
+	return most, all
 }
 
 // fromPodRules are for what leaves by the pod interface: of the pod's it is noted.

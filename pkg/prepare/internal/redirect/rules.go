@@ -103,14 +103,16 @@ func (w wiring) familyChains(f family) []nft.Chain {
 // its tap.
 func (w wiring) toVMAlone(f family) (most []nft.Rule, all nft.Rule) {
 	all = nft.Rule{nft.FrameMark.Set(crossing), nft.ForwardTo(w.NIC.Tap)}
+	ofServer := nft.GoTo(toPod)
 	if w.guarded() {
+		ofServer = guard.Kept(guard.ToVM, guard.DHCPServer, ofServer)
 		for _, match := range guard.MostToGuest(f.is4()) {
 			most = append(most, append(match, all...))
 		}
 		all = nft.Rule{nft.FrameMark.Set(crossing), nft.GoTo(guard.ToGuestChain)}
 	}
 	if w.NIC.Addressed {
-		most = append(most, slices.Concat(nft.Rule{f.is}, f.dhcpServer, nft.Rule{nft.GoTo(toPod)}))
+		most = append(most, slices.Concat(nft.Rule{f.is}, f.dhcpServer, nft.Rule{ofServer}))
 	}
 	return most, all
 }

@@ -19,7 +19,7 @@ import (
 
 // checksumFilter names the filter, and by a digest which program it is: on a tap it
 // may be an older version's. A test tells when it has to change.
-const checksumFilter = nft.Prefix + "checksum-b8ebba51e87cb1c1"
+const checksumFilter = nft.Prefix + "checksum-c22d445cb604e990"
 
 // filterDirections are where a tap's frames are judged: those from the guest, and
 // those to it.

@@ -197,6 +197,9 @@ func (Datapath) Sysctls() []string {
 
 func (w wiring) tap() engine.Tap { return engine.TapOf(w.NIC, w.TapOwner) }
 
+// Cleanup is none: without the record nobody knows the CNI's settings.
+func (Datapath) Cleanup(string) string { return "" }
+
 // Traces are the links that bear the default names, and the placeholder if there is
 // one.
 func (Datapath) Traces(s *engine.State, pod string) (out []string) {

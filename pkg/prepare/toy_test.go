@@ -54,11 +54,6 @@ func (toy) Decode(in discover.Interface, _ int, text json.RawMessage) (engine.Wi
 	return w, w.NIC.Validate()
 }
 
-// Cleanup deletes the tap and the table.
-func (toy) Cleanup(pod string) string {
-	return "ip link delete " + engine.LinkName("tap-", pod) + "; nft delete table netdev " + nft.Prefix + pod
-}
-
 // Traces finds the tap by its default name.
 func (toy) Traces(s *engine.State, pod string) []string {
 	if l := s.Link(engine.LinkName("tap-", pod)); l != nil && l.Tun != nil {

@@ -72,16 +72,12 @@ func ReadUnrecorded(dir string) ([]*UnrecordedError, error) {
 func unrecorded(s *engine.State, dir, name string, damaged error) *UnrecordedError {
 	all := traces(s, name)
 	links := slices.DeleteFunc(slices.Clone(all), func(link string) bool { return link == name })
-	wayOut := "the CNI's settings can't be restored: recreate the pod"
-	if how := cleanup(s, name); how != "" {
-		wayOut = "stop the VM and delete what was made for it, which is all that is to undo: " + how
-	}
 	switch {
 	case damaged != nil && (len(all) > 1 || len(all) > 0 && !asByCNI(s, name)):
-		return &UnrecordedError{name, links, fmt.Sprintf("its %v: without the record %s", damaged, wayOut)}
+		return &UnrecordedError{name, links, fmt.Sprintf("its %v: without the record the CNI's settings can't be restored: recreate the pod", damaged)}
 	case damaged == nil && len(all) > 1: // one alone may be somebody else's
 		return &UnrecordedError{name, links, fmt.Sprintf("%s has no record of it: name the state directory in which it was prepared "+
-			"(one below %s if none was named, but a network namespace was); if that is lost, %s", dir, DefaultStateDir, wayOut)}
+			"(one below %s if none was named, but a network namespace was); if that is lost, the CNI's settings can't be restored: recreate the pod", dir, DefaultStateDir)}
 	}
 	return nil
 }
@@ -127,19 +123,6 @@ func traces(s *engine.State, name string) (made []string) {
 		}
 	}
 	return made
-}
-
-// cleanup is how to undo by hand what was made for the VM of the pod interface of that
-// name, by the datapath of which there is the most; empty: it can't be, or may not.
-func cleanup(s *engine.State, name string) (how string) {
-	most := 0
-	for _, key := range slices.Sorted(maps.Keys(datapaths)) {
-		d := datapaths[key]
-		if n := len(d.Traces(s, name)); n > most || n == most && d.Cleanup(name) == "" {
-			most, how = n, d.Cleanup(name)
-		}
-	}
-	return how
 }
 
 // asByCNI tells whether an interface is there as a CNI leaves it.

@@ -173,14 +173,14 @@ func (w wiring) Links() []engine.Link {
 	}
 }
 
-// Tables are the port guard and the answers for neighbors, as far as there are any.
+// Tables are the port guard, and what is judged before the bridge, as far as there is any.
 func (w wiring) Tables() []nft.Table {
 	var out []nft.Table
 	if w.NIC.Guard {
 		out = append(out, guardTable(w.NIC, w.Uplink.Name))
 	}
-	if len(w.NIC.Answers) > 0 {
-		out = append(out, answersTable(w.NIC))
+	if t := ingressTable(w.NIC, w.Uplink.Name); len(t.Chains) > 0 {
+		out = append(out, t)
 	}
 	return out
 }
@@ -196,9 +196,6 @@ func (Datapath) Sysctls() []string {
 }
 
 func (w wiring) tap() engine.Tap { return engine.TapOf(w.NIC, w.TapOwner) }
-
-// Cleanup is none: without the record nobody knows the CNI's settings.
-func (Datapath) Cleanup(string) string { return "" }
 
 // Traces are the links that bear the default names, and the placeholder if there is
 // one.

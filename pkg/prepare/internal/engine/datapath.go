@@ -30,10 +30,6 @@ type Datapath interface {
 	// for a VM of the pod interface of that name, for where there is no record; and
 	// that interface, if it is not as a CNI leaves it. Two say that it is prepared.
 	Traces(s *State, pod string) []string
-	// Cleanup is how to undo by hand, in words for a shell, what was made for a VM of the
-	// pod interface of that name, for where there is no record; empty: it can't be, since
-	// the interface is not as the CNI left it.
-	Cleanup(pod string) string
 	// Sysctls are those of the network namespace that have to be 0 as long as any
 	// interface is wired so. A node may not have them.
 	Sysctls() []string

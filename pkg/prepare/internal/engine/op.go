@@ -16,7 +16,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/nft"
 )
 
 // Op is one change of a network namespace. It is data.
@@ -123,9 +122,6 @@ func (a Advised) Unwrap() error { return a.error }
 func Explain(err error) error {
 	if _, ok := errors.AsType[Advised](err); ok {
 		return err
-	}
-	if l, ok := errors.AsType[*nft.LackingError](err); ok {
-		return fmt.Errorf("%w: use a node whose kernel has it, or its module%s", err, l.Without)
 	}
 	switch {
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):

@@ -161,8 +161,8 @@ func quoted(rule string) string {
 }
 
 // Write makes tables in one transaction, so that no frame passes a half-made one, in the
-// network namespace of the calling thread. See [Unsupported] and [LackingError] for
-// the errors of a kernel that can't have one.
+// network namespace of the calling thread. See [Unsupported] for the error of a kernel
+// that can't have one.
 func Write(changes ...Change) error {
 	conn, err := nl.Open()
 	if err != nil {
@@ -186,7 +186,7 @@ func Write(changes ...Change) error {
 	if failed != nil {
 		return failed
 	}
-	return explain(b.commit(), changes)
+	return b.commit()
 }
 
 // write has the batch make a table.

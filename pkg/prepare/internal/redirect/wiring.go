@@ -144,12 +144,6 @@ func (Datapath) Sysctls() []string { return nil }
 
 func (w wiring) tap() engine.Tap { return engine.TapOf(w.NIC, w.TapOwner) }
 
-// Cleanup deletes the tap and the tables, since the pod interface is as the CNI left it.
-func (Datapath) Cleanup(pod string) string {
-	return fmt.Sprintf("ip link delete %s; for family in netdev ip ip6; do nft delete table $family %s; done",
-		engine.LinkName(prefix, pod), nft.Prefix+pod)
-}
-
 // Traces are the tap with the default name, if it has the MAC that is made of the pod
 // interface's, and then that interface too: nobody else makes such a one.
 func (Datapath) Traces(s *engine.State, pod string) []string {

@@ -100,7 +100,7 @@ func (s *Session) plug(ctx context.Context, h Hook) (n *nic, err error) {
 	if err := s.check(ctx, added); err != nil {
 		return added, err
 	}
-	return added, s.hook.handOver(s.Interfaces())
+	return added, s.handOver()
 }
 
 // addTo is add to NICs that there are.
@@ -149,7 +149,7 @@ func (s *Session) unplug(ctx context.Context, n *nic) error {
 	place := slices.Index(s.current(), n)
 	err := s.remove(n)
 	if err == nil {
-		err = s.hook.handOver(s.Interfaces())
+		err = s.handOver()
 	}
 	if err == nil && n.plan.Load() != nil {
 		_, err = h.restore(ctx)
@@ -164,7 +164,7 @@ func (s *Session) unplug(ctx context.Context, n *nic) error {
 	if identityErr != nil {
 		return errors.Join(err, identityErr)
 	}
-	return errors.Join(err, s.addTo(ctx, place, again, pod), s.hook.handOver(s.Interfaces()))
+	return errors.Join(err, s.addTo(ctx, place, again, pod), s.handOver())
 }
 
 // unused returns an error that wraps [check.ErrTapInUse] if a VM has the tap open.

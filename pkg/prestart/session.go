@@ -38,6 +38,7 @@ type Session struct {
 	running sync.WaitGroup
 	closing sync.Once
 	setting sync.Mutex // held while the set of NICs changes
+	files   sync.Mutex // held while those in the output directory are written
 
 	mu      sync.Mutex
 	nics    []*nic        // the primary one first
@@ -85,6 +86,9 @@ func (s *Session) open(ctx context.Context, pod discover.Pod, nics []*nic) (err 
 		s.control.Close()
 	})
 	s.running.Go(func() { s.keeper.follow(s.done) })
+	if s.hook.OutputDir != "" {
+		s.running.Go(s.followPorts)
+	}
 	return nil
 }
 
@@ -122,7 +126,7 @@ func (s *Session) start(ctx context.Context, xml []byte) (err error) {
 			return err
 		}
 	}
-	if err := s.hook.handOver(s.Interfaces()); err != nil {
+	if err := s.handOver(); err != nil {
 		return err
 	}
 	var vm *domain.VM

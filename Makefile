@@ -165,7 +165,7 @@ fuzz: ## run every fuzz target for FUZZTIME (20s)
 	test/fuzz/fuzz.sh $(FUZZTIME) $(TAGS)
 
 .PHONY: bench
-bench: deps build ## compare with other DHCP servers, a script and bare calls, start 300 pods, as root; run the benchmarks that match BENCH (all)
+bench: deps build guest ## compare with other DHCP servers, a script and bare calls, boot guests, start 300 pods, as root; run the benchmarks that match BENCH (all)
 	CGO_ENABLED=0 $(GO) build -trimpath -o build/bench/ ./cmd/virt-launcher-net ./test/bench
 	$(SUDO) test/bench/fetch.sh build/bench/debian
 	$(SUDO) nice -n -20 build/bench/bench $(BENCHFLAGS)
@@ -174,7 +174,7 @@ bench: deps build ## compare with other DHCP servers, a script and bare calls, s
 .PHONY: cni
 cni: ## build the CNI plugins of the demo and the tests into build/cni
 	$(GO) build -modfile=tools/go.mod -o build/cni/ $(CNI)/main/bridge $(CNI)/main/host-device $(CNI)/main/macvlan $(CNI)/main/ptp \
-		$(CNI)/ipam/host-local $(CNI)/ipam/static $(CNI)/meta/bandwidth $(CNI)/meta/sbr $(CNI)/meta/tuning
+		$(CNI)/ipam/dhcp $(CNI)/ipam/host-local $(CNI)/ipam/static $(CNI)/meta/bandwidth $(CNI)/meta/sbr $(CNI)/meta/tuning
 
 .PHONY: guest
 guest: deps ## build the guest of the demo and the tests into build/guest

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -113,7 +114,7 @@ func fieldsOf(raw []byte, structure string, names []string) (map[string]Field, e
 		}
 		return raw[from:to], nil
 	}
-	t := types{starts: []uint32{0}}
+	t := types{starts: append(make([]uint32, 0, usualTypes), 0)}
 	var err error
 	if t.raw, err = section(8); err != nil {
 		return nil, err
@@ -126,19 +127,19 @@ func fieldsOf(raw []byte, structure string, names []string) (map[string]Field, e
 		return nil, err
 	}
 	found := map[string]Field{}
-	if err := t.members(at, 0, 0, found); err != nil {
+	if err := t.members(at, 0, 0, names, found); err != nil {
 		return nil, err
 	}
-	wanted := map[string]Field{}
 	for _, name := range names {
-		field, ok := found[name]
-		if !ok {
+		if _, ok := found[name]; !ok {
 			return nil, fmt.Errorf("struct %s has no %s", structure, name)
 		}
-		wanted[name] = field
 	}
-	return wanted, nil
+	return found, nil
 }
+
+// usualTypes is how many types are skipped before struct sk_buff, or more.
+const usualTypes = 8192
 
 // find returns where the struct of that name starts.
 func (t *types) find(structure string) (at uint32, err error) {
@@ -200,9 +201,9 @@ func (t *types) isNamed(at uint32, name string) bool {
 	return ok && len(rest) > 0 && rest[0] == 0
 }
 
-// members adds the fields of the struct or union that starts there, which begins some
-// bits after the outermost one.
-func (t *types) members(at, base uint32, depth int, found map[string]Field) error {
+// members adds those fields of the struct or union that starts there that have one of
+// the names. It begins some bits after the outermost one.
+func (t *types) members(at, base uint32, depth int, names []string, found map[string]Field) error {
 	if depth > 8 || int(at)+12 > len(t.raw) {
 		return errCut
 	}
@@ -232,9 +233,13 @@ func (t *types) members(at, base uint32, depth int, found map[string]Field) erro
 			if err != nil {
 				return err
 			}
-			if err := t.members(inner, offset, depth+1, found); err != nil {
+			if err := t.members(inner, offset, depth+1, names, found); err != nil {
 				return err
 			}
+			continue
+		}
+		n := slices.IndexFunc(names, func(name string) bool { return name == string(word) })
+		if n < 0 {
 			continue
 		}
 		f := Field{Offset: int(offset / 8), Bits: int(bits)}
@@ -243,8 +248,8 @@ func (t *types) members(at, base uint32, depth int, found map[string]Field) erro
 				f.Shift = 8 - f.Shift - f.Bits
 			}
 		}
-		if _, ok := found[string(word)]; !ok {
-			found[string(word)] = f
+		if _, ok := found[names[n]]; !ok {
+			found[names[n]] = f
 		}
 	}
 	return nil

@@ -4,30 +4,13 @@ package bpf
 
 import (
 	"bytes"
-	"encoding/binary"
 	"fmt"
 	"os"
 	"runtime"
 	"unsafe"
 
-	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
 )
-
-// Assemble is a program as the kernel takes it.
-func Assemble(program asm.Instructions) ([]byte, error) {
-	var b bytes.Buffer
-	order := binary.ByteOrder(binary.LittleEndian)
-	if isBigEndian() {
-		order = binary.BigEndian
-	}
-	if err := program.Marshal(&b, order); err != nil {
-		return nil, fmt.Errorf("assemble BPF program: %w", err)
-	}
-	return b.Bytes(), nil
-}
-
-func isBigEndian() bool { return binary.NativeEndian.Uint16([]byte{0, 1}) == 1 }
 
 // progLoad is what the kernel needs to know to load a program (union bpf_attr,
 // linux/bpf.h).

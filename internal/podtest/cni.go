@@ -56,6 +56,15 @@ func AddCNI(ctx context.Context, node, pod *NS, conflist []byte, pluginDir, cach
 	return a, nil
 }
 
+// Check has the plugins say whether the interface is as they made it.
+func (a *Attachment) Check(ctx context.Context) error {
+	err := a.node.Do(func() error { return a.cni.CheckNetworkList(ctx, a.list, a.runtime) })
+	if err != nil {
+		return fmt.Errorf("check pod's network: %w", err)
+	}
+	return nil
+}
+
 // Delete has the plugins take the interface away again.
 func (a *Attachment) Delete(ctx context.Context) error {
 	err := a.node.Do(func() error { return a.cni.DelNetworkList(ctx, a.list, a.runtime) })

@@ -103,7 +103,8 @@ func unsettled() (string, error) {
 		if attrs.RawFlags&unix.IFF_LOWER_UP != 0 && attrs.OperState != netlink.OperUp && attrs.OperState != netlink.OperUnknown {
 			return fmt.Sprintf("link %s has a carrier but is %s", attrs.Name, attrs.OperState), nil
 		}
-		if attrs.RawFlags&unix.IFF_LOWER_UP == 0 && attrs.OperState == netlink.OperUp {
+		isUp := attrs.RawFlags&unix.IFF_UP != 0
+		if attrs.RawFlags&unix.IFF_LOWER_UP == 0 && (attrs.OperState == netlink.OperUp || isUp && attrs.OperState == netlink.OperUnknown) {
 			return fmt.Sprintf("link %s has no carrier but is %s", attrs.Name, attrs.OperState), nil
 		}
 	}

@@ -31,7 +31,7 @@ var witnesses = []witness{
 	}},
 	{command: "ip -6 -d -j rule"},
 	{command: "tc -j qdisc show"},
-	{command: "nft -j list ruleset"},
+	{command: nftRules},
 }
 
 // sysctlTrees are directories of kernel parameters in a snapshot, below
@@ -80,8 +80,11 @@ func (w witness) testify(ctx context.Context, b *strings.Builder, ns *NS) error 
 		if len(w.batch) > 0 {
 			title = strings.Replace(title, "-batch -", w.batch[i], 1)
 		}
-		if title == ipv6Routes {
+		switch title {
+		case ipv6Routes:
 			text = withoutChance(text)
+		case nftRules:
+			text = byFamily(text)
 		}
 		fmt.Fprintf(b, "# %s\n%s\n", title, text)
 	}
@@ -89,6 +92,22 @@ func (w witness) testify(ctx context.Context, b *strings.Builder, ns *NS) error 
 }
 
 const ipv6Routes = "ip -d -j route show table all root ::/0"
+
+const nftRules = "nft -j list ruleset"
+
+// byFamily sorts nftables' objects by their family, and leaves the order within one: the
+// kernel lists a table that was made again last.
+func byFamily(text string) string {
+	begin, rest, _ := strings.Cut(text, "[\n")
+	objects := strings.Split(strings.TrimSuffix(rest, "\n ]\n}"), ",\n  {")
+	family := func(object string) string {
+		_, after, _ := strings.Cut(object, `"family": "`)
+		name, _, _ := strings.Cut(after, `"`)
+		return name
+	}
+	slices.SortStableFunc(objects, func(a, b string) int { return strings.Compare(family(a), family(b)) })
+	return begin + "[\n" + strings.Join(objects, ",\n  {")
+}
 
 // withoutChance sorts the routes of a JSON array, and leaves out what only says who had
 // a tap open, and when. The kernel puts each new IPv6 route behind the others to the same

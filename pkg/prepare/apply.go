@@ -158,6 +158,9 @@ func recordsFor(s *engine.State, recorded []record, plans []Plan) ([]record, err
 		default:
 			r.Order = recorded[n].Order
 		}
+		if err := r.encodePlan(); err != nil {
+			return nil, fmt.Errorf("encode plan of %s: %w", name, err)
+		}
 		records = append(records, r)
 	}
 	return records, nil

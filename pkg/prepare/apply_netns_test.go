@@ -73,6 +73,8 @@ func TestApplyRepairs(t *testing.T) {
 	for _, meddle := range [][]string{
 		{"nft", "delete table " + podtest.GuardTable},
 		{"nft", "flush chain " + podtest.GuardTable + " from_guest"},
+		{"nft", "delete table netdev virt-launcher-net-eth0"},
+		{"nft", "flush chain netdev virt-launcher-net-eth0 to_guest"},
 		{"ip", "link", "set", "up-eth0", "type", "bridge_slave", "learning", "on"},
 		{"ip", "link", "set", "tap-eth0", "down"},
 		{"ip", "link", "set", "tap-eth0", "mtu", "1400"},

@@ -40,6 +40,9 @@ type record struct {
 	Applied *bool             `json:"applied,omitempty"`
 	Sysctls map[string]string `json:"sysctls,omitempty"` // as they were before
 	Plan    Plan              `json:"plan"`
+	// plan is the Plan as JSON: a record is written twice, and differs in nothing but
+	// Applied. nil: it is not encoded yet.
+	plan json.RawMessage
 }
 
 // name is the pod interface's.
@@ -274,10 +277,24 @@ func parseRecord(name string, b []byte) (record, error) {
 	return r.record, nil
 }
 
+func (r *record) encodePlan() (err error) {
+	if r.plan == nil {
+		r.plan, err = json.Marshal(r.Plan)
+	}
+	return err
+}
+
 // save writes a record, on disk before it returns. Its directory is not synced: after a
 // crash of the node its namespace is gone, and no record of it is of use.
 func (s *Store) save(r record) error {
-	b, err := json.MarshalIndent(r, "", "  ")
+	err := r.encodePlan()
+	var b []byte
+	if err == nil {
+		b, err = json.MarshalIndent(struct {
+			record
+			Plan json.RawMessage `json:"plan"`
+		}{r, r.plan}, "", "  ")
+	}
 	if err != nil {
 		return fmt.Errorf("write record: %w", err)
 	}

@@ -104,6 +104,46 @@ func (h Hook) handOver(prepared []Interface, nics []domain.NIC) error {
 	return h.write(NICsFile, append(text, '\n'))
 }
 
+// handOver writes what is so now.
+func (s *Session) handOver() error {
+	s.files.Lock()
+	defer s.files.Unlock()
+	return s.hook.handOver(s.Interfaces(), s.NICs())
+}
+
+// followPorts writes the files again when a prepare has shared ports otherwise, until the
+// session ends.
+func (s *Session) followPorts() {
+	was := s.ports()
+	for {
+		s.mu.Lock()
+		changed := s.changed
+		s.mu.Unlock()
+		if now := s.ports(); now != was {
+			was = now
+			if err := s.handOver(); err != nil {
+				s.hook.Log.Warn("can't write the changed ports for who starts the VM", "error", err)
+			} else {
+				s.hook.Log.Info("wrote the changed ports for who starts the VM", "dir", s.hook.OutputDir)
+			}
+		}
+		select {
+		case <-changed:
+		case <-s.done.Done():
+			return
+		}
+	}
+}
+
+// ports are those of all interfaces, in words.
+func (s *Session) ports() string {
+	var b strings.Builder
+	for _, i := range s.Interfaces() {
+		fmt.Fprintln(&b, i.Interface, i.PodPorts, i.VMPorts)
+	}
+	return b.String()
+}
+
 // lines has each argument on a line of its own, for mapfile -t or xargs -d '\n'.
 func lines(args func(...domain.NIC) ([]string, error)) func(...domain.NIC) ([]byte, error) {
 	return func(nics ...domain.NIC) ([]byte, error) {

@@ -253,9 +253,6 @@ func (h Hook) unused(ctx context.Context, n guest.NIC) error {
 	return err
 }
 
-// handOver writes what a launcher needs to know of the NICs there are now.
-func (s *Session) handOver() error { return s.hook.handOver(s.Interfaces(), s.NICs()) }
-
 // distinctMACs refuses two NICs of a VM that have one MAC.
 func distinctMACs(nics []guest.NIC) error {
 	owner := map[mac.Addr]string{}

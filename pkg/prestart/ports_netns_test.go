@@ -2,6 +2,8 @@ package prestart_test
 
 import (
 	"log/slog"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -10,6 +12,7 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
 
 // A session takes over the ports that a prepare beside it shares otherwise: it is ready,
@@ -24,9 +27,11 @@ func TestPortsChangeUnderASession(t *testing.T) {
 	}
 	said := make(chan string, 256)
 	h.Log = slog.New(slog.NewTextHandler(lineWriter(said), nil))
+	h.OutputDir = t.TempDir()
 	session := run(t, h)
 
 	other := h
+	other.OutputDir = ""
 	other.Network = prepare.Options{Datapath: "redirect"}
 	if err := other.Network.VMPorts.UnmarshalText([]byte("22,80")); err != nil {
 		t.Fatal(err)
@@ -35,6 +40,11 @@ func TestPortsChangeUnderASession(t *testing.T) {
 		t.Fatal(err)
 	}
 	until(t, said, "shared otherwise")
+	until(t, said, "wrote the changed ports")
+	nics, err := os.ReadFile(filepath.Join(h.OutputDir, prestart.NICsFile))
+	if err != nil || !strings.Contains(string(nics), `"vmPorts": "22,80"`) || strings.Contains(string(nics), "podPorts") {
+		t.Errorf("the NICs file has %s, error %v", nics, err)
+	}
 	if err := waitFor(t, h, control.ForNetwork, time.Minute); err != nil {
 		t.Error(err)
 	}

@@ -41,6 +41,7 @@ type Session struct {
 	running sync.WaitGroup
 	closing sync.Once
 	setting sync.Mutex // held while the set of NICs changes
+	files   sync.Mutex // held while those in the output directory are written
 
 	mu   sync.Mutex
 	nics []*nic // the primary one first
@@ -97,6 +98,9 @@ func (s *Session) open(ctx context.Context, pod discover.Pod, nics []*nic) (err 
 	}
 	context.AfterFunc(s.done, s.control.Close)
 	s.running.Go(func() { s.keeper.follow(s.done) })
+	if s.hook.OutputDir != "" {
+		s.running.Go(s.followPorts)
+	}
 	return nil
 }
 

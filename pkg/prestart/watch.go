@@ -76,6 +76,7 @@ func (w *watch) otherPorts() bool {
 		w.plan.Store(&plan)
 		pods, vms := plan.Ports()
 		w.log.Info("the ports are shared otherwise", "podPorts", pods, "vmPorts", vms)
+		w.changed()
 	}
 	return ok
 }

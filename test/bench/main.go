@@ -31,13 +31,15 @@ func run() error {
 	flag.DurationVar(&b.turn, "turn", 300*time.Millisecond, "how long a turn is")
 	flag.IntVar(&b.atOnce, "at-once", 16, "exchanges under way when throughput is measured")
 	flag.IntVar(&b.exchanges, "exchanges", 150, "how often each server is asked after a pause, by each protocol")
+	flag.IntVar(&b.boots, "boots", 20, "how often a guest boots beside each server")
 	flag.IntVar(&b.prepares, "prepares", 12, "how often a pod is prepared each way")
 	flag.IntVar(&b.pods, "pods", 300, "at most so many pods at once")
 	flag.StringVar(&b.binary, "binary", "build/virt-launcher-net", "the program")
 	flag.StringVar(&b.static, "static", "build/bench/virt-launcher-net", "the program built without cgo")
+	flag.StringVar(&b.guest, "guest", "build/guest", "the `directory` with the guest that boots")
 	flag.StringVar(&b.beside, "beside", "", "another build of the `program`, asked after a pause as well")
 	flag.StringVar(&b.root, "root", "build/bench/debian/root", "where Debian's servers are unpacked")
-	flag.StringVar(&b.only, "only", "", "measure one `part`: servers, idle, memory, prepare, datapaths, scale or node")
+	flag.StringVar(&b.only, "only", "", "measure one `part`: servers, idle, boot, memory, prepare, datapaths, scale or node")
 	docs := flag.String("docs", "", "write the tables into performance.md and the plots beside it in this `directory`")
 	flag.Parse()
 	switch flag.Arg(0) {
@@ -66,10 +68,10 @@ func run() error {
 // bench is what is measured, with what.
 type bench struct {
 	rounds, atOnce, prepares int
-	exchanges, pods          int
+	exchanges, boots, pods   int
 	turn                     time.Duration
 	binary, static, root     string
-	beside                   string
+	beside, guest            string
 	only                     string
 }
 
@@ -78,6 +80,7 @@ type result struct {
 	bench    bench
 	servers  []*serverResult
 	idle     []*idleResult
+	boots    []row
 	memory   []row
 	prepares []row
 	scale    []*scaleResult
@@ -112,6 +115,7 @@ func (b bench) run(ctx context.Context) (*result, error) {
 	}{
 		{"servers", b.compareServers},
 		{"idle", b.compareIdle},
+		{"boot", b.compareBoots},
 		{"memory", b.measureMemory},
 		{"prepare", b.comparePrepare},
 		{"datapaths", b.compareDatapaths},

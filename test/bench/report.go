@@ -52,6 +52,7 @@ func (r *result) markdown() string {
 			s.p50(), micros(quantile(s.latencies, 0.99)), s.throughput(), micros(s.cpu)/float64(max(s.exchanges, 1)), s.rss, s.lost)
 	}
 	r.idleMarkdown(&b)
+	r.bootsMarkdown(&b)
 	b.WriteString("\n| Program | RSS MiB |\n|---|--:|\n")
 	for _, m := range r.memory {
 		fmt.Fprintf(&b, "| %s | %.1f |\n", m.name, m.values[0])

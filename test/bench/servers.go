@@ -169,15 +169,23 @@ func (c contender) run(ctx context.Context, by ...string) (_ *running, err error
 	return r, nil
 }
 
+// leave has the client leave the tap to another guest.
+func (r *running) leave() error {
+	if r.client == nil {
+		return nil
+	}
+	err := r.client.close()
+	r.client = nil
+	return err
+}
+
 func (r *running) close() error {
 	var errs []error
 	if r.cmd != nil && r.cmd.Process != nil {
 		errs = append(errs, r.cmd.Process.Kill())
 		_ = r.cmd.Wait() // says that it was killed
 	}
-	if r.client != nil {
-		errs = append(errs, r.client.close())
-	}
+	errs = append(errs, r.leave())
 	if r.ns != nil {
 		errs = append(errs, r.ns.Close())
 	}

@@ -25,12 +25,12 @@ func (w wiring) Apply(s *engine.State) (st engine.Steps, _ error) {
 		return st, err
 	}
 	guard := w.tableOps(s, guardTable(w.NIC, w.Uplink.Name), w.NIC.Guard)
-	answers := w.tableOps(s, answersTable(w.NIC), len(w.NIC.Answers) > 0) // behind the tap, at which it hooks
-	st[engine.Make] = slices.Concat(guard, tap, engine.ChecksumOps(s, w.NIC), bridge, answers, w.tapPortOps(s))
+	st[engine.Make] = slices.Concat(guard, tap, engine.ChecksumOps(s, w.NIC), bridge, w.tapPortOps(s))
 	// Addresses first: once the link has another name the kernel no longer
 	// finds an IPv4 address by its label.
 	podside.Take(s.Interfaces[w.pod.Index], &st)
-	st[engine.Links] = slices.Concat(st[engine.Links], uplink, placeholder)
+	ingress := ingressTable(w.NIC, w.Uplink.Name) // behind the links by whose names it hooks
+	st[engine.Links] = slices.Concat(st[engine.Links], uplink, placeholder, w.tableOps(s, ingress, len(ingress.Chains) > 0))
 	return st, nil
 }
 

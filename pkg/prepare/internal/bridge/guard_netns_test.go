@@ -34,7 +34,7 @@ func nics() map[string]guest.NIC {
 		}},
 	}
 	for name, n := range all {
-		n.Addressed = name != "no IPAM"
+		n.Addressed, n.Guard = name != "no IPAM", true
 		n.Interface, n.Tap, n.TapMAC, n.MAC = "eth0", "tap-eth0", mac.Addr{2, 1, 1, 1, 1, 1}, mac.Addr{0x0a, 0x58, 0x0a, 0xf4, 1, 7}
 		all[name] = n
 	}
@@ -60,8 +60,8 @@ func TestTextMakesTheRules(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			tables := []nft.Table{guardTable(n, "up-eth0"), oneTable(n)}
-			if len(n.Answers) > 0 {
-				tables = append(tables, answersTable(n))
+			if t := ingressTable(n, "up-eth0"); len(t.Chains) > 0 {
+				tables = append(tables, t)
 			}
 			scripted, written := podtest.New(t), podtest.New(t)
 			for _, ns := range []*podtest.NS{scripted, written} {
@@ -97,7 +97,7 @@ func TestTextMakesTheRules(t *testing.T) {
 func TestTablesAreVerifiedRuleByRule(t *testing.T) {
 	t.Parallel()
 	n := nics()["both"]
-	for _, table := range []nft.Table{guardTable(n, "up-eth0"), answersTable(n)} {
+	for _, table := range []nft.Table{guardTable(n, "up-eth0"), ingressTable(n, "up-eth0")} {
 		t.Run(table.Family.Name, func(t *testing.T) {
 			t.Parallel()
 			ns := podtest.New(t)
@@ -157,13 +157,16 @@ func rules(table string) (out []string) {
 func differs(t *testing.T, ns *podtest.NS, table nft.Table) (differs error) {
 	t.Helper()
 	inside(t, ns, func() error {
-		tap, err := net.InterfaceByName("tap-eth0")
-		if err != nil {
-			return err
-		}
 		now, err := nft.Read()
 		there, is := now[table.ID()]
-		differs = table.Differs(there, is, func(string) int { return tap.Index })
+		differs = table.Differs(there, is, func(link string) int {
+			l, unknown := net.InterfaceByName(link)
+			if unknown != nil {
+				err = unknown
+				return 0
+			}
+			return l.Index
+		})
 		return err
 	})
 	return differs

@@ -2,13 +2,12 @@ package bridge
 
 import (
 	"fmt"
-	"net"
 	"net/netip"
 
-	"github.com/vishvananda/netlink"
 	vnl "github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
+	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/engine"
 )
 
@@ -33,7 +32,7 @@ func (o addBridge) Inverse() engine.Op {
 	return engine.DelLink{Name: o.Name, Rebuild: engine.Sequence{o}}
 }
 
-// Do makes it. [netlink.Bridge] knows neither stp_state nor forward_delay.
+// Do makes it.
 func (o addBridge) Do(k *engine.Kernel) error {
 	info := vnl.NewIfInfomsg(unix.AF_UNSPEC)
 	info.Index, info.Flags, info.Change = int32(o.index), unix.IFF_NOARP, unix.IFF_NOARP
@@ -58,12 +57,18 @@ func (o addBridge) Supported(k *engine.Kernel) error { return k.KindSupported(ki
 var (
 	learning = &engine.Property[bool]{
 		Text: "bridge link set dev %s learning %s", Words: engine.Either("on", "off"),
-		Do: func(k *engine.Kernel, l netlink.Link, on bool) error { return k.Links.LinkSetLearning(l, on) },
+		Do: func(c *nl.Conn, l nl.Ref, on bool) error {
+			value := []byte{0}
+			if on {
+				value[0] = 1
+			}
+			return c.SetPort(l, vnl.IFLA_BRPORT_LEARNING, value)
+		},
 	}
 	groupForward = &engine.Property[uint16]{
 		Text: "ip link set %s type bridge_slave group_fwd_mask %s",
-		Do: func(k *engine.Kernel, l netlink.Link, groups uint16) error {
-			return k.Links.LinkSetBRSlaveGroupFwdMask(l, groups)
+		Do: func(c *nl.Conn, l nl.Ref, groups uint16) error {
+			return c.SetPort(l, vnl.IFLA_BRPORT_GROUP_FWD_MASK, vnl.Uint16Attr(groups))
 		},
 	}
 )
@@ -112,19 +117,23 @@ func (o placeAddress) Inverse() engine.Op { return placeAddress{o.link, o.prefix
 
 // Do adds it, if it is not there, or deletes it, if it is.
 func (o placeAddress) Do(k *engine.Kernel) error {
-	addr := o.prefix.Addr()
-	a := &netlink.Addr{
-		IPNet:     &net.IPNet{IP: addr.AsSlice(), Mask: net.CIDRMask(o.prefix.Bits(), addr.BitLen())},
-		Flags:     unix.IFA_F_NOPREFIXROUTE,
-		Broadcast: net.IPv4zero, // none, rather than the library's choice
+	index, err := k.Conn.Index(o.link)
+	if err != nil {
+		return err
 	}
-	if addr.Is6() {
-		a.Flags |= unix.IFA_F_NODAD
+	m := vnl.NewIfAddrmsg(unix.AF_INET)
+	m.Prefixlen, m.Index = uint8(o.prefix.Bits()), uint32(index)
+	flags := uint32(unix.IFA_F_PERMANENT | unix.IFA_F_NOPREFIXROUTE)
+	if o.prefix.Addr().Is6() {
+		m.Family = unix.AF_INET6
+		flags |= unix.IFA_F_NODAD
 	}
-	return k.Change(o.link, func(l netlink.Link) error {
-		if o.add {
-			return engine.Ignore(k.Links.AddrAdd(l, a), unix.EEXIST)
-		}
-		return engine.Ignore(k.Links.AddrDel(l, a), unix.EADDRNOTAVAIL)
-	})
+	address := o.prefix.Addr().AsSlice()
+	attrs := []vnl.NetlinkRequestData{
+		m, vnl.NewRtAttr(unix.IFA_LOCAL, address), vnl.NewRtAttr(unix.IFA_ADDRESS, address), vnl.NewRtAttr(unix.IFA_FLAGS, vnl.Uint32Attr(flags)),
+	}
+	if o.add {
+		return engine.Ignore(k.Conn.Request(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, attrs...), unix.EEXIST)
+	}
+	return engine.Ignore(k.Conn.Request(unix.RTM_DELADDR, 0, attrs...), unix.EADDRNOTAVAIL)
 }

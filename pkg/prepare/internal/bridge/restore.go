@@ -20,6 +20,7 @@ func (w wiring) Restore(s *engine.State) (st engine.Steps, notes []string, err e
 		}
 		notes = append(notes, stranger(*l))
 	}
+	st[engine.Links] = engine.DropTableOps(s, ingressTable(w.NIC, w.Uplink.Name)) // while links have the names by which it hooks
 	if placeholder != nil {
 		rebuild := append(bridgeAsIs(*placeholder), podside.Addresses(s.Interfaces[placeholder.Index])...)
 		st[engine.Links] = append(st[engine.Links], engine.DelLink{Name: placeholder.Name, Rebuild: rebuild})
@@ -30,7 +31,7 @@ func (w wiring) Restore(s *engine.State) (st engine.Steps, notes []string, err e
 	} else {
 		notes = append(notes, fmt.Sprintf("the pod interface %s is gone: only what was made for its VM is removed", w.pod.Name))
 	}
-	st[engine.End] = append(st[engine.End], engine.DropTableOps(s, guardTable(w.NIC, w.Uplink.Name), answersTable(w.NIC))...)
+	st[engine.End] = append(st[engine.End], engine.DropTableOps(s, guardTable(w.NIC, w.Uplink.Name))...)
 	if l := s.Link(w.NIC.Tap); l != nil && w.isTap(s, *l) {
 		st[engine.End] = append(st[engine.End], w.tap().Delete(s, *l, w.portAsIs(s, *l)...))
 	} else if l != nil {

@@ -175,14 +175,14 @@ func (w wiring) Links() []engine.Link {
 	}
 }
 
-// Tables are the port guard and the answers for neighbors, as far as there are any.
+// Tables are the port guard, and what is judged before the bridge, as far as there is any.
 func (w wiring) Tables() []nft.Table {
 	var out []nft.Table
 	if w.NIC.Guard {
 		out = append(out, guardTable(w.NIC, w.Uplink.Name))
 	}
-	if len(w.NIC.Answers) > 0 {
-		out = append(out, answersTable(w.NIC))
+	if t := ingressTable(w.NIC, w.Uplink.Name); len(t.Chains) > 0 {
+		out = append(out, t)
 	}
 	return out
 }

@@ -9,7 +9,6 @@ import (
 	"math"
 	"slices"
 
-	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/bpf"
@@ -35,11 +34,11 @@ const (
 	udpHeader     = 8
 )
 
-// Places on the program's stack, below the frame pointer.
+// Places on the program's stack, below the frame pointer. Further down are skbFields, as
+// they are in the kernel: the verifier takes the longer, the deeper the stack is.
 const (
-	stackFields  = -maxFieldDistance - 32 // of skbFields, as they are in the kernel
-	stackHeader  = -32                    // of what was loaded of the frame
-	stackNetwork = stackHeader + 2        // of the network header, loaded with the EtherType
+	stackHeader  = -24             // of what was loaded of the frame
+	stackNetwork = stackHeader + 2 // of the network header, loaded with the EtherType
 )
 
 // checksums are the protocols whose checksum a device may be asked for, by where
@@ -80,106 +79,107 @@ func checksumProgram(fields map[string]bpf.Field) ([]byte, error) {
 	if size > maxFieldDistance || summed.Bits != 2 || summed.Shift < 0 || summed.Shift > 6 || encapsulation.Bits != 1 {
 		return nil, fmt.Errorf("the kernel's struct sk_buff has an unknown layout: %v", fields)
 	}
+	stackFields := stackHeader - size
 	at := func(name string) int16 { return int16(stackFields + fields[name].Offset - first) }
 
 	return bpf.Assemble(slices.Concat(
-		asm.Instructions{
-			asm.Mov.Reg(asm.R6, asm.R1),
+		[]bpf.Instruction{
+			bpf.Mov.Reg(bpf.R6, bpf.R1),
 			// The context of a classifier is the kernel's struct sk_buff.
-			asm.Mov.Reg(asm.R1, asm.R10),
-			asm.Add.Imm(asm.R1, stackFields),
-			asm.Mov.Imm(asm.R2, int32(size)),
-			asm.Mov.Reg(asm.R3, asm.R6),
-			asm.Add.Imm(asm.R3, int32(first)),
-			asm.FnProbeReadKernel.Call(),
-			asm.JNE.Imm(asm.R0, 0, "drop"),
-			asm.LoadMem(asm.R1, asm.R10, at("ip_summed"), asm.Byte),
-			asm.RSh.Imm(asm.R1, int32(summed.Shift)),
-			asm.And.Imm(asm.R1, 3),
-			asm.JNE.Imm(asm.R1, checksumPartial, "pass"),
+			bpf.Mov.Reg(bpf.R1, bpf.R10),
+			bpf.Add.Imm(bpf.R1, int32(stackFields)),
+			bpf.Mov.Imm(bpf.R2, int32(size)),
+			bpf.Mov.Reg(bpf.R3, bpf.R6),
+			bpf.Add.Imm(bpf.R3, int32(first)),
+			bpf.ProbeReadKernel.Call(),
+			bpf.JNE.Imm(bpf.R0, 0, "drop"),
+			bpf.LoadMem(bpf.R1, bpf.R10, at("ip_summed"), bpf.Byte),
+			bpf.RSh.Imm(bpf.R1, int32(summed.Shift)),
+			bpf.And.Imm(bpf.R1, 3),
+			bpf.JNE.Imm(bpf.R1, checksumPartial, "pass"),
 			// R7 is where the sum begins, in the frame; R8 where the next header does,
 			// R9 which it is.
-			asm.LoadMem(asm.R7, asm.R10, at("csum_start"), asm.Half),
-			asm.LoadMem(asm.R1, asm.R10, at("mac_header"), asm.Half),
-			asm.Sub.Reg(asm.R7, asm.R1),
-			asm.JGT.Imm(asm.R7, math.MaxUint16, "drop"), // it is negative
-			asm.Mov.Imm(asm.R2, etherTypeAt),
+			bpf.LoadMem(bpf.R7, bpf.R10, at("csum_start"), bpf.Half),
+			bpf.LoadMem(bpf.R1, bpf.R10, at("mac_header"), bpf.Half),
+			bpf.Sub.Reg(bpf.R7, bpf.R1),
+			bpf.JGT.Imm(bpf.R7, math.MaxUint16, "drop"), // it is negative
+			bpf.Mov.Imm(bpf.R2, etherTypeAt),
 		},
 		loadHeader(22),
-		asm.Instructions{
-			asm.LoadMem(asm.R1, asm.R10, stackHeader, asm.Byte),
-			asm.LoadMem(asm.R2, asm.R10, stackHeader+1, asm.Byte),
-			asm.LSh.Imm(asm.R1, 8),
-			asm.Or.Reg(asm.R1, asm.R2),
-			asm.JEq.Imm(asm.R1, unix.ETH_P_IPV6, "IPv6"),
-			asm.JNE.Imm(asm.R1, unix.ETH_P_IP, "drop"),
+		[]bpf.Instruction{
+			bpf.LoadMem(bpf.R1, bpf.R10, stackHeader, bpf.Byte),
+			bpf.LoadMem(bpf.R2, bpf.R10, stackHeader+1, bpf.Byte),
+			bpf.LSh.Imm(bpf.R1, 8),
+			bpf.Or.Reg(bpf.R1, bpf.R2),
+			bpf.JEq.Imm(bpf.R1, unix.ETH_P_IPV6, "IPv6"),
+			bpf.JNE.Imm(bpf.R1, unix.ETH_P_IP, "drop"),
 		},
 		skipIPv4(),
 		skipIPv6(),
-		asm.Instructions{
-			asm.JNE.Imm(asm.R9, unix.IPPROTO_UDP, check(0)).WithSymbol("transport"),
-			asm.LoadMem(asm.R1, asm.R10, at("encapsulation"), asm.Byte),
-			asm.RSh.Imm(asm.R1, int32(encapsulation.Shift)),
-			asm.And.Imm(asm.R1, 1),
-			asm.JEq.Imm(asm.R1, 0, check(0)), // no tunnel is segmented
-			asm.LoadMem(asm.R1, asm.R10, at("inner_network_header"), asm.Half),
-			asm.LoadMem(asm.R2, asm.R10, at("mac_header"), asm.Half),
-			asm.Sub.Reg(asm.R1, asm.R2),
-			asm.Sub.Reg(asm.R1, asm.R8),
-			asm.JSLT.Imm(asm.R1, udpHeader, "drop"),
+		[]bpf.Instruction{
+			bpf.JNE.Imm(bpf.R9, unix.IPPROTO_UDP, check(0)).Labelled("transport"),
+			bpf.LoadMem(bpf.R1, bpf.R10, at("encapsulation"), bpf.Byte),
+			bpf.RSh.Imm(bpf.R1, int32(encapsulation.Shift)),
+			bpf.And.Imm(bpf.R1, 1),
+			bpf.JEq.Imm(bpf.R1, 0, check(0)), // no tunnel is segmented
+			bpf.LoadMem(bpf.R1, bpf.R10, at("inner_network_header"), bpf.Half),
+			bpf.LoadMem(bpf.R2, bpf.R10, at("mac_header"), bpf.Half),
+			bpf.Sub.Reg(bpf.R1, bpf.R2),
+			bpf.Sub.Reg(bpf.R1, bpf.R8),
+			bpf.JSLT.Imm(bpf.R1, udpHeader, "drop"),
 		},
 		judgeChecksum(at("csum_offset")),
-		asm.Instructions{
-			asm.Mov.Imm(asm.R0, verdictContinue).WithSymbol("pass"),
-			asm.Return(),
-			asm.Mov.Imm(asm.R0, verdictDrop).WithSymbol("drop"),
-			asm.Return(),
+		[]bpf.Instruction{
+			bpf.Mov.Imm(bpf.R0, verdictContinue).Labelled("pass"),
+			bpf.Return(),
+			bpf.Mov.Imm(bpf.R0, verdictDrop).Labelled("drop"),
+			bpf.Return(),
 		},
 	))
 }
 
 // loadHeader loads some bytes of the frame, from R2 on.
-func loadHeader(size int32) asm.Instructions {
-	return asm.Instructions{
-		asm.Mov.Reg(asm.R1, asm.R6),
-		asm.Mov.Reg(asm.R3, asm.R10),
-		asm.Add.Imm(asm.R3, stackHeader),
-		asm.Mov.Imm(asm.R4, size),
-		asm.FnSkbLoadBytes.Call(),
-		asm.JNE.Imm(asm.R0, 0, "drop"),
+func loadHeader(size int32) []bpf.Instruction {
+	return []bpf.Instruction{
+		bpf.Mov.Reg(bpf.R1, bpf.R6),
+		bpf.Mov.Reg(bpf.R3, bpf.R10),
+		bpf.Add.Imm(bpf.R3, stackHeader),
+		bpf.Mov.Imm(bpf.R4, size),
+		bpf.SkbLoadBytes.Call(),
+		bpf.JNE.Imm(bpf.R0, 0, "drop"),
 	}
 }
 
 // skipIPv4 finds the transport header of an IPv4 packet (RFC 791 section 3.1).
-func skipIPv4() asm.Instructions {
-	return asm.Instructions{
-		asm.LoadMem(asm.R1, asm.R10, stackNetwork, asm.Byte),
-		asm.Mov.Reg(asm.R8, asm.R1),
-		asm.RSh.Imm(asm.R1, 4),
-		asm.JNE.Imm(asm.R1, 4, "drop"), // its version
-		asm.And.Imm(asm.R8, 0xf),
-		asm.JLT.Imm(asm.R8, 5, "drop"), // its length, in words
-		asm.LSh.Imm(asm.R8, 2),
-		asm.Add.Imm(asm.R8, networkHeader),
-		asm.LoadMem(asm.R1, asm.R10, stackNetwork+6, asm.Byte),
-		asm.And.Imm(asm.R1, 0x1f),
-		asm.LoadMem(asm.R2, asm.R10, stackNetwork+7, asm.Byte),
-		asm.Or.Reg(asm.R1, asm.R2),
-		asm.JNE.Imm(asm.R1, 0, "drop"), // a later fragment
-		asm.LoadMem(asm.R9, asm.R10, stackNetwork+9, asm.Byte),
-		asm.Ja.Label("transport"),
+func skipIPv4() []bpf.Instruction {
+	return []bpf.Instruction{
+		bpf.LoadMem(bpf.R1, bpf.R10, stackNetwork, bpf.Byte),
+		bpf.Mov.Reg(bpf.R8, bpf.R1),
+		bpf.RSh.Imm(bpf.R1, 4),
+		bpf.JNE.Imm(bpf.R1, 4, "drop"), // its version
+		bpf.And.Imm(bpf.R8, 0xf),
+		bpf.JLT.Imm(bpf.R8, 5, "drop"), // its length, in words
+		bpf.LSh.Imm(bpf.R8, 2),
+		bpf.Add.Imm(bpf.R8, networkHeader),
+		bpf.LoadMem(bpf.R1, bpf.R10, stackNetwork+6, bpf.Byte),
+		bpf.And.Imm(bpf.R1, 0x1f),
+		bpf.LoadMem(bpf.R2, bpf.R10, stackNetwork+7, bpf.Byte),
+		bpf.Or.Reg(bpf.R1, bpf.R2),
+		bpf.JNE.Imm(bpf.R1, 0, "drop"), // a later fragment
+		bpf.LoadMem(bpf.R9, bpf.R10, stackNetwork+9, bpf.Byte),
+		bpf.Jump("transport"),
 	}
 }
 
 // skipIPv6 finds the transport header of an IPv6 packet (RFC 8200 sections 3 and 4),
 // or one header more, which is no protocol that passes; "transport" follows.
-func skipIPv6() asm.Instructions {
-	out := asm.Instructions{
-		asm.LoadMem(asm.R1, asm.R10, stackNetwork, asm.Byte).WithSymbol("IPv6"),
-		asm.RSh.Imm(asm.R1, 4),
-		asm.JNE.Imm(asm.R1, 6, "drop"),
-		asm.LoadMem(asm.R9, asm.R10, stackNetwork+6, asm.Byte),
-		asm.Mov.Imm(asm.R8, networkHeader+ipv6Header),
+func skipIPv6() []bpf.Instruction {
+	out := []bpf.Instruction{
+		bpf.LoadMem(bpf.R1, bpf.R10, stackNetwork, bpf.Byte).Labelled("IPv6"),
+		bpf.RSh.Imm(bpf.R1, 4),
+		bpf.JNE.Imm(bpf.R1, 6, "drop"),
+		bpf.LoadMem(bpf.R9, bpf.R10, stackNetwork+6, bpf.Byte),
+		bpf.Mov.Imm(bpf.R8, networkHeader+ipv6Header),
 	}
 	header := func(n int) string { return fmt.Sprintf("header %d", n) }
 	for n := range maxHeaders {
@@ -188,33 +188,33 @@ func skipIPv6() asm.Instructions {
 			next = "transport"
 		}
 		out = slices.Concat(out,
-			asm.Instructions{
-				asm.JEq.Imm(asm.R9, unix.IPPROTO_FRAGMENT, fragment).WithSymbol(header(n)),
-				asm.JEq.Imm(asm.R9, unix.IPPROTO_HOPOPTS, options),
-				asm.JEq.Imm(asm.R9, unix.IPPROTO_ROUTING, options),
-				asm.JEq.Imm(asm.R9, unix.IPPROTO_DSTOPTS, options),
-				asm.Ja.Label("transport"),
-				asm.Mov.Reg(asm.R2, asm.R8).WithSymbol(options),
+			[]bpf.Instruction{
+				bpf.JEq.Imm(bpf.R9, unix.IPPROTO_FRAGMENT, fragment).Labelled(header(n)),
+				bpf.JEq.Imm(bpf.R9, unix.IPPROTO_HOPOPTS, options),
+				bpf.JEq.Imm(bpf.R9, unix.IPPROTO_ROUTING, options),
+				bpf.JEq.Imm(bpf.R9, unix.IPPROTO_DSTOPTS, options),
+				bpf.Jump("transport"),
+				bpf.Mov.Reg(bpf.R2, bpf.R8).Labelled(options),
 			},
 			loadHeader(2),
-			asm.Instructions{
-				asm.LoadMem(asm.R9, asm.R10, stackHeader, asm.Byte),
-				asm.LoadMem(asm.R1, asm.R10, stackHeader+1, asm.Byte), // its length, but for the first 8 bytes, in eights of bytes
-				asm.Add.Imm(asm.R1, 1),
-				asm.LSh.Imm(asm.R1, 3),
-				asm.Add.Reg(asm.R8, asm.R1),
-				asm.Ja.Label(next),
-				asm.Mov.Reg(asm.R2, asm.R8).WithSymbol(fragment),
+			[]bpf.Instruction{
+				bpf.LoadMem(bpf.R9, bpf.R10, stackHeader, bpf.Byte),
+				bpf.LoadMem(bpf.R1, bpf.R10, stackHeader+1, bpf.Byte), // its length, but for the first 8 bytes, in eights of bytes
+				bpf.Add.Imm(bpf.R1, 1),
+				bpf.LSh.Imm(bpf.R1, 3),
+				bpf.Add.Reg(bpf.R8, bpf.R1),
+				bpf.Jump(next),
+				bpf.Mov.Reg(bpf.R2, bpf.R8).Labelled(fragment),
 			},
 			loadHeader(4),
-			asm.Instructions{
-				asm.LoadMem(asm.R9, asm.R10, stackHeader, asm.Byte),
-				asm.LoadMem(asm.R1, asm.R10, stackHeader+2, asm.Byte),
-				asm.LoadMem(asm.R2, asm.R10, stackHeader+3, asm.Byte),
-				asm.And.Imm(asm.R2, 0xf8),
-				asm.Or.Reg(asm.R1, asm.R2),
-				asm.JNE.Imm(asm.R1, 0, "drop"), // a later fragment
-				asm.Add.Imm(asm.R8, 8),
+			[]bpf.Instruction{
+				bpf.LoadMem(bpf.R9, bpf.R10, stackHeader, bpf.Byte),
+				bpf.LoadMem(bpf.R1, bpf.R10, stackHeader+2, bpf.Byte),
+				bpf.LoadMem(bpf.R2, bpf.R10, stackHeader+3, bpf.Byte),
+				bpf.And.Imm(bpf.R2, 0xf8),
+				bpf.Or.Reg(bpf.R1, bpf.R2),
+				bpf.JNE.Imm(bpf.R1, 0, "drop"), // a later fragment
+				bpf.Add.Imm(bpf.R8, 8),
 			})
 	}
 	return out
@@ -225,24 +225,24 @@ func check(n int) string { return fmt.Sprintf("check %d", n) }
 
 // judgeChecksum drops what asks for another sum than one of checksums, and not in
 // the payload of one of tunnels.
-func judgeChecksum(offset int16) asm.Instructions {
-	out := asm.Instructions{
-		asm.LoadMem(asm.R2, asm.R10, offset, asm.Half).WithSymbol(check(0)),
-		asm.Sub.Reg(asm.R7, asm.R8), // from the transport header on
+func judgeChecksum(offset int16) []bpf.Instruction {
+	out := []bpf.Instruction{
+		bpf.LoadMem(bpf.R2, bpf.R10, offset, bpf.Half).Labelled(check(0)),
+		bpf.Sub.Reg(bpf.R7, bpf.R8), // from the transport header on
 	}
 	n := 1
 	for _, c := range checksums {
 		out = append(out,
-			asm.JNE.Imm(asm.R9, c.protocol, check(n+1)).WithSymbol(check(n)),
-			asm.JNE.Imm(asm.R7, 0, check(n+1)),
-			asm.JEq.Imm(asm.R2, c.offset, "pass"))
+			bpf.JNE.Imm(bpf.R9, c.protocol, check(n+1)).Labelled(check(n)),
+			bpf.JNE.Imm(bpf.R7, 0, check(n+1)),
+			bpf.JEq.Imm(bpf.R2, c.offset, "pass"))
 		n++
 	}
 	for _, t := range tunnels {
 		out = append(out,
-			asm.JNE.Imm(asm.R9, t.protocol, check(n+1)).WithSymbol(check(n)),
-			asm.JSGE.Imm(asm.R7, t.header, "pass"))
+			bpf.JNE.Imm(bpf.R9, t.protocol, check(n+1)).Labelled(check(n)),
+			bpf.JSGE.Imm(bpf.R7, t.header, "pass"))
 		n++
 	}
-	return append(out, asm.Ja.Label("drop").WithSymbol(check(n)))
+	return append(out, bpf.Jump("drop").Labelled(check(n)))
 }

@@ -13,7 +13,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
@@ -35,9 +34,8 @@ type Supporter interface{ Supported(*Kernel) error }
 
 // Kernel is what ops act on: the network namespace of the thread that opened it.
 type Kernel struct {
-	Conn  *nl.Conn
-	Links *netlink.Handle
-	log   *slog.Logger
+	Conn *nl.Conn
+	log  *slog.Logger
 }
 
 // Open opens the network namespace of the calling thread. Close it.
@@ -46,19 +44,11 @@ func Open(log *slog.Logger) (*Kernel, error) {
 	if err != nil {
 		return nil, err
 	}
-	links, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-	if err != nil {
-		conn.Close()
-		return nil, fmt.Errorf("open route netlink socket: %w", err)
-	}
-	return &Kernel{conn, links, log}, nil
+	return &Kernel{conn, log}, nil
 }
 
-// Close closes the sockets.
-func (k *Kernel) Close() {
-	k.Conn.Close()
-	k.Links.Close()
-}
+// Close closes its socket.
+func (k *Kernel) Close() { k.Conn.Close() }
 
 // Execute does ops in order. If one fails or ctx ends, it undoes those that are
 // done, last first, so that the namespace is as before.

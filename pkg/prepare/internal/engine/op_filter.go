@@ -8,7 +8,7 @@ import (
 	"os"
 	"slices"
 
-	"github.com/vishvananda/netlink"
+	vnl "github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/bpf"
@@ -19,11 +19,19 @@ import (
 
 // checksumFilter names the filter, and by a digest which program it is: on a tap it
 // may be an older version's. A test tells when it has to change.
-const checksumFilter = nft.Prefix + "checksum-b8ebba51e87cb1c1"
+const checksumFilter = nft.Prefix + "checksum-c22d445cb604e990"
 
 // filterDirections are where a tap's frames are judged: those from the guest, and
 // those to it.
-var filterDirections = []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS}
+var filterDirections = []uint32{minIngress, minEgress}
+
+// Handles of tc(8) (TC_H_CLSACT and others, linux/pkt_sched.h).
+const (
+	clsact       = 0xffff_0000
+	parentClsact = 0xffff_fff1
+	minIngress   = 0xffff_fff2
+	minEgress    = 0xffff_fff3
+)
 
 // ReadFilters tells which of the taps have the filter.
 func (s *State) ReadFilters(conn *nl.Conn) error {
@@ -159,14 +167,18 @@ func (k *Kernel) setChecksumFilter(tap string, index int) error {
 	}
 	defer program.Close()
 	// The kernel refuses if the link has an ingress qdisc, whose filters do not see egress.
-	queue := netlink.QdiscAttrs{LinkIndex: index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT}
-	if err := k.Links.QdiscReplace(&netlink.Clsact{QdiscAttrs: queue}); err != nil {
+	queue := &vnl.TcMsg{Family: unix.AF_UNSPEC, Ifindex: int32(index), Handle: clsact, Parent: parentClsact}
+	if err := k.Conn.Request(unix.RTM_NEWQDISC, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, queue, vnl.NewRtAttr(vnl.TCA_KIND, vnl.ZeroTerminated("clsact"))); err != nil {
 		return fmt.Errorf("add clsact: %w: if %s has an ingress qdisc, as by <bandwidth> in a domain, delete it: tc qdisc del dev %s ingress", err, tap, tap)
 	}
+	options := vnl.NewRtAttr(vnl.TCA_OPTIONS, nil)
+	options.AddRtAttr(vnl.TCA_BPF_FD, vnl.Uint32Attr(uint32(program.Fd())))
+	options.AddRtAttr(vnl.TCA_BPF_NAME, vnl.ZeroTerminated(checksumFilter))
+	options.AddRtAttr(vnl.TCA_BPF_FLAGS, vnl.Uint32Attr(vnl.TCA_BPF_FLAG_ACT_DIRECT))
 	for _, at := range filterDirections {
-		filter := netlink.FilterAttrs{LinkIndex: index, Parent: at, Handle: 1, Priority: 1, Protocol: unix.ETH_P_ALL}
-		err := k.Links.FilterReplace(&netlink.BpfFilter{FilterAttrs: filter, Fd: int(program.Fd()), Name: checksumFilter, DirectAction: true})
-		if err != nil {
+		const priority = 1 // tcm_info has it above the frames' type
+		filter := &vnl.TcMsg{Family: unix.AF_UNSPEC, Ifindex: int32(index), Parent: at, Handle: 1, Info: priority<<16 | uint32(vnl.Swap16(unix.ETH_P_ALL))}
+		if err := k.Conn.Request(unix.RTM_NEWTFILTER, unix.NLM_F_CREATE, filter, vnl.NewRtAttr(vnl.TCA_KIND, vnl.ZeroTerminated("bpf")), options); err != nil {
 			return fmt.Errorf("add filter: %w", err)
 		}
 	}

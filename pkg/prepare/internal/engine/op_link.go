@@ -4,28 +4,18 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/vishvananda/netlink"
 	vnl "github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
+	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 )
-
-// Change changes the link of that name by the library, whose functions go by its
-// index.
-func (k *Kernel) Change(name string, do func(netlink.Link) error) error {
-	index, err := k.Conn.Index(name)
-	if err != nil {
-		return err
-	}
-	return do(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: index}})
-}
 
 // Property is something that can be changed of a link.
 type Property[T comparable] struct {
 	Text  string         // the change in the words of ip(8) or its like, of the link and the value
 	Words func(T) string // the value in these; nil: as fmt prints it
-	Do    func(*Kernel, netlink.Link, T) error
+	Do    func(*nl.Conn, nl.Ref, T) error
 	down  bool // some links take it only while they are down
 }
 
@@ -56,32 +46,38 @@ func (o set[T]) Inverse() Op { return set[T]{o.property, o.link, o.to, o.from} }
 
 // Do sets it.
 func (o set[T]) Do(k *Kernel) error {
-	return k.Change(o.link, func(l netlink.Link) error {
-		do := func(v T) func() error { return func() error { return o.property.Do(k, l, v) } }
-		if o.property.down {
-			return k.whileDown(l, do(o.to), do(o.from))
-		}
-		return do(o.to)()
-	})
+	link := nl.Ref{Name: o.link}
+	do := func(v T) func() error { return func() error { return o.property.Do(k.Conn, link, v) } }
+	if o.property.down {
+		return k.whileDown(link, do(o.to), do(o.from))
+	}
+	return do(o.to)()
 }
 
 // whileDown does what some links take only while they are down: it sets such a one
 // down for that.
-func (k *Kernel) whileDown(l netlink.Link, do, undo func() error) error {
+func (k *Kernel) whileDown(l nl.Ref, do, undo func() error) error {
 	err := do()
 	if !errors.Is(err, unix.EBUSY) {
 		return err
 	}
-	if err := k.Links.LinkSetDown(l); err != nil {
+	if err := setUp(k.Conn, l, false); err != nil {
 		return err
 	}
 	if err := do(); err != nil {
-		return errors.Join(err, k.Links.LinkSetUp(l))
+		return errors.Join(err, setUp(k.Conn, l, true))
 	}
-	if err := k.Links.LinkSetUp(l); err != nil {
-		return errors.Join(err, undo(), k.Links.LinkSetUp(l))
+	if err := setUp(k.Conn, l, true); err != nil {
+		return errors.Join(err, undo(), setUp(k.Conn, l, true))
 	}
 	return nil
+}
+
+func setUp(c *nl.Conn, l nl.Ref, up bool) error {
+	if up {
+		return c.SetFlags(l, unix.IFF_UP, unix.IFF_UP)
+	}
+	return c.SetFlags(l, 0, unix.IFF_UP)
 }
 
 // Either is the words of a property that is, or is not.
@@ -101,30 +97,27 @@ const AddrGenModeNone = 1
 var (
 	Up = &Property[bool]{
 		Text: "ip link set %s %s", Words: Either("up", "down"),
-		Do: func(k *Kernel, l netlink.Link, up bool) error {
-			if up {
-				return k.Links.LinkSetUp(l)
-			}
-			return k.Links.LinkSetDown(l)
-		},
+		Do: setUp,
 	}
 	MTU = &Property[int]{
 		Text: "ip link set %s mtu %s",
-		Do:   func(k *Kernel, l netlink.Link, mtu int) error { return k.Links.LinkSetMTU(l, mtu) },
+		Do: func(c *nl.Conn, l nl.Ref, mtu int) error {
+			return c.Set(l, vnl.NewRtAttr(unix.IFLA_MTU, vnl.Uint32Attr(uint32(mtu))))
+		},
 	}
 	// MAC: see eth_prepare_mac_addr_change, net/ethernet/eth.c.
 	MAC = &Property[mac.Addr]{
 		Text: "ip link set %s address %s", down: true,
-		Do: func(k *Kernel, l netlink.Link, a mac.Addr) error { return k.Links.LinkSetHardwareAddr(l, a[:]) },
+		Do: func(c *nl.Conn, l nl.Ref, a mac.Addr) error { return c.Set(l, vnl.NewRtAttr(unix.IFLA_ADDRESS, a[:])) },
 	}
 	// ARP is whether a link resolves neighbors, and answers those who do.
 	ARP = &Property[bool]{
 		Text: "ip link set %s arp %s", Words: Either("on", "off"),
-		Do: func(k *Kernel, l netlink.Link, on bool) error {
+		Do: func(c *nl.Conn, l nl.Ref, on bool) error {
 			if on {
-				return k.Links.LinkSetARPOn(l)
+				return c.SetFlags(l, 0, unix.IFF_NOARP)
 			}
-			return k.Links.LinkSetARPOff(l)
+			return c.SetFlags(l, unix.IFF_NOARP, unix.IFF_NOARP)
 		},
 	}
 	// AddrGenMode is how the kernel makes IPv6 link-local addresses
@@ -132,8 +125,10 @@ var (
 	AddrGenMode = &Property[int]{
 		Text:  "ip link set %s addrgenmode %s",
 		Words: func(mode int) string { return []string{"eui64", "none", "stable_secret", "random"}[mode] },
-		Do: func(k *Kernel, l netlink.Link, mode int) error {
-			return Ignore(k.Links.LinkSetIP6AddrGenMode(l, mode), unix.EAFNOSUPPORT)
+		Do: func(c *nl.Conn, l nl.Ref, mode int) error {
+			spec := vnl.NewRtAttr(unix.IFLA_AF_SPEC, nil)
+			spec.AddRtAttr(unix.AF_INET6, nil).AddRtAttr(unix.IFLA_INET6_ADDR_GEN_MODE, []byte{byte(mode)})
+			return Ignore(c.Set(l, spec), unix.EAFNOSUPPORT)
 		},
 	}
 	// Master is the name of what a link is a port of; empty: of nothing.
@@ -149,14 +144,14 @@ var (
 	}
 )
 
-func setMaster(k *Kernel, l netlink.Link, master string) (err error) {
+func setMaster(c *nl.Conn, l nl.Ref, master string) (err error) {
 	index := 0
 	if master != "" {
-		if index, err = k.Conn.Index(master); err != nil {
+		if index, err = c.Index(master); err != nil {
 			return err
 		}
 	}
-	err = k.Links.LinkSetMasterByIndex(l, index)
+	err = c.Set(l, vnl.NewRtAttr(unix.IFLA_MASTER, vnl.Uint32Attr(uint32(index))))
 	if errors.Is(err, unix.EBUSY) { // netdev_rx_handler_register, net/core/dev.c
 		return Advised{fmt.Errorf("%w: another link on it (macvlan, ipvlan) receives its frames already, perhaps in another network namespace: delete that link", err)}
 	}
@@ -181,10 +176,15 @@ func (o rename) Inverse() Op { return rename{o.to, o.from} }
 // Do renames it. Before Linux 6.2 a link has to be down for that (dev_change_name,
 // net/core/dev.c).
 func (o rename) Do(k *Kernel) error {
-	return k.Change(o.from, func(l netlink.Link) error {
-		name := func(n string) func() error { return func() error { return k.Links.LinkSetName(l, n) } }
-		return k.whileDown(l, name(o.to), name(o.from))
-	})
+	index, err := k.Conn.Index(o.from)
+	if err != nil {
+		return err
+	}
+	link := nl.Ref{Index: index}
+	name := func(n string) func() error {
+		return func() error { return k.Conn.Set(link, vnl.NewRtAttr(unix.IFLA_IFNAME, vnl.ZeroTerminated(n))) }
+	}
+	return k.whileDown(link, name(o.to), name(o.from))
 }
 
 // DelLink deletes a device; Rebuild makes it again as it was.
@@ -200,7 +200,7 @@ func (o DelLink) Inverse() Op { return o.Rebuild }
 
 // Do deletes it. One that is gone is deleted.
 func (o DelLink) Do(k *Kernel) error {
-	return Ignore(k.Change(o.Name, k.Links.LinkDel), unix.ENODEV)
+	return Ignore(k.Conn.Delete(nl.Ref{Name: o.Name}), unix.ENODEV)
 }
 
 // KindSupported finds out whether the kernel can make links of a kind, without making

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
@@ -144,8 +143,7 @@ func (o AddTap) Do(k *Kernel) error {
 	if err != nil {
 		return err
 	}
-	setMAC := func(l netlink.Link) error { return MAC.Do(k, l, o.tap.MAC) }
-	if err := k.Change(o.tap.Name, setMAC); err != nil {
+	if err := MAC.Do(k.Conn, nl.Ref{Name: o.tap.Name}, o.tap.MAC); err != nil {
 		return fmt.Errorf("set MAC: %w", err)
 	}
 	if err := o.tap.keep(fd); err != nil {

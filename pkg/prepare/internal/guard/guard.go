@@ -153,31 +153,6 @@ func ToGuest(n guest.NIC, o Outcome) []nft.Chain {
 	return slices.Concat([]nft.Chain{{Name: ToGuestChain, Rules: rules}}, toGuest4(n, v), toGuest6(n, v))
 }
 
-// MostToGuest match most of what the chains of ToGuest let pass, of IPv4 or IPv6 that is
-// for the VM's MAC and no later fragment, so that a datapath need not ask them.
-func MostToGuest(is4 bool) []nft.Rule {
-	if is4 {
-		return []nft.Rule{{tcp, ip}, {udp, nft.UDPDestination.NotIn(dhcpServerPort, dhcpClientPort), ip}}
-	}
-	return []nft.Rule{
-		{tcp, ip6, nft.IP6NextHeader.Is(nft.TCP)},
-		{udp, ip6, nft.IP6NextHeader.Is(nft.UDP), nft.UDPDestination.NotIn(dhcp6ClientPort, dhcp6ServerPort)},
-	}
-}
-
-// MostFromGuest match most of what the chains of FromGuest let pass, of IPv4 or IPv6
-// without a VLAN tag that is from the VM's MAC and its address, as MostToGuest does.
-func MostFromGuest(is4 bool) []nft.Rule {
-	if is4 {
-		return []nft.Rule{{tcp}, {
-			ipv4, firstFragment, udp, nft.UDPDestination.NotIn(dhcpServerPort, dhcpClientPort), nft.UDPSource.Not(dhcpServerPort),
-		}}
-	}
-	return []nft.Rule{{tcp, ipv6, nft.IP6NextHeader.Is(nft.TCP)}, {
-		udp, ipv6, nft.IP6NextHeader.Is(nft.UDP), nft.UDPDestination.NotIn(dhcp6ClientPort, dhcp6ServerPort), nft.UDPSource.Not(dhcp6ServerPort),
-	}}
-}
-
 // families sends frames of the address families that the VM has to their chains, and
 // ARP messages that are whole to wellFormed.
 func families(n guest.NIC, v verdicts, wellFormed nft.Part) []nft.Rule {
@@ -210,9 +185,6 @@ var (
 	ip  = nft.EtherType.Is(nft.IP)
 	ip6 = nft.EtherType.Is(nft.IP6)
 	arp = nft.EtherType.Is(nft.ARP)
-	// In chains of one family, this is cheaper to ask, where anything of it has to be.
-	ipv4 = nft.EtherProtocol.Is(nft.IP)
-	ipv6 = nft.EtherProtocol.Is(nft.IP6)
 
 	tcp    = nft.L4Protocol.Is(nft.TCP)
 	udp    = nft.L4Protocol.Is(nft.UDP)

@@ -22,10 +22,13 @@ type batch struct {
 
 // newBatch begins a batch. What is added first is of that family.
 func newBatch(family nftables.TableFamily) *batch {
-	b := &batch{family: byte(family)}
+	b := &batch{family: byte(family), attributes: make(attributes, 0, usualBatch)}
 	b.message(unix.NFNL_MSG_BATCH_BEGIN, 0, header(0, unix.NFNL_SUBSYS_NFTABLES))
 	return b
 }
+
+// usualBatch is room for a usual table: memory that is not written to is not taken.
+const usualBatch = 128 << 10
 
 // message adds a message.
 func (b *batch) message(kind, flags uint16, data []byte) {

@@ -9,6 +9,7 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/engine"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/nft"
 )
 
 // Apply works from every state that an apply or a restore may have been killed in. The
@@ -47,7 +48,7 @@ func (w wiring) Apply(s *engine.State) (st engine.Steps, err error) {
 
 // hasTable tells whether the table is there, so that the pod is prepared.
 func (w wiring) hasTable(s *engine.State) bool {
-	_, there := s.Tables[w.table().ID()]
+	_, there := s.Tables[nft.ID{Family: nft.Netdev.Number, Name: nft.Prefix + w.NIC.Interface}]
 	return there
 }
 

@@ -1,14 +1,15 @@
 package redirect
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
 
-	"github.com/vishvananda/netlink"
 	vnl "github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
+	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/engine"
@@ -113,9 +114,16 @@ func (o setNeighbor) Do(k *engine.Kernel) error {
 	if err != nil {
 		return err
 	}
-	n := &netlink.Neigh{LinkIndex: index, State: netlink.NUD_PERMANENT, IP: o.alias.AsSlice(), HardwareAddr: o.mac.HardwareAddr()}
-	if o.add {
-		return k.Links.NeighSet(n)
+	header := make(nl.Raw, unix.SizeofNdMsg) // struct ndmsg (linux/neighbour.h)
+	header[0] = unix.AF_INET
+	if o.alias.Is6() {
+		header[0] = unix.AF_INET6
 	}
-	return engine.Ignore(k.Links.NeighDel(n), unix.ENOENT)
+	binary.NativeEndian.PutUint32(header[4:], uint32(index))
+	binary.NativeEndian.PutUint16(header[8:], unix.NUD_PERMANENT)
+	attrs := []vnl.NetlinkRequestData{header, vnl.NewRtAttr(unix.NDA_DST, o.alias.AsSlice()), vnl.NewRtAttr(unix.NDA_LLADDR, o.mac[:])}
+	if o.add {
+		return k.Conn.Request(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, attrs...)
+	}
+	return engine.Ignore(k.Conn.Request(unix.RTM_DELNEIGH, 0, attrs...), unix.ENOENT)
 }

@@ -42,24 +42,39 @@ func (w wiring) podFlows(f family) nft.Set {
 // portSet are ports of a protocol.
 type portSet struct {
 	nft.Set
-	protocol nft.Part
+	protocol nft.Protocol
 }
 
 // few tells whether the ranges are so few that to compare each is faster than to look
 // a port up in the set.
 func (p portSet) few() bool { return len(p.Ranges) <= 3 }
 
-// match are what matches a listed port in a field.
-func (p portSet) match(port nft.Field[uint16]) (out []nft.Rule) {
+// in are what matches a listed port in a field, each some of them.
+func (p portSet) in(port nft.Field[uint16]) (out []nft.Part) {
 	if !p.few() {
-		return []nft.Rule{{p.protocol, nft.InSet(p.Set, port)}}
+		return []nft.Part{nft.InSet(p.Set, port)}
 	}
 	for _, r := range p.Ranges {
-		match := port.Is(r.From)
-		if r.From != r.To {
-			match = port.In(r.From, r.To)
+		if r.From == r.To {
+			out = append(out, port.Is(r.From))
+		} else {
+			out = append(out, port.In(r.From, r.To))
 		}
-		out = append(out, nft.Rule{p.protocol, match})
+	}
+	return out
+}
+
+// notIn matches all other ports.
+func (p portSet) notIn(port nft.Field[uint16]) (out nft.Rule) {
+	if !p.few() {
+		return nft.Rule{nft.NotInSet(p.Set, port)}
+	}
+	for _, r := range p.Ranges {
+		if r.From == r.To {
+			out = append(out, port.Not(r.From))
+		} else {
+			out = append(out, port.NotIn(r.From, r.To))
+		}
 	}
 	return out
 }
@@ -70,7 +85,7 @@ func (w wiring) ports() (out []portSet) {
 	if !w.VMPorts.IsZero() {
 		listed, whose = w.VMPorts, vms
 	}
-	add := func(name string, protocol nft.Part, ranges []guest.PortRange) {
+	add := func(name string, protocol nft.Protocol, ranges []guest.PortRange) {
 		s := nft.Set{Name: whose + name, Key: []nft.Datatype{nft.InetService}}
 		for _, r := range ranges {
 			s.Ranges = append(s.Ranges, nft.Range{From: r.First, To: r.Last})
@@ -79,16 +94,16 @@ func (w wiring) ports() (out []portSet) {
 			out = append(out, portSet{s, protocol})
 		}
 	}
-	add("_tcp", tcp, listed.TCP)
-	add("_udp", udp, listed.UDP)
+	add("_tcp", nft.TCP, listed.TCP)
+	add("_udp", nft.UDP, listed.UDP)
 	return out
 }
 
 // listed match the listed ports in a field.
 func (w wiring) listed(port nft.Field[uint16], then ...nft.Part) (out []nft.Rule) {
 	for _, p := range w.ports() {
-		for _, match := range p.match(port) {
-			out = append(out, append(match, then...))
+		for _, match := range p.in(port) {
+			out = append(out, append(nft.Rule{nft.L4Protocol.Is(p.protocol), match}, then...))
 		}
 	}
 	return out

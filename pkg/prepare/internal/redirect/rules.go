@@ -16,7 +16,7 @@ import (
 // 802.1Q's priority tag), and would refuse what is for the VM.
 func (w wiring) fromNetRules() []nft.Rule {
 	n := w.NIC
-	rules := []nft.Rule{{nft.PacketType.Not(nft.ToHost), nft.GoTo(special)}}
+	rules := append(w.mostToVM(), nft.Rule{nft.PacketType.Not(nft.ToHost), nft.GoTo(special)})
 	for _, f := range families {
 		is := f.is
 		if !n.Addressed {
@@ -58,7 +58,7 @@ func (w wiring) familyChains(f family) []nft.Chain {
 		return nil
 	}
 	pod := nft.Rule{nft.GoTo(toPod)}
-	most, vm := w.toVMAlone(f)
+	vm := w.toVMAlone(f)
 	// A later fragment has no ports, and an error or an echo reply none of its own. What
 	// the pod has opened is its, from whatever port.
 	rules := []nft.Rule{{f.is, f.laterFragment, nft.GoTo(shared)}}
@@ -76,11 +76,11 @@ func (w wiring) familyChains(f family) []nft.Chain {
 	}
 	others := slices.Concat(nft.Rule{f.is}, f.notEchoRequest, nft.Rule{nft.GoTo(shared)})
 	if w.VMPorts.IsZero() {
-		rules = slices.Concat(rules, w.listed(nft.DestinationPort, pod...), most, []nft.Rule{others, vm})
+		rules = slices.Concat(rules, w.listed(nft.DestinationPort, pod...), []nft.Rule{others}, vm)
 	} else {
 		toVM := nft.GoTo(forVM + f.suffix)
 		chains = append(chains,
-			nft.Chain{Name: forVM + f.suffix, Rules: append(most, vm)},
+			nft.Chain{Name: forVM + f.suffix, Rules: vm},
 			nft.Chain{Name: vms + "_answer" + f.suffix, Rules: f.answered(f.flows(vms), nft.Rule{toVM})})
 		rules = slices.Concat(rules, w.listed(nft.DestinationPort, toVM), []nft.Rule{
 			{f.is, nft.InSet(f.flows(vms), f.incoming()...), nft.GoTo(vms + "_answer" + f.suffix)}, others, pod,
@@ -89,30 +89,31 @@ func (w wiring) familyChains(f family) []nft.Chain {
 	if a, ok := f.alias(w.NIC); ok {
 		chains = append(chains, nft.Chain{Name: toAlias + f.suffix, Rules: w.toAliasRules(f, a)})
 	}
-	if w.guarded() {
-		chains = append(chains, nft.Chain{Name: fromVM + f.suffix, Rules: w.mostFromVM(f)})
-	}
 	return append(chains,
 		nft.Chain{Name: fromNet + f.suffix, Rules: rules},
 		nft.Chain{Name: toNet + f.suffix, Rules: w.toNetFamilyRules(f)})
 }
 
-// toVMAlone are rules for what the VM alone gets, if the guard lets it: most of what
-// there is, which the guard lets pass in any case, and all.
-func (w wiring) toVMAlone(f family) (most []nft.Rule, all nft.Rule) {
-	passed := nft.Rule{nft.FrameMark.Set(crossing), nft.ForwardTo(w.NIC.Tap)}
-	if !w.guarded() {
-		return nil, passed
+// toVMAlone are rules for what the VM alone gets, if the guard lets it. What a DHCP server
+// sends is the pod's: whoever keeps the lease of its address has it from there, and the VM
+// from its tap.
+func (w wiring) toVMAlone(f family) (rules []nft.Rule) {
+	ofServer, all := nft.GoTo(toPod), nft.ForwardTo(w.NIC.Tap)
+	if w.guarded() {
+		ofServer, all = guard.Kept(guard.ToVM, guard.DHCPServer, ofServer), nft.GoTo(guard.ToGuestChain)
 	}
-	for _, match := range guard.MostToGuest(f.is4()) {
-		most = append(most, append(match, passed...))
+	if w.NIC.Addressed {
+		rules = []nft.Rule{slices.Concat(nft.Rule{f.is}, f.dhcpServer, nft.Rule{ofServer})}
 	}
-	return most, nft.Rule{nft.FrameMark.Set(crossing), nft.GoTo(guard.ToGuestChain)}
+	return append(rules, nft.Rule{nft.FrameMark.Set(crossing), all})
 }
 
 // fromPodRules are for what leaves by the pod interface: of the pod's it is noted.
 func (w wiring) fromPodRules() []nft.Rule {
-	rules := []nft.Rule{{nft.FrameMark.Is(crossing), nft.FrameMark.Set(unmarked), nft.Accept}}
+	rules := []nft.Rule{
+		{nft.PacketType.Is(nft.ToOther), nft.Accept}, // the VM's: whom it sends to is looked at where it comes in
+		{nft.FrameMark.Is(crossing), nft.FrameMark.Set(unmarked), nft.Accept},
+	}
 	for _, f := range families {
 		if f.has(w.NIC) {
 			rules = append(rules, nft.Rule{f.is, nft.GoTo(fromPod + f.suffix)})
@@ -145,7 +146,13 @@ func (w wiring) toPodRules() (rules []nft.Rule) {
 // toVMRules are for what leaves by the tap: what was sent on, what the pod sends to the
 // VM's alias, and what the servers send, whose packet sockets pass here from Linux 5.16 on.
 func (w wiring) toVMRules() []nft.Rule {
-	rules := []nft.Rule{{nft.FrameMark.Is(crossing), nft.Accept}}
+	var rules []nft.Rule
+	for _, f := range families {
+		if w.NIC.Addressed && f.has(w.NIC) { // mostToVM sets no mark
+			rules = append(rules, nft.Rule{f.is, f.destination.Is(f.own(w.NIC)), nft.Accept})
+		}
+	}
+	rules = append(rules, nft.Rule{nft.FrameMark.Is(crossing), nft.Accept})
 	for _, f := range families {
 		if f.has(w.NIC) {
 			rules = append(rules, slices.Concat(nft.Rule{f.is}, f.dhcpServer, nft.Rule{nft.Accept}))
@@ -165,18 +172,7 @@ func (w wiring) toVMRules() []nft.Rule {
 // never gets to the pod by another address.
 func (w wiring) fromVMRules() []nft.Rule {
 	n := w.NIC
-	var rules []nft.Rule
-	for _, f := range families {
-		if !w.guarded() || !f.has(n) {
-			continue
-		}
-		for _, a := range f.addresses(n) { // to a MAC that is neither the tap's nor a group's
-			rules = append(rules, nft.Rule{
-				nft.PacketType.Is(nft.ToOther), nft.EtherSource.Is(n.MAC), f.untagged, f.source.Is(a), nft.Jump(fromVM + f.suffix),
-			})
-		}
-	}
-	rules = append(rules, guard.Answers(n, nft.FrameMark.Set(crossing), nft.ForwardTo(n.Tap))...)
+	rules := append(w.mostFromVM(), guard.Answers(n, nft.FrameMark.Set(crossing), nft.ForwardTo(n.Tap))...)
 	for _, f := range families {
 		if a, ok := f.alias(n); ok {
 			rules = append(rules, nft.Rule{f.is, f.destination.Is(a.Pod), nft.GoTo(toAlias + f.suffix)})
@@ -198,18 +194,6 @@ func (w wiring) toAliasRules(f family, a guest.Alias) []nft.Rule {
 			f.source.Set(a.VM), nft.EtherDestination.Set(n.TapMAC), nft.PacketType.Set(nft.ToHost), nft.Accept,
 		},
 		nft.Rule{nft.Drop})
-}
-
-// mostFromVM lets go what the guard lets pass in any case of what has the VM's MAC and
-// address.
-func (w wiring) mostFromVM(f family) (out []nft.Rule) {
-	if a, ok := f.alias(w.NIC); ok {
-		out = []nft.Rule{{f.is, f.destination.Is(a.Pod), nft.GoTo(toAlias + f.suffix)}}
-	}
-	for _, match := range guard.MostFromGuest(f.is4()) {
-		out = append(out, append(match, nft.GoTo(toNet+f.suffix)))
-	}
-	return out
 }
 
 // toBridges matches the sixteen groups that are for bridges alone (IEEE 802.1Q table
@@ -269,7 +253,7 @@ func (w wiring) toNetFamilyRules(f family) []nft.Rule {
 		rules = append(rules, nft.Rule{f.is, nft.InSet(f.flows(pods), f.outgoing()...), guard.Dropped(guard.FromVM, guard.PodConnection)})
 	}
 	if w.VMPorts.IsZero() {
-		return append(rules, w.sendOn())
+		return append(rules, nft.Rule{nft.GoTo(sent)})
 	}
 	return slices.Concat(rules, w.answers(false, nft.GoTo(sent)), f.noting(f.flows(vms), nft.GoTo(sent), guard.Kept(guard.FromVM, guard.TooManyConnections, nft.GoTo(sent))))
 }

@@ -79,7 +79,7 @@ func (w wiring) table() nft.Table {
 		nft.Chain{Name: fromVM, Hook: "ingress", Device: n.Tap, Rules: w.fromVMRules()},
 		nft.Chain{Name: toPod, Rules: w.toPodRules()},
 		nft.Chain{Name: toNet, Rules: w.toNetRules()},
-		nft.Chain{Name: sent, Rules: []nft.Rule{w.sendOn()}},
+		nft.Chain{Name: sent, Rules: w.sentRules()},
 		nft.Chain{Name: toTap, Rules: []nft.Rule{
 			{nft.FrameMark.Is(crossing), nft.ForwardTo(n.Tap)},
 			{nft.FrameMark.Set(crossing), nft.CopyTo(n.Tap), nft.FrameMark.Set(unmarked), nft.GoTo(toPod)},
@@ -94,10 +94,12 @@ func (w wiring) table() nft.Table {
 	return t
 }
 
-// sendOn has what the VM sent leave.
-func (w wiring) sendOn() nft.Rule {
+// sentRules have what the VM sent leave. What is to one MAC is told from the pod's by that
+// it is to another than the tap's.
+func (w wiring) sentRules() []nft.Rule {
+	leave := nft.ForwardTo(w.NIC.Interface)
 	if w.pod.NoEgress {
-		return nft.Rule{nft.ForwardTo(w.NIC.Interface)} // nobody would take a mark off
+		return []nft.Rule{{leave}} // nobody would take a mark off
 	}
-	return nft.Rule{nft.FrameMark.Set(crossing), nft.ForwardTo(w.NIC.Interface)}
+	return []nft.Rule{{nft.PacketType.Is(nft.ToOther), leave}, {nft.FrameMark.Set(crossing), leave}}
 }

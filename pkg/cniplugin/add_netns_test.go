@@ -1,6 +1,7 @@
 package cniplugin_test
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"maps"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
@@ -253,4 +255,47 @@ func TestErrors(t *testing.T) {
 	_, err = r.tryAdd(t.Context(), list, rt)
 	wantError(t, err, types.ErrInvalidEnvironmentVariables, "CNI_NETNS", "not a network namespace")
 	r.empty()
+}
+
+// The VM's DNS is the pod's, from whoever knows it, and never the node's.
+func TestDNS(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Flannel)
+	r := newRuntime(t, pod.Node)
+	asked := func(list *libcni.NetworkConfigList, rt *libcni.RuntimeConf) string {
+		r.add(list, rt)
+		defer r.del(list, rt)
+		options := r.attached(rt.ContainerID, "eth0").Options
+		text := string(options["dns"]) + string(options["search"])
+		return strings.Join(strings.Fields(text), "")
+	}
+	rt := sandbox(pod.NS, "c1", "eth0", isVM)
+	list := r.list("1.0.0", plugin(capabilities))
+	rt.CapabilityArgs["dns"] = map[string]any{"servers": []string{"127.0.0.53", "192.0.2.53", "x"}, "searches": []string{"a.example"}}
+	if got := asked(list, rt); got != `["192.0.2.53"]["a.example"]` {
+		t.Errorf("of the runtime: %s", got)
+	}
+	if log := r.log.String(); !strings.Contains(log, "127.0.0.53") || !strings.Contains(log, "server=x") {
+		t.Errorf("what is left out is not told:\n%s", log)
+	}
+	delete(rt.CapabilityArgs, "dns")
+	if got := asked(list, rt); got != "" {
+		t.Errorf("of nobody: %s", got)
+	}
+	before := r.list("1.0.0", plugin(capabilities, `"prevResult": {"cniVersion": "1.0.0", "dns": {"nameservers": ["192.0.2.54"], "search": ["b.example"]}}`))
+	if got := asked(before, rt); got != `["192.0.2.54"]["b.example"]` {
+		t.Errorf("of the plugin before: %s", got)
+	}
+	rt.ContainerID = "virt-launcher-net-test-" + filepath.Base(t.TempDir()) + rand.Text() // CRI-O writes it here
+	dir := filepath.Join("/run/containers/storage/overlay-containers", rt.ContainerID)
+	if err := os.MkdirAll(filepath.Join(dir, "userdata"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := os.WriteFile(filepath.Join(dir, "userdata/resolv.conf"), []byte("nameserver 192.0.2.55\nsearch c.example\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := asked(before, rt); got != `["192.0.2.55"]["c.example"]` {
+		t.Errorf("of CRI-O: %s", got)
+	}
 }

@@ -17,6 +17,7 @@ func TestChain(t *testing.T) {
 	for _, c := range []struct {
 		name, before, after string
 		interfaces          []string // that the plugins before make
+		check               string   // what their CHECK says without the plugin, too
 	}{
 		{
 			name: "switch", before: `{` + podtest.SwitchPlugin + `"cni1", "isGateway": true, ` + hostLocal + `}`,
@@ -27,6 +28,10 @@ func TestChain(t *testing.T) {
 			name: "ptp, bandwidth and tuning", interfaces: []string{veth, "eth0 in the pod", veth},
 			before: `{"type": "ptp", ` + hostLocal + `}, {"type": "bandwidth", "ingressRate": 100000000, "ingressBurst": 8000000,
 				"egressRate": 100000000, "egressBurst": 8000000}, {"type": "tuning", "mtu": 1300}`,
+		},
+		{
+			name: "ptp and sbr", before: `{"type": "ptp", ` + hostLocal + `}, {"type": "sbr"}`, interfaces: []string{veth, "eth0 in the pod"},
+			check: "Failed to find Gateway", // which sbr has moved
 		},
 		{
 			name: "ptp, then tuning", before: `{"type": "ptp", ` + hostLocal + `}`, after: `, {"type": "tuning", "sysctl": {"net.ipv4.conf.all.arp_filter": "0"}}`,
@@ -41,6 +46,12 @@ func TestChain(t *testing.T) {
 				ours := plugin(capabilities, `"datapath": "`+datapath+`"`)
 				list, rt := r.list("1.0.0", c.before+", "+ours+c.after), sandbox(pod.NS, "c1", "eth0", isVM)
 				empty := settled(t, pod.NS)
+				others := r.list("1.0.0", c.before+c.after)
+				r.add(others, rt)
+				if err := r.check(others, rt); (err == nil) != (c.check == "") {
+					t.Errorf("CHECK without the plugin: %v", err)
+				}
+				r.del(others, rt)
 				result := r.add(list, rt)
 				names := interfaces(result)
 				for i, name := range names {
@@ -65,9 +76,12 @@ func TestChain(t *testing.T) {
 				guest.Run(t, "ip", "link", "set", "eth0", "up")
 				guest.Run(t, "ping", "-c1", "-W5", "10.88.0.1")
 
-				// The plugins before want to see the veth that they have made.
-				if err := r.check(list, rt); (err == nil) != (datapath == "redirect") || err != nil && !strings.Contains(err.Error(), "not of type veth") {
-					t.Errorf("CHECK of all: %v", err)
+				want := c.check
+				if datapath == podtest.SwitchPath { // they want to see the veth that they have made
+					want = "not of type veth"
+				}
+				if err := r.check(list, rt); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+					t.Errorf("CHECK of all: %v, want %q", err, want)
 				}
 				alone := r.alone(list, ours, result)
 				if err := r.check(alone, rt); err != nil {

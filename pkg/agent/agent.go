@@ -192,7 +192,7 @@ func (a *Agent) close() {
 		closing.Go(func() error {
 			p.work.Lock()
 			defer p.work.Unlock()
-			a.closePod(p)
+			a.remove(p)
 			return nil
 		})
 	}

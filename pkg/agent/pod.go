@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,16 +9,11 @@ import (
 	"log/slog"
 	"maps"
 	"net"
-	"os"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/attachment"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
 
@@ -81,6 +75,9 @@ func (a *Agent) serve(ctx context.Context, at attachment.Attachment) error {
 		return fmt.Errorf("serve %s of pod %s: network namespace %s: %w", at.Interface, at.Pod, at.Netns, fs.ErrNotExist)
 	}
 	err = a.open(ctx, p, at)
+	a.mu.Lock()
+	delete(a.unreadable, p.id)
+	a.mu.Unlock()
 	if a.keep(ctx, p, at, err) {
 		a.logOf(at).Error("a NIC is not served", "interface", at.Interface, "error", err)
 	}
@@ -114,7 +111,7 @@ func (a *Agent) isServed(p *pod, at attachment.Attachment) bool {
 	a.mu.Lock()
 	n := p.nics[at.Interface]
 	a.mu.Unlock()
-	if n == nil || n.err != nil || n.Netns != at.Netns || !maps.EqualFunc(n.Options, at.Options, sameJSON) {
+	if n == nil || n.err != nil || p.session == nil || n.Netns != at.Netns || !maps.EqualFunc(n.Options, at.Options, sameJSON) {
 		return false
 	}
 	served := p.session.Status().Of(at.Interface)
@@ -129,8 +126,9 @@ func (a *Agent) open(ctx context.Context, p *pod, at attachment.Attachment) erro
 	if err != nil {
 		return err
 	}
-	if p.session != nil && p.netns != at.Netns { // the sandbox was made anew
-		a.closePod(p)
+	if p.session != nil && p.netns != at.Netns { // the sandbox was made anew, and its other NICs are attached anew, too
+		a.dropNICs(p)
+		a.closeSession(p)
 	}
 	if p.session == nil {
 		if err := a.watchFor(at.Netns); err != nil {
@@ -238,7 +236,7 @@ func (a *Agent) detach(container, name string) error {
 		n.retry.Stop()
 	}
 	if last {
-		a.closePod(p)
+		a.remove(p)
 		return nil
 	}
 	if p.session == nil {
@@ -250,75 +248,39 @@ func (a *Agent) detach(container, name string) error {
 	return nil
 }
 
-// closePod lets go of a pod, which is being worked on.
-func (a *Agent) closePod(p *pod) {
-	if p.session != nil {
-		if err := p.session.Close(context.Background()); err != nil { //nolint:contextcheck // it waits for nobody
-			a.log.Warn("letting go of a pod ended with an error", "pod", p.name.String(), "error", err)
-		}
-	}
+// dropNICs forgets the NICs of a pod, which is being worked on.
+func (a *Agent) dropNICs(p *pod) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	p.session = nil
-	for _, n := range p.nics {
+	for name, n := range p.nics {
 		if n.retry != nil {
 			n.retry.Stop()
 		}
-	}
-	if len(p.nics) == 0 && a.pods[p.id] == p {
-		p.gone = true
-		delete(a.pods, p.id)
+		delete(p.nics, name)
 	}
 }
 
-// Status tells what is served.
-func (a *Agent) Status() Status {
+// closeSession ends serving the NICs of a pod, which is being worked on.
+func (a *Agent) closeSession(p *pod) {
+	if p.session == nil {
+		return
+	}
+	if err := p.session.Close(context.Background()); err != nil { //nolint:contextcheck // it waits for nobody
+		a.log.Warn("letting go of a pod ended with an error", "namespace", p.name.Namespace, "pod", p.name.Name, "error", err)
+	}
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	s := Status{PID: os.Getpid(), Version: a.version, Since: a.since, Pods: []Pod{}}
-	for _, id := range slices.Sorted(maps.Keys(a.unreadable)) {
-		s.Errors = append(s.Errors, a.unreadable[id].Error())
-	}
-	for _, p := range a.pods {
-		s.Pods = append(s.Pods, p.status())
-	}
-	slices.SortFunc(s.Pods, func(a, b Pod) int {
-		return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name), strings.Compare(a.ContainerID, b.ContainerID))
-	})
-	return s
-}
-
-// GuardCounters reads what the port guards of a pod kept from crossing, by pod interface.
-// It needs NET_ADMIN. A pod that is not served has none.
-func (a *Agent) GuardCounters(containerID string) (map[string][]prepare.GuardCounter, error) {
-	a.mu.Lock()
-	p := a.pods[containerID]
-	var session *prestart.Session
-	if p != nil {
-		session = p.session
-	}
+	p.session = nil
 	a.mu.Unlock()
-	if session == nil {
-		return nil, nil
-	}
-	return session.GuardCounters()
 }
 
-// status is called under the agent's lock.
-func (p *pod) status() Pod {
-	s := Pod{Pod: p.name, ContainerID: p.id, Netns: p.netns, Served: control.Status{Interfaces: []control.Served{}}}
-	if p.session != nil {
-		s.Served = p.session.Status()
-	}
-	for name, n := range p.nics {
-		if n.err != nil {
-			if s.NotServed == nil {
-				s.NotServed = map[string]string{}
-			}
-			s.NotServed[name], s.Served.Ready = n.err.Error(), false
-		}
-	}
-	return s
+// remove lets go of a pod, which is being worked on.
+func (a *Agent) remove(p *pod) {
+	a.dropNICs(p)
+	a.closeSession(p)
+	a.mu.Lock()
+	p.gone = true
+	delete(a.pods, p.id)
+	a.mu.Unlock()
 }
 
 func isNotFound(err error) bool {

@@ -65,15 +65,7 @@ func (a *Agent) forgetGone(path string) {
 // forget lets go of a pod whose network namespace is gone, and removes what was kept of
 // it. The pod is being worked on.
 func (a *Agent) forget(p *pod) {
-	a.mu.Lock()
-	for name, n := range p.nics {
-		if n.retry != nil {
-			n.retry.Stop()
-		}
-		delete(p.nics, name)
-	}
-	a.mu.Unlock()
-	a.closePod(p)
+	a.remove(p)
 	if err := os.RemoveAll(attachment.Dir(a.stateDir, p.id)); err != nil {
 		a.log.Warn("can't remove the state of a pod that is gone", "container", p.id, "error", err)
 		return

@@ -2,7 +2,7 @@
 # build.sh OUTDIR: Debian's cloud kernels to boot in QEMU, as OUTDIR/VERSION/vmlinuz,
 # and parts of an initramfs for them: OUTDIR/VERSION/modules has the kernel's
 # modules for networks, OUTDIR/tools has init beside this script and the programs of
-# this machine that the tests run. Takes the kernels out of their packages, from
+# this machine that the tests run, OUTDIR/policy has selinux.cil, compiled. Takes the kernels out of their packages, from
 # where the machine's apt takes Debian's, checked with Debian's keys; installs
 # nothing and writes nothing outside OUTDIR. Makes only what OUTDIR does not hold
 # from the same sources. Needs apt, cpio, kmod, xz-utils and what make deps installs.
@@ -109,6 +109,21 @@ make_tools() {
 	pack "$root" "$work/made/cpio"
 }
 
+# make_policy: $work/made has policy, with the compiler out of Debian's packages.
+make_policy() {
+	local root=$work/secilc
+	apt bookworm apt-get update >&2
+	(cd "$work/apt" && apt bookworm apt-get download secilc libsepol2 >&2)
+	for package in "$work"/apt/*.deb; do
+		dpkg -x "$package" "$root"
+	done
+	mkdir "$work/made" "$work/root"
+	LD_LIBRARY_PATH=$(echo "$root"/{,usr/}lib/*-linux-gnu | tr ' ' :) "$root/usr/bin/secilc" \
+		--policyvers=33 --output="$work/root/selinux.policy" --filecontext=/dev/null "$here/selinux.cil"
+	pack "$work/root" "$work/made/cpio"
+	rm -rf "$root" "$work/root" "$work/apt"
+}
+
 for version in "${!releases[@]}"; do
 	sources=$(sha256sum <"${BASH_SOURCE[0]}")
 	if ! have "$out/$version" "$sources"; then
@@ -116,6 +131,11 @@ for version in "${!releases[@]}"; do
 		finish "$out/$version" "$sources"
 	fi
 done
+sources=$(cat "${BASH_SOURCE[0]}" "$here/selinux.cil" | sha256sum)
+if ! have "$out/policy" "$sources"; then
+	make_policy
+	finish "$out/policy" "$sources"
+fi
 mapfile -t paths < <(command -v "${tools[@]}" "$busybox")
 sources=$(cat "${BASH_SOURCE[0]}" "$here/init" "${paths[@]}" | sha256sum)
 if ! have "$out/tools" "$sources"; then

@@ -35,10 +35,27 @@ func TestKernels(t *testing.T) {
 	for _, version := range versions {
 		t.Run(version, func(t *testing.T) {
 			t.Parallel()
-			m := boot(t, version)
+			m := boot(t, version, "")
 			for _, test := range m.tests(t) {
 				t.Run(test.name, test.report)
 			}
+		})
+	}
+}
+
+// TestSELinux boots a kernel with SELinux on.
+func TestSELinux(t *testing.T) {
+	if os.Getenv("VLN_TEST_KERNELS") == "" {
+		t.Skip("needs kernels and minutes: run make test-kernels")
+	}
+	t.Parallel()
+	m := boot(t, "6.1", "security=selinux selinux=1 VLN_RUN=TestSELinux")
+	for _, test := range m.tests(t) {
+		t.Run(test.name, func(t *testing.T) {
+			if test.outcome == "skip" {
+				t.Errorf("it was skipped: %s", &test.output)
+			}
+			test.report(t)
 		})
 	}
 }
@@ -62,9 +79,9 @@ type machine struct {
 	result  []byte // what its tests printed
 }
 
-// boot runs the tests on a kernel. The test ends if they did not come to their end
-// there.
-func boot(t *testing.T, version string) machine {
+// boot runs the tests on a kernel, which is told these further parameters. The test ends
+// if they did not come to their end there.
+func boot(t *testing.T, version, parameters string) machine {
 	t.Helper()
 	dir := t.TempDir()
 	console, result := filepath.Join(dir, "console"), filepath.Join(dir, "result")
@@ -80,7 +97,7 @@ func boot(t *testing.T, version string) machine {
 		"-initrd", initramfs(t, version, dir),
 		// Emulated on a busy machine, the timer can fail the kernel's check of it.
 		// Programs at the same addresses each time are translated once.
-		"-append", "console=ttyS0 quiet panic=-1 no_timer_check mitigations=off norandmaps",
+		"-append", "console=ttyS0 quiet panic=-1 no_timer_check mitigations=off norandmaps "+parameters,
 		"-serial", "file:"+console, "-serial", "file:"+result)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	said, runErr := cmd.CombinedOutput()
@@ -112,7 +129,7 @@ func initramfs(t *testing.T, version, dir string) string {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	for _, part := range []string{filepath.Join("tools", "cpio"), filepath.Join(version, "modules")} {
+	for _, part := range []string{filepath.Join("tools", "cpio"), filepath.Join("policy", "cpio"), filepath.Join(version, "modules")} {
 		b, err := os.ReadFile(podtest.Built(t, filepath.Join("kernels", part)))
 		if err != nil {
 			t.Fatal(err)

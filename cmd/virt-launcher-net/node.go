@@ -56,7 +56,10 @@ func (p *program) serveNode(ctx context.Context) (err error) {
 	if _, set := os.LookupEnv("GOGC"); !set {
 		debug.SetGCPercent(collectAt)
 	}
-	a := agent.New(agent.Options{StateDir: p.hook.StateDir, Version: version, Log: p.hook.Log})
+	a := agent.New(agent.Options{
+		StateDir: p.hook.StateDir, Version: version, Log: p.hook.Log,
+		Settled: debug.FreeOSMemory, // to serve a NIC takes ten times the memory that it needs from then on
+	})
 	if p.listen != "" {
 		m, err := monitor.Listen(ctx, p.hook.Log, p.listen, version)
 		if err != nil {

@@ -42,6 +42,8 @@ const (
 	// closeAtOnce is how many pods are closed at a time: the kernel waits for all
 	// processors before it closes a packet socket, for many at once as long as for one.
 	closeAtOnce = 64
+	// settleTime is how long nothing must have come or gone.
+	settleTime = 10 * time.Second
 )
 
 // Options say how an agent works. The zero value is good.
@@ -52,6 +54,9 @@ type Options struct {
 	Version string
 	// Log gets what is done and why; nil is silent.
 	Log *slog.Logger
+	// Settled is called when for ten seconds no NIC has come or gone, once after each time
+	// that some did; nil: nobody is told.
+	Settled func()
 }
 
 // Agent serves the VMs of a node. Its methods can be called from any goroutine.
@@ -60,6 +65,7 @@ type Agent struct {
 	version  string
 	log      *slog.Logger
 	starting chan struct{} // has room for who may work on a pod
+	settled  *time.Timer   // which each change begins anew; nil: nobody is told
 
 	watcher *fsnotify.Watcher // of the directories in which network namespaces are
 
@@ -73,10 +79,14 @@ type Agent struct {
 
 // New returns an agent that is yet to run.
 func New(o Options) *Agent {
-	return &Agent{
+	a := &Agent{
 		stateDir: cmp.Or(o.StateDir, prepare.DefaultStateDir), version: o.Version, log: cmp.Or(o.Log, slog.New(slog.DiscardHandler)),
 		starting: make(chan struct{}, atOnce), pods: map[string]*pod{}, unreadable: map[string]error{}, notReady: "it is starting",
 	}
+	if o.Settled != nil {
+		a.settled = time.AfterFunc(settleTime, o.Settled)
+	}
+	return a
 }
 
 // Run serves until ctx ends, and then returns nil. Where another agent serves the node,
@@ -177,8 +187,18 @@ func (a *Agent) setNotReady(why string) {
 	a.notReady = why
 }
 
+// changed is called when a NIC has come or gone.
+func (a *Agent) changed() {
+	if a.settled != nil {
+		a.settled.Reset(settleTime)
+	}
+}
+
 // close lets go of all pods.
 func (a *Agent) close() {
+	if a.settled != nil {
+		defer a.settled.Stop()
+	}
 	a.mu.Lock()
 	a.closed = true
 	var all []*pod

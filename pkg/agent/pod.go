@@ -75,6 +75,7 @@ func (a *Agent) serve(ctx context.Context, at attachment.Attachment) error {
 		return fmt.Errorf("serve %s of pod %s: network namespace %s: %w", at.Interface, at.Pod, at.Netns, fs.ErrNotExist)
 	}
 	err = a.open(ctx, p, at)
+	a.changed()
 	a.mu.Lock()
 	delete(a.unreadable, p.id)
 	a.mu.Unlock()
@@ -275,6 +276,7 @@ func (a *Agent) closeSession(p *pod) {
 
 // remove lets go of a pod, which is being worked on.
 func (a *Agent) remove(p *pod) {
+	defer a.changed()
 	a.dropNICs(p)
 	a.closeSession(p)
 	a.mu.Lock()

@@ -53,6 +53,8 @@ func NewServer(dir string, namespace statedir.Namespace, status func() Status, w
 	})
 	s.http = &http.Server{Handler: s.withoutBody(s.mux), ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: 16 << 10}
 	s.http.SetKeepAlivesEnabled(false)
+	s.http.Protocols = new(http.Protocols) // HTTP/2 would take memory in each pod
+	s.http.Protocols.SetHTTP1(true)
 	return s
 }
 

@@ -22,8 +22,8 @@ const (
 	addsAtOnce = 10
 	// idleFor is how long an agent whose guests have booted is watched.
 	idleFor = 10 * time.Second
-	// settleFor is until what a boot has begun is over: links are looked at after it.
-	settleFor = 2 * time.Second
+	// settleFor is until what a boot has begun is over, and memory that was needed for it is given back.
+	settleFor = 15 * time.Second
 )
 
 // nodeResult is what a number of VM pods took on a node, by one agent or by sidecars.
@@ -272,8 +272,8 @@ func bootAll(pods []*pod) (took []float64, err error) {
 		}
 	}
 	for left := len(guests); left > 0; {
-		if n, err := unix.Poll(poll, 1000); n == 0 || err != nil && !errors.Is(err, unix.EINTR) {
-			return nil, fmt.Errorf("%d of %d guests get no lease: %w", left, len(guests), err)
+		if n, err := unix.Poll(poll, 10_000); n == 0 || err != nil && !errors.Is(err, unix.EINTR) {
+			return nil, errors.Join(fmt.Errorf("%d of %d guests get no lease", left, len(guests)), err)
 		}
 		for i, g := range guests {
 			if poll[i].Revents == 0 {

@@ -21,6 +21,7 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
 
@@ -265,6 +266,60 @@ func TestPluggedStateDeleted(t *testing.T) {
 	}
 	if nics := run(t, h).NICs(); len(nics) != 2 || nics[1].Interface != "net1" || nics[1].Model != "e1000e" {
 		t.Errorf("the next session has %+v", nics)
+	}
+}
+
+// An interface that the CNI takes away while it is plugged in can be unplugged, and the
+// next session starts without it.
+func TestPluggedInterfaceGone(t *testing.T) {
+	t.Parallel()
+	for _, named := range []bool{false, true} {
+		for _, datapath := range prepare.Datapaths() {
+			t.Run(fmt.Sprintf("%s named %v", datapath, named), func(t *testing.T) {
+				t.Parallel()
+				pod := podtest.NewPod(t, podtest.Flannel)
+				h := hotplugHook(t, pod)
+				h.SkipCheck = true
+				session, err := h.Run(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				alone := podtest.TakeSnapshot(t, pod.NS)
+				without := func(when string) {
+					t.Helper()
+					if d := podtest.Diff(alone, podtest.TakeSnapshot(t, pod.NS)); d != "" {
+						t.Errorf("%s:\n%s", when, d)
+					}
+					if left, err := filepath.Glob(filepath.Join(h.StateDir, "net1*")); err != nil || len(left) > 0 {
+						t.Errorf("%s there are %v, %v", when, left, err)
+					}
+				}
+				loseNet1 := func() {
+					t.Helper()
+					addNets(t, pod, 1)
+					if _, err := session.Plug(t.Context(), "net1", prestart.InterfaceOptions{Network: &prepare.Options{Datapath: datapath}}); err != nil {
+						t.Fatal(err)
+					}
+					pod.Node.IP(t, "link del net1")
+				}
+				loseNet1()
+				if err := session.Unplug(t.Context(), "net1"); err != nil {
+					t.Fatal(err)
+				}
+				without("after the unplug")
+				loseNet1()
+				if err := session.Close(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				if !named {
+					h.Interfaces = nil
+				}
+				if s := run(t, h).Status(); !s.Ready || len(s.Interfaces) != 1 {
+					t.Errorf("the next session's status is %+v", s)
+				}
+				without("in the next session")
+			})
+		}
 	}
 }
 

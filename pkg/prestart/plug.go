@@ -191,19 +191,21 @@ func (s *Session) Unplug(ctx context.Context, name string) error {
 		return fmt.Errorf("unplug %s: %w", name, err)
 	}
 	vm := s.domain()
-	if vm != nil { // it has not got the NIC any more
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), restoreTime)
-		defer cancel()
+	if vm == nil {
+		if err := s.in(func() error { return s.unplug(ctx, n) }); err != nil {
+			return fmt.Errorf("unplug %s: %w", name, err)
+		}
+		return nil
 	}
-	err := s.in(func() error { return s.unplug(ctx, n) })
+	restoring, cancel := context.WithTimeout(context.WithoutCancel(ctx), restoreTime) // the VM has released the NIC
+	defer cancel()
+	err := s.in(func() error { return s.unplug(restoring, n) })
 	if err == nil {
 		return nil
 	}
-	if vm != nil {
-		err = errors.Join(err, vm.Plug(ctx, n.hook.domainNIC(n.NIC)))
-	}
-	return fmt.Errorf("unplug %s: %w", name, err)
+	again, cancel := context.WithTimeout(context.WithoutCancel(ctx), restoreTime)
+	defer cancel()
+	return fmt.Errorf("unplug %s: %w", name, errors.Join(err, vm.Plug(again, n.hook.domainNIC(n.NIC))))
 }
 
 // release has the session's VM, if there is one, give back a NIC that can be restored.

@@ -1,6 +1,7 @@
 package prestart
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"github.com/google/renameio/v2"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
 
@@ -75,6 +77,33 @@ func (h Hook) withPlugged(recorded []prepare.Plan) (_ Hook, plugged []string, er
 		}
 	}
 	return h, plugged, nil
+}
+
+// withoutGone are the recorded plans without those of interfaces that were plugged in and
+// that the CNI has taken away since: a VM can start without them. What is left of one is
+// removed, unless a VM has its tap open.
+func (h Hook) withoutGone(ctx context.Context, store *prepare.Store, recorded []prepare.Plan) (left []prepare.Plan, err error) {
+	now, err := discover.ReadInterfaces()
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range recorded {
+		name := p.Interface.Name
+		is := func(i discover.Interface) bool { return i.Index == p.Interface.Index }
+		if _, err := h.readPlugged(name); errors.Is(err, fs.ErrNotExist) || slices.ContainsFunc(now, is) {
+			left = append(left, p)
+			continue
+		}
+		h.Log.Warn("an interface that was plugged in is gone from the pod: it is left out", "interface", name)
+		err := h.unused(ctx, p.NIC())
+		if err == nil {
+			err = prepare.Restore(ctx, h.Log, store, name)
+		}
+		if err != nil {
+			h.Log.Warn("what is left of it stays", "interface", name, "error", err)
+		}
+	}
+	return left, nil
 }
 
 func (h Hook) readPlugged(name string) (o InterfaceOptions, err error) {

@@ -49,6 +49,9 @@ func (h Hook) prepare(ctx context.Context) (preparation, error) {
 	defer store.Close()
 	h.StateDir = store.Dir()
 	recorded, err := store.Plans(h.Log)
+	if err == nil && h.resume {
+		recorded, err = h.withoutGone(ctx, store, recorded)
+	}
 	if err != nil {
 		return preparation{}, err
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -93,6 +94,26 @@ func TestHotplugOfLibvirtd(t *testing.T) {
 		pod.Run(t, "virsh", "-c", uri, "resume", "vm")
 		m.hears(t, "VLN-UNPLUGGED eth1", 3)
 		m.program.Run(t, "unplug", "net1", "--timeout", "10s")
+
+		// What can't be put back, since another is at work in the state directory, is the
+		// VM's again.
+		m.program.Run(t, "plug", "net1")
+		m.hears(t, "VLN-PING 10.9.1.1 ok", 4)
+		lock, err := os.OpenFile(filepath.Join(m.program.StateDir, "lock"), os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer lock.Close()
+		if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := m.program.Output(t, "unplug", "net1"); err == nil || !strings.Contains(err.Error(), "unplug net1: ") {
+			t.Errorf("unplug where nothing can be put back: %s, %v", out, err)
+		}
+		m.hears(t, "VLN-PING 10.9.1.1 ok", 5)
+		lock.Close()
+		m.program.Run(t, "unplug", "net1")
+		m.hears(t, "VLN-UNPLUGGED eth1", 5)
 	}, "--connect", uri)
 }
 

@@ -1,0 +1,193 @@
+package cniplugin_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/containernetworking/cni/libcni"
+	"github.com/containernetworking/cni/pkg/types"
+	"golang.org/x/sys/unix"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+)
+
+// What the plugin has attached for containers that are no more is cleared, and nothing
+// else.
+func TestGarbage(t *testing.T) {
+	t.Parallel()
+	pod, other := podtest.NewPod(t, podtest.Flannel), podtest.NewPod(t, podtest.Calico)
+	r := newRuntime(t, pod.Node)
+	before := settled(t, other.NS)
+	list := r.list("1.1.0", plugin(`"select": "all"`))
+	second := r.list("1.1.0", plugin(`"select": "all"`))
+	second.Name = "second"
+	r.add(list, sandbox(pod.NS, "valid", "eth0", nil))
+	r.add(list, sandbox(other.NS, "stale", "eth0", nil))
+	third := podtest.NewPod(t, podtest.GKE)
+	r.add(second, sandbox(third.NS, "of-another-network", "eth0", nil))
+	// One whose namespace is gone, and one whose ADD was killed.
+	gone, err := podtest.BuildPod(t.Context(), podtest.GKE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.add(list, sandbox(gone.NS, "gone", "eth0", nil))
+	if err := os.Rename(filepath.Join(r.base, "gone/eth0.attachment"), filepath.Join(r.base, "gone/eth0.pending")); err != nil {
+		t.Fatal(err)
+	}
+	if err := gone.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(r.base, "netns-4026531840"), 0o700); err != nil { // of who uses it without CNI
+		t.Fatal(err)
+	}
+	r.forget() // the runtime has lost what it knew
+	err = pod.Node.Do(func() error {
+		return r.cni.GCNetworkList(t.Context(), list, &libcni.GCArgs{ValidAttachments: []types.GCAttachment{{ContainerID: "valid", IfName: "eth0"}}})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(r.base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	if want := []string{"netns-4026531840", "of-another-network", "valid"}; !slices.Equal(names, want) {
+		t.Errorf("there are %q, want %q", names, want)
+	}
+	if d := podtest.Diff(before, settled(t, other.NS)); d != "" {
+		t.Errorf("the stale one:\n%s", d)
+	}
+	if out := pod.Run(t, "ip", "-br", "link"); !strings.Contains(out, "tap-eth0") {
+		t.Errorf("the valid one has\n%s", out)
+	}
+}
+
+// Where there is no room, or nothing can be written, ADD says so and leaves the pod as it
+// was; DEL needs no room.
+func TestFullDisk(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Flannel)
+	r := newRuntime(t, pod.Node)
+	before := settled(t, pod.NS)
+	list, rt := r.list("1.0.0", plugin(`"select": "all"`)), sandbox(pod.NS, "c1", "eth0", nil)
+	if err := os.MkdirAll(r.base, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("tmpfs", r.base, "tmpfs", 0, "size=1m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(r.base, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	failed := 0
+	for pages := 0; ; pages++ {
+		if err := os.WriteFile(filepath.Join(r.base, "fill"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		fill(t, filepath.Join(r.base, "fill"), 1<<20-pages*4096)
+		_, err := r.tryAdd(t.Context(), list, rt)
+		if err == nil {
+			break
+		}
+		failed++
+		wantError(t, err, 102, "no space left on device")
+		if entries, err := os.ReadDir(r.base); err != nil || len(entries) != 1 {
+			t.Fatalf("with %d pages: %v, %v", pages, entries, err)
+		}
+		if d := podtest.Diff(before, settled(t, pod.NS)); d != "" {
+			t.Fatalf("with %d pages:\n%s", pages, d)
+		}
+	}
+	if failed == 0 {
+		t.Error("ADD needs no room")
+	}
+	fill(t, filepath.Join(r.base, "fill"), 2<<20)
+	r.del(list, rt)
+	if d := podtest.Diff(before, settled(t, pod.NS)); d != "" {
+		t.Errorf("afterwards:\n%s", d)
+	}
+	if err := unix.Mount("", r.base, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+		t.Fatal(err)
+	}
+	_, err := r.tryAdd(t.Context(), list, rt)
+	wantError(t, err, 102, "read-only file system", r.base)
+	r.del(list, rt)
+	if d := podtest.Diff(before, settled(t, pod.NS)); d != "" {
+		t.Errorf("read-only:\n%s", d)
+	}
+}
+
+// fill writes to a file until it has so many bytes, or nothing more fits.
+func fill(t *testing.T, path string, bytes int) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	page := make([]byte, 4096)
+	for n := 0; n < bytes; n += len(page) {
+		if _, err := f.Write(page); err != nil {
+			return
+		}
+	}
+}
+
+// A container's name may be as long as a file's.
+func TestLongNames(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Flannel)
+	r := newRuntime(t, pod.Node)
+	list := r.list("1.0.0", plugin(`"select": "all"`))
+	call := func(id, command string) (string, error) { // libcni's cache has no room for these
+		return r.node.Output(t.Context(), "env", "CNI_COMMAND="+command, "CNI_CONTAINERID="+id, "CNI_IFNAME=eth0", "CNI_NETNS="+pod.Path(), "CNI_PATH=/",
+			"sh", "-c", `echo "$0" | `+podtest.Built(t, "virt-launcher-net"), string(list.Plugins[0].Bytes[:len(list.Plugins[0].Bytes)-1])+`, "name": "net", "cniVersion": "1.0.0"}`)
+	}
+	longest := strings.Repeat("x", 255)
+	for _, command := range []string{"ADD", "CHECK", "DEL"} {
+		if out, err := call(longest, command); err != nil {
+			t.Errorf("%s: %v, %s", command, err, out)
+		}
+	}
+	if out, err := call(longest+"x", "ADD"); err == nil || !strings.Contains(fmt.Sprint(out, err), "file name too long") {
+		t.Errorf("ADD: %v, %s", err, out)
+	}
+	if out, err := call(longest+"x", "DEL"); err != nil {
+		t.Errorf("DEL: %v, %s", err, out)
+	}
+	r.empty()
+}
+
+// STATUS says no only where no pod can be added.
+func TestStatus(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewBarePod(t)
+	r := newRuntime(t, pod.Node)
+	status := func(keys ...string) error {
+		return pod.Node.Do(func() error { return r.cni.GetStatusNetworkList(t.Context(), r.list("1.1.0", plugin(keys...))) })
+	}
+	for _, keys := range [][]string{{capabilities}, {capabilities, `"mtuu": 1`}, {`"select": "all"`}} {
+		if err := status(keys...); err != nil {
+			t.Errorf("%q: %v", keys, err)
+		}
+	}
+	wantError(t, status(`"select": "all"`, `"mtuu": 1`), types.ErrUnsupportedField, "mtuu")
+	if err := os.RemoveAll(r.base); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(r.base, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, status(`"select": "all"`), 50, "not a directory")
+	wantError(t, status(`"select": "x"`), types.ErrInvalidNetworkConfig, "select")
+}

@@ -48,7 +48,7 @@ func (r *result) aims() []aim {
 		},
 		{what: fmt.Sprintf("RSS of the largest of %d `run`", most.pods), limit: 12, unit: " MiB", seen: largest(most.rss)},
 	}
-	all = slices.Concat(all, r.idleAims(), r.bootAims(), r.datapaths.aims())
+	all = slices.Concat(all, r.idleAims(), r.bootAims(), r.datapaths.aims(), r.nodeAims())
 	return slices.DeleteFunc(all, func(a aim) bool { return math.IsNaN(a.seen) })
 }
 

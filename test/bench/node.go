@@ -327,6 +327,25 @@ func (g *booting) hear() (done bool, err error) {
 	return false, nil
 }
 
+// nodeAims are those of the agent with the most pods.
+func (r *result) nodeAims() []aim {
+	var most *nodeResult
+	for _, n := range r.nodes {
+		if n.name == nodeAgent {
+			most = n
+		}
+	}
+	if most == nil {
+		return nil
+	}
+	of := fmt.Sprintf(" with %d VM pods", most.pods)
+	return []aim{
+		{what: "RSS of the agent" + of, limit: 60, unit: " MiB", seen: most.rss},
+		{what: "idle CPU of the agent" + of, limit: 1, unit: " ms/s", seen: most.idle},
+		{what: fmt.Sprintf("ADD of the plugin, %d at once, p99", addsAtOnce), limit: 25, unit: " ms", seen: quantile(most.add, 0.99)},
+	}
+}
+
 func (r *result) nodeMarkdown(b *strings.Builder) {
 	b.WriteString("\n| VM pods | by | ms per pod, 10 at once: p50 | p99 | memory MiB (RSS) | (PSS) | open files | idle CPU ms/s | lease, all at once, ms: p50 | p99 |\n" +
 		"|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|\n")

@@ -17,8 +17,11 @@ type Value struct {
 	Parse func(string) error
 }
 
+// String implements [pflag.Value].
 func (v *Value) String() string { return v.Text }
-func (v *Value) Type() string   { return v.Kind }
+
+// Type implements [pflag.Value].
+func (v *Value) Type() string { return v.Kind }
 
 // Set implements [pflag.Value].
 func (v *Value) Set(s string) error {

@@ -96,7 +96,7 @@ func (s *Session) open(ctx context.Context, pod discover.Pod, nics []*nic) (err 
 	if err := s.listen(ctx); err != nil { // the VM can do without
 		s.hook.Log.Warn("can't open the control socket, so status and wait do not work: trying again", "error", err)
 	}
-	context.AfterFunc(s.done, s.control.Close)
+	context.AfterFunc(s.done, s.control.Close) //nolint:contextcheck // s.done is the session's, not the caller's
 	s.running.Go(func() { s.keeper.follow(s.done) })
 	if s.hook.OutputDir != "" {
 		s.running.Go(s.followPorts)

@@ -23,11 +23,12 @@ type Part struct {
 	link  string // by which exprs, which find its index in register 1, have frames leave
 }
 
-// in is the rule as a family has it. Where a link may be of another kind, nft(8)
-// asks whether it is Ethernet before it looks at an Ethernet header.
+// in is the rule as a family has it. Where a link may be of another kind, it has to be
+// asked whether it is Ethernet before an Ethernet header is looked at; nft(8) adds that if
+// nobody says it.
 func (r Rule) in(f Family) Rule {
-	if !f.Ethernet && slices.ContainsFunc(r, Part.isEthernet) {
-		return append(Rule{onEthernet}, r...)
+	if i := slices.IndexFunc(r, Part.isEthernet); i >= 0 && !f.Ethernet {
+		return slices.Insert(slices.Clone(r), i, onEthernet)
 	}
 	return r
 }

@@ -43,7 +43,7 @@ func (w wiring) damages() map[string]damage {
 		"rules flushed":   {do: command("nft flush ruleset"), says: []string{w.purpose + " is missing"}},
 		"guard emptied":   {do: command("nft flush table " + w.table), says: []string{w.purpose + " is changed (chain "}},
 		"chain emptied":   {do: command("nft flush chain " + w.table + " from_guest"), says: []string{w.purpose + " is changed (chain from_guest has 0 rules"}},
-		"guard's rule":    {do: command("nft insert rule " + w.table + " " + w.base + " accept"), says: []string{w.purpose + " is changed (chain " + w.base + " has " + w.more}},
+		"guard's rule":    {do: command("nft insert rule " + w.table + " " + w.base + " accept"), says: []string{w.purpose + " is changed (chain " + w.base + " has ", " rules, not the "}},
 		"guard's chain":   {do: command("nft add chain " + w.table + " other"), says: []string{w.purpose + " is changed (it has "}},
 		"guard asleep":    {do: command("nft add table " + w.table + " { flags dormant ; }"), says: []string{w.purpose + " is changed (it has flags"}},
 	}

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/google/renameio/v2"
@@ -111,7 +113,9 @@ func readMemory(path string) (was lease.Status, err error) {
 
 // memoryFile matches what is kept of an interface, and what a process that was
 // killed left of writing it (renameio puts a dot before, and a number behind).
-var memoryFile = regexp.MustCompile(`^(?:(.+)\.lease6?|\.(.+)\.lease6?[0-9]+)$`)
+var memoryFile = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^(?:(.+)\.lease6?|\.(.+)\.lease6?[0-9]+)$`)
+})
 
 // removeMemories removes what was kept of preparations that are no more: there is no
 // record of them.
@@ -121,7 +125,10 @@ func removeMemories(store *prepare.Store) error {
 		return err
 	}
 	return statedir.Remove(store.Dir(), func(name string) bool {
-		match := memoryFile.FindStringSubmatch(name)
+		if !strings.Contains(name, ".lease") { // as with each prepare, before which there is none
+			return false
+		}
+		match := memoryFile().FindStringSubmatch(name)
 		return match != nil && !slices.Contains(kept, cmp.Or(match[1], match[2]))
 	})
 }

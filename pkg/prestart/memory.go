@@ -48,8 +48,8 @@ func (n *nic) memories() (all []memory) {
 // a full disk, it is tried again.
 const writeAgain = 5 * time.Second
 
-// follow writes what the server knows, after each step of the lease, until
-// events ends. A lease without an end may have just one.
+// follow writes what the server knows, after each step of the lease or several that
+// follow each other at once, until events ends. A lease without an end may have just one.
 func (m memory) follow(events <-chan lease.Event) {
 	log := m.nic.hook.Log.With("interface", m.nic.Interface)
 	var again <-chan time.Time
@@ -58,6 +58,9 @@ func (m memory) follow(events <-chan lease.Event) {
 		case _, more := <-events:
 			if !more {
 				return
+			}
+			for len(events) > 0 { // an offer and what has come of it are told together
+				<-events
 			}
 		case <-again:
 		}

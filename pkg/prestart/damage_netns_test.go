@@ -70,7 +70,8 @@ var damagesOfSwitch = map[string]damage{
 	"uplink disabled":     {do: command(podtest.SetPort + " up-eth0 state 0"), says: []string{"up-eth0 is disabled, not forwarding: " + podtest.SetPort}, heals: command(podtest.SetPort + " up-eth0 state 3")},
 	"tap taken out":       {do: inPod("link set tap-eth0 nomaster"), says: []string{"tap-eth0 is in no " + podtest.SwitchKind + ", not a port of br-eth0"}},
 	"placeholder deleted": {do: inPod("link del eth0"), says: []string{"eth0 is missing, not the placeholder"}},
-	"answers deleted":     {do: command("nft delete table netdev virt-launcher-net-eth0"), says: []string{"the table of answers for neighbors is missing"}, shape: podtest.AWS},
+	"answers deleted":     {do: command("nft delete table netdev virt-launcher-net-eth0"), says: []string{"the table before the bridge is missing"}, shape: podtest.AWS},
+	"short cut emptied":   {do: command("nft flush chain netdev virt-launcher-net-eth0 to_guest"), says: []string{"the table before the bridge is changed (chain to_guest has 0 rules"}},
 }
 
 // damagesOfRedirect are those of what only redirect makes, and of the pod interface,

@@ -6,36 +6,32 @@
 package monitor
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
-	"net/url"
+	"net/http"
 	"os"
 	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
 
-	"github.com/virt-launcher-net/virt-launcher-net/internal/httpd"
 	"github.com/virt-launcher-net/virt-launcher-net/internal/metric"
 )
 
 // unixPrefix is before the path of a socket.
 const unixPrefix = "unix:"
 
-// patience is how long a request, and the taking of an answer, may take.
-const patience = 10 * time.Second
-
 // Monitor answers on one listener. Close it.
 type Monitor struct {
 	session atomic.Pointer[metric.Session]
 	version string
 	since   time.Time
-	server  *httpd.Server
+	server  *http.Server
 	served  chan error
 }
 
@@ -48,11 +44,14 @@ func Listen(ctx context.Context, log *slog.Logger, address, version string) (*Mo
 		return nil, fmt.Errorf("listen for probes and metrics: %w", err)
 	}
 	m := &Monitor{version: version, since: time.Now(), served: make(chan error, 1)}
-	m.server = httpd.NewServer(patience, map[string]httpd.Handler{
-		"/healthz": func(context.Context, url.Values) *httpd.Answer { return httpd.Text(httpd.OK, "ok") },
-		"/readyz":  func(context.Context, url.Values) *httpd.Answer { return m.ready() },
-		"/metrics": func(context.Context, url.Values) *httpd.Answer { return m.metrics() },
-	})
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", m.ready)
+	mux.HandleFunc("GET /metrics", m.metrics)
+	m.server = &http.Server{
+		Handler: mux, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 10 * time.Second, IdleTimeout: time.Minute,
+		MaxHeaderBytes: 16 << 10,
+	}
 	go func() { m.served <- m.server.Serve(listener) }()
 	log.Info("listening for probes and metrics", "address", listener.Addr().String())
 	return m, nil
@@ -97,34 +96,38 @@ func listen(ctx context.Context, address string) (net.Listener, error) {
 // Watch makes a session what there is to look at.
 func (m *Monitor) Watch(s metric.Session) { m.session.Store(&s) }
 
-func (m *Monitor) metrics() *httpd.Answer {
-	var b bytes.Buffer
-	metric.Write(&b, metric.OfSession, func(each metric.Each) {
+func (m *Monitor) metrics(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", metric.ContentType)
+	metric.Write(w, metric.OfSession, func(each metric.Each) {
 		var s metric.Session
 		if watched := m.session.Load(); watched != nil {
 			s = *watched
 		}
 		metric.Read(s, each)
 	})
-	metric.Write(&b, metric.OfProcess, func(each metric.Each) { metric.ReadProcess(m.version, m.since, each) })
-	return &httpd.Answer{Status: httpd.OK, Type: metric.ContentType, Body: b.Bytes()}
+	metric.Write(w, metric.OfProcess, func(each metric.Each) { metric.ReadProcess(m.version, m.since, each) })
 }
 
-func (m *Monitor) ready() *httpd.Answer {
+func (m *Monitor) ready(w http.ResponseWriter, _ *http.Request) {
 	s := m.session.Load()
 	if s == nil {
-		return httpd.Text(httpd.Unavailable, "starting")
+		http.Error(w, "starting", http.StatusServiceUnavailable)
+		return
 	}
 	if why := (*s).Status().NotReady(); why != "" {
-		return httpd.Text(httpd.Unavailable, why)
+		http.Error(w, why, http.StatusServiceUnavailable)
+		return
 	}
-	return httpd.Text(httpd.OK, "ok")
+	_, _ = io.WriteString(w, "ok\n") // whoever asked has gone
 }
 
 // Close ends it, cutting off whoever is still reading.
 func (m *Monitor) Close() error {
-	m.server.Close()
-	if err := <-m.served; !errors.Is(err, net.ErrClosed) {
+	err := m.server.Close()
+	if served := <-m.served; !errors.Is(served, http.ErrServerClosed) {
+		err = errors.Join(err, served)
+	}
+	if err != nil {
 		return fmt.Errorf("serve probes and metrics: %w", err)
 	}
 	return nil

@@ -7,12 +7,12 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"net/http"
 	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/virt-launcher-net/virt-launcher-net/internal/httpd"
 	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
@@ -104,13 +104,25 @@ func (at located) ask(ctx context.Context, resource string) (Status, error) {
 // talk asks over a connection.
 func (at located) talk(ctx context.Context, conn net.Conn, resource string) (Status, error) {
 	var status Status
-	answer, err := httpd.Get(ctx, conn, "virt-launcher-net", resource, maxAnswer)
-	body := answer.Body
-	switch of := answer.Header.Get(namespaceHeader); {
+	client := &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true, MaxResponseHeaderBytes: 16 << 10,
+		DialContext: func(context.Context, string, string) (net.Conn, error) { return conn, nil },
+	}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://virt-launcher-net"+resource, http.NoBody)
+	if err != nil {
+		return status, err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return status, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	switch of := resp.Header.Get(namespaceHeader); {
 	case err != nil:
 		return status, err
-	case answer.Status != httpd.OK.String():
-		return status, fmt.Errorf("%s: %s", statedir.Printable(answer.Status), statedir.Printable(string(body[:min(len(body), 1<<10)])))
+	case resp.StatusCode != http.StatusOK:
+		return status, fmt.Errorf("%s: %s", statedir.Printable(resp.Status), statedir.Printable(string(body[:min(len(body), 1<<10)])))
 	case len(body) > maxAnswer:
 		return status, fmt.Errorf("its answer has more than %d bytes", maxAnswer)
 	case of == "":

@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
-	"net/url"
+	"net/http"
 	"os"
 	"path/filepath"
 	"sync"
@@ -16,7 +16,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/virt-launcher-net/virt-launcher-net/internal/httpd"
 	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
 )
 
@@ -24,7 +23,7 @@ import (
 type Server struct {
 	dir       string
 	namespace statedir.Namespace
-	http      *httpd.Server
+	http      *http.Server
 
 	mu       sync.Mutex
 	closed   bool
@@ -37,19 +36,20 @@ type Server struct {
 // [ForNetwork] or [ForLease], holds, or its context ends. It answers once it listens.
 func NewServer(dir string, namespace statedir.Namespace, status func() Status, wait func(ctx context.Context, condition string) error) *Server {
 	s := &Server{dir: dir, namespace: namespace}
-	s.http = httpd.NewServer(answerPatience, map[string]httpd.Handler{
-		"/v1/status": func(context.Context, url.Values) *httpd.Answer { return s.answer(status()) },
-		"/v1/wait": func(ctx context.Context, query url.Values) *httpd.Answer {
-			condition := query.Get("for")
-			if err := checkCondition(condition); err != nil {
-				return httpd.Text(httpd.BadRequest, err.Error())
-			}
-			if wait(ctx, condition) != nil {
-				return nil // who asks sees a server that ends
-			}
-			return s.answer(status())
-		},
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { s.reply(w, status()) })
+	mux.HandleFunc("GET /v1/wait", func(w http.ResponseWriter, r *http.Request) {
+		condition := r.FormValue("for")
+		if err := checkCondition(condition); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		if wait(r.Context(), condition) != nil {
+			panic(http.ErrAbortHandler) //nolint:forbidigo // the way of net/http to end without an answer: who asks sees a server that ends
+		}
+		s.reply(w, status())
 	})
+	s.http = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	return s
 }
 
@@ -145,18 +145,11 @@ func (s *Server) Close() {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
-	s.http.Close() // ends the requests' contexts
+	_ = s.http.Close() // ends the requests' contexts
 }
 
-// answerPatience is how long who asks may take to ask, and to take the answer.
-const answerPatience = 10 * time.Second
-
-func (s *Server) answer(status Status) *httpd.Answer {
-	body, err := json.Marshal(status)
-	if err != nil {
-		return httpd.Text(httpd.Unavailable, err.Error())
-	}
-	return &httpd.Answer{
-		Status: httpd.OK, Type: "application/json", Header: map[string]string{namespaceHeader: headerOf(s.namespace)}, Body: append(body, '\n'),
-	}
+func (s *Server) reply(w http.ResponseWriter, status Status) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set(namespaceHeader, headerOf(s.namespace))
+	_ = json.NewEncoder(w).Encode(status) // an error means that nobody reads any more
 }

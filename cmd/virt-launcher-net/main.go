@@ -52,7 +52,7 @@ func endSignals() []os.Signal {
 
 // execute runs one command line and returns its exit code.
 func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	cmd := newRoot() //nolint:contextcheck // the verbs get it from ExecuteContext
+	cmd := newRoot(args) //nolint:contextcheck // the verbs get it from ExecuteContext
 	cmd.SetArgs(args)
 	cmd.SetIn(stdin)
 	cmd.SetOut(stdout)

@@ -147,7 +147,7 @@ func TestHelp(t *testing.T) {
 			check(sub)
 		}
 	}
-	check(newRoot())
+	check(newRoot(nil))
 	for _, line := range []string{"--help", "run --help", "help", "help run", "completion", "completion bash", "version"} {
 		if r := runCLI(t, "", strings.Fields(line)...); r.code != exitDone || r.stdout == "" || r.stderr != "" {
 			t.Errorf("%s: %+v", line, r)

@@ -47,7 +47,7 @@ func TestPerInterfaceFlags(t *testing.T) {
 func TestFlagsWithASign(t *testing.T) {
 	t.Parallel()
 	p := &program{}
-	cmd := p.command(p.run())
+	cmd := p.command(p.run(), true)
 	p.hook.Interfaces = []string{"eth0", "net1"}
 	if err := cmd.ParseFlags([]string{
 		"--boot-file", "efi-x64=http://boot/x?a=b", "--boot-file", "net1=efi-x64=net.efi", "--dhcp-option", "252=a=b", "--dhcp-option", "net1=252=c",

@@ -18,7 +18,7 @@ var update = flag.Bool("update", false, "write docs/cli.md and docs/man")
 // The reference of the command line and the manual pages are what the help texts
 // say. Written with -update.
 func TestReference(t *testing.T) {
-	root := newRoot()
+	root := newRoot(nil)
 	root.InitDefaultCompletionCmd()
 	files := map[string][]byte{"cli.md": reference(t, root)}
 	for _, c := range commands(root) {

@@ -25,7 +25,9 @@ type program struct {
 	waiting   []waitingFlag
 }
 
-func newRoot() *cobra.Command {
+// newRoot returns the command that has all verbs. Those that the command line does not
+// name have no flags, which would take more time than many a verb; nil: all have.
+func newRoot(args []string) *cobra.Command {
 	p := &program{}
 	root := &cobra.Command{
 		Use:   "virt-launcher-net",
@@ -57,7 +59,7 @@ network namespace, or name that with --netns.`,
 		return p.logLevel.UnmarshalText([]byte(s))
 	}}, "log-level", "what to log: debug, info, warn or error")
 	for _, v := range p.verbs() {
-		root.AddCommand(p.command(v))
+		root.AddCommand(p.command(v, args == nil || slices.Contains(args, v.name())))
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	return root

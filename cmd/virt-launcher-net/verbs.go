@@ -28,8 +28,14 @@ type verb struct {
 	verbs            []verb                             // below it
 }
 
-// command makes a verb a command of cobra.
-func (p *program) command(v verb) *cobra.Command {
+// name is how the verb is called.
+func (v verb) name() string {
+	name, _, _ := strings.Cut(v.use, " ")
+	return name
+}
+
+// command makes a verb a command of cobra, with or without flags.
+func (p *program) command(v verb, withFlags bool) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: v.use, Short: v.short, Long: v.long,
 		Example: "  virt-launcher-net " + strings.Join(v.examples, "\n  virt-launcher-net "),
@@ -47,11 +53,14 @@ func (p *program) command(v verb) *cobra.Command {
 			return p.print(cmd.OutOrStdout(), shown)
 		},
 	}
+	if !withFlags {
+		return cmd
+	}
 	for _, define := range v.flags {
 		define(cmd)
 	}
 	for _, below := range v.verbs {
-		cmd.AddCommand(p.command(below))
+		cmd.AddCommand(p.command(below, true))
 	}
 	return cmd
 }

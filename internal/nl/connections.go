@@ -32,8 +32,10 @@ func Connections() (all []Connection, err error) {
 		name             string // as /proc/net/sockstat has it
 		family, protocol uint8
 	}{
-		{"TCP", unix.AF_INET, unix.IPPROTO_TCP}, {"TCP6", unix.AF_INET6, unix.IPPROTO_TCP},
-		{"UDP", unix.AF_INET, unix.IPPROTO_UDP}, {"UDP6", unix.AF_INET6, unix.IPPROTO_UDP},
+		{"TCP", unix.AF_INET, unix.IPPROTO_TCP},
+		{"TCP6", unix.AF_INET6, unix.IPPROTO_TCP},
+		{"UDP", unix.AF_INET, unix.IPPROTO_UDP},
+		{"UDP6", unix.AF_INET6, unix.IPPROTO_UDP},
 	}
 	unused := unusedSockets()
 	for _, k := range kinds {

@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -116,16 +115,19 @@ func (p Plan) String() string {
 		b.WriteString(o.String())
 		b.WriteByte('\n')
 	}
-	if name := p.Interface.Name; !plainName.MatchString(name) {
+	if name := p.Interface.Name; !isPlain(name) {
 		return fmt.Sprintf("# not for a shell: the name %q means something else there, or to nft(8)\n# %s\n",
 			name, strings.ReplaceAll(strings.TrimSpace(b.String()), "\n", "\n# "))
 	}
 	return b.String()
 }
 
-// plainName is what neither a shell nor nft(8) takes for anything but a name.
+// isPlain reports whether neither a shell nor nft(8) takes a name for anything else.
 // Whoever makes a pod may choose its interfaces' names.
-var plainName = regexp.MustCompile(`^[A-Za-z0-9_.-]+$`)
+func isPlain(name string) bool {
+	const plain = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-"
+	return name != "" && strings.Trim(name, plain) == ""
+}
 
 // planJSON is a plan in a record.
 type planJSON[W any] struct {

@@ -7,8 +7,8 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"regexp"
 	"slices"
+	"strings"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/engine"
@@ -17,7 +17,10 @@ import (
 // unfinished matches what a process that was killed left of writing a record
 // (renameio puts a dot before the record's name, and a number behind it). Who writes
 // records holds the store, so none is being written.
-var unfinished = regexp.MustCompile(`^\..+\.json[0-9]+$`)
+func unfinished(name string) bool {
+	of := strings.TrimRight(name, "0123456789")
+	return of != name && strings.HasPrefix(of, ".") && strings.HasSuffix(of, ".json") && len(of) > len("..json")
+}
 
 // Restore puts the named pod interfaces, or all that are recorded, back as the
 // CNI left them; all of them or none. What is not prepared is nothing to do; what
@@ -26,7 +29,7 @@ func Restore(ctx context.Context, log *slog.Logger, store *Store, names ...strin
 	log = cmp.Or(log, silent)
 	recorded, err := store.load(log, nil)
 	if err == nil {
-		err = statedir.Remove(store.Dir(), unfinished.MatchString)
+		err = statedir.Remove(store.Dir(), unfinished)
 	}
 	if err != nil {
 		return err

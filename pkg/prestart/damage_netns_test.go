@@ -43,7 +43,7 @@ func (w wiring) damages() map[string]damage {
 		"rules flushed":   {do: command("nft flush ruleset"), says: []string{w.purpose + " is missing"}},
 		"guard emptied":   {do: command("nft flush table " + w.table), says: []string{w.purpose + " is changed (chain "}},
 		"chain emptied":   {do: command("nft flush chain " + w.table + " from_guest"), says: []string{w.purpose + " is changed (chain from_guest has 0 rules"}},
-		"guard's rule":    {do: command("nft insert rule " + w.table + " " + w.base + " accept"), says: []string{w.purpose + " is changed (chain " + w.base + " has " + w.more}},
+		"guard's rule":    {do: command("nft insert rule " + w.table + " " + w.base + " accept"), says: []string{w.purpose + " is changed (chain " + w.base + " has ", " rules, not the "}},
 		"guard's chain":   {do: command("nft add chain " + w.table + " other"), says: []string{w.purpose + " is changed (it has "}},
 		"guard asleep":    {do: command("nft add table " + w.table + " { flags dormant ; }"), says: []string{w.purpose + " is changed (it has flags"}},
 	}
@@ -70,7 +70,8 @@ var damagesOfSwitch = map[string]damage{
 	"uplink disabled":     {do: command(podtest.SetPort + " up-eth0 state 0"), says: []string{"up-eth0 is disabled, not forwarding: " + podtest.SetPort}, heals: command(podtest.SetPort + " up-eth0 state 3")},
 	"tap taken out":       {do: inPod("link set tap-eth0 nomaster"), says: []string{"tap-eth0 is in no " + podtest.SwitchKind + ", not a port of br-eth0"}},
 	"placeholder deleted": {do: inPod("link del eth0"), says: []string{"eth0 is missing, not the placeholder"}},
-	"answers deleted":     {do: command("nft delete table netdev virt-launcher-net-eth0"), says: []string{"the table of answers for neighbors is missing"}, shape: podtest.AWS},
+	"answers deleted":     {do: command("nft delete table netdev virt-launcher-net-eth0"), says: []string{"the table before the bridge is missing"}, shape: podtest.AWS},
+	"short cut emptied":   {do: command("nft flush chain netdev virt-launcher-net-eth0 to_guest"), says: []string{"the table before the bridge is changed (chain to_guest has 0 rules"}},
 }
 
 // damagesOfRedirect are those of what only redirect makes, and of the pod interface,

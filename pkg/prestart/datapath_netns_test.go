@@ -17,7 +17,6 @@ type wiring struct {
 	table    string // nft(8)'s, of the port guard
 	purpose  string // of the table, in messages
 	base     string // a base chain of it
-	more     string // how many rules that has with one more
 }
 
 // wiringOf is that of the pods of the test.
@@ -25,9 +24,9 @@ func wiringOf(t testing.TB, iface string) wiring {
 	t.Helper()
 	const prefix = "virt-launcher-net-"
 	if datapath := podtest.Datapath(t); datapath != redirect {
-		return wiring{datapath, "up-" + iface, "br-" + iface, podtest.GuardFamily + " " + prefix + iface, "the port guard", "prerouting", "4 rules, not the 3 planned"}
+		return wiring{datapath, "up-" + iface, "br-" + iface, podtest.GuardFamily + " " + prefix + iface, "the port guard", "prerouting"}
 	}
-	return wiring{redirect, iface, "tap-" + iface, "netdev " + prefix + iface, "the table that shares " + iface + " with the VM", "from_net", "6 rules, not the 5 planned"}
+	return wiring{redirect, iface, "tap-" + iface, "netdev " + prefix + iface, "the table that shares " + iface + " with the VM", "from_net"}
 }
 
 // onlyWithSwitch skips a test of what pods have that are prepared by the bridge alone.

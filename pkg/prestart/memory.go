@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/google/renameio/v2"
@@ -46,8 +48,8 @@ func (n *nic) memories() (all []memory) {
 // a full disk, it is tried again.
 const writeAgain = 5 * time.Second
 
-// follow writes what the server knows, after each step of the lease, until
-// events ends. A lease without an end may have just one.
+// follow writes what the server knows, after each step of the lease or several that
+// follow each other at once, until events ends. A lease without an end may have just one.
 func (m memory) follow(events <-chan lease.Event) {
 	log := m.nic.hook.Log.With("interface", m.nic.Interface)
 	var again <-chan time.Time
@@ -56,6 +58,9 @@ func (m memory) follow(events <-chan lease.Event) {
 		case _, more := <-events:
 			if !more {
 				return
+			}
+			for len(events) > 0 { // an offer and what has come of it are told together
+				<-events
 			}
 		case <-again:
 		}
@@ -111,7 +116,9 @@ func readMemory(path string) (was lease.Status, err error) {
 
 // memoryFile matches what is kept of an interface beside its record, and what a process
 // that was killed left of writing it (renameio puts a dot before, and a number behind).
-var memoryFile = regexp.MustCompile(`^(?:(.+)\.(?:lease6?|plugged)|\.(.+)\.(?:lease6?|plugged)[0-9]+)$`)
+var memoryFile = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^(?:(.+)\.(?:lease6?|plugged)|\.(.+)\.(?:lease6?|plugged)[0-9]+)$`)
+})
 
 // removeMemories removes what was kept of preparations that are no more: there is no
 // record of them.
@@ -121,7 +128,10 @@ func removeMemories(store *prepare.Store) error {
 		return err
 	}
 	return statedir.Remove(store.Dir(), func(name string) bool {
-		match := memoryFile.FindStringSubmatch(name)
+		if !strings.Contains(name, ".lease") { // as with each prepare, before which there is none
+			return false
+		}
+		match := memoryFile().FindStringSubmatch(name)
 		return match != nil && !slices.Contains(kept, cmp.Or(match[1], match[2]))
 	})
 }

@@ -59,8 +59,9 @@ var (
 // guard lets pass in any case is sent on from there, which saves as much time as the guard
 // takes; and the VM is answered for neighbors.
 func ingressTable(n guest.NIC, uplink string) nft.Table {
-	t := nft.Table{
-		Family: nft.Netdev, Name: nft.Prefix + n.Interface, Purpose: "the table of the port guard at the ingress of links", Without: ", or do without the port guard",
+	t := nft.Table{Family: nft.Netdev, Name: nft.Prefix + n.Interface, Purpose: "the table before the bridge"}
+	if len(n.Answers) == 0 {
+		t.Without = ", or do without the port guard"
 	}
 	add := func(name, from string, rules []nft.Rule) {
 		if len(rules) > 0 {

@@ -103,7 +103,10 @@ func (b *batch) try() error {
 }
 
 // acknowledge has the kernel answer to the last request.
-func (b *batch) acknowledge() { b.attributes[b.last+6] |= unix.NLM_F_ACK }
+func (b *batch) acknowledge() {
+	flags := b.attributes[b.last+6:]
+	binary.NativeEndian.PutUint16(flags, binary.NativeEndian.Uint16(flags)|unix.NLM_F_ACK)
+}
 
 // send sends the batch and returns the first error of it.
 func (b *batch) send() error {

@@ -77,6 +77,15 @@ func (a *attributes) expression(f Family, e expr.Any) error {
 			a.uint32(unix.NFTA_CMP_OP, uint32(e.Op))
 			a.value(unix.NFTA_CMP_DATA, e.Data)
 		})
+	case *expr.Meta:
+		register := unix.NFTA_META_DREG
+		if e.SourceRegister {
+			register = unix.NFTA_META_SREG
+		}
+		data("meta", func() {
+			a.uint32(unix.NFTA_META_KEY, uint32(e.Key))
+			a.uint32(register, e.Register)
+		})
 	case *expr.Counter:
 		data("counter", func() {
 			a.uint64(unix.NFTA_COUNTER_BYTES, e.Bytes)

@@ -23,6 +23,8 @@ func TestExpressionIsTheLibrarys(t *testing.T) {
 		&expr.Verdict{Kind: expr.VerdictGoto, Chain: "next"},
 		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 2, Mask: []byte{0x1f, 0xff}, Xor: []byte{0, 0}},
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+		&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: 1},
+		&expr.Lookup{SourceRegister: 1, SetName: "ports"},
 	} {
 		want, err := expr.Marshal(byte(Netdev.Number), e)
 		if err != nil {

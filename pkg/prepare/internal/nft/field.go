@@ -26,7 +26,7 @@ var (
 	// FrameMark is a number that a frame has inside this kernel.
 	FrameMark = meta[Mark]("meta mark", expr.MetaKeyMARK)
 
-	onEthernet = Part{text: "meta iiftype ether", exprs: []expr.Any{
+	onEthernet = Part{text: says("meta iiftype ether"), exprs: []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyIIFTYPE, Register: unix.NFT_REG_1},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: binary.NativeEndian.AppendUint16(nil, unix.ARPHRD_ETHER)},
 	}}

@@ -33,7 +33,7 @@ func (f Field[V]) AtLeast(v V) Part { return f.compare(">= ", expr.CmpOpGte, v) 
 
 func (f Field[V]) compare(operator string, op expr.CmpOp, v V) Part {
 	value := bytesOf(v)
-	p := Part{text: f.at(len(value)) + " " + operator + textOf(v), exprs: []expr.Any{f.load(len(value))}}
+	p := Part{text: func() string { return f.at(len(value)) + " " + operator + textOf(v) }, exprs: []expr.Any{f.load(len(value))}}
 	if n := len(f.mask); n > 0 {
 		p.exprs = append(p.exprs, bitwise(f.mask, make([]byte, n)))
 	}
@@ -44,7 +44,7 @@ func (f Field[V]) compare(operator string, op expr.CmpOp, v V) Part {
 // In matches numbers of a range.
 func (f Field[V]) In(from, to V) Part {
 	first, last := bytesOf(from), bytesOf(to)
-	return Part{text: fmt.Sprintf("%s %d-%d", f.name, any(from), any(to)), exprs: []expr.Any{
+	return Part{text: func() string { return fmt.Sprintf("%s %d-%d", f.name, any(from), any(to)) }, exprs: []expr.Any{
 		f.load(len(first)),
 		&expr.Cmp{Op: expr.CmpOpGte, Register: unix.NFT_REG_1, Data: first},
 		&expr.Cmp{Op: expr.CmpOpLte, Register: unix.NFT_REG_1, Data: last},
@@ -54,7 +54,7 @@ func (f Field[V]) In(from, to V) Part {
 // NotIn matches numbers outside of a range.
 func (f Field[V]) NotIn(from, to V) Part {
 	first, last := bytesOf(from), bytesOf(to)
-	return Part{text: fmt.Sprintf("%s != %d-%d", f.name, any(from), any(to)), exprs: []expr.Any{
+	return Part{text: func() string { return fmt.Sprintf("%s != %d-%d", f.name, any(from), any(to)) }, exprs: []expr.Any{
 		f.load(len(first)),
 		&expr.Range{Op: expr.CmpOpNeq, Register: unix.NFT_REG_1, FromData: first, ToData: last},
 	}}
@@ -73,7 +73,7 @@ func (f Field[V]) Masked(mask V) Field[V] {
 // Within matches addresses of a network whose length is whole bytes.
 func Within(f Field[netip.Addr], network netip.Prefix) Part {
 	value := network.Masked().Addr().AsSlice()[:network.Bits()/8]
-	return Part{text: f.name + " " + network.String(), exprs: []expr.Any{
+	return Part{text: func() string { return f.name + " " + network.String() }, exprs: []expr.Any{
 		f.load(len(value)), &expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: value},
 	}}
 }
@@ -82,7 +82,7 @@ func Within(f Field[netip.Addr], network netip.Prefix) Part {
 // follow, but for those of ICMP errors' inner packets; no others do.
 func (f Field[V]) Set(v V) Part {
 	value := bytesOf(v)
-	return Part{text: f.at(len(value)) + " set " + textOf(v), exprs: []expr.Any{
+	return Part{text: func() string { return f.at(len(value)) + " set " + textOf(v) }, exprs: []expr.Any{
 		&expr.Immediate{Register: unix.NFT_REG_1, Data: value}, f.write(len(value)),
 	}}
 }
@@ -97,13 +97,13 @@ func SetSummed(f Field[uint8], v uint8) Part {
 	keep[odd], set[odd] = 0, v
 	write := asWrite(load)
 	write.CsumType, write.CsumOffset = expr.CsumTypeInet, 2
-	return Part{text: fmt.Sprint(f.name, " set ", v), exprs: []expr.Any{load, bitwise(keep, set), write}}
+	return Part{text: func() string { return fmt.Sprint(f.name, " set ", v) }, exprs: []expr.Any{load, bitwise(keep, set), write}}
 }
 
 // SetFrom writes what is elsewhere in the frame, so many bytes of it.
 func (f Field[V]) SetFrom(other Field[V], length int) Part {
 	return Part{
-		text:  f.at(length) + " set " + other.at(length),
+		text:  func() string { return f.at(length) + " set " + other.at(length) },
 		exprs: []expr.Any{other.load(length), f.write(length)},
 	}
 }

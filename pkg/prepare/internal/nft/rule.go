@@ -17,17 +17,21 @@ type Rule []Part
 
 // Part is a match or a statement of a rule, for nft(8) and for the kernel.
 type Part struct {
-	text  string
+	text  func() string // plan prints it; prepare makes thousands of parts that nobody reads
 	exprs []expr.Any
 	label any    // what its counter counts; nil: nothing that anybody asks for
 	link  string // by which exprs, which find its index in register 1, have frames leave
 }
 
-// in is the rule as a family has it. Where a link may be of another kind, nft(8)
-// asks whether it is Ethernet before it looks at an Ethernet header.
+// says is the text of a part.
+func says(text string) func() string { return func() string { return text } }
+
+// in is the rule as a family has it. Where a link may be of another kind, it has to be
+// asked whether it is Ethernet before an Ethernet header is looked at; nft(8) adds that if
+// nobody says it.
 func (r Rule) in(f Family) Rule {
-	if !f.Ethernet && slices.ContainsFunc(r, Part.isEthernet) {
-		return append(Rule{onEthernet}, r...)
+	if i := slices.IndexFunc(r, Part.isEthernet); i >= 0 && !f.Ethernet {
+		return slices.Insert(slices.Clone(r), i, onEthernet)
 	}
 	return r
 }
@@ -43,7 +47,7 @@ func (p Part) isEthernet() bool {
 func (r Rule) text(f Family) string {
 	var words []string
 	for _, p := range r.in(f) {
-		words = append(words, p.text)
+		words = append(words, p.text())
 	}
 	return strings.Join(words, " ")
 }

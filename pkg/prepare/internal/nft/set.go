@@ -57,8 +57,7 @@ func InSet(s Set, fields ...Operand) Part { return s.lookup(" @", false, fields)
 func NotInSet(s Set, fields ...Operand) Part { return s.lookup(" != @", true, fields) }
 
 func (s Set) lookup(operator string, invert bool, fields []Operand) Part {
-	text, load := s.loaded(fields)
-	return Part{text: text + operator + s.Name, exprs: append(load, &expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: s.Name, Invert: invert})}
+	return Part{text: func() string { return s.words(fields) + operator + s.Name }, exprs: append(s.loaded(fields), &expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: s.Name, Invert: invert})}
 }
 
 // UpdateSet puts the fields into a set, or has them stay there for another timeout,
@@ -73,21 +72,31 @@ func AddToSet(s Set, timeout time.Duration, fields ...Operand) Part {
 }
 
 func (s Set) put(verb string, operation uint32, timeout time.Duration, fields []Operand) Part {
-	text, load := s.loaded(fields)
-	if timeout > 0 {
-		text += " timeout " + timeout.String()
+	text := func() string {
+		words := s.words(fields)
+		if timeout > 0 {
+			words += " timeout " + timeout.String()
+		}
+		return verb + " @" + s.Name + " { " + words + " }"
 	}
-	return Part{text: verb + " @" + s.Name + " { " + text + " }", exprs: append(load, &expr.Dynset{
+	return Part{text: text, exprs: append(s.loaded(fields), &expr.Dynset{
 		SrcRegKey: unix.NFT_REG_1, SetName: s.Name, Operation: operation, Timeout: timeout,
 	})}
+}
+
+// words are the fields in nft(8)'s language.
+func (s Set) words(fields []Operand) string {
+	words := make([]string, len(fields))
+	for i, f := range fields {
+		words[i] = f.at(int(s.Key[i].Bytes))
+	}
+	return strings.Join(words, " . ")
 }
 
 // loaded are the fields, one behind the other in the registers, each in as many as it
 // needs. One that 16 bytes go before has the old number of it, as nft(8) has it
 // (netlink_put_register, src/netlink_linearize.c).
-func (s Set) loaded(fields []Operand) (string, []expr.Any) {
-	var text []string
-	var load []expr.Any
+func (s Set) loaded(fields []Operand) (load []expr.Any) {
 	n := uint32(0)
 	for i, f := range fields {
 		length := int(s.Key[i].Bytes)
@@ -95,10 +104,10 @@ func (s Set) loaded(fields []Operand) (string, []expr.Any) {
 		if n%4 == 0 {
 			register = unix.NFT_REG_1 + n/4
 		}
-		text, load = append(text, f.at(length)), append(load, f.into(register, length))
+		load = append(load, f.into(register, length))
 		n += uint32(length+3) / 4
 	}
-	return strings.Join(text, " . "), load
+	return load
 }
 
 // dynamic tells whether frames change the set.

@@ -135,20 +135,18 @@ func (e *Events) Wait(ctx context.Context) error {
 // eventSize is more than any event has that may be skipped. What is longer is cut.
 const eventSize = 4096
 
-// receive waits for an event and reads it. There is no buffer until there is an event:
-// many wait for a long time.
+// receive waits for an event and reads it. There is no buffer until there is an event.
 func (e *Events) receive() (event []byte, err error) {
-	waitErr := e.raw.Read(func(fd uintptr) bool {
-		var peeked [1]byte
-		if _, _, err = unix.Recvfrom(int(fd), peeked[:], unix.MSG_PEEK); err == nil {
-			event = make([]byte, eventSize)
-			var n int
-			n, _, err = unix.Recvfrom(int(fd), event, 0)
-			event = event[:max(n, 0)]
-		}
-		return !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) // else it waits
+	if err := await(e.raw); err != nil {
+		return nil, err
+	}
+	closed := e.raw.Control(func(fd uintptr) {
+		var n int
+		event = make([]byte, eventSize)
+		n, _, err = unix.Recvfrom(int(fd), event, 0)
+		event = event[:max(n, 0)]
 	})
-	return event, cmp.Or(waitErr, err)
+	return event, cmp.Or(closed, err)
 }
 
 // learned are the states of a neighbor (rtnetlink(7)) that is resolved, or is to be.

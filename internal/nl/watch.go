@@ -1,9 +1,11 @@
 package nl
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"syscall"
 	"time"
 
 	"github.com/mdlayher/netlink"
@@ -73,7 +75,11 @@ func linkFilter(index int) []bpf.Instruction {
 // [unix.ENODEV] once the link is deleted, or has left the namespace.
 func (w *LinkWatch) Next() (flags uint32, err error) {
 	for !w.gone {
-		messages, err := w.conn.Receive()
+		var messages []netlink.Message
+		err := AwaitEvent(w.conn)
+		if err == nil {
+			messages, err = w.conn.Receive()
+		}
 		switch {
 		case errors.Is(err, unix.ENOBUFS):
 			return 0, nil
@@ -91,6 +97,26 @@ func (w *LinkWatch) Next() (flags uint32, err error) {
 		}
 	}
 	return 0, unix.ENODEV
+}
+
+// AwaitEvent blocks until there is something to receive, or a deadline is over. Unlike
+// Receive of package netlink it has no buffer meanwhile: many wait for a long time.
+func AwaitEvent(conn *netlink.Conn) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return await(raw)
+}
+
+// await blocks until there is something to receive.
+func await(raw syscall.RawConn) (err error) {
+	waitErr := raw.Read(func(fd uintptr) bool {
+		var peeked [1]byte
+		_, _, err = unix.Recvfrom(int(fd), peeked[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		return !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) // else it waits
+	})
+	return cmp.Or(waitErr, err)
 }
 
 // SetDeadline is until when Next waits; then its error is [os.ErrDeadlineExceeded].

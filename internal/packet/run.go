@@ -43,12 +43,16 @@ func (c *Conn) Run(ctx context.Context, l Loop) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	var watchers sync.WaitGroup
 	defer watchers.Wait()
-	defer cancel(nil)
 	c.setDeadline(time.Time{})
-	watchers.Go(func() {
-		<-ctx.Done()
+	interrupted := make(chan struct{})
+	context.AfterFunc(ctx, func() {
 		c.setDeadline(time.Unix(1, 0))
+		close(interrupted)
 	})
+	defer func() {
+		cancel(nil)
+		<-interrupted
+	}()
 	watchers.Go(func() {
 		if c.follow(l.Up) {
 			cancel(ErrGone)

@@ -112,7 +112,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	var running sync.WaitGroup
 	defer running.Wait()
 	defer cancel()
-	defer a.close()
+	defer a.close(ctx)
 	a.mu.Lock()
 	a.since, a.notReady = time.Now(), "it is beginning to serve the pods that there are"
 	a.mu.Unlock()
@@ -138,7 +138,7 @@ func (a *Agent) lock(ctx context.Context) (*os.File, error) {
 		lock, err = statedir.LockFile(ctx, path)
 	}
 	if ctx.Err() != nil {
-		return nil, nil
+		return nil, nil //nolint:nilerr // the end of ctx is a good end
 	}
 	return lock, err
 }
@@ -195,7 +195,7 @@ func (a *Agent) changed() {
 }
 
 // close lets go of all pods.
-func (a *Agent) close() {
+func (a *Agent) close(ctx context.Context) {
 	if a.settled != nil {
 		defer a.settled.Stop()
 	}
@@ -212,7 +212,7 @@ func (a *Agent) close() {
 		closing.Go(func() error {
 			p.work.Lock()
 			defer p.work.Unlock()
-			a.remove(p)
+			a.remove(ctx, p)
 			return nil
 		})
 	}

@@ -71,7 +71,7 @@ func (a *Agent) serve(ctx context.Context, at attachment.Attachment) error {
 		return context.Cause(ctx)
 	}
 	if isGone(at.Netns) {
-		a.forget(p)
+		a.forget(ctx, p)
 		return fmt.Errorf("serve %s of pod %s: network namespace %s: %w", at.Interface, at.Pod, at.Netns, fs.ErrNotExist)
 	}
 	err = a.open(ctx, p, at)
@@ -129,7 +129,7 @@ func (a *Agent) open(ctx context.Context, p *pod, at attachment.Attachment) erro
 	}
 	if p.session != nil && p.netns != at.Netns { // the sandbox was made anew, and its other NICs are attached anew, too
 		a.dropNICs(p)
-		a.closeSession(p)
+		a.closeSession(ctx, p)
 	}
 	if p.session == nil {
 		if err := a.watchFor(at.Netns); err != nil {
@@ -195,7 +195,7 @@ func (a *Agent) again(ctx context.Context, container, name string) {
 	case err == nil:
 		_ = a.serve(ctx, at) // it is logged, and tried again
 	case errors.Is(err, fs.ErrNotExist):
-		_ = a.detach(container, name) // it is not served
+		_ = a.detach(ctx, container, name) // it is not served
 	default:
 		a.log.Error("an attachment can't be read, and is not served", "container", container, "error", err)
 	}
@@ -215,7 +215,7 @@ func (a *Agent) failed(ctx context.Context, p *pod, err *prestart.ServeError) {
 }
 
 // detach lets go of a NIC, and with the last one of the pod.
-func (a *Agent) detach(container, name string) error {
+func (a *Agent) detach(ctx context.Context, container, name string) error {
 	a.mu.Lock()
 	p := a.pods[container]
 	delete(a.unreadable, container)
@@ -237,7 +237,7 @@ func (a *Agent) detach(container, name string) error {
 		n.retry.Stop()
 	}
 	if last {
-		a.remove(p)
+		a.remove(ctx, p)
 		return nil
 	}
 	if p.session == nil {
@@ -262,11 +262,11 @@ func (a *Agent) dropNICs(p *pod) {
 }
 
 // closeSession ends serving the NICs of a pod, which is being worked on.
-func (a *Agent) closeSession(p *pod) {
+func (a *Agent) closeSession(ctx context.Context, p *pod) {
 	if p.session == nil {
 		return
 	}
-	if err := p.session.Close(context.Background()); err != nil { //nolint:contextcheck // it waits for nobody
+	if err := p.session.Close(ctx); err != nil {
 		a.log.Warn("letting go of a pod ended with an error", "namespace", p.name.Namespace, "pod", p.name.Name, "error", err)
 	}
 	a.mu.Lock()
@@ -275,10 +275,10 @@ func (a *Agent) closeSession(p *pod) {
 }
 
 // remove lets go of a pod, which is being worked on.
-func (a *Agent) remove(p *pod) {
+func (a *Agent) remove(ctx context.Context, p *pod) {
 	defer a.changed()
 	a.dropNICs(p)
-	a.closeSession(p)
+	a.closeSession(ctx, p)
 	a.mu.Lock()
 	p.gone = true
 	delete(a.pods, p.id)

@@ -60,7 +60,7 @@ func (a *Agent) handler(ctx context.Context) http.Handler {
 	}
 	// What is begun is ended, also where who asked does not wait for it.
 	handle(http.MethodPut, func(container, name string) error { return a.attach(ctx, container, name) })
-	handle(http.MethodDelete, a.detach)
+	handle(http.MethodDelete, func(container, name string) error { return a.detach(ctx, container, name) })
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		_ = a.Status().answer(w) // an error means that nobody reads any more

@@ -34,17 +34,17 @@ func (a *Agent) watch(ctx context.Context) {
 			return
 		case event := <-a.watcher.Events:
 			if event.Has(fsnotify.Remove) || event.Has(fsnotify.Rename) {
-				a.forgetGone(event.Name)
+				a.forgetGone(ctx, event.Name)
 			}
 		case err := <-a.watcher.Errors: // events were lost
 			a.log.Debug("can't tell which network namespaces are gone: looking at all", "error", err)
-			a.forgetGone("")
+			a.forgetGone(ctx, "")
 		}
 	}
 }
 
 // forgetGone forgets the pods whose network namespace, that at path or any, is gone.
-func (a *Agent) forgetGone(path string) {
+func (a *Agent) forgetGone(ctx context.Context, path string) {
 	a.mu.Lock()
 	var gone []*pod
 	for _, p := range a.pods {
@@ -56,7 +56,7 @@ func (a *Agent) forgetGone(path string) {
 	for _, p := range gone {
 		p.work.Lock()
 		if isGone(p.netns) { // a pod of the same container may be at another path by now
-			a.forget(p)
+			a.forget(ctx, p)
 		}
 		p.work.Unlock()
 	}
@@ -64,8 +64,8 @@ func (a *Agent) forgetGone(path string) {
 
 // forget lets go of a pod whose network namespace is gone, and removes what was kept of
 // it. The pod is being worked on.
-func (a *Agent) forget(p *pod) {
-	a.remove(p)
+func (a *Agent) forget(ctx context.Context, p *pod) {
+	a.remove(ctx, p)
 	if err := os.RemoveAll(attachment.Dir(a.stateDir, p.id)); err != nil {
 		a.log.Warn("can't remove the state of a pod that is gone", "container", p.id, "error", err)
 		return

@@ -240,8 +240,7 @@ func (b bench) bySidecars(ctx context.Context, s *site, n *nodeResult) (pids []i
 // booting is a guest that boots.
 type booting struct {
 	client
-	ip   netip.Addr
-	took time.Duration // until it has its lease; 0: it has none yet
+	ip netip.Addr
 }
 
 // bootAll has all guests of the pods ask for their leases at once, and returns how long

@@ -82,7 +82,11 @@ func (w *Watch) Wait(ctx context.Context) error {
 	defer stop()
 	var transaction []netlink.Message
 	for {
-		messages, err := w.conn.Receive()
+		var messages []netlink.Message
+		err := nl.AwaitEvent(w.conn)
+		if err == nil {
+			messages, err = w.conn.Receive()
+		}
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}

@@ -125,7 +125,7 @@ func (c conf) chained(entry []byte) ([]byte, error) {
 	// it runs itself: a list with Multus in it must not be that.
 	if kind := l.plugins[0].kind; !c.isList() && (kind == "multus" || kind == "multus-shim") && !strings.HasPrefix(filepath.Base(c.path), "00-multus") {
 		return nil, notChained("%s is Multus': a list beside it would be taken for the cluster's network, so have Multus call the file 00-multus.conf, "+
-			"or install with --chain=off, for a NetworkAttachmentDefinition", c.path)
+			"or install the plugin without chaining it, for a NetworkAttachmentDefinition (chain=off)", c.path)
 	}
 	if !slices.Contains(versions, l.version) {
 		return nil, notChained("%s has cniVersion %q: a chain with %s needs one of %s", c.path, l.version, Type, strings.Join(versions, ", "))

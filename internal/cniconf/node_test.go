@@ -215,7 +215,7 @@ func TestNotChained(t *testing.T) {
 		"damaged":      {map[string]string{"10-a.conflist": flannel[:40], "20-b.conf": "{"}, "10-a.conflist: parse JSON: the text ends too early"},
 		"old version":  {map[string]string{"10-a.conflist": strings.Replace(flannel, "0.3.1", "0.2.0", 1)}, `has cniVersion "0.2.0"`},
 		"no version":   {map[string]string{"10-a.conf": `{"name": "a", "type": "bridge"}`}, `has cniVersion ""`},
-		"multus":       {map[string]string{"05-multus.conf": `{"cniVersion": "0.3.1", "name": "m", "type": "multus-shim"}`, "10-a.conflist": flannel}, "--chain=off"},
+		"multus":       {map[string]string{"05-multus.conf": `{"cniVersion": "0.3.1", "name": "m", "type": "multus-shim"}`, "10-a.conflist": flannel}, "chain=off"},
 		"list as conf": {map[string]string{"10-a.conf": flannel}, "a plugin without a type"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -144,8 +144,12 @@ func writeNode(w io.Writer, s agent.Status) {
 				}
 			}
 			ready := "yes"
-			if i.Error != "" || len(i.Differences) > 0 {
-				ready = "no: the network is not as planned"
+			switch {
+			case i.Error != "":
+				ready = "no: " + i.Error
+			case len(i.Differences) > 0:
+				d := i.Differences[0] // the log and JSON have all
+				ready = fmt.Sprintf("no: %s: %s", d, d.Remedy)
 			}
 			if _, failed := pod.NotServed[i.Name]; !failed {
 				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", pod.Namespace, pod.Name, i.Name, strings.Join(addresses, " "), state, ready)

@@ -173,11 +173,22 @@ func TestInPod(t *testing.T) {
 	} else {
 		t.Log(out)
 	}
+	c.pod.IP(t, "link set tap-eth0 down")
+	out = ""
+	for end := time.Now().Add(time.Minute); !strings.Contains(out, "no: tap-eth0 is down, not up: ") && time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		out = runCLI(t, "", "node", "status", "--state-dir", stateDir).stdout
+	}
+	if !strings.Contains(out, "recreate the pod") {
+		t.Errorf("with its tap down node status says\n%s", out)
+	}
 	if err := (agent.Client{StateDir: stateDir}).Detach(t.Context(), a.ContainerID, "eth0"); err != nil {
 		t.Fatal(err)
 	}
 	if out, err := c.command(nil, "wait", "--for", "lease", "--timeout", "1s").CombinedOutput(); err == nil || !strings.Contains(string(out), "nobody serves") {
 		t.Errorf("once it is let go of: %v: %s", err, out)
+	}
+	if out := c.must(nil, "status"); !strings.Contains(out, "look at the node's agent") || !strings.Contains(out, "on the node if its CNI plugin prepared it") {
+		t.Errorf("once it is let go of status says\n%s", out)
 	}
 }
 

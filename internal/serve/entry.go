@@ -85,7 +85,10 @@ func (e Entry) set(state lease.State, lasts time.Duration, at time.Time) {
 	}
 	if lasts > 0 {
 		e.Expires = at.Add(lasts)
-		e.s.expiry = time.AfterFunc(lasts, func() { e.s.Update(Entry.expire) })
+		e.s.expiry = time.AfterFunc(lasts, func() {
+			e.s.CatchUp() // it may have been renewed
+			e.s.Update(Entry.expire)
+		})
 	}
 }
 

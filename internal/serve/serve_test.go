@@ -45,6 +45,26 @@ func TestExpiry(t *testing.T) {
 	})
 }
 
+// TestExpiryAfterNotes: a lease does not end if it was renewed in time, although that is
+// not kept yet.
+func TestExpiryAfterNotes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTest(nil)
+		s.Update(func(e Entry) { e.Step(lease.EventBound, time.Minute) })
+		events := s.Events(t.Context())
+		time.Sleep(time.Minute - time.Millisecond)
+		s.Later(func() { s.Update(func(e Entry) { e.Step(lease.EventRenewed, time.Minute) }) })
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if event := <-events; event.Type != lease.EventRenewed {
+			t.Errorf("%s", event.Type)
+		}
+		if got := s.Status(); got.State != lease.Bound {
+			t.Errorf("renewed, and yet %s", got.State)
+		}
+	})
+}
+
 // TestDeclined: the address is not to be given for a while.
 func TestDeclined(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

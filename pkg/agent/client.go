@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -48,8 +49,14 @@ func (c Client) Detach(ctx context.Context, containerID, name string) error {
 	return err
 }
 
-// Status asks what the agent serves.
+// answerTime is how long the agent has to say what it serves.
+const answerTime = 5 * time.Second
+
+// Status asks what the agent serves. An agent that is stopped or frozen is waited for
+// five seconds.
 func (c Client) Status(ctx context.Context) (Status, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, answerTime, fmt.Errorf("it does not answer within %s: is it stopped, frozen or busy?", answerTime))
+	defer cancel()
 	var status Status
 	b, err := c.do(ctx, http.MethodGet, "/v1/status")
 	if err == nil {

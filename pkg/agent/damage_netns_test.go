@@ -1,11 +1,14 @@
 package agent_test
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/attachment"
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
@@ -20,6 +23,10 @@ func TestDamaged(t *testing.T) {
 	good := n.newVM(t, "good")
 	damaged := n.newVM(t, "damaged")
 	if err := os.WriteFile(filepath.Join(attachment.Dir(n.stateDir, damaged.ContainerID), "eth0.attachment"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	half := n.newVM(t, "half") // its other NIC is good
+	if err := os.WriteFile(filepath.Join(attachment.Dir(n.stateDir, half.ContainerID), "net1.attachment"), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	tapless := n.newVM(t, "tapless")
@@ -40,7 +47,7 @@ func TestDamaged(t *testing.T) {
 		for _, p := range s.Pods {
 			failed += len(p.NotServed)
 		}
-		return ready(s) == 1 && failed == 4
+		return ready(s) == 2 && failed == 4
 	})
 	for name, want := range map[string]string{"tapless": "tap-eth0", "unprepared": "not prepared", "nowhere": "no such file", "wrong": "mtu"} {
 		for _, p := range status.Pods {
@@ -49,8 +56,14 @@ func TestDamaged(t *testing.T) {
 			}
 		}
 	}
-	if len(status.Errors) != 1 || !strings.Contains(status.Errors[0], "eth0.attachment") {
+	if len(status.Errors) != 2 || !strings.Contains(status.Errors[0], "eth0.attachment") || !strings.Contains(status.Errors[1], "net1.attachment") {
 		t.Errorf("errors %q", status.Errors)
+	}
+	if err := os.RemoveAll(attachment.Dir(n.stateDir, damaged.ContainerID)); err != nil { // as DEL does
+		t.Fatal(err)
+	}
+	if status, err := n.client().Status(t.Context()); err != nil || len(status.Errors) != 1 {
+		t.Errorf("without the damaged one: errors %q, %v", status.Errors, err)
 	}
 	good.boot(t, good.guest(t))
 
@@ -58,7 +71,7 @@ func TestDamaged(t *testing.T) {
 	if _, err := (prestart.Hook{Netns: tapless.Netns, StateDir: attachment.Dir(n.stateDir, tapless.ContainerID), Interfaces: []string{"eth0"}}).Prepare(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	n.until(t, "the pod with the new tap is served", func(s agent.Status) bool { return ready(s) == 2 })
+	n.until(t, "the pod with the new tap is served", func(s agent.Status) bool { return ready(s) == 3 })
 	tapless.boot(t, tapless.guest(t))
 }
 
@@ -115,5 +128,21 @@ func TestTapDeleted(t *testing.T) {
 	}
 	if s := r.Status(); len(s.Pods) != 0 {
 		t.Errorf("left is %+v", s.Pods)
+	}
+}
+
+// Who asks an agent that is stopped gets an error, not nothing.
+func TestStatusOfStoppedAgent(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	p := n.startProcess(t)
+	n.until(t, "it listens", func(agent.Status) bool { return true })
+	if err := p.cmd.Process.Signal(unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if _, err := n.client().Status(ctx); err == nil || !strings.Contains(err.Error(), "does not answer within") {
+		t.Errorf("the status is %v", err)
 	}
 }

@@ -51,6 +51,9 @@ func (a *Agent) attach(ctx context.Context, container, name string) error {
 	if err != nil {
 		return err
 	}
+	a.mu.Lock()
+	delete(a.unreadable, container) // the plugin attaches nothing where it can't read all
+	a.mu.Unlock()
 	return a.serve(ctx, at)
 }
 
@@ -76,9 +79,6 @@ func (a *Agent) serve(ctx context.Context, at attachment.Attachment) error {
 	}
 	err = a.open(ctx, p, at)
 	a.changed()
-	a.mu.Lock()
-	delete(a.unreadable, p.id)
-	a.mu.Unlock()
 	if a.keep(ctx, p, at, err) {
 		a.logOf(at).Error("a NIC is not served", "interface", at.Interface, "error", err)
 	}
@@ -218,7 +218,6 @@ func (a *Agent) failed(ctx context.Context, p *pod, err *prestart.ServeError) {
 func (a *Agent) detach(ctx context.Context, container, name string) error {
 	a.mu.Lock()
 	p := a.pods[container]
-	delete(a.unreadable, container)
 	a.mu.Unlock()
 	if p == nil {
 		return nil

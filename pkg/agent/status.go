@@ -2,6 +2,8 @@ package agent
 
 import (
 	"cmp"
+	"errors"
+	"io/fs"
 	"maps"
 	"os"
 	"slices"
@@ -40,6 +42,10 @@ func (a *Agent) Status() Status {
 	a.mu.Lock()
 	s := Status{PID: os.Getpid(), Version: a.version, Since: a.since, Pods: []Pod{}}
 	for _, id := range slices.Sorted(maps.Keys(a.unreadable)) {
+		if _, err := os.Stat(attachment.Dir(a.stateDir, id)); errors.Is(err, fs.ErrNotExist) {
+			delete(a.unreadable, id) // DEL can't say which NIC it was
+			continue
+		}
 		s.Errors = append(s.Errors, a.unreadable[id].Error())
 	}
 	sessions := map[string]*prestart.Session{}

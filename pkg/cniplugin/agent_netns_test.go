@@ -59,6 +59,29 @@ func TestAgent(t *testing.T) {
 	}
 }
 
+// A NIC that goes while the agent serves the pod's other one is nothing to warn of.
+func TestLaterWithAgent(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Flannel)
+	r := newRuntime(t, pod.Node)
+	r.startAgent()
+	options := plugin(`"select": "all"`)
+	first, second := r.list("1.1.0", options), r.list("1.1.0", `{"type": "ptp", `+hostLocal+`}, `+options)
+	second.Name = "second"
+	eth0, net1 := sandbox(pod.NS, "c1", "eth0", nil), sandbox(pod.NS, "c1", "net1", nil)
+	r.add(first, eth0)
+	r.add(second, net1)
+	r.del(second, net1)
+	status, err := agent.Client{StateDir: r.base}.Status(t.Context())
+	if err != nil || len(status.Pods) != 1 || !status.Pods[0].Served.Ready || len(status.Pods[0].Served.Interfaces) != 1 {
+		t.Errorf("the agent serves %+v, %v", status.Pods, err)
+	}
+	r.del(first, eth0)
+	if log := r.log.String(); log != "" {
+		t.Errorf("the plugin logged:\n%s", log)
+	}
+}
+
 // startAgent starts an agent, and waits until it serves.
 func (r *runtime) startAgent() {
 	r.t.Helper()

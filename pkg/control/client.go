@@ -72,7 +72,7 @@ func (at located) status(ctx context.Context, within time.Duration) (Status, err
 }
 
 // errNoSocket is that there is no socket that anybody listens on.
-var errNoSocket = errors.New("start a server, or name its state directory")
+var errNoSocket = errors.New("start a server (for a VM pod without a sidecar: look at the node's agent and the pod's annotations), or name its state directory")
 
 // ask reads what the serving process answers until ctx ends.
 func (at located) ask(ctx context.Context, method, resource string, body io.Reader, answer any) error {

@@ -77,7 +77,7 @@ func unrecorded(s *engine.State, dir, name string, damaged error) *UnrecordedErr
 		return &UnrecordedError{name, links, fmt.Sprintf("its %v: without the record the CNI's settings can't be restored: recreate the pod", damaged)}
 	case damaged == nil && len(all) > 1: // one alone may be somebody else's
 		return &UnrecordedError{name, links, fmt.Sprintf("%s has no record of it: name the state directory in which it was prepared "+
-			"(one below %s if none was named, but a network namespace was); if that is lost, the CNI's settings can't be restored: recreate the pod", dir, DefaultStateDir)}
+			"(one below %s if none was named, but a network namespace was; on the node if its CNI plugin prepared it); if that is lost, the CNI's settings can't be restored: recreate the pod", dir, DefaultStateDir)}
 	}
 	return nil
 }

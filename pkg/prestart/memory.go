@@ -128,8 +128,8 @@ func removeMemories(store *prepare.Store) error {
 		return err
 	}
 	return statedir.Remove(store.Dir(), func(name string) bool {
-		if !strings.Contains(name, ".lease") { // as with each prepare, before which there is none
-			return false
+		if !strings.Contains(name, ".lease") && !strings.Contains(name, ".plugged") {
+			return false // as with each first prepare, which is spared the expression
 		}
 		match := memoryFile().FindStringSubmatch(name)
 		return match != nil && !slices.Contains(kept, cmp.Or(match[1], match[2]))

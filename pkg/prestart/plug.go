@@ -236,7 +236,7 @@ func (s *Session) unplug(ctx context.Context, n *nic) error {
 		err = s.handOver()
 	}
 	if err == nil && n.plan.Load() != nil {
-		_, err = h.restore(ctx)
+		_, _, err = h.restore(ctx)
 	}
 	if err == nil {
 		return nil

@@ -108,6 +108,6 @@ func (h Hook) withdraw(ctx context.Context, p preparation) error {
 	if h.StateDir, h.Interfaces, h.Force = p.hook.StateDir, p.fresh, true; len(p.fresh) == 0 {
 		return err
 	}
-	_, restoreErr := h.restore(context.WithoutCancel(ctx))
+	_, _, restoreErr := h.restore(context.WithoutCancel(ctx))
 	return errors.Join(err, restoreErr)
 }

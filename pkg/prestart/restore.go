@@ -20,24 +20,25 @@ func (h Hook) Restore(ctx context.Context) ([]string, error) {
 	h = Hook{Netns: h.Netns, StateDir: h.StateDir, Interfaces: h.Interfaces, Force: h.Force, Log: h.Log}
 	return inPod(h, func(h Hook) ([]string, error) {
 		pid := statedir.ServerOf(h.namespace)
-		restored, err := h.restore(ctx)
-		if err == nil && len(restored) > 0 && pid > 0 {
+		restored, all, err := h.restore(ctx)
+		if err == nil && all && len(restored) > 0 && pid > 0 { // else it serves what stays prepared
 			h.Log.Warn("a server still runs for the restored pod; it ends because its tap is gone", "pid", pid)
 		}
 		return restored, err
 	})
 }
 
-// restore acts in the current network namespace.
-func (h Hook) restore(ctx context.Context) (restored []string, err error) {
+// restore acts in the current network namespace. It tells whether nothing is prepared
+// any more.
+func (h Hook) restore(ctx context.Context) (restored []string, all bool, err error) {
 	store, err := prepare.OpenStore(ctx, h.StateDir)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	defer store.Close()
 	recorded, err := store.Plans(h.Log)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	var errs []error
 	for _, p := range recorded {
@@ -49,12 +50,12 @@ func (h Hook) restore(ctx context.Context) (restored []string, err error) {
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if err := prepare.Restore(ctx, h.Log, store, h.Interfaces...); err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	return restored, removeMemories(store)
+	return restored, len(restored) == len(recorded), removeMemories(store)
 }
 
 // restoreAfter is Restore at a session's end, in the current network namespace. A
@@ -77,7 +78,7 @@ func (h Hook) restoreAfter(ctx context.Context, plans []prepare.Plan, patience t
 			return err
 		}
 	}
-	if _, err := h.restore(context.WithoutCancel(ctx)); err != nil {
+	if _, _, err := h.restore(context.WithoutCancel(ctx)); err != nil {
 		return fmt.Errorf("the pod stays prepared: %w", err)
 	}
 	return nil

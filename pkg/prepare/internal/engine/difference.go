@@ -24,7 +24,7 @@ const Missing = "missing"
 
 // The ways out.
 const (
-	PrepareAgain = "run virt-launcher-net prepare with the same options, or end run and start it again"
+	PrepareAgain = "run virt-launcher-net prepare with the same options, or end run and start it again (if the node's CNI plugin prepared it: recreate the pod)"
 	NewVM        = PrepareAgain + "; then restart the VM, which still has the old tap"
 	NewPod       = "recreate the pod: the CNI's interface is gone"
 	LookAtNode   = "look at the other end of the link, on the node: it is down, or deleted"

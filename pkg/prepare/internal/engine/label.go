@@ -35,7 +35,7 @@ func CheckLabel(label string) error {
 // canLabel says why no tap can have an SELinux label; nil: it can, as far as is known.
 func canLabel() error {
 	var fs unix.Statfs_t
-	if err := unix.Statfs(selinuxDir, &fs); err != nil || fs.Type != unix.SELINUX_MAGIC {
+	if err := unix.Statfs(selinuxDir, &fs); err != nil || uint32(fs.Type) != unix.SELINUX_MAGIC { // Type is of 32 bits on some machines, and signed
 		return Advise(errors.New("SELinux is off, or not to be seen in " + selinuxDir + ": leave the SELinux context out"))
 	}
 	if info, ok := debug.ReadBuildInfo(); !ok || info.Path != program {

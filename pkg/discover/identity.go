@@ -72,18 +72,26 @@ func podIdentity(ctx context.Context, o Options, netns namespace) identity {
 	read := make(chan identity, 1)
 	go func() {
 		var id identity
-		if err := inProcess(o.Process, netns, "uts", func(p process) (err error) {
-			id.hostname, err = p.hostname()
-			return err
-		}); err != nil {
-			o.Log.Debug("can't read the pod's hostname", "error", err)
+		var nameErr, filesErr error
+		missing := inProcesses(o.Process, netns, map[string]func(process){
+			"uts": func(p process) { id.hostname, nameErr = p.hostname() },
+			"mnt": func(p process) {
+				var b []byte
+				b, filesErr = p.read(maxResolvConf, "resolv.conf")
+				id.dns = parseResolvConf(b)
+			},
+		})
+		if missing["uts"] {
+			nameErr = errNoProcess
 		}
-		if err := inProcess(o.Process, netns, "mnt", func(p process) error {
-			b, err := p.read(maxResolvConf, "resolv.conf")
-			id.dns = parseResolvConf(b)
-			return err
-		}); err != nil {
-			id.dns.Unknown = err.Error()
+		if nameErr != nil {
+			o.Log.Debug("can't read the pod's hostname", "error", nameErr)
+		}
+		if missing["mnt"] {
+			filesErr = errNoProcess
+		}
+		if filesErr != nil {
+			id.dns.Unknown = filesErr.Error()
 		}
 		read <- id
 	}()

@@ -62,36 +62,52 @@ func isOwn(netns namespace) (bool, error) {
 	return true, nil
 }
 
-// inProcess calls read with a process in a network namespace that has a namespace of
-// its own of a kind (uts, mnt): hint first, else the one with the lowest number, which
-// is the container that made the pod's namespaces. One that has the node's name or
-// files, as a VM or an agent may, is not the pod's. The error is errNoProcess if there
-// is none.
-func inProcess(hint int, netns namespace, kind string, read func(process) error) error {
-	var foreign []namespace // this process's own, and that of the first process, which may be the node's
-	for _, pid := range []string{"self", "1"} {
-		if id, err := namespaceAt("/proc/" + pid + "/ns/" + kind); err == nil {
-			foreign = append(foreign, id)
+// inProcesses calls what reads something of a kind (uts, mnt) with a process in a network
+// namespace that has a namespace of its own of that kind: hint first, else the one with
+// the lowest number, which is the container that made the pod's namespaces. One that has
+// the node's name or files, as a VM or an agent may, is not the pod's. It returns the kinds
+// for which there is none. A node has thousands of processes: they are gone through once.
+func inProcesses(hint int, netns namespace, read map[string]func(process)) (missing map[string]bool) {
+	missing = map[string]bool{}
+	foreign := map[string][]namespace{} // this process's own, and that of the first process, which may be the node's
+	for kind := range read {
+		missing[kind] = true
+		for _, pid := range []string{"self", "1"} {
+			if id, err := namespaceAt("/proc/" + pid + "/ns/" + kind); err == nil {
+				foreign[kind] = append(foreign[kind], id)
+			}
 		}
 	}
-	for _, pid := range append([]int{hint}, processes()...) {
+	visit := func(pid int) {
 		dir := fmt.Sprintf("/proc/%d", pid)
 		if id, err := namespaceAt(dir + "/ns/net"); err != nil || id != netns {
-			continue // a node has thousands of others, which are not even opened
+			return // others are not even opened
 		}
 		proc, err := os.OpenFile(dir, unix.O_PATH|unix.O_DIRECTORY, 0)
 		if err != nil {
-			continue
+			return
 		}
 		defer proc.Close()
 		p := process{pid, proc}
-		net, netErr := namespaceAt(p.path("ns/net"))
-		own, ownErr := namespaceAt(p.path("ns/" + kind))
-		if netErr == nil && ownErr == nil && net == netns && !slices.Contains(foreign, own) {
-			return read(p)
+		for kind, f := range read {
+			net, netErr := namespaceAt(p.path("ns/net"))
+			own, ownErr := namespaceAt(p.path("ns/" + kind))
+			if missing[kind] && netErr == nil && ownErr == nil && net == netns && !slices.Contains(foreign[kind], own) {
+				delete(missing, kind)
+				f(p)
+			}
 		}
 	}
-	return errNoProcess
+	visit(hint)
+	if len(missing) == 0 {
+		return nil
+	}
+	for _, pid := range processes() {
+		if visit(pid); len(missing) == 0 {
+			break
+		}
+	}
+	return missing
 }
 
 // processes returns the numbers of all processes that can be seen, in order.

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containernetworking/cni/libcni"
+
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/agent"
 )
@@ -125,4 +127,40 @@ func TestSilentAgent(t *testing.T) {
 			t.Errorf("no %q in\n%s", want, log)
 		}
 	}
+}
+
+// GC waits once for an agent that does not answer, however many containers there are.
+func TestGarbageOfSilentAgent(t *testing.T) {
+	t.Parallel()
+	pod, other := podtest.NewPod(t, podtest.Flannel), podtest.NewPod(t, podtest.Calico)
+	r := newRuntime(t, pod.Node)
+	list := r.list("1.1.0", plugin(`"select": "all"`))
+	r.add(list, sandbox(pod.NS, "c1", "eth0", nil))
+	r.add(list, sandbox(other.NS, "c2", "eth0", nil))
+	r.forget()
+	l, err := net.Listen("unix", filepath.Join(r.base, "node.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := make(chan int)
+	go func() {
+		count := 0
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				break
+			}
+			defer conn.Close()
+			count++
+		}
+		asked <- count
+	}()
+	if err := pod.Node.Do(func() error { return r.cni.GCNetworkList(t.Context(), list, &libcni.GCArgs{}) }); err != nil {
+		t.Error(err)
+	}
+	l.Close()
+	if count := <-asked; count != 1 {
+		t.Errorf("the agent was asked %d times", count)
+	}
+	r.empty()
 }

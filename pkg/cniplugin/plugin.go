@@ -39,7 +39,7 @@ func Main(ctx context.Context) int {
 			}
 			ctx, cancel := context.WithTimeoutCause(ctx, conf.timeout, &prestart.TimeoutError{After: conf.timeout})
 			defer cancel()
-			return do(ctx, call{args, conf, slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: conf.logLevel}))})
+			return do(ctx, call{args, conf, slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: conf.logLevel})), new(bool)})
 		}
 	}
 	failure := skel.PluginMainFuncsWithError(skel.CNIFuncs{
@@ -68,6 +68,8 @@ type call struct {
 	*skel.CmdArgs
 	conf config
 	log  *slog.Logger
+	// agentIsSilent is whether the agent has not answered in time: it is not asked again.
+	agentIsSilent *bool
 }
 
 // hook acts on interfaces of a container, all that are prepared if none are named, in its
@@ -90,9 +92,15 @@ func (c call) hookOf(a attachment.Attachment) (prestart.Hook, error) {
 // askAgent has the agent do something with a NIC. That is no condition of a call's
 // success: an agent may be upgraded just now, and finds what is attached when it starts.
 func (c call) askAgent(ctx context.Context, do func(agent.Client, context.Context, string, string) error, a attachment.Attachment) error {
-	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), agentTimeout, fmt.Errorf("it does not answer within %s", agentTimeout))
+	silent := fmt.Errorf("it does not answer within %s", agentTimeout)
+	if *c.agentIsSilent {
+		return silent
+	}
+	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), agentTimeout, silent)
 	defer cancel()
-	return do(agent.Client{StateDir: c.conf.stateDir}, ctx, a.ContainerID, a.Interface)
+	err := do(agent.Client{StateDir: c.conf.stateDir}, ctx, a.ContainerID, a.Interface)
+	*c.agentIsSilent = ctx.Err() != nil
+	return err
 }
 
 // attachments are those of a container, and what a call that was killed has left of some.

@@ -106,13 +106,13 @@ func TestInfiniteLease(t *testing.T) {
 	v.boot(t, guest)
 	n.until(t, "it is bound", func(s agent.Status) bool { return s.Pods[0].Served.Of("eth0").Lease.State == lease.Bound })
 	first.kill()
-	guest.Run(t, "ping", "-c1", "-W3", podtest.OutsideIP.String())
+	guest.Run(t, "ping", "-c3", "-i0.2", "-W20", podtest.OutsideIP.String())
 	second := n.startProcess(t)
 	n.until(t, "it is bound again", func(s agent.Status) bool {
 		return ready(s) == 1 && s.Pods[0].Served.Of("eth0").Lease.State == lease.Bound
 	})
 	second.end(t)
-	guest.Run(t, "ping", "-c1", "-W3", podtest.OutsideIP.String())
+	guest.Run(t, "ping", "-c3", "-i0.2", "-W20", podtest.OutsideIP.String())
 }
 
 // A second agent waits until the first has ended, whichever way, and serves at once then.

@@ -43,7 +43,7 @@ func TestAgent(t *testing.T) {
 				if err != nil || lease["ip"] != pod.IPv4.Addr().String() || lease["dns"] != "10.96.0.10" || lease["hostname"] != "vm-c1" || lease["search"] != "svc.cluster.local" {
 					t.Errorf("the guest got %v, %v", lease, err)
 				}
-				guest.Run(t, "ping", "-c1", "-W5", podtest.OutsideIP.String())
+				guest.Run(t, "ping", "-c3", "-i0.2", "-W20", podtest.OutsideIP.String())
 				if err := guest.Close(); err != nil {
 					t.Fatal(err)
 				}

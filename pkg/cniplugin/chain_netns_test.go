@@ -74,7 +74,7 @@ func TestChain(t *testing.T) {
 				guest := podtest.NewPlainGuest(t, pod.NS, tap.Name, macOf(t, result, "eth0"))
 				guest.Run(t, "ip", "addr", "add", result.IPs[0].Address.String(), "dev", "eth0")
 				guest.Run(t, "ip", "link", "set", "eth0", "up")
-				guest.Run(t, "ping", "-c1", "-W5", "10.88.0.1")
+				guest.Run(t, "ping", "-c3", "-i0.2", "-W20", "10.88.0.1")
 
 				want := c.check
 				if datapath == podtest.SwitchPath { // they want to see the veth that they have made

@@ -57,11 +57,11 @@ func TestIPv6(t *testing.T) {
 				}
 			}
 			for range 2 {
-				guest.Run(t, "ping", "-c1", "-W3", podtest.OutsideIPv6.String())
+				guest.Run(t, "ping", "-c3", "-i0.2", "-W20", podtest.OutsideIPv6.String())
 				guest.IP(t, "neigh flush all")
 			}
-			pod.Outside.Run(t, "ping", "-c1", "-W3", plan.NIC().IPv6.Address.Addr().String())
-			pod.Node.Run(t, "ping", "-c1", "-W3", plan.NIC().IPv6.Address.Addr().String())
+			pod.Outside.Run(t, "ping", "-c3", "-i0.2", "-W20", plan.NIC().IPv6.Address.Addr().String())
+			pod.Node.Run(t, "ping", "-c3", "-i0.2", "-W20", plan.NIC().IPv6.Address.Addr().String())
 			if out := guest.Run(t, "ip", "-6", "addr", "show", "dev", "eth0"); strings.Contains(out, "dadfailed") {
 				t.Errorf("somebody else has the address:\n%s", out)
 			}

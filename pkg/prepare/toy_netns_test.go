@@ -38,7 +38,7 @@ func TestToyDatapath(t *testing.T) {
 			vm := podtest.NewGuest(t, pod.NS, "tap-eth0", pod.MAC)
 			vm.Run(t, "ip", "addr", "add", pod.IPv4.String(), "dev", "eth0")
 			vm.Run(t, "ip", "route", "add", "default", "via", pod.Gateway.String(), "dev", "eth0", "onlink")
-			pod.Node.Run(t, "ping", "-c1", "-W5", pod.IPv4.Addr().String())
+			pod.Node.Run(t, "ping", "-c3", "-i0.2", "-W20", pod.IPv4.Addr().String())
 
 			pod.In(t, func() error { return prepare.RestoreAll(t.Context(), dir) })
 			if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {

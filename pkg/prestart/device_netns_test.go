@@ -46,7 +46,7 @@ func TestLentDevice(t *testing.T) {
 	if _, err := guest.Udhcpc(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	guest.Run(t, "ping", "-c1", "-W5", "10.88.0.1")
+	guest.Run(t, "ping", "-c3", "-i0.2", "-W20", "10.88.0.1")
 	if err := session.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -53,8 +53,8 @@ func TestDHCPDaemonRenews(t *testing.T) {
 			guest := podtest.NewGuest(t, pod.NS, session.Interfaces()[0].Tap, session.Interfaces()[0].MAC.HardwareAddr())
 			talks := func() {
 				t.Helper()
-				guest.Run(t, "ping", "-c1", "-W5", "10.88.0.1")
-				ns.Run(t, "ping", "-c1", "-W5", address)
+				guest.Run(t, "ping", "-c3", "-i0.2", "-W20", "10.88.0.1")
+				ns.Run(t, "ping", "-c3", "-i0.2", "-W20", address)
 			}
 			if lease, err := guest.Udhcpc(t.Context()); err != nil || lease["ip"] != address {
 				t.Fatalf("lease %v, error %v", lease, err)

@@ -141,7 +141,7 @@ func TestHandedOverGuestBoots(t *testing.T) {
 	if again := readIn(t, h.OutputDir, prestart.QEMUFile); again != args {
 		t.Errorf("the second run leaves\n%s\nthe first left\n%s", again, args)
 	}
-	pod.Node.Run(t, "ping", "-c1", "-W5", pod.IPv4.Addr().String())
+	pod.Node.Run(t, "ping", "-c3", "-i0.2", "-W20", pod.IPv4.Addr().String())
 }
 
 // Where nothing can be written, nothing is changed; where the domain does not

@@ -34,7 +34,7 @@ func TestHealthyGuest(t *testing.T) {
 				guest.Run(t, "ip", "addr", "add", "224.0.0.251/32", "dev", "eth0", "autojoin")
 				_, _ = guest.Output(t.Context(), "arping", "-c1", "-w1", "-U", "-I", "eth0", p.pod.IPv4.Addr().String())
 				_, _ = guest.Output(t.Context(), "arping", "-c1", "-w1", "-D", "-I", "eth0", p.pod.IPv4.Addr().String())
-				guest.Run(t, "ping", "-c1", "-W5", podtest.OutsideIP.String())
+				guest.Run(t, "ping", "-c3", "-i0.2", "-W20", podtest.OutsideIP.String())
 			}
 			if p.pod.IPv6.IsValid() {
 				if _, err := guest.Dhclient6(t.Context()); err != nil {
@@ -47,7 +47,7 @@ func TestHealthyGuest(t *testing.T) {
 				if err := podtest.WaitSettled(t.Context(), guest.NS); err != nil { // the address is no duplicate
 					t.Fatal(err)
 				}
-				guest.Run(t, "ping", "-c1", "-W5", podtest.OutsideIPv6.String())
+				guest.Run(t, "ping", "-c3", "-i0.2", "-W20", podtest.OutsideIPv6.String())
 			}
 			if err := podtest.WaitSettled(t.Context(), guest.NS); err != nil { // its link-local address is no duplicate
 				t.Fatal(err)

@@ -41,9 +41,9 @@ func TestGuestHasPodIPv6(t *testing.T) {
 			}
 			reach := func() {
 				t.Helper()
-				guest.Run(t, "ping", "-c1", "-W3", podtest.OutsideIPv6.String())
-				pod.Outside.Run(t, "ping", "-c1", "-W3", address)
-				pod.Node.Run(t, "ping", "-c1", "-W3", address)
+				guest.Run(t, "ping", "-c3", "-i0.2", "-W20", podtest.OutsideIPv6.String())
+				pod.Outside.Run(t, "ping", "-c3", "-i0.2", "-W20", address)
+				pod.Node.Run(t, "ping", "-c3", "-i0.2", "-W20", address)
 			}
 			reach()
 			status, err := h.Status(t.Context())

@@ -62,9 +62,9 @@ func TestRealPlugins(t *testing.T) {
 				if lease, err := guest.Udhcpc(t.Context()); err != nil || lease["ip"] != address {
 					t.Fatalf("lease %v, error %v", lease, err)
 				}
-				guest.Run(t, "ping", "-c1", "-W5", podtest.OutsideIP.String())
-				guest.Run(t, "ping", "-c1", "-W5", "10.88.0.1")
-				gateway.ns.Run(t, "ping", "-c1", "-W5", address)
+				guest.Run(t, "ping", "-c3", "-i0.2", "-W20", podtest.OutsideIP.String())
+				guest.Run(t, "ping", "-c3", "-i0.2", "-W20", "10.88.0.1")
+				gateway.ns.Run(t, "ping", "-c3", "-i0.2", "-W20", address)
 				talk(t, guest, netip.MustParseAddr(address),
 					gateway,
 					host{"other pod", other, netip.MustParseAddr(neighbor.Result.IPs[0].Address.IP.String())},

@@ -50,12 +50,12 @@ func TestDefaultRoutePerFamily(t *testing.T) {
 	networks := session.Interfaces()
 	guest6 := podtest.NewGuest(t, pod.NS, networks[0].Tap, networks[0].MAC.HardwareAddr())
 	solicitIPv6(t, guest6)
-	guest6.Run(t, "ping", "-c1", "-W3", podtest.OutsideIPv6.String())
+	guest6.Run(t, "ping", "-c3", "-i0.2", "-W20", podtest.OutsideIPv6.String())
 	guest4 := podtest.NewGuest(t, pod.NS, networks[1].Tap, networks[1].MAC.HardwareAddr())
 	if lease, err := guest4.Udhcpc(t.Context()); err != nil || lease["ip"] != "169.254.172.10" {
 		t.Fatalf("lease %v, error %v", lease, err)
 	}
-	guest4.Run(t, "ping", "-c1", "-W3", podtest.OutsideIP.String())
+	guest4.Run(t, "ping", "-c3", "-i0.2", "-W20", podtest.OutsideIP.String())
 	restored(t, pod, h, session, before)
 
 	// Alone, eth0 is the VM's, and what that does not get is said.
@@ -114,8 +114,8 @@ func TestNetworkWithoutIPAM(t *testing.T) {
 			guest := podtest.NewGuest(t, pod.NS, network.Tap, network.MAC.HardwareAddr())
 			guest.IP(t, "addr add 10.77.0.9/24 dev eth0", "addr add 2001:db8:77::9/64 dev eth0 nodad")
 			pod.Node.IP(t, "addr add 2001:db8:77::1/64 dev plain0 nodad")
-			guest.Run(t, "ping", "-c1", "-W3", "10.77.0.1")
-			guest.Run(t, "ping", "-c1", "-W3", "2001:db8:77::1")
+			guest.Run(t, "ping", "-c3", "-i0.2", "-W20", "10.77.0.1")
+			guest.Run(t, "ping", "-c3", "-i0.2", "-W20", "2001:db8:77::1")
 		})
 	}
 }
@@ -161,7 +161,7 @@ func TestPodWithIPv6SwitchedOff(t *testing.T) {
 	if lease, err := guest.Udhcpc(t.Context()); err != nil || lease["ip"] != pod.IPv4.Addr().String() {
 		t.Fatalf("lease %v, error %v", lease, err)
 	}
-	guest.Run(t, "ping", "-c1", "-W3", podtest.OutsideIP.String())
+	guest.Run(t, "ping", "-c3", "-i0.2", "-W20", podtest.OutsideIP.String())
 	restored(t, pod, h, session, before)
 }
 
@@ -205,15 +205,15 @@ func TestSourceBasedRouting(t *testing.T) {
 	if err != nil || lease["ip"] != attachment.Result.IPs[0].Address.IP.String() || lease["mask"] != "24" {
 		t.Fatalf("lease %v, error %v", lease, err)
 	}
-	guest.Run(t, "ping", "-c1", "-W3", "10.88.0.1")
-	guest.Run(t, "ping", "-c1", "-W3", neighbor)
-	guest.Run(t, "ping", "-c1", "-W3", podtest.OutsideIP.String()) // net1 is the VM's only one
+	guest.Run(t, "ping", "-c3", "-i0.2", "-W20", "10.88.0.1")
+	guest.Run(t, "ping", "-c3", "-i0.2", "-W20", neighbor)
+	guest.Run(t, "ping", "-c3", "-i0.2", "-W20", podtest.OutsideIP.String()) // net1 is the VM's only one
 	if routes := guest.Run(t, "ip", "route"); !strings.Contains(routes, "10.99.0.0/16 via 10.88.0.1") {
 		t.Errorf("the guest's routes:\n%s", routes)
 	}
 	solicitIPv6(t, guest)
-	guest.Run(t, "ping", "-c1", "-W3", podtest.OutsideIPv6.String())
-	guest.Run(t, "ping", "-c1", "-W3", "fd88::1")
+	guest.Run(t, "ping", "-c3", "-i0.2", "-W20", podtest.OutsideIPv6.String())
+	guest.Run(t, "ping", "-c3", "-i0.2", "-W20", "fd88::1")
 	restored(t, pod, h, session, before)
 
 	h.Interfaces = []string{"eth0", "net1"} // the default route is eth0's

@@ -39,8 +39,8 @@ func TestGuestReachesIPv6(t *testing.T) {
 			capture.Wait("who has fe80::")
 			capture.Wait(fmt.Sprintf(":: > %s: ICMP6, neighbor solicitation, who has %s,", group(address).ip, address))
 			// In fragments, both ways.
-			guest.Run(t, "ping", "-c1", "-W3", "-s", "4000", nodeIPv6.String())
-			pod.Node.Run(t, "ping", "-c1", "-W3", "-s", "4000", address.String())
+			guest.Run(t, "ping", "-c3", "-i0.2", "-W20", "-s", "4000", nodeIPv6.String())
+			pod.Node.Run(t, "ping", "-c3", "-i0.2", "-W20", "-s", "4000", address.String())
 
 			full := pod.MTU + podtest.EthernetLen
 			segments := podtest.StartCapture(t, pod.NS, tap, fmt.Sprintf("ip6 and tcp and greater %d", full))

@@ -68,7 +68,7 @@ func TestGuestReaches(t *testing.T) {
 				t.Errorf("the gateway is not resolved: %q", neigh)
 			}
 			if owner := pod.Node.Run(t, "ip", "addr", "show", "to", pod.Gateway.String()); owner != "" {
-				guest.Run(t, "ping", "-c1", "-W5", pod.Gateway.String())
+				guest.Run(t, "ping", "-c3", "-i0.2", "-W20", pod.Gateway.String())
 			}
 			mtu, err := strconv.Atoi(lease["mtu"])
 			if err != nil {

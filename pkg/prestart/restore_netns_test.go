@@ -56,7 +56,7 @@ func TestRestoreRefusesWhileAVMHasTheTap(t *testing.T) {
 	if d := podtest.Diff(prepared, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 		t.Errorf("a refused restore changed:\n%s", d)
 	}
-	guest.Run(t, "ping", "-c1", "-W5", podtest.OutsideIP.String())
+	guest.Run(t, "ping", "-c3", "-i0.2", "-W20", podtest.OutsideIP.String())
 	h.Force = true
 	if _, err := h.Restore(t.Context()); err != nil {
 		t.Fatal(err)

@@ -104,15 +104,15 @@ func TestGuestHasPodNetwork(t *testing.T) {
 			if got := strings.TrimSpace(strings.ReplaceAll(guest.Run(t, "ip", "-4", "route"), " \n", "\n")); got != want {
 				t.Errorf("the guest's routes are\n%s\nwant\n%s", got, want)
 			}
-			guest.Run(t, "ping", "-c1", "-W5", podtest.OutsideIP.String())
-			pod.Node.Run(t, "ping", "-c1", "-W5", pod.IPv4.Addr().String())
+			guest.Run(t, "ping", "-c3", "-i0.2", "-W20", podtest.OutsideIP.String())
+			pod.Node.Run(t, "ping", "-c3", "-i0.2", "-W20", pod.IPv4.Addr().String())
 			talk(t, guest, pod.IPv4.Addr(), hosts(pod, neighbor)...)
 			mtu, err := strconv.Atoi(given["mtu"])
 			if err != nil {
 				t.Fatal(err)
 			}
 			full := strconv.Itoa(mtu - 28) // what is left after IP and ICMP
-			pod.Node.Run(t, "ping", "-c1", "-W5", "-M", "do", "-s", full, pod.IPv4.Addr().String())
+			pod.Node.Run(t, "ping", "-c3", "-i0.2", "-W20", "-M", "do", "-s", full, pod.IPv4.Addr().String())
 
 			status, err := h.Status(t.Context())
 			if err != nil {
@@ -126,7 +126,7 @@ func TestGuestHasPodNetwork(t *testing.T) {
 			}
 			// The network is the kernel's: it needs nobody who serves.
 			guest.Run(t, "ip", "neigh", "flush", "dev", "eth0")
-			guest.Run(t, "ping", "-c1", "-W5", podtest.OutsideIP.String())
+			guest.Run(t, "ping", "-c3", "-i0.2", "-W20", podtest.OutsideIP.String())
 			h.Force = true // the guest has the tap still
 			if _, err := h.Restore(t.Context()); err != nil {
 				t.Fatal(err)
@@ -150,7 +150,7 @@ func TestPortGuard(t *testing.T) {
 		t.Fatal(err)
 	}
 	outside := podtest.OutsideIP.String()
-	guest.Run(t, "ping", "-c1", "-W5", outside)
+	guest.Run(t, "ping", "-c3", "-i0.2", "-W20", outside)
 
 	capture := podtest.StartCapture(t, pod.Node, pod.NodeLink, "")
 	guest.IP(t, "addr add 10.244.1.99/24 dev eth0")
@@ -166,7 +166,7 @@ func TestPortGuard(t *testing.T) {
 	guest.Run(t, "ip", "link", "set", "eth0", "address", "02:00:00:00:00:99")
 	_, _ = guest.Output(t.Context(), "ping", "-c1", "-W1", outside)
 	guest.Run(t, "ip", "link", "set", "eth0", "address", pod.MAC.String())
-	guest.Run(t, "ping", "-c1", "-W5", outside)
+	guest.Run(t, "ping", "-c3", "-i0.2", "-W20", outside)
 	capture.Wait("echo request") // so it has seen all that came before
 	said := strings.Join(capture.Stop(), "\n")
 	for _, bad := range []string{"10.244.1.99", "02:00:00:00:00:99", "BOOTP", "is-at " + pod.MAC.String() + ", length 28 " + pod.Gateway.String()} {
@@ -211,7 +211,7 @@ func TestSecondSessionTakesOver(t *testing.T) {
 	if err := first.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	guest.Run(t, "ping", "-c1", "-W5", podtest.OutsideIP.String())
+	guest.Run(t, "ping", "-c3", "-i0.2", "-W20", podtest.OutsideIP.String())
 	second := run(t, h)
 	if status, err := asker(h).Wait(t.Context(), control.ForLease); err != nil || status.Of("eth0").Lease.Client.VendorClass == "" {
 		t.Errorf("the guest has its lease and need not say so again: %v, %+v", err, status)

@@ -174,7 +174,7 @@ func TestFlappingGuestStaysReady(t *testing.T) {
 			if _, err := guest.Udhcpc(t.Context()); err != nil {
 				t.Error(err)
 			}
-			guest.Run(t, "ping", "-c1", "-W5", podtest.OutsideIP.String())
+			guest.Run(t, "ping", "-c3", "-i0.2", "-W20", podtest.OutsideIP.String())
 		}
 		if err := guest.Close(); err != nil {
 			t.Error(err)

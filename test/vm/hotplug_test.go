@@ -143,7 +143,7 @@ func testHotplug(t *testing.T, pod *podtest.Pod, further func(*machine), args ..
 		m.hears(t, "VLN-PING 10.9.1.1 ok", n+1)
 		t.Logf("%s: plugged in after %v, leased after %v", datapath, plugged.Round(time.Millisecond), leased.Round(time.Millisecond))
 		m.program.Run(t, "wait", "--for", "lease", "--timeout", "1s")
-		pod.Node.Run(t, "ping", "-c1", "-W5", "10.9.1.7")
+		pod.Node.Run(t, "ping", "-c3", "-i0.2", "-W20", "10.9.1.7")
 		m.fails(t, []string{"plug net1: it is plugged in already"}, "plug", "net1")
 		m.fails(t, []string{"plug net2: ", "No more available PCI slots", "pcie-root-port"}, "plug", "net2")
 
@@ -191,5 +191,5 @@ func TestGuestKeepsNIC(t *testing.T) {
 	if out := m.program.Run(t, "status", "-i", "net1"); !regexp.MustCompile(`tap-net1 +up, port of br-net1|tap-net1 +up, MTU`).MatchString(out) {
 		t.Errorf("the status is\n%s", out)
 	}
-	pod.Node.Run(t, "ping", "-c1", "-W5", pod.IPv4.Addr().String())
+	pod.Node.Run(t, "ping", "-c3", "-i0.2", "-W20", pod.IPv4.Addr().String())
 }

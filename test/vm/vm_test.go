@@ -121,7 +121,7 @@ func TestVM(t *testing.T) {
 	if !r.Pinged[podtest.OutsideIP.String()] {
 		t.Error("the guest reaches nothing beyond its gateway")
 	}
-	pod.Node.Run(t, "ping", "-c1", "-W5", pod.IPv4.Addr().String())
+	pod.Node.Run(t, "ping", "-c3", "-i0.2", "-W20", pod.IPv4.Addr().String())
 	if out := pod.Node.Run(t, "curl", "-sS", "--max-time", "5", "http://"+pod.IPv4.Addr().String()); out != "hello from the guest\n" {
 		t.Errorf("the guest's page is %q", out)
 	}
@@ -170,10 +170,10 @@ func TestKilledProgram(t *testing.T) {
 		t.Fatal(err)
 	}
 	pod.Node.Run(t, "ip", "neigh", "flush", "all")
-	pod.Node.Run(t, "ping", "-c1", "-W5", address)
+	pod.Node.Run(t, "ping", "-c3", "-i0.2", "-W20", address)
 
 	m.program.Serve(t, "--queues", "2")
-	pod.Node.Run(t, "ping", "-c1", "-W5", address)
+	pod.Node.Run(t, "ping", "-c3", "-i0.2", "-W20", address)
 }
 
 // A container that is killed takes the program and the VM along. The next one

@@ -51,7 +51,7 @@ func TestVM(t *testing.T) {
 	if want := "hello from outside " + pod.IPv4.Addr().String() + ":"; !strings.HasPrefix(report.Got[url], want) {
 		t.Errorf("guest got %q, want %q and a port", report.Got[url], want)
 	}
-	pod.Node.Run(t, "ping", "-c1", "-W5", pod.IPv4.Addr().String())
+	pod.Node.Run(t, "ping", "-c3", "-i0.2", "-W20", pod.IPv4.Addr().String())
 	if page := pod.Node.Run(t, "curl", "--silent", "--max-time", "5", "http://"+pod.IPv4.Addr().String()+"/"); page != "hello from the guest\n" {
 		t.Errorf("guest's page: %q", page)
 	}

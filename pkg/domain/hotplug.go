@@ -70,6 +70,9 @@ func (v *VM) unplug(ctx context.Context, alias string) error {
 	}
 	err = v.call(ctx, func(d *libvirt.Domain) error { return d.DetachDeviceAlias(alias, libvirt.DOMAIN_DEVICE_MODIFY_LIVE) })
 	if err != nil && !strings.Contains(err.Error(), "already in the process of unplug") { // asked before, it may do so now
+		if has, goneErr := v.hasNIC(ctx, alias); goneErr == nil && !has { // asked before, it has done so just now
+			return nil
+		}
 		return err
 	}
 	select {

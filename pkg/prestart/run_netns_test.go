@@ -90,7 +90,7 @@ func TestGuestHasPodNetwork(t *testing.T) {
 			guest := podtest.NewGuest(t, pod.NS, network.Tap, pod.MAC)
 			given, err := guest.Udhcpc(t.Context())
 			if err != nil {
-				t.Fatal(err)
+				t.Fatalf("%v\nthe server knows %+v\nand logged\n%s\nthe pod has\n%s", err, session.Status().Of("eth0"), log.String(), pod.Run(t, "ip", "-s", "addr"))
 			}
 			for name, want := range map[string]string{
 				"ip": pod.IPv4.Addr().String(), "dns": "10.96.0.10", "hostname": "vm-7", "lease": "4294967295",

@@ -32,7 +32,7 @@ RACE    := ./pkg/prestart ./pkg/domain ./cmd/... ./...
 export VLN_BUILD := $(CURDIR)/build
 
 DEBIAN_PACKAGES := busybox-static ca-certificates catatonit cpio curl dbus-daemon dhcpcd-base \
-	dnsmasq-base gcc git iproute2 iputils-arping iputils-ping ipxe ipxe-qemu \
+	dnsmasq-base gcc git iproute2 iptables iputils-arping iputils-ping ipxe ipxe-qemu \
 	isc-dhcp-client jq kmod libc6-dev libvirt-clients libvirt-daemon libvirt-daemon-driver-qemu \
 	make mmdebstrap nftables ovmf podman qemu-system-x86 runc strace systemd tcpdump udhcpc xz-utils
 # What makes a Kubernetes cluster, the latter where Docker has no kindest/node.
@@ -174,7 +174,8 @@ bench: deps build guest ## compare with other DHCP servers, a script and bare ca
 .PHONY: cni
 cni: ## build the CNI plugins of the demo and the tests into build/cni
 	$(GO) build -modfile=tools/go.mod -o build/cni/ $(CNI)/main/bridge $(CNI)/main/host-device $(CNI)/main/macvlan $(CNI)/main/ptp \
-		$(CNI)/ipam/dhcp $(CNI)/ipam/host-local $(CNI)/ipam/static $(CNI)/meta/bandwidth $(CNI)/meta/sbr $(CNI)/meta/tuning
+		$(CNI)/ipam/dhcp $(CNI)/ipam/host-local $(CNI)/ipam/static \
+		$(CNI)/meta/bandwidth $(CNI)/meta/firewall $(CNI)/meta/portmap $(CNI)/meta/sbr $(CNI)/meta/tuning
 
 .PHONY: guest
 guest: deps ## build the guest of the demo and the tests into build/guest

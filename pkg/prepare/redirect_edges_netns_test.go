@@ -65,6 +65,46 @@ func TestRedirectPodOpensFromVMPort(t *testing.T) {
 	}
 }
 
+// Neither gets who opens a connection to the other by sending from its port to theirs:
+// what opens one is no answer. What the pod has noted stays its: the VM's answer is
+// dropped, and counted.
+func TestRedirectClaims(t *testing.T) {
+	t.Parallel()
+	const port, theirs = 8080, 4000
+	t.Run("VM", func(t *testing.T) {
+		t.Parallel()
+		r := newEdges(t, "", "22")
+		for _, a := range r.families() {
+			r.vm.knock("tcp", netip.AddrPortFrom(a.outside, theirs), port)
+		}
+		r.pod.serve(t, port)
+		r.vm.serve(t, port)
+		for _, a := range r.families() {
+			conn, err := r.outside.dial("tcp", netip.AddrPortFrom(a.own, port), theirs)
+			if err != nil {
+				t.Errorf("%s: %v", a.own, err)
+				continue
+			}
+			defer conn.Close()
+			if err := says(conn, "pod", 100); err != nil {
+				t.Errorf("%s: %v", a.own, err)
+			}
+		}
+	})
+	t.Run("pod", func(t *testing.T) {
+		t.Parallel()
+		r := newEdges(t, "9000", "")
+		for _, a := range r.families() {
+			r.pod.knock("tcp", netip.AddrPortFrom(a.outside, theirs), port)
+		}
+		r.pod.serve(t, port)
+		r.vm.serve(t, port)
+		for _, a := range r.families() {
+			r.counts(t, "pod-connection", func() { r.outside.knock("tcp", netip.AddrPortFrom(a.own, port), theirs) })
+		}
+	})
+}
+
 // A connection that the pod resets is not known for days.
 func TestRedirectForgetsResets(t *testing.T) {
 	t.Parallel()

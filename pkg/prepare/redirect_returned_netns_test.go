@@ -12,7 +12,7 @@ import (
 
 // A node with br_netfilter translates on its bridge what pod or VM send to a Service
 // that leads to themselves, and sends it back with their own MAC: it arrives. What they
-// send to themselves does not.
+// send to themselves does not, and not by a router either.
 func TestRedirectReturned(t *testing.T) {
 	t.Parallel()
 	var o prepare.Options
@@ -27,12 +27,13 @@ func TestRedirectReturned(t *testing.T) {
 			port uint16
 		}{{r.pod, 8080}, {r.vm, 80}} {
 			packets := to.listenUDP(t, "udp", netip.AddrPortFrom(a.own, to.port).String())
-			frame := func(from netip.Addr, text string) []byte {
-				return podtest.UDPFrame(mac, mac, netip.AddrPortFrom(from, 5000), netip.AddrPortFrom(a.own, to.port), []byte(text))
+			frame := func(source net.HardwareAddr, from netip.Addr, text string) []byte {
+				return podtest.UDPFrame(source, mac, netip.AddrPortFrom(from, 5000), netip.AddrPortFrom(a.own, to.port), []byte(text))
 			}
-			frames := [][]byte{frame(a.outside, "returned")}
+			frames := [][]byte{frame(mac, a.outside, "returned")}
 			if to.name == "pod" {
-				frames = [][]byte{frame(a.own, "of the pod's own"), frames[0]}
+				router := net.HardwareAddr{2, 0, 0, 0, 0, 1}
+				frames = [][]byte{frame(mac, a.own, "of the pod's own"), frame(router, a.own, "by a router"), frames[0]}
 			}
 			if err := podtest.SendFrames(r.shape.Node, r.shape.NodeLink, frames...); err != nil {
 				t.Fatal(err)

@@ -142,8 +142,11 @@ func (f family) noting(s nft.Set, then nft.Part, full ...nft.Part) (out []nft.Ru
 	return append(out, nft.Rule{then})
 }
 
-// answered are rules for a flow's answers: they keep it known, as noting does.
+// answered are rules for a flow's answers: they keep it known, as noting does. Who opens
+// a connection answers none: else one side could have the other's peers, by sending
+// from its port to theirs.
 func (f family) answered(s nft.Set, then nft.Rule) (out []nft.Rule) {
+	out = append(out, nft.Rule{f.is, tcp, nft.TCPFlags.Masked(nft.SYN | nft.ACK).Is(nft.SYN), nft.GoTo(byPort + f.suffix)})
 	note := func(timeout time.Duration, parts ...nft.Part) {
 		out = append(out, slices.Concat(nft.Rule{f.is}, parts, nft.Rule{nft.UpdateSet(s, timeout, f.incoming()...)}, then))
 	}

@@ -74,18 +74,19 @@ func (w wiring) familyChains(f family) []nft.Chain {
 		}
 		rules = append(rules, nft.Rule{f.is, nft.InSet(f.flows(pods), f.incoming()...), nft.GoTo(pods + "_answer" + f.suffix)})
 	}
-	others := slices.Concat(nft.Rule{f.is}, f.notEchoRequest, nft.Rule{nft.GoTo(shared)})
+	opened := []nft.Rule{slices.Concat(nft.Rule{f.is}, f.notEchoRequest, nft.Rule{nft.GoTo(shared)})}
 	if w.VMPorts.IsZero() {
-		rules = slices.Concat(rules, w.listed(nft.DestinationPort, pod...), []nft.Rule{others}, vm)
+		opened = slices.Concat(w.listed(nft.DestinationPort, pod...), opened, vm)
 	} else {
 		toVM := nft.GoTo(forVM + f.suffix)
 		chains = append(chains,
 			nft.Chain{Name: forVM + f.suffix, Rules: vm},
 			nft.Chain{Name: vms + "_answer" + f.suffix, Rules: f.answered(f.flows(vms), nft.Rule{toVM})})
-		rules = slices.Concat(rules, w.listed(nft.DestinationPort, toVM), []nft.Rule{
-			{f.is, nft.InSet(f.flows(vms), f.incoming()...), nft.GoTo(vms + "_answer" + f.suffix)}, others, pod,
-		})
+		rules = append(rules, nft.Rule{f.is, nft.InSet(f.flows(vms), f.incoming()...), nft.GoTo(vms + "_answer" + f.suffix)})
+		opened = append(slices.Concat(w.listed(nft.DestinationPort, toVM), opened), pod)
 	}
+	chains = append(chains, nft.Chain{Name: byPort + f.suffix, Rules: opened})
+	rules = append(rules, nft.Rule{nft.GoTo(byPort + f.suffix)})
 	if a, ok := f.alias(w.NIC); ok {
 		chains = append(chains, nft.Chain{Name: toAlias + f.suffix, Rules: w.toAliasRules(f, a)})
 	}
@@ -132,6 +133,11 @@ func (w wiring) toPodRules() (rules []nft.Rule) {
 	for _, f := range families {
 		for _, match := range f.ofVM(w.NIC, f.source) {
 			rules = append(rules, slices.Concat(nft.Rule{nft.EtherSource.Is(w.NIC.MAC), f.is}, match, nft.Rule{nft.Drop}))
+		}
+		if w.NIC.Addressed && f.has(w.NIC) {
+			for _, own := range f.addresses(w.NIC) { // back from a router, with that one's MAC: IPv6 takes it
+				rules = append(rules, nft.Rule{f.is, f.source.Is(own), nft.Drop})
+			}
 		}
 		if a, ok := f.alias(w.NIC); ok && f.is4() {
 			rules = append(rules, nft.Rule{nft.EtherProtocol.Is(nft.ARP), nft.ARPTargetIP.Is(a.Pod), nft.Drop})

@@ -24,6 +24,7 @@ const (
 	toPod   = "to_pod"   // it is the pod's
 	shared  = "shared"   // both get it
 	toTap   = "to_tap"   // the VM gets it, alone or too, as the mark says
+	byPort  = "by_port"  // it belongs to no connection that is known: ports decide
 	forVM   = "for_vm"   // the VM alone gets it, if the guard lets it
 	kept    = "kept"     // the VM does not get it
 	toAlias = "to_alias" // it is from the VM to the pod\'s alias

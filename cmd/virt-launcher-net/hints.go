@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 
+	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/domain"
@@ -35,6 +36,7 @@ func hintsFor(err error) (hints []string) {
 	if isTaken && taken.For != "" {
 		hints = append(hints, "--"+taken.For+"-name chooses another name")
 	}
+	hint(is[*statedir.UnusableError](err), "--state-dir names a writable state directory, in a pod one on an emptyDir volume")
 	hint(isTaken || is[*prepare.UnrecordedError](err) || errors.Is(err, prestart.ErrNotPrepared) || errors.Is(err, control.ErrNobodyServes),
 		"--state-dir names another state directory")
 	hint(errors.Is(err, prestart.ErrNoHotplug), "run --hotplug keeps them")

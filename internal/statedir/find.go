@@ -80,7 +80,7 @@ func whose(dir string, ns Namespace) (ours, others bool, err error) {
 func Records(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil && !isAbsent(err) {
-		return nil, fmt.Errorf("list records: %w: %s", err, remedy)
+		return nil, &UnusableError{"list records", err}
 	}
 	var paths []string
 	for _, e := range entries {

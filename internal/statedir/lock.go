@@ -12,10 +12,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const (
-	lockName = "lock"
-	remedy   = "choose a writable state directory (in a pod: an emptyDir volume)"
-)
+const lockName = "lock"
+
+// UnusableError is that a state directory can't be made, written or read.
+type UnusableError struct {
+	Doing string // "make state directory", …
+	Err   error
+}
+
+func (e *UnusableError) Error() string { return e.Doing + ": " + e.Err.Error() }
+func (e *UnusableError) Unwrap() error { return e.Err }
 
 // Dir is the directory of a namespace's state, which one process has locked.
 type Dir struct {
@@ -80,17 +86,17 @@ func Lock(ctx context.Context, path string) (*Dir, error) {
 			return nil, fmt.Errorf("lock state directory %s: %w", path, context.Cause(ctx))
 		}
 		if err := os.MkdirAll(path, 0o700); err != nil {
-			return nil, fmt.Errorf("make state directory: %w: %s", err, remedy)
+			return nil, &UnusableError{"make state directory", err}
 		}
 		name := filepath.Join(path, lockName)
-		lock, err := openRegular(name, os.O_RDWR|os.O_CREATE)
+		lock, err := openRegular(name, os.O_RDONLY|os.O_CREATE) // one that is there can be locked where nothing can be written
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			continue // whoever had it locked has removed the directory just now
 		case errors.Is(err, ErrUnfit):
 			return nil, fmt.Errorf("open state directory: %w: remove it", err)
 		case err != nil:
-			return nil, fmt.Errorf("open state directory: %w: %s", err, remedy)
+			return nil, &UnusableError{"open state directory", err}
 		}
 		if err := Flock(ctx, lock); err != nil {
 			lock.Close()

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
 	"golang.org/x/sys/unix"
@@ -24,7 +25,8 @@ func del(ctx context.Context, c call) error {
 	})
 }
 
-// collect deletes what the network has attached and no container owns.
+// collect deletes what the network has attached and no container owns, and what is left of
+// pods that are gone of which no attachment can be read.
 func collect(ctx context.Context, c call) error {
 	containers, err := attachment.Containers(c.conf.stateDir)
 	if err != nil {
@@ -39,6 +41,9 @@ func collect(ctx context.Context, c call) error {
 		if err != nil {
 			c.log.Warn("can't read what a container has attached", "container", id, "error", err)
 		}
+		if len(all) == 0 {
+			errs = append(errs, c.collectAbandoned(ctx, id))
+		}
 		if slices.ContainsFunc(all, func(a attachment.Attachment) bool { return !owned(a) }) {
 			errs = append(errs, c.detach(ctx, id, func(a attachment.Attachment) bool { return !owned(a) }))
 		}
@@ -46,6 +51,33 @@ func collect(ctx context.Context, c call) error {
 	if err := errors.Join(errs...); err != nil {
 		return types.NewError(codeRestore, "clear what no container owns", err.Error())
 	}
+	return nil
+}
+
+// collectAbandoned deletes the directory of a container that has nothing attached, as far
+// as can be read, if its network namespace is gone. Those that are named after a namespace
+// are not the plugin's.
+func (c call) collectAbandoned(ctx context.Context, id string) error {
+	if strings.HasPrefix(id, "netns-") {
+		return nil
+	}
+	dir := attachment.Dir(c.conf.stateDir, id)
+	locked, err := lock(ctx, dir, false)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer locked.Close()
+	abandoned, err := statedir.Abandoned(dir)
+	if all, _ := c.attachments(id); err != nil || !abandoned || len(all) > 0 { // one may have come meanwhile
+		return err
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("remove the state of the container %s: %w", id, err)
+	}
+	c.log.Info("removed the state of a pod that is gone", "container", id)
 	return nil
 }
 
@@ -124,11 +156,19 @@ func (c call) restore(ctx context.Context, id string, these []attachment.Attachm
 		h := c.hook(id, path, names...)
 		h.Force = true
 		_, err = h.Restore(ctx)
-		if errors.As(err, new(*prepare.UnrecordedError)) {
+		switch {
+		case errors.As(err, new(*prepare.UnrecordedError)):
 			c.log.Warn("the pod's interface stays as it is: nothing says what it was", "container", id, "error", err)
-		} else if err != nil {
+		case hasNoRoom(err) && !isRecorded(h.StateDir): // nor had ADD, which changed nothing then
+		case err != nil:
 			return err
 		}
 	}
 	return nil
+}
+
+// isRecorded tells whether something may be prepared: its record is written first.
+func isRecorded(dir string) bool {
+	records, err := statedir.Records(dir)
+	return err != nil || len(records) > 0
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/containernetworking/cni/pkg/types"
+	"golang.org/x/sys/unix"
 )
 
 // Codes of errors that the specification leaves to the plugin, from 100, and that of
@@ -27,5 +28,12 @@ func fail(code uint, message string, why error) error {
 	if errors.Is(why, context.DeadlineExceeded) || errors.Is(why, context.Canceled) {
 		code = types.ErrTryAgainLater
 	}
-	return types.NewError(code, message, why.Error())
+	details := why.Error()
+	if errors.Is(why, unix.EROFS) || hasNoRoom(why) {
+		details += ": the plugin's state directory on the node has to be writable, with room in it"
+	}
+	return types.NewError(code, message, details)
 }
+
+// hasNoRoom tells whether err is that a disk is full.
+func hasNoRoom(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }

@@ -6,13 +6,11 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"time"
 
 	"golang.org/x/sys/unix"
-)
 
-// retry is how often a lock is asked for: flock(2) can't be interrupted by a context.
-const retry = 10 * time.Millisecond
+	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
+)
 
 // lock makes the directory of a container, if create says so, and waits until no other call
 // has it locked, or ctx ends. The lock is of the directory itself, so it takes no room on
@@ -22,7 +20,7 @@ func lock(ctx context.Context, dir string, create bool) (*os.File, error) {
 	for {
 		if create {
 			if err := os.MkdirAll(dir, 0o700); err != nil {
-				return nil, fmt.Errorf("make state directory: %w", err)
+				return nil, &statedir.UnusableError{Doing: "make state directory", Err: err}
 			}
 		}
 		f, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
@@ -32,7 +30,7 @@ func lock(ctx context.Context, dir string, create bool) (*os.File, error) {
 		if err != nil {
 			return nil, fmt.Errorf("open state directory: %w", err)
 		}
-		err = flock(ctx, f)
+		err = statedir.Flock(ctx, f)
 		if err == nil {
 			there, statErr := os.Lstat(dir)
 			info, infoErr := f.Stat()
@@ -43,20 +41,6 @@ func lock(ctx context.Context, dir string, create bool) (*os.File, error) {
 		f.Close()
 		if err != nil {
 			return nil, fmt.Errorf("lock state directory %s: %w", dir, err)
-		}
-	}
-}
-
-func flock(ctx context.Context, f *os.File) error {
-	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil || !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("another call is at work on the container: %w", context.Cause(ctx))
-		case <-time.After(retry):
 		}
 	}
 }

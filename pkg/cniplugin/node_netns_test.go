@@ -44,6 +44,37 @@ func TestGarbage(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(r.base, "netns-4026531840"), 0o700); err != nil { // of who uses it without CNI
 		t.Fatal(err)
 	}
+	// Of some no attachment can be read: their pods are gone, or still there.
+	damage := map[string]func(path string) error{
+		"damaged": func(path string) error { return os.WriteFile(path, []byte("{"), 0o600) },
+		"lost":    os.Remove,
+	}
+	for name, do := range damage {
+		for _, lives := range []string{"gone", "living"} {
+			pod, err := podtest.BuildPod(t.Context(), podtest.GKE)
+			if err != nil {
+				t.Fatal(err)
+			}
+			id := name + "-" + lives
+			r.add(list, sandbox(pod.NS, id, "eth0", nil))
+			if err := do(filepath.Join(r.base, id, "eth0.attachment")); err != nil {
+				t.Fatal(err)
+			}
+			if lives == "living" {
+				t.Cleanup(func() { _ = pod.Close() })
+				mounted := filepath.Join(t.TempDir(), "netns")
+				if err := os.WriteFile(mounted, nil, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				if err := unix.Mount(pod.Path(), mounted, "", unix.MS_BIND, ""); err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { _ = unix.Unmount(mounted, unix.MNT_DETACH) })
+			} else if err := pod.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 	r.forget() // the runtime has lost what it knew
 	err = pod.Node.Do(func() error {
 		return r.cni.GCNetworkList(t.Context(), list, &libcni.GCArgs{ValidAttachments: []types.GCAttachment{{ContainerID: "valid", IfName: "eth0"}}})
@@ -59,7 +90,7 @@ func TestGarbage(t *testing.T) {
 	for _, e := range entries {
 		names = append(names, e.Name())
 	}
-	if want := []string{"netns-4026531840", "of-another-network", "valid"}; !slices.Equal(names, want) {
+	if want := []string{"damaged-living", "lost-living", "netns-4026531840", "of-another-network", "valid"}; !slices.Equal(names, want) {
 		t.Errorf("there are %q, want %q", names, want)
 	}
 	if d := podtest.Diff(before, settled(t, other.NS)); d != "" {
@@ -116,15 +147,76 @@ func TestFullDisk(t *testing.T) {
 	if d := podtest.Diff(before, settled(t, pod.NS)); d != "" {
 		t.Errorf("afterwards:\n%s", d)
 	}
-	if err := unix.Mount("", r.base, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+	// Where a number of files is all that there is room for, likewise.
+	if err := os.Remove(filepath.Join(r.base, "fill")); err != nil {
 		t.Fatal(err)
 	}
-	_, err := r.tryAdd(t.Context(), list, rt)
-	wantError(t, err, 102, "read-only file system", r.base)
-	r.del(list, rt)
-	if d := podtest.Diff(before, settled(t, pod.NS)); d != "" {
-		t.Errorf("read-only:\n%s", d)
+	for files := 2; ; files++ {
+		if err := unix.Mount("", r.base, "", unix.MS_REMOUNT, fmt.Sprintf("size=1m,nr_inodes=%d", files)); err != nil {
+			t.Fatal(err)
+		}
+		_, err := r.tryAdd(t.Context(), list, rt)
+		if err != nil {
+			wantError(t, err, 102, "no space left on device", onNode)
+		}
+		if delErr := r.tryDel(list, rt); delErr != nil {
+			t.Fatalf("DEL with room for %d files: %v", files, delErr)
+		}
+		r.empty()
+		if err == nil {
+			break
+		}
 	}
+	if d := podtest.Diff(before, settled(t, pod.NS)); d != "" {
+		t.Errorf("afterwards:\n%s", d)
+	}
+}
+
+// onNode is what helps where a plugin can't write, whose directory is no pod's.
+const onNode = "state directory on the node has to be writable"
+
+// Where nothing can be written, ADD changes nothing, and DEL says what has to be writable:
+// the node's directory.
+func TestReadOnly(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Flannel)
+	r := newRuntime(t, pod.Node)
+	before := settled(t, pod.NS)
+	list, rt := r.list("1.0.0", plugin(`"select": "all"`)), sandbox(pod.NS, "c1", "eth0", nil)
+	if err := os.MkdirAll(r.base, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("tmpfs", r.base, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(r.base, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	remount := func(flags uintptr) {
+		t.Helper()
+		if err := unix.Mount("", r.base, "", unix.MS_REMOUNT|flags, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	remount(unix.MS_RDONLY)
+	_, err := r.tryAdd(t.Context(), list, rt)
+	wantError(t, err, 102, "read-only file system", r.base, onNode)
+	r.del(list, rt)
+	remount(0)
+	r.add(list, rt)
+	remount(unix.MS_RDONLY)
+	err = r.tryDel(list, rt)
+	if wantError(t, err, 104, "read-only file system", r.base, onNode); strings.Contains(fmt.Sprint(err), "emptyDir") {
+		t.Errorf("on the node nobody has that: %v", err)
+	}
+	if d := podtest.Diff(before, settled(t, pod.NS)); d != "" {
+		t.Errorf("the pod's interface is not put back:\n%s", d)
+	}
+	remount(0)
+	r.del(list, rt)
+	r.empty()
 }
 
 // fill writes to a file until it has so many bytes, or nothing more fits.

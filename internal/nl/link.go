@@ -91,10 +91,18 @@ func (c *Conn) Links() ([]Link, error) {
 	return links, nil
 }
 
-// Index returns the index of the link with that name, as Link.
+// Index returns the index of the link of that name. The error wraps [unix.ENODEV] if there
+// is none. The kernel answers by ioctl(2) without the lock that each change of a link
+// takes (dev_ioctl, net/core/dev_ioctl.c), and composes no message of all about the link.
 func (c *Conn) Index(name string) (int, error) {
-	l, err := c.Link(name)
-	return l.Index, err
+	answer, err := unix.NewIfreq(name)
+	if err == nil {
+		err = unix.IoctlIfreq(c.socket.fd, unix.SIOCGIFINDEX, answer)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("find link %s: %w", name, err)
+	}
+	return int(answer.Uint32()), nil
 }
 
 // Link reads the link with that name. The error is [unix.ENODEV] if there is none.

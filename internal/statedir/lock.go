@@ -25,10 +25,12 @@ func (e *UnusableError) Unwrap() error { return e.Err }
 
 // Dir is the directory of a namespace's state, which one process has locked.
 type Dir struct {
-	Path  string
-	Apart bool // the directory above has records of another namespace, which may still live
-	own   bool // nothing but this namespace's state is there
-	lock  *os.File
+	Path      string
+	Namespace Namespace // whose it is; zero: it was locked, not opened
+	Apart     bool      // the directory above has records of another namespace, which may still live
+
+	own  bool // nothing but this namespace's state is there
+	lock *os.File
 }
 
 // Open makes the directory of the calling thread's network namespace, which Find
@@ -51,6 +53,7 @@ func Open(ctx context.Context, base string) (*Dir, error) {
 		// Another namespace may have come to be there meanwhile.
 		again, err := Find(base, ns, false)
 		if err == nil && again == path {
+			d.Namespace = ns
 			if d.own = filepath.Base(path) == ns.dirName(); d.own {
 				_, d.Apart, err = whose(filepath.Dir(path), ns)
 			}

@@ -12,17 +12,11 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
 )
-
-// quiet is how long the kernel must have reported no change before a pod that
-// was still without its address when we came is taken to be complete: a CNI
-// adds the address first and the routes after it.
-const quiet = 250 * time.Millisecond
 
 // Pod is the network of a pod as the CNI left it.
 type Pod struct {
@@ -69,14 +63,21 @@ func ReadPod(ctx context.Context, o Options) (Pod, error) {
 			o.Interfaces = append(o.Interfaces, in.Name)
 		}
 	}
-	interfaces, err := waitForInterfaces(ctx, o)
+	finishIdentity, err := startIdentity(o)
+	if err != nil {
+		return Pod{}, err
+	}
+	interfaces, waited, err := waitForInterfaces(ctx, o)
+	if err == nil && waited { // the pod's processes may have come since
+		finishIdentity, err = startIdentity(o)
+	}
 	if err != nil {
 		return Pod{}, err
 	}
 	for _, in := range interfaces {
 		in.logRouterMade(o)
 	}
-	id, err := readIdentity(ctx, o)
+	id, err := finishIdentity(ctx)
 	if err != nil {
 		return Pod{}, err
 	}
@@ -101,27 +102,33 @@ func (i Interface) logRouterMade(o Options) {
 
 // ReadInterfaces reads all interfaces there are now, waiting for nothing.
 func ReadInterfaces() ([]Interface, error) {
-	interfaces, _, err := ReadAll()
-	return interfaces, err
-}
-
-// ReadAll is [ReadInterfaces] with the routes of all tables, by whatever link or
-// none, in the kernel's order.
-func ReadAll() ([]Interface, []Route, error) {
 	conn, err := nl.Open()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer conn.Close()
+	all, err := ReadAll(conn)
+	return all.Interfaces, err
+}
+
+// All is all that a network namespace has of links, addresses and routes.
+type All struct {
+	Links      []nl.Link
+	Interfaces []Interface // one for each link
+	Routes     []Route     // of all tables, by whatever link or none, in the kernel's order
+}
+
+// ReadAll reads it.
+func ReadAll(conn *nl.Conn) (All, error) {
 	k, err := read(conn)
 	if err != nil {
-		return nil, nil, err
+		return All{}, err
 	}
 	interfaces := make([]Interface, 0, len(k.links))
 	for _, l := range k.links {
 		interfaces = append(interfaces, k.newInterface(l))
 	}
-	return interfaces, k.routes, nil
+	return All{k.links, interfaces, k.routes}, nil
 }
 
 // ReadAssigned reads the addresses and the permanent neighbors that there are, by the
@@ -134,53 +141,6 @@ func ReadAssigned(conn *nl.Conn) (map[int]Interface, error) {
 		all[index] = Interface{Addresses: addresses, Neighbors: k.neighbors[index]}
 	}
 	return all, err
-}
-
-func waitForInterfaces(ctx context.Context, o Options) ([]Interface, error) {
-	events, err := nl.Subscribe(unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
-		unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE)
-	if err != nil {
-		return nil, err
-	}
-	defer events.Close()
-	conn, err := nl.Open()
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close()
-
-	waited := false
-	for {
-		k, err := read(conn)
-		if err != nil {
-			return nil, err
-		}
-		interfaces, perhaps, missing := k.interfaces(o)
-		if missing == nil {
-			if !waited && !perhaps || isQuiet(ctx, events) {
-				return interfaces, resolveGateways(ctx, conn, interfaces, o)
-			}
-			continue
-		}
-		if !waited {
-			waited = true
-			o.Log.Info("waiting for the CNI", "for", missing.Error())
-		}
-		if err := events.Wait(ctx); err != nil {
-			if ctx.Err() != nil {
-				return nil, &IncompleteError{Missing: missing, Cause: context.Cause(ctx)}
-			}
-			return nil, err
-		}
-	}
-}
-
-// isQuiet waits for the next change and reports whether there was none for a
-// while. Then events is used up.
-func isQuiet(ctx context.Context, events *nl.Events) bool {
-	ctx, cancel := context.WithTimeout(ctx, quiet)
-	defer cancel()
-	return events.Wait(ctx) != nil
 }
 
 // kernel is one reading of a network namespace. Addresses and neighbours are by the

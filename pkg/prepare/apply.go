@@ -34,7 +34,7 @@ func Apply(ctx context.Context, log *slog.Logger, store *Store, plans ...Plan) (
 	if err != nil {
 		return nil, err
 	}
-	records, err := recordsFor(before, recorded, plans)
+	records, err := recordsFor(store.dir.Namespace, before, recorded, plans)
 	if err != nil {
 		return nil, err
 	}
@@ -124,13 +124,9 @@ func applyOps(s *engine.State, plans []Plan) ([]engine.Op, error) {
 	return append(first, all.Ops()...), nil
 }
 
-// recordsFor are the records that go with the plans. One of an interface that is
-// prepared is the one that there is.
-func recordsFor(s *engine.State, recorded []record, plans []Plan) ([]record, error) {
-	current, err := statedir.Current()
-	if err != nil {
-		return nil, err
-	}
+// recordsFor are the records that go with the plans, of the network namespace current.
+// One of an interface that is prepared is the one that there is.
+func recordsFor(current statedir.Namespace, s *engine.State, recorded []record, plans []Plan) ([]record, error) {
 	were, order := s.Sysctls, 0
 	for _, r := range recorded {
 		were = r.Sysctls // they are the namespace's, and turned off already

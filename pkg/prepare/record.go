@@ -54,25 +54,18 @@ func indexOf(records []record, name string) int {
 }
 
 // Store is the directory of a pod's records, held for one process at a time.
-type Store struct {
-	dir       *statedir.Dir
-	namespace statedir.Namespace
-}
+type Store struct{ dir *statedir.Dir }
 
 // OpenStore makes the directory of the calling thread's network namespace if need
 // be, and waits until no other process holds it, or ctx ends. That is dir, or one
 // below it if dir has records of another namespace, which may still live. The hold
 // dies with the process. Close lets go.
 func OpenStore(ctx context.Context, dir string) (*Store, error) {
-	current, err := statedir.Current()
-	if err != nil {
-		return nil, err
-	}
 	d, err := statedir.Open(ctx, dir)
 	if err != nil {
 		return nil, err
 	}
-	return &Store{dir: d, namespace: current}, nil
+	return &Store{d}, nil
 }
 
 // Dir is where the records of the namespace are.
@@ -120,7 +113,7 @@ func plansOf(records []record) []Plan {
 // can't be used is an error where nothing can be done without it. The state is that of
 // the namespace now; nil: it is read if there is something to compare with it.
 func (s *Store) load(log *slog.Logger, now *engine.State) (confirmed []record, err error) {
-	records, damaged, err := readRecords(s.Dir(), s.namespace.Same)
+	records, damaged, err := readRecords(s.Dir(), s.dir.Namespace.Same)
 	if err == nil && now == nil && len(records)+len(damaged) > 0 {
 		now, err = engine.ReadState(nil)
 	}
@@ -150,7 +143,7 @@ func (s *Store) load(log *slog.Logger, now *engine.State) (confirmed []record, e
 // Kept returns the names of the interfaces of which the directory has a record
 // that may be needed: of this namespace, and of others that may still live.
 func (s *Store) Kept() ([]string, error) {
-	records, _, err := readRecords(s.Dir(), func(n statedir.Namespace) bool { return !n.Gone(s.namespace) })
+	records, _, err := readRecords(s.Dir(), func(n statedir.Namespace) bool { return !n.Gone(s.dir.Namespace) })
 	names := make([]string, len(records))
 	for i, r := range records {
 		names[i] = r.name()
@@ -164,10 +157,10 @@ func (s *Store) makeRoom(log *slog.Logger, records []record) error {
 	for _, r := range records {
 		path := s.path(r.name())
 		was, err := readRecord(path)
-		if errors.Is(err, fs.ErrNotExist) || err == nil && was.Namespace.Same(s.namespace) {
+		if errors.Is(err, fs.ErrNotExist) || err == nil && was.Namespace.Same(s.dir.Namespace) {
 			continue
 		}
-		if err == nil && !was.Namespace.Gone(s.namespace) {
+		if err == nil && !was.Namespace.Gone(s.dir.Namespace) {
 			return fmt.Errorf("write record %s: it belongs to the network namespace %s, which may still exist: "+
 				"choose another state directory, or remove the file if its pod is gone", path, was.Namespace)
 		}

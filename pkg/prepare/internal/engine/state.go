@@ -37,16 +37,12 @@ func ReadState(sysctls []string) (*State, error) {
 		return nil, err
 	}
 	defer conn.Close()
-	links, err := conn.Links()
+	all, err := discover.ReadAll(conn)
 	if err != nil {
 		return nil, err
 	}
-	interfaces, routes, err := discover.ReadAll()
-	if err != nil {
-		return nil, err
-	}
-	s := &State{Links: links, Interfaces: map[int]discover.Interface{}, Routes: routes}
-	for _, in := range interfaces {
+	s := &State{Links: all.Links, Interfaces: map[int]discover.Interface{}, Routes: all.Routes}
+	for _, in := range all.Interfaces {
 		s.Interfaces[in.Index] = in
 	}
 	if s.Tables, err = nft.Read(); err != nil {
@@ -151,18 +147,18 @@ func sysctlPath(name string) string {
 // Sysctls are open files of sysctls that this process may change. An open file of
 // /proc/sys/net stays with the network namespace in which it was opened.
 type Sysctls struct {
-	files map[string]*os.File
+	files map[string]int
 	Stuck []string // those that were not 0, and that this process may not change
 }
 
 // OpenSysctls opens those of the network namespace of the calling thread that the node
 // has. Close them.
 func OpenSysctls(names []string) Sysctls {
-	k := Sysctls{files: map[string]*os.File{}}
+	k := Sysctls{files: map[string]int{}}
 	for _, name := range names {
-		f, err := os.OpenFile(sysctlPath(name), os.O_RDWR, 0)
+		file, err := unix.Open(sysctlPath(name), unix.O_RDWR|unix.O_CLOEXEC, 0)
 		if err == nil {
-			k.files[name] = f
+			k.files[name] = file
 			continue
 		}
 		value, err := os.ReadFile(sysctlPath(name))
@@ -177,9 +173,9 @@ func OpenSysctls(names []string) Sysctls {
 // gone, has none.
 func (k Sysctls) Read() map[string]string {
 	values := map[string]string{}
-	for name, f := range k.files {
+	for name, file := range k.files {
 		var b [16]byte
-		if n, _ := f.ReadAt(b[:], 0); n > 0 {
+		if n, _ := unix.Pread(file, b[:], 0); n > 0 {
 			values[name] = strings.TrimSpace(string(b[:n]))
 		}
 	}
@@ -188,8 +184,8 @@ func (k Sysctls) Read() map[string]string {
 
 // Close closes the files.
 func (k Sysctls) Close() {
-	for _, f := range k.files {
-		f.Close()
+	for _, file := range k.files {
+		_ = unix.Close(file)
 	}
 }
 

@@ -2,11 +2,14 @@ package agent_test
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/attachment"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/agent"
 )
 
@@ -45,6 +48,54 @@ func TestAttach(t *testing.T) {
 	if err := n.client().Attach(t.Context(), v.ContainerID, "eth0"); err == nil {
 		t.Error("it serves what is not attached")
 	}
+}
+
+// Runtimes of one node may name the directory of namespaces differently.
+func TestPodIsGoneByAnotherPath(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	n.start(t)
+	n.until(t, "it answers", func(agent.Status) bool { return true })
+	other := filepath.Join(t.TempDir(), "run")
+	if err := os.Symlink(n.netns, other); err != nil {
+		t.Fatal(err)
+	}
+	for i, dir := range []string{n.netns, other, n.netns} {
+		pod := podtest.NewPod(t, podtest.Calico)
+		path := n.mount(t, pod.NS, fmt.Sprintf("vm%d", i))
+		v := n.prepare(t, pod, filepath.Join(dir, filepath.Base(path)), "eth0", nil)
+		if err := n.client().Attach(t.Context(), v.ContainerID, "eth0"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 3 {
+		if err := unmount(filepath.Join(n.netns, fmt.Sprintf("vm%d", i))); err != nil {
+			t.Fatal(err)
+		}
+		n.until(t, fmt.Sprintf("pod %d is let go of", i), func(s agent.Status) bool { return len(s.Pods) == 2-i })
+	}
+}
+
+// A path that had been a pod's before, which nobody deleted while there was no agent, is
+// another pod's by now: that is served.
+func TestPathOfAnother(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	old := n.newVM(t, "vm")
+	if err := unmount(old.Netns); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(attachment.Dir(n.stateDir, old.ContainerID), attachment.Dir(n.stateDir, "a")); err != nil {
+		t.Fatal(err)
+	}
+	old.ContainerID = "a" // it comes first
+	if err := old.Write(n.stateDir); err != nil {
+		t.Fatal(err)
+	}
+	now := n.newVM(t, "vm")
+	n.start(t)
+	n.until(t, "the pod is served", func(s agent.Status) bool { return ready(s) == 1 })
+	now.boot(t, now.guest(t))
 }
 
 // A pod whose namespace is gone, though nobody told of it, is let go of, and what was

@@ -14,6 +14,7 @@ import (
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/attachment"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
 
@@ -146,7 +147,17 @@ func (a *Agent) open(ctx context.Context, p *pod, at attachment.Attachment) erro
 	if err := p.session.Remove(at.Interface); err != nil && !isNotFound(err) {
 		return err
 	}
-	return p.session.Add(ctx, at.Interface, prestart.InterfaceOptions{Network: &options.Network, Lease: &options.Lease, Model: options.Model})
+	err = p.session.Add(ctx, at.Interface, prestart.InterfaceOptions{Network: &options.Network, Lease: &options.Lease, Model: options.Model})
+	if isNotOurs(err) && len(p.session.Interfaces()) == 0 {
+		a.closeSession(ctx, p) // one pod at a time is served in a namespace
+	}
+	return err
+}
+
+// isNotOurs tells whether nothing is recorded to be prepared for the container in the
+// network namespace at its path: that may be another container's by now.
+func isNotOurs(err error) bool {
+	return errors.Is(err, prestart.ErrNotPrepared) || errors.As(err, new(*prepare.UnrecordedError))
 }
 
 // hook is that of the pod's session.

@@ -43,12 +43,14 @@ func (a *Agent) watch(ctx context.Context) {
 	}
 }
 
-// forgetGone forgets the pods whose network namespace, that at path or any, is gone.
+// forgetGone forgets the pods whose network namespace, that at path or any, is gone. The
+// directory of namespaces may have two names, as /run/netns and /var/run/netns; events
+// come by one of them, whichever a pod's path has.
 func (a *Agent) forgetGone(ctx context.Context, path string) {
 	a.mu.Lock()
 	var gone []*pod
 	for _, p := range a.pods {
-		if (path == "" || p.netns == path) && isGone(p.netns) {
+		if (path == "" || filepath.Base(p.netns) == filepath.Base(path)) && isGone(p.netns) {
 			gone = append(gone, p)
 		}
 	}

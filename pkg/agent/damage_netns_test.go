@@ -140,6 +140,10 @@ func TestStatusOfStoppedAgent(t *testing.T) {
 	if err := p.cmd.Process.Signal(unix.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
+	// Another of its threads may answer until all have stopped.
+	if _, err := unix.Wait4(p.cmd.Process.Pid, nil, unix.WUNTRACED, nil); err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if _, err := n.client().Status(ctx); err == nil || !strings.Contains(err.Error(), "does not answer within") {

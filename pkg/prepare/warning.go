@@ -40,6 +40,13 @@ func (p Plan) Shared() bool {
 	return !slices.ContainsFunc(p.Links(), func(l Link) bool { return l.Name == p.Interface.Name })
 }
 
+// FiltersGroups tells whether the pod interface may let through only the multicast groups
+// that the pod has joined, and not the VM's: the pod keeps it, and it is not one of a pair
+// of links, which let all through. Who serves the VM has it receive all groups.
+func (p Plan) FiltersGroups() bool {
+	return p.Shared() && p.Interface.Kind != "veth" && p.Interface.Kind != "netkit"
+}
+
 // guestPorts are the first of those that guests take for their connections.
 const guestPorts = 32768
 

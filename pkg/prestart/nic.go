@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
 	"github.com/virt-launcher-net/virt-launcher-net/internal/tun"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/dhcp"
@@ -44,6 +45,7 @@ type nic struct {
 	servers []server             // all of them
 	watch   *watch               // nil: there is no plan to compare with
 	guard   *prepare.GuardReader // nil: there is no port guard
+	groups  *packet.Groups       // nil: the VM's multicast groups get through as it is
 	// omitted is what the VM does not get of what the pod has.
 	omitted []discover.Omission
 	// leaseUnknown is whether a VM had the tap when the servers were opened, of whose
@@ -113,6 +115,11 @@ func (n *nic) open(pod discover.Pod, d defaultRoutes, changed func()) (err error
 	}
 	if plan.Counts() {
 		if n.guard, err = prepare.OpenGuardReader(); err != nil {
+			return err
+		}
+	}
+	if plan.FiltersGroups() {
+		if n.groups, err = packet.OpenGroups(n.Interface); err != nil {
 			return err
 		}
 	}
@@ -207,6 +214,9 @@ func (n *nic) close() error {
 		}
 		if n.guard != nil {
 			errs = append(errs, n.guard.Close())
+		}
+		if n.groups != nil {
+			errs = append(errs, n.groups.Close())
 		}
 	})
 	return errors.Join(errs...)

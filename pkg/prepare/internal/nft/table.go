@@ -55,13 +55,18 @@ type Chain struct {
 	// Early has a base chain see packets before whatever else may rewrite their
 	// addresses: nft(8)'s priority raw (NF_IP_PRI_RAW, linux/netfilter_ipv4.h).
 	Early bool
+	// Late has it see them behind all of that.
+	Late  bool
 	Rules []Rule
 }
 
 // priority is a base chain's, for the kernel and for nft(8).
 func (c Chain) priority(f Family) (nftables.ChainPriority, string) {
-	if c.Early {
+	switch {
+	case c.Early:
 		return *nftables.ChainPriorityRaw, "raw"
+	case c.Late:
+		return *nftables.ChainPriorityNATSource + 100, "srcnat + 100"
 	}
 	return f.Filter, "filter"
 }

@@ -67,12 +67,9 @@ func (w wiring) aliasOps(now discover.Interface) (ops []engine.Op) {
 	return ops
 }
 
-// neighbors are by what addresses the pod's stack looks for the VM at the tap: where it
-// writes the VM's own itself, by that, too.
+// neighbors are by what addresses the pod's stack looks for the VM at the tap: that for
+// the alias has been rewritten by then, but for IPv6 that it knows a smaller MTU of.
 func (w wiring) neighbors(a guest.Alias) []netip.Addr {
-	if !w.pod.NoEgress {
-		return []netip.Addr{a.VM}
-	}
 	f := families[0]
 	if a.VM.Is6() {
 		f = families[1]

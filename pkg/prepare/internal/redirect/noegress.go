@@ -8,7 +8,7 @@ import (
 
 // Before Linux 5.16 nothing can look at what leaves by a link. The pod's own
 // connections are not known then: what is for one of the ports that its kernel takes
-// for them is the pod's. What it sends by the tap is looked at in its own stack.
+// for them is the pod's.
 
 // guestPorts are the first of those that guests take for their connections: Linux
 // from here on, others from 49152 on (RFC 6335).

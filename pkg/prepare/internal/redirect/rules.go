@@ -99,14 +99,14 @@ func (w wiring) familyChains(f family) []nft.Chain {
 // sends is the pod's: whoever keeps the lease of its address has it from there, and the VM
 // from its tap.
 func (w wiring) toVMAlone(f family) (rules []nft.Rule) {
-	ofServer, all := nft.GoTo(toPod), nft.ForwardTo(w.NIC.Tap)
+	ofServer, all := nft.GoTo(toPod), nft.Rule{nft.ForwardTo(w.NIC.Tap)}
 	if w.guarded() {
-		ofServer, all = guard.Kept(guard.ToVM, guard.DHCPServer, ofServer), nft.GoTo(guard.ToGuestChain)
+		ofServer, all = guard.Kept(guard.ToVM, guard.DHCPServer, ofServer), nft.Rule{nft.FrameMark.Set(crossing), nft.GoTo(guard.ToGuestChain)}
 	}
 	if w.NIC.Addressed {
 		rules = []nft.Rule{slices.Concat(nft.Rule{f.is}, f.dhcpServer, nft.Rule{ofServer})}
 	}
-	return append(rules, nft.Rule{nft.FrameMark.Set(crossing), all})
+	return append(rules, all)
 }
 
 // fromPodRules are for what leaves by the pod interface: of the pod's it is noted.
@@ -149,36 +149,11 @@ func (w wiring) toPodRules() (rules []nft.Rule) {
 	return append(rules, nft.Rule{nft.Accept})
 }
 
-// toVMRules are for what leaves by the tap: what was sent on, what the pod sends to the
-// VM's alias, and what the servers send, whose packet sockets pass here from Linux 5.16 on.
-func (w wiring) toVMRules() []nft.Rule {
-	var rules []nft.Rule
-	for _, f := range families {
-		if w.NIC.Addressed && f.has(w.NIC) { // mostToVM sets no mark
-			rules = append(rules, nft.Rule{f.is, f.destination.Is(f.own(w.NIC)), nft.Accept})
-		}
-	}
-	rules = append(rules, nft.Rule{nft.FrameMark.Is(crossing), nft.Accept})
-	for _, f := range families {
-		if f.has(w.NIC) {
-			rules = append(rules, slices.Concat(nft.Rule{f.is}, f.dhcpServer, nft.Rule{nft.Accept}))
-		}
-	}
-	rules = append(rules, nft.Rule{families[1].is, nft.L4Protocol.Is(nft.ICMPv6), nft.ICMPv6Type.Is(routerAdvertisement), nft.Accept})
-	for _, f := range families {
-		if a, ok := f.alias(w.NIC); ok {
-			rules = append(rules, f.requote(f.sourceInHeader, a.VM, f.own(w.NIC), f.source.Is(a.Pod), f.destination.Is(a.VM))...)
-			rules = append(rules, nft.Rule{f.is, f.source.Is(a.Pod), f.destination.Is(a.VM), f.destination.Set(f.own(w.NIC)), nft.Accept})
-		}
-	}
-	return append(rules, nft.Rule{nft.Drop})
-}
-
 // fromVMRules are for what the VM sends: to the pod's alias, or to the network. It
 // never gets to the pod by another address.
 func (w wiring) fromVMRules() []nft.Rule {
 	n := w.NIC
-	rules := append(w.mostFromVM(), guard.Answers(n, nft.FrameMark.Set(crossing), nft.ForwardTo(n.Tap))...)
+	rules := append(w.mostFromVM(), guard.Answers(n, nft.ForwardTo(n.Tap))...)
 	for _, f := range families {
 		if a, ok := f.alias(n); ok {
 			rules = append(rules, nft.Rule{f.is, f.destination.Is(a.Pod), nft.GoTo(toAlias + f.suffix)})

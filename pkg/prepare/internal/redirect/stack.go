@@ -8,23 +8,19 @@ import (
 )
 
 // stackTables are for packets in the pod's own stack: what comes in by whatever link,
-// and, without the egress hook, what leaves by the tap.
+// and what leaves by the tap. An egress hook of the tap could look at the latter as well,
+// but would take the time of each frame that is handed on to the VM.
 func (w wiring) stackTables() (out []nft.Table) {
 	for i, f := range []nft.Family{nft.IPv4Family, nft.IPv6Family} {
 		t := nft.Table{
 			Family: f, Name: nft.Prefix + w.NIC.Interface, Without: ", or use the datapath bridge",
 			Purpose: "the table that keeps the aliases of " + w.NIC.Interface + " to the pod and the VM",
 		}
-		a, has := families[i].alias(w.NIC)
-		if has {
+		if a, has := families[i].alias(w.NIC); has {
 			t.Chains = append(t.Chains, nft.Chain{Name: toStack, Hook: "prerouting", Early: true, Rules: w.toStackRules(families[i], a)})
 		}
-		if w.pod.NoEgress {
-			t.Chains = append(t.Chains, nft.Chain{Name: toVM, Hook: "postrouting", Rules: w.stackToVMRules(families[i])})
-		}
-		if len(t.Chains) > 0 {
-			out = append(out, t)
-		}
+		t.Chains = append(t.Chains, nft.Chain{Name: toVM, Hook: "postrouting", Late: true, Rules: w.toVMRules(families[i])})
+		out = append(out, t)
 	}
 	return out
 }
@@ -42,9 +38,9 @@ func (w wiring) toStackRules(f family, a guest.Alias) (rules []nft.Rule) {
 	return rules
 }
 
-// stackToVMRules are for what the pod sends by the tap: that for the VM's alias gets to
-// the VM, and nothing else does.
-func (w wiring) stackToVMRules(f family) (rules []nft.Rule) {
+// toVMRules are for what the pod sends by the tap: that for the VM's alias gets to the
+// VM, and nothing else does.
+func (w wiring) toVMRules(f family) (rules []nft.Rule) {
 	byTap := nft.OutputInterface.Is(w.NIC.Tap)
 	if a, ok := f.alias(w.NIC); ok {
 		for _, r := range f.requote(f.sourceInHeader, a.VM, f.own(w.NIC), byTap, f.source.Is(a.Pod), f.destination.Is(a.VM)) {

@@ -7,19 +7,19 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/nft"
 )
 
-// The table has four base chains: at the pod interface and at the tap, each for what
-// comes in by it and for what leaves. What crosses is sent on by the first ones and so
-// passes one of the last ones too, which know it by its mark.
+// The table has three base chains: for what comes in by the pod interface and by the tap,
+// and for what leaves by the pod interface. What crosses from the VM passes the last one
+// too, which knows it by its destination or its mark.
 //
-//	network ── fromNet ── toGuest ── toTap ──▶ toVM ── VM
+//	network ── fromNet ── toGuest ── toTap ──▶ VM
 //	    │         └──── toPod ──▶ pod
 //	    └─────◀── fromPod ◀── toNet ── fromGuest ── fromVM ── VM
 const (
 	fromNet = "from_net"
 	fromPod = "from_pod"
 	fromVM  = "from_vm"
-	toVM    = "to_vm"
-	toStack = "to_stack" // of another table: what the pod's stack gets, from wherever
+	toVM    = "to_vm"    // of other tables: what the pod's stack sends by the tap
+	toStack = "to_stack" // likewise: what it gets, from wherever
 
 	toPod   = "to_pod"   // it is the pod's
 	shared  = "shared"   // both get it
@@ -71,9 +71,7 @@ func (w wiring) table() nft.Table {
 		t.Chains = append(t.Chains, guard.FromGuest(n, guard.Outcome{Pass: nft.GoTo(toNet), Drop: nft.Drop})...)
 	}
 	if !w.pod.NoEgress {
-		t.Chains = append(t.Chains,
-			nft.Chain{Name: fromPod, Hook: "egress", Device: n.Interface, Rules: w.fromPodRules()},
-			nft.Chain{Name: toVM, Hook: "egress", Device: n.Tap, Rules: w.toVMRules()})
+		t.Chains = append(t.Chains, nft.Chain{Name: fromPod, Hook: "egress", Device: n.Interface, Rules: w.fromPodRules()})
 	}
 	t.Chains = append(t.Chains,
 		nft.Chain{Name: fromNet, Hook: "ingress", Device: n.Interface, Rules: w.fromNetRules()},
@@ -83,7 +81,7 @@ func (w wiring) table() nft.Table {
 		nft.Chain{Name: sent, Rules: w.sentRules()},
 		nft.Chain{Name: toTap, Rules: []nft.Rule{
 			{nft.FrameMark.Is(crossing), nft.ForwardTo(n.Tap)},
-			{nft.FrameMark.Set(crossing), nft.CopyTo(n.Tap), nft.FrameMark.Set(unmarked), nft.GoTo(toPod)},
+			{nft.CopyTo(n.Tap), nft.FrameMark.Set(unmarked), nft.GoTo(toPod)},
 		}},
 		nft.Chain{Name: shared, Rules: []nft.Rule{{nft.FrameMark.Set(copied), judge}}},
 		nft.Chain{Name: special, Rules: w.specialRules()},

@@ -20,8 +20,9 @@ TAGS := -tags libvirt_dlopen
 TOOL := $(GO) tool -modfile=tools/go.mod
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 
-# Tests mostly wait, so more of them at once than there are processors.
-GOTEST := $(TAGS) -count=1 -vet=off -parallel 6 -timeout 25m
+# Tests mostly wait, so more of them at once than there are processors. Without paths in
+# them (-trimpath) packages come from Go's cache, also those of another checkout.
+GOTEST := $(TAGS) -trimpath -count=1 -vet=off -parallel 6 -timeout 25m
 # What is tested without the race detector, and why: see docs/testing.md. In both
 # lists those that take longest come first.
 NO_RACE := ./test/clients ./pkg/prepare ./pkg/prepare/... ./examples/... ./internal/podtest/... ./test/... \
@@ -106,7 +107,7 @@ test-race: # the others, with it
 	$(GO) test $(GOTEST) -race $$($(GO) list $(TAGS) $(RACE) | grep -vxFf <($(GO) list $(TAGS) $(NO_RACE)))
 
 vet: # the whole code, which go test would do package by package
-	$(GO) vet $(TAGS) ./...
+	$(GO) vet $(TAGS) -trimpath ./...
 
 # The suites of make test that are not about one datapath.
 BY_DATAPATH := ./test/clients ./pkg/prestart ./test/flood ./test/netboot ./test/vm

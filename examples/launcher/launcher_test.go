@@ -22,7 +22,7 @@ func TestLauncher(t *testing.T) {
 	}
 	dir := t.TempDir()
 	launcher := filepath.Join(dir, "launcher")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-tags", "libvirt_dlopen", "-o", launcher, ".").CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-tags", "libvirt_dlopen", "-o", launcher, ".").CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
 	pod := podtest.NewPod(t, podtest.Calico)

@@ -21,6 +21,9 @@ const (
 	ovmf       = "/usr/share/ovmf/OVMF.fd"
 )
 
+// firstSlot is the PCI slot of the first NIC; the others follow.
+const firstSlot = 8
+
 // atTaps starts an emulated machine with a NIC at each of the taps, in the seats'
 // order, and returns its standard input and output.
 func atTaps(t *testing.T, seats []*seat, args ...string) *podtest.Console {
@@ -30,7 +33,7 @@ func atTaps(t *testing.T, seats []*seat, args ...string) *podtest.Console {
 		taps = append(taps, podtest.TapFile(t, at.pod.NS, "tap-eth0"))
 		args = append(args,
 			"-netdev", fmt.Sprintf("tap,id=net%d,fd=%d,vhost=off", i, 3+i),
-			"-device", fmt.Sprintf("virtio-net-pci,netdev=net%d,romfile=,mac=%v", i, at.pod.MAC))
+			"-device", fmt.Sprintf("virtio-net-pci,netdev=net%d,romfile=,addr=%#x,mac=%v", i, firstSlot+i, at.pod.MAC))
 	}
 	cmd := vmtest.QEMU(t.Context(), nil, args...)
 	cmd.ExtraFiles = taps // from 3 on
@@ -106,23 +109,34 @@ func withMask(t *testing.T, address, mask string) string {
 }
 
 // uefi is OVMF's network stack, by its shell.
-type uefi struct{ console *podtest.Console }
+type uefi struct {
+	console   *podtest.Console
+	connected int // NICs, which it calls eth0, eth1, ...
+}
 
 // bootUEFI boots OVMF's shell.
 func bootUEFI(t *testing.T, seats []*seat) machine {
 	t.Helper()
 	// The one thing to boot from is an empty disk: the shell is what is left.
-	u := &uefi{atTaps(t, seats, "-m", "256", "-serial", "stdio", "-bios", podtest.Packaged(t, ovmf),
+	u := &uefi{console: atTaps(t, seats, "-m", "256", "-serial", "stdio", "-bios", podtest.Packaged(t, ovmf),
 		"-blockdev", "null-co,node-name=disk,size=1048576,read-zeroes=on", "-device", "virtio-blk-pci,drive=disk,bootindex=0")}
 	u.console.WaitLine(t, bootTime, "or any other key to continue")
 	u.run(t, "")
-	u.run(t, "connect -r")
 	return u
 }
 
+// take connects the NIC with its drivers first: one after the other, since all at once
+// ("connect -r") they take OVMF three times as long.
 func (u *uefi) take(t *testing.T, nic int, at *seat) running {
 	t.Helper()
-	n := uefiNIC{u, fmt.Sprintf("eth%d", nic)}
+	device := regexp.MustCompile(fmt.Sprintf(`(?m)^\s*([0-9A-F]+): .*/Pci\(0x%X,0x0\)\)`, firstSlot+nic))
+	handle := device.FindStringSubmatch(u.run(t, "dh -p PciIo"))
+	if handle == nil {
+		t.Fatalf("no NIC in slot %d; OVMF printed:\n%s", firstSlot+nic, u.console.Text())
+	}
+	u.run(t, "connect -r "+handle[1])
+	n := uefiNIC{u, fmt.Sprintf("eth%d", u.connected)}
+	u.connected++
 	if at.six {
 		u.run(t, "ifconfig6 -s "+n.name+" auto")
 		return uefiNIC6{n}

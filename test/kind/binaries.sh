@@ -1,7 +1,7 @@
 #!/bin/bash
 # binaries.sh DIR NAMES...: builds programs from Go modules into DIR/bin, each
 # whose version it does not find there yet: kubernetes, kubectl, pause, etcd,
-# coredns, flannel, flannel_plugin, cni_plugins, kind. All of them take a quarter
+# coredns, flannel, flannel_plugin, cni_plugins, kube_router, kind. All of them take a quarter
 # of an hour the first time on two cores. Needs go and gcc.
 set -euo pipefail
 
@@ -101,9 +101,11 @@ build_flannel() { # one of its backends is in C
 	CGO_ENABLED=1 compile "$out/src/flannel" "$out/bin/flannel" github.com/flannel-io/flannel \
 		-tags netgo,osusergo -ldflags '-s -w -linkmode external -extldflags -static'
 }
+build_kube_router() { module_programs kube_router "$router@$kube_router" "$out/bin/" "$router/cmd/kube-router"; }
 build_kind() { module_programs kind "sigs.k8s.io/kind@$kind" "$out/bin/kind" sigs.k8s.io/kind; }
 
 plugins=github.com/containernetworking/plugins
+router=github.com/cloudnativelabs/kube-router/v2
 build_flannel_plugin() { module_programs flannel_plugin "$plugins@$flannel_plugin" "$out/bin/cni/" "$plugins/plugins/meta/flannel"; }
 build_cni_plugins() {
 	mkdir -p "$out/bin/cni"

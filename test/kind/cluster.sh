@@ -82,7 +82,7 @@ if [ -z "$image" ]; then
 else
 	"$here/images.sh" "$dir" pods
 	step "${create[@]}" --image "$image"
-	step kind load docker-image localhost/virt-launcher-net/network:test vm-launcher:dev --name "$name"
+	step kind load docker-image localhost/virt-launcher-net/{network,kube-router}:test vm-launcher:dev --name "$name"
 fi
 step kubectl taint node "$name-control-plane" node-role.kubernetes.io/control-plane-
 step load

@@ -1,7 +1,7 @@
 #!/bin/bash
 # debian.sh DIR NAMES...: makes Debian file systems as DIR/root/NAME.tar, those it
 # does not find there yet: node, a node's without Kubernetes; network, of pods
-# that work on networks; launcher, with libvirt and QEMU. Needs mmdebstrap.
+# that work on networks; policy, of one that enforces NetworkPolicies; launcher, with libvirt and QEMU. Needs mmdebstrap.
 set -euo pipefail
 
 out=$(mkdir -p "${1:?usage: debian.sh DIR NAMES...}/root" && cd "$1/root" && pwd)
@@ -28,6 +28,7 @@ root() {
 for name in "${@:2}"; do
 	case $name in
 	network) root network extract busybox-static curl iproute2 iputils-ping nftables ;;
+	policy) root policy extract iptables ipset ;;
 	node) root node minbase bash ca-certificates conntrack containerd curl dbus ethtool hostname iproute2 \
 		iptables iputils-ping jq kmod libseccomp2 mount nftables procps runc socat systemd util-linux ;;
 	launcher) root launcher minbase iproute2 libvirt-clients libvirt-daemon libvirt-daemon-driver-qemu qemu-system-x86 ;;

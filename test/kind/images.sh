@@ -68,9 +68,17 @@ make_control_plane() {
 
 # The pods of the test.
 make_pods() {
+	local command
 	mkdir "$work/tree"
 	tar -C "$work/tree" -xpf "$dir/root/network.tar"
 	image "$work/tree" '[]' localhost/virt-launcher-net/network:test
+	mkdir "$work/tree"
+	tar -C "$work/tree" -xpf "$dir/root/policy.tar"
+	for command in {iptables,ip6tables}{,-save,-restore}; do # which its installation would link
+		ln -s xtables-nft-multi "$work/tree/usr/sbin/$command"
+	done
+	put "$work/tree" "$dir/bin/kube-router" usr/local/bin/kube-router
+	image "$work/tree" '["/usr/local/bin/kube-router"]' localhost/virt-launcher-net/kube-router:test
 	mkdir "$work/tree"
 	tar -C "$work/tree" -xpf "$dir/root/launcher.tar"
 	mkdir "$work/tree/guest"

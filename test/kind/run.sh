@@ -15,13 +15,13 @@ flock --nonblock 9 || { echo "run.sh: another run uses $dir" >&2; exit 1; }
 
 image=$(docker image ls --format '{{.Repository}}:{{.Tag}}' kindest/node 2>/dev/null | head -n 1 || true)
 if [ -n "$image" ]; then
-	"$here/binaries.sh" "$dir" kubectl kind
-	"$here/debian.sh" "$dir" network launcher
+	"$here/binaries.sh" "$dir" kubectl kube_router kind
+	"$here/debian.sh" "$dir" network policy launcher
 	exec "$here/cluster.sh" "$dir" "$image" "$@"
 fi
 
-"$here/binaries.sh" "$dir" kubernetes kubectl pause etcd coredns flannel flannel_plugin cni_plugins kind
-"$here/debian.sh" "$dir" network node launcher
+"$here/binaries.sh" "$dir" kubernetes kubectl pause etcd coredns flannel flannel_plugin cni_plugins kube_router kind
+"$here/debian.sh" "$dir" network policy node launcher
 
 "$here/groups.sh" # of a run that was killed
 trap '"$here/groups.sh"' EXIT

@@ -9,4 +9,5 @@ pause=3.10.1
 flannel=v0.26.7
 flannel_plugin=v0.9.1 # of the CNI project's plugins: the last that had flannel's
 cni_plugins=v1.9.1
+kube_router=v2.1.0 # enforces NetworkPolicy, which flannel does not
 debian=bookworm

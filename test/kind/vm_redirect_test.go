@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"os/exec"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -50,7 +49,6 @@ func TestRedirect(t *testing.T) {
 		v.forwarded(t, "8000", guest)
 		v.forwarded(t, "8080", hello)
 	})
-	t.Run("policy on the node", v.testPolicy)
 	t.Run("restart of the sidecar", v.testRestartBoth)
 	t.Run("end of the VM", v.end)
 	restarted := newVM(t, "redirect", "vm-redirect", "vm-restarted", "Always")
@@ -160,42 +158,6 @@ func (v *vm) forwarded(t *testing.T, port, want string) {
 	if got := strings.TrimSpace(string(body)); err != nil || got != want {
 		t.Errorf("port %s gives %q, want %q: %v", port, got, want, err)
 	}
-}
-
-// flannel has no NetworkPolicy. What a CNI that has it does is done here by hand: a
-// rule on the node tells both apart by port, and stops what they open by address.
-func (v *vm) testPolicy(t *testing.T) {
-	t.Cleanup(func() {
-		_, _ = try(context.Background(), "docker", "exec", worker, "nft", "delete", "table", "inet", "vm-policy") // it may be gone
-	})
-	reaches := func(what string, want bool, command ...string) {
-		t.Helper()
-		if _, err := try(t.Context(), "kubectl", command...); (err == nil) != want {
-			t.Errorf("%s: %v, want it to succeed: %v", what, err, want)
-		}
-	}
-	check := func(vm, container, opens bool) {
-		t.Helper()
-		get := []string{"curl", "-sS", "-o", "/dev/null", "--connect-timeout", "2"}
-		from := slices.Concat([]string{"exec", "client", "--"}, get)
-		reaches("others to the VM", vm, append(from, "http://"+v.ip(t))...)
-		reaches("others to the container", container, append(from, "http://"+v.ip(t)+":8080")...)
-		reaches("the container to others", opens, slices.Concat(
-			[]string{"-n", v.namespace, "exec", v.pod, "-c", app, "--"}, get, []string{"-k", "https://kubernetes.default.svc/livez"})...)
-	}
-	policy := func(rule string) {
-		t.Helper()
-		on(t, "nft", "table inet vm-policy; delete table inet vm-policy; table inet vm-policy { "+
-			"chain forward { type filter hook forward priority 10; "+rule+"; }; }")
-	}
-	ip := v.ip(t)
-	check(true, true, true)
-	policy("ip daddr " + ip + " ct state new tcp dport 80 drop")
-	check(false, true, true)
-	policy("ip daddr " + ip + " ct state new tcp dport 8080 drop")
-	check(true, false, true)
-	policy("ip saddr " + ip + " ct state new drop")
-	check(true, true, false)
 }
 
 // A sidecar that is killed serves again. The connections to the guest and those of the

@@ -223,9 +223,11 @@ func left(t *testing.T) []string {
 // nothingIsLeft deletes VMs, after which the node has what it had before.
 func nothingIsLeft(t *testing.T, before []string, vms ...*vm) {
 	t.Helper()
+	remove := []string{"delete", "namespace"}
 	for _, v := range vms {
-		kubectl(t, "delete", "namespace", v.namespace)
+		remove = append(remove, v.namespace)
 	}
+	kubectl(t, remove...)
 	eventually(t, func(context.Context) error {
 		if now := left(t); !slices.Equal(now, before) {
 			return fmt.Errorf("the node had\n%s\nand has\n%s", strings.Join(before, "\n"), strings.Join(now, "\n"))

@@ -113,5 +113,9 @@ func (e Entry) log(log func(msg string, args ...any), msg string, args ...any) {
 
 // logLease is log with whose lease it is.
 func (e Entry) logLease(log func(msg string, args ...any), msg string, args ...any) {
-	e.log(log, msg, append([]any{"address", e.Address, "client", e.Client.Hostname}, args...)...)
+	whose := []any{"address", e.Address}
+	if name := e.Client.Hostname; name != "" {
+		whose = append(whose, "client", name)
+	}
+	e.log(log, msg, append(whose, args...)...)
 }

@@ -190,6 +190,19 @@ func TestEndIsSaid(t *testing.T) {
 	}
 }
 
+// TestUnnamedClient: the log names a guest that has told its name, and no other.
+func TestUnnamedClient(t *testing.T) {
+	for _, name := range []string{"", "web"} {
+		var log bytes.Buffer
+		s := newTest(slog.New(slog.NewTextHandler(&log, nil)))
+		s.Received("REQUEST", false, lease.Client{Hostname: name}, nil)
+		s.Update(func(e Entry) { e.Step(lease.EventBound, 0) })
+		if named := strings.Contains(log.String(), "client="); named != (name != "") || !strings.Contains(log.String(), "address=") {
+			t.Errorf("of the client %q it says\n%s", name, &log)
+		}
+	}
+}
+
 // TestOtherOffer: a guest that takes another server's offer has none of ours any more.
 func TestOtherOffer(t *testing.T) {
 	var log bytes.Buffer

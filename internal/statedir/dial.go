@@ -33,7 +33,7 @@ func Dial(ctx context.Context, path string) (net.Conn, *unix.Ucred, error) {
 		}
 		return nil, nil, fmt.Errorf("connect: %w", err)
 	}
-	peer, err := peerOf(conn.(*net.UnixConn))
+	peer, err := Peer(conn.(*net.UnixConn))
 	if err == nil {
 		var trusted bool
 		if trusted, err = isTrusted(path, peer.Uid); err == nil && !trusted {
@@ -47,8 +47,9 @@ func Dial(ctx context.Context, path string) (net.Conn, *unix.Ucred, error) {
 	return conn, peer, nil
 }
 
-// peerOf returns who listens at the other end (SO_PEERCRED, unix(7)).
-func peerOf(conn *net.UnixConn) (peer *unix.Ucred, err error) {
+// Peer returns who listens at the other end, as this process knows them: a process of
+// another PID namespace is 0 (SO_PEERCRED, unix(7)).
+func Peer(conn *net.UnixConn) (peer *unix.Ucred, err error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return nil, err

@@ -29,7 +29,7 @@ const VNetHeader = 10
 const loopbackIndex = 1
 
 // ErrMissing is that there is no such tap, and what helps.
-var ErrMissing = errors.New("prepare or run creates it again (if the node's CNI plugin made it: recreate the pod); then restart the VM that had it open, or plug its NIC in again")
+var ErrMissing = errors.New("prepare or run creates it again; then restart the VM that had it open, or plug its NIC in again")
 
 // OpenDevice opens the device that makes taps. The caller closes the descriptor.
 func OpenDevice(flags int) (int, error) {

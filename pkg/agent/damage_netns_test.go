@@ -13,6 +13,7 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/internal/attachment"
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/agent"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
 
@@ -49,7 +50,7 @@ func TestDamaged(t *testing.T) {
 		}
 		return ready(s) == 2 && failed == 4
 	})
-	for name, want := range map[string]string{"tapless": "tap-eth0", "unprepared": "not prepared", "nowhere": "no such file", "wrong": "mtu"} {
+	for name, want := range map[string]string{"tapless": "tap-eth0: no such device: " + remedy, "unprepared": "not prepared: " + remedy, "nowhere": "no such file", "wrong": "mtu"} {
 		for _, p := range status.Pods {
 			if p.Name == name && (p.Served.Ready || !strings.Contains(p.NotServed["eth0"], want)) {
 				t.Errorf("%s: %+v", name, p)
@@ -73,6 +74,42 @@ func TestDamaged(t *testing.T) {
 	}
 	n.until(t, "the pod with the new tap is served", func(s agent.Status) bool { return ready(s) == 3 })
 	tapless.boot(t, tapless.guest(t))
+}
+
+// remedy is that of what the plugin has prepared: nobody runs prepare in such a pod.
+const remedy = "recreate the pod"
+
+// What differs from the plan, and a record that is lost, are told with a way out that there
+// is: to the node's administrator and to those in the pod.
+func TestRemedies(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	changed, unrecorded := n.newVM(t, "changed"), n.newVM(t, "unrecorded")
+	if err := os.Remove(filepath.Join(attachment.Dir(n.stateDir, unrecorded.ContainerID), "eth0.json")); err != nil {
+		t.Fatal(err)
+	}
+	n.start(t)
+	told := n.until(t, "it serves one", func(s agent.Status) bool {
+		return ready(s) == 1 && len(s.Pods) == 2 && s.Pods[1].NotServed["eth0"] != ""
+	}).Pods[1].NotServed["eth0"]
+	if !strings.Contains(told, "has no record of it: "+remedy) {
+		t.Errorf("of a lost record it tells %q", told)
+	}
+	changed.IP(t, "link set "+changed.tap+" down")
+	s := n.until(t, "it is told", func(s agent.Status) bool { return len(s.Pods[0].Served.Interfaces[0].Differences) > 0 })
+	inPod := ""
+	if err := changed.Do(func() error {
+		status, err := control.Client{StateDir: t.TempDir()}.Status(t.Context())
+		inPod = status.NotReady()
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{s.Pods[0].Served.NotReady(), inPod} {
+		if !strings.Contains(text, changed.tap+" is down") || !strings.Contains(text, remedy) || strings.Contains(text, "prepare with") {
+			t.Errorf("it tells %q", text)
+		}
+	}
 }
 
 // A NIC whose tap is deleted while it is served is served again with its new one, and the
@@ -110,7 +147,9 @@ func TestTapDeleted(t *testing.T) {
 		t.Fatal(err)
 	}
 	pod.IP(t, "link del "+net1.tap)
-	n.until(t, "it is told", func(s agent.Status) bool { return s.Pods[0].NotServed["net1"] != "" })
+	for _, why := range []string{"interface is gone: ", "no such device: "} { // at once, and tried again
+		n.until(t, "it is told with the way out", func(s agent.Status) bool { return strings.Contains(s.Pods[0].NotServed["net1"], why+remedy) })
+	}
 	n.prepare(t, pod, path, "net1", map[string]string{"leaseTime": `"1h"`})
 	n.until(t, "it is served again", func(s agent.Status) bool { return ready(s) == 1 })
 	if now := n.until(t, "it answers", func(agent.Status) bool { return true }).Pods[0].Served.Of("eth0").Lease; !now.Since.Equal(since) {

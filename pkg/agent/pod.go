@@ -25,6 +25,9 @@ const (
 	lastRetry  = time.Minute
 )
 
+// recreate is the way out where the plugin would have to prepare a NIC again.
+const recreate = "recreate the pod: the CNI plugin prepares its network while the pod is created"
+
 // pod is one pod while it has a NIC that is attached.
 type pod struct {
 	id   string
@@ -163,7 +166,7 @@ func isNotOurs(err error) bool {
 // hook is that of the pod's session.
 func (a *Agent) hook(ctx context.Context, p *pod, at attachment.Attachment) prestart.Hook {
 	return prestart.Hook{
-		Netns: at.Netns, StateDir: attachment.Dir(a.stateDir, p.id), NoIdentity: true, PodSocket: true, Version: a.version,
+		Netns: at.Netns, StateDir: attachment.Dir(a.stateDir, p.id), NoIdentity: true, PodSocket: true, Repair: true, Remedy: recreate, Version: a.version,
 		Log:    a.logOf(at),
 		Failed: func(err *prestart.ServeError) { a.failed(ctx, p, err) },
 	}

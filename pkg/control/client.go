@@ -26,8 +26,8 @@ const (
 
 // Client asks the process that serves a pod. The zero value asks that of the calling
 // thread's network namespace. Where there is no control socket in the state directory, it
-// asks on [PodSocketName] in the calling thread's network namespace, which a server of
-// many pods listens on; who answers there is not verified.
+// asks on [PodSocketName], which a server of many pods listens on, if the pod is the
+// calling thread's; who answers there is not verified.
 type Client struct {
 	// Netns is the path of the pod's network namespace; empty: the calling thread's.
 	Netns string
@@ -78,15 +78,17 @@ var errNoSocket = errors.New("start a server (for a VM pod without a sidecar: lo
 func (at located) ask(ctx context.Context, method, resource string, body io.Reader, answer any) error {
 	path := at.path()
 	conn, peer, err := statedir.Dial(ctx, path)
-	if inPod := net.Conn(nil); isAbsent(err) && method == http.MethodGet {
-		if inPod, err = dialPod(ctx, err); err == nil {
-			conn, peer, path = inPod, &unix.Ucred{}, PodSocketName
+	if isAbsent(err) {
+		if inPod, podErr := at.dialPod(ctx); podErr != nil {
+			return podErr
+		} else if inPod != nil {
+			return at.askPod(ctx, inPod, method, resource, answer)
 		}
 	}
 	switch {
 	case isAbsent(err):
 		if pid := statedir.ServerOf(at.namespace); pid > 0 {
-			return fmt.Errorf("ask %s: %w: %s serves this pod, and does not listen there (%w): it may be starting; else its log says why, or %w",
+			return fmt.Errorf("ask %s: %w: %s serves this pod, and does not listen there (%w): it may be starting, or be the node's agent (see node status); else its log says why, or %w",
 				path, ErrNoAnswer, statedir.Process(pid), errors.Unwrap(err), errNoSocket)
 		}
 		return fmt.Errorf("%w on %s (%w): %w", ErrNobodyServes, path, errors.Unwrap(err), errNoSocket)
@@ -115,15 +117,6 @@ func (at located) ask(ctx context.Context, method, resource string, body io.Read
 // isAbsent tells whether err is that nobody listens at the path of a socket.
 func isAbsent(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ECONNREFUSED)
-}
-
-// dialPod connects to who listens in the pod. If nobody does, the error is absent.
-func dialPod(ctx context.Context, absent error) (net.Conn, error) {
-	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", PodSocketName)
-	if errors.Is(err, unix.ECONNREFUSED) {
-		return nil, absent
-	}
-	return conn, err
 }
 
 // talk asks over a connection.

@@ -53,7 +53,8 @@ func (s *Server) Post(resource string, do func(ctx context.Context, request []by
 
 // Post sends a request to the server in JSON, and reads its answer. Only one that listens
 // in the state directory is asked. The error wraps
-// [ErrNobodyServes] or [ErrNoAnswer] as that of Status, or is a [*RefusedError]. What
+// [ErrNobodyServes] or [ErrNoAnswer] as that of Status, or [ErrNode], or is a
+// [*RefusedError]. What
 // was asked for may be done nevertheless if ctx ends before there is an answer.
 func (c Client) Post(ctx context.Context, resource string, request, answer any) error {
 	at, err := c.locate()

@@ -18,6 +18,7 @@ type UnrecordedError struct {
 	Interface string   `json:"interface"`
 	Links     []string `json:"links,omitempty"` // what there is of those that were made for its VM
 	Why       string   `json:"why"`             // there is no record, or what is wrong with it
+	Remedy    string   `json:"remedy"`
 }
 
 func (e *UnrecordedError) Error() string {
@@ -25,7 +26,7 @@ func (e *UnrecordedError) Error() string {
 	if len(e.Links) > 0 {
 		evidence = " (there are " + strings.Join(e.Links, ", ") + ")"
 	}
-	return e.Interface + " is prepared" + evidence + ", but " + e.Why
+	return e.Interface + " is prepared" + evidence + ", but " + e.Why + ": " + e.Remedy
 }
 
 // ReadUnrecorded returns the interfaces of the calling thread's network namespace that
@@ -74,10 +75,11 @@ func unrecorded(s *engine.State, dir, name string, damaged error) *UnrecordedErr
 	links := slices.DeleteFunc(slices.Clone(all), func(link string) bool { return link == name })
 	switch {
 	case damaged != nil && (len(all) > 1 || len(all) > 0 && !asByCNI(s, name)):
-		return &UnrecordedError{name, links, fmt.Sprintf("its %v: without the record the CNI's settings can't be restored: recreate the pod", damaged)}
+		return &UnrecordedError{name, links, fmt.Sprintf("its %v", damaged), "without the record the CNI's settings can't be restored: recreate the pod"}
 	case damaged == nil && len(all) > 1: // one alone may be somebody else's
-		return &UnrecordedError{name, links, fmt.Sprintf("%s has no record of it: name the state directory in which it was prepared "+
-			"(one below %s if none was named, but a network namespace was; on the node if its CNI plugin prepared it); if that is lost, the CNI's settings can't be restored: recreate the pod", dir, DefaultStateDir)}
+		return &UnrecordedError{name, links, dir + " has no record of it", "name the state directory in which it was prepared " +
+			"(one below " + DefaultStateDir + " if none was named, but a network namespace was; on the node if its CNI plugin prepared it); " +
+			"if that is lost, the CNI's settings can't be restored: recreate the pod"}
 	}
 	return nil
 }

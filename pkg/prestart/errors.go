@@ -12,7 +12,7 @@ import (
 var (
 	// ErrNotPrepared means that the pod's network, or an interface that was named,
 	// is not prepared.
-	ErrNotPrepared = errors.New("the pod's network is not prepared: prepare it first, with the same state directory")
+	ErrNotPrepared = errors.New("the pod's network is not prepared")
 	// ErrSessionClosed is what one who waits for something of a [Session] gets once
 	// that has ended.
 	ErrSessionClosed = errors.New("the session is closed")

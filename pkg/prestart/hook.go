@@ -97,6 +97,13 @@ type Hook struct {
 	// of those that see the state directory, and leaves the records there to others. For
 	// one process that serves many pods.
 	PodSocket bool
+	// Repair has the session make the nftables tables of its interfaces, as the port guard,
+	// whole again when another program deletes or changes them; if that goes on, once a
+	// minute. It needs NET_ADMIN, and the right to enter Netns, as long as it lasts.
+	Repair bool
+	// Remedy is what who serves interfaces that others prepare tells to do where one is to
+	// be prepared again; empty: to prepare it again by this program.
+	Remedy string
 	// Failed is called, from a goroutine of its own, when a NIC that was added to the
 	// session is not served any more; nil: nobody is told.
 	Failed func(*ServeError)

@@ -92,8 +92,8 @@ func (h Hook) Plug(ctx context.Context, r PlugRequest) (p Plugged, err error) {
 		ctx, cancel = answerWithin(ctx, r.Timeout)
 		defer cancel()
 	}
-	err = h.client().Post(ctx, plugResource, r.message(), &p)
-	return p, branchable(err)
+	err = h.post(ctx, plugResource, r, &p)
+	return p, err
 }
 
 // Unplug asks the session that serves the pod to unplug an interface, as
@@ -101,7 +101,24 @@ func (h Hook) Plug(ctx context.Context, r PlugRequest) (p Plugged, err error) {
 func (h Hook) Unplug(ctx context.Context, r PlugRequest) error {
 	ctx, cancel := answerWithin(ctx, cmp.Or(r.Timeout, DefaultUnplugTimeout))
 	defer cancel()
-	return branchable(h.client().Post(ctx, unplugResource, r.message(), &struct{}{}))
+	return h.post(ctx, unplugResource, r, &struct{}{})
+}
+
+// post sends a request. Where the node's agent serves the pod, that is told in the pod
+// alone, which takes the right to enter it.
+func (h Hook) post(ctx context.Context, resource string, r PlugRequest, answer any) error {
+	send := func() error { return h.client().Post(ctx, resource, r.message(), answer) }
+	err := send()
+	if errors.Is(err, control.ErrNoAnswer) && h.Netns != "" && ctx.Err() == nil {
+		if there := in(h.Netns, send); errors.Is(there, control.ErrNode) {
+			err = there
+		}
+	}
+	if errors.Is(err, control.ErrNode) {
+		return fmt.Errorf("%s %s: %w: there NICs come and go by the CNI plugin: have Multus attach another network to the pod, or detach it "+
+			"(annotation k8s.v1.cni.cncf.io/networks), whose last plugin is virt-launcher-net", resource[len("/v1/"):], r.Interface, err)
+	}
+	return branchable(err)
 }
 
 // answerWithin ends when a session that works has long answered a request with that

@@ -46,6 +46,8 @@ type nic struct {
 	watch   *watch               // nil: there is no plan to compare with
 	guard   *prepare.GuardReader // nil: there is no port guard
 	groups  *packet.Groups       // nil: the VM's multicast groups get through as it is
+	// repairer keeps the nftables tables whole; nil: nobody does.
+	repairer *repairer
 	// omitted is what the VM does not get of what the pod has.
 	omitted []discover.Omission
 	// leaseUnknown is whether a VM had the tap when the servers were opened, of whose
@@ -95,6 +97,9 @@ func rawAdvice(err error) error {
 func (n *nic) open(pod discover.Pod, d defaultRoutes, changed func()) (err error) {
 	defer func() {
 		if err != nil {
+			if errors.Is(err, unix.ENODEV) { // of the tap
+				err = fmt.Errorf("%w: %w", err, n.noTap())
+			}
 			err = errors.Join(&ServeError{n.Interface, rawAdvice(err)}, n.close())
 		}
 	}()
@@ -192,9 +197,17 @@ func (n *nic) failure() error {
 		return nil
 	}
 	if errors.Is(err, lease.ErrGone) { // which is that of the other servers, too
-		err = fmt.Errorf("%w: %w", err, tun.ErrMissing)
+		err = fmt.Errorf("%w: %w", err, n.noTap())
 	}
 	return &ServeError{n.Interface, err}
+}
+
+// noTap says what to do where the tap is deleted.
+func (n *nic) noTap() error {
+	if n.hook.Remedy != "" {
+		return errors.New(n.hook.Remedy)
+	}
+	return tun.ErrMissing
 }
 
 // close ends what open and start have begun. What was seen last can still be asked

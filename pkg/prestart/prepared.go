@@ -18,11 +18,15 @@ func (h Hook) prepared() ([]prepare.Plan, error) {
 	plans, missing := choose(recorded, h.Interfaces)
 	switch {
 	case len(missing) > 0:
-		return nil, cmp.Or(h.unrecorded(missing[0]), fmt.Errorf("interface %s: %w", missing[0], ErrNotPrepared))
+		return nil, cmp.Or(h.unrecorded(missing[0]), fmt.Errorf("interface %s: %w", missing[0], h.notPrepared()))
 	case len(plans) == 0:
-		return nil, cmp.Or(h.unrecorded(""), ErrNotPrepared)
+		return nil, cmp.Or(h.unrecorded(""), h.notPrepared())
 	}
 	return plans, nil
+}
+
+func (h Hook) notPrepared() error {
+	return fmt.Errorf("%w: %s", ErrNotPrepared, cmp.Or(h.Remedy, "prepare it first, with the same state directory"))
 }
 
 // choose returns the plans of the named interfaces, all if none are named, and the
@@ -50,6 +54,7 @@ func (h Hook) unrecorded(name string) error {
 	}
 	for _, l := range found {
 		if name == "" || l.Interface == name {
+			l.Remedy = cmp.Or(h.Remedy, l.Remedy)
 			return l
 		}
 	}

@@ -118,6 +118,9 @@ func (s *Session) listen(ctx context.Context) error {
 
 // add opens and starts what serves a NIC, and puts it in its place among the others.
 func (s *Session) add(ctx context.Context, place int, n *nic, pod discover.Pod, d defaultRoutes) error {
+	if s.hook.Repair {
+		n.repairer = newRepairer(func(ctx context.Context) (bool, error) { return s.repairTables(ctx, n.Interface) })
+	}
 	if err := n.open(pod, d, s.notify); err != nil {
 		return err
 	}

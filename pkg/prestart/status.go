@@ -147,10 +147,12 @@ func (s *Status) add(named []string, session control.Status, err error) {
 	s.Server = ServerStatus{Alive: true, Status: &session}
 }
 
-// addDifferences adds those of the interface that are not known yet.
+// addDifferences adds those of the interface that are not known yet. Who serves it may
+// know another remedy.
 func (i *InterfaceStatus) addDifferences(differences []prepare.Difference) {
 	for _, d := range differences {
-		if d.Interface == i.Name && !slices.Contains(i.Differences, d) {
+		known := func(k prepare.Difference) bool { return k.What == d.What && k.Is == d.Is && k.Want == d.Want }
+		if d.Interface == i.Name && !slices.ContainsFunc(i.Differences, known) {
 			i.Differences = append(i.Differences, d)
 		}
 	}

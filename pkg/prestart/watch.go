@@ -21,8 +21,12 @@ type watch struct {
 	pod     *prepare.Watch
 	plan    *atomic.Pointer[prepare.Plan] // the NIC's
 	dir     string                        // of the records
+	remedy  string                        // the Hook's
 	log     *slog.Logger
 	changed func() // is called when what differs has changed; it must not look
+
+	repairer *repairer // nil: nothing is repaired
+	running  sync.WaitGroup
 
 	mu     sync.Mutex
 	found  []prepare.Difference
@@ -37,7 +41,7 @@ func (n *nic) openWatch(changed func()) (*watch, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &watch{pod: pod, plan: &n.plan, dir: n.hook.StateDir, log: n.hook.Log.With("interface", n.Interface), changed: changed}
+	w := &watch{pod: pod, plan: &n.plan, dir: n.hook.StateDir, remedy: n.hook.Remedy, repairer: n.repairer, log: n.hook.Log.With("interface", n.Interface), changed: changed}
 	if _, err := w.look(true); err != nil {
 		pod.Close()
 		return nil, err
@@ -57,6 +61,7 @@ func (w *watch) look(told bool) ([]prepare.Difference, error) {
 	if err == nil && len(found) > 0 && w.otherPorts() {
 		found, err = w.pod.Look()
 	}
+	w.advise(found)
 	if err == nil && !slices.Equal(found, w.found) {
 		w.found, w.since = found, time.Now()
 		w.changed()
@@ -65,6 +70,18 @@ func (w *watch) look(told bool) ([]prepare.Difference, error) {
 		w.report()
 	}
 	return w.found, err
+}
+
+// advise puts the ways out of who serves in the place of those of who prepares.
+func (w *watch) advise(found []prepare.Difference) {
+	for i, d := range found {
+		switch {
+		case w.repairer != nil && w.plan.Load().IsTable(d):
+			found[i] = d.Otherwise(repairing)
+		case w.remedy != "":
+			found[i] = d.Otherwise(w.remedy)
+		}
+	}
 }
 
 // otherPorts takes over the plan of a prepare that has shared the ports otherwise, and
@@ -100,9 +117,11 @@ func (w *watch) follow(ctx context.Context) {
 	if err := w.pod.Unwatched(); err != nil {
 		w.log.Info("the port guard is not watched", "cause", err)
 	}
-	var following sync.WaitGroup
-	defer following.Wait()
-	following.Go(func() { w.followEach(ctx, w.pod.WaitTables, "the port guard") })
+	defer w.running.Wait()
+	w.running.Go(func() {
+		w.repair(ctx) // what was changed before
+		w.followEach(ctx, w.pod.WaitTables, "the port guard")
+	})
 	w.followEach(ctx, w.pod.Wait, "links")
 }
 
@@ -119,6 +138,7 @@ func (w *watch) followEach(ctx context.Context, wait func(context.Context) error
 		if err != nil {
 			return
 		}
+		w.repair(ctx)
 	}
 }
 

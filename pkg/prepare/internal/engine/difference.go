@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
@@ -19,12 +20,21 @@ type Difference struct {
 
 func (d Difference) String() string { return d.What + " is " + d.Is + ", not " + d.Want }
 
+// Otherwise is d with a remedy for who can't prepare the interface again, if that was the
+// remedy.
+func (d Difference) Otherwise(remedy string) Difference {
+	if strings.Contains(d.Remedy, PrepareAgain) {
+		d.Remedy = remedy
+	}
+	return d
+}
+
 // Missing is what a link is that does not exist.
 const Missing = "missing"
 
 // The ways out.
 const (
-	PrepareAgain = "run virt-launcher-net prepare with the same options, or end run and start it again (if the node's CNI plugin prepared it: recreate the pod)"
+	PrepareAgain = "run virt-launcher-net prepare with the same options, or end run and start it again"
 	NewVM        = PrepareAgain + "; then restart the VM, which still has the old tap"
 	NewPod       = "recreate the pod: the CNI's interface is gone"
 	LookAtNode   = "look at the other end of the link, on the node: it is down, or deleted"

@@ -65,7 +65,7 @@ func (r *CounterReader) Counters(t Table) ([]Counter, error) {
 	for _, c := range t.Chains {
 		there := now[c.Name]
 		if len(there) != len(c.Rules) {
-			return nil, fmt.Errorf("chain %s has %d rules, not the %d planned: run prepare again", c.Name, len(there), len(c.Rules))
+			return nil, fmt.Errorf("chain %s has %d rules, not the %d planned", c.Name, len(there), len(c.Rules))
 		}
 		for i, r := range c.Rules {
 			label := r.label()

@@ -1,0 +1,87 @@
+package agent_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/agent"
+)
+
+// What a program in the pod deletes of the nftables tables is made whole again while the VM
+// runs, and what it changes: neither the guard nor the VM's network is missing for long. A
+// program that goes on is not fought. Nobody repairs what is not served any more.
+func TestRulesRepaired(t *testing.T) {
+	t.Parallel()
+	for _, datapath := range []string{podtest.SwitchPath, "redirect"} {
+		t.Run(datapath, func(t *testing.T) {
+			t.Parallel()
+			n := newNode(t)
+			pod := podtest.NewPod(t, podtest.Calico)
+			v := n.prepare(t, pod, n.mount(t, pod.NS, "vm"), "eth0", map[string]string{"datapath": `"` + datapath + `"`})
+			planned := rules(t, pod)
+			pod.Run(t, "nft", "flush", "ruleset") // before there is an agent
+			r := n.start(t)
+			whole := func(what string) {
+				t.Helper()
+				for end := time.Now().Add(time.Minute); rules(t, pod) != planned; time.Sleep(10 * time.Millisecond) {
+					if time.Now().After(end) {
+						t.Fatalf("%s: there are\n%s\nnot\n%s", what, rules(t, pod), planned)
+					}
+				}
+				n.until(t, what+": it is ready", func(s agent.Status) bool { return ready(s) == 1 })
+			}
+			whole("at the start")
+			guest := v.guest(t)
+			v.boot(t, guest)
+			ping := func(what string) {
+				t.Helper()
+				if out, err := guest.Output(t.Context(), "ping", "-c20", "-i0.2", "-W10", podtest.OutsideIP.String()); err != nil {
+					t.Errorf("%s: %v\n%s", what, err, out)
+				}
+			}
+			pod.Run(t, "nft", "flush", "ruleset")
+			whole("flushed")
+			ping("flushed")
+			table := strings.TrimPrefix(strings.Split(planned, "\n")[0], "table ")
+			pod.Run(t, "sh", "-c", "nft delete table "+strings.TrimSuffix(table, " {"))
+			whole("a table deleted")
+			pod.Run(t, "sh", "-c", "nft flush table "+strings.TrimSuffix(table, " {"))
+			whole("its rules flushed")
+			ping("its rules flushed")
+
+			flushed := 0
+			for ; !strings.Contains(r.log.String(), "again and again") && flushed < 20; flushed++ {
+				pod.Run(t, "nft", "flush", "ruleset")
+				n.until(t, "it is noticed", func(s agent.Status) bool {
+					return ready(s) == 1 && rules(t, pod) == planned || strings.Contains(r.log.String(), "again and again")
+				})
+			}
+			if flushed < 5 || rules(t, pod) != "" {
+				t.Errorf("after %d times there are\n%s", flushed, rules(t, pod))
+			}
+			if told := n.until(t, "it is told", func(s agent.Status) bool { return ready(s) == 0 }).Pods[0].Served.NotReady(); !strings.Contains(told, "the log says why") {
+				t.Errorf("it tells %q", told)
+			}
+			if err := n.client().Detach(t.Context(), v.ContainerID, "eth0"); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+// rules are all nftables rules of the pod, table by table, without what frames bring about.
+func rules(t *testing.T, pod *podtest.Pod) string {
+	t.Helper()
+	var kept []string
+	for line := range strings.Lines(pod.Run(t, "nft", "-s", "list", "ruleset")) {
+		if !strings.Contains(line, "elements = {") && !strings.Contains(line, "expires") {
+			kept = append(kept, line)
+		}
+	}
+	tables := strings.SplitAfter(strings.Join(kept, ""), "\n}\n")
+	slices.Sort(tables) // one that was made again is the last
+	return strings.Join(tables, "")
+}

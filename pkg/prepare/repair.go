@@ -1,0 +1,52 @@
+package prepare
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"slices"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/engine"
+)
+
+// IsTable tells whether the difference is of one of the plan's nftables tables, as the
+// port guard is.
+func (p Plan) IsTable(d Difference) bool {
+	return d.Interface == p.Interface.Name && slices.ContainsFunc(p.purposes(), func(purpose string) bool { return purpose == d.What })
+}
+
+// purposes are what the plan's tables are for.
+func (p Plan) purposes() (all []string) {
+	for _, t := range p.wiring.Tables() {
+		all = append(all, t.Purpose)
+	}
+	return all
+}
+
+// RepairTables makes the nftables tables of a pod interface whole again, those that are
+// not, in one transaction, and tells whether there was one. Nothing else is changed, so a
+// VM loses nothing by it. An interface without a record is not prepared any more, and
+// gets none. A nil log is silent.
+func RepairTables(ctx context.Context, log *slog.Logger, store *Store, name string) (repaired bool, err error) {
+	log = cmp.Or(log, silent)
+	now, err := engine.ReadState(nil)
+	if err != nil {
+		return false, err
+	}
+	recorded, err := store.load(log, now)
+	n := indexOf(recorded, name)
+	if err != nil || n < 0 {
+		return false, err
+	}
+	w := recorded[n].Plan.wiring
+	ops := engine.TableOps(now, w.Guest().Tap, w.Tables()...)
+	if len(ops) == 0 {
+		return false, nil
+	}
+	k, err := engine.Open(log)
+	if err != nil {
+		return false, err
+	}
+	defer k.Close()
+	return true, k.Execute(ctx, ops)
+}

@@ -1,0 +1,111 @@
+package prestart
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
+)
+
+// A session that repairs makes a NIC's nftables tables whole again when another program
+// deletes or changes them: repairsAtOnce times, and then once in each repairPause, so that
+// a program which does so again and again is not fought.
+const (
+	repairsAtOnce = 10
+	repairPause   = time.Minute
+)
+
+// repairing is in the place of the way out while it is done.
+const repairing = "it is repaired at once; where that fails, the log says why"
+
+// repairer makes the tables of one NIC whole again. Nil repairs nothing.
+type repairer struct {
+	tables func(context.Context) (repaired bool, err error)
+	limit  *rate.Limiter
+
+	mu      sync.Mutex // is held while it is at work
+	waiting bool       // it tries again later
+	logged  string     // the last error
+}
+
+func newRepairer(tables func(context.Context) (bool, error)) *repairer {
+	return &repairer{tables: tables, limit: rate.NewLimiter(rate.Every(repairPause), repairsAtOnce)}
+}
+
+// repairTables makes the tables of a NIC whole again, in its network namespace.
+func (s *Session) repairTables(ctx context.Context, name string) (repaired bool, err error) {
+	err = s.in(func() error {
+		store, err := prepare.OpenStore(ctx, s.hook.StateDir)
+		if err != nil {
+			return err
+		}
+		defer store.Close()
+		repaired, err = prepare.RepairTables(ctx, s.hook.Log, store, name)
+		return err
+	})
+	return repaired, err
+}
+
+// repair makes tables whole again that differ from the plan, if the session repairs. What
+// can't be done now is tried again later, until ctx ends.
+func (w *watch) repair(ctx context.Context) {
+	r := w.repairer
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.waiting || !w.tablesDiffer() {
+		return
+	}
+	turn := r.limit.Reserve()
+	if turn.Delay() > 0 {
+		turn.Cancel()
+		w.log.Error("another program deletes or changes the VM's nftables tables again and again: they are repaired more slowly from now on", "atMostEvery", repairPause)
+		w.repairLater(ctx)
+		return
+	}
+	repaired, err := r.tables(ctx)
+	switch {
+	case ctx.Err() != nil:
+	case err != nil:
+		if text := err.Error(); text != r.logged {
+			w.log.Error("can't repair the VM's nftables tables: trying again", "error", err, "again", repairPause)
+			r.logged = text
+		}
+		w.repairLater(ctx)
+	case repaired:
+		w.log.Warn("repaired the VM's nftables tables, which another program had deleted or changed")
+		r.logged = ""
+	default: // who prepares has been sooner
+		turn.Cancel()
+	}
+}
+
+// repairLater tries again after a while. The lock is held.
+func (w *watch) repairLater(ctx context.Context) {
+	w.repairer.waiting = true
+	w.running.Go(func() {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(repairPause):
+		}
+		w.repairer.mu.Lock()
+		w.repairer.waiting = false
+		w.repairer.mu.Unlock()
+		_, _ = w.look(true) // its follow tells of an error
+		w.repair(ctx)
+	})
+}
+
+// tablesDiffer tells whether a table was not as planned when it was last looked at.
+func (w *watch) tablesDiffer() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.ContainsFunc(w.found, w.plan.Load().IsTable)
+}

@@ -129,6 +129,22 @@ func TestSilentAgent(t *testing.T) {
 	}
 }
 
+// A call that may not wait as long as an agent may take ends in its time, too.
+func TestSilentAgentOfShortCall(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Flannel)
+	r := newRuntime(t, pod.Node)
+	list, rt := r.list("1.1.0", plugin(`"select": "all"`, `"timeout": "4s"`)), sandbox(pod.NS, "c1", "eth0", nil)
+	r.add(list, rt)
+	l, err := net.Listen("unix", filepath.Join(r.base, "node.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	r.del(list, rt)
+	r.empty()
+}
+
 // GC waits once for an agent that does not answer, however many containers there are.
 func TestGarbageOfSilentAgent(t *testing.T) {
 	t.Parallel()

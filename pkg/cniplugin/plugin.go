@@ -60,7 +60,8 @@ func Main(ctx context.Context) int {
 	return 1
 }
 
-// agentTimeout is how long the agent may take to answer.
+// agentTimeout is how long the agent may take to answer, and half of a call's time at
+// most: the rest is for what the call itself does.
 const agentTimeout = 5 * time.Second
 
 // call is one call of the plugin.
@@ -92,11 +93,12 @@ func (c call) hookOf(a attachment.Attachment) (prestart.Hook, error) {
 // askAgent has the agent do something with a NIC. That is no condition of a call's
 // success: an agent may be upgraded just now, and finds what is attached when it starts.
 func (c call) askAgent(ctx context.Context, do func(agent.Client, context.Context, string, string) error, a attachment.Attachment) error {
-	silent := fmt.Errorf("it does not answer within %s", agentTimeout)
+	timeout := min(agentTimeout, c.conf.timeout/2)
+	silent := fmt.Errorf("it does not answer within %s", timeout)
 	if *c.agentIsSilent {
 		return silent
 	}
-	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), agentTimeout, silent)
+	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), timeout, silent)
 	defer cancel()
 	err := do(agent.Client{StateDir: c.conf.stateDir}, ctx, a.ContainerID, a.Interface)
 	*c.agentIsSilent = ctx.Err() != nil

@@ -28,6 +28,9 @@ type conf struct {
 	path string // with symbolic links resolved
 	text []byte
 	mode fs.FileMode
+	// target is where a link leads that is not there: for the runtime it may be, where
+	// this process sees the directory alone.
+	target string
 }
 
 func (c conf) isList() bool { return strings.HasSuffix(c.path, listSuffix) }
@@ -52,6 +55,9 @@ func confs(dir string) ([]conf, []error) {
 			continue
 		}
 		c, err := readConf(filepath.Join(dir, name))
+		if target, linkErr := os.Readlink(filepath.Join(dir, name)); linkErr == nil && errors.Is(err, fs.ErrNotExist) {
+			c, err = conf{path: filepath.Join(dir, name), target: target}, nil
+		}
 		switch {
 		case errors.Is(err, errDir) || errors.Is(err, fs.ErrNotExist): // a .d directory, or it is gone just now
 		case err != nil:
@@ -111,6 +117,9 @@ func chain(dir string, entry []byte) (file conf, to []byte, err error) {
 
 // chained is the text of the list that has the file's plugins, and ours after them.
 func (c conf) chained(entry []byte) ([]byte, error) {
+	if c.target != "" {
+		return nil, notChained("%s leads to %s, which is not there, or not to be seen by the installer: put the file itself in its place, or give the installer its directory, too", c.path, c.target)
+	}
 	l := list{}
 	text, err := c.text, error(nil)
 	if !c.isList() {

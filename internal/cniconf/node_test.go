@@ -254,6 +254,37 @@ func TestDamagedFirst(t *testing.T) {
 	}
 }
 
+// A link that leads to where the installer does not see, as from the directory that a
+// container has of the node, may be what the runtime takes: no other file is in its place.
+func TestLinkOutOfSight(t *testing.T) {
+	t.Parallel()
+	n := testNode(t)
+	target := filepath.Join(t.TempDir(), "cbr0.conflist")
+	if err := os.Symlink(target, filepath.Join(n.ConfDir, "10-flannel.conflist")); err != nil {
+		t.Fatal(err)
+	}
+	n.put(t, "20-other.conflist", flannel)
+	_, err := n.Install(t.Context())
+	if !errors.Is(err, ErrNotChained) || !strings.Contains(err.Error(), "10-flannel.conflist leads to "+target) {
+		t.Errorf("a link that leads to nothing: %v", err)
+	}
+	if text, err := os.ReadFile(filepath.Join(n.ConfDir, "20-other.conflist")); string(text) != flannel {
+		t.Errorf("the other file is %s, %v", text, err)
+	}
+	if err := os.WriteFile(target, []byte(flannel), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.Install(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if got := n.types(t); !slices.Contains(got, Type) {
+		t.Errorf("the runtime runs %q", got)
+	}
+	if _, err := n.Uninstall(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 // Directories that can't be written, or are not there, are named.
 func TestUnfitDirectories(t *testing.T) {
 	n := testNode(t)

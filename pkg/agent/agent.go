@@ -46,6 +46,10 @@ const (
 	settleTime = 10 * time.Second
 )
 
+// errUnreachable ends an agent of which no plugin could tell that there is a pod: the next
+// one makes a socket anew.
+var errUnreachable = errors.New("somebody has removed the agent's socket, or its directory")
+
 // Options say how an agent works. The zero value is good.
 type Options struct {
 	// StateDir is where attachments and the socket are; empty: [prepare.DefaultStateDir].
@@ -89,7 +93,8 @@ func New(o Options) *Agent {
 	return a
 }
 
-// Run serves until ctx ends, and then returns nil. Where another agent serves the node,
+// Run serves until ctx ends, and then returns nil; where somebody removes its socket, it
+// returns an error, and whoever runs it is to start the next one. Where another agent serves the node,
 // it waits until that has ended. It is called once.
 func (a *Agent) Run(ctx context.Context) (err error) {
 	if err := os.MkdirAll(a.stateDir, 0o700); err != nil {
@@ -108,21 +113,32 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(ctx)
+	if err := a.watcher.Add(a.stateDir); err != nil {
+		return fmt.Errorf("watch state directory: %w", err)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
 	var running sync.WaitGroup
 	defer running.Wait()
-	defer cancel()
+	defer cancel(nil)
 	defer a.close(ctx)
 	a.mu.Lock()
 	a.since, a.notReady = time.Now(), "it is beginning to serve the pods that there are"
 	a.mu.Unlock()
 	running.Go(func() { a.answer(ctx, listener) })
-	running.Go(func() { a.watch(ctx) })
+	running.Go(func() {
+		a.watch(ctx, func() {
+			listener.SetUnlinkOnClose(false) // another's may be in its place by now
+			cancel(errUnreachable)
+		})
+	})
 	if err := a.serveAll(ctx); err != nil {
 		return err
 	}
 	a.setNotReady("")
 	<-ctx.Done()
+	if errors.Is(context.Cause(ctx), errUnreachable) {
+		return fmt.Errorf("%w: %s", errUnreachable, a.socket())
+	}
 	return nil
 }
 

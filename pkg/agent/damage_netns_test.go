@@ -3,6 +3,7 @@ package agent_test
 import (
 	"context"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -167,6 +168,38 @@ func TestTapDeleted(t *testing.T) {
 	}
 	if s := r.Status(); len(s.Pods) != 0 {
 		t.Errorf("left is %+v", s.Pods)
+	}
+}
+
+// An agent whose socket somebody removes ends, so that the next one hears of new pods: by
+// itself, with its directory, or in favour of another one's.
+func TestSocketRemoved(t *testing.T) {
+	t.Parallel()
+	for _, how := range []string{"rm DIR/node.sock", "mv DIR DIR.old", "rm -r DIR/*", "mv DIR/node.lock DIR/old"} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			n := newNode(t)
+			ended := make(chan error, 1)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			go func() { ended <- agent.New(agent.Options{StateDir: n.stateDir}).Run(ctx) }()
+			n.until(t, "it listens", func(agent.Status) bool { return true })
+			if out, err := exec.Command("sh", "-c", strings.ReplaceAll(how, "DIR", n.stateDir)).CombinedOutput(); err != nil {
+				t.Fatal(err, string(out))
+			}
+			next := n.start(t)
+			if err := <-ended; err == nil || !strings.Contains(err.Error(), "removed the agent's socket") {
+				t.Errorf("it ends with %v", err)
+			}
+			v := n.newVM(t, "vm")
+			n.until(t, "the next one listens", func(agent.Status) bool { return true })
+			if err := n.client().Attach(t.Context(), v.ContainerID, "eth0"); err != nil {
+				t.Error(err)
+			}
+			if why := next.NotReady(); why != "" {
+				t.Errorf("the next one is not ready: %s", why)
+			}
+		})
 	}
 }
 

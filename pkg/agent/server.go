@@ -24,8 +24,8 @@ var containerID = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.\-]*$`)
 
 // listen makes the agent's socket, in the place of one that is left: the lock says that
 // no other agent has it. Only root can connect, whatever the umask.
-func (a *Agent) listen(ctx context.Context) (net.Listener, error) {
-	path := filepath.Join(a.stateDir, attachment.SocketName)
+func (a *Agent) listen(ctx context.Context) (*net.UnixListener, error) {
+	path := a.socket()
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("replace agent's socket: %w", err)
 	}
@@ -36,8 +36,10 @@ func (a *Agent) listen(ctx context.Context) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen for the CNI plugin: %w", err)
 	}
-	return listener, nil
+	return listener.(*net.UnixListener), nil
 }
+
+func (a *Agent) socket() string { return filepath.Join(a.stateDir, attachment.SocketName) }
 
 // handler answers who asks on the socket.
 func (a *Agent) handler(ctx context.Context) http.Handler {

@@ -26,16 +26,22 @@ func isGone(path string) bool {
 // watchFor has the end of the network namespace at path noticed.
 func (a *Agent) watchFor(path string) error { return a.watcher.Add(filepath.Dir(path)) }
 
-// watch lets go of pods whose network namespace is gone, until ctx ends.
-func (a *Agent) watch(ctx context.Context) {
+// watch lets go of pods whose network namespace is gone, until ctx ends, and tells when
+// the agent's socket is.
+func (a *Agent) watch(ctx context.Context, lost func()) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case event := <-a.watcher.Events:
-			if event.Has(fsnotify.Remove) || event.Has(fsnotify.Rename) {
-				a.forgetGone(ctx, event.Name)
+			if !event.Has(fsnotify.Remove) && !event.Has(fsnotify.Rename) {
+				continue
 			}
+			if event.Name == a.socket() || event.Name == filepath.Clean(a.stateDir) {
+				lost()
+				return
+			}
+			a.forgetGone(ctx, event.Name)
 		case err := <-a.watcher.Errors: // events were lost
 			a.log.Debug("can't tell which network namespaces are gone: looking at all", "error", err)
 			a.forgetGone(ctx, "")

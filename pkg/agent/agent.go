@@ -42,6 +42,8 @@ const (
 	// closeAtOnce is how many pods are closed at a time: the kernel waits for all
 	// processors before it closes a packet socket, for many at once as long as for one.
 	closeAtOnce = 64
+	// readAgain is after how long an attachment is read again that could not be.
+	readAgain = 5 * time.Second
 	// settleTime is how long nothing must have come or gone.
 	settleTime = 10 * time.Second
 )
@@ -170,22 +172,41 @@ func (a *Agent) serveAll(ctx context.Context) error {
 	working.SetLimit(atOnce)
 	for _, id := range containers {
 		working.Go(func() error {
-			all, err := attachment.OfContainer(a.stateDir, id)
-			if err != nil {
-				a.log.Error("an attachment can't be read, and is not served", "container", id, "error", err)
-				a.mu.Lock()
-				a.unreadable[id] = err
-				a.mu.Unlock()
-			}
-			for _, at := range all {
-				_ = a.serve(ctx, at) // it is logged, and tried again
-			}
+			a.serveContainer(ctx, id)
 			return nil
 		})
 	}
 	_ = working.Wait() // none fails
 	a.log.Info("serving", "containers", len(containers), "took", time.Since(start).Round(time.Millisecond))
 	return nil
+}
+
+// serveContainer serves all attachments of a container. Those that can't be read are told,
+// and read again: the process may have no descriptor left just now.
+func (a *Agent) serveContainer(ctx context.Context, id string) {
+	if ctx.Err() != nil {
+		return
+	}
+	all, err := attachment.OfContainer(a.stateDir, id)
+	if a.isUnreadable(id, err); err != nil {
+		time.AfterFunc(readAgain, func() { a.serveContainer(ctx, id) })
+	}
+	for _, at := range all {
+		_ = a.serve(ctx, at) // it is logged, and tried again
+	}
+}
+
+// isUnreadable keeps why a container's attachments can't be read; nil: they can.
+func (a *Agent) isUnreadable(id string, err error) {
+	a.mu.Lock()
+	was := a.unreadable[id]
+	if a.unreadable[id] = err; err == nil {
+		delete(a.unreadable, id)
+	}
+	a.mu.Unlock()
+	if err != nil && (was == nil || was.Error() != err.Error()) {
+		a.log.Error("an attachment can't be read, and is not served", "container", id, "error", err)
+	}
 }
 
 // NotReady says why the agent is not ready; empty: it has tried to serve all pods that

@@ -171,6 +171,35 @@ func TestTapDeleted(t *testing.T) {
 	}
 }
 
+// What can't be read when the plugin says so, as where the process has no descriptor left, is
+// read again.
+func TestReadAgain(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	n.start(t)
+	v := n.newVM(t, "vm")
+	n.until(t, "it listens", func(agent.Status) bool { return true })
+	file := filepath.Join(attachment.Dir(n.stateDir, v.ContainerID), "eth0.attachment")
+	if err := os.Rename(file, file+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(file, 0o700); err != nil { // root can read whatever is a file
+		t.Fatal(err)
+	}
+	if err := n.client().Attach(t.Context(), v.ContainerID, "eth0"); err == nil {
+		t.Error("it serves what it can't read")
+	}
+	n.until(t, "it is told", func(s agent.Status) bool { return len(s.Errors) == 1 })
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(file+".away", file); err != nil {
+		t.Fatal(err)
+	}
+	n.until(t, "it is served", func(s agent.Status) bool { return ready(s) == 1 && len(s.Errors) == 0 })
+	v.boot(t, v.guest(t))
+}
+
 // An agent whose socket somebody removes ends, so that the next one hears of new pods: by
 // itself, with its directory, or in favour of another one's.
 func TestSocketRemoved(t *testing.T) {

@@ -52,12 +52,14 @@ type nic struct {
 // attach serves the attachment that is written.
 func (a *Agent) attach(ctx context.Context, container, name string) error {
 	at, err := attachment.Read(a.stateDir, container, name)
-	if err != nil {
+	if errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	a.mu.Lock()
-	delete(a.unreadable, container) // the plugin attaches nothing where it can't read all
-	a.mu.Unlock()
+	a.isUnreadable(container, err) // the plugin attaches nothing where it can't read all
+	if err != nil {
+		time.AfterFunc(readAgain, func() { a.serveContainer(ctx, container) })
+		return err
+	}
 	return a.serve(ctx, at)
 }
 
@@ -204,15 +206,11 @@ func (a *Agent) keep(ctx context.Context, p *pod, at attachment.Attachment, err 
 
 // again tries again to serve a NIC, if it is still attached.
 func (a *Agent) again(ctx context.Context, container, name string) {
-	at, err := attachment.Read(a.stateDir, container, name)
-	switch {
-	case err == nil:
-		_ = a.serve(ctx, at) // it is logged, and tried again
-	case errors.Is(err, fs.ErrNotExist):
+	if _, err := attachment.Read(a.stateDir, container, name); errors.Is(err, fs.ErrNotExist) {
 		_ = a.detach(ctx, container, name) // it is not served
-	default:
-		a.log.Error("an attachment can't be read, and is not served", "container", container, "error", err)
+		return
 	}
+	_ = a.attach(ctx, container, name) // it is logged, and tried again
 }
 
 // failed is called when a NIC that was served is not any more.

@@ -2,6 +2,8 @@ package prestart
 
 import (
 	"context"
+	"maps"
+	"os"
 	"slices"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
@@ -167,4 +169,32 @@ func linksOf(p prepare.Plan, now []discover.Interface) []LinkStatus {
 		}
 		return LinkStatus{Link: link}
 	})
+}
+
+// Status is what only the session knows: how far it is, and what it serves.
+func (s *Session) Status() control.Status {
+	s.mu.Lock()
+	started, vm, nics, notServed := s.started, s.vm, slices.Clone(s.nics), maps.Clone(s.notServed)
+	s.mu.Unlock()
+	status := control.Status{
+		PID: os.Getpid(), Version: s.hook.Version, Since: s.since, Ready: !started.IsZero() && s.done.Err() == nil,
+		PrepareSeconds: s.prepared.Sub(s.since).Seconds(), RecordError: s.keeper.recordError(), Interfaces: []control.Served{},
+	}
+	if !started.IsZero() {
+		status.StartSeconds = started.Sub(s.since).Seconds()
+	}
+	if vm != nil {
+		status.Domain = vm.Name()
+	}
+	for _, name := range slices.Sorted(maps.Keys(notServed)) {
+		status.Ready = false
+		status.Interfaces = append(status.Interfaces, control.Served{Name: name, Error: notServed[name].Error()})
+	}
+	for _, n := range nics {
+		served := n.status()
+		served.Omitted = withoutNICs(served.Omitted, namesOf(guestsOf(nics)))
+		status.Ready = status.Ready && served.Error == "" && len(served.Differences) == 0
+		status.Interfaces = append(status.Interfaces, served)
+	}
+	return status
 }

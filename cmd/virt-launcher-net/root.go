@@ -26,7 +26,7 @@ type program struct {
 }
 
 // newRoot returns the command that has all verbs. Those that the command line does not
-// name have no flags, which would take more time than many a verb; nil: all have.
+// name have no flags and no help, which would take more time than many a verb; nil: all have.
 func newRoot(args []string) *cobra.Command {
 	p := &program{}
 	root := &cobra.Command{
@@ -59,6 +59,9 @@ network namespace, or name that with --netns.`,
 		return p.logLevel.UnmarshalText([]byte(s))
 	}}, "log-level", "what to log: debug, info, warn or error")
 	for _, v := range p.verbs() {
+		if len(args) > 0 && args[0] == v.name() {
+			root.CompletionOptions.DisableDefaultCmd = true // it has the texts of four shells
+		}
 		root.AddCommand(p.command(v, args == nil || slices.Contains(args, v.name())))
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })

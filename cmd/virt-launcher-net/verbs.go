@@ -34,17 +34,10 @@ func (v verb) name() string {
 	return name
 }
 
-// command makes a verb a command of cobra, with or without flags.
-func (p *program) command(v verb, withFlags bool) *cobra.Command {
+// command makes a verb a command of cobra; one that is not named is only to be listed.
+func (p *program) command(v verb, named bool) *cobra.Command {
 	cmd := &cobra.Command{
-		Use: v.use, Short: v.short, Long: v.long,
-		Example: "  virt-launcher-net " + strings.Join(v.examples, "\n  virt-launcher-net "),
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) != v.args {
-				return usagef("want %d arguments, not %q", v.args, args)
-			}
-			return nil
-		},
+		Use: v.use, Short: v.short,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			shown, err := v.run(cmd)
 			if err != nil {
@@ -53,8 +46,15 @@ func (p *program) command(v verb, withFlags bool) *cobra.Command {
 			return p.print(cmd.OutOrStdout(), shown)
 		},
 	}
-	if !withFlags {
+	if !named {
 		return cmd
+	}
+	cmd.Long, cmd.Example = v.long, "  virt-launcher-net "+strings.Join(v.examples, "\n  virt-launcher-net ")
+	cmd.Args = func(_ *cobra.Command, args []string) error {
+		if len(args) != v.args {
+			return usagef("want %d arguments, not %q", v.args, args)
+		}
+		return nil
 	}
 	for _, define := range v.flags {
 		define(cmd)

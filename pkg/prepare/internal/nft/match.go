@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
@@ -33,12 +34,11 @@ func (f Field[V]) AtLeast(v V) Part { return f.compare(">= ", expr.CmpOpGte, v) 
 
 func (f Field[V]) compare(operator string, op expr.CmpOp, v V) Part {
 	value := bytesOf(v)
-	p := Part{text: func() string { return f.at(len(value)) + " " + operator + textOf(v) }, exprs: []expr.Any{f.load(len(value))}}
+	exprs := []expr.Any{f.load(len(value)), &expr.Cmp{Op: op, Register: unix.NFT_REG_1, Data: value}}
 	if n := len(f.mask); n > 0 {
-		p.exprs = append(p.exprs, bitwise(f.mask, make([]byte, n)))
+		exprs = slices.Insert(exprs, 1, expr.Any(bitwise(f.mask, make([]byte, n))))
 	}
-	p.exprs = append(p.exprs, &expr.Cmp{Op: op, Register: unix.NFT_REG_1, Data: value})
-	return p
+	return Part{text: func() string { return f.at(len(value)) + " " + operator + textOf(v) }, exprs: exprs}
 }
 
 // In matches numbers of a range.

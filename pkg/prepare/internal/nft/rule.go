@@ -26,14 +26,14 @@ type Part struct {
 // says is the text of a part.
 func says(text string) func() string { return func() string { return text } }
 
-// in is the rule as a family has it. Where a link may be of another kind, it has to be
-// asked whether it is Ethernet before an Ethernet header is looked at; nft(8) adds that if
-// nobody says it.
-func (r Rule) in(f Family) Rule {
-	if i := slices.IndexFunc(r, Part.isEthernet); i >= 0 && !f.Ethernet {
-		return slices.Insert(slices.Clone(r), i, onEthernet)
+// onEthernetAt is before which part the rule asks whether the link is Ethernet; -1: it
+// does not. Where a link may be of another kind, that comes before an Ethernet header is
+// looked at; nft(8) adds it if nobody says it.
+func (r Rule) onEthernetAt(f Family) int {
+	if f.Ethernet {
+		return -1
 	}
-	return r
+	return slices.IndexFunc(r, Part.isEthernet)
 }
 
 func (p Part) isEthernet() bool {
@@ -46,37 +46,47 @@ func (p Part) isEthernet() bool {
 // text is the rule in nft(8)'s language.
 func (r Rule) text(f Family) string {
 	var words []string
-	for _, p := range r.in(f) {
+	asks := r.onEthernetAt(f)
+	for i, p := range r {
+		if i == asks {
+			words = append(words, onEthernet.text())
+		}
 		words = append(words, p.text())
 	}
 	return strings.Join(words, " ")
 }
 
 // exprs are those that nft(8) makes of the text. index tells the index of a link.
-func (r Rule) exprs(f Family, index func(link string) int) (out []expr.Any) {
-	var load *expr.Payload // the last one that is only compared for equality
+func (r Rule) exprs(f Family, index func(link string) int) []expr.Any {
+	out := make([]expr.Any, 0, 2*len(r)+2) // all that most rules have
+	asks := r.onEthernetAt(f)
+	var load *expr.Payload // the last one that is only compared for equality, and what it is compared with
 	var value *expr.Cmp
-	for _, p := range r.in(f) {
-		l, v := p.equality()
-		switch {
-		case p.link != "":
-			out = append(out, &expr.Immediate{Register: unix.NFT_REG_1, Data: binary.NativeEndian.AppendUint32(nil, uint32(index(p.link)))})
-			out = append(out, p.exprs...)
-		case l == nil:
-			out = append(out, p.exprs...)
-		case load != nil && mergeable(*load, *l):
-			load.Len += l.Len
-			value.Data = slices.Concat(value.Data, v.Data)
-		default:
-			load, value = l, v
-			out = append(out, l, v)
+	at := 0 // where these are
+	for i, p := range r {
+		if i == asks {
+			out = append(out, onEthernet.exprs...)
 		}
+		l, v := p.equality()
+		if l != nil && load != nil && mergeable(*load, *l) {
+			load = &expr.Payload{DestRegister: l.DestRegister, Base: load.Base, Offset: load.Offset, Len: load.Len + l.Len}
+			value = &expr.Cmp{Op: v.Op, Register: v.Register, Data: slices.Concat(value.Data, v.Data)}
+			out[at], out[at+1] = load, value
+			continue
+		}
+		if l != nil {
+			load, value, at = l, v, len(out)
+		}
+		if p.link != "" {
+			out = append(out, &expr.Immediate{Register: unix.NFT_REG_1, Data: binary.NativeEndian.AppendUint32(nil, uint32(index(p.link)))})
+		}
+		out = append(out, p.exprs...)
 	}
 	return out
 }
 
-// equality returns copies of what loads a part of a frame and of what compares it
-// for equality; nil if the part does anything else.
+// equality returns what loads a part of a frame and what compares it for equality; nil if
+// the part does anything else.
 func (p Part) equality() (*expr.Payload, *expr.Cmp) {
 	if len(p.exprs) != 2 {
 		return nil, nil
@@ -86,8 +96,7 @@ func (p Part) equality() (*expr.Payload, *expr.Cmp) {
 	if !isLoad || !isCompared || value.Op != expr.CmpOpEq {
 		return nil, nil
 	}
-	l, v := *load, *value
-	return &l, &v
+	return load, value
 }
 
 // mergeable tells whether nft(8) compares both at once: they are neighbors, fit a

@@ -1,6 +1,8 @@
 package nft
 
 import (
+	"slices"
+
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 )
@@ -17,7 +19,7 @@ func Dropped(label any) Part { return Judged(label, Drop) }
 
 // Judged counts a frame as label, which can be compared, and ends the rule.
 func Judged(label any, verdict Part) Part {
-	return Part{text: func() string { return "counter " + verdict.text() }, exprs: append([]expr.Any{&expr.Counter{}}, verdict.exprs...), label: label}
+	return Part{text: func() string { return "counter " + verdict.text() }, exprs: slices.Concat(Count.exprs, verdict.exprs), label: label}
 }
 
 // Counted counts a frame as label, which can be compared, and lets it go on.

@@ -28,16 +28,17 @@ type GuardReader = nft.CounterReader
 // OpenGuardReader opens a reader in the network namespace of the calling thread.
 func OpenGuardReader() (*GuardReader, error) { return nft.OpenCounterReader() }
 
-// Counts reports whether frames that are kept from crossing are counted: by a port
-// guard, or where the VM and the pod share addresses.
-func (p Plan) Counts() bool { return slices.ContainsFunc(p.wiring.Tables(), nft.Table.Counts) }
+// HasTables reports whether nftables tables are there while the interface is prepared, so
+// that frames may be counted that are kept from crossing.
+func (p Plan) HasTables() bool { return p.wiring.HasTables() }
 
 // GuardCounters returns the counters of what the plan keeps from crossing, each
 // direction and reason once, those that are zero too; none if it counts none. Without a
 // reader (nil) it opens one. The kernel wants NET_ADMIN of whoever opened the reader
 // and of whoever reads; without, the error wraps [unix.EPERM].
 func (p Plan) GuardCounters(r *GuardReader) (out []GuardCounter, err error) {
-	if !p.Counts() {
+	tables := slices.DeleteFunc(p.wiring.Tables(), func(t nft.Table) bool { return !t.Counts() })
+	if len(tables) == 0 {
 		return nil, nil
 	}
 	if r == nil {
@@ -46,7 +47,7 @@ func (p Plan) GuardCounters(r *GuardReader) (out []GuardCounter, err error) {
 		}
 		defer r.Close()
 	}
-	for _, t := range p.wiring.Tables() {
+	for _, t := range tables {
 		counters, err := guard.Counters(r, t)
 		if err != nil {
 			return nil, fmt.Errorf("read guard of %s: %w", p.Interface.Name, engine.Explain(err))

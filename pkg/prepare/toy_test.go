@@ -92,6 +92,9 @@ func (w toyWiring) Tables() []nft.Table {
 	}}
 }
 
+// HasTables tells that there is it.
+func (w toyWiring) HasTables() bool { return true }
+
 func (w toyWiring) tap() engine.Tap { return engine.TapOf(w.NIC, w.TapOwner, "") }
 
 // Apply makes the tap, and then the table, of which a chain is on the tap.

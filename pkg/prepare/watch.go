@@ -51,7 +51,7 @@ func OpenWatch(plans ...Plan) (_ *Watch, err error) {
 	}
 	w.events.SkipLearned = true
 	w.sysctls = engine.OpenSysctls(allSysctls())
-	if slices.ContainsFunc(plans, hasTables) {
+	if slices.ContainsFunc(plans, Plan.HasTables) {
 		w.tables, err = nft.OpenWatch()
 		w.unwatched = engine.Explain(err)
 	}
@@ -59,8 +59,6 @@ func OpenWatch(plans ...Plan) (_ *Watch, err error) {
 }
 
 func hasAliases(p Plan) bool { return len(p.NIC().Aliases) > 0 }
-
-func hasTables(p Plan) bool { return len(p.wiring.Tables()) > 0 }
 
 // Replace has the interface of the plan compared with that from now on. It is not
 // called while Look is.

@@ -44,7 +44,7 @@ type nic struct {
 	router  *ra.Server           // nil: there is no IPv6
 	servers []server             // all of them
 	watch   *watch               // nil: there is no plan to compare with
-	guard   *prepare.GuardReader // nil: there is no port guard
+	guard   *prepare.GuardReader // nil: there are no tables
 	groups  *packet.Groups       // nil: the VM's multicast groups get through as it is
 	// repairer keeps the nftables tables whole; nil: nobody does.
 	repairer *repairer
@@ -118,7 +118,7 @@ func (n *nic) open(pod discover.Pod, d defaultRoutes, changed func()) (err error
 	if plan == nil {
 		return nil
 	}
-	if plan.Counts() {
+	if plan.HasTables() {
 		if n.guard, err = prepare.OpenGuardReader(); err != nil {
 			return err
 		}

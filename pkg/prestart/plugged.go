@@ -83,6 +83,9 @@ func (h Hook) withPlugged(recorded []prepare.Plan) (_ Hook, plugged []string, er
 // that the CNI has taken away since: a VM can start without them. What is left of one is
 // removed, unless a VM has its tap open.
 func (h Hook) withoutGone(ctx context.Context, store *prepare.Store, recorded []prepare.Plan) (left []prepare.Plan, err error) {
+	if len(recorded) == 0 {
+		return nil, nil
+	}
 	now, err := discover.ReadInterfaces()
 	if err != nil {
 		return nil, err

@@ -243,7 +243,7 @@ func (s *Session) GuardCounters() (map[string][]prepare.GuardCounter, error) {
 			continue
 		}
 		c, err := n.plan.Load().GuardCounters(n.guard)
-		if err == nil {
+		if len(c) > 0 {
 			counters[n.Interface] = c
 		}
 		errs = append(errs, err)

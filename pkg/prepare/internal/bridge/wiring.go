@@ -187,6 +187,9 @@ func (w wiring) Tables() []nft.Table {
 	return out
 }
 
+// HasTables tells whether there are any.
+func (w wiring) HasTables() bool { return w.NIC.Guard || len(w.NIC.Answers) > 0 }
+
 // Sysctls are the switches by which br_netfilter shows bridged frames to the pod's
 // iptables (Documentation/networking/bridge.rst).
 func (Datapath) Sysctls() []string {

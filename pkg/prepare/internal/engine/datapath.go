@@ -47,6 +47,8 @@ type Wiring interface {
 	Links() []Link
 	// Tables are those that are there: the port guard, answers for neighbors, ….
 	Tables() []nft.Table
+	// HasTables tells whether there are any. To make them takes longer.
+	HasTables() bool
 	// Apply is what is still to do: nothing if all is as planned.
 	Apply(*State) (Steps, error)
 	// Restore is what is still to do for the interface to be as the CNI left it:

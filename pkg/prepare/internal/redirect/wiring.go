@@ -140,6 +140,9 @@ func (w wiring) Links() []engine.Link {
 // Tables are the one that hands on the frames, and those of the pod's own stack.
 func (w wiring) Tables() []nft.Table { return append([]nft.Table{w.table()}, w.stackTables()...) }
 
+// HasTables tells that there are.
+func (w wiring) HasTables() bool { return true }
+
 // Sysctls are none.
 func (Datapath) Sysctls() []string { return nil }
 

@@ -406,8 +406,15 @@ func TestInUse(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(n.StateDir, "another's"), 0o700); err != nil {
 		t.Fatal(err)
 	}
+	damaged := filepath.Join(n.StateDir, "damaged")
+	if err := os.Mkdir(damaged, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(damaged, "eth0.attachment"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	changed, err := n.Uninstall(t.Context())
-	if !errors.Is(err, ErrInUse) || !changed || !strings.HasSuffix(err.Error(), ": vms/vm-1") {
+	if !errors.Is(err, ErrInUse) || !changed || !strings.Contains(err.Error(), ": vms/vm-1, container damaged (") || !strings.Contains(err.Error(), "remove "+damaged) {
 		t.Errorf("changed %v, %v", changed, err)
 	}
 	if got := n.files(t); got["10-flannel.conflist"] != flannel || got[Type] == "" {
@@ -419,7 +426,7 @@ func TestInUse(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
 	go func() { ended <- n.Keep(ctx, n.Uninstall) }() // waits for the pod's end
-	if err := attachment.Remove(n.StateDir, "c", "eth0"); err != nil {
+	if err := errors.Join(attachment.Remove(n.StateDir, "c", "eth0"), os.RemoveAll(damaged)); err != nil {
 		t.Fatal(err)
 	}
 	for deadline := time.Now().Add(20 * time.Second); n.Uninstalled() != nil && time.Now().Before(deadline); {

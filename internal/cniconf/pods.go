@@ -22,12 +22,11 @@ func (n Node) inUse() error {
 	}
 	var pods []string
 	for _, id := range ids {
-		attachments, err := attachment.OfContainer(n.StateDir, id)
-		if err != nil {
-			return err
-		}
-		if len(attachments) > 0 {
+		switch attachments, err := attachment.OfContainer(n.StateDir, id); {
+		case len(attachments) > 0:
 			pods = append(pods, attachments[0].Pod.String())
+		case err != nil: // it may live, whichever it is; nobody but its runtime or an administrator knows
+			pods = append(pods, fmt.Sprintf("container %s (%v; if it has ended, remove %s)", id, err, attachment.Dir(n.StateDir, id)))
 		}
 	}
 	if len(pods) == 0 {

@@ -31,9 +31,9 @@ func (p *program) node() verb {
 		long: `Serve DHCP, DHCPv6 and router advertisements to the VMs of all pods of the node that
 the CNI plugin has prepared, until SIGTERM, SIGINT or SIGHUP. It can be stopped and
 started at any time: VMs keep their network meanwhile. While another one runs on the
-node, it waits for its end. A port guard that another program deletes or changes it
-repairs. Needs SYS_ADMIN and NET_RAW; without NET_ADMIN the port guards are neither
-watched, repaired nor counted. Lays down all other capabilities.`,
+node, it waits for its end. Repairs a port guard that another program deletes or
+changes. Needs SYS_ADMIN and NET_RAW; without NET_ADMIN the port guards are neither
+watched, repaired nor counted. Gives up all other capabilities.`,
 		examples: []string{"node", "node --listen :9100 --log-format json", "node status"},
 		flags:    []func(*cobra.Command){p.monitorFlags},
 		run: func(cmd *cobra.Command) (view, error) {
@@ -91,7 +91,7 @@ func podsOf(a *agent.Agent) (pods []metric.Pod) {
 	return pods
 }
 
-// keepNodePrivileges lays down all privileges but what the agent needs as long as it
+// keepNodePrivileges gives up all privileges but what the agent needs as long as it
 // runs, and tells what of that is missing.
 func (p *program) keepNodePrivileges() error {
 	has := cap.GetProc()
@@ -104,7 +104,7 @@ func (p *program) keepNodePrivileges() error {
 		p.hook.Log.Warn("the port guards are neither watched, repaired nor counted: this needs the capability NET_ADMIN")
 	}
 	if err := errors.Join(giveUpPrivileges(false, cap.SYS_ADMIN, cap.NET_RAW, cap.NET_ADMIN), takeUpPrivileges()); err != nil {
-		p.hook.Log.Warn("can't lay down privileges that are not needed", "error", err)
+		p.hook.Log.Warn("can't give up privileges that are not needed", "error", err)
 	}
 	return nil
 }

@@ -29,7 +29,10 @@ libvirt and for QEMU, and the files in run's --output-dir have it.
 
 If a step fails, the earlier ones are undone, and the VM's other NICs are not
 affected. Options that are not given are those of run. A restart of run serves the
-interface again. Needs no privileges but the user's, who must be root or that of run.`,
+interface again. Needs no privileges but the user's, who must be root or that of run.
+
+In a pod that the node's agent serves, NICs are added and removed by the CNI plugin
+instead, as when Multus attaches a network to the pod.`,
 		examples: []string{
 			"plug net1", "plug net1 --mac 52:54:00:00:00:01 --model e1000e", "plug net1 --datapath redirect -o json",
 			"plug net1 --netns /proc/42/ns/net",

@@ -85,7 +85,7 @@ func withPrivileges(fn func() error, these ...cap.Value) (err error) {
 	}
 	defer func() {
 		if e := unix.Capset(&header, &had[0]); e != nil && err == nil {
-			err = fmt.Errorf("lay down capabilities: %w", e)
+			err = fmt.Errorf("give up capabilities: %w", e)
 		}
 	}()
 	return fn()

@@ -40,7 +40,7 @@ func (n Node) Keep(ctx context.Context, do func(context.Context) (changed bool, 
 		case ctx.Err() != nil:
 			return nil
 		case err == nil && last != "done":
-			n.Log.Info("plugin is as it is to be", "binDir", n.BinDir, "confDir", n.ConfDir)
+			n.Log.Info("plugin and CNI configuration are up to date", "binDir", n.BinDir, "confDir", n.ConfDir)
 			last = "done"
 		case err == nil:
 		case !errors.Is(err, ErrNotChained) && !errors.Is(err, ErrInUse):

@@ -59,7 +59,7 @@ func (a *Agent) closeSession(ctx context.Context, p *pod) {
 		return
 	}
 	if err := p.session.Close(ctx); err != nil {
-		a.log.Warn("letting go of a pod ended with an error", "namespace", p.name.Namespace, "pod", p.name.Name, "error", err)
+		a.log.Warn("stopped serving a pod, with an error", "namespace", p.name.Namespace, "pod", p.name.Name, "error", err)
 	}
 	a.mu.Lock()
 	p.session = nil

@@ -112,7 +112,7 @@ func TestPlugInPod(t *testing.T) {
 	inPod := prestart.Hook{StateDir: t.TempDir()}
 	onNode := prestart.Hook{StateDir: t.TempDir(), Netns: v.Netns}
 	r := prestart.PlugRequest{Interface: "net1", Timeout: time.Second}
-	byCNI := []string{"the node's agent serves this pod", "come and go by the CNI plugin", "k8s.v1.cni.cncf.io/networks"}
+	byCNI := []string{"the node's agent serves this pod", "are added and removed by the CNI plugin", "k8s.v1.cni.cncf.io/networks"}
 	v.In(t, func() error {
 		_, err := inPod.Plug(t.Context(), r)
 		wantWords(t, "plug in the pod", err, control.ErrNode, append(byCNI, "plug net1: ")...)

@@ -70,7 +70,7 @@ func (c call) attach(ctx context.Context, asked string) (*types100.Result, error
 		return nil, failed(errors.Join(err, c.undo(ctx, a, isAttached(earlier, a))))
 	}
 	if err := c.askAgent(ctx, agent.Client.Attach, a); err != nil {
-		c.log.Warn("the VM is prepared for, and not served yet", "container", a.ContainerID, "interface", a.Interface, "error", err)
+		c.log.Warn("the pod is prepared for its VM, but not served yet by the node agent", "container", a.ContainerID, "interface", a.Interface, "error", err)
 	}
 	return result, nil
 }

@@ -122,7 +122,7 @@ func TestSilentAgent(t *testing.T) {
 	r.add(list, rt)
 	r.del(list, rt)
 	r.empty()
-	for _, want := range []string{"not served yet", "did not let go of the pod", "does not answer within 5s"} {
+	for _, want := range []string{"not served yet", "did not stop serving the pod", "does not answer within 5s"} {
 		if log := r.log.String(); !strings.Contains(log, want) {
 			t.Errorf("no %q in\n%s", want, log)
 		}

@@ -111,7 +111,7 @@ func (c call) detach(ctx context.Context, id string, meant func(attachment.Attac
 	}
 	for _, a := range these { // its sockets keep the network namespace
 		if err := c.askAgent(ctx, agent.Client.Detach, a); err != nil && !errors.Is(err, agent.ErrNoAgent) {
-			c.log.Warn("the node agent did not let go of the pod", "container", id, "interface", a.Interface, "error", err)
+			c.log.Warn("the node agent did not stop serving the pod", "container", id, "interface", a.Interface, "error", err)
 		}
 	}
 	if err := c.restore(ctx, id, these, len(others) == 0); err != nil {

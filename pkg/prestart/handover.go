@@ -122,9 +122,9 @@ func (s *Session) followPorts() {
 		if now := s.ports(); now != was {
 			was = now
 			if err := s.handOver(); err != nil {
-				s.hook.Log.Warn("can't write the changed ports for who starts the VM", "error", err)
+				s.hook.Log.Warn("can't write the changed ports to the output directory", "error", err)
 			} else {
-				s.hook.Log.Info("wrote the changed ports for who starts the VM", "dir", s.hook.OutputDir)
+				s.hook.Log.Info("wrote the changed ports to the output directory", "dir", s.hook.OutputDir)
 			}
 		}
 		select {

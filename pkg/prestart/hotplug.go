@@ -115,8 +115,8 @@ func (h Hook) post(ctx context.Context, resource string, r PlugRequest, answer a
 		}
 	}
 	if errors.Is(err, control.ErrNode) {
-		return fmt.Errorf("%s %s: %w: there NICs come and go by the CNI plugin: have Multus attach another network to the pod, or detach it "+
-			"(annotation k8s.v1.cni.cncf.io/networks), whose last plugin is virt-launcher-net", resource[len("/v1/"):], r.Interface, err)
+		return fmt.Errorf("%s %s: %w: its NICs are added and removed by the CNI plugin: have Multus attach the network to the pod, or detach it "+
+			"(annotation k8s.v1.cni.cncf.io/networks); the last plugin of that network has to be virt-launcher-net", resource[len("/v1/"):], r.Interface, err)
 	}
 	return branchable(err)
 }

@@ -103,7 +103,7 @@ func (h Hook) withoutGone(ctx context.Context, store *prepare.Store, recorded []
 			err = prepare.Restore(ctx, h.Log, store, name)
 		}
 		if err != nil {
-			h.Log.Warn("what is left of it stays", "interface", name, "error", err)
+			h.Log.Warn("what is left of the interface could not be removed", "interface", name, "error", err)
 		}
 	}
 	return left, nil

@@ -39,7 +39,7 @@ func TestPortsChangeUnderASession(t *testing.T) {
 	if _, err := other.Prepare(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	until(t, said, "shared otherwise")
+	until(t, said, "the ports that the pod keeps have changed")
 	until(t, said, "wrote the changed ports")
 	nics, err := os.ReadFile(filepath.Join(h.OutputDir, prestart.NICsFile))
 	if err != nil || !strings.Contains(string(nics), `"vmPorts": "22,80"`) || strings.Contains(string(nics), "podPorts") {

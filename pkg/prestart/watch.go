@@ -92,7 +92,7 @@ func (w *watch) otherPorts() bool {
 		w.pod.Replace(plan)
 		w.plan.Store(&plan)
 		pods, vms := plan.Ports()
-		w.log.Info("the ports are shared otherwise", "podPorts", pods, "vmPorts", vms)
+		w.log.Info("the ports that the pod keeps have changed", "podPorts", pods, "vmPorts", vms)
 		w.changed()
 	}
 	return ok

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bufio"
 	"bytes"
 	"cmp"
 	"context"
@@ -9,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net"
 	"net/http"
 	"net/url"
 	"path/filepath"
@@ -73,38 +73,47 @@ func resourceOf(containerID, name string) string {
 
 func (c Client) do(ctx context.Context, method, resource string) ([]byte, error) {
 	path := filepath.Join(cmp.Or(c.StateDir, prepare.DefaultStateDir), attachment.SocketName)
-	client := &http.Client{Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			conn, _, err := statedir.Dial(ctx, path)
-			return conn, err
-		},
-	}}
-	req, err := http.NewRequestWithContext(ctx, method, "http://agent"+resource, http.NoBody)
-	if err != nil {
-		return nil, fmt.Errorf("ask agent: %w", err)
-	}
-	resp, err := client.Do(req)
+	status, body, err := ask(ctx, path, method, resource)
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ECONNREFUSED):
 		return nil, fmt.Errorf("%w on %s", ErrNoAgent, path)
-	case err != nil:
-		if wrapped, ok := errors.AsType[*url.Error](err); ok {
-			err = wrapped.Err // without an address that means nothing
-		}
-		return nil, fmt.Errorf("ask agent on %s: %w", path, err)
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
-	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil, fmt.Errorf("ask agent on %s: %w", path, context.Cause(ctx))
 	case err != nil:
 		return nil, fmt.Errorf("ask agent on %s: %w", path, err)
 	case len(body) > maxAnswer:
 		return nil, fmt.Errorf("ask agent on %s: its answer has more than %d bytes", path, maxAnswer)
-	case resp.StatusCode != http.StatusOK:
+	case status != http.StatusOK:
 		return nil, fmt.Errorf("agent: %s", statedir.Printable(string(bytes.TrimSpace(body[:min(len(body), 4<<10)]))))
 	}
 	return body, nil
+}
+
+// ask sends a request and reads the answer, of one byte more than maxAnswer at most. It
+// does without an [http.Transport], which would begin three goroutines in a plugin that
+// asks once.
+func ask(ctx context.Context, path, method, resource string) (status int, body []byte, err error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://agent"+resource, http.NoBody)
+	if err != nil {
+		return 0, nil, err
+	}
+	req.Close = true
+	conn, _, err := statedir.Dial(ctx, path)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
+	if err := req.Write(conn); err != nil {
+		return 0, nil, err
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(conn), req)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer resp.Body.Close()
+	body, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	return resp.StatusCode, body, err
 }
 
 // answer is what the agent's status is on the wire.

@@ -40,7 +40,7 @@ func add(ctx context.Context, c call) error {
 }
 
 // attach prepares the interface, all of it or nothing, and tells the agent.
-func (c call) attach(ctx context.Context, asked string) (*types100.Result, error) {
+func (c call) attach(ctx context.Context, asked string) (result *types100.Result, err error) {
 	dir := attachment.Dir(c.conf.stateDir, c.ContainerID)
 	pod := podOf(c.Args)
 	failed := func(err error) error {
@@ -54,7 +54,11 @@ func (c call) attach(ctx context.Context, asked string) (*types100.Result, error
 		return nil, failed(err)
 	}
 	defer locked.Close()
-	defer c.tidy(dir)
+	defer func() {
+		if err != nil {
+			c.tidy(dir)
+		}
+	}()
 	a, earlier, err := c.plan(ctx, pod, asked)
 	if err == nil {
 		err = a.WritePending(c.conf.stateDir)
@@ -62,7 +66,7 @@ func (c call) attach(ctx context.Context, asked string) (*types100.Result, error
 	if err != nil {
 		return nil, failed(err)
 	}
-	result, err := c.prepare(ctx, a)
+	result, err = c.prepare(ctx, a)
 	if err == nil {
 		err = a.Confirm(c.conf.stateDir)
 	}
@@ -128,6 +132,17 @@ func (c call) podInterface(ctx context.Context, earlier []attachment.Attachment)
 			return e.Interface, nil
 		}
 	}
+	names := []string{c.IfName}
+	if c.conf.prev != nil {
+		for _, i := range c.conf.prev.Interfaces {
+			if i.Sandbox != "" {
+				names = append(names, i.Name)
+			}
+		}
+	}
+	if slices.Contains(names[1:], c.IfName) { // who made it has said so
+		return c.IfName, nil
+	}
 	h := c.hook(c.ContainerID, c.Netns)
 	var there []discover.Interface
 	err := h.InNetns(func() (err error) {
@@ -136,14 +151,6 @@ func (c call) podInterface(ctx context.Context, earlier []attachment.Attachment)
 	})
 	if err != nil {
 		return "", err
-	}
-	names := []string{c.IfName}
-	if c.conf.prev != nil {
-		for _, i := range c.conf.prev.Interfaces {
-			if i.Sandbox != "" {
-				names = append(names, i.Name)
-			}
-		}
 	}
 	for _, name := range names {
 		if slices.ContainsFunc(there, func(i discover.Interface) bool { return i.Name == name }) {

@@ -64,7 +64,11 @@ func (s *Session) addPrepared(ctx context.Context, h Hook) error {
 	if err := h.Validate(); err != nil {
 		return err
 	}
-	plans, err := h.prepared()
+	recorded, err := h.recorded()
+	if err != nil {
+		return err
+	}
+	plans, err := h.named(recorded)
 	if err != nil {
 		return err
 	}
@@ -74,7 +78,7 @@ func (s *Session) addPrepared(ctx context.Context, h Hook) error {
 	if err != nil {
 		return err
 	}
-	return s.addTo(ctx, len(s.current()), added, pod)
+	return s.addTo(ctx, len(s.current()), added, pod, recorded)
 }
 
 // Remove ends serving a pod interface, which stays prepared; a VM keeps its network. An

@@ -42,14 +42,10 @@ func (s LeaseSettings) hasDefaultRoute(nics []guest.NIC) (d defaultRoutes, err e
 	return d, nil
 }
 
-// defaultRouteOf is hasDefaultRoute for NICs that are recorded. The one with the
+// defaultRouteOf is hasDefaultRoute for NICs of which some are recorded. The one with the
 // default route may be another, which is not served now but is the same VM's: what a
 // VM is told does not depend on which of its interfaces a call is about.
-func (h Hook) defaultRouteOf(nics []guest.NIC) (defaultRoutes, error) {
-	recorded, err := prepare.ReadPlans(h.Log, h.StateDir)
-	if err != nil {
-		return defaultRoutes{}, err
-	}
+func (h Hook) defaultRouteOf(nics []guest.NIC, recorded []prepare.Plan) (defaultRoutes, error) {
 	if h.Lease.DefaultRoute != "" || len(recorded) == 0 {
 		return h.Lease.hasDefaultRoute(nics)
 	}

@@ -21,7 +21,7 @@ func (h Hook) tellOmitted(pod discover.Pod, recorded []prepare.Plan) error {
 			nics = append(nics, p.NIC())
 		}
 	}
-	d, err := h.defaultRouteOf(nics)
+	d, err := h.defaultRouteOf(nics, recorded)
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
 
 // restoreTime is how long it may take to put back an interface that a domain has
@@ -140,7 +141,11 @@ func (s *Session) plug(ctx context.Context, h Hook) (n *nic, err error) {
 	if err := distinctMACs(append(guestsOf(s.current()), added.NIC)); err != nil {
 		return nil, err
 	}
-	if err := s.addTo(ctx, len(s.current()), added, p.pod); err != nil {
+	recorded, err := h.recorded()
+	if err != nil {
+		return nil, err
+	}
+	if err := s.addTo(ctx, len(s.current()), added, p.pod, recorded); err != nil {
 		return nil, err
 	}
 	if err := s.check(ctx, added); err != nil {
@@ -155,13 +160,13 @@ func (s *Session) plug(ctx context.Context, h Hook) (n *nic, err error) {
 	return added, nil
 }
 
-// addTo is add to NICs that there are.
-func (s *Session) addTo(ctx context.Context, place int, n *nic, pod discover.Pod) error {
+// addTo is add to NICs that there are, of those that are recorded.
+func (s *Session) addTo(ctx context.Context, place int, n *nic, pod discover.Pod, recorded []prepare.Plan) error {
 	all := guestsOf(slices.Insert(s.current(), place, n))
 	d := defaultRoutes{}
 	if named := s.hook.Lease.DefaultRoute; named == "" || slices.Contains(namesOf(all), named) {
 		var err error
-		if d, err = s.hook.defaultRouteOf(all); err != nil {
+		if d, err = s.hook.defaultRouteOf(all, recorded); err != nil {
 			return err
 		}
 	}
@@ -243,7 +248,8 @@ func (s *Session) unplug(ctx context.Context, n *nic) error {
 	}
 	again := &nic{NIC: n.NIC, hook: n.hook, plugged: n.plugged, options: n.options}
 	again.plan.Store(n.plan.Load())
-	return errors.Join(err, s.addTo(ctx, place, again, s.pod), s.handOver())
+	recorded, readErr := h.recorded()
+	return errors.Join(err, readErr, s.addTo(ctx, place, again, s.pod, recorded), s.handOver())
 }
 
 // unused returns an error that wraps [check.ErrTapInUse] if a VM has the tap open.

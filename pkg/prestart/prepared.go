@@ -9,12 +9,20 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
 
+// recorded returns the plans that are recorded.
+func (h Hook) recorded() ([]prepare.Plan, error) { return prepare.ReadPlans(h.Log, h.StateDir) }
+
 // prepared returns the recorded plans of the named interfaces, or all.
 func (h Hook) prepared() ([]prepare.Plan, error) {
-	recorded, err := prepare.ReadPlans(h.Log, h.StateDir)
+	recorded, err := h.recorded()
 	if err != nil {
 		return nil, err
 	}
+	return h.named(recorded)
+}
+
+// named returns those of the named interfaces, or all.
+func (h Hook) named(recorded []prepare.Plan) ([]prepare.Plan, error) {
 	plans, missing := choose(recorded, h.Interfaces)
 	switch {
 	case len(missing) > 0:

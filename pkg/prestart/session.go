@@ -61,7 +61,11 @@ func (s *Session) open(ctx context.Context, pod discover.Pod, nics []*nic) (err 
 	}
 	var d defaultRoutes
 	if len(nics) > 0 {
-		if d, err = s.hook.defaultRouteOf(guestsOf(nics)); err != nil {
+		recorded, err := s.hook.recorded()
+		if err != nil {
+			return err
+		}
+		if d, err = s.hook.defaultRouteOf(guestsOf(nics), recorded); err != nil {
 			return err
 		}
 	}

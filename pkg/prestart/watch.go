@@ -35,18 +35,14 @@ type watch struct {
 	closed bool
 }
 
-// openWatch looks at the current network namespace. Close it.
+// openWatch opens a watch of the current network namespace, whose follow looks first. Close
+// it.
 func (n *nic) openWatch(changed func()) (*watch, error) {
 	pod, err := prepare.OpenWatch(*n.plan.Load())
 	if err != nil {
 		return nil, err
 	}
-	w := &watch{pod: pod, plan: &n.plan, dir: n.hook.StateDir, remedy: n.hook.Remedy, repairer: n.repairer, log: n.hook.Log.With("interface", n.Interface), changed: changed}
-	if _, err := w.look(true); err != nil {
-		pod.Close()
-		return nil, err
-	}
-	return w, nil
+	return &watch{pod: pod, plan: &n.plan, dir: n.hook.StateDir, remedy: n.hook.Remedy, repairer: n.repairer, log: n.hook.Log.With("interface", n.Interface), changed: changed}, nil
 }
 
 // look returns what differs now, and logs it: at once if it was told of a change. On
@@ -111,11 +107,15 @@ func (w *watch) report() {
 	w.logged = w.found
 }
 
-// follow looks at each change of links and tables until ctx ends. Not to know any
-// more is no reason to end what serves the VM.
+// follow looks, and again at each change of links and tables, until ctx ends. Not to
+// know any more is no reason to end what serves the VM.
 func (w *watch) follow(ctx context.Context) {
 	if err := w.pod.Unwatched(); err != nil {
 		w.log.Info("the port guard is not watched", "cause", err)
+	}
+	if _, err := w.look(true); err != nil {
+		w.lost("links", err)
+		return
 	}
 	defer w.running.Wait()
 	w.running.Go(func() {
@@ -133,13 +133,15 @@ func (w *watch) followEach(ctx context.Context, wait func(context.Context) error
 		}
 		_, lookErr := w.look(true) // after an error too: less may be known
 		if err = cmp.Or(err, lookErr); err != nil {
-			w.log.Warn("can't watch the pod for changes any more", "of", what, "error", err)
-		}
-		if err != nil {
+			w.lost(what, err)
 			return
 		}
 		w.repair(ctx)
 	}
+}
+
+func (w *watch) lost(what string, err error) {
+	w.log.Warn("can't watch the pod for changes any more", "of", what, "error", err)
 }
 
 // close leaves what was seen last.

@@ -19,9 +19,9 @@ import (
 
 var choices = regexp.MustCompile(`want (.+) \(see`)
 
-// datapaths are those that the program has. Outside of the virtual machine the test skips.
-func datapaths(t *testing.T) []string {
-	t.Helper()
+// eachDatapath runs a test of each datapath that the program has. Outside of the
+// virtual machine it skips.
+func eachDatapath(t *testing.T, test func(t *testing.T, datapath string)) {
 	if os.Getenv("VLN_TEST_KERNELS") != "inside" {
 		t.Skip("runs in a virtual machine: run make test-kernels")
 	}
@@ -33,12 +33,7 @@ func datapaths(t *testing.T) []string {
 	if named == nil {
 		t.Fatalf("no datapath is named in %v", err)
 	}
-	return strings.Split(named[1], " or ")
-}
-
-// eachDatapath runs a test of each datapath.
-func eachDatapath(t *testing.T, test func(t *testing.T, datapath string)) {
-	for _, datapath := range datapaths(t) {
+	for datapath := range strings.SplitSeq(named[1], " or ") {
 		t.Run(datapath, func(t *testing.T) {
 			t.Parallel()
 			test(t, datapath)
@@ -51,8 +46,7 @@ type vm struct {
 	*launchtest.Program
 	pod    *podtest.Pod
 	guest  *podtest.Guest
-	before string  // the pod as the CNI left it
-	wire   network // the other end of the pod interface
+	before string // the pod as the CNI left it
 }
 
 // redirect is the datapath that leaves the pod its network.
@@ -66,7 +60,7 @@ func newVM(t *testing.T, pod *podtest.Pod, datapath string) *vm {
 			t.Fatal(err)
 		}
 	}
-	v := &vm{Program: launchtest.NewProgram(t, pod), pod: pod, before: podtest.TakeSnapshot(t, pod.NS), wire: network{pod.Node, pod.NodeLink}}
+	v := &vm{Program: launchtest.NewProgram(t, pod), pod: pod, before: podtest.TakeSnapshot(t, pod.NS)}
 	v.Datapath = datapath
 	return v
 }

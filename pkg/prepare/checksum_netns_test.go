@@ -28,7 +28,7 @@ import (
 // are none.
 type attack struct {
 	*podtest.Pod
-	seat      *podtest.Tap
+	tap       *podtest.Tap
 	victim    *podtest.NS // on the node's switch, by a port that computes no checksums
 	victimMAC net.HardwareAddr
 	dir       string // of the state
@@ -67,10 +67,10 @@ func newAttack(t *testing.T) *attack {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if a.seat, err = podtest.OpenTap(a.NS, a.plan.NIC().Tap, 1); err != nil {
+	if a.tap, err = podtest.OpenTap(a.NS, a.plan.NIC().Tap, 1); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = a.seat.Close() })
+	t.Cleanup(func() { _ = a.tap.Close() })
 	if err := a.Do(func() error { return a.plan.WaitForwarding(t.Context()) }); err != nil {
 		t.Fatal(err)
 	}
@@ -177,11 +177,11 @@ func (a *attack) setFilter(t *testing.T, on bool) {
 // arrives reports whether a frame comes out of the tap within a while.
 func (a *attack) arrives(t *testing.T, wanted func([]byte) bool) bool {
 	t.Helper()
-	if err := a.seat.SetReadDeadline(time.Now().Add(300 * time.Millisecond)); err != nil {
+	if err := a.tap.SetReadDeadline(time.Now().Add(300 * time.Millisecond)); err != nil {
 		t.Fatal(err)
 	}
 	for frame := make([]byte, 2048); ; {
-		n, err := a.seat.Read(frame)
+		n, err := a.tap.Read(frame)
 		if os.IsTimeout(err) {
 			return false
 		}
@@ -235,7 +235,7 @@ func TestChecksumRequests(t *testing.T) {
 	padding := make([]byte, 32)
 	ask := func(frame []byte, at int, want uint16, free int) error {
 		r, f := rewriting(frame, at, want, free)
-		return a.seat.Ask(r, f)
+		return a.tap.Ask(r, f)
 	}
 	stolen, stolen6 := netip.MustParseAddr("10.22.0.10"), netip.MustParseAddr("fd00:10:22::10")
 	lowEnd := func(ip netip.Addr) uint16 { b := ip.AsSlice(); return binary.BigEndian.Uint16(b[len(b)-2:]) }
@@ -311,7 +311,7 @@ func TestChecksumRequests(t *testing.T) {
 func TestTunnelRequests(t *testing.T) {
 	t.Parallel()
 	a := newAttack(t)
-	err := a.seat.AcceptTunnels()
+	err := a.tap.AcceptTunnels()
 	if errors.Is(err, unix.EINVAL) {
 		t.Skip("the kernel knows no such requests, as none before Linux 6.17")
 	}
@@ -341,7 +341,7 @@ func TestTunnelRequests(t *testing.T) {
 	tcp := slices.Concat([]byte{0, 9, 0, 9, 0, 0, 0, 1, 0, 0, 0, 1, 5 << 4, 0x10, 1, 0, 0, 0, 0, 0}, make([]byte, 3*segment))
 	ask := func(at uint16, frame []byte) error {
 		const gsoTCPv4, gsoTunnelIPv4 = 1, 0x20 // VIRTIO_NET_HDR_GSO_TCPV4, VIRTIO_NET_HDR_GSO_UDP_TUNNEL_IPV4
-		return a.seat.AskTunnel(podtest.Request{
+		return a.tap.AskTunnel(podtest.Request{
 			Checksum: true, GSO: gsoTCPv4 | gsoTunnelIPv4, Start: at + 20, Offset: 16, HeaderLen: at + 40, Size: segment,
 			Outer: 34, Inner: at,
 		}, frame)
@@ -433,11 +433,11 @@ func TestChecksumFilter(t *testing.T) {
 		plan, err = prepare.ApplyOne(t.Context(), t.TempDir(), prepare.Options{}, pod.Interface)
 		return err
 	})
-	seat, err := podtest.OpenTap(pod.NS, plan.NIC().Tap, 1)
+	tap, err := podtest.OpenTap(pod.NS, plan.NIC().Tap, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer seat.Close()
+	defer tap.Close()
 	own, own6, outside, outside6 := pod.IPv4.Addr(), pod.IPv6.Addr(), podtest.OutsideIP, podtest.OutsideIPv6
 	gateway := net.HardwareAddr{0xee, 0xee, 0xee, 0xee, 0xee, 0xee}
 	payload := make([]byte, 3000)
@@ -525,7 +525,7 @@ func TestChecksumFilter(t *testing.T) {
 			c.frame[14+40+1] = 200
 		}
 		before := dropped(t, pod.NS)
-		if err := seat.Ask(c.request, c.frame); err != nil {
+		if err := tap.Ask(c.request, c.frame); err != nil {
 			t.Errorf("%s: %v", c.name, err)
 			continue
 		}

@@ -17,7 +17,7 @@ type guarded struct {
 	*podtest.Pod
 	name string
 	plan prepare.Plan
-	seat *podtest.Tap // nil: somebody else's
+	tap  *podtest.Tap // nil: somebody else's
 }
 
 // newGuarded returns a pod with the guard, one without, and one with the guard but
@@ -43,14 +43,14 @@ func newGuarded(b *testing.B) []*guarded {
 	return pods
 }
 
-// sit takes the guest's seat, from which the node is known and knows the guest.
+// sit opens the guest's tap, from which the node is known and knows the guest.
 func (g *guarded) sit(b *testing.B) {
 	b.Helper()
 	var err error
-	if g.seat, err = podtest.OpenTap(g.NS, g.plan.NIC().Tap, 1); err != nil {
+	if g.tap, err = podtest.OpenTap(g.NS, g.plan.NIC().Tap, 1); err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(func() { _ = g.seat.Close() })
+	b.Cleanup(func() { _ = g.tap.Close() })
 	if err := g.Do(func() error { return g.plan.WaitForwarding(b.Context()) }); err != nil {
 		b.Fatal(err)
 	}
@@ -84,7 +84,7 @@ func BenchmarkGuardPackets(b *testing.B) {
 			const burst = 64
 			alternate(b, pods, burst, "packets/s", func(g *guarded) error {
 				for range burst {
-					if err := g.seat.Ask(udpChecksum, frames[g.name]); err != nil {
+					if err := g.tap.Ask(udpChecksum, frames[g.name]); err != nil {
 						return err
 					}
 				}
@@ -94,7 +94,7 @@ func BenchmarkGuardPackets(b *testing.B) {
 	}
 }
 
-// BenchmarkGuardRoundTrip is a ping from the guest's seat to the node and back.
+// BenchmarkGuardRoundTrip is a ping from the guest to the node and back.
 func BenchmarkGuardRoundTrip(b *testing.B) {
 	pods := newGuarded(b)
 	echo := map[string][]byte{}
@@ -108,11 +108,11 @@ func BenchmarkGuardRoundTrip(b *testing.B) {
 	}
 	buf := make([]byte, 1<<16)
 	alternate(b, pods, 1, "", func(g *guarded) error {
-		if _, err := g.seat.Write(echo[g.name]); err != nil {
+		if _, err := g.tap.Write(echo[g.name]); err != nil {
 			return err
 		}
 		for {
-			n, err := g.seat.Read(buf)
+			n, err := g.tap.Read(buf)
 			// An ICMP message of type 0 is the reply (RFC 792).
 			if err != nil || n > 34 && buf[12] == 8 && buf[13] == 0 && buf[23] == 1 && buf[34] == 0 {
 				return err

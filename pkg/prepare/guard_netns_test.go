@@ -23,11 +23,11 @@ func TestGuardPassesMostBeforeTheBridge(t *testing.T) {
 		plan, err = prepare.ApplyOne(t.Context(), dir, prepare.Options{}, pod.Interface)
 		return err
 	})
-	seat, err := podtest.OpenTap(pod.NS, plan.NIC().Tap, 1)
+	tap, err := podtest.OpenTap(pod.NS, plan.NIC().Tap, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer seat.Close()
+	defer tap.Close()
 	pod.In(t, func() error { return plan.WaitForwarding(t.Context()) })
 	pod.Run(t, "bridge", "link", "set", "dev", plan.NIC().Tap, "state", "0")
 
@@ -36,7 +36,7 @@ func TestGuardPassesMostBeforeTheBridge(t *testing.T) {
 	send := func(from net.HardwareAddr, ip netip.Addr, port uint16) {
 		t.Helper()
 		frame := podtest.UDPFrame(from, other, netip.AddrPortFrom(ip, port), netip.AddrPortFrom(pod.Gateway, 9), []byte("message"))
-		if _, err := seat.Write(frame); err != nil {
+		if _, err := tap.Write(frame); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -45,7 +45,7 @@ func TestGuardPassesMostBeforeTheBridge(t *testing.T) {
 	send(other, ip, 40002)
 	send(mac, pod.Gateway, 40003)
 	send(mac, ip, 67)
-	if _, err := seat.Write(podtest.EchoFrame(mac, other, ip, pod.Gateway)); err != nil {
+	if _, err := tap.Write(podtest.EchoFrame(mac, other, ip, pod.Gateway)); err != nil {
 		t.Fatal(err)
 	}
 	send(mac, ip, 40004)
@@ -59,12 +59,12 @@ func TestGuardPassesMostBeforeTheBridge(t *testing.T) {
 
 	pod.Node.Run(t, "ip", "neigh", "replace", ip.String(), "lladdr", mac.String(), "dev", "cni0")
 	pod.Node.Run(t, "bash", "-c", fmt.Sprintf("echo message > /dev/udp/%s/40005", ip))
-	if err := seat.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := tap.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
 	buf := make([]byte, 2048)
 	for {
-		n, err := seat.Read(buf)
+		n, err := tap.Read(buf)
 		if err != nil {
 			t.Fatalf("the guest gets nothing: %v", err)
 		}

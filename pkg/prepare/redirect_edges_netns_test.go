@@ -105,6 +105,37 @@ func TestRedirectClaims(t *testing.T) {
 	})
 }
 
+// Fragments for one side do not fill the other's stack, which keeps for half a minute what
+// it waits for the rest of, and then takes no fragments any more.
+func TestRedirectFragments(t *testing.T) {
+	t.Parallel()
+	for _, ports := range [][2]string{{"8080", ""}, {"", "80"}} {
+		r := newEdges(t, ports[0], ports[1])
+		for _, ns := range []host{r.pod, r.vm} {
+			for _, room := range []string{"ipv4.ipfrag_low", "ipv4.ipfrag_high", "ipv6.ip6frag_low", "ipv6.ip6frag_high"} {
+				ns.Run(t, "sysctl", "-qw", "net."+room+"_thresh=65536")
+			}
+		}
+		r.pod.serve(t, 8080)
+		r.vm.serve(t, 80)
+		for _, a := range r.families() {
+			for _, to := range []struct {
+				name string
+				port uint16
+			}{{"vm", 80}, {"pod", 8080}} {
+				for range 30 {
+					if err := r.outside.asks("udp", netip.AddrPortFrom(a.own, to.port), to.name, 8000); err != nil {
+						t.Fatalf("%q: the %s at %s: %v", ports, to.name, a.own, err)
+					}
+				}
+			}
+			if err := r.outside.asks("udp", netip.AddrPortFrom(a.own, 80), "vm", 8000); err != nil {
+				t.Errorf("%q: the VM at %s, after fragments for the pod: %v", ports, a.own, err)
+			}
+		}
+	}
+}
+
 // A connection that the pod resets is not known for days.
 func TestRedirectForgetsResets(t *testing.T) {
 	t.Parallel()

@@ -48,7 +48,7 @@ func (b bench) compareBoots(ctx context.Context, r *result) (err error) {
 			return err
 		}
 		servers = append(servers, s)
-		if err := s.leave(); err != nil { // the guest has its seat
+		if err := s.leave(); err != nil { // the guest is to have the tap
 			return err
 		}
 	}

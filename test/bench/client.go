@@ -23,7 +23,7 @@ const (
 	optionsAt = 240
 )
 
-// client is the one client: the guest's seat on a tap, read and written by
+// client is the one client: the guest on a tap, read and written by
 // blocking system calls.
 type client struct {
 	fd       int

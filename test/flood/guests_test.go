@@ -21,9 +21,9 @@ const (
 	routerPatience = patience + 3*time.Second
 )
 
-// seat seats a guest with a system, and waits until the kernel lets the tap send,
+// startGuest starts a guest with a system, and waits until the kernel lets the tap send,
 // which takes its time where much else goes on.
-func (s *server) seat(t *testing.T) *podtest.Guest {
+func (s *server) startGuest(t *testing.T) *podtest.Guest {
 	t.Helper()
 	guest, err := podtest.StartGuest(t.Context(), s.pod.NS, s.tap, s.mac)
 	if err != nil {
@@ -38,7 +38,7 @@ func (s *server) seat(t *testing.T) *podtest.Guest {
 // udhcpc seats a guest which must get its IPv4 lease at once.
 func (s *server) udhcpc(t *testing.T) {
 	t.Helper()
-	guest := s.seat(t)
+	guest := s.startGuest(t)
 	defer guest.Close()
 	start := time.Now()
 	lease, err := guest.Udhcpc(t.Context())
@@ -59,7 +59,7 @@ func (s *server) udhcpc(t *testing.T) {
 // router, at once.
 func (s *server) dhclient6(t *testing.T) {
 	t.Helper()
-	guest := s.seat(t)
+	guest := s.startGuest(t)
 	defer guest.Close()
 	start := time.Now()
 	address, err := guest.Dhclient6(t.Context())

@@ -1,5 +1,5 @@
 #!/bin/bash
-# build.sh OUTDIR: Debian's cloud kernels to boot in QEMU, as OUTDIR/VERSION/vmlinuz,
+# build.sh OUTDIR: Debian's kernels to boot in QEMU, as OUTDIR/VERSION/vmlinuz,
 # and parts of an initramfs for them: OUTDIR/VERSION/modules has the kernel's
 # modules for networks, OUTDIR/tools has init beside this script and the programs of
 # this machine that the tests run, OUTDIR/policy has selinux.cil, compiled. Takes the kernels out of their packages, from
@@ -11,8 +11,10 @@ set -euo pipefail
 out=$(mkdir -p "${1:?usage: build.sh OUTDIR}" && cd "$1" && pwd)
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 keys=/usr/share/keyrings/debian-archive-keyring.gpg
-# The version of each kernel, and the release of Debian that has it.
-declare -A releases=([5.10]=bullseye [6.1]=bookworm [6.12]=trixie)
+# The version of each kernel, and the release of Debian that has it. Those of clouds, but for
+# the one with the drivers of physical NICs.
+declare -A releases=([5.10]=bullseye [6.1]=bookworm [6.1-nics]=bookworm [6.12]=trixie)
+nics=(8139cp e1000 e1000e virtio_net virtio_pci)
 # Loaded by the kernel itself when they are asked for; with those that they need.
 modules=(8021q act_gact act_mirred bonding br_netfilter bridge cls_bpf cls_u32 dummy ipvlan
 	macvlan macvtap nf_tables sch_ingress tun veth vrf vxlan wireguard)
@@ -57,23 +59,28 @@ apt() {
 
 # make_kernel VERSION: $work/made has vmlinuz and modules.
 make_kernel() {
-	local release=${releases[$1]} package root=$work/kernel version name
+	local release=${releases[$1]} package=linux-image-cloud-amd64 root=$work/kernel version name
+	local wanted=("${modules[@]}")
+	if [ "$1" != "${1%-nics}" ]; then
+		package=linux-image-amd64
+		wanted+=("${nics[@]}")
+	fi
 	apt "$release" apt-get update >&2
-	package=$(apt "$release" apt-cache depends linux-image-cloud-amd64 |
+	package=$(apt "$release" apt-cache depends $package |
 		awk '$1 == "Depends:" && $2 ~ /^linux-image-/ { print $2; exit }')
-	echo "build.sh: taking kernel $1 out of ${package:?$release has no linux-image-cloud-amd64}" >&2
+	echo "build.sh: taking kernel $1 out of ${package:?is not in $release}" >&2
 	(cd "$work/apt" && apt "$release" apt-get download "$package" >&2)
 	dpkg -x "$work"/apt/linux-image-*.deb "$root"
 	[ -d "$root/lib" ] || ln -s usr/lib "$root/lib"
 	version=$(ls "$root/lib/modules")
 	case $version in
-	"$1".*) ;;
+	"${1%-nics}".*) ;;
 	*) echo "build.sh: $release has kernel $version, not $1" >&2 && return 1 ;;
 	esac
 	find "$root/lib/modules/$version/" -name '*.ko.xz' -exec xz --decompress {} +
 	depmod --basedir "$root" "$version"
 
-	for name in "${modules[@]}" $(find "$root/lib/modules/$version/" -name 'nft_*.ko' -printf '%f\n' | sed 's/\.ko$//'); do
+	for name in "${wanted[@]}" $(find "$root/lib/modules/$version/" -name 'nft_*.ko' -printf '%f\n' | sed 's/\.ko$//'); do
 		modprobe --dirname "$root" --set-version "$version" --show-depends "$name"
 	done | awk '$1 == "insmod" { print $2 }' | sort -u | while read -r name; do
 		install -D -m 644 "$name" "$work/modules/lib/modules/${name#"$root"/lib/modules/}"

@@ -60,6 +60,34 @@ func TestSELinux(t *testing.T) {
 	}
 }
 
+// TestNICs boots a kernel that has drivers of physical NICs in a machine that has such: two
+// of each model, connected to each other, for package inside to tell apart by their MACs.
+func TestNICs(t *testing.T) {
+	if os.Getenv("VLN_TEST_KERNELS") == "" {
+		t.Skip("needs kernels and minutes: run make test-kernels")
+	}
+	t.Parallel()
+	models := []string{"virtio-net-pci", "e1000", "e1000e", "rtl8139"}
+	var devices []string
+	for i, model := range models {
+		for j := range 2 {
+			devices = append(devices, "-netdev", fmt.Sprintf("hubport,hubid=%d,id=nic%d-%d", i, i, j),
+				"-device", fmt.Sprintf("%s,netdev=nic%d-%d,mac=52:54:00:00:%02x:%02x,romfile=", model, i, j, i, j))
+		}
+	}
+	m := boot(t, "6.1-nics", "VLN_RUN=TestNICs", devices...)
+	passed := 0
+	for _, test := range m.tests(t) {
+		t.Run(test.name, test.report)
+		if test.outcome == "pass" && strings.Count(test.name, "/") == 2 {
+			passed++
+		}
+	}
+	if want := 2 * len(models); passed != want { // by each datapath
+		t.Errorf("%d passed, want %d", passed, want)
+	}
+}
+
 // README names the kernels that are tested, and no other.
 func TestVersions(t *testing.T) {
 	readme, err := os.ReadFile(filepath.Join("..", "..", "README.md"))
@@ -79,15 +107,16 @@ type machine struct {
 	result  []byte // what its tests printed
 }
 
-// boot runs the tests on a kernel, which is told these further parameters. The test ends
-// if they did not come to their end there.
-func boot(t *testing.T, version, parameters string) machine {
+// boot runs the tests on a kernel, which is told these further parameters, in a machine with
+// further devices. The test ends if they did not come to their end there.
+func boot(t *testing.T, version, parameters string, devices ...string) machine {
 	t.Helper()
 	dir := t.TempDir()
 	console, result := filepath.Join(dir, "console"), filepath.Join(dir, "result")
 	ctx, cancel := context.WithTimeout(t.Context(), bound)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-m", "1024",
+	args := append([]string{
+		"-accel", "tcg", "-cpu", "max", "-m", "1024",
 		// Its time is that of its instructions, two nanoseconds each, and when it is idle
 		// it goes on to its next timer: the load of this machine makes nothing time out,
 		// and waiting costs nothing.
@@ -97,8 +126,10 @@ func boot(t *testing.T, version, parameters string) machine {
 		"-initrd", initramfs(t, version, dir),
 		// Emulated on a busy machine, the timer can fail the kernel's check of it.
 		// Programs at the same addresses each time are translated once.
-		"-append", "console=ttyS0 quiet panic=-1 no_timer_check mitigations=off norandmaps "+parameters,
-		"-serial", "file:"+console, "-serial", "file:"+result)
+		"-append", "console=ttyS0 quiet panic=-1 no_timer_check mitigations=off norandmaps " + parameters,
+		"-serial", "file:" + console, "-serial", "file:" + result,
+	}, devices...)
+	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	said, runErr := cmd.CombinedOutput()
 	m := machine{console: tail(t, console, 40)}
@@ -111,7 +142,7 @@ func boot(t *testing.T, version, parameters string) machine {
 	switch {
 	case !began:
 		t.Fatalf("kernel %s does not boot: %v %s; its console ends with:\n%s", version, runErr, said, m.console)
-	case !strings.HasPrefix(release, version+"."):
+	case !strings.HasPrefix(release, strings.TrimSuffix(version, "-nics")+"."):
 		t.Fatalf("it is kernel %s, not %s", release, version)
 	case !ended: // what ended before is told all the same
 		t.Errorf("the tests did not come to their end: %v %s; the console ends with:\n%s", runErr, said, m.console)
@@ -140,7 +171,7 @@ func initramfs(t *testing.T, version, dir string) string {
 	}
 	cpio := exec.CommandContext(t.Context(), "cpio", "--quiet", "--create", "--format=newc", "--owner=+0:+0")
 	cpio.Dir = filepath.Dir(podtest.Built(t, filepath.Join("kernels", "programs", "inside.test")))
-	cpio.Stdin, cpio.Stdout = strings.NewReader("virt-launcher-net\ninside.test\n"), file
+	cpio.Stdin, cpio.Stdout = strings.NewReader("virt-launcher-net\ninside.test\ncni\ncni/host-device\ncni/static\n"), file
 	if err := cpio.Run(); err != nil {
 		t.Fatalf("cpio: %v", err)
 	}

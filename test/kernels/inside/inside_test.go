@@ -19,9 +19,9 @@ import (
 
 var choices = regexp.MustCompile(`want (.+) \(see`)
 
-// eachDatapath runs a test of each datapath that the program has. Outside of the
-// virtual machine it skips.
-func eachDatapath(t *testing.T, test func(t *testing.T, datapath string)) {
+// datapaths are those that the program has. Outside of the virtual machine the test skips.
+func datapaths(t *testing.T) []string {
+	t.Helper()
 	if os.Getenv("VLN_TEST_KERNELS") != "inside" {
 		t.Skip("runs in a virtual machine: run make test-kernels")
 	}
@@ -33,7 +33,12 @@ func eachDatapath(t *testing.T, test func(t *testing.T, datapath string)) {
 	if named == nil {
 		t.Fatalf("no datapath is named in %v", err)
 	}
-	for datapath := range strings.SplitSeq(named[1], " or ") {
+	return strings.Split(named[1], " or ")
+}
+
+// eachDatapath runs a test of each datapath.
+func eachDatapath(t *testing.T, test func(t *testing.T, datapath string)) {
+	for _, datapath := range datapaths(t) {
 		t.Run(datapath, func(t *testing.T) {
 			t.Parallel()
 			test(t, datapath)
@@ -46,7 +51,8 @@ type vm struct {
 	*launchtest.Program
 	pod    *podtest.Pod
 	guest  *podtest.Guest
-	before string // the pod as the CNI left it
+	before string  // the pod as the CNI left it
+	wire   network // the other end of the pod interface
 }
 
 // redirect is the datapath that leaves the pod its network.
@@ -60,7 +66,7 @@ func newVM(t *testing.T, pod *podtest.Pod, datapath string) *vm {
 			t.Fatal(err)
 		}
 	}
-	v := &vm{Program: launchtest.NewProgram(t, pod), pod: pod, before: podtest.TakeSnapshot(t, pod.NS)}
+	v := &vm{Program: launchtest.NewProgram(t, pod), pod: pod, before: podtest.TakeSnapshot(t, pod.NS), wire: network{pod.Node, pod.NodeLink}}
 	v.Datapath = datapath
 	return v
 }

@@ -17,19 +17,19 @@ func TestLife(t *testing.T) {
 		for _, shape := range []podtest.Shape{podtest.BridgeDual, podtest.CalicoDual, podtest.AWS} {
 			t.Run(string(shape), func(t *testing.T) {
 				t.Parallel()
-				live(t, podtest.NewPod(t, shape), datapath)
+				newVM(t, podtest.NewPod(t, shape), datapath).live(t)
 			})
 		}
 	})
 }
 
-func live(t *testing.T, pod *podtest.Pod, datapath string) {
-	v := newVM(t, pod, datapath)
+func (v *vm) live(t *testing.T) {
+	t.Helper()
 	plan := v.Run(t, "plan")
 	if !strings.Contains(plan, "tap-eth0") {
 		t.Errorf("the plan has no tap:\n%s", plan)
 	}
-	if datapath == redirect {
+	if v.Datapath == redirect {
 		hooked, way := strings.Contains(plan, "hook egress"), "their ports"
 		if hooked {
 			way = "the egress hook"
@@ -46,7 +46,7 @@ func live(t *testing.T, pod *podtest.Pod, datapath string) {
 	v.lease(t)
 	v.reach(t)
 	v.guarded(t)
-	if datapath == redirect {
+	if v.Datapath == redirect {
 		v.podReaches(t)
 	}
 
@@ -91,7 +91,7 @@ func (v *vm) guarded(t *testing.T) {
 		frame(v.pod.MAC, last)
 	}
 
-	capture := podtest.StartCapture(t, v.pod.Node, v.pod.NodeLink, "udp dst port 9")
+	capture := podtest.StartCapture(t, v.wire.NS, v.wire.link, "udp dst port 9")
 	if err := podtest.SendFrames(v.guest.NS, "eth0", frames...); err != nil {
 		t.Fatal(err)
 	}

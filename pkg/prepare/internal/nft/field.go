@@ -64,15 +64,19 @@ var (
 	IPSource         = summed(payload[netip.Addr]("ip saddr", expr.PayloadBaseNetworkHeader, 12))
 	IPDestination    = summed(payload[netip.Addr]("ip daddr", expr.PayloadBaseNetworkHeader, 16))
 	IPFragmentOffset = payload[uint16]("ip frag-off", expr.PayloadBaseNetworkHeader, 6).Masked(0x1fff) // without flags (RFC 791)
-	// IPFirstFragment matches a first fragment or a whole packet. The kernel masks four bytes,
+	IPID             = payload[uint16]("ip id", expr.PayloadBaseNetworkHeader, 4)
+	// IPBegun matches the first of several fragments.
+	IPBegun = payload[uint16]("ip frag-off", expr.PayloadBaseNetworkHeader, 6).Masked(0x3fff).Is(0x2000)
+	// IPWhole matches a packet that is no fragment. The kernel masks four bytes,
 	// the identification too, much faster than two (nft_bitwise_fast_ops, net/netfilter/nft_bitwise.c).
-	IPFirstFragment = payload[uint32]("@nh,32,32", expr.PayloadBaseNetworkHeader, 4).Masked(0x1fff).Is(0)
+	IPWhole = payload[uint32]("@nh,32,32", expr.PayloadBaseNetworkHeader, 4).Masked(0x3fff).Is(0)
 
 	IP6Length             = payload[uint16]("ip6 length", expr.PayloadBaseNetworkHeader, 4)
 	IP6NextHeader         = payload[Protocol]("ip6 nexthdr", expr.PayloadBaseNetworkHeader, 6)
 	IP6HopLimit           = payload[uint8]("ip6 hoplimit", expr.PayloadBaseNetworkHeader, 7)
 	IP6Source             = summed(payload[netip.Addr]("ip6 saddr", expr.PayloadBaseNetworkHeader, 8))
 	IP6Destination        = summed(payload[netip.Addr]("ip6 daddr", expr.PayloadBaseNetworkHeader, 24))
+	IP6FragmentID         = fragment[uint32]("frag id", 4, nil)
 	IP6FragmentNextHeader = fragment[uint8]("frag nexthdr", 0, nil)
 	IP6FragmentOffset     = fragment[uint16]("frag frag-off", 2, []byte{0xff, 0xf8})
 )

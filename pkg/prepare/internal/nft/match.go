@@ -140,6 +140,9 @@ func (f Field[V]) into(register uint32, length int) expr.Any {
 	case *expr.Payload:
 		load.DestRegister = register
 		return load
+	case *expr.Exthdr:
+		load.DestRegister = register
+		return load
 	default:
 		return load
 	}

@@ -8,7 +8,7 @@ import (
 
 // Whatever a message says, it is followed or not, and what is there can be compared.
 func FuzzMessage(f *testing.F) {
-	table := redirecting(flows4, flows6, ports)
+	table := redirecting(flows4, flows6, ids4, ids6, ports)
 	made := newBatch(table.Family.Number)
 	made.addTable(table.Name)
 	for i, s := range table.Sets {

@@ -21,6 +21,7 @@ import (
 type Set struct {
 	Name string
 	Key  []Datatype // of what each element is; of a static set one number
+	Of   Fields     // what the key is of, if a part of it is a number
 	// Timeout is how long an element is kept; 0: the set is static. Whole seconds.
 	Timeout time.Duration
 	Size    uint32  // how many elements a set with a timeout takes
@@ -41,7 +42,27 @@ var (
 	IPv6Addr    = nftables.TypeIP6Addr
 	InetProto   = nftables.TypeInetProto
 	InetService = nftables.TypeInetService
+	Number16    = integer(2)
+	Number32    = integer(4)
 )
+
+// Fields tells nft(8) what fields a key is of, where it has no type for their values: their
+// names, and its own note of them, in hexadecimal, without which it can't list the set
+// (set_make_key, src/netlink.c).
+type Fields struct{ names, note string }
+
+// Fields that are known.
+var (
+	SourceAndID  = Fields{"ip saddr . ip id", "000400000000033a00040d00000001320014000407000000010c00040c00000001040b000000011a000407000000011200040c000000010406000000040410000000"}
+	SourceAndID6 = Fields{"ip6 saddr . frag id", "000400000000033400040d000000012c0014000407000000010c00040d0000000104080000000114000408000000010c010406000000000406000000"}
+)
+
+// integer is a field for whose values nft(8) has no type.
+func integer(length uint32) Datatype {
+	t := nftables.TypeInteger
+	t.Bytes = length
+	return t
+}
 
 // Operand is a [Field], whatever its values are.
 type Operand interface {
@@ -125,7 +146,11 @@ func (s Set) key() Datatype {
 // text is the set in nft(8)'s language, and what is in it; empty: nothing.
 func (s Set) text() (definition, elements string) {
 	if s.dynamic() {
-		return fmt.Sprintf("type %s; flags dynamic,timeout; timeout %s; size %d;", s.key().Name, s.Timeout, s.Size), ""
+		kind := "type " + s.key().Name
+		if s.Of.names != "" {
+			kind = "typeof " + s.Of.names
+		}
+		return fmt.Sprintf("%s; flags dynamic,timeout; timeout %s; size %d;", kind, s.Timeout, s.Size), ""
 	}
 	var words []string
 	for _, r := range s.merged() {
@@ -212,6 +237,9 @@ func (b *batch) addSet(table string, s Set, number int) {
 		b.uint32(unix.NFTA_SET_KEY_TYPE, is.keyType)
 		b.uint32(unix.NFTA_SET_KEY_LEN, is.keyLength)
 		b.uint32(unix.NFTA_SET_ID, uint32(number))
+		if note, _ := hex.DecodeString(s.Of.note); len(note) > 0 {
+			b.bytes(unix.NFTA_SET_USERDATA, note)
+		}
 		if s.dynamic() {
 			b.uint64(unix.NFTA_SET_TIMEOUT, is.timeout)
 			b.nested(unix.NFTA_SET_DESC, func() { b.uint32(unix.NFTA_SET_DESC_SIZE, is.size) })

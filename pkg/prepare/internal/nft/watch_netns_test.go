@@ -67,7 +67,7 @@ func TestTablesAreFollowedByEvents(t *testing.T) {
 func TestWatchSleepsWhileFramesPass(t *testing.T) {
 	t.Parallel()
 	ns := podtest.New(t)
-	table := redirecting(flows4, flows6, ports)
+	table := redirecting(flows4, flows6, ids4, ids6, ports)
 	ns.IP(t, "link add v0 type veth peer v1")
 	inside(t, ns, func() error { return Write(Change{Table: table}) })
 	var w *Watch

@@ -16,7 +16,11 @@ type family struct {
 	is                  nft.Part // at an egress hook too; and of what a VLAN tag is before
 	source, destination nft.Field[netip.Addr]
 	address             nft.Datatype
+	firstFragment       nft.Part // of several, which have one to know them by
 	laterFragment       nft.Part
+	fragmentID          nft.Operand
+	number              nft.Datatype // of that
+	sourceAndID         nft.Fields
 	notEchoRequest      nft.Rule
 	dhcpServer          nft.Rule // what one sends
 
@@ -34,14 +38,14 @@ const (
 
 var families = []family{{
 	"_ip", nft.EtherType.Is(nft.IP), nft.EtherProtocol.Is(nft.IP), nft.IPSource, nft.IPDestination, nft.IPv4Addr,
-	nft.IPFragmentOffset.Not(0),
+	nft.IPBegun, nft.IPFragmentOffset.Not(0), nft.IPID, nft.Number16, nft.SourceAndID,
 	nft.Rule{nft.L4Protocol.Is(nft.ICMP), nft.ICMPType.Not(echoRequest)},
 	nft.Rule{udp, nft.UDPSource.Is(67), nft.UDPDestination.Is(68)},
 	[]nft.Rule{{nft.L4Protocol.Is(nft.ICMP), nft.ICMPType.Is(3)}, {nft.L4Protocol.Is(nft.ICMP), nft.ICMPType.In(11, 12)}},
 	nft.ICMPType, nft.ICMPCode, 12, 16,
 }, {
 	"_ip6", nft.EtherType.Is(nft.IP6), nft.EtherProtocol.Is(nft.IP6), nft.IP6Source, nft.IP6Destination, nft.IPv6Addr,
-	nft.IP6FragmentOffset.Not(0),
+	nft.IP6FragmentOffset.Is(0), nft.IP6FragmentOffset.Not(0), nft.IP6FragmentID, nft.Number32, nft.SourceAndID6,
 	nft.Rule{nft.L4Protocol.Is(nft.ICMPv6), nft.ICMPv6Type.Not(echoRequest6)},
 	nft.Rule{udp, nft.UDPSource.Is(547), nft.UDPDestination.Is(546)},
 	[]nft.Rule{{nft.L4Protocol.Is(nft.ICMPv6), nft.ICMPv6Type.In(1, 4)}},
@@ -95,6 +99,37 @@ func (f family) flows(whose string) nft.Set {
 	return nft.Set{
 		Name: whose + "_flows" + f.suffix, Key: []nft.Datatype{f.address, nft.InetProto, nft.InetService, nft.InetService},
 		Timeout: openTCP, Size: maxFlows,
+	}
+}
+
+// fragments are packets of which one side gets the fragments: the peer's address and its
+// number of the packet.
+func (f family) fragments(whose string) nft.Set {
+	return nft.Set{
+		Name: whose + "_fragments" + f.suffix, Key: []nft.Datatype{f.address, f.number}, Of: f.sourceAndID,
+		Timeout: fragmented, Size: maxFragments,
+	}
+}
+
+// fragmenting notes a packet's first fragment, for one side or for both.
+func (f family) fragmenting(whose ...string) nft.Rule {
+	rule := nft.Rule{f.is, f.firstFragment}
+	for _, side := range whose {
+		rule = append(rule, nft.UpdateSet(f.fragments(side), 0, f.source, f.fragmentID))
+	}
+	return rule
+}
+
+// ofFragments are rules for later fragments, which have no ports: they go where the
+// packet's first one went. A stack to which both sides' went would be full of the
+// other's, which never become whole, and could put its own together no more.
+func (f family) ofFragments(toVM, toPod nft.Rule) []nft.Rule {
+	in := func(whose string) nft.Part { return nft.InSet(f.fragments(whose), f.source, f.fragmentID) }
+	notIn := func(whose string) nft.Part { return nft.NotInSet(f.fragments(whose), f.source, f.fragmentID) }
+	return []nft.Rule{
+		append(nft.Rule{f.is, in(vms), notIn(pods)}, toVM...),
+		append(nft.Rule{f.is, in(pods), notIn(vms)}, toPod...),
+		{nft.GoTo(shared)},
 	}
 }
 

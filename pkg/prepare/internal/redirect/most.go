@@ -18,7 +18,7 @@ func (w wiring) mostToVM() (out []nft.Rule) {
 		f := familyOf(m)
 		match := append(m.Match, f.destination.Is(f.own(w.NIC)))
 		if m.Is4 {
-			match = append(match, nft.IPFirstFragment)
+			match = append(match, nft.IPWhole)
 		}
 		for _, ports := range w.portsOfVM(m.Protocol, nft.DestinationPort) {
 			out = append(out, slices.Concat(match, ports, w.notPods(f, f.incoming()), nft.Rule{nft.ForwardTo(w.NIC.Tap)}))

@@ -22,6 +22,7 @@ func (w wiring) sets() (out []nft.Set) {
 		if !w.VMPorts.IsZero() {
 			out = append(out, f.flows(vms))
 		}
+		out = append(out, f.fragments(pods), f.fragments(vms))
 	}
 	return out
 }

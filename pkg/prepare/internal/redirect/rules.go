@@ -57,31 +57,34 @@ func (w wiring) familyChains(f family) []nft.Chain {
 	if !f.has(w.NIC) {
 		return nil
 	}
-	pod := nft.Rule{nft.GoTo(toPod)}
-	vm := w.toVMAlone(f)
-	// A later fragment has no ports, and an error or an echo reply none of its own. What
-	// the pod has opened is its, from whatever port.
-	rules := []nft.Rule{{f.is, f.laterFragment, nft.GoTo(shared)}}
-	var chains []nft.Chain
+	toVM := nft.GoTo(forVM + f.suffix)
+	pod := nft.Rule{nft.GoTo(forPod + f.suffix)}
+	// An error or an echo reply has no ports of its own. What the pod has opened is its, from
+	// whatever port.
+	rules := []nft.Rule{{f.is, f.laterFragment, nft.GoTo(later + f.suffix)}}
+	chains := []nft.Chain{
+		{Name: forVM + f.suffix, Rules: append([]nft.Rule{f.fragmenting(vms)}, w.toVMAlone(f)...)},
+		{Name: forPod + f.suffix, Rules: []nft.Rule{f.fragmenting(pods), {nft.GoTo(toPod)}}},
+		{Name: later + f.suffix, Rules: f.ofFragments(w.atVM(), nft.Rule{nft.GoTo(toPod)})},
+	}
 	if !w.pod.NoEgress {
 		var full []nft.Part // where the VM's ports are named, the pod gets the answers all the same
 		if w.VMPorts.IsZero() {
 			full = []nft.Part{guard.Kept(guard.FromPod, guard.TooManyConnections, nft.Accept)}
 		}
-		chains = []nft.Chain{
-			{Name: pods + "_answer" + f.suffix, Rules: f.answered(f.flows(pods), pod)},
-			{Name: fromPod + f.suffix, Rules: append(w.answers(true, nft.Accept), f.noting(f.flows(pods), nft.Accept, full...)...)},
-		}
+		chains = append(chains,
+			nft.Chain{Name: pods + "_answer" + f.suffix, Rules: f.answered(f.flows(pods), pod)},
+			nft.Chain{Name: fromPod + f.suffix, Rules: append(w.answers(true, nft.Accept), f.noting(f.flows(pods), nft.Accept, full...)...)})
 		rules = append(rules, nft.Rule{f.is, nft.InSet(f.flows(pods), f.incoming()...), nft.GoTo(pods + "_answer" + f.suffix)})
 	}
-	opened := []nft.Rule{slices.Concat(nft.Rule{f.is}, f.notEchoRequest, nft.Rule{nft.GoTo(shared)})}
+	opened := []nft.Rule{
+		slices.Concat(nft.Rule{f.is}, f.notEchoRequest, f.fragmenting(vms, pods)[1:]),
+		slices.Concat(nft.Rule{f.is}, f.notEchoRequest, nft.Rule{nft.GoTo(shared)}),
+	}
 	if w.VMPorts.IsZero() {
-		opened = slices.Concat(w.listed(nft.DestinationPort, pod...), opened, vm)
+		opened = append(slices.Concat(w.listed(nft.DestinationPort, pod...), opened), nft.Rule{toVM})
 	} else {
-		toVM := nft.GoTo(forVM + f.suffix)
-		chains = append(chains,
-			nft.Chain{Name: forVM + f.suffix, Rules: vm},
-			nft.Chain{Name: vms + "_answer" + f.suffix, Rules: f.answered(f.flows(vms), nft.Rule{toVM})})
+		chains = append(chains, nft.Chain{Name: vms + "_answer" + f.suffix, Rules: f.answered(f.flows(vms), nft.Rule{toVM})})
 		rules = append(rules, nft.Rule{f.is, nft.InSet(f.flows(vms), f.incoming()...), nft.GoTo(vms + "_answer" + f.suffix)})
 		opened = append(slices.Concat(w.listed(nft.DestinationPort, toVM), opened), pod)
 	}
@@ -99,14 +102,22 @@ func (w wiring) familyChains(f family) []nft.Chain {
 // sends is the pod's: whoever keeps the lease of its address has it from there, and the VM
 // from its tap.
 func (w wiring) toVMAlone(f family) (rules []nft.Rule) {
-	ofServer, all := nft.GoTo(toPod), nft.Rule{nft.ForwardTo(w.NIC.Tap)}
+	ofServer := nft.GoTo(toPod)
 	if w.guarded() {
-		ofServer, all = guard.Kept(guard.ToVM, guard.DHCPServer, ofServer), nft.Rule{nft.FrameMark.Set(crossing), nft.GoTo(guard.ToGuestChain)}
+		ofServer = guard.Kept(guard.ToVM, guard.DHCPServer, ofServer)
 	}
 	if w.NIC.Addressed {
 		rules = []nft.Rule{slices.Concat(nft.Rule{f.is}, f.dhcpServer, nft.Rule{ofServer})}
 	}
-	return append(rules, all)
+	return append(rules, w.atVM())
+}
+
+// atVM gives the VM what has no ports to be looked at, or has been.
+func (w wiring) atVM() nft.Rule {
+	if w.guarded() {
+		return nft.Rule{nft.FrameMark.Set(crossing), nft.GoTo(guard.ToGuestChain)}
+	}
+	return nft.Rule{nft.ForwardTo(w.NIC.Tap)}
 }
 
 // fromPodRules are for what leaves by the pod interface: of the pod's it is noted.

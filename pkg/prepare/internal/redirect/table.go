@@ -26,6 +26,8 @@ const (
 	toTap   = "to_tap"   // the VM gets it, alone or too, as the mark says
 	byPort  = "by_port"  // it belongs to no connection that is known: ports decide
 	forVM   = "for_vm"   // the VM alone gets it, if the guard lets it
+	forPod  = "for_pod"  // the pod alone gets it
+	later   = "later"    // it is a fragment that is not a packet's first
 	kept    = "kept"     // the VM does not get it
 	toAlias = "to_alias" // it is from the VM to the pod\'s alias
 	toNet   = "to_net"   // it may leave
@@ -49,6 +51,9 @@ const (
 	shortTCP = 2 * time.Minute
 	openUDP  = 2 * time.Minute
 	maxFlows = 1 << 18
+
+	fragmented   = time.Second // a packet's fragments come right behind each other
+	maxFragments = 1 << 16
 )
 
 // table is all that connects the tap.

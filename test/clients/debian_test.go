@@ -40,6 +40,9 @@ func bootDebian(t *testing.T, seats []*seat) machine {
 	start := time.Now()
 	vm.run(t, "systemctl is-system-running --wait")
 	t.Logf("booted after %v", time.Since(start).Round(100*time.Millisecond))
+	// A NIC that is down has no lease any more, which networkd would else keep for 5 s more.
+	const more = "/run/systemd/network/10-eth.network.d"
+	vm.run(t, "mkdir -p "+more+"; printf '[Network]\\nIgnoreCarrierLoss=no\\n' >"+more+"/carrier.conf; networkctl reload")
 	return vm
 }
 
@@ -84,14 +87,14 @@ func (*debianNIC) renew(*testing.T) {}
 
 func (n *debianNIC) state(t *testing.T) state {
 	t.Helper()
-	const script = `read -r host </proc/sys/kernel/hostname; printf '{"addresses":%%s,"nic":%%s,"routes":%%s,"host":"%%s"}\n' \
-"$(ip -json -4 address show dev %[1]s)" "$(ip -json link show dev %[1]s)" "$(ip -json -4 route show)" "$host"`
+	const script = `read -r host </proc/sys/kernel/hostname; printf '{"nic":%%s,"routes":%%s,"host":"%%s"}\n' \
+"$(ip -json address show dev %s)" "$(ip -json -4 route show)" "$host"`
 	var said struct {
-		Addresses, NIC, Routes json.RawMessage
-		Host                   string
+		NIC, Routes json.RawMessage
+		Host        string
 	}
 	readJSON(t, []byte(n.run(t, fmt.Sprintf(script, n.name))), &said)
-	s := kernelState(t, said.Addresses, said.NIC, said.Routes)
+	s := kernelState(t, said.NIC, said.Routes)
 	s.Hostname = said.Host
 	n.resolver(t, &s)
 	return s

@@ -94,7 +94,7 @@ func (c *sandbox) state(t *testing.T) state {
 	ip := func(args ...string) []byte {
 		return []byte(c.guest.NS.Run(t, "ip", append([]string{"-json"}, args...)...))
 	}
-	s := kernelState(t, ip("-4", "address", "show", "dev", "eth0"), ip("link", "show", "dev", "eth0"), ip("-4", "route", "show"))
+	s := kernelState(t, ip("address", "show", "dev", "eth0"), ip("-4", "route", "show"))
 	c.told(t, &s)
 	return s
 }

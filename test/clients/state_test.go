@@ -35,6 +35,7 @@ type (
 	link struct {
 		MTU       int `json:"mtu"`
 		Addresses []struct {
+			Family string `json:"family"`
 			Local  string `json:"local"`
 			Length int    `json:"prefixlen"`
 		} `json:"addr_info"`
@@ -61,22 +62,21 @@ func (r route) words() string {
 	return words
 }
 
-// kernelState is what the kernel of a guest has, as ip -json -4 prints
-// addresses, and without -4 the link, of a NIC, and all routes.
-func kernelState(t *testing.T, addresses, nic, table []byte) state {
+// kernelState is what the kernel of a guest has of IPv4, as ip -json prints a NIC's
+// addresses, and all routes.
+func kernelState(t *testing.T, nic, table []byte) state {
 	t.Helper()
 	var s state
 	var links []link
-	readJSON(t, addresses, &links)
+	readJSON(t, nic, &links)
+	s.MTU = links[0].MTU
 	var own netip.Prefix
-	for _, link := range links { // none if there is no address
-		for _, a := range link.Addresses {
+	for _, a := range links[0].Addresses {
+		if a.Family == "inet" {
 			s.Address += fmt.Sprintf("%s/%d", a.Local, a.Length)
 			own = netip.MustParsePrefix(s.Address).Masked()
 		}
 	}
-	readJSON(t, nic, &links)
-	s.MTU = links[0].MTU
 
 	var routes []route
 	readJSON(t, table, &routes)

@@ -185,6 +185,8 @@ func (s *Session) WaitLease(ctx context.Context, interfaces ...string) error {
 			continue
 		}
 		switch err := n.waitForLease(ctx); {
+		case errors.Is(err, errClosed) && s.done.Err() != nil:
+			return ErrSessionClosed
 		case errors.Is(err, errClosed) && named:
 			return &discover.NotFoundError{Interface: n.Interface, There: namesOf(guestsOf(s.current()))}
 		case err != nil && !errors.Is(err, errClosed):

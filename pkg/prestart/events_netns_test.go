@@ -138,6 +138,11 @@ func TestNICs(t *testing.T) {
 			t.Errorf("who waited until the session closed got %v", err)
 		}
 	}
+	for range 100 { // whichever end is noticed first, the session's or the NIC's
+		if err := session.WaitLease(context.Background()); !errors.Is(err, prestart.ErrSessionClosed) {
+			t.Fatalf("who waits once the session is closed gets %v", err)
+		}
+	}
 	if status := session.Status(); status.Ready || status.NotReady() == "" {
 		t.Errorf("a session that is closed is ready: %+v", status)
 	}

@@ -22,12 +22,12 @@ SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 
 # Tests mostly wait, so more of them at once than there are processors. Without paths in
 # them (-trimpath) packages come from Go's cache, also those of another checkout.
-GOTEST := $(TAGS) -trimpath -count=1 -vet=off -parallel 6 -timeout 25m
+GOTEST := $(TAGS) -trimpath -count=1 -vet=off -parallel 8 -timeout 25m
 # What is tested without the race detector, and why: see docs/testing.md. In both
 # lists those that take longest come first.
-NO_RACE := ./test/clients ./pkg/prepare ./pkg/prepare/... ./examples/... ./internal/podtest/... ./test/... \
+NO_RACE := ./test/clients ./pkg/prepare ./test/vm ./test/netboot ./test/flood ./pkg/prepare/... ./examples/... ./internal/podtest/... ./test/... \
 	./internal/{bpf,metric,probe,tun} ./pkg/{guest,mac,metrics,netboot}
-RACE    := ./pkg/prestart ./pkg/domain ./cmd/... ./...
+RACE    := ./pkg/prestart ./pkg/domain ./cmd/... ./pkg/cniplugin ./pkg/agent ./...
 
 # Where the tests find the binary, the CNI plugins and the guest.
 export VLN_BUILD := $(CURDIR)/build
@@ -100,11 +100,11 @@ test: deps build cni guest debian ## run the tests, as root; ALLOW_SKIP=1 skips 
 	exit $$status
 
 .PHONY: test-plain test-race vet
-test-plain: # the tests without the race detector, three packages at once: they mostly wait
-	$(GO) test $(GOTEST) -p 3 $(NO_RACE)
+test-plain: # the tests without the race detector, four packages at once: they mostly wait
+	$(GO) test $(GOTEST) -p 4 $(NO_RACE)
 
 test-race: # the others, with it
-	$(GO) test $(GOTEST) -race $$($(GO) list $(TAGS) $(RACE) | grep -vxFf <($(GO) list $(TAGS) $(NO_RACE)))
+	$(GO) test $(GOTEST) -p 3 -race $$($(GO) list $(TAGS) $(RACE) | grep -vxFf <($(GO) list $(TAGS) $(NO_RACE)))
 
 vet: # the whole code, which go test would do package by package
 	$(GO) vet $(TAGS) -trimpath ./...

@@ -24,7 +24,7 @@ func bootDebian(t *testing.T, seats []*seat) machine {
 	guest := podtest.Built(t, "guest")
 	serial := filepath.Join(t.TempDir(), "serial")
 	args := []string{
-		"-smp", "2", "-m", "512",
+		"-m", "512",
 		"-kernel", filepath.Join(guest, "vmlinuz"), "-initrd", podtest.Built(t, "guest/debian"),
 		"-append", "console=ttyS0 quiet panic=-1 no_timer_check net.ifnames=0 mitigations=off",
 		"-serial", "file:" + serial,

@@ -1,10 +1,14 @@
 package discover_test
 
 import (
+	"context"
+	"io"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -151,6 +155,39 @@ func TestIdentityAmongManyProcesses(t *testing.T) { // not parallel: the limit i
 		t.Fatal(limitErr)
 	}
 	if err != nil || got.Hostname != "pod-9" {
+		t.Errorf("hostname %q, %v", got.Hostname, err)
+	}
+}
+
+// told is closed once something is logged.
+type told struct {
+	*slog.TextHandler
+	done chan struct{}
+	once *sync.Once
+}
+
+func (h told) Handle(context.Context, slog.Record) error {
+	h.once.Do(func() { close(h.done) })
+	return nil
+}
+
+// While the CNI is waited for, the pod's first process may start.
+func TestIdentityOfAProcessThatComesLater(t *testing.T) {
+	t.Parallel()
+	ns := podtest.New(t)
+	waiting := told{slog.NewTextHandler(io.Discard, nil), make(chan struct{}), &sync.Once{}}
+	read := make(chan error, 1)
+	var got discover.Pod
+	go func() {
+		read <- ns.Do(func() (err error) {
+			got, err = discover.ReadPod(t.Context(), discover.Options{Interfaces: []string{"eth0"}, Log: slog.New(waiting)})
+			return err
+		})
+	}()
+	<-waiting.done
+	container(t, ns, "-u", "hostname pod-10")
+	ns.IP(t, "link add eth0 type veth peer name peer", "link set peer up", "link set eth0 up", "addr add 10.9.0.7/24 dev eth0")
+	if err := <-read; err != nil || got.Hostname != "pod-10" {
 		t.Errorf("hostname %q, %v", got.Hostname, err)
 	}
 }

@@ -18,7 +18,7 @@ func (h Hook) Open(ctx context.Context) (*Session, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := s.open(ctx, discover.Pod{}, nil); err != nil {
+		if err := s.open(ctx, discover.Pod{}, nil, nil); err != nil {
 			return nil, errors.Join(err, s.Close(ctx))
 		}
 		return s, nil

@@ -35,6 +35,8 @@ type preparation struct {
 	fresh   []string          // the interfaces that were not prepared before
 	files   map[string][]byte // what was in the output directory before
 	xml     []byte            // of the domain, with the NICs; nil if there is none
+
+	recorded []prepare.Plan // all that the pod has a record of then, also of other interfaces
 }
 
 // prepare acts in the current network namespace. What can be known to be wrong
@@ -69,11 +71,17 @@ func (h Hook) prepare(ctx context.Context) (preparation, error) {
 	if p.plans, err = h.plans(p.pod); err != nil {
 		return preparation{}, err
 	}
+	p.recorded = recorded
 	was := namesOf(nicsOf(recorded))
 	slices.SortStableFunc(p.plans, func(a, b prepare.Plan) int { // those that were prepared before come first
 		return cmp.Compare(uint(slices.Index(was, a.Interface.Name)), uint(slices.Index(was, b.Interface.Name)))
 	})
 	for _, plan := range p.plans {
+		if n := slices.Index(was, plan.Interface.Name); n >= 0 {
+			p.recorded[n] = plan
+		} else {
+			p.recorded = append(p.recorded, plan)
+		}
 		for _, w := range plan.Warnings(h.RestoreAfter) {
 			h.Log.Warn("this will fail later", "interface", plan.Interface.Name, "what", w)
 		}

@@ -31,7 +31,7 @@ func (h Hook) Run(ctx context.Context) (*Session, error) {
 			return nil, errors.Join(err, s.Close(ctx))
 		}
 		s.hook = p.hook
-		if err = s.open(ctx, p.pod, s.hook.nicsFor(p.plans, p.plugged...)); err == nil {
+		if err = s.open(ctx, p.pod, s.hook.nicsFor(p.plans, p.plugged...), p.recorded); err == nil {
 			err = s.start(ctx, p.xml)
 		}
 		if err == nil {
@@ -61,11 +61,15 @@ func (h Hook) Serve(ctx context.Context, nics ...guest.NIC) (*Session, error) {
 		if err != nil {
 			return nil, err
 		}
+		recorded, err := h.recorded()
+		if err != nil {
+			return nil, err
+		}
 		s, err := h.newSession(ctx)
 		if err != nil {
 			return nil, err
 		}
-		if err := s.open(ctx, pod, served); err != nil {
+		if err := s.open(ctx, pod, served, recorded); err != nil {
 			return nil, errors.Join(err, s.Close(ctx))
 		}
 		s.becomeReady(nil)

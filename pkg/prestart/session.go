@@ -52,19 +52,15 @@ type Session struct {
 	closed    bool
 }
 
-// open opens what serves the NICs, in the current network namespace, sets it going,
-// and answers who asks.
-func (s *Session) open(ctx context.Context, pod discover.Pod, nics []*nic) (err error) {
+// open opens what serves the NICs, in the current network namespace, of whose pod these
+// plans are recorded, sets it going, and answers who asks.
+func (s *Session) open(ctx context.Context, pod discover.Pod, nics []*nic, recorded []prepare.Plan) (err error) {
 	s.prepared, s.pod = time.Now(), pod
 	if err := s.hook.checkNamed(namesOf(guestsOf(nics))); err != nil {
 		return err
 	}
 	var d defaultRoutes
 	if len(nics) > 0 {
-		recorded, err := s.hook.recorded()
-		if err != nil {
-			return err
-		}
 		if d, err = s.hook.defaultRouteOf(guestsOf(nics), recorded); err != nil {
 			return err
 		}

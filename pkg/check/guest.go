@@ -113,7 +113,9 @@ func (g *guestEnd) ask(ctx context.Context, frame []byte, isAnswer func([]byte) 
 	question := append(make([]byte, tun.VNetHeader), frame...)
 	buf := make([]byte, tun.VNetHeader+1<<16)
 	for wait := resendAfter; ; wait *= 2 {
-		if _, err := g.file.Write(question); err != nil {
+		if _, err := g.file.Write(question); err != nil && ctx.Err() != nil {
+			return fmt.Errorf("no answer: %w", context.Cause(ctx)) // whose end ended the write, too
+		} else if err != nil {
 			return fmt.Errorf("send: %w", err)
 		}
 		if err := g.file.SetReadDeadline(time.Now().Add(wait)); err != nil {

@@ -290,6 +290,7 @@ func TestControlSocketInTheWay(t *testing.T) {
 func TestStatusOfNamed(t *testing.T) {
 	t.Parallel()
 	pod := podtest.NewPod(t, podtest.Calico)
+	addNet1(t, pod)
 	h := newHook(t, pod)
 	h.Interfaces = []string{"eth0"}
 	if s, err := h.Status(t.Context()); err != nil || s.Prepared || !slices.Equal(s.NotPrepared, h.Interfaces) {
@@ -302,6 +303,20 @@ func TestStatusOfNamed(t *testing.T) {
 	both.Interfaces = []string{"eth0", "net1"}
 	if s, err := both.Status(t.Context()); err != nil || s.Prepared || len(s.Interfaces) != 1 || !slices.Equal(s.NotPrepared, []string{"net1"}) {
 		t.Errorf("status is %+v, %v", s, err)
+	}
+	second := h
+	second.Interfaces = []string{"net1"}
+	if _, err := second.Prepare(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range []prestart.Hook{h, both} {
+		s, err := h.Status(t.Context())
+		if err != nil || !s.Prepared {
+			t.Fatalf("status is %+v, %v", s, err)
+		}
+		if strings.Contains(fmt.Sprint(s.Interfaces[0].Served.Omitted), "interface net1") {
+			t.Errorf("with net1 prepared, %v is left out", s.Interfaces[0].Served.Omitted)
+		}
 	}
 	gone := h
 	gone.Netns = "/run/netns/not/there"

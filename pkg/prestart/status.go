@@ -62,11 +62,12 @@ type LinkStatus struct {
 // nothing. A pod or an interface that is not prepared is no error.
 func (h Hook) Status(ctx context.Context) (Status, error) {
 	return inPod(h, func(h Hook) (status Status, err error) {
-		plans, err := prepare.ReadPlans(h.Log, h.StateDir)
+		recorded, err := prepare.ReadPlans(h.Log, h.StateDir)
 		if err != nil {
 			return status, err
 		}
-		plans, status.NotPrepared = choose(plans, h.Interfaces)
+		plans, missing := choose(recorded, h.Interfaces)
+		status.NotPrepared = missing
 		if status.Prepared = len(plans) > 0 && len(status.NotPrepared) == 0; !status.Prepared {
 			if status.Unrecorded, err = prepare.ReadUnrecorded(h.StateDir); err != nil {
 				return status, err
@@ -77,6 +78,9 @@ func (h Hook) Status(ctx context.Context) (Status, error) {
 		}
 		if status.Interfaces, err = h.look(plans); err != nil {
 			return status, err
+		}
+		for i, of := range status.Interfaces {
+			status.Interfaces[i].Served.Omitted = withoutNICs(of.Served.Omitted, namesOf(nicsOf(recorded)))
 		}
 		session, err := h.client().Status(ctx)
 		status.add(h.Interfaces, session, err)

@@ -46,6 +46,9 @@ func (v *vm) live(t *testing.T) {
 	v.lease(t)
 	v.reach(t)
 	v.guarded(t)
+	if status := v.Run(t, "status"); !strings.Contains(status, "checksum filter  on") {
+		t.Errorf("the tap has no checksum filter:\n%s", status)
+	}
 	if v.Datapath == redirect {
 		v.podReaches(t)
 	}

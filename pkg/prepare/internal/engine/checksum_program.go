@@ -183,42 +183,45 @@ func skipIPv6() []bpf.Instruction {
 	}
 	header := func(n int) string { return fmt.Sprintf("header %d", n) }
 	for n := range maxHeaders {
-		fragment, options, next := fmt.Sprintf("fragment %d", n), fmt.Sprintf("options %d", n), header(n+1)
+		fragment, next := fmt.Sprintf("fragment %d", n), header(n+1)
 		if n == maxHeaders-1 {
 			next = "transport"
 		}
+		// One comparison for all of them: the verifier follows each.
 		out = slices.Concat(out,
 			[]bpf.Instruction{
-				bpf.JEq.Imm(bpf.R9, unix.IPPROTO_FRAGMENT, fragment).Labelled(header(n)),
-				bpf.JEq.Imm(bpf.R9, unix.IPPROTO_HOPOPTS, options),
-				bpf.JEq.Imm(bpf.R9, unix.IPPROTO_ROUTING, options),
-				bpf.JEq.Imm(bpf.R9, unix.IPPROTO_DSTOPTS, options),
-				bpf.Jump("transport"),
-				bpf.Mov.Reg(bpf.R2, bpf.R8).Labelled(options),
+				bpf.JGT.Imm(bpf.R9, 63, "transport").Labelled(header(n)),
+				bpf.Mov.Imm(bpf.R1, int32(extensions>>32)),
+				bpf.LSh.Imm(bpf.R1, 32),
+				bpf.Or.Imm(bpf.R1, int32(extensions&math.MaxInt32)),
+				bpf.RSh.Reg(bpf.R1, bpf.R9),
+				bpf.And.Imm(bpf.R1, 1),
+				bpf.JEq.Imm(bpf.R1, 0, "transport"),
+				bpf.Mov.Reg(bpf.R2, bpf.R8),
 			},
-			loadHeader(2),
+			loadHeader(4), // each has eight bytes or more
 			[]bpf.Instruction{
-				bpf.LoadMem(bpf.R9, bpf.R10, stackHeader, bpf.Byte),
 				bpf.LoadMem(bpf.R1, bpf.R10, stackHeader+1, bpf.Byte), // its length, but for the first 8 bytes, in eights of bytes
+				bpf.JEq.Imm(bpf.R9, unix.IPPROTO_FRAGMENT, fragment),
 				bpf.Add.Imm(bpf.R1, 1),
 				bpf.LSh.Imm(bpf.R1, 3),
 				bpf.Add.Reg(bpf.R8, bpf.R1),
-				bpf.Jump(next),
-				bpf.Mov.Reg(bpf.R2, bpf.R8).Labelled(fragment),
-			},
-			loadHeader(4),
-			[]bpf.Instruction{
 				bpf.LoadMem(bpf.R9, bpf.R10, stackHeader, bpf.Byte),
-				bpf.LoadMem(bpf.R1, bpf.R10, stackHeader+2, bpf.Byte),
+				bpf.Jump(next),
+				bpf.LoadMem(bpf.R1, bpf.R10, stackHeader+2, bpf.Byte).Labelled(fragment),
 				bpf.LoadMem(bpf.R2, bpf.R10, stackHeader+3, bpf.Byte),
 				bpf.And.Imm(bpf.R2, 0xf8),
 				bpf.Or.Reg(bpf.R1, bpf.R2),
 				bpf.JNE.Imm(bpf.R1, 0, "drop"), // a later fragment
 				bpf.Add.Imm(bpf.R8, 8),
+				bpf.LoadMem(bpf.R9, bpf.R10, stackHeader, bpf.Byte),
 			})
 	}
 	return out
 }
+
+// extensions are the extension headers that are looked behind, a bit for each.
+const extensions = 1<<unix.IPPROTO_HOPOPTS | 1<<unix.IPPROTO_ROUTING | 1<<unix.IPPROTO_FRAGMENT | 1<<unix.IPPROTO_DSTOPTS
 
 // check is the label of the checks by judgeChecksum.
 func check(n int) string { return fmt.Sprintf("check %d", n) }

@@ -19,7 +19,7 @@ import (
 
 // checksumFilter names the filter, and by a digest which program it is: on a tap it
 // may be an older version's. A test tells when it has to change.
-const checksumFilter = nft.Prefix + "checksum-c22d445cb604e990"
+const checksumFilter = nft.Prefix + "checksum-3de19cf2b28804f4"
 
 // filterDirections are where a tap's frames are judged: those from the guest, and
 // those to it.

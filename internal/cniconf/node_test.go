@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/containernetworking/cni/libcni"
+	"github.com/fsnotify/fsnotify"
 	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/attachment"
@@ -147,6 +148,32 @@ func TestInstall(t *testing.T) {
 		t.Errorf("there was\n%q, there is\n%q", before, after)
 	}
 	n.uninstall(t) // again
+}
+
+// until waits until check has no error, which it is asked for whenever something in the
+// node's directories changes.
+func (n Node) until(t *testing.T, check func() error) {
+	t.Helper()
+	w, err := fsnotify.NewWatcher()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	for _, dir := range []string{n.ConfDir, n.BinDir} {
+		if err := w.Add(dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	late := time.After(time.Minute)
+	for err := check(); err != nil; err = check() {
+		select {
+		case <-w.Events:
+		case err := <-w.Errors:
+			t.Fatal(err)
+		case <-late:
+			t.Fatal(err)
+		}
+	}
 }
 
 func mapsEqual(a, b map[string]string) bool { return fmt.Sprint(a) == fmt.Sprint(b) }
@@ -344,10 +371,13 @@ func TestTogether(t *testing.T) {
 		}
 	}
 	want := strings.Replace(latest, "}]}", "},\n  "+string(n.entry())+"]}", 1)
-	deadline := time.Now().Add(20 * time.Second)
-	for n.files(t)["10-flannel.conflist"] != want && time.Now().Before(deadline) {
-		time.Sleep(10 * time.Millisecond)
-	}
+	n.until(t, func() error {
+		text, err := os.ReadFile(path)
+		if err == nil && string(text) != want {
+			err = fmt.Errorf("the file has\n%s\nwant\n%s", text, want)
+		}
+		return err
+	})
 	cancel()
 	all.Wait()
 	if got := n.files(t); got["10-flannel.conflist"] != want || len(got) != 2 {
@@ -361,16 +391,7 @@ func TestKeep(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
 	go func() { ended <- n.Keep(ctx, n.Install) }()
-	installed := func() {
-		t.Helper()
-		deadline := time.Now().Add(10 * time.Second)
-		for n.Installed() != nil && time.Now().Before(deadline) {
-			time.Sleep(10 * time.Millisecond)
-		}
-		if err := n.Installed(); err != nil {
-			t.Fatal(err)
-		}
-	}
+	installed := func() { t.Helper(); n.until(t, n.Installed) }
 	n.put(t, "10-flannel.conflist", flannel[:30]) // half of it
 	time.Sleep(2 * settled)
 	n.put(t, "10-flannel.conflist", flannel)
@@ -429,9 +450,7 @@ func TestInUse(t *testing.T) {
 	if err := errors.Join(attachment.Remove(n.StateDir, "c", "eth0"), os.RemoveAll(damaged)); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(20 * time.Second); n.Uninstalled() != nil && time.Now().Before(deadline); {
-		time.Sleep(50 * time.Millisecond)
-	}
+	n.until(t, n.Uninstalled)
 	cancel()
 	if err := <-ended; err != nil {
 		t.Error(err)

@@ -9,18 +9,15 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"regexp"
 	"syscall"
 	"time"
 
+	"github.com/containernetworking/cni/pkg/utils"
 	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/attachment"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
 )
-
-// containerID is what CNI takes for one (CNI specification, "Parameters").
-var containerID = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.\-]*$`)
 
 // listen makes the agent's socket, in the place of one that is left: the lock says that
 // no other agent has it. Only root can connect, whatever the umask.
@@ -48,7 +45,7 @@ func (a *Agent) handler(ctx context.Context) http.Handler {
 	handle := func(method string, do func(container, name string) error) {
 		mux.HandleFunc(method+resource, func(w http.ResponseWriter, r *http.Request) {
 			container, name := r.PathValue("container"), r.PathValue("interface")
-			if err := guest.CheckName(name); err != nil || !containerID.MatchString(container) {
+			if err := guest.CheckName(name); err != nil || utils.ValidateContainerID(container) != nil {
 				http.Error(w, fmt.Sprintf("%q, %q: want a container and an interface", container, name), http.StatusBadRequest)
 				return
 			}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 )
@@ -89,6 +90,23 @@ func TestAlone(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// The interface that the plugin before says it has made is meant, and no other: where it
+// is none of the pod's, as that of a driver in user space, the pod's own is not taken.
+func TestInterfaceOfPluginBefore(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Flannel)
+	r := newRuntime(t, pod.Node)
+	before := settled(t, pod.NS)
+	made := &types100.Result{CNIVersion: "1.0.0", Interfaces: []*types100.Interface{{Name: "net1", Sandbox: pod.NS.Path()}}}
+	list := r.alone(r.list("1.0.0", plugin()), plugin(`"select": "all"`, `"timeout": "200ms"`), made)
+	_, err := r.tryAdd(t.Context(), list, sandbox(pod.NS, "c1", "net1", nil))
+	wantError(t, err, types.ErrTryAgainLater, "net1")
+	r.empty()
+	if d := podtest.Diff(before, settled(t, pod.NS)); d != "" {
+		t.Errorf("it changes\n%s", d)
 	}
 }
 

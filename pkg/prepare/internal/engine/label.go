@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strconv"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,12 +22,15 @@ const (
 	TapMaker = "virt-launcher-net-tap-maker"
 )
 
-// labelPattern is an SELinux context: user:role:type, and levels if there are any.
-var labelPattern = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]*:[A-Za-z0-9_.-]+:[A-Za-z0-9_.-]+(:[a-z0-9.,:-]+)?$`)
+// labelPattern is an SELinux context: user:role:type, and levels if there are any. Most
+// processes need none, and are spared the expression.
+var labelPattern = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]*:[A-Za-z0-9_.-]+:[A-Za-z0-9_.-]+(:[a-z0-9.,:-]+)?$`)
+})
 
 // CheckLabel says why the text is no SELinux label; empty is none, and no error.
 func CheckLabel(label string) error {
-	if label != "" && !labelPattern.MatchString(label) {
+	if label != "" && !labelPattern().MatchString(label) {
 		return fmt.Errorf("%q is not an SELinux context, such as system_u:system_r:container_t:s0", label)
 	}
 	return nil

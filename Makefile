@@ -121,11 +121,11 @@ test-long: deps build ## have strace kill the program at, and fail, each system 
 	VLN_TEST_LONG=1 $(GO) test -count=1 -v -parallel 4 -timeout 60m ./test/strace
 
 .PHONY: test-kernels
-test-kernels: deps kernels ## boot Linux 5.10, 6.1 and 6.12 in QEMU and test the program in each, 2-4 minutes
+test-kernels: deps kernels ## boot Linux 5.10, 6.1 and 6.12 in QEMU and test the program in each, 3-5 minutes
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o build/kernels/programs/ ./cmd/virt-launcher-net
 	CGO_ENABLED=0 $(GO) build -modfile=tools/go.mod -trimpath -ldflags '-s -w' -o build/kernels/programs/cni/ $(CNI)/main/host-device $(CNI)/ipam/static
 	CGO_ENABLED=0 $(GO) test -c -trimpath -ldflags '-s -w' -o build/kernels/programs/inside.test ./test/kernels/inside
-	VLN_TEST_KERNELS=1 $(GO) test -count=1 -v -parallel 3 -timeout 25m ./test/kernels
+	VLN_TEST_KERNELS=1 $(GO) test -count=1 -v -parallel 5 -timeout 25m ./test/kernels
 
 .PHONY: static
 static: # what the image of this machine's architecture holds

@@ -32,6 +32,7 @@ func TestKernels(t *testing.T) {
 	if os.Getenv("VLN_TEST_KERNELS") == "" {
 		t.Skip("needs kernels and minutes: run make test-kernels")
 	}
+	t.Parallel()
 	for _, version := range versions {
 		t.Run(version, func(t *testing.T) {
 			t.Parallel()

@@ -75,10 +75,7 @@ func (p pairOfNICs) test(t *testing.T, datapath string) {
 	v := newVM(t, pod, datapath)
 	v.wire = network{pod.Outside, p.peer}
 	v.live(t)
-	takeBack(t, attachment)
-	if now := deviceOf(t, pod.Node, p.lent); now != before {
-		t.Errorf("the node gets back\n%s\nand had\n%s", now, before)
-	}
+	p.back(t, pod, attachment, before)
 
 	// Killed, it gives the device back as well.
 	attachment = p.lend(t, pod)
@@ -92,18 +89,42 @@ func (p pairOfNICs) test(t *testing.T, datapath string) {
 	if err := v.guest.Close(); err != nil {
 		t.Error(err)
 	}
-	if datapath != redirect { // by that the plugin takes it at any time
+	if datapath != redirect {
 		v.Run(t, "restore")
 	}
-	takeBack(t, attachment)
+	p.back(t, pod, attachment, before)
+	if datapath != redirect {
+		return
+	}
+	v.restoreAll(t)
+
+	// By redirect the plugin takes it at any time.
+	attachment = p.lend(t, pod)
+	v.Serve(t)
+	p.back(t, pod, attachment, before)
+	if err := v.Stop(syscall.SIGTERM); err != nil {
+		t.Errorf("virt-launcher-net run ended with: %v", err)
+	}
+	v.restoreAll(t)
+}
+
+// back has the plugin take the NIC back, and fails the test unless the node has it as before.
+func (p pairOfNICs) back(t *testing.T, pod *podtest.Pod, attachment *podtest.Attachment, before string) {
+	t.Helper()
+	if err := attachment.Delete(t.Context()); err != nil {
+		t.Error(err)
+	}
 	if now := deviceOf(t, pod.Node, p.lent); now != before {
-		t.Errorf("after a kill the node gets back\n%s\nand had\n%s", now, before)
+		t.Errorf("the node gets back\n%s\nand had\n%s", now, before)
 	}
-	if datapath == redirect {
-		v.Run(t, "restore")
-		if left := pod.Run(t, "ip", "-br", "link") + pod.Run(t, "nft", "list", "ruleset"); strings.Contains(left, "eth0") {
-			t.Errorf("restore leaves\n%s", left)
-		}
+}
+
+// restoreAll has the program remove what it has made for an interface that is gone.
+func (v *vm) restoreAll(t *testing.T) {
+	t.Helper()
+	v.Run(t, "restore")
+	if left := v.pod.Run(t, "ip", "-br", "link") + v.pod.Run(t, "nft", "list", "ruleset"); strings.Contains(left, "eth0") {
+		t.Errorf("restore leaves\n%s", left)
 	}
 }
 
@@ -136,13 +157,6 @@ func (p pairOfNICs) lend(t *testing.T, pod *podtest.Pod) *podtest.Attachment {
 		t.Fatal(err)
 	}
 	return attachment
-}
-
-func takeBack(t *testing.T, attachment *podtest.Attachment) {
-	t.Helper()
-	if err := attachment.Delete(t.Context()); err != nil {
-		t.Error(err)
-	}
 }
 
 // deviceOf is what a node's device is like, but for its index and whether it is up, which

@@ -69,11 +69,13 @@ func (p pairOfNICs) test(t *testing.T, datapath string) {
 	p.give(t, pod.Outside, p.peer)
 	pod.Node.IP(t, "link set "+p.lent+" mtu 1400 up")
 	pod.Outside.IP(t, "addr add 198.51.100.1/24 dev "+p.peer, "addr add 2001:db8:7::1/64 dev "+p.peer+" nodad", "link set "+p.peer+" up")
+	wire := network{pod.Outside, p.peer}
+	wire.route(t)
 	before := deviceOf(t, pod.Node, p.lent)
 
 	attachment := p.lend(t, pod)
 	v := newVM(t, pod, datapath)
-	v.wire = network{pod.Outside, p.peer}
+	v.wire = wire
 	v.live(t)
 	p.back(t, pod, attachment, before)
 

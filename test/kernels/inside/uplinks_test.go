@@ -24,6 +24,15 @@ type network struct {
 	link string
 }
 
+// route makes it a router: a guest forgets one that says, when it is asked for its MAC, that
+// it is none.
+func (n network) route(t *testing.T) {
+	t.Helper()
+	if err := n.Sysctl("net/ipv6/conf/all/forwarding", "1"); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // uplink is a kind of pod interface.
 type uplink struct {
 	// connect makes eth0 in a pod that has none.
@@ -214,6 +223,7 @@ func (u uplink) pod(t *testing.T) (p *podtest.Pod, there bool) {
 	n := u.connect(t, p)
 	p.IP(t, "addr add "+p.IPv4.String()+" brd + dev eth0", "link set eth0 up", "route add default via "+gateway+" dev eth0")
 	if n.NS != nil { // else nobody advertises a router
+		n.route(t)
 		p.IPv6 = netip.MustParsePrefix("2001:db8:7::20/64")
 		n.IP(t, "addr add "+gateway+"/24 dev "+n.link, "addr add "+gateway6+"/64 dev "+n.link+" nodad", "link set "+n.link+" up")
 		p.IP(t, "addr add "+p.IPv6.String()+" dev eth0 nodad", "route add default via "+gateway6+" dev eth0")

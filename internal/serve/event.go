@@ -47,12 +47,18 @@ func (r *reader) tell(e lease.Event) {
 func (s *Server) Resume(was lease.Status) {
 	s.Update(func(e Entry) {
 		left := time.Until(was.Expires)
-		if was.State != lease.Bound || was.Address != e.Address || !was.Expires.IsZero() && left <= 0 {
+		switch {
+		case was.Address != e.Address || !was.Expires.IsZero() && left <= 0:
+			return
+		case was.State == lease.Bound:
+			e.Client = was.Client
+			e.set(lease.Bound, max(0, left), was.Since)
+			e.Expires = was.Expires
+		case was.State == lease.None: // by its last step
+			e.Since = was.Since
+		default:
 			return
 		}
-		e.Client = was.Client
-		e.set(lease.Bound, max(0, left), was.Since)
-		e.Expires = was.Expires
 		e.Renewed, e.Declined = was.Renewed, was.Declined
 		e.LastEvent, e.LastMessage = was.LastEvent, was.LastMessage
 	})

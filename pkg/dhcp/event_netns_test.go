@@ -127,7 +127,15 @@ func TestResume(t *testing.T) {
 			}
 		})
 	}
+	declined := changed(func(s *lease.Status) {
+		s.State, s.Declined, s.LastEvent = lease.None, now, lease.Event{Type: lease.EventDeclined, At: now, Address: s.Address}
+	})
 	s := newServer(t, newTap(t), testLease())
+	s.Resume(declined)
+	if got := s.Status(); got.State != lease.None || got.Declined != now || got.LastEvent != declined.LastEvent || got.Since != declined.Since {
+		t.Errorf("of a declined address a new server knows %+v", got)
+	}
+	s = newServer(t, newTap(t), testLease())
 	s.Resume(changed(func(s *lease.Status) { s.Expires = time.Now().Add(50 * time.Millisecond) }))
 	await(t, s, "the end of the lease", func(s lease.Status) bool { return s.State == lease.None })
 }

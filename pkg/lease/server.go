@@ -26,7 +26,8 @@ type Server interface {
 	// it gets has their number.
 	Events(ctx context.Context) <-chan Event
 	// Resume takes over what an earlier server knew of this lease, so that a guest
-	// that has its address, and need not ask again for long, is known to have it.
+	// that has its address, and need not ask again for long, is known to have it, and
+	// of one that has given it back, or declined it, that is known.
 	// Another address, or a lease that has run out since, is nothing to take over.
 	// Call it before Serve.
 	Resume(was Status)

@@ -90,10 +90,11 @@ func (m memory) resume() (unknown bool) {
 	if err := errors.Join(err, useErr); err != nil {
 		m.nic.hook.Log.Warn("started without the saved lease", "interface", m.nic.Interface, "error", err)
 	}
-	if inUse && err == nil && was.State == lease.Bound {
+	if inUse && err == nil {
 		m.server.Resume(was)
 	}
-	return inUse && m.server.Status().State != lease.Bound
+	status := m.server.Status()
+	return inUse && status.State != lease.Bound && status.LastEvent.Type == ""
 }
 
 // maxMemory bounds what a server knew: it keeps some fields, and cuts what is long.

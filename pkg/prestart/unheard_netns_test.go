@@ -11,6 +11,7 @@ import (
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/lease"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
 
@@ -54,15 +55,35 @@ func TestLeaseThatIsNotKept(t *testing.T) {
 	if s := serve().Status(); s.Of("eth0").Lease.State != "bound" || s.Of("eth0").LeaseUnknown {
 		t.Errorf("kept, and yet %+v", s)
 	}
+	// The node has the address, too.
+	pod.Node.IP(t, "addr add "+pod.IPv4.Addr().String()+" dev "+pod.NodeLink)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	events := session.Events(ctx)
+	probing := guest.Command(ctx, "busybox", "udhcpc", "-i", "eth0", "-f", "-q", "-a", "-s", "/bin/true")
+	if err := probing.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for e := range events {
+		if e.Lease != nil && e.Lease.Type == lease.EventDeclined {
+			break
+		}
+	}
+	_ = probing.Process.Kill()
+	_ = probing.Wait()
+	if s := serve().Status(); s.Of("eth0").LeaseUnknown || !strings.Contains(s.NoLease(), "it declined the address") {
+		t.Errorf("declined, and yet %q", s.NoLease())
+	}
 	if err := session.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Remove(kept); err != nil {
 		t.Fatal(err)
 	}
+	pod.Node.IP(t, "addr del "+pod.IPv4.Addr().String()+" dev "+pod.NodeLink)
 	serve()
 	t.Cleanup(func() { _ = session.Close(context.Background()) })
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	ctx, cancel = context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	_, err := asker(h).Wait(ctx, control.ForLease)
 	if s := session.Status(); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "it is unknown") || !s.Of("eth0").LeaseUnknown {

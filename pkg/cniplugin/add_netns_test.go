@@ -100,7 +100,7 @@ func TestInterfaceOfPluginBefore(t *testing.T) {
 	pod := podtest.NewPod(t, podtest.Flannel)
 	r := newRuntime(t, pod.Node)
 	before := settled(t, pod.NS)
-	made := &types100.Result{CNIVersion: "1.0.0", Interfaces: []*types100.Interface{{Name: "net1", Sandbox: pod.NS.Path()}}}
+	made := &types100.Result{CNIVersion: "1.0.0", Interfaces: []*types100.Interface{{Name: "net1", Sandbox: pod.Path()}}}
 	list := r.alone(r.list("1.0.0", plugin()), plugin(`"select": "all"`, `"timeout": "200ms"`), made)
 	_, err := r.tryAdd(t.Context(), list, sandbox(pod.NS, "c1", "net1", nil))
 	wantError(t, err, types.ErrTryAgainLater, "net1")

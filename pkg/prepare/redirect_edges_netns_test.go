@@ -136,6 +136,27 @@ func TestRedirectFragments(t *testing.T) {
 	}
 }
 
+// All fragments of what a DHCP server sends go to the pod, as the first one does.
+func TestRedirectFragmentsOfDHCPServer(t *testing.T) {
+	t.Parallel()
+	r := newEdges(t, "8080", "")
+	for _, a := range r.families() {
+		server, client := 67, 68
+		if a.own.Is6() {
+			server, client = 547, 546
+		}
+		r.pod.serve(t, client)
+		conn, err := r.outside.dial("udp", netip.AddrPortFrom(a.own, uint16(client)), server)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if err := says(conn, "pod", 4000); err != nil {
+			t.Errorf("the pod at %s: %v", a.own, err)
+		}
+	}
+}
+
 // A connection that the pod resets is not known for days.
 func TestRedirectForgetsResets(t *testing.T) {
 	t.Parallel()

@@ -63,7 +63,7 @@ func (w wiring) familyChains(f family) []nft.Chain {
 	// whatever port.
 	rules := []nft.Rule{{f.is, f.laterFragment, nft.GoTo(later + f.suffix)}}
 	chains := []nft.Chain{
-		{Name: forVM + f.suffix, Rules: append([]nft.Rule{f.fragmenting(vms)}, w.toVMAlone(f)...)},
+		{Name: forVM + f.suffix, Rules: w.toVMAlone(f)},
 		{Name: forPod + f.suffix, Rules: []nft.Rule{f.fragmenting(pods), {nft.GoTo(toPod)}}},
 		{Name: later + f.suffix, Rules: f.ofFragments(w.atVM(), nft.Rule{nft.GoTo(toPod)})},
 	}
@@ -102,14 +102,14 @@ func (w wiring) familyChains(f family) []nft.Chain {
 // sends is the pod's: whoever keeps the lease of its address has it from there, and the VM
 // from its tap.
 func (w wiring) toVMAlone(f family) (rules []nft.Rule) {
-	ofServer := nft.GoTo(toPod)
+	ofServer := nft.GoTo(forPod + f.suffix)
 	if w.guarded() {
 		ofServer = guard.Kept(guard.ToVM, guard.DHCPServer, ofServer)
 	}
 	if w.NIC.Addressed {
 		rules = []nft.Rule{slices.Concat(nft.Rule{f.is}, f.dhcpServer, nft.Rule{ofServer})}
 	}
-	return append(rules, w.atVM())
+	return append(rules, f.fragmenting(vms), w.atVM())
 }
 
 // atVM gives the VM what has no ports to be looked at, or has been.

@@ -92,6 +92,9 @@ func checkAlias(in discover.Interface, a netip.Addr, is4 bool) error {
 		first := slices.Clone(b)
 		first[len(b)-1] = b[len(b)-1]&^3 | 1
 		host, _ := netip.AddrFromSlice(first)
+		if isNear(in, host) || isNear(in, paired(host)) {
+			return fmt.Errorf("the VM's alias %s is in a network of the pod's: choose one that the pod has no route to", a)
+		}
 		return fmt.Errorf("the VM's alias %s is the first or last address of its %s, in which the VM and the pod get a host each: choose %s or %s", a, pair, host, paired(host))
 	}
 	for _, x := range []netip.Addr{a, paired(a)} {

@@ -111,6 +111,7 @@ func TestOptions(t *testing.T) {
 		{engine.Options{VMAlias6: netip.MustParseAddr("fe80::1")}, "is not an IPv6 address that a host can have"},
 		{engine.Options{VMAlias: netip.MustParseAddr("224.0.0.1")}, "is not an IPv4 address that a host can have"},
 		{engine.Options{VMAlias: netip.MustParseAddr("10.244.1.9")}, "is in a network of the pod's"},
+		{engine.Options{VMAlias: netip.MustParseAddr("10.244.1.8")}, "is in a network of the pod's"},
 		{engine.Options{Names: map[string]string{engine.TapRole: "eth0"}}, "used twice"},
 	} {
 		_, err := Datapath{}.Wire(eth0(), c.o)

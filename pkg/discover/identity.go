@@ -21,41 +21,35 @@ type identity struct {
 	dns      Resolver
 }
 
-// startIdentity begins to read the hostname and the resolv.conf of the pod whose network
-// namespace the calling thread is in, and returns what waits for them. This process's are
-// the pod's if it is in that namespace itself; else a process that is has them. They are
-// never the node's.
-func startIdentity(o Options) (finish func(context.Context) (identity, error), err error) {
-	ofProcess, err := startOfProcess(o)
-	return func(ctx context.Context) (identity, error) {
-		id, err := ofProcess(ctx)
-		if err == nil && o.ResolvConf != "" {
-			id.dns, err = ReadResolvConf(o.ResolvConf)
+// readIdentity reads the hostname and the resolv.conf of the pod whose network
+// namespace the calling thread is in. This process's are the pod's if it is in that
+// namespace itself; else a process that is has them. They are never the node's.
+func readIdentity(ctx context.Context, o Options) (id identity, err error) {
+	if !o.NoIdentity {
+		if id, err = identityOf(ctx, o); err != nil {
+			return id, err
 		}
-		return id, err
-	}, err
+	}
+	if o.ResolvConf != "" {
+		id.dns, err = ReadResolvConf(o.ResolvConf)
+	}
+	return id, err
 }
 
-// startOfProcess is startIdentity without a resolv.conf that is named. The processes of a
-// node may take longer to go through than the pod's network to read, so that begins first.
-func startOfProcess(o Options) (finish func(context.Context) (identity, error), err error) {
-	if o.NoIdentity {
-		return func(context.Context) (identity, error) { return identity{}, nil }, nil
-	}
+// identityOf is readIdentity without a resolv.conf that is named.
+func identityOf(ctx context.Context, o Options) (id identity, err error) {
 	netns, err := namespaceAt("/proc/thread-self/ns/net")
 	if err != nil {
-		return nil, err
+		return id, err
 	}
 	own, err := isOwn(netns)
 	if err != nil {
-		return nil, err
+		return id, err
 	}
 	if own {
-		return func(context.Context) (identity, error) { return ownIdentity(o) }, nil
+		return ownIdentity(o)
 	}
-	read := make(chan podIdentity, 1)
-	go func() { read <- readPodIdentity(o, netns) }()
-	return func(ctx context.Context) (identity, error) { return waitForIdentity(ctx, read, o), nil }, nil
+	return podIdentity(ctx, o, netns), nil
 }
 
 func ownIdentity(o Options) (id identity, err error) {
@@ -70,45 +64,41 @@ func ownIdentity(o Options) (id identity, err error) {
 	return id, nil
 }
 
-// podIdentity is what processes of the pod have, and why no hostname is known.
-type podIdentity struct {
-	identity
-	nameErr error
-}
-
-// waitForIdentity waits no longer than patience.
-func waitForIdentity(ctx context.Context, read <-chan podIdentity, o Options) identity {
+// podIdentity reads what processes of the pod have, which is waited for no longer
+// than patience.
+func podIdentity(ctx context.Context, o Options, netns namespace) identity {
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("the pod's files can't be read within %s", patience))
 	defer cancel()
+	read := make(chan identity, 1)
+	go func() {
+		var id identity
+		var nameErr, filesErr error
+		missing := inProcesses(o.Process, netns, map[string]func(process){
+			"uts": func(p process) { id.hostname, nameErr = p.hostname() },
+			"mnt": func(p process) {
+				var b []byte
+				b, filesErr = p.read(maxResolvConf, "resolv.conf")
+				id.dns = parseResolvConf(b)
+			},
+		})
+		if missing["uts"] {
+			nameErr = errNoProcess
+		}
+		if nameErr != nil {
+			o.Log.Debug("can't read the pod's hostname", "error", nameErr)
+		}
+		if missing["mnt"] {
+			filesErr = errNoProcess
+		}
+		if filesErr != nil {
+			id.dns.Unknown = filesErr.Error()
+		}
+		read <- id
+	}()
 	select {
 	case id := <-read:
-		if id.nameErr != nil {
-			o.Log.Debug("can't read the pod's hostname", "error", id.nameErr)
-		}
-		return id.identity
+		return id
 	case <-ctx.Done():
 		return identity{dns: Resolver{Unknown: context.Cause(ctx).Error()}}
 	}
-}
-
-func readPodIdentity(o Options, netns namespace) (id podIdentity) {
-	var filesErr error
-	missing := inProcesses(o.Process, netns, map[string]func(process){
-		"uts": func(p process) { id.hostname, id.nameErr = p.hostname() },
-		"mnt": func(p process) {
-			var b []byte
-			b, filesErr = p.read(maxResolvConf, "resolv.conf")
-			id.dns = parseResolvConf(b)
-		},
-	})
-	if missing["uts"] {
-		id.nameErr = errNoProcess
-	}
-	if missing["mnt"] {
-		filesErr = errNoProcess
-	}
-	if filesErr != nil {
-		id.dns.Unknown = filesErr.Error()
-	}
-	return id
 }

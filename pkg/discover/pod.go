@@ -63,21 +63,14 @@ func ReadPod(ctx context.Context, o Options) (Pod, error) {
 			o.Interfaces = append(o.Interfaces, in.Name)
 		}
 	}
-	finishIdentity, err := startIdentity(o)
-	if err != nil {
-		return Pod{}, err
-	}
-	interfaces, waited, err := waitForInterfaces(ctx, o)
-	if err == nil && waited { // the pod's processes may have come since
-		finishIdentity, err = startIdentity(o)
-	}
+	interfaces, err := waitForInterfaces(ctx, o)
 	if err != nil {
 		return Pod{}, err
 	}
 	for _, in := range interfaces {
 		in.logRouterMade(o)
 	}
-	id, err := finishIdentity(ctx)
+	id, err := readIdentity(ctx, o)
 	if err != nil {
 		return Pod{}, err
 	}

@@ -14,25 +14,24 @@ import (
 // adds the address first and the routes after it.
 const quiet = 250 * time.Millisecond
 
-// waitForInterfaces returns the interfaces asked for once they are there, and whether
-// they were not at first, or not certainly.
-func waitForInterfaces(ctx context.Context, o Options) (interfaces []Interface, waited bool, err error) {
+// waitForInterfaces returns the interfaces asked for once they are there.
+func waitForInterfaces(ctx context.Context, o Options) ([]Interface, error) {
 	conn, err := nl.Open()
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	defer conn.Close()
 	k, err := read(conn)
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	interfaces, perhaps, missing := k.interfaces(o)
-	if waited = missing != nil || perhaps; waited {
+	if missing != nil || perhaps {
 		if interfaces, err = waitForCNI(ctx, conn, o); err != nil {
-			return nil, true, err
+			return nil, err
 		}
 	}
-	return interfaces, waited, resolveGateways(ctx, conn, interfaces, o)
+	return interfaces, resolveGateways(ctx, conn, interfaces, o)
 }
 
 // waitForCNI waits until nothing is missing, and the kernel reports no change for a while.

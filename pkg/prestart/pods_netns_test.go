@@ -295,6 +295,9 @@ func TestSaysWhatIsMissing(t *testing.T) {
 	h := newHook(t, pod)
 	h.ResolvConf, h.Lease.Hostname = "", ""
 	log := logged(&h)
+	if _, err := h.Prepare(t.Context()); err != nil || strings.Contains(log.String(), "hostname") { // it tells no VM of one
+		t.Errorf("%v, and it says\n%s", err, log)
+	}
 	run(t, h)
 	for _, want := range []string{
 		"it is a default route without a gateway, which a router advertisement can't express",

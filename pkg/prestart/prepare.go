@@ -13,6 +13,7 @@ import (
 // Prepare discovers the pod and rewires it for its VM. Done already, it
 // changes nothing.
 func (h Hook) Prepare(ctx context.Context) ([]Interface, error) {
+	h.NoIdentity = true // who serves tells the VM, and then looks through the node's processes for one of the pod
 	return inPod(h, func(h Hook) ([]Interface, error) {
 		p, err := h.prepare(ctx)
 		if err != nil {

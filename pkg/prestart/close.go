@@ -64,10 +64,10 @@ func (s *Session) close(ctx context.Context) error {
 		}
 	}
 	s.keeper.close()
-	s.serving.Close()
 	if s.restore && len(plans) > 0 {
 		errs = append(errs, s.netns.do(func() error { return s.hook.restoreAfter(unlessEnded(ctx), plans, DefaultShutdownTimeout) }))
 	}
+	s.serving.Close() // not before: who serves from now on finds the pod as it stays
 	s.netns.leave()
 	s.plugging.leave()
 	return errors.Join(errs...)

@@ -128,8 +128,23 @@ func TestRestoreAfter(t *testing.T) {
 			t.Errorf("after the session:\n%s", d)
 		}
 	}
+	early := h
+	h.Elevate = func() error { // nobody may serve what is about to be taken apart
+		other, err := early.Run(t.Context())
+		if served := (*prestart.ServedError)(nil); !errors.As(err, &served) {
+			t.Errorf("before the pod is restored another session runs: %v", err)
+		}
+		if err == nil {
+			return other.Close(t.Context())
+		}
+		return nil
+	}
 	session, err := h.Run(t.Context())
 	if err != nil {
+		t.Fatal(err)
+	}
+	closed(t, session)
+	if session, err = h.Run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	podtest.NewGuest(t, pod.NS, "tap-eth0", pod.MAC)

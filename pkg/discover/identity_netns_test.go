@@ -2,7 +2,6 @@ package discover_test
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -161,10 +160,12 @@ func TestIdentityAmongManyProcesses(t *testing.T) { // not parallel: the limit i
 
 // told is closed once something is logged.
 type told struct {
-	*slog.TextHandler
+	slog.Handler
 	done chan struct{}
 	once *sync.Once
 }
+
+func (told) Enabled(context.Context, slog.Level) bool { return true }
 
 func (h told) Handle(context.Context, slog.Record) error {
 	h.once.Do(func() { close(h.done) })
@@ -175,7 +176,7 @@ func (h told) Handle(context.Context, slog.Record) error {
 func TestIdentityOfAProcessThatComesLater(t *testing.T) {
 	t.Parallel()
 	ns := podtest.New(t)
-	waiting := told{slog.NewTextHandler(io.Discard, nil), make(chan struct{}), &sync.Once{}}
+	waiting := told{slog.DiscardHandler, make(chan struct{}), &sync.Once{}}
 	read := make(chan error, 1)
 	var got discover.Pod
 	go func() {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -280,6 +281,10 @@ func TestVerbs(t *testing.T) {
 // printed a line: it does so when it serves.
 func startMain(cmd *podtest.Cmd) error {
 	cmd.Env = append(os.Environ(), "VIRT_LAUNCHER_NET_TEST_MAIN=1")
+	var said podtest.Buffer
+	if cmd.Stderr == nil {
+		cmd.Stderr = &said
+	}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return err
@@ -287,6 +292,8 @@ func startMain(cmd *podtest.Cmd) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	_, err = bufio.NewReader(out).ReadString('\n')
-	return err
+	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+		return fmt.Errorf("wait for what it prints once it serves: %w: %v: %s", err, cmd.Wait(), said.String())
+	}
+	return nil
 }

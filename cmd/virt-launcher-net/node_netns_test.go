@@ -141,7 +141,7 @@ func TestInPod(t *testing.T) {
 	_, log := startNode(t, stateDir, []string{"sys_admin", "net_raw", "net_admin"})
 	untilServed(t, stateDir, log)
 	c.must(nil, "wait", "--for", "network", "--timeout", "10s")
-	if out, err := c.command(nil, "wait", "--for", "lease", "--timeout", "100ms").CombinedOutput(); err == nil || !strings.Contains(string(out), "it has not asked for it") {
+	if out, err := c.command(nil, "wait", "--for", "lease", "--timeout", "1s").CombinedOutput(); err == nil || !strings.Contains(string(out), "it has not asked for it") {
 		t.Errorf("without a guest: %v: %s", err, out)
 	}
 	waiting := make(chan string)

@@ -12,8 +12,9 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 )
 
-// bootTime is how long an emulated machine may take on a busy one.
-const bootTime = 3 * time.Minute
+// bootTime is how long an emulated machine may take on a busy one: twenty seconds of a
+// processor, of which it may have little.
+const bootTime = 10 * time.Minute
 
 // debianVM is a whole Debian, the guest of test/guest: systemd with its network and
 // its resolver. A shell is at hand.

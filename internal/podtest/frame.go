@@ -79,3 +79,20 @@ func EchoFrame(src, dst net.HardwareAddr, from, to netip.Addr) []byte {
 	copy(frame[EthernetLen+IPv4Len:], icmp)
 	return frame
 }
+
+// Fragment4 is a part of a UDPFrame's packet (RFC 791), whose payload it is from start to
+// end, as of a packet with this protocol and the identification 0.
+func Fragment4(frame []byte, start, end int, protocol byte) []byte {
+	whole := frame[EthernetLen+IPv4Len:]
+	out := slices.Concat(frame[:EthernetLen+IPv4Len], whole[start:end])
+	ip := out[EthernetLen : EthernetLen+IPv4Len]
+	binary.BigEndian.PutUint16(ip[2:], uint16(IPv4Len+end-start))
+	offset := uint16(start / 8)
+	if end < len(whole) {
+		offset |= 0x2000 // more fragments
+	}
+	binary.BigEndian.PutUint16(ip[6:], offset)
+	ip[9], ip[10], ip[11] = protocol, 0, 0
+	binary.BigEndian.PutUint16(ip[10:], checksum(0, ip))
+	return out
+}

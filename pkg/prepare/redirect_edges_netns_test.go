@@ -157,6 +157,32 @@ func TestRedirectFragmentsOfDHCPServer(t *testing.T) {
 	}
 }
 
+// A datagram's later fragments that come first are not taken for those of another protocol's
+// with the same number, of which the pod has just got the first one.
+func TestRedirectFragmentsOfAnotherProtocol(t *testing.T) {
+	t.Parallel()
+	r := newEdges(t, "8080", "")
+	neighbor := net.HardwareAddr{2, 0, 0, 0, 0, 1}
+	for _, a := range r.families() {
+		network, fragment := "udp4", podtest.Fragment4
+		if a.own.Is6() {
+			network, fragment = "udp6", podtest.Fragment6
+		}
+		heard := r.vm.listenUDP(t, network, ":80")
+		frame := func(port uint16) []byte {
+			return podtest.UDPFrame(neighbor, r.shape.MAC, netip.AddrPortFrom(a.outside, 1), netip.AddrPortFrom(a.own, port), make([]byte, 32))
+		}
+		toPod, toVM := frame(8080), frame(80)
+		frames := [][]byte{fragment(toPod, 0, 32, unix.IPPROTO_TCP), fragment(toVM, 32, 40, unix.IPPROTO_UDP), fragment(toVM, 0, 32, unix.IPPROTO_UDP)}
+		if err := podtest.SendFrames(r.shape.Node, r.shape.NodeLink, frames...); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := heard.ReadFrom(make([]byte, 100)); err != nil {
+			t.Errorf("the VM at %s: %v", a.own, err)
+		}
+	}
+}
+
 // A connection that the pod resets is not known for days.
 func TestRedirectForgetsResets(t *testing.T) {
 	t.Parallel()

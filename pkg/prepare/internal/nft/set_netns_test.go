@@ -16,8 +16,8 @@ import (
 var (
 	flows4 = Set{Name: "flows4", Key: []Datatype{IPv4Addr, InetProto, InetService, InetService}, Timeout: 10 * time.Minute, Size: 65535}
 	flows6 = Set{Name: "flows6", Key: []Datatype{IPv6Addr, InetProto, InetService, InetService}, Timeout: time.Hour, Size: 1000}
-	ids4   = Set{Name: "ids4", Key: []Datatype{IPv4Addr, Number16}, Of: SourceAndID, Timeout: time.Minute, Size: 1000}
-	ids6   = Set{Name: "ids6", Key: []Datatype{IPv6Addr, Number32}, Of: SourceAndID6, Timeout: time.Minute, Size: 1000}
+	ids4   = Set{Name: "ids4", Key: []Datatype{IPv4Addr, InetProto, Number16}, Of: IPDatagram, Timeout: time.Minute, Size: 1000}
+	ids6   = Set{Name: "ids6", Key: []Datatype{IPv6Addr, InetProto, Number32}, Of: IP6Datagram, Timeout: time.Minute, Size: 1000}
 	ports  = Set{Name: "ports", Key: []Datatype{InetService}, Ranges: []Range{{9000, 9010}, {8080, 8080}, {9005, 9020}, {9021, 9021}}}
 )
 
@@ -49,10 +49,10 @@ func redirecting(sets ...Set) Table {
 			{ip6, L4Protocol.Is(UDP), NotInSet(ports, SourcePort), Accept},
 			{ip, InSet(flows4, IPSource, L4Protocol, SourcePort, DestinationPort), UpdateSet(flows4, 0, IPSource, L4Protocol, SourcePort, DestinationPort), Accept},
 			{ip6, NotInSet(flows6, IP6Source, L4Protocol, SourcePort, DestinationPort), Counted("vm"), ForwardTo("v1")},
-			{ip, IPBegun, UpdateSet(ids4, 0, IPSource, IPID), Count},
-			{ip6, IP6FragmentOffset.Is(0), UpdateSet(ids6, 0, IP6Source, IP6FragmentID), Count},
-			{ip, NotInSet(ids4, IPSource, IPID), IPWhole, Count},
-			{ip6, InSet(ids6, IP6Source, IP6FragmentID), Count},
+			{ip, IPBegun, UpdateSet(ids4, 0, IPSource, IPProtocol, IPID), Count},
+			{ip6, IP6FragmentOffset.Is(0), UpdateSet(ids6, 0, IP6Source, IP6FragmentNextHeader, IP6FragmentID), Count},
+			{ip, NotInSet(ids4, IPSource, IPProtocol, IPID), IPWhole, Count},
+			{ip6, InSet(ids6, IP6Source, IP6FragmentNextHeader, IP6FragmentID), Count},
 			{ip, tcp, TCPFlags.Masked(FIN | RST).Not(0), Count},
 			{ip, tcp, TCPFlags.Masked(SYN | ACK).Is(SYN), Count},
 			{ip, tcp, TCPFlags.Masked(SYN | ACK).Is(SYN | ACK), Count},
@@ -94,7 +94,7 @@ func TestTextMakesTheSetsAndRules(t *testing.T) {
 			if i == 0 {
 				ns.Run(t, "nft", "add element "+table.String()+" flows4 { 192.0.2.1 . tcp . 80 . 30000 } ; "+
 					"add element "+table.String()+" flows6 { 2001:db8::1 . tcp . 80 . 30000 } ; "+
-					"add element "+table.String()+" ids4 { 192.0.2.1 . 7 } ; add element "+table.String()+" ids6 { 2001:db8::1 . 70000 }")
+					"add element "+table.String()+" ids4 { 192.0.2.1 . udp . 7 } ; add element "+table.String()+" ids6 { 2001:db8::1 . udp . 70000 }")
 			}
 		}
 		if d := podtest.Diff(podtest.Expressions(t, written), podtest.Expressions(t, scripted)); d != "" {

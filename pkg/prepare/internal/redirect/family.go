@@ -18,9 +18,9 @@ type family struct {
 	address             nft.Datatype
 	firstFragment       nft.Part // of several, which have one to know them by
 	laterFragment       nft.Part
-	fragmentID          nft.Operand
-	number              nft.Datatype // of that
-	sourceAndID         nft.Fields
+	datagram            []nft.Operand // what its fragments have in common (RFC 791 and 8200): source, protocol and number
+	number              nft.Datatype  // of that number
+	datagramFields      nft.Fields
 	notEchoRequest      nft.Rule
 	dhcpServer          nft.Rule // what one sends
 
@@ -38,14 +38,14 @@ const (
 
 var families = []family{{
 	"_ip", nft.EtherType.Is(nft.IP), nft.EtherProtocol.Is(nft.IP), nft.IPSource, nft.IPDestination, nft.IPv4Addr,
-	nft.IPBegun, nft.IPFragmentOffset.Not(0), nft.IPID, nft.Number16, nft.SourceAndID,
+	nft.IPBegun, nft.IPFragmentOffset.Not(0), []nft.Operand{nft.IPSource, nft.IPProtocol, nft.IPID}, nft.Number16, nft.IPDatagram,
 	nft.Rule{nft.L4Protocol.Is(nft.ICMP), nft.ICMPType.Not(echoRequest)},
 	nft.Rule{udp, nft.UDPSource.Is(67), nft.UDPDestination.Is(68)},
 	[]nft.Rule{{nft.L4Protocol.Is(nft.ICMP), nft.ICMPType.Is(3)}, {nft.L4Protocol.Is(nft.ICMP), nft.ICMPType.In(11, 12)}},
 	nft.ICMPType, nft.ICMPCode, 12, 16,
 }, {
 	"_ip6", nft.EtherType.Is(nft.IP6), nft.EtherProtocol.Is(nft.IP6), nft.IP6Source, nft.IP6Destination, nft.IPv6Addr,
-	nft.IP6FragmentOffset.Is(0), nft.IP6FragmentOffset.Not(0), nft.IP6FragmentID, nft.Number32, nft.SourceAndID6,
+	nft.IP6FragmentOffset.Is(0), nft.IP6FragmentOffset.Not(0), []nft.Operand{nft.IP6Source, nft.IP6FragmentNextHeader, nft.IP6FragmentID}, nft.Number32, nft.IP6Datagram,
 	nft.Rule{nft.L4Protocol.Is(nft.ICMPv6), nft.ICMPv6Type.Not(echoRequest6)},
 	nft.Rule{udp, nft.UDPSource.Is(547), nft.UDPDestination.Is(546)},
 	[]nft.Rule{{nft.L4Protocol.Is(nft.ICMPv6), nft.ICMPv6Type.In(1, 4)}},
@@ -102,11 +102,11 @@ func (f family) flows(whose string) nft.Set {
 	}
 }
 
-// fragments are packets of which one side gets the fragments: the peer's address and its
-// number of the packet.
+// fragments are packets of which one side gets the fragments: the peer's address, the
+// protocol and the peer's number of the packet, which another protocol's may have, too.
 func (f family) fragments(whose string) nft.Set {
 	return nft.Set{
-		Name: whose + "_fragments" + f.suffix, Key: []nft.Datatype{f.address, f.number}, Of: f.sourceAndID,
+		Name: whose + "_fragments" + f.suffix, Key: []nft.Datatype{f.address, nft.InetProto, f.number}, Of: f.datagramFields,
 		Timeout: fragmented, Size: maxFragments,
 	}
 }
@@ -115,7 +115,7 @@ func (f family) fragments(whose string) nft.Set {
 func (f family) fragmenting(whose ...string) nft.Rule {
 	rule := nft.Rule{f.is, f.firstFragment}
 	for _, side := range whose {
-		rule = append(rule, nft.UpdateSet(f.fragments(side), 0, f.source, f.fragmentID))
+		rule = append(rule, nft.UpdateSet(f.fragments(side), 0, f.datagram...))
 	}
 	return rule
 }
@@ -124,8 +124,8 @@ func (f family) fragmenting(whose ...string) nft.Rule {
 // packet's first one went. A stack to which both sides' went would be full of the
 // other's, which never become whole, and could put its own together no more.
 func (f family) ofFragments(toVM, toPod nft.Rule) []nft.Rule {
-	in := func(whose string) nft.Part { return nft.InSet(f.fragments(whose), f.source, f.fragmentID) }
-	notIn := func(whose string) nft.Part { return nft.NotInSet(f.fragments(whose), f.source, f.fragmentID) }
+	in := func(whose string) nft.Part { return nft.InSet(f.fragments(whose), f.datagram...) }
+	notIn := func(whose string) nft.Part { return nft.NotInSet(f.fragments(whose), f.datagram...) }
 	return []nft.Rule{
 		append(nft.Rule{f.is, in(vms), notIn(pods)}, toVM...),
 		append(nft.Rule{f.is, in(pods), notIn(vms)}, toPod...),

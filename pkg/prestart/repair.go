@@ -62,14 +62,15 @@ func (w *watch) repair(ctx context.Context) {
 	if r.waiting || !w.tablesDiffer() {
 		return
 	}
-	turn := r.limit.Reserve()
-	if turn.Delay() > 0 {
-		turn.Cancel()
+	if r.limit.Tokens() < 1 {
 		w.log.Error("another program deletes or changes the VM's nftables tables again and again: they are repaired more slowly from now on", "atMostEvery", repairPause)
 		w.repairLater(ctx)
 		return
 	}
 	repaired, err := r.tables(ctx)
+	if repaired || err != nil { // else who prepares has been sooner
+		r.limit.Allow()
+	}
 	switch {
 	case ctx.Err() != nil:
 	case err != nil:
@@ -81,8 +82,6 @@ func (w *watch) repair(ctx context.Context) {
 	case repaired:
 		w.log.Warn("repaired the VM's nftables tables, which another program had deleted or changed")
 		r.logged = ""
-	default: // who prepares has been sooner
-		turn.Cancel()
 	}
 }
 

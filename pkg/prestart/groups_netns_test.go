@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
 
 // A pod interface that lets through only the multicast groups that the pod has joined lets
@@ -40,5 +42,32 @@ func TestGroupsOfVM(t *testing.T) {
 	}
 	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 		t.Errorf("afterwards:\n%s", d)
+	}
+}
+
+// A pod interface that is gone keeps nobody from serving the VM, who is told of it.
+func TestGroupsOfInterfaceThatIsGone(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewBarePod(t)
+	pod.Node.IP(t, "link add link uplink0 name eth0 netns "+pod.Path()+" "+podtest.Macvlan)
+	pod.IP(t, "addr add 192.0.2.20/24 dev eth0", "link set eth0 up", "route add default via "+podtest.OutsideIP.String())
+	h := newHook(t, pod)
+	h.Network.Datapath = redirect
+	if _, err := h.Prepare(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	pod.IP(t, "link del eth0")
+	h.NoIdentity, h.Interfaces = true, nil
+	h.ResolvConf, h.Network, h.Lease = "", prepare.Options{}, prestart.LeaseSettings{}
+	session, err := h.Open(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer session.Close(t.Context())
+	if err := session.Add(t.Context(), "eth0", prestart.InterfaceOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if served := session.Status().Of("eth0"); served.Error != "" || len(served.Differences) == 0 {
+		t.Errorf("it is served: %+v", served)
 	}
 }

@@ -124,7 +124,8 @@ func (n *nic) open(pod discover.Pod, d defaultRoutes, changed func()) (err error
 		}
 	}
 	if plan.FiltersGroups() {
-		if n.groups, err = packet.OpenGroups(n.Interface); err != nil {
+		// Of an interface that is gone the watch tells: what else the VM is served stays.
+		if n.groups, err = packet.OpenGroups(n.Interface); err != nil && !errors.Is(err, unix.ENODEV) {
 			return err
 		}
 	}

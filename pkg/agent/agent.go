@@ -116,7 +116,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		return err
 	}
 	if err := a.watcher.Add(a.stateDir); err != nil {
-		return fmt.Errorf("watch state directory: %w", err)
+		return errors.Join(fmt.Errorf("watch state directory: %w", err), listener.Close())
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	var running sync.WaitGroup

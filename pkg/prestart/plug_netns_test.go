@@ -314,8 +314,8 @@ func TestStatusOfNamed(t *testing.T) {
 		if err != nil || !s.Prepared {
 			t.Fatalf("status is %+v, %v", s, err)
 		}
-		if strings.Contains(fmt.Sprint(s.Interfaces[0].Served.Omitted), "interface net1") {
-			t.Errorf("with net1 prepared, %v is left out", s.Interfaces[0].Served.Omitted)
+		if strings.Contains(fmt.Sprint(s.Interfaces[0].Omitted), "interface net1") {
+			t.Errorf("with net1 prepared, %v is left out", s.Interfaces[0].Omitted)
 		}
 	}
 	gone := h

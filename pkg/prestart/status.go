@@ -80,7 +80,7 @@ func (h Hook) Status(ctx context.Context) (Status, error) {
 			return status, err
 		}
 		for i, of := range status.Interfaces {
-			status.Interfaces[i].Served.Omitted = withoutNICs(of.Served.Omitted, namesOf(nicsOf(recorded)))
+			status.Interfaces[i].Omitted = withoutNICs(of.Omitted, namesOf(nicsOf(recorded)))
 		}
 		session, err := h.client().Status(ctx)
 		status.add(h.Interfaces, session, err)

@@ -293,7 +293,7 @@ func startMain(cmd *podtest.Cmd) error {
 		return err
 	}
 	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
-		return fmt.Errorf("wait for what it prints once it serves: %w: %v: %s", err, cmd.Wait(), said.String())
+		return fmt.Errorf("wait for what it prints once it serves: %w: %w: %s", err, cmd.Wait(), said.String())
 	}
 	return nil
 }

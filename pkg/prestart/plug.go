@@ -73,19 +73,10 @@ func (s *Session) whileOpen(ctx context.Context) (context.Context, func()) {
 	}
 }
 
-// in runs fn in the network namespace that is served. Another may have come to be at
-// its path, as at that of a process, or the caller's thread may be in another.
+// in runs fn in the network namespace that is served, with a Hotplug one function after
+// the other.
 func (s *Session) in(fn func() error) error {
-	there := func() error {
-		now, err := statedir.Current()
-		if err == nil && !now.Same(s.hook.namespace) {
-			err = fmt.Errorf("it would be in %s, and the session serves %s", now, s.hook.namespace)
-		}
-		if err != nil {
-			return err
-		}
-		return fn()
-	}
+	there := func() error { return s.there(fn) }
 	switch h := s.hook.Hotplug; {
 	case h == nil:
 		return in(s.hook.Netns, there)
@@ -94,6 +85,20 @@ func (s *Session) in(fn func() error) error {
 	default:
 		return s.plugging.do(func() error { return h.Privileged(there) })
 	}
+}
+
+// there runs fn if the current network namespace is the one that is served. Another may
+// have come to be at its path, as at that of a process, or the caller's thread may be in
+// another.
+func (s *Session) there(fn func() error) error {
+	now, err := statedir.Current()
+	if err == nil && !now.Same(s.hook.namespace) {
+		err = fmt.Errorf("it would be in %s, and the session serves %s", now, s.hook.namespace)
+	}
+	if err != nil {
+		return err
+	}
+	return fn()
 }
 
 // hookOf is that of the session for one more interface, with these options, which are

@@ -36,9 +36,10 @@ func newRepairer(tables func(context.Context) (bool, error)) *repairer {
 	return &repairer{tables: tables, limit: rate.NewLimiter(rate.Every(repairPause), repairsAtOnce)}
 }
 
-// repairTables makes the tables of a NIC whole again, in its network namespace.
+// repairTables makes the tables of a NIC whole again, in its network namespace. It does
+// not wait for an Unplug, which waits for it.
 func (s *Session) repairTables(ctx context.Context, name string) (repaired bool, err error) {
-	err = s.in(func() error {
+	repair := func() error {
 		store, err := prepare.OpenStore(ctx, s.hook.StateDir)
 		if err != nil {
 			return err
@@ -46,7 +47,8 @@ func (s *Session) repairTables(ctx context.Context, name string) (repaired bool,
 		defer store.Close()
 		repaired, err = prepare.RepairTables(ctx, s.hook.Log, store, name)
 		return err
-	})
+	}
+	err = in(s.hook.Netns, func() error { return s.there(repair) })
 	return repaired, err
 }
 

@@ -18,7 +18,7 @@ type family struct {
 	address             nft.Datatype
 	firstFragment       nft.Part // of several, which have one to know them by
 	laterFragment       nft.Part
-	datagram            []nft.Operand // what its fragments have in common (RFC 791 and 8200): source, protocol and number
+	datagram            []nft.Operand // what its fragments have in common: source, protocol (by RFC 8200 it may differ, and then both sides get them) and number
 	number              nft.Datatype  // of that number
 	datagramFields      nft.Fields
 	notEchoRequest      nft.Rule

@@ -29,7 +29,7 @@ const (
 	forPod  = "for_pod"  // the pod alone gets it
 	later   = "later"    // it is a fragment that is not a packet's first
 	kept    = "kept"     // the VM does not get it
-	toAlias = "to_alias" // it is from the VM to the pod\'s alias
+	toAlias = "to_alias" // it is from the VM to the pod's alias
 	toNet   = "to_net"   // it may leave
 	sent    = "sent"     // it leaves
 	special = "special"  // it is not for the pod's MAC

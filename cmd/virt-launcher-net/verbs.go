@@ -50,9 +50,9 @@ func (p *program) command(v verb, named bool) *cobra.Command {
 		return cmd
 	}
 	cmd.Long, cmd.Example = v.long, "  virt-launcher-net "+strings.Join(v.examples, "\n  virt-launcher-net ")
-	cmd.Args = func(_ *cobra.Command, args []string) error {
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
 		if len(args) != v.args {
-			return usagef("want %d arguments, not %q", v.args, args)
+			return usagef("%s: want %s, not %q", cmd.Name(), []string{"no argument", "one argument"}[v.args], args)
 		}
 		return nil
 	}

@@ -37,6 +37,9 @@ func Given(flags *pflag.FlagSet) map[string][]string {
 	values := map[string][]string{}
 	new(Options).flags().VisitAll(func(f *pflag.Flag) {
 		f.Value = &given{f.Value, camelCase(f.Name), values}
+		if f.DefValue == "[]" { // of no texts: not worth a word in the help
+			f.DefValue = ""
+		}
 		flags.AddFlag(f)
 	})
 	return values

@@ -76,7 +76,7 @@ func (c Client) do(ctx context.Context, method, resource string) ([]byte, error)
 	status, body, err := ask(ctx, path, method, resource)
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ECONNREFUSED):
-		return nil, fmt.Errorf("%w on %s", ErrNoAgent, path)
+		return nil, fmt.Errorf("%w: %s", ErrNoAgent, path)
 	case err != nil && ctx.Err() != nil:
 		return nil, fmt.Errorf("ask agent on %s: %w", path, context.Cause(ctx))
 	case err != nil:

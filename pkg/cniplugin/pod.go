@@ -43,7 +43,7 @@ func (c config) selected() (selected bool, asked string, err error) {
 	if !passed {
 		return false, "", types.NewError(codeNoAnnotations, "the plugin does not get the pods' annotations, and so can't know which pods are of VMs",
 			`give the plugin "capabilities": {"io.kubernetes.cri.pod-annotations": true, "dns": true} in the network configuration; `+
-				`it takes containerd 1.5 or a CRI-O of 2023, and no other plugin between the runtime and this one; or set "select": "all" where every pod is of a VM`)
+				`it takes containerd 1.5 or CRI-O 1.29, and no other plugin between the runtime and this one; or set "select": "all" where every pod is of a VM`)
 	}
 	switch vm := all[annotationVM]; vm {
 	case "true":

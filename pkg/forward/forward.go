@@ -21,11 +21,19 @@ import (
 // runs.
 const connectTimeout = 10 * time.Second
 
+// giveUp is how long the VM may leave unconfirmed what it was sent, once the client has ended:
+// a VM that is paused for less goes on. Without it the kernel tries for a quarter of an hour.
+// Before that there is no bound, since it would cut off a program that lives and does not
+// read (tcp_probe_timer, net/ipv4/tcp_timer.c). Where nothing is under way, Go's
+// keep-alive finds within three minutes that the VM is gone.
+const giveUp = 2 * time.Minute
+
 // Forwarder listens on the loopback. Serve it, then Close it.
 type Forwarder struct {
 	log       *slog.Logger
 	vm        netip.Addr
 	inNetns   func(func() error) error
+	giveUp    time.Duration
 	listeners []listener
 }
 
@@ -45,7 +53,7 @@ func Listen(ctx context.Context, log *slog.Logger, vm netip.Addr, ports []Port, 
 	if inNetns == nil {
 		inNetns = func(f func() error) error { return f() }
 	}
-	f := &Forwarder{log: log, vm: vm, inNetns: inNetns}
+	f := &Forwarder{log: log, vm: vm, inNetns: inNetns, giveUp: giveUp}
 	for _, p := range ports {
 		for _, loopback := range []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()} {
 			l, err := new(net.ListenConfig).Listen(ctx, "tcp", netip.AddrPortFrom(loopback, p.Loopback).String())
@@ -120,7 +128,10 @@ func (f *Forwarder) pass(ctx context.Context, conn *net.TCPConn, to netip.AddrPo
 	defer vm.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close(); vm.Close() })()
 	var both sync.WaitGroup
-	both.Go(func() { passOn(vm, conn) })
+	both.Go(func() {
+		passOn(vm, conn)
+		f.bound(vm)
+	})
 	both.Go(func() { passOn(conn, vm) })
 	both.Wait()
 	return nil
@@ -135,6 +146,17 @@ func passOn(to, from *net.TCPConn) {
 		return
 	}
 	_ = to.CloseWrite()
+}
+
+// bound has the kernel end the connection if the VM does not confirm what it was sent.
+func (f *Forwarder) bound(vm *net.TCPConn) {
+	raw, err := vm.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = raw.Control(func(fd uintptr) { // an error: it has ended
+		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(f.giveUp.Milliseconds())) // it is TCP
+	})
 }
 
 // connect is net.Dialer's, of a socket that is in the pod's network namespace.

@@ -38,14 +38,18 @@ const (
 
 var families = []family{{
 	"_ip", nft.EtherType.Is(nft.IP), nft.EtherProtocol.Is(nft.IP), nft.IPSource, nft.IPDestination, nft.IPv4Addr,
-	nft.IPBegun, nft.IPFragmentOffset.Not(0), []nft.Operand{nft.IPSource, nft.IPProtocol, nft.IPID}, nft.Number16, nft.IPDatagram,
+	nft.IPBegun, nft.IPFragmentOffset.Not(0),
+	[]nft.Operand{nft.IPSource, nft.IPProtocol, nft.IPID},
+	nft.Number16, nft.IPDatagram,
 	nft.Rule{nft.L4Protocol.Is(nft.ICMP), nft.ICMPType.Not(echoRequest)},
 	nft.Rule{udp, nft.UDPSource.Is(67), nft.UDPDestination.Is(68)},
 	[]nft.Rule{{nft.L4Protocol.Is(nft.ICMP), nft.ICMPType.Is(3)}, {nft.L4Protocol.Is(nft.ICMP), nft.ICMPType.In(11, 12)}},
 	nft.ICMPType, nft.ICMPCode, 12, 16,
 }, {
 	"_ip6", nft.EtherType.Is(nft.IP6), nft.EtherProtocol.Is(nft.IP6), nft.IP6Source, nft.IP6Destination, nft.IPv6Addr,
-	nft.IP6FragmentOffset.Is(0), nft.IP6FragmentOffset.Not(0), []nft.Operand{nft.IP6Source, nft.IP6FragmentNextHeader, nft.IP6FragmentID}, nft.Number32, nft.IP6Datagram,
+	nft.IP6FragmentOffset.Is(0), nft.IP6FragmentOffset.Not(0),
+	[]nft.Operand{nft.IP6Source, nft.IP6FragmentNextHeader, nft.IP6FragmentID},
+	nft.Number32, nft.IP6Datagram,
 	nft.Rule{nft.L4Protocol.Is(nft.ICMPv6), nft.ICMPv6Type.Not(echoRequest6)},
 	nft.Rule{udp, nft.UDPSource.Is(547), nft.UDPDestination.Is(546)},
 	[]nft.Rule{{nft.L4Protocol.Is(nft.ICMPv6), nft.ICMPv6Type.In(1, 4)}},

@@ -38,15 +38,16 @@ func (r *result) aims() []aim {
 		{what: "p50 of an exchange, of dnsmasq's", limit: 0.5, seen: ours.p50() / dnsmasq.p50()},
 		{what: "exchanges/s on one core, of dnsmasq's", atLeast: true, limit: 2, seen: ours.throughput() / dnsmasq.throughput()},
 		{what: "prepare in a process, of the bare calls", limit: 2.5, seen: r.ratio(inProcess, bareCalls)},
-		{what: "`prepare`, of the script", limit: 0.4, seen: r.ratio(prepareStatic, scriptAlone)},
+		{what: "`prepare`, of the script", limit: 0.3, seen: r.ratio(prepareStatic, scriptAlone)},
+		{what: "`prepare --datapath redirect`, of the script", limit: 0.15, seen: r.ratio(prepareRedirect, scriptAlone)},
 		{what: "prepare by redirect in a process, of the bridge's", limit: 0.5, seen: r.ratio(inProcessRedirect, inProcess)},
 		{what: "`prepare --datapath redirect`, of the bridge's", limit: 0.5, seen: r.ratio(prepareRedirect, prepareStatic)},
-		{what: "`run` until a guest could boot, of the script with dnsmasq", limit: 0.4, seen: r.ratio(runStatic, scriptServing)},
+		{what: "`run` until a guest could boot, of the script with dnsmasq", limit: 0.3, seen: r.ratio(runStatic, scriptServing)},
 		{
 			what:  fmt.Sprintf("time per pod, total / pods, with %d at once, of that with %d", most.pods, ten.pods),
 			limit: flat, seen: quantile(most.perPod, 0.5) / quantile(ten.perPod, 0.5),
 		},
-		{what: fmt.Sprintf("RSS of the largest of %d `run`", most.pods), limit: 12, unit: " MiB", seen: largest(most.rss)},
+		{what: fmt.Sprintf("RSS of the largest of %d `run`", most.pods), limit: 10, unit: " MiB", seen: largest(most.rss)},
 	}
 	all = slices.Concat(all, r.idleAims(), r.bootAims(), r.datapaths.aims(), r.nodeAims())
 	return slices.DeleteFunc(all, func(a aim) bool { return math.IsNaN(a.seen) })

@@ -111,28 +111,29 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		return fmt.Errorf("watch network namespaces: %w", err)
 	}
 	defer a.watcher.Close()
+	ctx, cancel := context.WithCancelCause(ctx)
 	listener, err := a.listen(ctx) // before it looks, so that no attachment is missed
 	if err != nil {
+		cancel(nil)
 		return err
 	}
-	if err := a.watcher.Add(a.stateDir); err != nil {
-		return errors.Join(fmt.Errorf("watch state directory: %w", err), listener.Close())
-	}
-	ctx, cancel := context.WithCancelCause(ctx)
+	defer func() {
+		if !errors.Is(context.Cause(ctx), errUnreachable) { // else another's may be in its place by now
+			_ = os.Remove(a.socket()) // the next agent replaces what is left
+		}
+	}()
 	var running sync.WaitGroup
 	defer running.Wait()
 	defer cancel(nil)
+	if err := a.watcher.Add(a.stateDir); err != nil {
+		return errors.Join(fmt.Errorf("watch state directory: %w", err), listener.Close())
+	}
 	defer a.close(ctx)
 	a.mu.Lock()
 	a.since, a.notReady = time.Now(), "it is beginning to serve the pods that there are"
 	a.mu.Unlock()
 	running.Go(func() { a.answer(ctx, listener) })
-	running.Go(func() {
-		a.watch(ctx, func() {
-			listener.SetUnlinkOnClose(false) // another's may be in its place by now
-			cancel(errUnreachable)
-		})
-	})
+	running.Go(func() { a.watch(ctx, func() { cancel(errUnreachable) }) })
 	if err := a.serveAll(ctx); err != nil {
 		return err
 	}

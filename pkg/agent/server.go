@@ -21,7 +21,7 @@ import (
 
 // listen makes the agent's socket, in the place of one that is left: the lock says that
 // no other agent has it. Only root can connect, whatever the umask.
-func (a *Agent) listen(ctx context.Context) (*net.UnixListener, error) {
+func (a *Agent) listen(ctx context.Context) (net.Listener, error) {
 	path := a.socket()
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("replace agent's socket: %w", err)
@@ -33,7 +33,8 @@ func (a *Agent) listen(ctx context.Context) (*net.UnixListener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen for the CNI plugin: %w", err)
 	}
-	return listener.(*net.UnixListener), nil
+	listener.(*net.UnixListener).SetUnlinkOnClose(false) // Run removes it
+	return listener, nil
 }
 
 func (a *Agent) socket() string { return filepath.Join(a.stateDir, attachment.SocketName) }

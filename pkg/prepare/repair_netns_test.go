@@ -75,7 +75,14 @@ func (w *ward) works() bool {
 }
 
 // stillWorks is works, for where a busy machine is no excuse.
-func (w *ward) stillWorks() bool { return w.works() || w.works() || w.works() }
+func (w *ward) stillWorks() bool {
+	for range 3 {
+		if w.works() {
+			return true
+		}
+	}
+	return false
+}
 
 // guarded tells whether there is a guard, and how it is not whole.
 func (w *ward) guarded() (there bool, why error) {

@@ -101,6 +101,22 @@ func TestGarbage(t *testing.T) {
 	}
 }
 
+// mount gives the state directory a file system of its own.
+func (r *runtime) mount(options string) {
+	r.t.Helper()
+	if err := os.MkdirAll(r.base, 0o700); err != nil {
+		r.t.Fatal(err)
+	}
+	if err := unix.Mount("tmpfs", r.base, "tmpfs", 0, options); err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() {
+		if err := unix.Unmount(r.base, unix.MNT_DETACH); err != nil {
+			r.t.Error(err)
+		}
+	})
+}
+
 // Where there is no room, or nothing can be written, ADD says so and leaves the pod as it
 // was; DEL needs no room.
 func TestFullDisk(t *testing.T) {
@@ -109,17 +125,7 @@ func TestFullDisk(t *testing.T) {
 	r := newRuntime(t, pod.Node)
 	before := settled(t, pod.NS)
 	list, rt := r.list("1.0.0", plugin(`"select": "all"`)), sandbox(pod.NS, "c1", "eth0", nil)
-	if err := os.MkdirAll(r.base, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.Mount("tmpfs", r.base, "tmpfs", 0, "size=1m"); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(r.base, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
+	r.mount("size=1m")
 	failed := 0
 	for pages := 0; ; pages++ {
 		if err := os.WriteFile(filepath.Join(r.base, "fill"), nil, 0o600); err != nil {
@@ -183,17 +189,7 @@ func TestReadOnly(t *testing.T) {
 	r := newRuntime(t, pod.Node)
 	before := settled(t, pod.NS)
 	list, rt := r.list("1.0.0", plugin(`"select": "all"`)), sandbox(pod.NS, "c1", "eth0", nil)
-	if err := os.MkdirAll(r.base, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.Mount("tmpfs", r.base, "tmpfs", 0, ""); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(r.base, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
+	r.mount("")
 	remount := func(flags uintptr) {
 		t.Helper()
 		if err := unix.Mount("", r.base, "", unix.MS_REMOUNT|flags, ""); err != nil {

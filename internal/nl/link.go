@@ -2,6 +2,7 @@ package nl
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -34,9 +35,9 @@ type Link struct {
 	// AddrGenMode is how the kernel makes IPv6 link-local addresses
 	// (IFLA_INET6_ADDR_GEN_MODE), or AddrGenModeUnknown.
 	AddrGenMode int
-	// Learning tells whether the bridge learns MACs from this port; false
-	// if the link is no bridge port.
-	Learning bool
+	// Bridge are the settings of a bridge (IFLA_BR_…), Port those of the port of one
+	// (IFLA_BRPORT_…); none if the link is not that.
+	Bridge, Port Settings
 	// GroupForward are the groups 01:80:c2:00:00:0x that the bridge passes on from
 	// this port, a bit for each; 0 if the link is no bridge port.
 	GroupForward uint16
@@ -139,17 +140,40 @@ func parseLink(m []byte) Link {
 		l.Lower = a.Int(unix.IFLA_LINK, 0)
 	}
 	kind := a.In(unix.IFLA_LINKINFO)
-	if l.Kind = kind.Text(nl.IFLA_INFO_KIND); l.Kind == "tun" {
+	switch l.Kind = kind.Text(nl.IFLA_INFO_KIND); l.Kind {
+	case "tun":
 		l.Tun = parseTun(kind.In(nl.IFLA_INFO_DATA))
+	case "bridge":
+		l.Bridge = settingsOf(kind.In(nl.IFLA_INFO_DATA))
 	}
 	if kind.Text(nl.IFLA_INFO_SLAVE_KIND) == "bridge" {
 		port := kind.In(nl.IFLA_INFO_SLAVE_DATA)
-		l.Learning = port.Int(nl.IFLA_BRPORT_LEARNING, 0) != 0
+		l.Port = settingsOf(port)
 		l.PortState = uint8(port.Int(nl.IFLA_BRPORT_STATE, 0))
 		l.GroupForward = uint16(port.Int(nl.IFLA_BRPORT_GROUP_FWD_MASK, 0))
 	}
 	return l
 }
+
+// Settings are those attributes of an object that are numbers other than 0, as a setting
+// is that is on.
+type Settings uint64
+
+// settingsOf are those of an object with these attributes.
+func settingsOf(a Attributes) (on Settings) {
+	for attr, value := range a.All() {
+		if len(value) <= 4 && slices.ContainsFunc(value, func(b byte) bool { return b != 0 }) {
+			on = on.With(attr)
+		}
+	}
+	return on
+}
+
+// On tells whether a setting is on. One that the kernel does not have is off.
+func (s Settings) On(attr uint16) bool { return s&Settings(0).With(attr) != 0 }
+
+// With is s with a setting on.
+func (s Settings) With(attr uint16) Settings { return s | 1<<attr }
 
 func parseTun(a Attributes) *Tun {
 	if a == nil { // an older kernel does not describe it

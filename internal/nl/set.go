@@ -40,6 +40,14 @@ func (c *Conn) SetPort(r Ref, attr int, value []byte) error {
 	return c.Request(unix.RTM_NEWLINK, 0, r.serialize(0, 0, []nl.NetlinkRequestData{info})...)
 }
 
+// SetBridge sets an attribute (IFLA_BR_STP_STATE, …) of a bridge.
+func (c *Conn) SetBridge(r Ref, attr int, value []byte) error {
+	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+	info.AddRtAttr(nl.IFLA_INFO_KIND, []byte("bridge"))
+	info.AddRtAttr(nl.IFLA_INFO_DATA, nil).AddRtAttr(attr, value)
+	return c.Request(unix.RTM_NEWLINK, 0, r.serialize(0, 0, []nl.NetlinkRequestData{info})...)
+}
+
 // Delete deletes a link.
 func (c *Conn) Delete(r Ref) error {
 	return c.Request(unix.RTM_DELLINK, 0, r.serialize(0, 0, nil)...)

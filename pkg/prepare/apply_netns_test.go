@@ -76,6 +76,8 @@ func TestApplyRepairs(t *testing.T) {
 		{"nft", "delete table netdev virt-launcher-net-eth0"},
 		{"nft", "flush chain netdev virt-launcher-net-eth0 to_guest"},
 		{"ip", "link", "set", "up-eth0", "type", "bridge_slave", "learning", "on"},
+		append(strings.Fields(podtest.SetPort), "up-eth0", "state", "0"),
+		{"ip", "link", "set", "tap-eth0", "type", "bridge_slave", "neigh_suppress", "on"},
 		{"ip", "link", "set", "tap-eth0", "down"},
 		{"ip", "link", "set", "tap-eth0", "mtu", "1400"},
 		{"ip", "link", "set", "br-eth0", "down"},

@@ -45,16 +45,23 @@ func (w wiring) tableOps(s *engine.State, t nft.Table, wanted bool) []engine.Op 
 // tapPortOps let the tap join the bridge.
 func (w wiring) tapPortOps(s *engine.State) []engine.Op {
 	l := cmp.Or(s.Link(w.NIC.Tap), &nl.Link{Name: w.NIC.Tap})
-	return append(w.joinOps(s, *l), engine.Up.Set(l.Name, l.Up(), true)...)
+	return append(w.joinOps(s, *l, tapToggles), engine.Up.Set(l.Name, l.Up(), true)...)
 }
 
 // joinOps make a link a port of the bridge that passes on what it should.
-func (w wiring) joinOps(s *engine.State, l nl.Link) []engine.Op {
+func (w wiring) joinOps(s *engine.State, l nl.Link, toggles []toggle) []engine.Op {
 	ops := engine.Master.Set(l.Name, s.Master(l), w.Bridge.Name)
 	if len(ops) > 0 {
-		l.GroupForward = 0
+		l.GroupForward, l.Port, l.PortState = 0, newPort, stateForwarding
 	}
-	return append(ops, groupForward.Set(l.Name, l.GroupForward, w.groupForward())...)
+	ops = append(ops, groupForward.Set(l.Name, l.GroupForward, w.groupForward())...)
+	for _, t := range toggles {
+		ops = append(ops, t.change.Set(l.Name, l.Port.On(t.attr), t.want)...)
+	}
+	if l.Running() {
+		ops = append(ops, portState.Set(l.Name, l.PortState, stateForwarding)...)
+	}
+	return ops
 }
 
 // bridgeOps make the bridge that uplink and tap are to join. It has no address, and
@@ -64,7 +71,13 @@ func (w wiring) bridgeOps(s *engine.State) ([]engine.Op, error) {
 	if l := s.Link(w.Bridge.Name); l != nil && l.MTU == leastMTU(s, l.Index) {
 		mtu = l.MTU // it follows its ports, and would not if it were set
 	}
-	return makeOps(s, w.Bridge, mtu, bridgeRole)
+	ops, err := makeOps(s, w.Bridge, mtu, bridgeRole)
+	if l := s.Link(w.Bridge.Name); l != nil {
+		for _, t := range bridgeToggles {
+			ops = append(ops, t.change.Set(l.Name, l.Bridge.On(t.attr), t.want)...)
+		}
+	}
+	return ops, err
 }
 
 // leastMTU is the least of a bridge's ports; 0: it has none.
@@ -103,8 +116,7 @@ func (w wiring) uplinkOps(s *engine.State) ([]engine.Op, error) {
 	}
 	now := *l
 	now.Name = w.Uplink.Name
-	staysUp := l.Up() && l.Name != w.pod.Name              // a VM may have it, which must not lose it
-	learns := l.Learning || s.Master(now) != w.Bridge.Name // as a new port does
+	staysUp := l.Up() && l.Name != w.pod.Name // a VM may have it, which must not lose it
 	return slices.Concat(
 		engine.Up.Set(l.Name, l.Up(), staysUp),
 		engine.Rename(l.Name, now.Name),
@@ -112,8 +124,7 @@ func (w wiring) uplinkOps(s *engine.State) ([]engine.Op, error) {
 		engine.ARP.Set(now.Name, l.ARP(), false),
 		engine.MTU.Set(now.Name, l.MTU, w.pod.MTU),
 		engine.NoAddresses(now),
-		w.joinOps(s, now),
-		learning.Set(now.Name, learns, false),
+		w.joinOps(s, now, uplinkToggles),
 		engine.Up.Set(now.Name, staysUp, true),
 	), nil
 }

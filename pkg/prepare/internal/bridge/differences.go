@@ -42,6 +42,11 @@ func (d *differences) bridge() bool {
 		return false
 	}
 	d.MAC(*l, d.w.Bridge.MAC)
+	for _, t := range bridgeToggles {
+		if is := l.Bridge.On(t.attr); is != t.want {
+			d.Add(name, "a bridge with "+t.name+" "+onOrOff(is), onOrOff(t.want), engine.PrepareAgain)
+		}
+	}
 	return d.Up(*l)
 }
 
@@ -62,10 +67,7 @@ func (d *differences) uplink(bridge bool) bool {
 		return false
 	}
 	d.MAC(*l, d.w.Uplink.MAC)
-	isPort := d.port(*l)
-	if isPort && l.Learning {
-		d.Add(name, "a port with learning on", "off", engine.PrepareAgain)
-	}
+	isPort := d.port(*l, uplinkToggles)
 	if d.Up(*l) && !l.Carrier {
 		d.Add(name, "without carrier", "connected", engine.LookAtNode)
 	} else if bridge && isPort {
@@ -80,15 +82,15 @@ func (d *differences) tap(bridge bool) bool {
 	if l == nil {
 		return false
 	}
-	isPort := d.port(*l)
+	isPort := d.port(*l, tapToggles)
 	if d.Up(*l) && bridge && isPort {
 		d.forwarding(*l)
 	}
 	return d.MTU(*l, d.w.NIC.MTU) && isPort
 }
 
-// port tells whether a link is a port of the bridge.
-func (d *differences) port(l nl.Link) bool {
+// port tells whether a link is a port of the bridge, and looks at its toggles.
+func (d *differences) port(l nl.Link, toggles []toggle) bool {
 	is := d.s.Master(l)
 	if is != d.w.Bridge.Name {
 		now, want := "in no bridge", "a port of "+d.w.Bridge.Name
@@ -101,14 +103,16 @@ func (d *differences) port(l nl.Link) bool {
 	if want := d.w.groupForward(); l.GroupForward != want {
 		d.Add(l.Name, fmt.Sprintf("a port with group_fwd_mask %d", l.GroupForward), fmt.Sprintf("one with %d", want), engine.PrepareAgain)
 	}
+	for _, t := range toggles {
+		if is := l.Port.On(t.attr); is != t.want {
+			d.Add(l.Name, "a port with "+t.name+" "+onOrOff(is), onOrOff(t.want), engine.PrepareAgain)
+		}
+	}
 	return true
 }
 
 // portStates are bridge(8)'s words for BR_STATE_DISABLED, … (linux/if_bridge.h).
 var portStates = []string{"disabled", "listening", "learning", "forwarding", "blocking"}
-
-// stateForwarding is BR_STATE_FORWARDING.
-const stateForwarding = 3
 
 // forwarding says if the bridge does not forward by a port that is connected. The
 // kernel tells the bridge of a carrier when it also sets IFF_RUNNING
@@ -121,7 +125,7 @@ func (d *differences) forwarding(l nl.Link) {
 	if int(l.PortState) < len(portStates) {
 		is = portStates[l.PortState]
 	}
-	d.Add(l.Name, is, portStates[stateForwarding], fmt.Sprintf("bridge link set dev %s state %d", l.Name, stateForwarding))
+	d.Add(l.Name, is, portStates[stateForwarding], engine.PrepareAgain)
 }
 
 // Forwards names a port that does not forward, or says why there is none.

@@ -52,26 +52,13 @@ func (o addBridge) Do(k *engine.Kernel) error {
 // Supported asks the kernel for bridges.
 func (o addBridge) Supported(k *engine.Kernel) error { return k.KindSupported(kind, "CONFIG_BRIDGE") }
 
-// What can be changed of a port: whether the bridge learns MACs from it, and which
-// groups (allGroups) it passes on from it.
-var (
-	learning = &engine.Property[bool]{
-		Text: "bridge link set dev %s learning %s", Words: engine.Either("on", "off"),
-		Do: func(c *nl.Conn, l nl.Ref, on bool) error {
-			value := []byte{0}
-			if on {
-				value[0] = 1
-			}
-			return c.SetPort(l, vnl.IFLA_BRPORT_LEARNING, value)
-		},
-	}
-	groupForward = &engine.Property[uint16]{
-		Text: "ip link set %s type bridge_slave group_fwd_mask %s",
-		Do: func(c *nl.Conn, l nl.Ref, groups uint16) error {
-			return c.SetPort(l, vnl.IFLA_BRPORT_GROUP_FWD_MASK, vnl.Uint16Attr(groups))
-		},
-	}
-)
+// groupForward is which groups (allGroups) the bridge passes on from a port.
+var groupForward = &engine.Property[uint16]{
+	Text: "ip link set %s type bridge_slave group_fwd_mask %s",
+	Do: func(c *nl.Conn, l nl.Ref, groups uint16) error {
+		return c.SetPort(l, vnl.IFLA_BRPORT_GROUP_FWD_MASK, vnl.Uint16Attr(groups))
+	},
+}
 
 // allGroups are the groups that bridges keep for themselves, 01:80:c2:00:00:00 to
 // 0f, of LLDP, LACP, 802.1X and others, but for that of pause frames, which none

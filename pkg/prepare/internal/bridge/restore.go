@@ -57,7 +57,11 @@ func bridgeAsIs(l nl.Link) engine.Sequence {
 
 // portAsIs makes a link the port again that it is now.
 func (w wiring) portAsIs(s *engine.State, l nl.Link) []engine.Op {
-	return append(engine.Master.Set(l.Name, "", s.Master(l)), groupForward.Set(l.Name, 0, l.GroupForward)...)
+	ops := append(engine.Master.Set(l.Name, "", s.Master(l)), groupForward.Set(l.Name, 0, l.GroupForward)...)
+	for _, t := range tapToggles {
+		ops = append(ops, t.change.Set(l.Name, newPort.On(t.attr), l.Port.On(t.attr))...)
+	}
+	return ops
 }
 
 // restoreUplinkOps make the uplink the pod interface again.
@@ -66,8 +70,11 @@ func (w wiring) restoreUplinkOps(s *engine.State, l nl.Link) []engine.Op {
 	staysUp := l.Up() && l.Name == was.Name && l.MAC == was.MAC
 	ops := engine.Up.Set(l.Name, l.Up(), staysUp)
 	if m := s.Master(l); m != "" && m == w.Bridge.Name {
-		// The first two are so that undoing this finds the port as it is now.
-		ops = slices.Concat(ops, learning.Set(l.Name, l.Learning, true), groupForward.Set(l.Name, l.GroupForward, 0), engine.Master.Set(l.Name, m, ""))
+		// All but the last are so that undoing this finds the port as it is now.
+		for _, t := range uplinkToggles {
+			ops = append(ops, t.change.Set(l.Name, l.Port.On(t.attr), newPort.On(t.attr))...)
+		}
+		ops = slices.Concat(ops, groupForward.Set(l.Name, l.GroupForward, 0), engine.Master.Set(l.Name, m, ""))
 	}
 	ops = slices.Concat(ops,
 		engine.MAC.Set(l.Name, l.MAC, was.MAC),

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	vnl "github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
@@ -122,10 +123,10 @@ func (w wiring) applied() *engine.State {
 	if up.AddrGenMode >= 0 {
 		up.AddrGenMode = engine.AddrGenModeNone
 	}
-	up.GroupForward = w.groupForward()
+	up.GroupForward, up.Port = w.groupForward(), newPort&^nl.Settings(0).With(vnl.IFLA_BRPORT_LEARNING)
 	tap, bridge, placeholder := up, up, up
 	tap.Index, tap.Name, tap.Kind, tap.MAC, tap.MTU = 10, w.NIC.Tap, "tun", w.NIC.TapMAC, w.NIC.MTU
-	tap.Type, tap.Tun = unix.ARPHRD_ETHER, newTun(w.tap())
+	tap.Type, tap.Tun, tap.Port = unix.ARPHRD_ETHER, newTun(w.tap()), newPort
 	bridge.Index, bridge.Name, bridge.Kind, bridge.Master, bridge.MAC, bridge.MTU = 11, w.Bridge.Name, kind, 0, w.Bridge.MAC, w.NIC.MTU
 	placeholder.Index, placeholder.Name, placeholder.Kind, placeholder.Master, placeholder.MAC = 12, w.pod.Name, kind, 0, w.Placeholder.MAC
 	s.Links = append(s.Links[:0], up, tap, bridge, placeholder)

@@ -78,6 +78,9 @@ func unused(datapath string, given, used Options) error {
 			return fmt.Errorf("the datapath %s has no link %s that could be named %s: leave that name out", datapath, role, name)
 		}
 	}
+	if given.SELinuxContext != used.SELinuxContext || given.TapOwner != nil && (used.TapOwner == nil || *given.TapOwner != *used.TapOwner) {
+		return fmt.Errorf("the datapath %s can't give the tap an owner or a label: leave them out", datapath)
+	}
 	if !samePorts(given, used) {
 		return fmt.Errorf("the datapath %s gives the VM all ports, and the pod none: leave the ports out, or use the datapath redirect", datapath)
 	}

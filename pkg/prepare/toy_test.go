@@ -20,8 +20,9 @@ type toy struct{}
 
 // toyWiring is the plan for one pod interface.
 type toyWiring struct {
-	NIC      guest.NIC     `json:"nic"`
-	TapOwner *engine.Owner `json:"tapOwner,omitempty"`
+	NIC            guest.NIC     `json:"nic"`
+	TapOwner       *engine.Owner `json:"tapOwner,omitempty"`
+	SELinuxContext string        `json:"selinuxContext,omitempty"`
 }
 
 // Wire plans how in is wired.
@@ -38,7 +39,7 @@ func (toy) Wire(in discover.Interface, o engine.Options) (engine.Wiring, error) 
 			TapMAC: engine.DerivedMAC(in, engine.TapRole),
 			MAC:    o.MAC, MTU: o.MTU, Queues: o.Queues, NoGuard: true, NoIPv6: o.NoIPv6,
 		}),
-		TapOwner: o.TapOwner,
+		TapOwner: o.TapOwner, SELinuxContext: o.SELinuxContext,
 	}, nil
 }
 
@@ -51,10 +52,11 @@ func (toy) Decode(in discover.Interface, _ int, text json.RawMessage) (engine.Wi
 	if w.NIC.Interface != in.Name {
 		return nil, fmt.Errorf("it is not for %s", in.Name)
 	}
-	return w, w.NIC.Validate()
+	return w, errors.Join(w.NIC.Validate(), engine.CheckLabel(w.SELinuxContext))
 }
 
-// Traces finds the tap by its default name.
+// Traces finds the tap by its default name, and no more: with the record nothing of the
+// CNI's is lost.
 func (toy) Traces(s *engine.State, pod string) []string {
 	if l := s.Link(engine.LinkName("tap-", pod)); l != nil && l.Tun != nil {
 		return []string{l.Name}
@@ -71,7 +73,7 @@ func (w toyWiring) Guest() guest.NIC { return w.NIC }
 // Options are those of which it was made.
 func (w toyWiring) Options() engine.Options {
 	return engine.Options{
-		MAC: w.NIC.MAC, MTU: w.NIC.MTU, Queues: w.NIC.Queues, TapOwner: w.TapOwner,
+		MAC: w.NIC.MAC, MTU: w.NIC.MTU, Queues: w.NIC.Queues, TapOwner: w.TapOwner, SELinuxContext: w.SELinuxContext,
 		NoGuard: true, NoIPv6: w.NIC.IPv6 == nil, Names: map[string]string{engine.TapRole: w.NIC.Tap},
 	}
 }
@@ -95,7 +97,7 @@ func (w toyWiring) Tables() []nft.Table {
 // HasTables tells that there is it.
 func (w toyWiring) HasTables() bool { return true }
 
-func (w toyWiring) tap() engine.Tap { return engine.TapOf(w.NIC, w.TapOwner, "") }
+func (w toyWiring) tap() engine.Tap { return engine.TapOf(w.NIC, w.TapOwner, w.SELinuxContext) }
 
 // Apply makes the tap, and then the table, of which a chain is on the tap.
 func (w toyWiring) Apply(s *engine.State) (st engine.Steps, err error) {

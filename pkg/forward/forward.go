@@ -23,10 +23,15 @@ const connectTimeout = 10 * time.Second
 
 // giveUp is how long the VM may leave unconfirmed what it was sent, once the client has ended:
 // a VM that is paused for less goes on. Without it the kernel tries for a quarter of an hour.
-// Before that there is no bound, since it would cut off a program that lives and does not
-// read (tcp_probe_timer, net/ipv4/tcp_timer.c). Where nothing is under way, Go's
-// keep-alive finds within three minutes that the VM is gone.
+// Before that it would cut off a program that lives and does not read (tcp_probe_timer,
+// net/ipv4/tcp_timer.c): see mute. Where nothing is under way, Go's keep-alive finds within
+// three minutes that the VM is gone.
 const giveUp = 2 * time.Minute
+
+// mute is how long the VM may confirm nothing at all while something is to be sent to it. A
+// kernel whose program does not read confirms each probe for room, the last of which are two
+// minutes apart (TCP_RTO_MAX, include/net/tcp.h): one of them may be lost.
+const mute = 5 * time.Minute
 
 // Forwarder listens on the loopback. Serve it, then Close it.
 type Forwarder struct {
@@ -34,6 +39,7 @@ type Forwarder struct {
 	vm        netip.Addr
 	inNetns   func(func() error) error
 	giveUp    time.Duration
+	mute      time.Duration
 	listeners []listener
 }
 
@@ -53,7 +59,7 @@ func Listen(ctx context.Context, log *slog.Logger, vm netip.Addr, ports []Port, 
 	if inNetns == nil {
 		inNetns = func(f func() error) error { return f() }
 	}
-	f := &Forwarder{log: log, vm: vm, inNetns: inNetns, giveUp: giveUp}
+	f := &Forwarder{log: log, vm: vm, inNetns: inNetns, giveUp: giveUp, mute: mute}
 	for _, p := range ports {
 		for _, loopback := range []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()} {
 			l, err := new(net.ListenConfig).Listen(ctx, "tcp", netip.AddrPortFrom(loopback, p.Loopback).String())
@@ -133,8 +139,39 @@ func (f *Forwarder) pass(ctx context.Context, conn *net.TCPConn, to netip.AddrPo
 		f.bound(vm)
 	})
 	both.Go(func() { passOn(conn, vm) })
-	both.Wait()
-	return nil
+	done := make(chan struct{})
+	go func() {
+		both.Wait()
+		close(done)
+	}()
+	look := time.NewTicker(f.mute / 10)
+	defer look.Stop()
+	for {
+		select {
+		case <-done:
+			return nil
+		case <-look.C: // the kernel tells nobody
+			if f.isMute(vm) {
+				_ = vm.SetLinger(0)
+				vm.Close()
+				<-done
+				return fmt.Errorf("the VM has confirmed nothing that it was sent for %s: it is taken for dead", f.mute)
+			}
+		}
+	}
+}
+
+// isMute tells whether the VM has let all go unanswered for too long.
+func (f *Forwarder) isMute(vm *net.TCPConn) (mute bool) {
+	raw, err := vm.SyscallConn()
+	if err != nil {
+		return false
+	}
+	_ = raw.Control(func(fd uintptr) { // an error: it has ended
+		i, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+		mute = err == nil && i.Unacked+i.Notsent_bytes > 0 && time.Duration(i.Last_ack_recv)*time.Millisecond >= f.mute
+	})
+	return mute
 }
 
 // passOn copies until from ends, and then ends to. A reset is passed on as one.

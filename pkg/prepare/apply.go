@@ -26,7 +26,7 @@ import (
 // so that its VM is never without. A nil log is silent.
 func Apply(ctx context.Context, log *slog.Logger, store *Store, plans ...Plan) (fresh []string, err error) {
 	log = cmp.Or(log, silent)
-	before, err := engine.ReadState(allSysctls())
+	before, err := engine.ReadState(sysctlsOf(plans))
 	if err != nil {
 		return nil, err
 	}
@@ -129,7 +129,9 @@ func applyOps(s *engine.State, plans []Plan) ([]engine.Op, error) {
 func recordsFor(current statedir.Namespace, s *engine.State, recorded []record, plans []Plan) ([]record, error) {
 	were, order := s.Sysctls, 0
 	for _, r := range recorded {
-		were = r.Sysctls // they are the namespace's, and turned off already
+		if len(r.Plan.sysctls()) > 0 {
+			were = r.Sysctls // they are the namespace's, and turned off already
+		}
 		order = max(order, r.Order+1)
 	}
 	var records []record

@@ -31,9 +31,9 @@ func BenchmarkApply(b *testing.B) {
 	}
 	run("whole", benchmarkWhole)
 	run("changes", benchmarkChanges)
-	run("read", func(b *testing.B, _ Plan) error {
+	run("read", func(b *testing.B, plan Plan) error {
 		for b.Loop() {
-			if _, err := engine.ReadState(allSysctls()); err != nil {
+			if _, err := engine.ReadState(sysctlsOf([]Plan{plan})); err != nil {
 				return err
 			}
 		}
@@ -66,7 +66,7 @@ func benchmarkChanges(b *testing.B, plan Plan) error {
 		return err
 	}
 	defer k.Close()
-	s, err := engine.ReadState(allSysctls())
+	s, err := engine.ReadState(sysctlsOf([]Plan{plan}))
 	if err != nil {
 		return err
 	}
@@ -79,7 +79,7 @@ func benchmarkChanges(b *testing.B, plan Plan) error {
 			return err
 		}
 		b.StopTimer()
-		if s, err = engine.ReadState(allSysctls()); err != nil {
+		if s, err = engine.ReadState(sysctlsOf([]Plan{plan})); err != nil {
 			return err
 		}
 		back, _, err := restoreOps(s, []record{{Plan: plan}}, nil)

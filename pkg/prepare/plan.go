@@ -168,11 +168,11 @@ func decodePlan(name string, version int, text json.RawMessage) (p Plan, err err
 // sysctls have to be 0 while p is applied.
 func (p Plan) sysctls() []string { return datapaths[p.Datapath].Sysctls() }
 
-// allSysctls are those of any datapath.
-func allSysctls() []string {
-	var out []string
-	for _, d := range datapaths {
-		out = append(out, d.Sysctls()...)
+// sysctlsOf are those of all plans.
+func sysctlsOf(plans []Plan) (names []string) {
+	for _, p := range plans {
+		names = append(names, p.sysctls()...)
 	}
-	return out
+	slices.Sort(names)
+	return slices.Compact(names)
 }

@@ -64,7 +64,7 @@ func Restore(ctx context.Context, log *slog.Logger, store *Store, names ...strin
 // putBack restores what the records say; sysctls too, if no other interface of the
 // pod that needs them stays prepared.
 func putBack(ctx context.Context, log *slog.Logger, k *engine.Kernel, records, staying []record) error {
-	s, err := engine.ReadState(allSysctls())
+	s, err := engine.ReadState(sysctlsOf(plansOf(append(slices.Clip(records), staying...))))
 	if err != nil {
 		return err
 	}

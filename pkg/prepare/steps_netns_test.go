@@ -134,7 +134,7 @@ func unordered(snapshot string) string {
 // records are of the plans, in a namespace whose sysctls were on.
 func (b *bench) records() (records []record) {
 	on := map[string]string{}
-	for _, name := range allSysctls() {
+	for _, name := range sysctlsOf(b.plans) {
 		on[name] = "1"
 	}
 	for _, p := range b.plans {
@@ -147,7 +147,7 @@ func (b *bench) records() (records []record) {
 func (b *bench) ops(restore bool) (ops []engine.Op) {
 	b.t.Helper()
 	b.in(func() error {
-		s, err := engine.ReadState(allSysctls())
+		s, err := engine.ReadState(sysctlsOf(b.plans))
 		if err != nil {
 			return err
 		}

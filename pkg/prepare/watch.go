@@ -50,7 +50,7 @@ func OpenWatch(plans ...Plan) (_ *Watch, err error) {
 		return nil, err
 	}
 	w.events.SkipLearned = true
-	w.sysctls = engine.OpenSysctls(allSysctls())
+	w.sysctls = engine.OpenSysctls(sysctlsOf(plans))
 	if slices.ContainsFunc(plans, Plan.HasTables) {
 		w.tables, err = nft.OpenWatch()
 		w.unwatched = engine.Explain(err)

@@ -142,14 +142,7 @@ func (w wiring) fromPodRules() []nft.Rule {
 // more.
 func (w wiring) toPodRules() (rules []nft.Rule) {
 	for _, f := range families {
-		for _, match := range f.ofVM(w.NIC, f.source) {
-			rules = append(rules, slices.Concat(nft.Rule{nft.EtherSource.Is(w.NIC.MAC), f.is}, match, nft.Rule{nft.Drop}))
-		}
-		if w.NIC.Addressed && f.has(w.NIC) {
-			for _, own := range f.addresses(w.NIC) { // back from a router, with that one's MAC: IPv6 takes it
-				rules = append(rules, nft.Rule{f.is, f.source.Is(own), nft.Drop})
-			}
-		}
+		rules = append(rules, w.ownFrames(f)...)
 		if a, ok := f.alias(w.NIC); ok && f.is4() {
 			rules = append(rules, nft.Rule{nft.EtherProtocol.Is(nft.ARP), nft.ARPTargetIP.Is(a.Pod), nft.Drop})
 		}
@@ -158,6 +151,25 @@ func (w wiring) toPodRules() (rules []nft.Rule) {
 		rules = append(rules, nft.Rule{nft.EtherProtocol.Is(second), nft.VLANID.Is(0), nft.Drop})
 	}
 	return append(rules, nft.Rule{nft.Accept})
+}
+
+// ownFrames drop what has a source of the VM's. What has come back from a router has that
+// one's MAC, and IPv6 takes it.
+func (w wiring) ownFrames(f family) (rules []nft.Rule) {
+	own := nft.EtherSource.Is(w.NIC.MAC)
+	switch {
+	case !f.has(w.NIC):
+		return nil
+	case !w.NIC.Addressed:
+		return []nft.Rule{{own, f.is, nft.Drop}}
+	}
+	for _, a := range f.addresses(w.NIC) {
+		rules = append(rules, nft.Rule{f.is, f.source.Is(a), nft.Drop})
+	}
+	if !f.is4() {
+		rules = append(rules, nft.Rule{own, f.is, nft.Within(f.source, linkLocals), nft.Drop})
+	}
+	return rules
 }
 
 // fromVMRules are for what the VM sends: to the pod's alias, or to the network. It

@@ -37,7 +37,7 @@ func main() {
 	if os.Getenv(cniplugin.Command) != "" {
 		os.Exit(cniplugin.Main(ctx))
 	}
-	os.Exit(execute(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+	os.Exit(execute(ctx, os.Args[1:], os.Stdin, os.Stdout, &logWriter{file: os.Stderr}))
 }
 
 // endSignals are those that ask the program to end. A terminal that closes is

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -197,4 +198,52 @@ func errorText(err error) string {
 		return ""
 	}
 	return err.Error() + ": "
+}
+
+// Where nobody reads the agent's log, as while the container runtime is upgraded, VMs are
+// served all the same. Who reads it again learns that lines are missing.
+func TestNodeLogIsNotRead(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.CalicoDual)
+	stateDir, a := nodeOf(t, pod)
+	reader, log, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	if err := log.SetWriteDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	full, err := log.Write(make([]byte, 1<<20))
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("%d bytes fill the pipe: %v", full, err)
+	}
+	cmd := podtest.Command(context.WithoutCancel(t.Context()), nil, os.Args[0], "node", "--state-dir", stateDir)
+	cmd.Env, cmd.Stderr = append(os.Environ(), "VIRT_LAUNCHER_NET_TEST_MAIN=1"), log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Process.Kill() // where it has ended an error, which is no matter
+	log.Close()
+	if served := untilServed(t, stateDir, &podtest.Buffer{}); !served.Served.Ready {
+		t.Errorf("it serves %+v", served)
+	}
+	guest := podtest.NewGuest(t, pod.NS, "tap-eth0", pod.MAC)
+	if lease, err := guest.Udhcpc(t.Context()); err != nil || lease["ip"] != pod.IPv4.Addr().String() {
+		t.Errorf("lease %v: %v", lease, err)
+	}
+	if _, err := io.CopyN(io.Discard, reader, int64(full)); err != nil {
+		t.Error(err)
+	}
+	client := agent.Client{StateDir: stateDir}
+	if err := errors.Join(client.Detach(t.Context(), a.ContainerID, a.Interface), client.Attach(t.Context(), a.ContainerID, a.Interface)); err != nil {
+		t.Error(err)
+	}
+	if err := errors.Join(cmd.Process.Signal(syscall.SIGTERM), cmd.Wait()); err != nil {
+		t.Errorf("it ended with %v", err)
+	}
+	said, err := io.ReadAll(reader)
+	if err != nil || !strings.Contains(string(said), `msg="lines of the log are missing here: nobody read standard error" lines=`) || !strings.Contains(string(said), "msg=ready") {
+		t.Errorf("who reads again gets %v: %s", err, said)
+	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"io"
 	"log/slog"
 	"slices"
 	"strings"
@@ -116,9 +117,15 @@ func (p *program) setUp(cmd *cobra.Command, _ []string) error {
 		return usagef("%s needs a value: give it one or leave it out", strings.Join(empty, ", "))
 	}
 	options := &slog.HandlerOptions{Level: p.logLevel}
-	p.hook.Log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), options))
-	if p.logFormat == "json" {
-		p.hook.Log = slog.New(slog.NewJSONHandler(cmd.ErrOrStderr(), options))
+	newHandler := func(w io.Writer) slog.Handler {
+		if p.logFormat == "json" {
+			return slog.NewJSONHandler(w, options)
+		}
+		return slog.NewTextHandler(w, options)
+	}
+	p.hook.Log = slog.New(newHandler(cmd.ErrOrStderr()))
+	if l, ok := cmd.ErrOrStderr().(*logWriter); ok {
+		l.newHandler = newHandler
 	}
 	p.hook.Version = version
 	if p.hotplug {

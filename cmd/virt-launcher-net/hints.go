@@ -1,10 +1,14 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"strings"
 
+	"github.com/spf13/cobra"
+
 	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/check"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/domain"
@@ -15,34 +19,38 @@ import (
 // withHints is the error's text for who wrote the command line: the library knows
 // no flags, and an error of it may be mended by one. errors.Join puts each error on
 // a line of its own.
-func withHints(err error) string {
+func withHints(err error, cmd *cobra.Command) string {
 	text := strings.ReplaceAll(err.Error(), "\n", "; ")
-	if hints := hintsFor(err); len(hints) > 0 {
+	if hints := hintsFor(err, cmd); len(hints) > 0 {
 		text += " (" + strings.Join(hints, "; ") + ")"
 	}
 	return text
 }
 
-// hintsFor names the flags that the way out of an error may be by.
-func hintsFor(err error) (hints []string) {
-	hint := func(applies bool, text string) {
-		if applies {
-			hints = append(hints, text)
+// hintsFor names the flags that the way out of an error may be by, those that the
+// command has.
+func hintsFor(err error, cmd *cobra.Command) (hints []string) {
+	hint := func(applies bool, flag, does string) {
+		if applies && cmd.Flag(flag) != nil {
+			hints = append(hints, "--"+flag+" "+does)
 		}
 	}
-	hint(is[*prestart.TimeoutError](err), "--timeout waits longer")
-	hint(is[*discover.NotFoundError](err) || is[*discover.IncompleteError](err) || is[*prepare.UnusableError](err), "--interface names another interface")
+	hint(is[*prestart.TimeoutError](err), "timeout", "waits longer")
+	hint(is[*discover.NotFoundError](err) || is[*discover.IncompleteError](err) || is[*prepare.UnusableError](err), "interface", "names another interface")
 	taken, isTaken := errors.AsType[*prepare.NameTakenError](err)
-	if isTaken && taken.For != "" {
-		hints = append(hints, "--"+taken.For+"-name chooses another name")
+	if isTaken {
+		hint(taken.For != "", taken.For+"-name", "chooses another name")
 	}
-	hint(is[*statedir.UnusableError](err), "--state-dir names a writable state directory, in a pod one on an emptyDir volume")
+	hint(is[*statedir.UnusableError](err), "state-dir", "names a writable state directory, in a pod one on an emptyDir volume")
 	hint(isTaken || is[*prepare.UnrecordedError](err) || errors.Is(err, prestart.ErrNotPrepared) || errors.Is(err, control.ErrNobodyServes),
-		"--state-dir names another state directory")
-	hint(errors.Is(err, prestart.ErrNoHotplug), "run --hotplug keeps them")
-	hint(errors.Is(err, domain.ErrNotReleased), "--timeout waits longer")
-	hint(is[*prestart.CheckError](err), "--no-check starts without this proof")
-	hint(is[*domain.ConnectError](err), "--connect names another libvirt")
+		"state-dir", "names another state directory")
+	if errors.Is(err, prestart.ErrNoHotplug) {
+		hints = append(hints, "run --hotplug keeps them")
+	}
+	hint(errors.Is(err, domain.ErrNotReleased), "timeout", "waits longer")
+	// A VM that has the tap open keeps another from starting on it, too.
+	hint(is[*prestart.CheckError](err) && !errors.Is(err, check.ErrTapInUse) && !errors.Is(err, context.Canceled), "no-check", "starts without this proof")
+	hint(is[*domain.ConnectError](err), "connect", "names another libvirt")
 	return hints
 }
 

@@ -14,8 +14,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/check"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/domain"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
@@ -59,20 +61,30 @@ func TestLibraryNamesNoFlags(t *testing.T) {
 func TestHints(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
+		verb string
 		err  error
 		want string
 	}{
-		{&prestart.TimeoutError{After: time.Second}, "timed out after 1s (--timeout waits longer)"},
-		{&discover.NotFoundError{Interface: "eth7"}, "--interface"},
-		{&prepare.UnusableError{Interface: "lo", Why: errors.New("it is the loopback")}, "--interface"},
-		{&prepare.NameTakenError{Name: "vm", For: "tap"}, "--tap-name"},
-		{&prepare.UnrecordedError{Interface: "eth0"}, "--state-dir"},
-		{prestart.ErrNotPrepared, "--state-dir"},
-		{control.ErrNobodyServes, "--state-dir"},
-		{&prestart.CheckError{Interface: "eth0", Err: errors.New("no answer")}, "--no-check"},
-		{context.DeadlineExceeded, ""},
+		{"run", &prestart.TimeoutError{After: time.Second}, "timed out after 1s (--timeout waits longer)"},
+		{"plan", &discover.NotFoundError{Interface: "eth7"}, "--interface"},
+		{"prepare", &prepare.UnusableError{Interface: "lo", Why: errors.New("it is the loopback")}, "--interface"},
+		{"plan", &prepare.NameTakenError{Name: "vm", For: "tap"}, "--tap-name"},
+		{"status", &prepare.UnrecordedError{Interface: "eth0"}, "--state-dir"},
+		{"restore", prestart.ErrNotPrepared, "--state-dir"},
+		{"check", control.ErrNobodyServes, "--state-dir"},
+		{"run", &prestart.CheckError{Interface: "eth0", Err: errors.New("no answer")}, "--no-check"},
+		{"run", &prestart.CheckError{Interface: "eth0", Err: check.ErrTapInUse}, ""},
+		{"run", context.DeadlineExceeded, ""},
+		// Verbs that don't have the flag.
+		{"serve", &prestart.TimeoutError{After: time.Second}, ""},
+		{"plug", &prestart.CheckError{Interface: "eth0", Err: errors.New("no answer")}, ""},
+		{"prepare", &domain.ConnectError{}, ""},
 	} {
-		text := withHints(fmt.Errorf("run: %w", errors.Join(errors.New("first"), c.err)))
+		cmd, _, err := newRoot([]string{c.verb}).Find([]string{c.verb})
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := withHints(fmt.Errorf("run: %w", errors.Join(errors.New("first"), c.err)), cmd)
 		if !strings.Contains(text, c.want) || strings.Contains(text, "\n") || (c.want == "") == strings.Contains(text, "--") {
 			t.Errorf("%q, want %q", text, c.want)
 		}

@@ -58,11 +58,11 @@ func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 	cmd.SetOut(stdout)
 	cmd.SetErr(stderr)
 	addStrict(cmd)
-	err := cmd.ExecuteContext(ctx)
+	executed, err := cmd.ExecuteContextC(ctx)
 	if err == nil {
 		return exitDone
 	}
-	text := withHints(err)
+	text := withHints(err, executed)
 	if format := cmd.PersistentFlags().Lookup("log-format").Value.String(); format == "json" {
 		slog.New(slog.NewJSONHandler(stderr, nil)).Error("failed", "error", text)
 	} else {

@@ -60,7 +60,7 @@ func (e Entry) step(typ lease.EventType, lasts time.Duration, at time.Time, args
 	case lease.EventRenewed:
 		e.Renewed = at
 	case lease.EventDeclined:
-		e.Declined, e.s.declinedUntil = at, at.Add(e.s.DeclinePause)
+		e.Declined, e.DeclinedUntil = at, at.Add(e.s.DeclinePause)
 	}
 	for r := range e.s.readers {
 		r.tell(event)

@@ -69,11 +69,10 @@ type Server struct {
 	dropped  func() uint64 // frames by the kernel since it was last called
 	notes    notes
 
-	mu            sync.Mutex
-	status        lease.Status
-	declinedUntil time.Time
-	expiry        *time.Timer // ends a finite lease
-	misfits       map[uint16]bool
+	mu      sync.Mutex
+	status  lease.Status
+	expiry  *time.Timer // ends a finite lease
+	misfits map[uint16]bool
 	// The last one with another MAC that was warned of.
 	warned   lease.OtherSource
 	readers  map[*reader]bool
@@ -281,5 +280,5 @@ func (s *Server) snapshot() (lease.Status, <-chan struct{}) {
 func (s *Server) IsDeclined() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return time.Now().Before(s.declinedUntil)
+	return time.Now().Before(s.status.DeclinedUntil)
 }

@@ -39,6 +39,8 @@ type Status struct {
 	// refused the address because somebody else uses it. Zero: never.
 	Renewed  time.Time `json:"renewed,omitzero"`
 	Declined time.Time `json:"declined,omitzero"`
+	// DeclinedUntil is until when nobody is given the address that was declined.
+	DeclinedUntil time.Time `json:"declinedUntil,omitzero"`
 	// LastEvent is the last step of the lease.
 	LastEvent Event `json:"lastEvent,omitzero"`
 	// Client is what the guest says of itself.

@@ -49,6 +49,12 @@ func checkNIC(ctx context.Context, n guest.NIC, ready func(context.Context) erro
 		return report, fmt.Errorf("%w: %w: start a server, with the same state directory", err, control.ErrNobodyServes)
 	}
 	served := status.Of(n.Interface)
+	for _, l := range []*lease.Status{served.Lease, served.Lease6} {
+		if l != nil && l.DeclinedUntil.After(start) {
+			err = fmt.Errorf("%w: the VM has declined %s, since another host has it, and the server gives it to nobody until %s: take it from that host (arping -D on the node finds it), then check again",
+				err, l.Address.Addr(), l.DeclinedUntil.Format(time.TimeOnly))
+		}
+	}
 	for _, failure := range []lease.Failure{
 		cmp.Or(served.Lease, new(lease.Status)).LastError, cmp.Or(served.Lease6, new(lease.Status)).LastError,
 		cmp.Or(served.Router, new(ra.Status)).LastError,

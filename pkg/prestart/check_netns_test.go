@@ -10,6 +10,7 @@ import (
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/lease"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
 
@@ -104,4 +105,39 @@ func TestCheckFails(t *testing.T) {
 func isCheckError(err error, name string) bool {
 	e, ok := errors.AsType[*prestart.CheckError](err)
 	return ok && e.Interface == name
+}
+
+// While nobody is given the address, since the VM has declined it, a check says so.
+func TestCheckOfDeclinedAddress(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Calico)
+	h := newHook(t, pod)
+	session := run(t, h)
+	pod.Node.IP(t, "addr add "+pod.IPv4.Addr().String()+" dev "+pod.NodeLink) // the node has it, too
+	guest, err := podtest.StartGuest(t.Context(), pod.NS, session.Interfaces()[0].Tap, pod.MAC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	events := session.Events(ctx)
+	probing := guest.Command(ctx, "busybox", "udhcpc", "-i", "eth0", "-f", "-q", "-a", "-s", "/bin/true")
+	if err := probing.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for e := range events {
+		if e.Lease != nil && e.Lease.Type == lease.EventDeclined {
+			break
+		}
+	}
+	cancel()
+	_ = probing.Wait()
+	if err := guest.Close(); err != nil {
+		t.Fatal(err)
+	}
+	podtest.WaitReleased(pod.NS, "tap-eth0")
+	_, err = h.Check(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "the VM has declined "+pod.IPv4.Addr().String()) || !strings.Contains(err.Error(), "arping -D") {
+		t.Errorf("got error %v", err)
+	}
 }

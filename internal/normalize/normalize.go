@@ -106,12 +106,30 @@ func (n *Notes) Hostname(name string) string {
 	if name == "" {
 		return ""
 	}
-	trimmed := strings.TrimRight(name, ".")
-	if why := nameFault(trimmed); why != "" {
+	if why := HostnameFault(name); why != "" {
 		n.Add(why, "hostname %q", clip(name))
 		return ""
 	}
-	return trimmed
+	return strings.TrimRight(name, ".")
+}
+
+// HostnameFault says why a name is no host's (RFC 1123 §2.1): a guest hands it to
+// hostname(1) or the like, which takes a dash at its beginning for an option. Empty: it is
+// one. A dot at the end is no part of it.
+func HostnameFault(name string) string {
+	name = strings.TrimRight(name, ".")
+	if why := nameFault(name); why != "" {
+		return why
+	}
+	for label := range strings.SplitSeq(name, ".") {
+		switch {
+		case strings.HasPrefix(label, "-") || strings.HasSuffix(label, "-"):
+			return "it has a '-' at the beginning or end of a label"
+		case strings.Contains(label, "_"):
+			return "it holds a '_', which is for names of services only"
+		}
+	}
+	return ""
 }
 
 // nameFault says why s is no name that DNS can carry. Empty: it is one.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/domain"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
@@ -93,6 +94,11 @@ func (o *Options) Set(values map[string]json.RawMessage) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// Validate tells what is wrong with the options whatever the pod is.
+func (o Options) Validate() error {
+	return errors.Join(o.Network.Validate(), o.Lease.Validate(), domain.CheckModel(o.Model))
 }
 
 // textsOf are the texts of a JSON value as a flag would be given them.

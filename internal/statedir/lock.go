@@ -36,7 +36,15 @@ type Dir struct {
 // Open makes the directory of the calling thread's network namespace, which Find
 // finds in base, if need be, and waits until no other process has it locked, or ctx
 // ends. The lock ends with the process. Close it.
-func Open(ctx context.Context, base string) (*Dir, error) {
+func Open(ctx context.Context, base string) (*Dir, error) { return open(ctx, base, Lock) }
+
+// OpenExisting is Open for who must not make the directory again once somebody has removed
+// it; the error wraps [fs.ErrNotExist] then.
+func OpenExisting(ctx context.Context, base string) (*Dir, error) {
+	return open(ctx, base, lockExisting)
+}
+
+func open(ctx context.Context, base string, lock func(context.Context, string) (*Dir, error)) (*Dir, error) {
 	ns, err := Current()
 	if err != nil {
 		return nil, err
@@ -46,7 +54,7 @@ func Open(ctx context.Context, base string) (*Dir, error) {
 		if err != nil {
 			return nil, err
 		}
-		d, err := Lock(ctx, path)
+		d, err := lock(ctx, path)
 		if err != nil {
 			return nil, err
 		}
@@ -85,17 +93,28 @@ func LockFile(ctx context.Context, path string) (*os.File, error) {
 // Lock is Open of a directory that was found before.
 func Lock(ctx context.Context, path string) (*Dir, error) {
 	for {
-		if ctx.Err() != nil {
-			return nil, fmt.Errorf("lock state directory %s: %w", path, context.Cause(ctx))
-		}
 		if err := os.MkdirAll(path, 0o700); err != nil {
 			return nil, &UnusableError{"make state directory", err}
 		}
-		name := filepath.Join(path, lockName)
-		lock, err := openRegular(name, os.O_RDONLY|os.O_CREATE) // one that is there can be locked where nothing can be written
+		d, err := lockDir(ctx, path, os.O_CREATE)
+		if !errors.Is(err, fs.ErrNotExist) { // else whoever had it locked has removed the directory just now
+			return d, err
+		}
+	}
+}
+
+func lockExisting(ctx context.Context, path string) (*Dir, error) { return lockDir(ctx, path, 0) }
+
+// lockDir locks a directory that is there, by a file that is made if flags say so: one that
+// is there can be locked where nothing can be written.
+func lockDir(ctx context.Context, path string, flags int) (*Dir, error) {
+	name := filepath.Join(path, lockName)
+	for {
+		if ctx.Err() != nil {
+			return nil, fmt.Errorf("lock state directory %s: %w", path, context.Cause(ctx))
+		}
+		lock, err := openRegular(name, os.O_RDONLY|flags)
 		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			continue // whoever had it locked has removed the directory just now
 		case errors.Is(err, ErrUnfit):
 			return nil, fmt.Errorf("open state directory: %w: remove it", err)
 		case err != nil:

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/attachment"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
@@ -147,6 +148,10 @@ func (a *Agent) open(ctx context.Context, p *pod, at attachment.Attachment) erro
 		a.mu.Lock()
 		p.session, p.netns, p.name = session, at.Netns, at.Pod
 		a.mu.Unlock()
+	}
+	if name := &options.Lease.Hostname; *name != "" && guest.CheckHostname(*name) != nil { // a plugin of an older version took it
+		a.logOf(at).Warn("the VM gets no host name", "interface", at.Interface, "error", guest.CheckHostname(*name))
+		*name = ""
 	}
 	if err := p.session.Remove(at.Interface); err != nil && !isNotFound(err) {
 		return err

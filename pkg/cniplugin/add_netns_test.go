@@ -183,18 +183,20 @@ func TestAnnotation(t *testing.T) {
 	}
 	r.del(list, rt)
 	for config, text := range map[string]string{
-		`{`:                                     "want a JSON object",
-		`[]`:                                    "want a JSON object",
-		`{"mtu": "x"}`:                          "mtu: \"x\": want a whole number",
-		`{"unknown": 1}`:                        "unknown is not an option",
-		`{"stateDir": "/tmp"}`:                  "a pod may not set stateDir",
-		`{"select": "all"}`:                     "a pod may not set select",
-		`{"guard": "off"}`:                      "a pod may not set guard: the node's network configuration does, or lists it in allowedOptions",
-		`{"selinuxContext": "u:r:t"}`:           "a pod may not set selinuxContext",
-		`{"mac": "02:00:00:00:00:01"}`:          "a pod may not set mac",
-		`{"interface": "eth0"}`:                 "a pod may not set interface",
-		`{"dhcpOption": "252=x;43=0x"}`:         "",
-		`{"tapName": "a-name-too-long-by-far"}`: "is not an interface name",
+		`{`:                             "want a JSON object",
+		`[]`:                            "want a JSON object",
+		`{"mtu": "x"}`:                  "mtu: \"x\": want a whole number",
+		`{"unknown": 1}`:                "unknown is not an option",
+		`{"stateDir": "/tmp"}`:          "a pod may not set stateDir",
+		`{"select": "all"}`:             "a pod may not set select",
+		`{"guard": "off"}`:              "a pod may not set guard: the node's network configuration does, or lists it in allowedOptions",
+		`{"selinuxContext": "u:r:t"}`:   "a pod may not set selinuxContext",
+		`{"mac": "02:00:00:00:00:01"}`:  "a pod may not set mac",
+		`{"interface": "eth0"}`:         "a pod may not set interface",
+		`{"dhcpOption": "252=x;43=0x"}`: "",
+		`{"hostname": "a_b"}`:           `"a_b" is not a host name`,
+		`{"hostname": "` + strings.Repeat("x", 64) + `"}`: "it has a label longer than 63 bytes",
+		`{"tapName": "a-name-too-long-by-far"}`:           "is not an interface name",
 	} {
 		_, err := r.tryAdd(t.Context(), list, sandbox(pod.NS, "c1", "eth0", with(config)))
 		if text == "" {
@@ -242,7 +244,8 @@ func TestErrors(t *testing.T) {
 		{[]string{`"interface": "lo"`}, 102, []string{"lo"}},
 		{[]string{`"interface": "eth0"`, `"bridgeName": "eth0"`}, 102, []string{"eth0"}},
 		{[]string{`"podPorts": "80"`}, 102, []string{"redirect"}},
-		{[]string{`"selinuxContext": "container_t"`}, 102, []string{`"container_t" is not an SELinux context`}},
+		{[]string{`"hostname": "-x"`}, types.ErrInvalidNetworkConfig, []string{`"-x" is not a host name`}},
+		{[]string{`"selinuxContext": "container_t"`}, types.ErrInvalidNetworkConfig, []string{`"container_t" is not an SELinux context`}},
 		{[]string{`"selinuxContext": "system_u:system_r:container_t:s0"`}, 102, []string{"SELinux is off"}},
 	} {
 		keys := append([]string{`"select": "all"`}, c.keys...)

@@ -217,10 +217,19 @@ func (c config) checkOptions() error {
 				fmt.Sprintf("%s: %s: want some of %s", name, brief(c.options[name]), strings.Join(all, ", ")))
 		}
 	}
-	if err := new(settings.Options).Set(c.options); err != nil {
+	if err := checkOptions(c.options); err != nil {
 		return fail(types.ErrInvalidNetworkConfig, "the network configuration has a wrong value", err)
 	}
 	return nil
+}
+
+// checkOptions tells what is wrong with options whatever the pod is.
+func checkOptions(options map[string]json.RawMessage) error {
+	var o settings.Options
+	if err := o.Set(options); err != nil {
+		return err
+	}
+	return o.Validate()
 }
 
 // readResult reads the result of the plugin before.

@@ -15,6 +15,7 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/internal/attachment"
 	"github.com/virt-launcher-net/virt-launcher-net/internal/settings"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
 )
 
 // The pod's annotations.
@@ -93,7 +94,7 @@ func (c config) asked(text string) (set map[string]json.RawMessage, err error) {
 			return nil, fmt.Errorf("a pod may not set %s: the node's network configuration does, or lists it in allowedOptions", name)
 		}
 	}
-	return set, new(settings.Options).Set(set)
+	return set, checkOptions(set)
 }
 
 // dns are the name servers and search domains of the pod, as far as they are known, and
@@ -163,7 +164,7 @@ func podOf(args string) (p attachment.Pod) {
 func hostname(pod string) string {
 	name := strings.ToLower(pod)
 	name = strings.TrimRight(name[:min(len(name), 63)], "-.")
-	if strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-.") != "" {
+	if guest.CheckHostname(name) != nil {
 		return ""
 	}
 	return name

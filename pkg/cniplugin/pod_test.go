@@ -10,7 +10,7 @@ import (
 // A pod's host has the pod's name, as kubelet shortens it.
 func TestHostname(t *testing.T) {
 	for pod, want := range map[string]string{
-		"vm-0": "vm-0", "": "", "Web.1": "web.1", "a/b": "", "x\"": "",
+		"vm-0": "vm-0", "": "", "Web.1": "web.1", "a/b": "", "x\"": "", "-x": "", "x_y": "", "a..b": "",
 		strings.Repeat("a", 62) + "-b":  strings.Repeat("a", 62),
 		strings.Repeat("a", 61) + ".-b": strings.Repeat("a", 61),
 		strings.Repeat("a", 253):        strings.Repeat("a", 63),

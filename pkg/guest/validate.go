@@ -34,7 +34,15 @@ func CheckName(name string) error {
 	return fmt.Errorf("%q is not an interface name: use 1 to %d characters without space, slash, colon or %%", name, maxNameSize)
 }
 
-// Validate tells all that is wrong with a NIC that comes from a file.
+// CheckHostname refuses what no guest can have for its host name.
+func CheckHostname(name string) error {
+	if why := normalize.HostnameFault(name); why != "" {
+		return fmt.Errorf("%q is not a host name: %s: use labels of letters, digits and '-', with a dot between two", name, why)
+	}
+	return nil
+}
+
+// Validate tells all that is wrong with a NIC.
 func (n NIC) Validate() error {
 	c := normalize.Checks{CheckName(n.Interface), CheckName(n.Tap)}
 	c.That(n.Interface != n.Tap, "the name %s is used twice", n.Tap)

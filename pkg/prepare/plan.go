@@ -63,7 +63,7 @@ func NewPlan(in discover.Interface, o Options) (Plan, error) {
 		w, err = path.Wire(in, o)
 	}
 	if err == nil {
-		err = unused(name, o, w.Options())
+		err = errors.Join(unused(name, o, w.Options()), w.Guest().Validate())
 	}
 	if err != nil {
 		return Plan{}, fmt.Errorf("plan %s: %w", in.Name, err)

@@ -3,9 +3,12 @@ package prepare
 import (
 	"cmp"
 	"context"
+	"fmt"
+	"io/fs"
 	"log/slog"
 	"slices"
 
+	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/engine"
 )
 
@@ -25,18 +28,31 @@ func (p Plan) purposes() (all []string) {
 
 // RepairTables makes the nftables tables of a pod interface whole again, those that are
 // not, in one transaction, and tells whether there was one. Nothing else is changed, so a
-// VM loses nothing by it. An interface without a record is not prepared any more, and
-// gets none. A nil log is silent.
-func RepairTables(ctx context.Context, log *slog.Logger, store *Store, name string) (repaired bool, err error) {
+// VM loses nothing by it. It waits until nobody else is at work in dir, or ctx ends. An
+// interface that dir has no record of is not prepared any more, and gets none; the error
+// wraps [fs.ErrNotExist]. Nor does one that is prepared in part: its prepare or restore was
+// killed. A nil log is silent.
+func RepairTables(ctx context.Context, log *slog.Logger, dir, name string) (repaired bool, err error) {
 	log = cmp.Or(log, silent)
+	d, err := statedir.OpenExisting(ctx, dir)
+	if err != nil {
+		return false, err
+	}
+	defer d.Close()
+	store := &Store{d}
 	now, err := engine.ReadState(nil)
 	if err != nil {
 		return false, err
 	}
 	recorded, err := store.load(log, now)
 	n := indexOf(recorded, name)
-	if err != nil || n < 0 {
+	switch {
+	case err != nil:
 		return false, err
+	case n < 0:
+		return false, fmt.Errorf("record of %s in %s: %w: somebody has deleted it, or the interface is not prepared any more", name, store.Dir(), fs.ErrNotExist)
+	case !recorded[n].whole(now):
+		return false, fmt.Errorf("%s is prepared only in part: whoever did that was killed, and has to prepare or restore it again", name)
 	}
 	w := recorded[n].Plan.wiring
 	ops := engine.TableOps(now, w.Guest().Tap, w.Tables()...)

@@ -1,6 +1,8 @@
 package prepare_test
 
 import (
+	"errors"
+	"io/fs"
 	"strings"
 	"testing"
 
@@ -20,13 +22,10 @@ func TestRepairTables(t *testing.T) {
 			before := podtest.TakeSnapshot(t, pod.NS)
 			repair := func() (repaired bool) {
 				t.Helper()
-				pod.In(t, func() error {
-					store, err := prepare.OpenStore(t.Context(), dir)
-					if err != nil {
-						return err
+				pod.In(t, func() (err error) {
+					if repaired, err = prepare.RepairTables(t.Context(), nil, dir, pod.Interface); errors.Is(err, fs.ErrNotExist) {
+						err = nil
 					}
-					defer store.Close()
-					repaired, err = prepare.RepairTables(t.Context(), nil, store, pod.Interface)
 					return err
 				})
 				return repaired

@@ -39,13 +39,8 @@ func newRepairer(tables func(context.Context) (bool, error)) *repairer {
 // repairTables makes the tables of a NIC whole again, in its network namespace. It does
 // not wait for an Unplug, which waits for it.
 func (s *Session) repairTables(ctx context.Context, name string) (repaired bool, err error) {
-	repair := func() error {
-		store, err := prepare.OpenStore(ctx, s.hook.StateDir)
-		if err != nil {
-			return err
-		}
-		defer store.Close()
-		repaired, err = prepare.RepairTables(ctx, s.hook.Log, store, name)
+	repair := func() (err error) {
+		repaired, err = prepare.RepairTables(ctx, s.hook.Log, s.hook.StateDir, name)
 		return err
 	}
 	err = in(s.hook.Netns, func() error { return s.there(repair) })

@@ -91,13 +91,17 @@ func notNegative(what string, d time.Duration) error {
 	return nil
 }
 
-// Validate tells what is wrong with the settings whatever the CNI gave: what the
-// DHCP server would refuse of a lease that is well otherwise.
+// Validate tells what is wrong with the settings whatever the CNI gave: a name that no
+// host can have, and what the DHCP server would refuse of a lease that is well otherwise.
 func (s LeaseSettings) Validate() error {
-	return dhcp.Lease{
+	var nameErr error
+	if s.Hostname != "" {
+		nameErr = guest.CheckHostname(s.Hostname)
+	}
+	return errors.Join(nameErr, dhcp.Lease{
 		MAC: mac.Addr{2, 0, 0, 0, 0, 1}, Address: netip.MustParsePrefix("192.0.2.2/24"), Server: netip.MustParseAddr("192.0.2.1"),
 		Duration: s.Duration, TFTPServer: s.TFTPServer, BootFiles: s.BootFiles, Options: s.Options,
-	}.Validate()
+	}.Validate())
 }
 
 // checkLeases tells, before anything is changed, why the servers would refuse what

@@ -42,6 +42,8 @@ func TestRefusedHooks(t *testing.T) {
 		{"model of one", prestart.Hook{PerInterface: map[string]prestart.InterfaceOptions{"net1": {Model: `a"b`}}}, "options of interface net1: model"},
 		{"lease time", prestart.Hook{Lease: prestart.LeaseSettings{Duration: 2000000 * time.Hour}}, "duration 2000000h"},
 		{"TFTP server", prestart.Hook{Lease: prestart.LeaseSettings{TFTPServer: strings.Repeat("t", 64)}}, "TFTP server"},
+		{"hostname", prestart.Hook{Lease: prestart.LeaseSettings{Hostname: "-x"}}, `"-x" is not a host name: it has a '-'`},
+		{"hostname of one", prestart.Hook{PerInterface: map[string]prestart.InterfaceOptions{"net1": {Lease: &prestart.LeaseSettings{Hostname: "my vm"}}}}, `options of interface net1: "my vm" is not a host name`},
 		{"default route", prestart.Hook{Interfaces: []string{"eth0"}, Lease: prestart.LeaseSettings{DefaultRoute: "net1"}}, "default route: net1"},
 		{"model", prestart.Hook{Model: `a"b`}, "model"},
 		{"no XML", prestart.Hook{Domain: &prestart.Domain{}}, "parse domain XML"},

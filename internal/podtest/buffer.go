@@ -2,19 +2,27 @@ package podtest
 
 import (
 	"bytes"
+	"strings"
 	"sync"
+	"testing"
+	"time"
 )
 
 // Buffer is what a program prints: written by one goroutine, read by another.
 type Buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
+	mu      sync.Mutex
+	b       bytes.Buffer
+	written chan struct{} // closed when there is more; nil: nobody waits
 }
 
 // Write implements [io.Writer].
 func (b *Buffer) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.written != nil {
+		close(b.written)
+		b.written = nil
+	}
 	return b.b.Write(p)
 }
 
@@ -23,4 +31,37 @@ func (b *Buffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.b.String()
+}
+
+// next is what has been written so far, and is closed when there is more.
+func (b *Buffer) next() (string, <-chan struct{}) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.written == nil {
+		b.written = make(chan struct{})
+	}
+	return b.b.String(), b.written
+}
+
+// Until waits until what has been written is as wanted, and returns it; else it fails the
+// test after a minute.
+func (b *Buffer) Until(t testing.TB, what string, wanted func(text string) bool) string {
+	t.Helper()
+	for end := time.After(time.Minute); ; {
+		text, more := b.next()
+		if wanted(text) {
+			return text
+		}
+		select {
+		case <-more:
+		case <-end:
+			t.Fatalf("%s: never, there is\n%s", what, text)
+		}
+	}
+}
+
+// Wait waits until a text has been written.
+func (b *Buffer) Wait(t testing.TB, text string) {
+	t.Helper()
+	b.Until(t, "that "+text+" is written", func(all string) bool { return strings.Contains(all, text) })
 }

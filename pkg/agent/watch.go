@@ -74,9 +74,13 @@ func (a *Agent) forgetGone(ctx context.Context, path string) {
 // it. The pod is being worked on.
 func (a *Agent) forget(ctx context.Context, p *pod) {
 	a.remove(ctx, p)
-	if err := os.RemoveAll(attachment.Dir(a.stateDir, p.id)); err != nil {
+	removed, err := attachment.RemoveGone(a.stateDir, p.id, isGone)
+	switch {
+	case err != nil:
 		a.log.Warn("can't remove the state of a pod that is gone", "container", p.id, "error", err)
-		return
+	case removed:
+		a.log.Info("the pod is gone", "pod", p.name.String(), "container", p.id)
+	default:
+		a.log.Info("the pod's network namespace is gone", "pod", p.name.String(), "container", p.id, "netns", p.netns)
 	}
-	a.log.Info("the pod is gone", "pod", p.name.String(), "container", p.id)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 	"time"
@@ -49,7 +50,7 @@ func (c call) attach(ctx context.Context, asked string) (result *types100.Result
 	if err := c.checkNetns(); err != nil {
 		return nil, err
 	}
-	locked, err := lock(ctx, dir, true)
+	locked, err := attachment.Lock(ctx, c.conf.stateDir, c.ContainerID, true)
 	if err != nil {
 		return nil, failed(err)
 	}
@@ -59,7 +60,11 @@ func (c call) attach(ctx context.Context, asked string) (result *types100.Result
 			c.tidy(dir)
 		}
 	}()
-	a, earlier, err := c.plan(ctx, pod, asked)
+	var a attachment.Attachment
+	var earlier []attachment.Attachment
+	if err = c.dropGone(ctx); err == nil {
+		a, earlier, err = c.plan(ctx, pod, asked)
+	}
 	if err == nil {
 		err = a.WritePending(c.conf.stateDir)
 	}
@@ -90,6 +95,32 @@ func (c call) checkNetns() error {
 	}
 	if err != nil {
 		return types.NewError(types.ErrInvalidEnvironmentVariables, "CNI_NETNS names no network namespace of a pod", err.Error())
+	}
+	return nil
+}
+
+// dropGone detaches what the container has attached in a network namespace that is no more,
+// as where its sandbox is made anew. One that is still there DEL has to put back.
+func (c call) dropGone(ctx context.Context) error {
+	own, err := statedir.Of(c.Netns)
+	if err != nil {
+		return err
+	}
+	all, _ := c.attachments(c.ContainerID) // plan tells what can't be read
+	for _, a := range all {
+		ns, err := statedir.Of(a.Netns)
+		switch {
+		case err == nil && ns.Same(own):
+			continue
+		case err == nil:
+			return fmt.Errorf("the container has %s attached in another network namespace, %s: delete that first (DEL)", a.Interface, a.Netns)
+		case !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, statedir.ErrNoNamespace):
+			return err
+		}
+		c.endService(ctx, a)
+		if err := attachment.Remove(c.conf.stateDir, a.ContainerID, a.Interface); err != nil {
+			return err
+		}
 	}
 	return nil
 }

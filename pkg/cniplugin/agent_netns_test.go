@@ -10,8 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/containernetworking/cni/libcni"
-
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/agent"
 )
@@ -171,7 +169,7 @@ func TestGarbageOfSilentAgent(t *testing.T) {
 		}
 		asked <- count
 	}()
-	if err := pod.Node.Do(func() error { return r.cni.GCNetworkList(t.Context(), list, &libcni.GCArgs{}) }); err != nil {
+	if err := r.gc(list); err != nil {
 		t.Error(err)
 	}
 	l.Close()

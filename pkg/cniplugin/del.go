@@ -62,7 +62,7 @@ func (c call) collectAbandoned(ctx context.Context, id string) error {
 		return nil
 	}
 	dir := attachment.Dir(c.conf.stateDir, id)
-	locked, err := lock(ctx, dir, false)
+	locked, err := attachment.Lock(ctx, c.conf.stateDir, id, false)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -86,8 +86,12 @@ func (c call) collectAbandoned(ctx context.Context, id string) error {
 func (c call) detach(ctx context.Context, id string, meant func(attachment.Attachment) bool) error {
 	failed := func(err error) error { return fail(codeRestore, "take the VM's NIC of the container "+id+" back", err) }
 	dir := attachment.Dir(c.conf.stateDir, id)
-	locked, err := lock(ctx, dir, false)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENAMETOOLONG) { // ADD could not make one of such a name
+	locked, err := attachment.Lock(ctx, c.conf.stateDir, id, false)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENAMETOOLONG): // ADD could not make one of such a name
+		return nil
+	case errors.Is(err, unix.ENOTDIR): // nor where something else has the name
+		c.log.Warn("nothing is known of what a container has attached", "container", id, "error", err)
 		return nil
 	}
 	if err != nil {
@@ -109,10 +113,8 @@ func (c call) detach(ctx context.Context, id string, meant func(attachment.Attac
 	if len(these) == 0 && len(others) > 0 {
 		return nil
 	}
-	for _, a := range these { // its sockets keep the network namespace
-		if err := c.askAgent(ctx, agent.Client.Detach, a); err != nil && !errors.Is(err, agent.ErrNoAgent) {
-			c.log.Warn("the node agent did not stop serving the pod", "container", id, "interface", a.Interface, "error", err)
-		}
+	for _, a := range these {
+		c.endService(ctx, a)
 	}
 	if err := c.restore(ctx, id, these, len(others) == 0); err != nil {
 		return failed(err)
@@ -129,6 +131,13 @@ func (c call) detach(ctx context.Context, id string, meant func(attachment.Attac
 		}
 	}
 	return nil
+}
+
+// endService has the agent let go of a NIC, whose sockets keep the network namespace.
+func (c call) endService(ctx context.Context, a attachment.Attachment) {
+	if err := c.askAgent(ctx, agent.Client.Detach, a); err != nil && !errors.Is(err, agent.ErrNoAgent) {
+		c.log.Warn("the node agent did not stop serving the pod", "container", a.ContainerID, "interface", a.Interface, "error", err)
+	}
 }
 
 // restore puts the pod's interfaces back, all that are prepared if the attachments are

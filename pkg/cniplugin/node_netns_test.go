@@ -1,6 +1,7 @@
 package cniplugin_test
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -76,10 +77,7 @@ func TestGarbage(t *testing.T) {
 		}
 	}
 	r.forget() // the runtime has lost what it knew
-	err = pod.Node.Do(func() error {
-		return r.cni.GCNetworkList(t.Context(), list, &libcni.GCArgs{ValidAttachments: []types.GCAttachment{{ContainerID: "valid", IfName: "eth0"}}})
-	})
-	if err != nil {
+	if err := r.gc(list, types.GCAttachment{ContainerID: "valid", IfName: "eth0"}); err != nil {
 		t.Fatal(err)
 	}
 	entries, err := os.ReadDir(r.base)
@@ -99,6 +97,13 @@ func TestGarbage(t *testing.T) {
 	if out := pod.Run(t, "ip", "-br", "link"); !strings.Contains(out, "tap-eth0") {
 		t.Errorf("the valid one has\n%s", out)
 	}
+}
+
+// gc clears what is not valid.
+func (r *runtime) gc(list *libcni.NetworkConfigList, valid ...types.GCAttachment) error {
+	return r.node.Do(func() error {
+		return r.cni.GCNetworkList(context.Background(), list, &libcni.GCArgs{ValidAttachments: valid})
+	})
 }
 
 // mount gives the state directory a file system of its own.
@@ -149,7 +154,12 @@ func TestFullDisk(t *testing.T) {
 		t.Error("ADD needs no room")
 	}
 	fill(t, filepath.Join(r.base, "fill"), 2<<20)
-	r.del(list, rt)
+	if err := r.check(list, rt); err != nil {
+		t.Error(err)
+	}
+	if err := r.gc(r.list("1.1.0", plugin(`"select": "all"`))); err != nil {
+		t.Error(err)
+	}
 	if d := podtest.Diff(before, settled(t, pod.NS)); d != "" {
 		t.Errorf("afterwards:\n%s", d)
 	}
@@ -203,6 +213,10 @@ func TestReadOnly(t *testing.T) {
 	remount(0)
 	r.add(list, rt)
 	remount(unix.MS_RDONLY)
+	if err := r.check(list, rt); err != nil {
+		t.Error(err)
+	}
+	wantError(t, r.gc(r.list("1.1.0", plugin(`"select": "all"`))), 104, "read-only file system", onNode)
 	err = r.tryDel(list, rt)
 	if wantError(t, err, 104, "read-only file system", r.base, onNode); strings.Contains(fmt.Sprint(err), "emptyDir") {
 		t.Errorf("on the node nobody has that: %v", err)
@@ -278,4 +292,77 @@ func TestStatus(t *testing.T) {
 	}
 	wantError(t, status(`"select": "all"`), 50, "not a directory")
 	wantError(t, status(`"select": "x"`), types.ErrInvalidNetworkConfig, "select")
+}
+
+// A container's sandbox may be made anew once its network namespace is gone. One that lives
+// has to be put back first.
+func TestSandboxMadeAnew(t *testing.T) {
+	t.Parallel()
+	old, err := podtest.BuildPod(t.Context(), podtest.Flannel)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pod := podtest.NewPod(t, podtest.Flannel)
+	r := newRuntime(t, pod.Node)
+	list := r.list("1.1.0", plugin(`"select": "all"`))
+	before := settled(t, pod.NS)
+	r.add(list, sandbox(old.NS, "c1", "eth0", nil))
+	was := settled(t, old.NS)
+	_, err = r.tryAdd(t.Context(), list, sandbox(pod.NS, "c1", "eth0", nil))
+	wantError(t, err, 102, "eth0 attached in another network namespace, "+old.Path(), "DEL")
+	for what, d := range map[string]string{"old": podtest.Diff(was, settled(t, old.NS)), "new": podtest.Diff(before, settled(t, pod.NS))} {
+		if d != "" {
+			t.Errorf("refused, the %s one is\n%s", what, d)
+		}
+	}
+	if err := old.Close(); err != nil {
+		t.Fatal(err)
+	}
+	rt := sandbox(pod.NS, "c1", "eth0", nil)
+	r.add(list, rt)
+	if err := r.check(list, rt); err != nil {
+		t.Error(err)
+	}
+	r.del(list, rt)
+	r.empty()
+	if d := podtest.Diff(before, settled(t, pod.NS)); d != "" {
+		t.Errorf("afterwards:\n%s", d)
+	}
+}
+
+// Something else in the place of a container's directory keeps no pod from going.
+func TestNoDirectory(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Flannel)
+	r := newRuntime(t, pod.Node)
+	before := settled(t, pod.NS)
+	list, rt := r.list("1.1.0", plugin(`"select": "all"`)), sandbox(pod.NS, "c1", "eth0", nil)
+	path := filepath.Join(r.base, "c1")
+	if err := os.MkdirAll(r.base, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for what, put := range map[string]func() error{
+		"a file":      func() error { return os.WriteFile(path, nil, 0o600) },
+		"a link":      func() error { return os.Symlink(t.TempDir(), path) },
+		"a lost link": func() error { return os.Symlink("nowhere", path) },
+	} {
+		if err := put(); err != nil {
+			t.Fatal(err)
+		}
+		_, err := r.tryAdd(t.Context(), list, rt)
+		wantError(t, err, 102, path+": not a directory: remove it")
+		if err := r.check(list, rt); err == nil {
+			t.Errorf("%s: CHECK finds nothing", what)
+		}
+		r.del(list, rt)
+		if err := r.gc(list); err != nil {
+			t.Errorf("%s: GC: %v", what, err)
+		}
+		if err := os.Remove(path); err != nil {
+			t.Errorf("%s is gone: %v", what, err)
+		}
+	}
+	if d := podtest.Diff(before, settled(t, pod.NS)); d != "" {
+		t.Errorf("afterwards:\n%s", d)
+	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	_ "github.com/virt-launcher-net/virt-launcher-net/internal/maxprocs" // the agent undoes it
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/cniplugin"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )

@@ -58,6 +58,9 @@ func (p *program) serveNode(ctx context.Context) (err error) {
 	if _, set := os.LookupEnv("GOGC"); !set {
 		debug.SetGCPercent(collectAt)
 	}
+	if _, set := os.LookupEnv("GOMAXPROCS"); !set {
+		runtime.SetDefaultGOMAXPROCS() // many pods can have something to do at once
+	}
 	a := agent.New(agent.Options{
 		StateDir: p.hook.StateDir, Version: version, Log: p.hook.Log,
 		Settled: giveBackMemory,

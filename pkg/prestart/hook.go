@@ -39,6 +39,7 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/forward"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
 
@@ -142,7 +143,7 @@ func (h Hook) read(ctx context.Context) (pod discover.Pod, recorded []prepare.Pl
 	}
 	ctx, cancel := h.waiting(ctx)
 	defer cancel()
-	pod, err = h.discover(ctx, recordedOf(recorded))
+	pod, err = h.discoverBeside(ctx, recorded)
 	return pod, recorded, err
 }
 
@@ -152,6 +153,17 @@ func (h Hook) waiting(ctx context.Context) (context.Context, context.CancelFunc)
 		return context.WithCancel(ctx)
 	}
 	return context.WithTimeoutCause(ctx, h.Timeout, &TimeoutError{After: h.Timeout})
+}
+
+// discoverBeside is discover beside interfaces that are prepared, whose taps are not
+// the pod's, though they may have an alias as their address.
+func (h Hook) discoverBeside(ctx context.Context, recorded []prepare.Plan) (discover.Pod, error) {
+	pod, err := h.discover(ctx, recordedOf(recorded))
+	taps := each(nicsOf(recorded), func(n guest.NIC) string { return n.Tap })
+	for i, in := range pod.Interfaces {
+		pod.Interfaces[i].Omitted = withoutNICs(in.Omitted, taps)
+	}
+	return pod, err
 }
 
 // discover reads the pod, but for the interfaces that are recorded.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
 
@@ -161,5 +163,63 @@ func TestPlugElsewhere(t *testing.T) {
 	}
 	if s := session.Status(); !s.Ready || len(s.Interfaces) != 1 {
 		t.Errorf("the session says %+v", s)
+	}
+}
+
+// A tap with the alias of an interface that is shared already is not the pod's: nobody
+// is told that the VM does not get it.
+func TestTapIsNotLeftOut(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.KindnetDual)
+	addNet1(t, pod)
+	var logged bytes.Buffer
+	h := newHook(t, pod)
+	h.Interfaces, h.Network.Datapath, h.Log = []string{"eth0"}, "redirect", slog.New(slog.NewTextHandler(&logged, nil))
+	session := run(t, h)
+	if _, err := session.Plug(t.Context(), "net1", prestart.InterfaceOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if status := session.Status().Of("net1"); strings.Contains(fmt.Sprint(status.Omitted), "tap-eth0") || strings.Contains(logged.String(), "interface tap-eth0 (") {
+		t.Errorf("the tap is said to be none of the VM's: %v\n%s", status.Omitted, logged.String())
+	}
+}
+
+// Ports of an interface that was plugged in are changed as those of another, and stay so
+// in the next session.
+func TestPortsOfPluggedChange(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Flannel)
+	addNet1(t, pod)
+	h := newHook(t, pod)
+	h.Interfaces, h.SkipCheck, h.Network.Datapath = []string{"eth0"}, true, "redirect"
+	session := run(t, h)
+	shared := prepare.Options{Datapath: "redirect"}
+	if err := shared.PodPorts.UnmarshalText([]byte("8080")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := session.Plug(t.Context(), "net1", prestart.InterfaceOptions{Network: &shared}); err != nil {
+		t.Fatal(err)
+	}
+	other := h
+	other.Interfaces = []string{"net1"}
+	if err := other.Network.PodPorts.UnmarshalText([]byte("9090")); err != nil {
+		t.Fatal(err)
+	}
+	prepared, err := other.Prepare(t.Context())
+	if err != nil || prepared[0].PodPorts.String() != "9090" {
+		t.Errorf("prepare gives %+v, %v", prepared, err)
+	}
+	if err := session.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, in := range run(t, h).Interfaces() {
+		if in.Interface == "net1" && in.PodPorts.String() != "9090" {
+			t.Errorf("the next session has the ports %s", in.PodPorts)
+		}
+	}
+	other.Network.MTU = 1400
+	var refused *prepare.OptionsError
+	if _, err := other.Prepare(t.Context()); !errors.As(err, &refused) {
+		t.Errorf("another MTU is taken: %v", err)
 	}
 }

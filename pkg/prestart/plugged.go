@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 
 	"github.com/google/renameio/v2"
@@ -52,7 +53,9 @@ func (h Hook) forget(name string) error {
 
 // withPlugged is h with those recorded interfaces that were plugged into an earlier
 // session, and their names: all if h resumes that, else those that h is about anyway.
-// They have the options that they were plugged with, unless h names some for them.
+// They have the options that they were plugged with, and the ports that they have now,
+// unless h names some for them. A Prepare that names the interface and has options for
+// all means that one, too: else it would be done, and nothing would have changed.
 func (h Hook) withPlugged(recorded []prepare.Plan) (_ Hook, plugged []string, err error) {
 	h.Interfaces, h.PerInterface = slices.Clone(h.Interfaces), maps.Clone(h.PerInterface)
 	for _, p := range recorded {
@@ -72,9 +75,16 @@ func (h Hook) withPlugged(recorded []prepare.Plan) (_ Hook, plugged []string, er
 		if !named {
 			h.Interfaces = append(h.Interfaces, name)
 		}
-		if _, has := h.PerInterface[name]; !has {
-			h.setOptions(name, o)
+		if _, has := h.PerInterface[name]; has {
+			continue
 		}
+		switch forAll := !reflect.DeepEqual(h.Network, prepare.Options{}); {
+		case !h.resume && forAll && slices.Contains(h.Interfaces, name):
+			o.Network = nil
+		case o.Network != nil:
+			o.Network.PodPorts, o.Network.VMPorts = p.Ports() // a Prepare may have changed them
+		}
+		h.setOptions(name, o)
 	}
 	return h, plugged, nil
 }

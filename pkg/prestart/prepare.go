@@ -66,7 +66,7 @@ func (h Hook) prepare(ctx context.Context) (preparation, error) {
 		return preparation{}, err
 	}
 	p.hook = h
-	if p.pod, err = h.discover(waiting, recordedOf(recorded)); err != nil {
+	if p.pod, err = h.discoverBeside(waiting, recorded); err != nil {
 		return preparation{}, err
 	}
 	if p.plans, err = h.plans(p.pod); err != nil {

@@ -70,6 +70,7 @@ func (s *Session) close(ctx context.Context) error {
 	s.serving.Close() // not before: who serves from now on finds the pod as it stays
 	s.netns.leave()
 	s.plugging.leave()
+	s.pinned.Close() // nil is closed already
 	return errors.Join(errs...)
 }
 

@@ -11,26 +11,45 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/forward"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
 
 // A connection to the pod's loopback gets to the VM, from whatever namespace the session
 // is held; it ends with the session. Where the VM has no address in the pod, it is said
 // before anything is changed.
 func TestForwards(t *testing.T) {
-	t.Parallel()
+	t.Run("named", func(t *testing.T) {
+		t.Parallel()
+		testForwards(t, func(*prestart.Hook) {})
+	})
+	t.Run("of a thread", func(t *testing.T) {
+		t.Parallel()
+		testForwards(t, func(h *prestart.Hook) { h.Netns = "" })
+	})
+}
+
+func testForwards(t *testing.T, change func(*prestart.Hook)) {
 	pod := podtest.NewPod(t, podtest.Calico)
 	before := podtest.TakeSnapshot(t, pod.NS)
 	h := newHook(t, pod)
+	change(&h)
 	h.Forwards, h.Network.Datapath = []forward.Port{{Loopback: 8022, VM: 22}}, podtest.SwitchPath
-	if _, err := h.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "datapath redirect") {
-		t.Errorf("with the bridge: %v", err)
-	}
+	pod.In(t, func() error {
+		if _, err := h.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "datapath redirect") {
+			t.Errorf("with the bridge: %v", err)
+		}
+		return nil
+	})
 	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 		t.Errorf("the refusal changed:\n%s", d)
 	}
 
 	h.Network = prepare.Options{Datapath: redirect}
-	session := run(t, h)
+	var session *prestart.Session
+	pod.In(t, func() error {
+		session = run(t, h)
+		return nil
+	})
 	guest := podtest.NewGuest(t, pod.NS, session.Interfaces()[0].Tap, pod.MAC)
 	if _, err := guest.Udhcpc(t.Context()); err != nil {
 		t.Fatal(err)

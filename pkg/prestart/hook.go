@@ -46,8 +46,9 @@ import (
 // Hook says how a pod's network is handed to its VM. The zero value is good for
 // the usual pod, from within it.
 type Hook struct {
-	// Netns is the path of the pod's network namespace; empty: the calling
-	// thread's. Where that is not this process's own, hostname and DNS are those of
+	// Netns is the path of the pod's network namespace; empty: the calling thread's,
+	// with which a session stays, whatever goroutine calls its methods: lock the thread
+	// that calls Run if others are elsewhere. Where that is not this process's own, hostname and DNS are those of
 	// a process of the pod, that of /proc/PID/ns/net first. Without one the VM is
 	// told of none, unless Lease or ResolvConf has them.
 	Netns string

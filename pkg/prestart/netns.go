@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"strings"
 
 	"github.com/containernetworking/plugins/pkg/ns"
@@ -53,6 +54,24 @@ func in(path string, fn func() error) error {
 		err = statedir.ErrNoNamespace
 	}
 	return fmt.Errorf("enter network namespace %s: %w", path, err)
+}
+
+// pin returns a path of the calling thread's network namespace that leads there from
+// any goroutine, as long as the file is open; nil: other threads are there, too.
+func pin() (*os.File, error) {
+	here, err := statedir.Of("")
+	if err != nil {
+		return nil, err
+	}
+	others := make(chan statedir.Namespace)
+	go func() {
+		elsewhere, _ := statedir.Of("")
+		others <- elsewhere
+	}()
+	if here.Same(<-others) {
+		return nil, nil
+	}
+	return os.Open("/proc/thread-self/ns/net")
 }
 
 // netns runs functions in a network namespace that was entered ahead: also when the

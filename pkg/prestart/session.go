@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -30,6 +31,7 @@ type Session struct {
 	control  *control.Server
 	keeper   *keeper
 	restore  bool         // at the end
+	pinned   *os.File     // the pod's network namespace, where only the calling thread was in it; nil: all are
 	netns    *netns       // the pod's, for restore and forwards; nil: not needed
 	plugging *netns       // the pod's, for Plug and Unplug of a Hotplug; nil: there is none
 	pod      discover.Pod // whose VM it is
@@ -63,6 +65,14 @@ func (s *Session) open(ctx context.Context, pod discover.Pod, nics []*nic, recor
 	if len(nics) > 0 {
 		if d, err = s.hook.defaultRouteOf(guestsOf(nics), recorded); err != nil {
 			return err
+		}
+	}
+	if s.hook.Netns == "" { // whoever calls the session's methods may be elsewhere
+		if s.pinned, err = pin(); err != nil {
+			return err
+		}
+		if s.pinned != nil {
+			s.hook.Netns = fmt.Sprintf("/proc/self/fd/%d", s.pinned.Fd())
 		}
 	}
 	if s.hook.RestoreAfter || len(s.hook.Forwards) > 0 {

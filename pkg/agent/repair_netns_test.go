@@ -34,6 +34,9 @@ func TestRulesRepaired(t *testing.T) {
 				n.until(t, what+": it is ready", func(s agent.Status) bool { return ready(s) == 1 })
 			}
 			whole("at the start")
+			if r.log.Wait(t, "another version of this program"); strings.Contains(r.log.String(), "level=ERROR") {
+				t.Errorf("an agent of another version would log\n%s", &r.log)
+			}
 			guest := v.guest(t)
 			v.boot(t, guest)
 			ping := func(what string) {

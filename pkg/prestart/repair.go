@@ -19,6 +19,13 @@ const (
 	repairPause   = time.Minute
 )
 
+// What is logged of tables that are repaired. Those that differ when the session begins need
+// nobody to have changed them: the program that prepared the pod may have had other rules.
+const (
+	madeBefore   = "replaced the VM's nftables tables: another version of this program had prepared the pod, or another program has changed them"
+	changedSince = "repaired the VM's nftables tables, which another program had deleted or changed"
+)
+
 // repairing is in the place of the way out while it is done.
 const repairing = "it is repaired at once; where that fails, the log says why"
 
@@ -48,21 +55,22 @@ func (s *Session) repairTables(ctx context.Context, name string) (repaired bool,
 }
 
 // repair makes tables whole again that differ from the plan, if the session repairs. What
-// can't be done now is tried again later, until ctx ends.
-func (w *watch) repair(ctx context.Context) {
+// can't be done now is tried again later, until ctx ends. why is what is logged of it.
+// It tells whether it has repaired something.
+func (w *watch) repair(ctx context.Context, why string) bool {
 	r := w.repairer
 	if r == nil {
-		return
+		return false
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.waiting || !w.tablesDiffer() {
-		return
+		return false
 	}
 	if r.limit.Tokens() < 1 {
 		w.log.Error("another program deletes or changes the VM's nftables tables again and again: they are repaired more slowly from now on", "atMostEvery", repairPause)
 		w.repairLater(ctx)
-		return
+		return false
 	}
 	repaired, err := r.tables(ctx)
 	if repaired || err != nil { // else who prepares has been sooner
@@ -77,9 +85,10 @@ func (w *watch) repair(ctx context.Context) {
 		}
 		w.repairLater(ctx)
 	case repaired:
-		w.log.Warn("repaired the VM's nftables tables, which another program had deleted or changed")
+		w.log.Warn(why)
 		r.logged = ""
 	}
+	return repaired && err == nil
 }
 
 // repairLater tries again after a while. The lock is held.
@@ -95,7 +104,7 @@ func (w *watch) repairLater(ctx context.Context) {
 		w.repairer.waiting = false
 		w.repairer.mu.Unlock()
 		_, _ = w.look(true) // its follow tells of an error
-		w.repair(ctx)
+		w.repair(ctx, changedSince)
 	})
 }
 

@@ -113,13 +113,15 @@ func (w *watch) follow(ctx context.Context) {
 	if err := w.pod.Unwatched(); err != nil {
 		w.log.Info("the port guard is not watched", "cause", err)
 	}
-	if _, err := w.look(true); err != nil {
+	if _, err := w.look(w.repairer == nil); err != nil {
 		w.lost("links", err)
 		return
 	}
 	defer w.running.Wait()
 	w.running.Go(func() {
-		w.repair(ctx) // what was changed before
+		if w.repairer != nil && !w.repair(ctx, madeBefore) {
+			_, _ = w.look(true) // followEach tells of an error
+		}
 		w.followEach(ctx, w.pod.WaitTables, "the port guard")
 	})
 	w.followEach(ctx, w.pod.Wait, "links")
@@ -136,7 +138,7 @@ func (w *watch) followEach(ctx context.Context, wait func(context.Context) error
 			w.lost(what, err)
 			return
 		}
-		w.repair(ctx)
+		w.repair(ctx, changedSince)
 	}
 }
 

@@ -2,10 +2,13 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 )
 
 // The plugin is installed, with options from a file, checked, and uninstalled.
@@ -52,6 +55,38 @@ func TestNodeInstall(t *testing.T) {
 	call(exitUsage, "podPort", "install", "--cni-options", `{"podPort": "8080"}`)
 	call(exitUsage, "podPorts", "install", "--cni-options", `{"podPorts": "many"}`)
 	call(exitFailed, "no such file", "install", "--cni-options", options+"2")
+	call(exitUsage, `"-x" is not a host name`, "install", "--cni-options", `{"hostname": "-x"}`)
 	call(exitUsage, "can't go together", "install", "--check", "--watch")
 	call(exitUsage, "leave out --netns", "install", "--netns", "/proc/self/ns/net")
+}
+
+// Where no directory can be watched any more, the installer says what helps, and looks itself.
+func TestNodeInstallWithoutInotify(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for _, d := range []string{"bin", "net.d"} {
+		if err := os.Mkdir(filepath.Join(dir, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := podtest.Command(context.WithoutCancel(t.Context()), nil, "unshare", "--user", "--map-root-user", "--kill-child", "--fork",
+		"sh", "-c", `echo 0 >/proc/sys/user/max_inotify_instances && exec "$@"`, "sh",
+		os.Args[0], "node", "install", "--watch", "--cni-bin-dir", dir+"/bin", "--cni-conf-dir", dir+"/net.d", "--state-dir", dir+"/state")
+	var log podtest.Buffer
+	cmd.Env, cmd.Stderr = append(os.Environ(), "VIRT_LAUNCHER_NET_TEST_MAIN=1"), &log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	log.Wait(t, "there is no CNI configuration")
+	if !strings.Contains(log.String(), "fs.inotify.max_user_instances") {
+		t.Errorf("it logs\n%s", &log)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "net.d", "10-x.conflist"), []byte(`{"name":"x","cniVersion":"1.0.0","plugins":[{"type":"ptp"}]}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	log.Wait(t, "changed CNI configuration")
 }

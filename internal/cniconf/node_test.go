@@ -385,7 +385,8 @@ func TestTogether(t *testing.T) {
 	}
 }
 
-// Kept, it is there when the CNI comes, and when somebody removes it.
+// Kept, it is there when the CNI comes, or another one before it, and when somebody removes
+// it.
 func TestKeep(t *testing.T) {
 	n := testNode(t)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -402,9 +403,25 @@ func TestKeep(t *testing.T) {
 		t.Fatal(err)
 	}
 	installed()
+	// Another network comes, which the runtime takes from then on, and goes again.
+	n.put(t, "05-calico.conflist", strings.Replace(flannel, "cbr0", "calico", 1))
+	installed()
+	if types := n.types(t); !slices.Contains(types, Type) {
+		t.Errorf("of another network the runtime runs %q", types)
+	}
+	if err := os.Remove(filepath.Join(n.ConfDir, "05-calico.conflist")); err != nil {
+		t.Fatal(err)
+	}
+	if types := n.types(t); !slices.Contains(types, Type) { // at once: a pod may be made just now
+		t.Errorf("without another network the runtime runs %q", types)
+	}
 	cancel()
 	if err := <-ended; err != nil {
 		t.Error(err)
+	}
+	n.uninstall(t)
+	if got := n.files(t); len(got) != 1 || got["10-flannel.conflist"] != flannel {
+		t.Errorf("uninstalled there is %q", got)
 	}
 	n.BinDir += "/none"
 	if err := n.Keep(t.Context(), n.Install); err == nil {

@@ -8,12 +8,15 @@ import (
 
 	"github.com/fsnotify/fsnotify"
 	"golang.org/x/time/rate"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
 )
 
 const (
 	// settled is how long after a change a file is read: it may be written bit by bit.
 	settled = 100 * time.Millisecond
-	// lookAgain is for what no directory tells: that a pod has ended.
+	// lookAgain is for what no directory tells: that a pod has ended, or anything at all
+	// where none can be watched.
 	lookAgain = 5 * time.Second
 )
 
@@ -21,15 +24,12 @@ const (
 // directories change, until ctx ends. It waits for what can't be done yet; its error is
 // what can't be waited for.
 func (n Node) Keep(ctx context.Context, do func(context.Context) (changed bool, err error)) error {
-	w, err := fsnotify.NewWatcher()
+	w, err := n.watch()
 	if err != nil {
-		return fmt.Errorf("watch directories of CNI: %w", err)
+		return err
 	}
-	defer w.Close()
-	for _, dir := range []string{n.BinDir, n.ConfDir} {
-		if err := w.Add(dir); err != nil {
-			return fmt.Errorf("watch directory of CNI: %w", err)
-		}
+	if w != nil {
+		defer w.Close()
 	}
 	// Somebody else may have another opinion of the file, and as much endurance.
 	often := rate.NewLimiter(rate.Every(10*time.Second), 5)
@@ -55,18 +55,45 @@ func (n Node) Keep(ctx context.Context, do func(context.Context) (changed bool, 
 				return nil
 			}
 		}
-		if err := waitForChange(ctx, w, errors.Is(err, ErrInUse)); err != nil {
+		if err := waitForChange(ctx, w, w == nil || errors.Is(err, ErrInUse)); err != nil {
 			return err
 		}
 	}
 }
 
+// watch watches the directories. Nil: the kernel lets this process watch no more of them.
+func (n Node) watch() (*fsnotify.Watcher, error) {
+	w, err := fsnotify.NewWatcher()
+	for _, dir := range []string{n.BinDir, n.ConfDir} {
+		if err == nil {
+			err = w.Add(dir)
+		}
+	}
+	if err == nil {
+		return w, nil
+	}
+	if w != nil {
+		_ = w.Close()
+	}
+	why, limited := statedir.NoWatch(err)
+	if !limited {
+		return nil, fmt.Errorf("watch directories of CNI: %w", err)
+	}
+	n.Log.Warn("can't watch the directories of CNI: looking at them again and again", "error", why, "every", lookAgain)
+	return nil, nil
+}
+
 // waitForChange returns some time after files have changed, or if look says so after a
-// while.
+// while. Of no watcher nothing is heard.
 func waitForChange(ctx context.Context, w *fsnotify.Watcher, look bool) error {
 	var due <-chan time.Time
 	if look {
 		due = time.After(lookAgain)
+	}
+	var events <-chan fsnotify.Event
+	var failed <-chan error
+	if w != nil {
+		events, failed = w.Events, w.Errors
 	}
 	changed := false
 	for {
@@ -75,11 +102,11 @@ func waitForChange(ctx context.Context, w *fsnotify.Watcher, look bool) error {
 			return nil
 		case <-due:
 			return nil
-		case err := <-w.Errors: // there may have been too many events
+		case err := <-failed: // there may have been too many events
 			if !errors.Is(err, fsnotify.ErrEventOverflow) {
 				return fmt.Errorf("watch directories of CNI: %w", err)
 			}
-		case <-w.Events:
+		case <-events:
 		}
 		if !changed {
 			changed, due = true, time.After(settled)

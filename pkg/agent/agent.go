@@ -44,6 +44,8 @@ const (
 	closeAtOnce = 64
 	// readAgain is after how long an attachment is read again that could not be.
 	readAgain = 5 * time.Second
+	// lookAgain is how often one looks for what nobody tells.
+	lookAgain = 5 * time.Second
 	// settleTime is how long nothing must have come or gone.
 	settleTime = 10 * time.Second
 )
@@ -73,7 +75,11 @@ type Agent struct {
 	starting chan struct{} // has room for who may work on a pod
 	settled  *time.Timer   // which each change begins anew; nil: nobody is told
 
-	watcher *fsnotify.Watcher // of the directories in which network namespaces are
+	// watcher is of the directory of state and those in which network namespaces are; nil:
+	// the kernel gives none, and look tells when to look.
+	watcher *fsnotify.Watcher
+	look    *time.Ticker
+	mine    os.FileInfo // the socket's file
 
 	mu         sync.Mutex
 	since      time.Time // when it began to serve; zero: it does not yet
@@ -107,10 +113,14 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer lock.Close()
-	if a.watcher, err = fsnotify.NewWatcher(); err != nil {
-		return fmt.Errorf("watch network namespaces: %w", err)
+	a.look = time.NewTicker(lookAgain)
+	defer a.look.Stop()
+	if err := a.newWatcher(); err != nil {
+		return err
 	}
-	defer a.watcher.Close()
+	if a.watcher != nil {
+		defer a.watcher.Close()
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	listener, err := a.listen(ctx) // before it looks, so that no attachment is missed
 	if err != nil {
@@ -125,7 +135,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	var running sync.WaitGroup
 	defer running.Wait()
 	defer cancel(nil)
-	if err := a.watcher.Add(a.stateDir); err != nil {
+	if err := a.watchDir(a.stateDir); err != nil {
 		return errors.Join(fmt.Errorf("watch state directory: %w", err), listener.Close())
 	}
 	defer a.close(ctx)

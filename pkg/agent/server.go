@@ -34,6 +34,9 @@ func (a *Agent) listen(ctx context.Context) (net.Listener, error) {
 		return nil, fmt.Errorf("listen for the CNI plugin: %w", err)
 	}
 	listener.(*net.UnixListener).SetUnlinkOnClose(false) // Run removes it
+	if a.mine, err = os.Lstat(path); err != nil {
+		return nil, errors.Join(fmt.Errorf("%w: %w", errUnreachable, err), listener.Close())
+	}
 	return listener, nil
 }
 

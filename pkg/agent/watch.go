@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"github.com/fsnotify/fsnotify"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/attachment"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
 )
 
 // isGone tells whether the network namespace at path is certainly no more: its file is
@@ -23,17 +25,55 @@ func isGone(path string) bool {
 	return err == nil
 }
 
+// newWatcher makes a watcher, or has the directories looked at again and again.
+func (a *Agent) newWatcher() (err error) {
+	if a.watcher, err = fsnotify.NewWatcher(); err == nil {
+		a.look.Stop()
+		return nil
+	}
+	a.watcher = nil
+	return a.canLook(err)
+}
+
+// canLook looks at directories again and again if that is the way out of an error of
+// watching; else it returns the error.
+func (a *Agent) canLook(err error) error {
+	why, limited := statedir.NoWatch(err)
+	if !limited {
+		return fmt.Errorf("watch directories: %w", err)
+	}
+	a.log.Warn("can't watch directories: looking at them again and again", "error", why, "every", lookAgain)
+	a.look.Reset(lookAgain)
+	return nil
+}
+
+// watchDir has it noticed what is removed from a directory.
+func (a *Agent) watchDir(path string) error {
+	if a.watcher == nil {
+		return nil
+	}
+	if err := a.watcher.Add(path); err != nil {
+		return a.canLook(err)
+	}
+	return nil
+}
+
 // watchFor has the end of the network namespace at path noticed.
-func (a *Agent) watchFor(path string) error { return a.watcher.Add(filepath.Dir(path)) }
+func (a *Agent) watchFor(path string) error { return a.watchDir(filepath.Dir(path)) }
 
 // watch lets go of pods whose network namespace is gone, until ctx ends, and tells when
 // the agent's socket is.
 func (a *Agent) watch(ctx context.Context, lost func()) {
+	var events <-chan fsnotify.Event
+	var failed <-chan error
+	if a.watcher != nil {
+		events, failed = a.watcher.Events, a.watcher.Errors
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case event := <-a.watcher.Events:
+		case event := <-events:
 			if !event.Has(fsnotify.Remove) && !event.Has(fsnotify.Rename) {
 				continue
 			}
@@ -42,10 +82,16 @@ func (a *Agent) watch(ctx context.Context, lost func()) {
 				return
 			}
 			a.forgetGone(ctx, event.Name)
-		case err := <-a.watcher.Errors: // events were lost
-			a.log.Debug("can't tell which network namespaces are gone: looking at all", "error", err)
-			a.forgetGone(ctx, "")
+			continue
+		case err := <-failed: // events were lost
+			a.log.Debug("can't tell what is gone: looking at all", "error", err)
+		case <-a.look.C:
 		}
+		if there, err := os.Lstat(a.socket()); err != nil || !os.SameFile(there, a.mine) {
+			lost()
+			return
+		}
+		a.forgetGone(ctx, "")
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/fsnotify/fsnotify"
 
+	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
@@ -52,7 +53,8 @@ func (h Hook) newKeeper(c *control.Server) *keeper {
 		err = k.watch()
 	}
 	if err != nil {
-		k.warn(err)
+		why, _ := statedir.NoWatch(err)
+		k.warn(why)
 	}
 	return k
 }

@@ -85,7 +85,7 @@ type Router struct {
 	LinkLocal netip.Addr `json:"linkLocal"`
 	MAC       mac.Addr   `json:"mac"` // the gateway's
 	// Gateway is the pod's gateway; it is LinkLocal, unless it has a global address
-	// only: then the kernel answers for LinkLocal.
+	// only: then who asks for LinkLocal is answered by the gateway, or for it.
 	Gateway netip.Addr `json:"gateway"`
 }
 
@@ -158,7 +158,7 @@ func (n *NIC) omit(what, why string) {
 
 // addNeighbors sets whom the kernel answers for: the pod's permanent neighbors, of
 // which no DHCP can tell; the DHCP server if it has nobody's address, with the guard;
-// a link-local address that the router itself does not have; and the pod's aliases.
+// the link-local address of a router for whose own it answers, too; and the pod's aliases.
 func (n *NIC) addNeighbors(in discover.Interface) {
 	for _, o := range in.Neighbors {
 		what := "permanent neighbor " + o.Address.String()
@@ -174,13 +174,30 @@ func (n *NIC) addNeighbors(in discover.Interface) {
 	if v4 := n.IPv4; v4 != nil && !v4.Gateway.IsValid() && n.Guard {
 		n.Answers = append(n.Answers, Neighbor{v4.Server, n.TapMAC})
 	}
-	if v6 := n.IPv6; v6 != nil && v6.Router != nil && v6.Router.LinkLocal != v6.Router.Gateway {
+	if v6 := n.IPv6; v6 != nil && v6.Router != nil && v6.Router.LinkLocal != v6.Router.Gateway && n.answersFor(v6.Router.Gateway) {
 		n.Answers = append(n.Answers, Neighbor{v6.Router.LinkLocal, v6.Router.MAC})
 	}
 	for _, a := range n.Aliases {
 		n.Answers = append(n.Answers, Neighbor{a.Pod, n.TapMAC})
 	}
 	slices.SortStableFunc(n.Answers, func(a, b Neighbor) int { return a.Address.Compare(b.Address) })
+}
+
+func (n NIC) answersFor(a netip.Addr) bool {
+	return slices.ContainsFunc(n.Answers, func(o Neighbor) bool { return o.Address == a })
+}
+
+// RenamedRouter is the router if the VM knows it by a link-local address that it may not
+// have, and that nobody answers for: the VM's questions for that are to be put to the
+// gateway by its own address, so that the VM finds it wherever it is. Nil: there is none.
+func (n NIC) RenamedRouter() *Router {
+	if n.IPv6 == nil || n.IPv6.Router == nil {
+		return nil
+	}
+	if r := n.IPv6.Router; r.LinkLocal != r.Gateway && !n.answersFor(r.LinkLocal) {
+		return r
+	}
+	return nil
 }
 
 // Addresses returns all that the VM has as the CNI gave them, IPv4 first, and of

@@ -127,8 +127,12 @@ func TestAnswers(t *testing.T) {
 		{netip.MustParseAddr("fd00::1"), gateway},
 		{gateway.LinkLocal(), gateway},
 	}
-	if got := Same(in, options).Answers; !slices.Equal(got, want) {
+	n := Same(in, options)
+	if got := n.Answers; !slices.Equal(got, want) {
 		t.Errorf("got  %v\nwant %v", got, want)
+	}
+	if n.RenamedRouter() != nil { // it would not answer
+		t.Error("the router is asked by its own address")
 	}
 	o := options
 	o.NoGuard = true // then nothing keeps other hosts from hearing what the VM asks

@@ -73,7 +73,7 @@ func TestValidate(t *testing.T) {
 		"0 queues":                                     func(n *NIC) { n.Queues = 0 },
 		"257 queues":                                   func(n *NIC) { n.Queues = 257 },
 		"answer for 10.9.0.1: the VM has no such":      func(n *NIC) { n.IPv4 = nil },
-		"the VM has no such neighbor":                  func(n *NIC) { n.IPv6 = nil },
+		"the VM has no such neighbor":                  func(n *NIC) { n.Answers = append(n.Answers, Neighbor{a("fe80::9"), n.TapMAC}); n.IPv6 = nil },
 		"answer for 10.9.0.1: it has no MAC":           func(n *NIC) { n.Answers[0].MAC = mac.Addr{} },
 		"answer for invalid IP":                        func(n *NIC) { n.Answers[0].Address = netip.Addr{} },
 		"IPv4 address invalid Prefix":                  func(n *NIC) { n.IPv4.Address = netip.Prefix{} },

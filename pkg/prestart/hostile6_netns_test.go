@@ -288,11 +288,11 @@ func hostilePodNetworkIPv6(t *testing.T, datapath string) {
 	}
 }
 
-// The kernel answers for a router whose address is not the gateway's own, and
-// for nobody else; nobody but the VM is answered.
+// The kernel answers for a router that is the pod's permanent neighbor, and for nobody
+// else; nobody but the VM is answered.
 func TestRouterIsAnsweredFor(t *testing.T) {
 	t.Parallel()
-	p := newHostilePod(t, podtest.KindnetDual, prestart.Hook{})
+	p := newHostilePod(t, podtest.AWSIPv6, prestart.Hook{})
 	s := p.site6(t)
 	router := party{s.gateway.mac, s.router.LinkLocal}
 	capture := podtest.StartCapture(t, p.pod.Node, p.pod.NodeLink, "")

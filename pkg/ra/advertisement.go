@@ -26,7 +26,7 @@ const (
 type Advertisement struct {
 	// Router is the router's link-local address: where the guest's routes lead.
 	Router netip.Addr
-	// MAC is the router's Ethernet address, which the guest learns along with it.
+	// MAC is the Ethernet address by which advertisements are sent.
 	MAC mac.Addr
 	// Managed (M) says that addresses are to be had by DHCPv6, Other (O) that
 	// other settings are.

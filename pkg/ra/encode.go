@@ -62,7 +62,8 @@ func (a Advertisement) encode() ([][]byte, []string, error) {
 	return messages, left, nil
 }
 
-// head is the message's header (RFC 4861 §4.2) and the option that each has.
+// head is the message's header (RFC 4861 §4.2), which each has. It has no option with the
+// router's MAC: the guest asks for that, and so learns of another one.
 func (a Advertisement) head() []byte {
 	b := make([]byte, headLen)
 	b[0] = packet.RouterAdvertisement
@@ -73,8 +74,6 @@ func (a Advertisement) head() []byte {
 		b[5] |= flagOther
 	}
 	binary.BigEndian.PutUint16(b[6:], uint16(a.RouterLifetime/time.Second))
-	b = append(b, packet.OptionSourceMAC, 1)
-	b = append(b, a.MAC[:]...)
 	return slices.Clip(b) // so that nobody appends in place
 }
 

@@ -60,7 +60,7 @@ var (
 // takes; and the VM is answered for neighbors.
 func ingressTable(n guest.NIC, uplink string) nft.Table {
 	t := nft.Table{Family: nft.Netdev, Name: nft.Prefix + n.Interface, Purpose: "the table before the bridge"}
-	if len(n.Answers) == 0 {
+	if len(n.Answers) == 0 && n.RenamedRouter() == nil {
 		t.Without = ", or do without the port guard"
 	}
 	add := func(name, from string, rules []nft.Rule) {
@@ -73,8 +73,8 @@ func ingressTable(n guest.NIC, uplink string) nft.Table {
 		fromVM = sentOn(guard.MostFromGuest(n), uplink)
 		toVM = sentOn(guard.MostToGuest(n, nft.EtherDestination.Is(n.MAC)), n.Tap)
 	}
-	add(guard.FromGuestChain, n.Tap, append(fromVM, guard.Answers(n, nft.SendTo(n.Tap))...))
-	add(guard.ToGuestChain, uplink, toVM)
+	add(guard.FromGuestChain, n.Tap, slices.Concat(fromVM, guard.Answers(n, nft.SendTo(n.Tap)), guard.RouterQuestions(n)))
+	add(guard.ToGuestChain, uplink, append(toVM, guard.RouterAnswers(n)...))
 	return t
 }
 

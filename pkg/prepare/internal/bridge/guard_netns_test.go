@@ -23,7 +23,7 @@ func nics() map[string]guest.NIC {
 		netip.MustParsePrefix("10.244.1.7/24"), netip.MustParsePrefix("10.99.0.7/16"),
 	}}
 	v6 := &guest.IPv6{Address: netip.MustParsePrefix("fd00:10:22::7/64")}
-	routed := &guest.IPv6{Address: v6.Address, Router: &guest.Router{LinkLocal: netip.MustParseAddr("fe80::1"), MAC: mac.Addr{2, 0, 0, 0, 0, 1}}}
+	routed := &guest.IPv6{Address: v6.Address, Router: &guest.Router{LinkLocal: netip.MustParseAddr("fe80::1"), MAC: mac.Addr{2, 0, 0, 0, 0, 1}, Gateway: netip.MustParseAddr("fd00:10:22::1")}}
 	all := map[string]guest.NIC{
 		"no IPAM":    {},
 		"no address": {Addressed: true},

@@ -188,7 +188,9 @@ func (w wiring) Tables() []nft.Table {
 }
 
 // HasTables tells whether there are any.
-func (w wiring) HasTables() bool { return w.NIC.Guard || len(w.NIC.Answers) > 0 }
+func (w wiring) HasTables() bool {
+	return w.NIC.Guard || len(w.NIC.Answers) > 0 || w.NIC.RenamedRouter() != nil
+}
 
 // Sysctls are the switches by which br_netfilter shows bridged frames to the pod's
 // iptables (Documentation/networking/bridge.rst).

@@ -16,7 +16,7 @@ import (
 // 802.1Q's priority tag), and would refuse what is for the VM.
 func (w wiring) fromNetRules() []nft.Rule {
 	n := w.NIC
-	rules := append(w.mostToVM(), nft.Rule{nft.PacketType.Not(nft.ToHost), nft.GoTo(special)})
+	rules := slices.Concat(w.mostToVM(), guard.RouterAnswers(n), []nft.Rule{{nft.PacketType.Not(nft.ToHost), nft.GoTo(special)}})
 	for _, f := range families {
 		is := f.is
 		if !n.Addressed {
@@ -176,7 +176,7 @@ func (w wiring) ownFrames(f family) (rules []nft.Rule) {
 // never gets to the pod by another address.
 func (w wiring) fromVMRules() []nft.Rule {
 	n := w.NIC
-	rules := append(w.mostFromVM(), guard.Answers(n, nft.ForwardTo(n.Tap))...)
+	rules := slices.Concat(w.mostFromVM(), guard.Answers(n, nft.ForwardTo(n.Tap)), guard.RouterQuestions(n))
 	for _, f := range families {
 		if a, ok := f.alias(n); ok {
 			rules = append(rules, nft.Rule{f.is, f.destination.Is(a.Pod), nft.GoTo(toAlias + f.suffix)})

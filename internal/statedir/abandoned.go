@@ -1,11 +1,8 @@
 package statedir
 
 import (
-	"bufio"
-	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 )
 
 // Abandoned tells whether dir has records, each of them of a network namespace that is no
@@ -45,17 +42,6 @@ func livingNamespaces() (map[string]bool, error) {
 		name, _ := os.Readlink(p) // an error: it has ended, or a root of fewer rights may not look
 		living[name] = true
 	}
-	mounts, err := os.Open("/proc/self/mountinfo")
-	if err != nil {
-		return nil, fmt.Errorf("list network namespaces: %w", err)
-	}
-	defer mounts.Close()
-	lines := bufio.NewScanner(mounts)
-	for lines.Scan() {
-		// 99 24 0:4 net:[4026532000] /run/netns/pod rw shared:5 - nsfs nsfs rw (proc(5))
-		if field := strings.Fields(lines.Text()); len(field) > 3 {
-			living[field[3]] = true
-		}
-	}
-	return living, lines.Err()
+	err = eachMount(func(name, _ string) { living[name] = true })
+	return living, err
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"slices"
 	"time"
@@ -13,7 +12,6 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/attachment"
-	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/agent"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 )
@@ -84,54 +82,17 @@ func (c call) attach(ctx context.Context, asked string) (result *types100.Result
 	return result, nil
 }
 
-// checkNetns refuses what is no pod's network namespace.
-func (c call) checkNetns() error {
-	pods, err := statedir.Of(c.Netns)
-	if err == nil {
-		var own statedir.Namespace
-		if own, err = statedir.Of(""); err == nil && own.Same(pods) {
-			err = fmt.Errorf("%s is the plugin's own", c.Netns)
-		}
-	}
-	if err != nil {
-		return types.NewError(types.ErrInvalidEnvironmentVariables, "CNI_NETNS names no network namespace of a pod", err.Error())
-	}
-	return nil
-}
-
-// dropGone detaches what the container has attached in a network namespace that is no more,
-// as where its sandbox is made anew. One that is still there DEL has to put back.
-func (c call) dropGone(ctx context.Context) error {
-	own, err := statedir.Of(c.Netns)
-	if err != nil {
-		return err
-	}
-	all, _ := c.attachments(c.ContainerID) // plan tells what can't be read
-	for _, a := range all {
-		ns, err := statedir.Of(a.Netns)
-		switch {
-		case err == nil && ns.Same(own):
-			continue
-		case err == nil:
-			return fmt.Errorf("the container has %s attached in another network namespace, %s: delete that first (DEL)", a.Interface, a.Netns)
-		case !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, statedir.ErrNoNamespace):
-			return err
-		}
-		c.endService(ctx, a)
-		if err := attachment.Remove(c.conf.stateDir, a.ContainerID, a.Interface); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // plan says what is to be attached, beside what is.
 func (c call) plan(ctx context.Context, pod attachment.Pod, asked string) (a attachment.Attachment, earlier []attachment.Attachment, err error) {
 	if earlier, err = attachment.OfContainer(c.conf.stateDir, c.ContainerID); err != nil {
 		return a, nil, err
 	}
+	netns, err := c.lastingNetns(ctx)
+	if err != nil {
+		return a, nil, err
+	}
 	a = attachment.Attachment{
-		ContainerID: c.ContainerID, Netns: c.Netns, IfName: c.IfName, Network: c.conf.network, Since: time.Now().UTC(), Pod: pod,
+		ContainerID: c.ContainerID, Netns: netns, IfName: c.IfName, Network: c.conf.network, Since: time.Now().UTC(), Pod: pod,
 	}
 	if a.Options, err = c.optionsFor(pod, asked, earlier); err != nil {
 		return a, nil, err

@@ -5,10 +5,14 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/containernetworking/cni/pkg/types"
+	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/agent"
@@ -102,6 +106,58 @@ func (r *runtime) startAgent() {
 	client := agent.Client{StateDir: r.base}
 	for _, err := client.Status(ctx); errors.Is(err, agent.ErrNoAgent); _, err = client.Status(ctx) {
 		time.Sleep(time.Millisecond) // until it listens
+	}
+}
+
+// A network namespace that is named by a process, as cri-dockerd does, is served by an agent
+// that does not see the node's processes if it is mounted, too, as Docker has it. Else ADD
+// says so, and changes nothing.
+func TestNetnsOfProcess(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Flannel)
+	r := newRuntime(t, pod.Node)
+	mounted := filepath.Join(t.TempDir(), "netns")
+	if err := os.WriteFile(mounted, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount(pod.Path(), mounted, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	cmd := podtest.Command(context.WithoutCancel(t.Context()), nil, "unshare", "--pid", "--fork", "--kill-child", "--mount-proc",
+		podtest.Built(t, "virt-launcher-net"), "node", "--state-dir", r.base)
+	var log podtest.Buffer
+	cmd.Stderr = &log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	log.Wait(t, "serving")
+	list, rt := r.list("1.1.0", plugin(`"select": "all"`)), sandbox(pod.NS, "c1", "eth0", nil)
+	before := settled(t, pod.NS)
+	result := r.add(list, rt)
+	if got := result.Interfaces[len(result.Interfaces)-1].Sandbox; got != pod.Path() {
+		t.Errorf("the tap is in %s", got)
+	}
+	status, err := agent.Client{StateDir: r.base}.Status(t.Context())
+	if err != nil || len(status.Pods) != 1 || !status.Pods[0].Served.Ready || status.Pods[0].Netns != mounted {
+		t.Errorf("the agent serves %+v, %v\n%s", status.Pods, err, &log)
+	}
+	if err := r.check(list, rt); err != nil {
+		t.Error(err)
+	}
+	r.del(list, rt)
+	r.empty()
+	if err := errors.Join(unix.Unmount(mounted, 0), os.Remove(mounted)); err != nil {
+		t.Fatal(err)
+	}
+	_, err = r.tryAdd(t.Context(), list, rt)
+	wantError(t, err, types.ErrInvalidEnvironmentVariables, pod.Path(), "mounted nowhere", "containerd")
+	r.empty()
+	if d := podtest.Diff(before, settled(t, pod.NS)); d != "" {
+		t.Errorf("afterwards:\n%s", d)
 	}
 }
 

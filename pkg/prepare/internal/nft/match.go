@@ -133,19 +133,7 @@ func asWrite(load expr.Any) *expr.Payload {
 
 // into loads the field into a register.
 func (f Field[V]) into(register uint32, length int) expr.Any {
-	switch load := f.load(length).(type) {
-	case *expr.Meta:
-		load.Register = register
-		return load
-	case *expr.Payload:
-		load.DestRegister = register
-		return load
-	case *expr.Exthdr:
-		load.DestRegister = register
-		return load
-	default:
-		return load
-	}
+	return loadedTo(f.load(length), register)
 }
 
 // at is the field's name, or its place.

@@ -56,7 +56,7 @@ func (r Rule) text(f Family) string {
 	return strings.Join(words, " ")
 }
 
-// exprs are those that nft(8) makes of the text. index tells the index of a link.
+// exprs are those that nft(8) makes of the text, apart from what reuse saves. index tells the index of a link.
 func (r Rule) exprs(f Family, index func(link string) int) []expr.Any {
 	out := make([]expr.Any, 0, 2*len(r)+2) // all that most rules have
 	asks := r.onEthernetAt(f)
@@ -82,7 +82,7 @@ func (r Rule) exprs(f Family, index func(link string) int) []expr.Any {
 		}
 		out = append(out, p.exprs...)
 	}
-	return out
+	return reuse(out)
 }
 
 // equality returns what loads a part of a frame and what compares it for equality; nil if

@@ -79,7 +79,7 @@ func InSet(s Set, fields ...Operand) Part { return s.lookup(" @", false, fields)
 func NotInSet(s Set, fields ...Operand) Part { return s.lookup(" != @", true, fields) }
 
 func (s Set) lookup(operator string, invert bool, fields []Operand) Part {
-	return Part{text: func() string { return s.words(fields) + operator + s.Name }, exprs: append(s.loaded(fields), &expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: s.Name, Invert: invert})}
+	return Part{text: func() string { return s.words(fields) + operator + s.Name }, exprs: append(s.loaded(fields), &expr.Lookup{SourceRegister: s.register(), SetName: s.Name, Invert: invert})}
 }
 
 // UpdateSet puts the fields into a set, or has them stay there for another timeout,
@@ -102,7 +102,7 @@ func (s Set) put(verb string, operation uint32, timeout time.Duration, fields []
 		return verb + " @" + s.Name + " { " + words + " }"
 	}
 	return Part{text: text, exprs: append(s.loaded(fields), &expr.Dynset{
-		SrcRegKey: unix.NFT_REG_1, SetName: s.Name, Operation: operation, Timeout: timeout,
+		SrcRegKey: s.register(), SetName: s.Name, Operation: operation, Timeout: timeout,
 	})}
 }
 
@@ -115,11 +115,23 @@ func (s Set) words(fields []Operand) string {
 	return strings.Join(words, " . ")
 }
 
+// keyRegister is where the key of several parts begins: behind the register that all else
+// uses, so that what a rule compares too is loaded once. See reuse.
+const keyRegister = unix.NFT_REG_2
+
+// register is where the key begins.
+func (s Set) register() uint32 {
+	if len(s.Key) > 1 {
+		return keyRegister
+	}
+	return unix.NFT_REG_1
+}
+
 // loaded are the fields, one behind the other in the registers, each in as many as it
 // needs. One that 16 bytes go before has the old number of it, as nft(8) has it
 // (netlink_put_register, src/netlink_linearize.c).
 func (s Set) loaded(fields []Operand) (load []expr.Any) {
-	n := uint32(0)
+	n := 4 * (s.register() - unix.NFT_REG_1)
 	for i, f := range fields {
 		length := int(s.Key[i].Bytes)
 		register := unix.NFT_REG32_00 + n

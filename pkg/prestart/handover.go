@@ -119,8 +119,10 @@ func (s *Session) followPorts() {
 		s.mu.Lock()
 		changed := s.changed
 		s.mu.Unlock()
-		if now := s.ports(); now != was {
-			was = now
+		now := s.ports()
+		others := sharedOtherwise(was, now)
+		was = now
+		if others {
 			if err := s.handOver(); err != nil {
 				s.hook.Log.Warn("can't write the changed ports to the output directory", "error", err)
 			} else {
@@ -135,13 +137,24 @@ func (s *Session) followPorts() {
 	}
 }
 
-// ports are those of all interfaces, in words.
-func (s *Session) ports() string {
-	var b strings.Builder
+// ports are those of all interfaces, in words, by their names.
+func (s *Session) ports() map[string]string {
+	all := map[string]string{}
 	for _, i := range s.Interfaces() {
-		fmt.Fprintln(&b, i.Interface, i.PodPorts, i.VMPorts)
+		all[i.Interface] = fmt.Sprint(i.PodPorts, " ", i.VMPorts)
 	}
-	return b.String()
+	return all
+}
+
+// sharedOtherwise tells whether an interface has other ports now. Plug and Unplug write
+// the files themselves for one that came or went.
+func sharedOtherwise(was, now map[string]string) bool {
+	for name, ports := range now {
+		if before, there := was[name]; there && before != ports {
+			return true
+		}
+	}
+	return false
 }
 
 // lines has each argument on a line of its own, for mapfile -t or xargs -d '\n'.

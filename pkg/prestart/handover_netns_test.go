@@ -178,3 +178,27 @@ func TestNotHandedOver(t *testing.T) {
 		t.Errorf("the pod was changed:\n%s", d)
 	}
 }
+
+// What plugs a NIC writes the files itself: nobody has changed ports, and none are told of.
+func TestPlugChangesNoPorts(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Flannel)
+	addNet1(t, pod)
+	h := newHook(t, pod)
+	h.Interfaces, h.OutputDir = []string{"eth0"}, t.TempDir()
+	var log podtest.Buffer
+	h.Log = slog.New(slog.NewTextHandler(&log, nil))
+	session := run(t, h)
+	if _, err := session.Plug(t.Context(), "net1", prestart.InterfaceOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := session.Unplug(t.Context(), "net1"); err != nil {
+		t.Error(err)
+	}
+	if err := session.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if strings.Contains(log.String(), "changed ports") {
+		t.Errorf("the log is\n%s", log.String())
+	}
+}

@@ -10,29 +10,63 @@ import (
 
 var errNoLibvirt = errors.New("this build has no libvirt support: build with cgo and -tags libvirt_dlopen")
 
-// A VM is a domain started by [Start], which this build can't.
+// What is documented here is what a build with libvirt does, as documentation is made
+// without its tag: in this one Start returns an error, and there are no VMs.
+
+// A VM is a running domain. Its methods may be called from any goroutine and any
+// network namespace.
 type VM struct{}
 
-// Start fails: this build has no libvirt support.
-func Start(context.Context, *slog.Logger, string, []byte) (*VM, error) { return nil, errNoLibvirt }
+// Start connects to libvirt at the URI and starts the domain. The caller closes
+// the VM.
+//
+// libvirt is dialled from the network namespace of the calling thread. QEMU is
+// started there too if the URI has the driver run in this process
+// (qemu:///embed?root=DIR, one process per DIR), else in that of the libvirtd
+// found. The caller, if it has entered a namespace, must have locked its thread.
+//
+// The domain is transient: libvirt drops it when it stops, so nothing is left
+// to undefine, even if this process is killed. QEMU outlives a killed process;
+// with the embedded driver nothing can then control it. If libvirt has a domain of
+// that name and UUID defined but not running, that definition stays as it is.
+//
+// On error there is no domain and no connection left. If ctx ends while
+// libvirt does not answer, Start returns nevertheless; one thread stays with
+// libvirt until it does, and undoes what comes of it.
+func Start(ctx context.Context, log *slog.Logger, uri string, xml []byte) (*VM, error) {
+	return nil, errNoLibvirt
+}
 
 // Name is the domain's name.
 func (*VM) Name() string { return "" }
 
-// Embedded is false: this build has no libvirt support.
+// Embedded reports whether libvirt's driver runs in this process. Then ending the
+// VM may take the privileges that starting it took; otherwise it takes none.
 func (*VM) Embedded() bool { return false }
 
-// Wait fails: this build has no libvirt support.
+// Wait returns when the domain has stopped: nil if the guest shut down, a
+// [*StopError] if there is another reason. Any other error means that it is not
+// known whether the domain runs: ctx or the connection has ended. It may
+// be called again, and by more than one goroutine.
 func (*VM) Wait(context.Context) error { return errNoLibvirt }
 
-// Plug fails: this build has no libvirt support.
+// Plug gives the running domain one more NIC, whose tap must exist, and returns when
+// the domain has it: what its guest makes of it is the guest's. Only the running domain
+// is changed, and no definition that libvirt may have of it. On error, and if ctx ends
+// before libvirt has answered, the domain does not have the NIC.
 func (*VM) Plug(context.Context, NIC) error { return errNoLibvirt }
 
-// Unplug fails: this build has no libvirt support.
+// Unplug asks the guest to release a NIC, and returns when the domain does not have it
+// any more, nor its tap open: at once if it has none such. The guest has until ctx
+// ends; the error wraps [ErrNotReleased] if it refuses or does not answer. Then the
+// domain has the NIC. It may still release it later.
 func (*VM) Unplug(context.Context, NIC) error { return errNoLibvirt }
 
-// Shutdown fails: this build has no libvirt support.
+// Shutdown asks the guest to shut down, by ACPI or its agent, and destroys the
+// domain if it has not when ctx ends: at once, without asking, if ctx has ended
+// already. Without an error the domain has stopped; [VM.Wait] returns why.
 func (*VM) Shutdown(context.Context) error { return errNoLibvirt }
 
-// Close fails: this build has no libvirt support.
+// Close ends the connection, and is the last call. A domain still running runs
+// on: Shutdown comes before. Closing again does nothing.
 func (*VM) Close() error { return errNoLibvirt }

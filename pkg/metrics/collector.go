@@ -11,13 +11,21 @@
 package metrics
 
 import (
+	"reflect"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/metric"
 )
 
 // Session is what the metrics are of: a session of package prestart, or one that reads the
-// counters in another way. Counters that it returns beside an error count.
+// counters in another way. Counters that it returns beside an error count. Its methods, as
+// those of [prestart.Session]:
+//
+//	Status() control.Status
+//	GuardCounters() (map[string][]prepare.GuardCounter, error)
+//
+// [prestart.Session]: https://pkg.go.dev/github.com/virt-launcher-net/virt-launcher-net/pkg/prestart#Session
 type Session = metric.Session
 
 // Collector is a [prometheus.Collector]. It reads everything at the time of the
@@ -31,6 +39,9 @@ type Collector struct {
 // NewCollector returns the collector of a session. Nil is one that is yet to start:
 // it is not ready.
 func NewCollector(s Session) *Collector {
+	if v := reflect.ValueOf(s); v.Kind() == reflect.Pointer && v.IsNil() { // of a variable that has no session yet
+		s = nil
+	}
 	c := &Collector{s, map[*metric.Desc]*prometheus.Desc{}}
 	for _, d := range metric.OfSession {
 		c.descs[d] = prometheus.NewDesc(d.Name, d.Help, d.Labels, nil)

@@ -53,3 +53,16 @@ func ExampleNewCollector() {
 	}
 	prometheus.MustRegister(metrics.NewCollector(session))
 }
+
+// A variable that holds no session yet is one that is yet to start.
+func TestNoSessionYet(t *testing.T) {
+	var session *prestart.Session
+	for name, collector := range map[string]*metrics.Collector{"nil": metrics.NewCollector(nil), "a nil session": metrics.NewCollector(session)} {
+		registry := prometheus.NewPedanticRegistry()
+		registry.MustRegister(collector)
+		families, err := registry.Gather()
+		if err != nil || len(families) != 1 || families[0].GetMetric()[0].GetGauge().GetValue() != 0 {
+			t.Errorf("%s: %v, %v", name, families, err)
+		}
+	}
+}

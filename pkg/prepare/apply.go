@@ -165,7 +165,7 @@ func recordsFor(current statedir.Namespace, s *engine.State, recorded []record, 
 }
 
 // CheckApply finds out whether [Apply] would refuse the plans for what is there: a
-// name that is taken, or an interface that dir, found by [statedir.Find], has
+// name that is taken, or an interface that dir, as [Store.Dir] tells it, has
 // recorded as prepared with other options. It changes nothing and needs no
 // privileges.
 func CheckApply(dir string, plans ...Plan) error {

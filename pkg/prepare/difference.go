@@ -7,7 +7,13 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/engine"
 )
 
-// Difference is one thing of a prepared pod interface that is not as planned.
+// Difference is one thing of a prepared pod interface that is not as planned. Its fields:
+//
+//	Interface string // the pod interface
+//	What      string // a link's name, or what else it is about
+//	Is        string
+//	Want      string
+//	Remedy    string // the way out
 type Difference = engine.Difference
 
 // Differences tells how the network namespace of the calling thread differs from

@@ -10,7 +10,12 @@ import (
 )
 
 // GuardCounter is how much the port guard kept from crossing in a direction for
-// a reason.
+// a reason. Its fields:
+//
+//	Direction Direction
+//	Reason    Reason
+//	Packets   uint64
+//	Bytes     uint64
 type GuardCounter = guard.Counter
 
 // Direction is which way a frame goes: from_guest, to_guest or from_pod.

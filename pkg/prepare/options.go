@@ -19,11 +19,18 @@ import "github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/engi
 //	VMAlias6       netip.Addr        // likewise, of IPv6
 type Options = engine.Options
 
-// Owner is a user and a group as numbers, its fields UID and GID. A negative one is nobody's.
+// Owner is a user and a group as numbers. A negative one is nobody's. Its fields:
+//
+//	UID int
+//	GID int
 type Owner = engine.Owner
 
 // NameTakenError is that a link to be made for a VM can't have its name, since
-// another link has it.
+// another link has it. Its fields:
+//
+//	Name string
+//	For  string // the role of what would have it; empty: it is the pod interface's own
+//	Why  string // whose it is, and how to free it
 type NameTakenError = engine.NameTakenError
 
 // TapMaker is the name by which the program runs itself to make a tap that has an SELinux

@@ -9,15 +9,24 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
 
-// Options are those of an internal package, whose fields go doc does not show.
-func TestOptionsAreDocumented(t *testing.T) {
-	source, err := os.ReadFile("options.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, field := range reflect.VisibleFields(reflect.TypeFor[prepare.Options]()) {
-		if !regexp.MustCompile(`(?m)^//\t` + field.Name + ` `).Match(source) {
-			t.Errorf("the comment does not name the field %s", field.Name)
+// What is an internal package's has fields that go doc does not show.
+func TestAliasesAreDocumented(t *testing.T) {
+	for file, types := range map[string][]reflect.Type{
+		"options.go":    {reflect.TypeFor[prepare.Options](), reflect.TypeFor[prepare.Owner](), reflect.TypeFor[prepare.NameTakenError]()},
+		"difference.go": {reflect.TypeFor[prepare.Difference]()},
+		"guard.go":      {reflect.TypeFor[prepare.GuardCounter]()},
+		"plan.go":       {reflect.TypeFor[prepare.Link]()},
+	} {
+		source, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, typ := range types {
+			for _, field := range reflect.VisibleFields(typ) {
+				if !regexp.MustCompile(`(?m)^//\t` + field.Name + ` `).Match(source) {
+					t.Errorf("%s: the comment of %s does not name the field %s", file, typ.Name(), field.Name)
+				}
+			}
 		}
 	}
 }

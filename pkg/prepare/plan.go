@@ -35,14 +35,18 @@ const DefaultDatapath = "bridge"
 func Datapaths() []string { return slices.Sorted(maps.Keys(datapaths)) }
 
 // Plan says how one pod interface is wired for its VM, and what it was before. It is
-// final, and the same for the same interface and options.
+// final, and the same for the same interface and options. NewPlan makes one, or it is read
+// from a record; the zero value is none, and has no methods that could be called.
 type Plan struct {
 	Datapath  string             // how the tap is connected to the network
 	Interface discover.Interface // as the CNI left it; for putting it back alone
 	wiring    engine.Wiring
 }
 
-// Link is a link that is there while a pod interface is prepared.
+// Link is a link that is there while a pod interface is prepared. Its fields:
+//
+//	Role string // [TapRole], or what another is for
+//	Name string
 type Link = engine.Link
 
 // NewPlan plans how in is handed to a VM. It refuses an interface of which no VM can

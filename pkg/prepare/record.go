@@ -48,7 +48,7 @@ func indexOf(records []record, name string) int {
 	return slices.IndexFunc(records, func(r record) bool { return r.name() == name })
 }
 
-// ReadPlans returns what dir, found by [statedir.Find], has recorded of the calling
+// ReadPlans returns what dir, as [Store.Dir] tells it, has recorded of the calling
 // thread's network namespace, without holding it: for looking. A nil log is silent.
 func ReadPlans(log *slog.Logger, dir string) ([]Plan, error) {
 	current, err := statedir.Current()

@@ -30,7 +30,7 @@ func (s *Session) Wait(ctx context.Context) error {
 // network stays prepared, unless the Hook says RestoreAfter: then a VM that is not
 // ours has [DefaultShutdownTimeout], or until ctx ends, to leave the tap, and the
 // error wraps [check.ErrTapInUse] if it does not. The error of a server that had
-// failed is returned again. Only the first call does something.
+// failed is returned again. Only the first call does something; another waits for it.
 func (s *Session) Close(ctx context.Context) (err error) {
 	s.closing.Do(func() { err = s.close(ctx) })
 	return err

@@ -22,11 +22,15 @@ var (
 	ErrNoHotplug = errors.New("the program that serves the pod was not started for hotplug, and has no privileges left for it")
 )
 
-// TimeoutError is that [Hook.Timeout] is over. It is [context.DeadlineExceeded].
+// TimeoutError is that [Hook.Timeout] is over. It is [context.DeadlineExceeded]. Its fields:
+//
+//	After time.Duration
+//	Cause error // of the end of the context; nil: there is none but the time
 type TimeoutError = control.TimeoutError
 
-// ServedError is that another process serves the pod already. Its PID is 0 if that is
-// in another container, which hides its number.
+// ServedError is that another session serves the pod already, in whatever process. Its field:
+//
+//	PID int // the process; 0: it is in another container, which hides its number
 type ServedError = statedir.ServedError
 
 // ServeError is that one of the VM's NICs can't be served, or is not served any more.

@@ -181,6 +181,8 @@ func tryLock(f *os.File) error {
 // release closes the file and unlocks it, also where a process that is
 // being started has a copy of the descriptor for a moment.
 func release(f *os.File) {
-	_ = unix.Flock(int(f.Fd()), unix.LOCK_UN)
+	unlock(f)
 	f.Close()
 }
+
+func unlock(f *os.File) { _ = unix.Flock(int(f.Fd()), unix.LOCK_UN) }

@@ -2,11 +2,13 @@ package statedir
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -23,7 +25,14 @@ func (e *ServedError) Error() string {
 // becomes of the state directory, and it ends with the process. Whoever can open
 // the namespace can take it, so a process of the pod can keep a server away, which
 // is then told who that is.
+//
+// It is a lock of the kind of fcntl(2), for reading, since nobody can open the file for
+// writing, of one byte, which says whose it is. The lock of flock(2) is not for keeping:
+// CNI plugins such as sbr wait for it whenever an interface is added or deleted.
 type Serving struct{ file *os.File }
+
+// claimTime is how long a CNI plugin that acts on the namespace is waited for.
+const claimTime = 2 * time.Second
 
 // Serve takes the right to serve the calling thread's network namespace. The error
 // is a [ServedError] if it is taken. Close it.
@@ -32,52 +41,105 @@ func Serve() (*Serving, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open network namespace: %w", err)
 	}
-	err = tryLock(f)
-	if err == nil {
-		return &Serving{f}, nil
+	if err := claim(f); err != nil {
+		release(f)
+		return nil, err
 	}
-	defer f.Close()
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		return nil, &ServedError{fileHolder(f)}
-	}
-	return nil, fmt.Errorf("lock network namespace: %w", err)
+	return &Serving{f}, nil
 }
 
-// Close gives the right back.
-func (s *Serving) Close() { release(s.file) }
+// claim locks the file, if nobody has. One process looks at a time.
+func claim(f *os.File) error {
+	ctx, cancel := context.WithTimeout(context.Background(), claimTime)
+	defer cancel()
+	err := Flock(ctx, f)
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return &ServedError{fileHolder(f)}
+	case err != nil:
+		return fmt.Errorf("lock network namespace: %w", err)
+	}
+	defer unlock(f)
+	server := unix.Flock_t{Type: unix.F_WRLCK} // whoever has any byte is in the way
+	if err = unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &server); err == nil && server.Type != unix.F_UNLCK {
+		return &ServedError{processOf(server.Start)}
+	}
+	if err == nil {
+		err = unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_RDLCK, Start: byteOf(os.Getpid()), Len: 1})
+	}
+	if err != nil {
+		return fmt.Errorf("lock network namespace: %w", err)
+	}
+	return nil
+}
+
+// Close gives the right back, also where a process that is being started has a copy of
+// the descriptor for a moment.
+func (s *Serving) Close() {
+	_ = unix.FcntlFlock(s.file.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_UNLCK})
+	s.file.Close()
+}
+
+// pidBits are those of a process's number (pid_max, proc(5)). Above them a byte has the
+// PID namespace's inode.
+const pidBits = 22
+
+// byteOf is the byte that a process of this PID namespace locks.
+func byteOf(pid int) int64 {
+	var st unix.Stat_t
+	_ = unix.Stat("/proc/self/ns/pid", &st) // an error: nobody can tell who it is
+	return int64(st.Ino)<<pidBits | int64(pid)
+}
+
+// processOf is the process that has locked a byte: 0 if it is in another PID namespace.
+func processOf(at int64) int {
+	pid := int(at & (1<<pidBits - 1))
+	if byteOf(pid) != at {
+		return 0
+	}
+	return pid
+}
 
 // ServerOf is the number of the process that has the right to serve a network
 // namespace, as far as the kernel shows that: 0 also if it is in another PID
 // namespace.
-func ServerOf(ns Namespace) int {
+func ServerOf(ns Namespace) (pid int) {
 	var st unix.Stat_t
 	if err := unix.Stat(current, &st); err != nil {
 		return 0
 	}
 	st.Ino = ns.Inode // all namespaces are on one device (nsfs)
-	return holderOf(st)
+	eachLock(st, "OFDLCK", func(_ int, at int64) { pid = processOf(at) })
+	return pid
 }
 
-// holderOf is the process that has the lock of a file, as far as the kernel shows
-// that (proc_locks(5)): 0 if it is in another PID namespace.
-func holderOf(st unix.Stat_t) int {
+// holderOf is the process that has the lock of a file (flock(2)), as far as the kernel
+// shows that: 0 if it is in another PID namespace.
+func holderOf(st unix.Stat_t) (holder int) {
+	eachLock(st, "FLOCK", func(pid int, _ int64) { holder = max(pid, 0) })
+	return holder
+}
+
+// eachLock does something with each lock of a kind that a file has: with its process's
+// number, and with where it begins (proc_locks(5)).
+func eachLock(st unix.Stat_t, kind string, do func(pid int, at int64)) {
 	file := fmt.Sprintf("%02x:%02x:%d", unix.Major(st.Dev), unix.Minor(st.Dev), st.Ino)
 	locks, err := os.Open("/proc/locks")
 	if err != nil {
-		return 0
+		return
 	}
 	defer locks.Close()
 	for lines := bufio.NewScanner(locks); lines.Scan(); {
 		// 1: FLOCK  ADVISORY  WRITE 4711 00:04:4026531833 0 EOF
 		field := strings.Fields(lines.Text())
-		if len(field) < 6 || field[1] != "FLOCK" || field[5] != file {
+		if len(field) < 7 || field[1] != kind || field[5] != file {
 			continue
 		}
-		if pid, err := strconv.Atoi(field[4]); err == nil && pid > 0 {
-			return pid
+		pid, pidErr := strconv.Atoi(field[4])
+		if at, err := strconv.ParseInt(field[6], 10, 64); err == nil && pidErr == nil {
+			do(pid, at)
 		}
 	}
-	return 0
 }
 
 func fileHolder(f *os.File) int {

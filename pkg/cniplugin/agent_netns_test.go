@@ -234,3 +234,32 @@ func TestGarbageOfSilentAgent(t *testing.T) {
 	}
 	r.empty()
 }
+
+// A plugin that locks the pod's network namespace, as sbr does at each call, works for
+// another interface of a pod whose VM is served, and waits for nobody.
+func TestPluginThatLocks(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewFlannelPod(t)
+	r := newRuntime(t, pod.Node)
+	r.startAgent()
+	list, rt := r.list("1.0.0", plugin(capabilities)), sandbox(pod.NS, "c1", "eth0", isVM)
+	result := r.add(list, rt)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	other, net1 := r.list("1.0.0", `{"type": "ptp", `+hostLocal+`}, {"type": "sbr"}`), sandbox(pod.NS, "c1", "net1", nil)
+	if _, err := r.tryAdd(ctx, other, net1); err != nil {
+		t.Errorf("ADD: %v", err)
+	}
+	guest, err := podtest.StartGuest(t.Context(), pod.NS, "tap-eth0", macOf(t, result, "eth0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer guest.Close()
+	if lease, err := guest.Udhcpc(t.Context()); err != nil || lease["ip"] != pod.IPv4.Addr().String() {
+		t.Errorf("the guest got %v, %v", lease, err)
+	}
+	if err := r.node.Do(func() error { return r.cni.DelNetworkList(ctx, other, net1) }); err != nil {
+		t.Errorf("DEL: %v", err)
+	}
+	r.del(list, rt)
+}

@@ -1,0 +1,65 @@
+package statedir
+
+import (
+	"errors"
+	"os"
+	"runtime"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// One at a time serves a network namespace, and others are told who. The lock of flock(2)
+// is free meanwhile, and whoever has it for a moment is no server.
+func TestServing(t *testing.T) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // the thread ends with its namespace
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			t.Error(err)
+			return
+		}
+		testServing(t)
+	}()
+	<-done
+}
+
+func testServing(t *testing.T) {
+	ns, err := Current()
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	file, err := os.Open(current)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer file.Close()
+	for range 2 {
+		serving, err := Serve()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if pid := ServerOf(ns); pid != os.Getpid() {
+			t.Errorf("process %d serves, want %d", pid, os.Getpid())
+		}
+		if err := tryLock(file); err != nil {
+			t.Errorf("flock: %v", err)
+		}
+		unlock(file)
+		if _, err := Serve(); !errors.As(err, new(*ServedError)) || err.(*ServedError).PID != os.Getpid() {
+			t.Errorf("a second one: %v", err)
+		}
+		serving.Close()
+		if err := tryLock(file); err != nil || ServerOf(ns) != 0 {
+			t.Errorf("afterwards %v, process %d serves", err, ServerOf(ns))
+		}
+		if _, err := Serve(); !errors.As(err, new(*ServedError)) || err.(*ServedError).PID != os.Getpid() {
+			t.Errorf("while another keeps the lock of flock: %v", err)
+		}
+		unlock(file)
+	}
+}

@@ -299,3 +299,19 @@ func TestStateDeleted(t *testing.T) {
 	}
 	n.until(t, "the pod is gone", func(s agent.Status) bool { return len(s.Pods) == 0 })
 }
+
+// An agent that was frozen may let go of a NIC that the plugin has attached anew meanwhile:
+// what it was asked it does at once, in any order. It serves what is attached.
+func TestLateDetach(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	v := n.newVM(t, "vm")
+	n.start(t)
+	n.until(t, "it is served", func(s agent.Status) bool { return ready(s) == 1 })
+	if err := n.client().Detach(t.Context(), v.ContainerID, "eth0"); err != nil {
+		t.Fatal(err)
+	}
+	n.until(t, "it is let go of", func(s agent.Status) bool { return len(s.Pods) == 0 })
+	n.until(t, "it is served again", func(s agent.Status) bool { return ready(s) == 1 })
+	v.boot(t, v.guest(t))
+}

@@ -63,7 +63,13 @@ func (a *Agent) handler(ctx context.Context) http.Handler {
 	}
 	// What is begun is ended, also where who asked does not wait for it.
 	handle(http.MethodPut, func(container, name string) error { return a.attach(ctx, container, name) })
-	handle(http.MethodDelete, func(container, name string) error { return a.detach(ctx, container, name) })
+	handle(http.MethodDelete, func(container, name string) error {
+		// An agent that was frozen does at once what was asked of it meanwhile, in any order.
+		// If the NIC is attached anew by now, its attachment is there, and is served.
+		err := a.detach(ctx, container, name)
+		time.AfterFunc(readAgain, func() { a.again(ctx, container, name) })
+		return err
+	})
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		_ = a.Status().answer(w) // an error means that nobody reads any more

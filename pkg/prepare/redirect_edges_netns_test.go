@@ -1,6 +1,7 @@
 package prepare_test
 
 import (
+	"encoding/binary"
 	"net"
 	"net/netip"
 	"regexp"
@@ -14,6 +15,7 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/nft"
 )
 
 // newEdges is a pod by BridgeDual that keeps ports, or gives them to the VM.
@@ -91,6 +93,47 @@ func TestRedirectClaims(t *testing.T) {
 			}
 		}
 	})
+	// What the VM has sent from a port before that becomes the pod's is no claim to who
+	// connects to the pod there.
+	for _, then := range [][2]string{{"8080", ""}, {"", "22"}} {
+		t.Run("VM before", func(t *testing.T) {
+			t.Parallel()
+			r := newEdges(t, "", "")
+			for _, a := range r.families() {
+				var frames [][]byte
+				for _, flags := range []nft.Flags{nft.SYN, nft.SYN | nft.ACK, nft.PSH | nft.ACK} {
+					frames = append(frames, tcpFrame(r.shape.MAC, netip.AddrPortFrom(a.own, port), netip.AddrPortFrom(a.outside, theirs), flags))
+				}
+				if err := podtest.SendFrames(r.vm.NS, "eth0", frames...); err != nil {
+					t.Fatal(err)
+				}
+				suffix := map[bool]string{true: "_ip", false: "_ip6"}[a.own.Is4()]
+				for _, set := range []string{"vm_flows", "vm_accepted"} {
+					if known := r.flowsOf(t, set+suffix); !strings.Contains(known, ". tcp . 4000 . 8080 ") {
+						t.Fatalf("known are\n%s", known)
+					}
+				}
+			}
+			r.turn(t, then[0], then[1])
+			r.pod.serve(t, port)
+			r.vm.serve(t, port)
+			capture := podtest.StartCapture(t, r.vm.NS, "eth0", "inbound and tcp port 8080")
+			for _, a := range r.families() {
+				conn, err := r.outside.dial("tcp", netip.AddrPortFrom(a.own, port), theirs)
+				if err != nil {
+					t.Errorf("%s: %v", a.own, err)
+					continue
+				}
+				defer conn.Close()
+				if err := says(conn, "pod", 100); err != nil {
+					t.Errorf("%s: %v", a.own, err)
+				}
+			}
+			if seen := capture.Stop(); len(seen) > 0 {
+				t.Errorf("the VM got %q", seen)
+			}
+		})
+	}
 	t.Run("pod", func(t *testing.T) {
 		t.Parallel()
 		r := newEdges(t, "9000", "")
@@ -103,6 +146,22 @@ func TestRedirectClaims(t *testing.T) {
 			r.counts(t, "pod-connection", func() { r.outside.knock("tcp", netip.AddrPortFrom(a.own, port), theirs) })
 		}
 	})
+}
+
+// tcpFrame is a segment without data, to whoever is on the link.
+func tcpFrame(source net.HardwareAddr, from, to netip.AddrPort, flags nft.Flags) []byte {
+	header := make([]byte, 20)
+	binary.BigEndian.PutUint16(header, from.Port())
+	binary.BigEndian.PutUint16(header[2:], to.Port())
+	header[12], header[13] = 5<<4, byte(flags)
+	neighbor := net.HardwareAddr{2, 0, 0, 0, 0, 1}
+	if from.Addr().Is6() {
+		return podtest.IPv6Frame(source, neighbor, from.Addr(), to.Addr(), unix.IPPROTO_TCP, 64, header)
+	}
+	frame := podtest.UDPFrame(source, neighbor, from, to, header[podtest.UDPLen:])
+	frame[podtest.EthernetLen+9] = unix.IPPROTO_TCP // the header's checksum, that nobody here looks at, stays
+	copy(frame[podtest.EthernetLen+podtest.IPv4Len:], header)
+	return frame
 }
 
 // Fragments for one side do not fill the other's stack, which keeps for half a minute what

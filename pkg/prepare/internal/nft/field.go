@@ -89,6 +89,10 @@ var (
 	DestinationPort = payload[uint16]("th dport", expr.PayloadBaseTransportHeader, 2)
 	TCPFlags        = payload[Flags]("tcp flags", expr.PayloadBaseTransportHeader, 13)
 
+	// TCPUnderWay matches a segment that neither opens nor ends a connection: none of SYN, FIN
+	// and RST. Four bytes are masked, as for IPWhole.
+	TCPUnderWay = payload[uint32]("@th,96,32", expr.PayloadBaseTransportHeader, 12).Masked(uint32(SYN|FIN|RST) << 16).Is(0)
+
 	UDPSource      = payload[uint16]("udp sport", expr.PayloadBaseTransportHeader, 0)
 	UDPDestination = payload[uint16]("udp dport", expr.PayloadBaseTransportHeader, 2)
 	ICMPType       = payload[uint8]("icmp type", expr.PayloadBaseTransportHeader, 0)

@@ -93,6 +93,12 @@ func AddToSet(s Set, timeout time.Duration, fields ...Operand) Part {
 	return s.put("add", unix.NFT_DYNSET_OP_ADD, timeout, fields)
 }
 
+// DeleteFromSet takes the fields out of a set.
+func DeleteFromSet(s Set, fields ...Operand) Part {
+	const deletes = 2 // NFT_DYNSET_OP_DELETE, linux/netfilter/nf_tables.h
+	return s.put("delete", deletes, 0, fields)
+}
+
 func (s Set) put(verb string, operation uint32, timeout time.Duration, fields []Operand) Part {
 	text := func() string {
 		words := s.words(fields)

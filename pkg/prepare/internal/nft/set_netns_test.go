@@ -56,6 +56,7 @@ func redirecting(sets ...Set) Table {
 			{ip, tcp, TCPFlags.Masked(FIN | RST).Not(0), Count},
 			{ip, tcp, TCPFlags.Masked(SYN | ACK).Is(SYN), Count},
 			{ip, tcp, TCPFlags.Masked(SYN | ACK).Is(SYN | ACK), Count},
+			{ip, tcp, TCPUnderWay, DeleteFromSet(flows4, IPSource, L4Protocol, SourcePort, DestinationPort), Count},
 			{ip, IPDestination.Is(pod), IPSource.Set(vm), EtherDestination.Set(own), PacketType.Set(ToHost), Accept},
 			{EtherDestination.Set(own), GoTo("out")},
 		}},
@@ -163,5 +164,41 @@ func indexIn(t *testing.T, ns *podtest.NS) func(string) int {
 			return err
 		})
 		return index
+	}
+}
+
+// A set that is kept, and has no room for the connections that there are, is no reason not to
+// replace the table.
+func TestConnectionsBeyondSize(t *testing.T) {
+	t.Parallel()
+	ns := podtest.New(t)
+	ns.IP(t, "link set lo up")
+	l := ns.Listen(t, "127.0.0.1:80")
+	table := redirecting()
+	table.Sets, table.Chains = []Set{{
+		Name: "flows4", Key: flows4.Key, Timeout: time.Minute, Size: 1, Connected: Connected{From: []netip.Addr{netip.MustParseAddr("127.0.0.1")}, Timeout: time.Second},
+	}}, nil
+	ns.In(t, func() error { return Write(Change{Table: table}) })
+	ns.Run(t, "nft", "add element netdev "+table.Name+" flows4 { 127.0.0.1 . tcp . 1 . 1 }")
+	for range 2 {
+		ns.In(t, func() error {
+			conn, err := net.Dial("tcp", l.Addr().String())
+			if err == nil {
+				t.Cleanup(func() { conn.Close() })
+			}
+			return err
+		})
+	}
+	table.Chains = []Chain{{Name: "more"}}
+	ns.In(t, func() error {
+		all, err := Read()
+		if err != nil {
+			return err
+		}
+		now := all[table.ID()]
+		return Write(Change{Table: table, Now: &now})
+	})
+	if listed := ns.Run(t, "nft", "list", "ruleset"); !strings.Contains(listed, "chain more") || !strings.Contains(listed, "127.0.0.1 . tcp . 1 . 1") {
+		t.Errorf("there is\n%s", listed)
 	}
 }

@@ -5,7 +5,6 @@ package nft
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/google/nftables"
@@ -112,7 +111,7 @@ func (c Change) Text() string {
 	fmt.Fprintf(&b, "nft add table %s", t)
 	for _, s := range t.Sets {
 		definition, elements := s.text()
-		if len(s.Connected.From) > 0 && !slices.Contains(kept, s.Name) {
+		if len(s.Connected.From) > 0 {
 			fmt.Fprintf(&b, "\n# and into it the connections that there are: ss -Htun state connected %s", s.Connected.text())
 		}
 		fmt.Fprintf(&b, "\nnft add set %s %s '{ %s }'", t, s.Name, definition)
@@ -183,15 +182,24 @@ func Write(changes ...Change) error {
 		}
 		return known[link]
 	}
-	b := newBatch(nftables.TableFamilyUnspecified)
-	for _, c := range changes {
-		b.write(c, index)
-		failed = errors.Join(failed, b.addConnections(c))
+	made := func(connections bool) error {
+		b := newBatch(nftables.TableFamilyUnspecified)
+		for _, c := range changes {
+			b.write(c, index)
+			if connections {
+				failed = errors.Join(failed, b.addConnections(c))
+			}
+		}
+		if failed != nil {
+			return failed
+		}
+		return b.commit()
 	}
-	if failed != nil {
-		return failed
+	err = made(true)
+	if errors.Is(err, unix.ENFILE) { // a set that is kept has no room for more
+		return made(false)
 	}
-	return b.commit()
+	return err
 }
 
 // write has the batch make a table.

@@ -106,6 +106,14 @@ func (f family) flows(whose string) nft.Set {
 	}
 }
 
+// accepted are connections that the VM has accepted. They have a set of their own: whoever
+// sends to the VM may fill it, and what the VM opens is to be known all the same.
+func (f family) accepted() nft.Set {
+	s := f.flows(vms)
+	s.Name, s.Size = vms+"_accepted"+f.suffix, maxAccepted
+	return s
+}
+
 // fragments are packets of which one side gets the fragments: the peer's address, the
 // protocol and the peer's number of the packet, which another protocol's may have, too.
 func (f family) fragments(whose string) nft.Set {
@@ -167,7 +175,6 @@ func (f family) noting(s nft.Set, then nft.Part, full ...nft.Part) (out []nft.Ru
 	note := func(put func(nft.Set, time.Duration, ...nft.Operand) nft.Part, timeout time.Duration, parts ...nft.Part) {
 		out = append(out, append(append(nft.Rule{f.is}, parts...), put(s, timeout, f.outgoing()...), then))
 	}
-	out = append(out, nft.Rule{f.is, f.laterFragment, then})
 	note(nft.UpdateSet, shortTCP, tcp, hasFlag(nft.RST), nft.InSet(s, f.outgoing()...))
 	out = append(out, nft.Rule{f.is, tcp, hasFlag(nft.RST), then})
 	note(nft.UpdateSet, shortTCP, tcp, hasFlag(nft.FIN))
@@ -181,17 +188,33 @@ func (f family) noting(s nft.Set, then nft.Part, full ...nft.Part) (out []nft.Ru
 	return append(out, nft.Rule{then})
 }
 
-// answered are rules for a flow's answers: they keep it known, as noting does. Who opens
-// a connection answers none: else one side could have the other's peers, by sending
-// from its port to theirs.
-func (f family) answered(s nft.Set, then nft.Rule) (out []nft.Rule) {
-	out = append(out, nft.Rule{f.is, tcp, nft.TCPFlags.Masked(nft.SYN | nft.ACK).Is(nft.SYN), nft.GoTo(byPort + f.suffix)})
+// handshaking are rules that have the VM's sets know by what opens and ends TCP connections
+// which of them are the VM's, whatever its ports are. All else that the VM sends need not be
+// looked at for that, where the VM gets what is for any port but some.
+func (f family) handshaking() (out []nft.Rule) {
+	note := func(s nft.Set, timeout time.Duration, parts ...nft.Part) {
+		out = append(out, slices.Concat(nft.Rule{f.is, tcp}, parts, nft.Rule{nft.UpdateSet(s, timeout, f.outgoing()...)}))
+	}
+	note(f.flows(vms), shortTCP, opens)
+	note(f.accepted(), unseenTCP, nft.TCPFlags.Masked(nft.SYN|nft.ACK).Is(nft.SYN|nft.ACK))
+	for _, s := range []nft.Set{f.flows(vms), f.accepted()} {
+		note(s, shortTCP, nft.TCPFlags.Masked(nft.FIN|nft.RST).Not(0), nft.InSet(s, f.outgoing()...))
+	}
+	return out
+}
+
+// opens matches what opens a TCP connection.
+var opens = nft.TCPFlags.Masked(nft.SYN | nft.ACK).Is(nft.SYN)
+
+// answered are rules for a flow's answers: they keep it known, as noting does. open is for
+// how long if the peer has accepted.
+func (f family) answered(s nft.Set, open time.Duration, then nft.Rule) (out []nft.Rule) {
 	note := func(timeout time.Duration, parts ...nft.Part) {
 		out = append(out, slices.Concat(nft.Rule{f.is}, parts, nft.Rule{nft.UpdateSet(s, timeout, f.incoming()...)}, then))
 	}
 	note(shortTCP, tcp, hasFlag(nft.FIN))
 	note(shortTCP, tcp, hasFlag(nft.RST))
-	note(openTCP, tcp, hasFlag(nft.SYN))
+	note(open, tcp, hasFlag(nft.SYN))
 	note(openTCP, tcp, hasFlag(nft.PSH))
 	note(openUDP, udp)
 	return append(out, then)

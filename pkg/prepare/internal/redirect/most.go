@@ -10,7 +10,8 @@ import (
 // Most frames pass by one rule each way, without a chain that is gone to, and without a
 // mark, which take the kernel as long as some comparisons: TCP and UDP between another
 // MAC and the VM, that the guard lets pass in any case, and that is neither for the pod nor
-// of one of its connections. All else is judged by the rules behind.
+// of one of its connections. All else is judged by the rules behind, and so is what opens and
+// ends a TCP connection, which they note.
 
 // mostToVM give the VM what comes from the network.
 func (w wiring) mostToVM() (out []nft.Rule) {
@@ -19,6 +20,9 @@ func (w wiring) mostToVM() (out []nft.Rule) {
 		match := append(m.Match, f.destination.Is(f.own(w.NIC)))
 		if m.Is4 {
 			match = append(match, nft.IPWhole)
+		}
+		if m.Protocol == nft.TCP {
+			match = append(match, nft.TCPUnderWay)
 		}
 		for _, ports := range w.portsOfVM(m.Protocol, nft.DestinationPort) {
 			out = append(out, slices.Concat(match, ports, w.notPods(f, f.incoming()), nft.Rule{nft.ForwardTo(w.NIC.Tap)}))
@@ -31,6 +35,9 @@ func (w wiring) mostToVM() (out []nft.Rule) {
 func (w wiring) mostFromVM() (out []nft.Rule) {
 	for _, m := range guard.MostFromGuest(w.NIC) {
 		f := familyOf(m)
+		if m.Protocol == nft.TCP {
+			m.Match = append(m.Match, nft.TCPUnderWay)
+		}
 		for _, ports := range w.portsOfVM(m.Protocol, nft.SourcePort) {
 			rule := slices.Concat(m.Match, ports, w.notPods(f, f.outgoing()))
 			if a, ok := f.alias(w.NIC); ok {

@@ -19,9 +19,7 @@ func (w wiring) sets() (out []nft.Set) {
 		if !w.pod.NoEgress {
 			out = append(out, w.podFlows(f))
 		}
-		if !w.VMPorts.IsZero() {
-			out = append(out, f.flows(vms))
-		}
+		out = append(out, w.vmSets(f)...)
 		out = append(out, f.fragments(pods), f.fragments(vms))
 	}
 	return out
@@ -38,6 +36,22 @@ func (w wiring) podFlows(f family) nft.Set {
 		}
 	}
 	return s
+}
+
+// vmSets are of the VM's connections.
+func (w wiring) vmSets(f family) []nft.Set {
+	if !w.NIC.Addressed { // there are no ports
+		return nil
+	}
+	return []nft.Set{f.flows(vms), f.accepted()}
+}
+
+// forgotten take an incoming frame's out of them.
+func (w wiring) forgotten(f family) (parts []nft.Part) {
+	for _, s := range w.vmSets(f) {
+		parts = append(parts, nft.DeleteFromSet(s, f.incoming()...))
+	}
+	return parts
 }
 
 // portSet are ports of a protocol.

@@ -3,6 +3,7 @@ package redirect
 import (
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
@@ -62,6 +63,13 @@ func (w wiring) familyChains(f family) []nft.Chain {
 	// An error or an echo reply has no ports of its own. What the pod has opened is its, from
 	// whatever port.
 	rules := []nft.Rule{{f.is, f.laterFragment, nft.GoTo(later + f.suffix)}}
+	// Who opens a connection answers none: else one side could have the other's peers, by
+	// sending from its port to theirs.
+	opening := nft.Rule{f.is, tcp, opens}
+	if w.VMPorts.IsZero() { // the pod's answers, from its ports, are not noted: what the VM has noted must not be before them
+		opening = append(opening, w.forgotten(f)...)
+	}
+	rules = append(rules, append(opening, nft.GoTo(byPort+f.suffix)))
 	chains := []nft.Chain{
 		{Name: forVM + f.suffix, Rules: w.toVMAlone(f)},
 		{Name: forPod + f.suffix, Rules: []nft.Rule{f.fragmenting(pods), {nft.GoTo(toPod)}}},
@@ -73,9 +81,18 @@ func (w wiring) familyChains(f family) []nft.Chain {
 			full = []nft.Part{guard.Kept(guard.FromPod, guard.TooManyConnections, nft.Accept)}
 		}
 		chains = append(chains,
-			nft.Chain{Name: pods + "_answer" + f.suffix, Rules: f.answered(f.flows(pods), pod)},
-			nft.Chain{Name: fromPod + f.suffix, Rules: append(w.answers(true, nft.Accept), f.noting(f.flows(pods), nft.Accept, full...)...)})
+			nft.Chain{Name: pods + "_answer" + f.suffix, Rules: f.answered(f.flows(pods), openTCP, pod)},
+			nft.Chain{Name: fromPod + f.suffix, Rules: slices.Concat(w.answers(true, nft.Accept), []nft.Rule{{f.is, f.laterFragment, nft.Accept}}, f.noting(f.flows(pods), nft.Accept, full...))})
 		rules = append(rules, nft.Rule{f.is, nft.InSet(f.flows(pods), f.incoming()...), nft.GoTo(pods + "_answer" + f.suffix)})
+	}
+	for _, s := range w.vmSets(f) {
+		answer := strings.TrimSuffix(s.Name, f.suffix) + "_answer" + f.suffix
+		chains = append(chains, nft.Chain{Name: answer, Rules: f.answered(s, unseenTCP, nft.Rule{toVM})})
+		known := nft.Rule{f.is, nft.InSet(s, f.incoming()...), nft.GoTo(answer)}
+		if w.VMPorts.IsZero() { // the VM's datagrams are not noted: none of what was before is to take the pod's
+			known = slices.Insert(known, 1, tcp)
+		}
+		rules = append(rules, known)
 	}
 	opened := []nft.Rule{
 		slices.Concat(nft.Rule{f.is}, f.notEchoRequest, f.fragmenting(vms, pods)[1:]),
@@ -84,8 +101,6 @@ func (w wiring) familyChains(f family) []nft.Chain {
 	if w.VMPorts.IsZero() {
 		opened = append(slices.Concat(w.listed(nft.DestinationPort, pod...), opened), nft.Rule{toVM})
 	} else {
-		chains = append(chains, nft.Chain{Name: vms + "_answer" + f.suffix, Rules: f.answered(f.flows(vms), nft.Rule{toVM})})
-		rules = append(rules, nft.Rule{f.is, nft.InSet(f.flows(vms), f.incoming()...), nft.GoTo(vms + "_answer" + f.suffix)})
 		opened = append(slices.Concat(w.listed(nft.DestinationPort, toVM), opened), pod)
 	}
 	chains = append(chains, nft.Chain{Name: byPort + f.suffix, Rules: opened})
@@ -249,12 +264,27 @@ func (w wiring) toNetRules() []nft.Rule {
 	return append(rules, nft.Rule{nft.GoTo(sent)})
 }
 
-// toNetFamilyRules keep off what would be answered to the pod, and note what the VM
-// opens where it does not get what is for no listed port.
-func (w wiring) toNetFamilyRules(f family) []nft.Rule {
-	rules := w.answers(true, guard.Dropped(guard.FromVM, guard.PodPort))
+// toNetFamilyRules keep off what would be answered to the pod, and note the VM's connections:
+// all that it sends by them where it does not get what is for no listed port.
+func (w wiring) toNetFamilyRules(f family) (rules []nft.Rule) {
+	if w.VMPorts.IsZero() {
+		for _, p := range w.ports() {
+			for _, match := range p.in(nft.SourcePort) {
+				rule := nft.Rule{f.is, nft.L4Protocol.Is(p.protocol), match}
+				if p.protocol == nft.TCP { // a connection goes on though the port has become the pod's
+					for _, s := range w.vmSets(f) {
+						rule = append(rule, nft.NotInSet(s, f.outgoing()...))
+					}
+				}
+				rules = append(rules, append(rule, guard.Dropped(guard.FromVM, guard.PodPort)))
+			}
+		}
+	}
 	if !w.pod.NoEgress {
 		rules = append(rules, nft.Rule{f.is, nft.InSet(f.flows(pods), f.outgoing()...), guard.Dropped(guard.FromVM, guard.PodConnection)})
+	}
+	if w.NIC.Addressed {
+		rules = slices.Concat(rules, []nft.Rule{{f.is, f.laterFragment, nft.GoTo(sent)}}, f.handshaking())
 	}
 	if w.VMPorts.IsZero() {
 		return append(rules, nft.Rule{nft.GoTo(sent)})

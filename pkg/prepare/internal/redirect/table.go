@@ -52,6 +52,9 @@ const (
 	openUDP  = 2 * time.Minute
 	maxFlows = 1 << 18
 
+	unseenTCP   = 30 * 24 * time.Hour // one of the VM's whose data nobody looks at
+	maxAccepted = 1 << 16
+
 	fragmented   = time.Second // a packet's fragments come right behind each other
 	maxFragments = 1 << 16
 )

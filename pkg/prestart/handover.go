@@ -33,6 +33,12 @@ const maxFile = 1 << 20
 
 var allFiles = []string{NICsFile, InterfacesFile, QEMUFile, CloudHypervisorFile, FirecrackerFile}
 
+func sameFile(a, b string) bool {
+	x, err := os.Stat(a)
+	y, otherErr := os.Stat(b)
+	return err == nil && otherErr == nil && os.SameFile(x, y)
+}
+
 // canHandOver makes the output directory and reports why nothing can be written
 // there. It returns the files that are there already.
 func (h Hook) canHandOver() (files map[string][]byte, err error) {
@@ -41,6 +47,9 @@ func (h Hook) canHandOver() (files map[string][]byte, err error) {
 	}
 	if err := os.MkdirAll(h.OutputDir, 0o755); err != nil {
 		return nil, fmt.Errorf("make output directory: %w", err)
+	}
+	if sameFile(h.OutputDir, h.StateDir) { // where a nics.json is the record of an interface
+		return nil, fmt.Errorf("write to output directory: %s is the state directory, which is for records only: choose another", h.OutputDir)
 	}
 	f, err := os.CreateTemp(h.OutputDir, ".writable-*") // some file systems refuse that, though all may write
 	if err == nil {

@@ -166,6 +166,13 @@ func TestNotHandedOver(t *testing.T) {
 	if _, err := h.Prepare(t.Context()); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "write to output directory: open /proc/.writable-") {
 		t.Errorf("Prepare: %v", err)
 	}
+	h.OutputDir = filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(h.StateDir, h.OutputDir); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "is the state directory") {
+		t.Errorf("Run: %v", err)
+	}
 	h.OutputDir = t.TempDir()
 	h.Domain = &prestart.Domain{XML: []byte("<domain><name>vm</name></domain>"), URI: "nobody:///knows"}
 	if _, err := h.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "nobody:///knows") {

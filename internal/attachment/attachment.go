@@ -114,6 +114,9 @@ func (a Attachment) write(base, path string) error {
 	if err == nil {
 		b, err = json.MarshalIndent(a, "", "  ")
 	}
+	if err == nil && len(b) >= maxFile { // the agent would not read it
+		err = fmt.Errorf("the options have %d bytes: at most %d can be kept", len(b), maxFile)
+	}
 	if err == nil {
 		err = renameio.WriteFile(path, append(b, '\n'), 0o600, renameio.WithTempDir(dir))
 	}

@@ -66,3 +66,19 @@ func TestDamagedAttachment(t *testing.T) {
 		t.Errorf("got %v, %v", got, err)
 	}
 }
+
+// What could not be read again is not written. JSON has six bytes for each <.
+func TestLargeAttachment(t *testing.T) {
+	base := t.TempDir()
+	a := Attachment{ContainerID: "c1", Interface: "eth0", Netns: "/run/netns/x"}
+	for size, fits := range map[int]bool{maxFile / 7: true, maxFile / 6: false} {
+		a.Options = map[string]json.RawMessage{"hostname": []byte(`"` + strings.Repeat("<", size) + `"`)}
+		err := a.Write(base)
+		if fits == (err != nil) || !fits && !strings.Contains(err.Error(), "at most 1048576") {
+			t.Errorf("%d bytes: %v", size, err)
+		}
+		if _, err := OfContainer(base, "c1"); err != nil {
+			t.Error(err)
+		}
+	}
+}

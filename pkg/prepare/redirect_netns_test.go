@@ -681,6 +681,27 @@ func TestRedirectUnrecorded(t *testing.T) {
 	})
 }
 
+// An interface whose name is too long for a prefix is known by its own name alone.
+func TestUnrecordedOfLongName(t *testing.T) {
+	t.Parallel()
+	const name = "net1234567890ab"
+	for _, datapath := range []string{podtest.SwitchPath, "redirect"} {
+		pod := podtest.NewPod(t, podtest.Flannel)
+		pod.IP(t, "link set eth0 down")
+		pod.IP(t, "link set eth0 name "+name+" up")
+		pod.In(t, func() error {
+			return prepare.ApplyAll(t.Context(), t.TempDir(), prepare.Options{Datapath: datapath}, name)
+		})
+		pod.In(t, func() error {
+			found, err := prepare.ReadUnrecorded(t.TempDir())
+			if len(found) != 1 || found[0].Interface != name {
+				t.Errorf("%s: unrecorded are %+v", datapath, found)
+			}
+			return err
+		})
+	}
+}
+
 // shared prepares eth0 of a pod.
 func shared(t *testing.T, pod *podtest.Pod, o prepare.Options) (plan prepare.Plan) {
 	t.Helper()

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
 	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/engine"
 )
@@ -48,7 +49,10 @@ func ReadUnrecorded(dir string) ([]*UnrecordedError, error) {
 	names := map[string]bool{} // that pod interfaces may have had
 	for _, l := range s.Links {
 		names[l.Name] = true
-		if _, name, ok := strings.Cut(l.Name, "-"); ok { // a prefix comes before it
+		// A prefix comes before it, and one that is too long for that is shortened.
+		prefix, name, ok := strings.Cut(l.Name, "-")
+		isShort := func(of nl.Link) bool { return of.Name != name && engine.LinkName(prefix+"-", of.Name) == l.Name }
+		if ok && !slices.ContainsFunc(s.Links, isShort) {
 			names[name] = true
 		}
 	}

@@ -13,8 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/virt-launcher-net/virt-launcher-net/internal/attachment"
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/agent"
@@ -29,10 +27,7 @@ func nodeOf(t *testing.T, pod *podtest.Pod) (stateDir string, a attachment.Attac
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Mount(pod.Path(), path, "", unix.MS_BIND, ""); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = unix.Unmount(path, unix.MNT_DETACH) })
+	podtest.Mount(t, pod.Path(), path, "", "")
 	a = attachment.Attachment{
 		ContainerID: "sandbox", Interface: "eth0", Netns: path, Since: time.Now(), Pod: attachment.Pod{Namespace: "shop", Name: "vm"},
 		Options: map[string]json.RawMessage{"hostname": []byte(`"vm"`)},

@@ -34,7 +34,7 @@ type Guest struct {
 
 	offload uintptr
 	pod     *NS
-	dir     string   // its resolv.conf, lease and script
+	held    *held    // its resolv.conf, lease and script
 	tap     *os.File // its end of the pod's tap
 	nic     *os.File
 	copying sync.WaitGroup
@@ -74,7 +74,7 @@ func startGuest(ctx context.Context, pod *NS, tap string, mac net.HardwareAddr, 
 }
 
 func (g *Guest) start(ctx context.Context, pod *NS, tap string) (err error) {
-	if g.dir, err = os.MkdirTemp("", "podtest-guest-"); err != nil {
+	if g.held, err = hold(); err != nil {
 		return err
 	}
 	if err := os.WriteFile(g.path("udhcpc.sh"), udhcpcScript, 0o755); err != nil {
@@ -129,7 +129,7 @@ func copyFrames(dst, src *os.File) {
 }
 
 func (g *Guest) path(name string) string {
-	return filepath.Join(g.dir, name)
+	return filepath.Join(g.held.dir, name)
 }
 
 // inGuest runs "$@" with $0 as /etc/resolv.conf.
@@ -199,5 +199,8 @@ func (g *Guest) Close() error {
 	if g.NS != nil {
 		errs = append(errs, g.NS.Close())
 	}
-	return errors.Join(append(errs, os.RemoveAll(g.dir))...)
+	if g.held != nil {
+		errs = append(errs, g.held.close())
+	}
+	return errors.Join(errs...)
 }

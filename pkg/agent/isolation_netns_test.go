@@ -152,10 +152,7 @@ func fill(t *testing.T, dir string, full bool) {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			t.Fatal(err)
 		}
-		if err := unix.Mount("none", dir, "tmpfs", 0, "size=128k,mode=700"); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+		podtest.Mount(t, "none", dir, "tmpfs", "size=128k,mode=700")
 		return
 	}
 	err := os.WriteFile(filepath.Join(dir, "ballast"), make([]byte, 1<<20), 0o600)

@@ -44,10 +44,7 @@ func (n *node) mount(t testing.TB, ns *podtest.NS, name string) string {
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Mount(ns.Path(), path, "", unix.MS_BIND, ""); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = unmount(path) })
+	podtest.Mount(t, ns.Path(), path, "", "")
 	return path
 }
 

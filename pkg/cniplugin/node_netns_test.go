@@ -67,10 +67,7 @@ func TestGarbage(t *testing.T) {
 				if err := os.WriteFile(mounted, nil, 0o600); err != nil {
 					t.Fatal(err)
 				}
-				if err := unix.Mount(pod.Path(), mounted, "", unix.MS_BIND, ""); err != nil {
-					t.Fatal(err)
-				}
-				t.Cleanup(func() { _ = unix.Unmount(mounted, unix.MNT_DETACH) })
+				podtest.Mount(t, pod.Path(), mounted, "", "")
 			} else if err := pod.Close(); err != nil {
 				t.Fatal(err)
 			}
@@ -112,14 +109,7 @@ func (r *runtime) mount(options string) {
 	if err := os.MkdirAll(r.base, 0o700); err != nil {
 		r.t.Fatal(err)
 	}
-	if err := unix.Mount("tmpfs", r.base, "tmpfs", 0, options); err != nil {
-		r.t.Fatal(err)
-	}
-	r.t.Cleanup(func() {
-		if err := unix.Unmount(r.base, unix.MNT_DETACH); err != nil {
-			r.t.Error(err)
-		}
-	})
+	podtest.Mount(r.t, "tmpfs", r.base, "tmpfs", options)
 }
 
 // Where there is no room, or nothing can be written, ADD says so and leaves the pod as it

@@ -211,14 +211,7 @@ func mountSmall(t *testing.T, dir string) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Mount("none", dir, "tmpfs", 0, "size=256k,mode=700"); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
+	podtest.Mount(t, "none", dir, "tmpfs", "size=256k,mode=700")
 }
 
 // fill leaves so many pages free in the directory.

@@ -8,8 +8,6 @@ import (
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
@@ -103,7 +101,7 @@ func TestDirectoryOfNamespace(t *testing.T) {
 	if err := os.WriteFile(mounted, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	bind(t, pod.Path(), mounted)
+	podtest.Mount(t, pod.Path(), mounted, "", "")
 	if _, err := h.Prepare(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -151,17 +149,4 @@ func readlink(t *testing.T, ns *podtest.NS) (link string) {
 		t.Fatal(err)
 	}
 	return link
-}
-
-// bind mounts from on to, until the end of the test.
-func bind(t *testing.T, from, to string) {
-	t.Helper()
-	if err := unix.Mount(from, to, "", unix.MS_BIND, ""); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(to, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
 }

@@ -31,12 +31,11 @@ func Differences(plans ...Plan) ([]Difference, error) {
 	return w.Look()
 }
 
-// differencesOf looks at everything but tables that are not known, which are nil.
+// differencesOf looks at links, addresses and sysctls.
 func differencesOf(s *engine.State, plans []Plan) (found []Difference) {
 	seen := map[string]bool{} // sysctls
 	for _, p := range plans {
 		d := engine.Differences{Interface: p.Interface.Name, Found: p.wiring.Differences(s)}
-		d.Tables(s, p.wiring.Tables())
 		// One that nobody here may change is none: prepare warns of it.
 		for _, name := range p.sysctls() {
 			if value, ok := s.Sysctls[name]; ok && value != "0" && !seen[name] {

@@ -3,6 +3,7 @@ package prepare
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -31,6 +32,15 @@ type Watch struct {
 	tables    *nft.Watch // nil: unwatched says why
 	unwatched error
 	filtered  map[string]bool // taps that have had the checksum filter
+	compared  *compared       // the tables with the plans; nil: not yet
+}
+
+// compared is how tables differed from plans. To encode what is planned anew takes most
+// of the time of a look.
+type compared struct {
+	changes int            // of the tables until then
+	indexes map[string]int // of links: rules name some by them
+	found   []Difference
 }
 
 // OpenWatch opens a Watch in the network namespace of the calling thread. Without
@@ -65,6 +75,7 @@ func hasAliases(p Plan) bool { return len(p.NIC().Aliases) > 0 }
 func (w *Watch) Replace(plan Plan) {
 	n := slices.IndexFunc(w.plans, func(p Plan) bool { return p.Interface.Name == plan.Interface.Name })
 	w.plans[n] = plan
+	w.compared = nil
 }
 
 // Look tells what differs from the plans now.
@@ -79,13 +90,31 @@ func (w *Watch) Look() ([]Difference, error) {
 			return nil, err
 		}
 	}
-	if w.tables != nil {
-		s.Tables = w.tables.Now()
-	}
 	if err := s.ReadFilters(w.conn); err != nil {
 		return nil, err
 	}
-	return append(differencesOf(s, w.plans), w.filterDifferences(s)...), nil
+	return slices.Concat(differencesOf(s, w.plans), w.tableDifferences(s), w.filterDifferences(s)), nil
+}
+
+// tableDifferences tells how the tables differ from the plans, as far as they are known.
+func (w *Watch) tableDifferences(s *engine.State) []Difference {
+	if w.tables == nil {
+		return nil
+	}
+	changes, indexes := w.tables.Changes(), map[string]int{}
+	for _, l := range s.Links {
+		indexes[l.Name] = l.Index
+	}
+	if c := w.compared; c == nil || c.changes != changes || !maps.Equal(c.indexes, indexes) {
+		s.Tables = w.tables.Now()
+		w.compared = &compared{changes, indexes, nil}
+		for _, p := range w.plans {
+			d := engine.Differences{Interface: p.Interface.Name}
+			d.Tables(s, p.wiring.Tables())
+			w.compared.found = append(w.compared.found, d.Found...)
+		}
+	}
+	return w.compared.found
 }
 
 // filterDifferences tells which taps have lost the checksum filter: whether one was

@@ -3,11 +3,47 @@ package prepare
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 )
+
+// What is planned is encoded once, not at each look; a table that changes is compared again.
+func TestLookAgain(t *testing.T) {
+	pod := podtest.NewPod(t, podtest.Flannel)
+	var w *Watch
+	pod.In(t, func() error {
+		plan, err := ApplyOne(t.Context(), t.TempDir(), Options{}, "eth0")
+		if err == nil {
+			w, err = OpenWatch(plan)
+		}
+		return err
+	})
+	defer w.Close()
+	look := func() (found []Difference) {
+		found, err := w.Look()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return found
+	}
+	first := testing.AllocsPerRun(3, func() {
+		w.compared = nil
+		look()
+	})
+	if again := testing.AllocsPerRun(3, func() { look() }); again > first/3 {
+		t.Errorf("a look allocates %.0f times, the first one %.0f", again, first)
+	}
+	pod.Run(t, "nft", "flush chain "+podtest.GuardTable+" from_guest")
+	if err := w.WaitTables(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if found := look(); len(found) != 1 || !strings.Contains(found[0].Is, "from_guest has 0 rules") {
+		t.Errorf("after a change it says %v", found)
+	}
+}
 
 // Links that are changed without end do not keep the watch busy, and hide nothing.
 func TestWatchOfLinksThatChangeWithoutEnd(t *testing.T) {

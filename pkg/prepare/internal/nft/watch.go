@@ -21,9 +21,10 @@ const eventBuffer = 4 << 20
 type Watch struct {
 	conn *netlink.Conn
 
-	mu     sync.Mutex
-	tables tables
-	err    error // why they are not known; they are not, ever again
+	mu      sync.Mutex
+	tables  tables
+	changes int   // how often they have changed
+	err     error // why they are not known; they are not, ever again
 }
 
 // OpenWatch opens a Watch of the tables that [Read] returns, in the network namespace
@@ -51,6 +52,14 @@ func OpenWatch() (_ *Watch, err error) {
 		return nil, err
 	}
 	return w, nil
+}
+
+// Changes is how often the tables have changed, or were not known any more, since the
+// Watch was opened.
+func (w *Watch) Changes() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.changes
 }
 
 // Now returns the tables; nil: they are not known any more.
@@ -95,6 +104,7 @@ func (w *Watch) Wait(ctx context.Context) error {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			w.err = err
+			w.changes++
 			return err
 		}
 		transaction = append(transaction, messages...)
@@ -115,6 +125,9 @@ func (w *Watch) apply(transaction []netlink.Message) (changed bool) {
 	for _, raw := range transaction {
 		m, _ := parse(nl.Message{Type: uint16(raw.Header.Type), Flags: uint16(raw.Header.Flags), Data: raw.Data})
 		changed = w.tables.apply(m) || changed
+	}
+	if changed {
+		w.changes++
 	}
 	return changed
 }

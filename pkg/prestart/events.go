@@ -47,7 +47,8 @@ type reader struct {
 // closed, which closes the channel. Those of one interface and protocol come in
 // their order. Nobody waits for a reader that is slow: of each lease 64 steps are
 // kept for it, and the next one says in Missed how many were lost; of readiness it
-// gets what is so when it reads. NICs that are plugged in later are among them.
+// gets what is so when it reads. What is not read when the channel is closed is lost. NICs
+// that are plugged in later are among them.
 func (s *Session) Events(ctx context.Context) <-chan Event {
 	ctx, cancel := context.WithCancel(ctx)
 	stop := context.AfterFunc(s.done, cancel) //nolint:contextcheck // s.done is the session's, not the caller's

@@ -44,7 +44,8 @@ import (
 )
 
 // Hook says how a pod's network is handed to its VM. The zero value is good for
-// the usual pod, from within it.
+// the usual pod, from within it. A session keeps the maps and slices of its Hook: change
+// none of them before it is closed.
 type Hook struct {
 	// Netns is the path of the pod's network namespace; empty: the calling thread's,
 	// with which a session stays, whatever goroutine calls its methods: lock the thread
@@ -116,7 +117,8 @@ type Hook struct {
 	Domain *Domain
 	// Version is shown in the status.
 	Version string
-	// Log gets what is done and why; nil is silent.
+	// Log gets what is done and why; nil is silent. Its handler must not call methods of the
+	// session, nor wait for who does: some lines are written while that holds its locks.
 	Log *slog.Logger
 
 	namespace statedir.Namespace // that of Netns, once it is located

@@ -28,7 +28,7 @@ func NewInterface(p prepare.Plan) Interface {
 }
 
 func newInterface(n guest.NIC) Interface {
-	return Interface{NIC: n, Addresses: append([]netip.Prefix{}, n.Addresses()...)}
+	return Interface{NIC: n.Clone(), Addresses: append([]netip.Prefix{}, n.Addresses()...)}
 }
 
 func (n *nic) describe() Interface {

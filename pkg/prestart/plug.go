@@ -35,7 +35,7 @@ func (s *Session) Plug(ctx context.Context, name string, own InterfaceOptions) (
 	if err != nil {
 		return guest.NIC{}, err
 	}
-	return n.NIC, nil
+	return n.Clone(), nil
 }
 
 // plugWith is Plug with all options, and with another time to wait for the CNI if that

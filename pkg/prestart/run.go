@@ -103,7 +103,7 @@ func (h Hook) served(nics []guest.NIC) ([]*nic, error) {
 			}
 			owner[name] = n.Interface
 		}
-		served = append(served, &nic{NIC: n, hook: h})
+		served = append(served, &nic{NIC: n.Clone(), hook: h})
 	}
 	return served, nil
 }

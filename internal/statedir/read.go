@@ -1,6 +1,7 @@
 package statedir
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -36,7 +37,9 @@ func ReadFile(path string, most int64) ([]byte, error) {
 	case st.Size > most:
 		return nil, unfit(path, fmt.Sprintf("it has %d bytes, more than %d", st.Size, most))
 	}
-	return io.ReadAll(io.LimitReader(f, most))
+	b := bytes.NewBuffer(make([]byte, 0, st.Size+bytes.MinRead))
+	_, err = b.ReadFrom(io.LimitReader(f, most))
+	return b.Bytes(), err
 }
 
 // openRegular opens a regular file, and never blocks. The error wraps [ErrUnfit] if

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
@@ -17,7 +18,8 @@ import (
 type RecordCopy struct {
 	path   string
 	conn   *nl.Conn
-	record record // as it was last on disk
+	record record      // as it was last on disk
+	info   fs.FileInfo // of its file then
 }
 
 // CopyRecord reads the record in dir of an interface that is prepared in the network
@@ -34,14 +36,18 @@ func CopyRecord(dir, name string) (*RecordCopy, error) {
 	return c, err
 }
 
-// read reads the record anew, since another process may have written it.
+// read reads the record anew if another process may have written it.
 func (c *RecordCopy) read() (missing bool, err error) {
+	info, err := os.Lstat(c.path)
+	if err == nil && c.info != nil && os.SameFile(info, c.info) && info.ModTime().Equal(c.info.ModTime()) {
+		return false, nil
+	}
 	r, err := readRecord(c.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return true, nil
 	}
 	if err == nil {
-		c.record = r
+		c.record, c.info = r, info
 	}
 	return false, err
 }

@@ -188,7 +188,7 @@ func skipIPv6() []bpf.Instruction {
 			next = "transport"
 		}
 		// One comparison for all of them: the verifier follows each.
-		out = slices.Concat(out,
+		out = append(out, slices.Concat(
 			[]bpf.Instruction{
 				bpf.JGT.Imm(bpf.R9, 63, "transport").Labelled(header(n)),
 				bpf.Mov.Imm(bpf.R1, int32(extensions>>32)),
@@ -215,7 +215,7 @@ func skipIPv6() []bpf.Instruction {
 				bpf.JNE.Imm(bpf.R1, 0, "drop"), // a later fragment
 				bpf.Add.Imm(bpf.R8, 8),
 				bpf.LoadMem(bpf.R9, bpf.R10, stackHeader, bpf.Byte),
-			})
+			})...)
 	}
 	return out
 }

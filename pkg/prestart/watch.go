@@ -120,7 +120,9 @@ func (w *watch) follow(ctx context.Context) {
 	defer w.running.Wait()
 	w.running.Go(func() {
 		if w.repairer != nil && !w.repair(ctx, madeBefore) {
-			_, _ = w.look(true) // followEach tells of an error
+			w.mu.Lock()
+			w.report()
+			w.mu.Unlock()
 		}
 		w.followEach(ctx, w.pod.WaitTables, "the port guard")
 	})

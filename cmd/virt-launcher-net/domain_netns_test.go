@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"syscall"
@@ -40,11 +41,18 @@ func checkShutDown(t *testing.T, cmd *podtest.Cmd, log *podtest.Buffer) {
 	}
 }
 
-// A driver which the library has in the process, but not QEMU's.
+// A driver which the library has in the process, but not QEMU's. The library is loaded for
+// a domain, and not before.
 func TestDomainOfTestDriver(t *testing.T) {
 	t.Parallel()
+	if maps, err := os.ReadFile("/proc/self/maps"); err != nil || strings.Contains(string(maps), "/libvirt.so") {
+		t.Errorf("libvirt is loaded by a program that starts no domain; %v", err)
+	}
 	pod := podtest.NewPod(t, podtest.Calico)
 	cmd, log := startDomain(t, pod, "test:///default")
+	if maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", cmd.Process.Pid)); err != nil || !strings.Contains(string(maps), "/libvirt.so") {
+		t.Errorf("libvirt is not loaded by a program that starts a domain; %v", err)
+	}
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}

@@ -120,7 +120,7 @@ func (o placeAddress) Do(k *engine.Kernel) error {
 		m, vnl.NewRtAttr(unix.IFA_LOCAL, address), vnl.NewRtAttr(unix.IFA_ADDRESS, address), vnl.NewRtAttr(unix.IFA_FLAGS, vnl.Uint32Attr(flags)),
 	}
 	if o.add {
-		return engine.Ignore(k.Conn.Request(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, attrs...), unix.EEXIST)
+		return k.AddAddress(o.link, o.prefix.Addr(), attrs...)
 	}
 	return engine.Ignore(k.Conn.Request(unix.RTM_DELADDR, 0, attrs...), unix.EADDRNOTAVAIL)
 }

@@ -2,7 +2,6 @@ package redirect
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"net/netip"
 
@@ -67,27 +66,9 @@ func (o setAddress) Do(k *engine.Kernel) error {
 		vnl.NewRtAttr(unix.IFA_FLAGS, vnl.Uint32Attr(flags)),
 	}
 	if o.add {
-		request := func() error { return k.Conn.Request(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, attrs...) }
-		err := request()
-		if o.alias.Pod.Is6() && errors.Is(err, unix.EACCES) {
-			if err = o.enableIPv6(k); err == nil {
-				err = request()
-			}
-		}
-		return engine.Ignore(err, unix.EEXIST)
+		return k.AddAddress(o.tap, o.alias.Pod, attrs...)
 	}
 	return engine.Ignore(k.Conn.Request(unix.RTM_DELADDR, 0, attrs...), unix.EADDRNOTAVAIL, unix.ENODEV)
-}
-
-// enableIPv6 turns IPv6 on on the tap: some CNIs turn it off on all links that are made,
-// and on again on their own.
-func (o setAddress) enableIPv6(k *engine.Kernel) error {
-	err := engine.SetSysctl{Name: "net.ipv6.conf." + o.tap + ".disable_ipv6", To: "0"}.Do(k)
-	if err == nil {
-		return nil
-	}
-	return engine.Advise(fmt.Errorf("IPv6 is off on the tap, as on all links that are made in the pod (net.ipv6.conf.default.disable_ipv6), and can't be turned on: %w: "+
-		"prepare the pod from the node, or leave the VM's IPv6 out", err))
 }
 
 // setNeighbor tells the pod the VM's MAC for good, so that it need not ask.

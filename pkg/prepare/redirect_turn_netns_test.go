@@ -45,11 +45,18 @@ type talk struct {
 	own, peer net.Conn
 }
 
-// connect has a client connect to a server.
-func connect(t *testing.T, client, server host, to netip.AddrPort) (ofClient, ofServer net.Conn) {
+// connecting has clients connect to servers. Each listens once: a process that is just being
+// started may hold a listener that was closed.
+type connecting struct{ listening map[string]net.Listener }
+
+func (c *connecting) connect(t *testing.T, client, server host, to netip.AddrPort) (ofClient, ofServer net.Conn) {
 	t.Helper()
-	l := server.Listen(t, to.String())
-	defer l.Close()
+	name := server.name + to.String()
+	l := c.listening[name]
+	if l == nil {
+		l = server.Listen(t, to.String())
+		c.listening[name] = l
+	}
 	_ = l.(*net.TCPListener).SetDeadline(time.Now().Add(5 * time.Second))
 	ofClient, err := client.dial("tcp", to, 0)
 	if err == nil {
@@ -65,18 +72,18 @@ func connect(t *testing.T, client, server host, to netip.AddrPort) (ofClient, of
 
 // talks are a connection of each kind: of either, opened or accepted, at a port that stays
 // and at one that changes hands.
-func (r *trio) talks(t *testing.T, kind string) (all []talk) {
+func (r *trio) talks(t *testing.T, c *connecting, kind string) (all []talk) {
 	t.Helper()
 	for _, a := range r.families() {
 		for _, who := range []host{r.vm, r.pod} {
-			own, peer := connect(t, who, r.outside, netip.AddrPortFrom(a.outside, 7000))
+			own, peer := c.connect(t, who, r.outside, netip.AddrPortFrom(a.outside, 7000))
 			all = append(all, talk{fmt.Sprintf("%s, opened by the %s at %s", kind, who.name, a.own), own, peer})
 			ports := []uint16{vmStays, vmLoses}
 			if who.name == "pod" {
 				ports = []uint16{podStays, podLoses}
 			}
 			for _, port := range ports {
-				peer, own := connect(t, r.outside, who, netip.AddrPortFrom(a.own, port))
+				peer, own := c.connect(t, r.outside, who, netip.AddrPortFrom(a.own, port))
 				all = append(all, talk{fmt.Sprintf("%s, accepted by the %s at %s port %d", kind, who.name, a.own, port), own, peer})
 			}
 		}
@@ -116,7 +123,8 @@ func TestRedirectTurn(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			r := newTrio(t, podtest.BridgeDual, prepare.Options{PodPorts: parsePorts(t, c.pods), VMPorts: parsePorts(t, c.vms)})
-			silent, all := r.talks(t, "silent"), r.talks(t, "used")
+			s := &connecting{map[string]net.Listener{}}
+			silent, all := r.talks(t, s, "silent"), r.talks(t, s, "used")
 			for _, c := range all {
 				if err := c.peerSpeaks(); err != nil {
 					t.Fatalf("before: %s: %v", c.what, err)
@@ -129,8 +137,8 @@ func TestRedirectTurn(t *testing.T) {
 				}
 			}
 			for _, a := range r.families() {
-				connect(t, r.outside, r.vm, netip.AddrPortFrom(a.own, podLoses))
-				connect(t, r.outside, r.pod, netip.AddrPortFrom(a.own, vmLoses))
+				s.connect(t, r.outside, r.vm, netip.AddrPortFrom(a.own, podLoses))
+				s.connect(t, r.outside, r.pod, netip.AddrPortFrom(a.own, vmLoses))
 			}
 		})
 	}
@@ -152,7 +160,7 @@ func TestRedirectTurnWithoutEgressHook(t *testing.T) {
 			}
 			o := prepare.Options{PodPorts: parsePorts(t, c.pods), VMPorts: parsePorts(t, c.vms)}
 			r := newTrioOf(t, p, o, func(in *discover.Interface) { in.NoEgress, in.LocalPorts = true, [2]uint16{28672, 32767} })
-			all := r.talks(t, "silent")
+			all := r.talks(t, &connecting{map[string]net.Listener{}}, "silent")
 			r.turn(t, c.podsThen, c.vmsThen)
 			for _, c := range all {
 				own := netip.MustParseAddrPort(c.own.LocalAddr().String())
@@ -170,7 +178,7 @@ func TestRedirectTurnsWhilePeersSend(t *testing.T) {
 	t.Parallel()
 	c := turns[0]
 	r := newTrio(t, podtest.BridgeDual, prepare.Options{PodPorts: parsePorts(t, c.pods)})
-	all := r.talks(t, "busy")
+	all := r.talks(t, &connecting{map[string]net.Listener{}}, "busy")
 	resets := podtest.StartCapture(t, r.shape.Node, r.shape.NodeLink, "tcp[tcpflags] & tcp-rst != 0 or (ip6 and ip6[6] = 6 and ip6[53] & 4 != 0)")
 	var busy sync.WaitGroup
 	done := make(chan struct{})

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 )
@@ -51,6 +52,7 @@ func (v *vm) live(t *testing.T) {
 	}
 	if v.Datapath == redirect {
 		v.podReaches(t)
+		v.turn(t)
 	}
 
 	if err := v.Stop(syscall.SIGKILL); err == nil {
@@ -71,6 +73,48 @@ func (v *vm) podReaches(t *testing.T) {
 		v.pod.Run(t, "ping", "-c1", "-W2", path.outside.String())
 		if err := podtest.Exchange(t.Context(), v.pod.NS, v.pod.Outside, path.outside, 64<<10); err != nil {
 			t.Errorf("pod to %s: %v", path.outside, err)
+		}
+	}
+}
+
+// turn has the VM get one port alone, and then all but one: what it has opened and accepted at
+// another one goes on, though its peer is the first to say something.
+func (v *vm) turn(t *testing.T) {
+	t.Helper()
+	guest, outside := v.guest.NS, v.pod.Outside
+	type talk struct{ vm, peer net.Conn }
+	var all []talk
+	connect := func(client, server *podtest.NS, to netip.Addr) (ofClient, ofServer net.Conn) {
+		l := server.Listen(t, netip.AddrPortFrom(to, 7000).String())
+		defer l.Close()
+		client.In(t, func() (err error) {
+			ofClient, err = net.DialTimeout("tcp", l.Addr().String(), 5*time.Second)
+			return err
+		})
+		t.Cleanup(func() { ofClient.Close() })
+		ofServer, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { ofServer.Close() })
+		return ofClient, ofServer
+	}
+	for _, path := range v.paths() {
+		own, peer := connect(guest, outside, path.outside)
+		all = append(all, talk{own, peer})
+		peer, own = connect(outside, guest, path.guest)
+		all = append(all, talk{own, peer})
+	}
+	for _, ports := range []string{"--vm-ports=22", "--pod-ports=8080"} {
+		v.Run(t, "prepare", ports)
+		for _, c := range all {
+			if _, err := c.peer.Write([]byte("spoken")); err != nil {
+				t.Error(err)
+			}
+			_ = c.vm.SetReadDeadline(time.Now().Add(5 * time.Second))
+			if n, err := c.vm.Read(make([]byte, 10)); err != nil || n != 6 {
+				t.Errorf("%s: from %s to %s: %d bytes, %v", ports, c.vm.RemoteAddr(), c.vm.LocalAddr(), n, err)
+			}
 		}
 	}
 }

@@ -3,7 +3,6 @@ package redirect
 import (
 	"net/netip"
 	"slices"
-	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/nft"
@@ -164,58 +163,3 @@ var (
 	tcp = nft.L4Protocol.Is(nft.TCP)
 	udp = nft.L4Protocol.Is(nft.UDP)
 )
-
-func hasFlag(f nft.Flags) nft.Part { return nft.TCPFlags.Masked(f).Is(f) }
-
-// noting are rules that have a flow's set know what one side sends, and then do what is
-// to be done with it. A reset ends what there is, but its peer may not have got it, and a
-// stray one is no connection. full is for what there is no room to note, if
-// that is not to be treated as all else.
-func (f family) noting(s nft.Set, then nft.Part, full ...nft.Part) (out []nft.Rule) {
-	note := func(put func(nft.Set, time.Duration, ...nft.Operand) nft.Part, timeout time.Duration, parts ...nft.Part) {
-		out = append(out, append(append(nft.Rule{f.is}, parts...), put(s, timeout, f.outgoing()...), then))
-	}
-	note(nft.UpdateSet, shortTCP, tcp, hasFlag(nft.RST), nft.InSet(s, f.outgoing()...))
-	out = append(out, nft.Rule{f.is, tcp, hasFlag(nft.RST), then})
-	note(nft.UpdateSet, shortTCP, tcp, hasFlag(nft.FIN))
-	note(nft.UpdateSet, shortTCP, tcp, hasFlag(nft.SYN))
-	note(nft.UpdateSet, openTCP, tcp, hasFlag(nft.PSH))
-	note(nft.AddToSet, openTCP, tcp) // a bare acknowledgment says no more than that there is a connection: the last one comes behind its end
-	note(nft.UpdateSet, openUDP, udp)
-	for _, part := range full {
-		out = append(out, nft.Rule{f.is, tcp, part}, nft.Rule{f.is, udp, part})
-	}
-	return append(out, nft.Rule{then})
-}
-
-// handshaking are rules that have the VM's sets know by what opens and ends TCP connections
-// which of them are the VM's, whatever its ports are. All else that the VM sends need not be
-// looked at for that, where the VM gets what is for any port but some.
-func (f family) handshaking() (out []nft.Rule) {
-	note := func(s nft.Set, timeout time.Duration, parts ...nft.Part) {
-		out = append(out, slices.Concat(nft.Rule{f.is, tcp}, parts, nft.Rule{nft.UpdateSet(s, timeout, f.outgoing()...)}))
-	}
-	note(f.flows(vms), shortTCP, opens)
-	note(f.accepted(), unseenTCP, nft.TCPFlags.Masked(nft.SYN|nft.ACK).Is(nft.SYN|nft.ACK))
-	for _, s := range []nft.Set{f.flows(vms), f.accepted()} {
-		note(s, shortTCP, nft.TCPFlags.Masked(nft.FIN|nft.RST).Not(0), nft.InSet(s, f.outgoing()...))
-	}
-	return out
-}
-
-// opens matches what opens a TCP connection.
-var opens = nft.TCPFlags.Masked(nft.SYN | nft.ACK).Is(nft.SYN)
-
-// answered are rules for a flow's answers: they keep it known, as noting does. open is for
-// how long if the peer has accepted.
-func (f family) answered(s nft.Set, open time.Duration, then nft.Rule) (out []nft.Rule) {
-	note := func(timeout time.Duration, parts ...nft.Part) {
-		out = append(out, slices.Concat(nft.Rule{f.is}, parts, nft.Rule{nft.UpdateSet(s, timeout, f.incoming()...)}, then))
-	}
-	note(shortTCP, tcp, hasFlag(nft.FIN))
-	note(shortTCP, tcp, hasFlag(nft.RST))
-	note(open, tcp, hasFlag(nft.SYN))
-	note(openTCP, tcp, hasFlag(nft.PSH))
-	note(openUDP, udp)
-	return append(out, then)
-}

@@ -3,7 +3,6 @@ package redirect
 import (
 	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
@@ -81,19 +80,12 @@ func (w wiring) familyChains(f family) []nft.Chain {
 			full = []nft.Part{guard.Kept(guard.FromPod, guard.TooManyConnections, nft.Accept)}
 		}
 		chains = append(chains,
-			nft.Chain{Name: pods + "_answer" + f.suffix, Rules: f.answered(f.flows(pods), openTCP, pod)},
+			nft.Chain{Name: pods + "_answer" + f.suffix, Rules: f.answered(f.flows(pods), openTCP, true, pod)},
 			nft.Chain{Name: fromPod + f.suffix, Rules: slices.Concat(w.answers(true, nft.Accept), []nft.Rule{{f.is, f.laterFragment, nft.Accept}}, f.noting(f.flows(pods), nft.Accept, full...))})
 		rules = append(rules, nft.Rule{f.is, nft.InSet(f.flows(pods), f.incoming()...), nft.GoTo(pods + "_answer" + f.suffix)})
 	}
-	for _, s := range w.vmSets(f) {
-		answer := strings.TrimSuffix(s.Name, f.suffix) + "_answer" + f.suffix
-		chains = append(chains, nft.Chain{Name: answer, Rules: f.answered(s, unseenTCP, nft.Rule{toVM})})
-		known := nft.Rule{f.is, nft.InSet(s, f.incoming()...), nft.GoTo(answer)}
-		if w.VMPorts.IsZero() { // the VM's datagrams are not noted: none of what was before is to take the pod's
-			known = slices.Insert(known, 1, tcp)
-		}
-		rules = append(rules, known)
-	}
+	known, ofKnown := w.vmAnswers(f, nft.Rule{toVM})
+	chains, rules = append(chains, ofKnown...), append(rules, known...)
 	opened := []nft.Rule{
 		slices.Concat(nft.Rule{f.is}, f.notEchoRequest, f.fragmenting(vms, pods)[1:]),
 		slices.Concat(nft.Rule{f.is}, f.notEchoRequest, nft.Rule{nft.GoTo(shared)}),

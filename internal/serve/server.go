@@ -68,6 +68,7 @@ type Server struct {
 	budget   int
 	dropped  func() uint64 // frames by the kernel since it was last called
 	notes    notes
+	lines    *queue // of the log
 
 	mu      sync.Mutex
 	status  lease.Status
@@ -96,8 +97,10 @@ func newServer(c Config, dropped func() uint64) *Server {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
+	q := &queue{}
 	s := &Server{
-		Log:          c.Log.With("interface", c.Tap, "protocol", c.Protocol),
+		lines:        q,
+		Log:          slog.New(lines{c.Log.Handler(), q}).With("interface", c.Tap, "protocol", c.Protocol),
 		DeclinePause: defaultDeclinePause,
 		protocol:     c.Protocol, budget: defaultBudget, dropped: dropped,
 		misfits: make(map[uint16]bool), readers: make(map[*reader]bool), logLines: rate.NewLimiter(linesPerSecond, LinesAtOnce),

@@ -117,8 +117,8 @@ type Hook struct {
 	Domain *Domain
 	// Version is shown in the status.
 	Version string
-	// Log gets what is done and why; nil is silent. Its handler must not call methods of the
-	// session, nor wait for who does: some lines are written while that holds its locks.
+	// Log gets what is done and why; nil is silent. Its handler may ask the session, but not
+	// change it: Plug, Unplug, Add, Remove and Close wait for who writes a line.
 	Log *slog.Logger
 
 	namespace statedir.Namespace // that of Netns, once it is located

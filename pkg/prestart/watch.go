@@ -48,14 +48,26 @@ func (n *nic) openWatch(changed func()) (*watch, error) {
 // look returns what differs now, and logs it: at once if it was told of a change. On
 // error, and once the watch is closed, it is what was seen last.
 func (w *watch) look(told bool) ([]prepare.Difference, error) {
+	found, lines, err := w.compare(told)
+	for _, line := range lines { // without the lock: who writes them may look
+		line()
+	}
+	return found, err
+}
+
+// compare is look, whose lines of the log are yet to be written.
+func (w *watch) compare(told bool) (_ []prepare.Difference, lines []func(), _ error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closed {
-		return w.found, nil
+		return w.found, nil, nil
 	}
 	found, err := w.pod.Look()
-	if err == nil && len(found) > 0 && w.otherPorts() {
-		found, err = w.pod.Look()
+	if err == nil && len(found) > 0 {
+		if line := w.otherPorts(); line != nil {
+			lines = append(lines, line)
+			found, err = w.pod.Look()
+		}
 	}
 	w.advise(found)
 	if err == nil && !slices.Equal(found, w.found) {
@@ -63,9 +75,9 @@ func (w *watch) look(told bool) ([]prepare.Difference, error) {
 		w.changed()
 	}
 	if told || time.Since(w.since) > lasting { // what has no events, such as a sysctl
-		w.report()
+		lines = append(lines, w.report()...)
 	}
-	return w.found, err
+	return w.found, lines, err
 }
 
 // advise puts the ways out of who serves in the place of those of who prepares.
@@ -81,30 +93,35 @@ func (w *watch) advise(found []prepare.Difference) {
 }
 
 // otherPorts takes over the plan of a prepare that has shared the ports otherwise, and
-// reports whether there was one. The lock is held.
-func (w *watch) otherPorts() bool {
+// returns what the log says of it; nil: there was none. The lock is held.
+func (w *watch) otherPorts() func() {
 	plan, ok := w.plan.Load().WithOtherPorts(w.dir)
-	if ok {
-		w.pod.Replace(plan)
-		w.plan.Store(&plan)
-		pods, vms := plan.Ports()
-		w.log.Info("the ports that the pod keeps have changed", "podPorts", pods, "vmPorts", vms)
-		w.changed()
+	if !ok {
+		return nil
 	}
-	return ok
+	w.pod.Replace(plan)
+	w.plan.Store(&plan)
+	w.changed()
+	pods, vms := plan.Ports()
+	return func() {
+		w.log.Info("the ports that the pod keeps have changed", "podPorts", pods, "vmPorts", vms)
+	}
 }
 
-// report logs what is new since it last did. The lock is held.
-func (w *watch) report() {
+// report returns what the log says of what is new since it last did. The lock is held.
+func (w *watch) report() (lines []func()) {
 	for _, d := range w.found {
 		if !slices.Contains(w.logged, d) {
-			w.log.Error("the VM's network is not as planned", "what", d.What, "is", d.Is, "want", d.Want, "remedy", d.Remedy)
+			lines = append(lines, func() {
+				w.log.Error("the VM's network is not as planned", "what", d.What, "is", d.Is, "want", d.Want, "remedy", d.Remedy)
+			})
 		}
 	}
 	if len(w.found) == 0 && len(w.logged) > 0 {
-		w.log.Info("the VM's network is as planned again")
+		lines = append(lines, func() { w.log.Info("the VM's network is as planned again") })
 	}
 	w.logged = w.found
+	return lines
 }
 
 // follow looks, and again at each change of links and tables, until ctx ends. Not to

@@ -9,10 +9,12 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 
-	_ "github.com/virt-launcher-net/virt-launcher-net/internal/maxprocs" // the agent undoes it
+	_ "github.com/virt-launcher-net/virt-launcher-net/internal/maxprocs" // but see honorProcessors
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/cniplugin"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
@@ -31,6 +33,7 @@ func main() {
 	if os.Args[0] == prepare.TapMaker {
 		os.Exit(prepare.MakeTap(os.Args[1:]))
 	}
+	honorProcessors()
 	ctx, stop := signal.NotifyContext(context.Background(), endSignals()...)
 	// A second signal ends the program at once, except where a verb wants
 	// to hear of it.
@@ -39,6 +42,14 @@ func main() {
 		os.Exit(cniplugin.Main(ctx))
 	}
 	os.Exit(execute(ctx, os.Args[1:], os.Stdin, os.Stdout, &logWriter{file: os.Stderr}))
+}
+
+// honorProcessors has the Go runtime use as many processors as the environment says, if
+// that says a number.
+func honorProcessors() {
+	if n, err := strconv.Atoi(os.Getenv("GOMAXPROCS")); err == nil {
+		runtime.GOMAXPROCS(n)
+	}
 }
 
 // endSignals are those that ask the program to end. A terminal that closes is

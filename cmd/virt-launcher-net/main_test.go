@@ -3,6 +3,10 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -156,5 +160,24 @@ func TestHelp(t *testing.T) {
 	var v versionView
 	if err := json.Unmarshal([]byte(runCLI(t, "", "version", "-o", "json").stdout), &v); err != nil || v.Version == "" {
 		t.Errorf("version is %+v, error %v", v, err)
+	}
+}
+
+// The program uses one processor, unless the environment says another number.
+func TestProcessors(t *testing.T) {
+	const child = "VLN_TEST_PROCESSORS"
+	if want := os.Getenv(child); want != "" {
+		honorProcessors()
+		if got := strconv.Itoa(runtime.GOMAXPROCS(0)); got != want {
+			t.Errorf("%s processors, want %s", got, want)
+		}
+		return
+	}
+	for want, env := range map[string]string{"1": "", "3": "GOMAXPROCS=3"} {
+		cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run", t.Name())
+		cmd.Env = append(os.Environ(), child+"="+want, env)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("with %q: %v\n%s", env, err, out)
+		}
 	}
 }

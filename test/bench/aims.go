@@ -48,6 +48,7 @@ func (r *result) aims() []aim {
 			limit: flat, seen: quantile(most.perPod, 0.5) / quantile(ten.perPod, 0.5),
 		},
 		{what: fmt.Sprintf("RSS of the largest of %d `run`", most.pods), limit: 10, unit: " MiB", seen: largest(most.rss)},
+		{what: fmt.Sprintf("of that private, of the largest of %d `run`", most.pods), limit: 2, unit: " MiB", seen: largest(most.private)},
 	}
 	all = slices.Concat(all, r.idleAims(), r.bootAims(), r.datapaths.aims(), r.nodeAims())
 	return slices.DeleteFunc(all, func(a aim) bool { return math.IsNaN(a.seen) })

@@ -198,6 +198,9 @@ func rss(pid int) (float64, error) { return memory(pid, "status", "VmRSS:") }
 // pss is the same, with what is shared divided among those who share it.
 func pss(pid int) (float64, error) { return memory(pid, "smaps_rollup", "Pss:") }
 
+// private is what of it is its own: what is neither shared nor a file's.
+func private(pid int) (float64, error) { return memory(pid, "smaps_rollup", "Anonymous:") }
+
 func memory(pid int, file, field string) (float64, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pid, file))
 	if err != nil {

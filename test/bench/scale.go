@@ -31,6 +31,7 @@ type scaleResult struct {
 	perPod   []float64 // ms, each round's total by its pods
 	cpu      []float64 // ms, each pod's
 	rss, pss []float64 // MiB
+	private  []float64 // MiB
 }
 
 // Ways at scale.
@@ -116,9 +117,13 @@ func (r *scaleResult) note(servers []*server) error {
 		if err != nil {
 			return err
 		}
+		own, err := private(s.pid)
+		if err != nil {
+			return err
+		}
 		r.took = append(r.took, millis(s.took))
 		r.cpu = append(r.cpu, millis(took))
-		r.rss, r.pss = append(r.rss, resident), append(r.pss, share)
+		r.rss, r.pss, r.private = append(r.rss, resident), append(r.pss, share), append(r.private, own)
 	}
 	return nil
 }

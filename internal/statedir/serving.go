@@ -31,8 +31,9 @@ func (e *ServedError) Error() string {
 // CNI plugins such as sbr wait for it whenever an interface is added or deleted.
 type Serving struct{ file *os.File }
 
-// claimTime is how long a CNI plugin that acts on the namespace is waited for.
-const claimTime = 2 * time.Second
+// claimTime is how long a CNI plugin that acts on the namespace is waited for: sbr takes some
+// milliseconds. A process that keeps the lock is not to hold up others who begin to serve.
+const claimTime = 500 * time.Millisecond
 
 // Serve takes the right to serve the calling thread's network namespace. The error
 // is a [ServedError] if it is taken. Close it.

@@ -52,8 +52,11 @@ func OpenWatch(plans ...Plan) (_ *Watch, err error) {
 		return nil, err
 	}
 	groups := []uint{unix.RTNLGRP_LINK, unix.RTNLGRP_TC}
+	if slices.ContainsFunc(plans, isAddressed) {
+		groups = append(groups, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR)
+	}
 	if slices.ContainsFunc(plans, hasAliases) {
-		groups = append(groups, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_NEIGH)
+		groups = append(groups, unix.RTNLGRP_NEIGH)
 	}
 	if w.events, err = nl.Subscribe(groups...); err != nil {
 		w.conn.Close()
@@ -67,6 +70,8 @@ func OpenWatch(plans ...Plan) (_ *Watch, err error) {
 	}
 	return w, nil
 }
+
+func isAddressed(p Plan) bool { return p.NIC().Addressed }
 
 func hasAliases(p Plan) bool { return len(p.NIC().Aliases) > 0 }
 
@@ -85,7 +90,7 @@ func (w *Watch) Look() ([]Difference, error) {
 		return nil, err
 	}
 	s := &engine.State{Links: links, Sysctls: w.sysctls.Read()}
-	if slices.ContainsFunc(w.plans, hasAliases) {
+	if slices.ContainsFunc(w.plans, isAddressed) {
 		if s.Interfaces, err = discover.ReadAssigned(w.conn); err != nil {
 			return nil, err
 		}

@@ -72,6 +72,7 @@ var damagesOfSwitch = map[string]damage{
 	"tap isolated":        {do: command(podtest.SetPort + " tap-eth0 isolated on"), says: []string{"tap-eth0 is a port with isolated on, not off"}},
 	"switch that snoops":  {do: inPod("link set br-eth0 " + podtest.Switch + " mcast_snooping 1"), says: []string{"br-eth0 is a " + podtest.SwitchKind + " with mcast_snooping on, not off"}},
 	"tap taken out":       {do: inPod("link set tap-eth0 nomaster"), says: []string{"tap-eth0 is in no " + podtest.SwitchKind + ", not a port of br-eth0"}},
+	"address deleted":     {do: inPod("addr flush dev eth0"), says: []string{"eth0 is without the address 192.168.79.5/32, not with it"}},
 	"placeholder deleted": {do: inPod("link del eth0"), says: []string{"eth0 is missing, not the placeholder"}},
 	"answers deleted":     {do: command("nft delete table netdev virt-launcher-net-eth0"), says: []string{"the table before the bridge is missing"}, shape: podtest.AWS},
 	"short cut emptied":   {do: command("nft flush chain netdev virt-launcher-net-eth0 to_guest"), says: []string{"the table before the bridge is changed (chain to_guest has 0 rules"}},
@@ -82,6 +83,7 @@ var damagesOfSwitch = map[string]damage{
 var damagesOfRedirect = map[string]damage{
 	"pod interface down":    {do: inPod("link set eth0 down"), says: []string{"eth0 is down, not up"}, heals: inPod("link set eth0 up")},
 	"pod interface renamed": {do: inPod("link set eth0 down", "link set eth0 name eth9", "link set eth9 up"), says: []string{"eth0 is called eth9, not the pod's interface"}, heals: inPod("link set eth9 down", "link set eth9 name eth0", "link set eth0 up")},
+	"pod's address deleted": {do: inPod("addr flush dev eth0"), says: []string{"eth0 is without the address 192.168.79.5/32, not with it"}, heals: inPod("addr add 192.168.79.5/32 dev eth0")},
 	"pod interface's MAC":   {do: inPod("link set eth0 address 02:00:00:00:00:99"), says: []string{"eth0 is of MAC 02:00:00:00:00:99"}, heals: func(t *testing.T, pod *podtest.Pod) { pod.IP(t, "link set eth0 address "+pod.MAC.String()) }},
 	"tap with ARP":          {do: inPod("link set tap-eth0 arp on"), says: []string{"tap-eth0 is with ARP on, not off"}},
 	"alias deleted":         {do: inPod("addr flush dev tap-eth0"), says: []string{"tap-eth0 is without the aliases"}},

@@ -96,7 +96,7 @@ func (h Hook) handOver(prepared []Interface, nics []domain.NIC) error {
 	} {
 		text, err := f.text(nics...)
 		if err != nil {
-			h.Log.Warn("left out a VMM's file: the VMM does not support these NICs", "file", f.name, "error", err)
+			h.Log.Info("left out a VMM's file: the VMM does not support these NICs", "file", f.name, "error", err)
 			if err := h.remove(f.name); err != nil {
 				return err
 			}

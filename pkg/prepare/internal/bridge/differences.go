@@ -19,6 +19,8 @@ func (w wiring) Differences(s *engine.State) []engine.Difference {
 	}
 	if l := s.Link(w.pod.Name); l == nil || l.Index == w.pod.Index {
 		d.Add(w.pod.Name, engine.Missing, "the placeholder, which has the pod's address", engine.PrepareAgain)
+	} else {
+		d.Addresses(s, *l, w.Addresses, engine.PrepareAgain)
 	}
 	return d.Found
 }

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
@@ -72,6 +73,15 @@ func (d *Differences) MTU(l nl.Link, want int) bool {
 		d.Add(l.Name, fmt.Sprintf("of MTU %d", l.MTU), fmt.Sprintf("of %d", want), PrepareAgain)
 	}
 	return l.MTU == want
+}
+
+// Addresses looks for addresses at a link, as far as the state was read.
+func (d *Differences) Addresses(s *State, l nl.Link, want []netip.Prefix, remedy string) {
+	for _, p := range want {
+		if s.Interfaces != nil && !s.Interfaces[l.Index].Has(p) {
+			d.Add(l.Name, "without the address "+p.String(), "with it", remedy)
+		}
+	}
 }
 
 // Tap looks at the tap, but for what it is a port of, and returns it; nil: there is

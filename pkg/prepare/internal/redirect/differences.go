@@ -25,6 +25,9 @@ func (w wiring) Differences(s *engine.State) []engine.Difference {
 		case !in.Carrier:
 			d.Add(in.Name, "without carrier", "connected", engine.LookAtNode)
 		}
+		if in.Up() { // else IPv6 has none
+			d.Addresses(s, *in, w.NIC.Addresses(), "give "+in.Name+" its address again, with its routes, which virt-launcher-net discover prints; if the CNI has given the pod another address, recreate the pod: the VM has the old one")
+		}
 	}
 	if tap := d.Tap(s, w.tap()); tap != nil {
 		d.Up(*tap)

@@ -1,6 +1,7 @@
 package prepare_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -66,5 +67,32 @@ func TestToggles(t *testing.T) {
 	pod.IP(t, "link set br-eth0 "+podtest.Switch+" forward_delay 0") // which stp_state 1 has set, and matters with it alone
 	if d := podtest.Diff(want, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 		t.Errorf("after all that and apply:\n%s", d)
+	}
+}
+
+// A tap with several queues can be opened by two VMs, each of which then gets some of the
+// frames.
+func TestTwoVMs(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Calico)
+	dir := t.TempDir()
+	pod.In(t, func() error { return prepare.ApplyAll(t.Context(), dir, prepare.Options{Queues: 2}, "eth0") })
+	for n, want := range []string{"", "tap-eth0 is open with 4 queues, not with the 2 of one VM"} {
+		tap, err := podtest.OpenTap(pod.NS, "tap-eth0", 2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tap.Close()
+		pod.In(t, func() error {
+			plans, err := prepare.ReadPlans(nil, dir)
+			if err != nil {
+				return err
+			}
+			found, err := prepare.Differences(plans...)
+			if got := slices.ContainsFunc(found, func(d prepare.Difference) bool { return d.String() == want }); got != (want != "") {
+				t.Errorf("with %d VMs: %v", n+1, found)
+			}
+			return err
+		})
 	}
 }

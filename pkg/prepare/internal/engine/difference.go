@@ -103,6 +103,9 @@ func (d *Differences) Tap(s *State, t Tap) *nl.Link {
 		}
 		d.Add(t.Name, "owned by "+is, "persistent, owned by "+t.owner().String(), PrepareAgain)
 	}
+	if l.Tun.Queues > t.Queues { // each guest would get some of the frames
+		d.Add(t.Name, fmt.Sprintf("open with %d queues", l.Tun.Queues), fmt.Sprintf("with the %d of one VM", t.Queues), "stop the VM that does not belong to the pod")
+	}
 	d.MAC(*l, t.MAC)
 	return l
 }

@@ -72,14 +72,15 @@ func startNode(t *testing.T, stateDir string, caps []string, args ...string) (cm
 // untilServed waits until an agent tells of a NIC that is served, or is not.
 func untilServed(t *testing.T, stateDir string, log *podtest.Buffer) agent.Pod {
 	t.Helper()
-	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	var pod agent.Pod
+	log.Until(t, "a NIC is served, or not", func(string) bool {
 		status, err := agent.Client{StateDir: stateDir}.Status(t.Context())
-		if err == nil && len(status.Pods) == 1 && (status.Pods[0].Served.Ready || len(status.Pods[0].NotServed) > 0) {
-			return status.Pods[0]
+		if err == nil && len(status.Pods) == 1 {
+			pod = status.Pods[0]
 		}
-	}
-	t.Fatalf("no NIC is served: %s", log.String())
-	return agent.Pod{}
+		return pod.Served.Ready || len(pod.NotServed) > 0
+	})
+	return pod
 }
 
 // What the agent needs, each for what; docs/node.md says the same. It lays down all else.
@@ -172,11 +173,9 @@ func TestInPod(t *testing.T) {
 		t.Log(out)
 	}
 	c.pod.IP(t, "link set tap-eth0 down")
-	out = ""
-	for end := time.Now().Add(time.Minute); !strings.Contains(out, "no: tap-eth0 is down, not up: ") && time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		out = runCLI(t, "", "node", "status", "--state-dir", stateDir).stdout
-	}
-	if !strings.Contains(out, "recreate the pod") {
+	log.Wait(t, "what=tap-eth0 is=down")
+	out = runCLI(t, "", "node", "status", "--state-dir", stateDir).stdout
+	if !strings.Contains(out, "no: tap-eth0 is down, not up: ") || !strings.Contains(out, "recreate the pod") {
 		t.Errorf("with its tap down node status says\n%s", out)
 	}
 	if err := (agent.Client{StateDir: stateDir}).Detach(t.Context(), a.ContainerID, "eth0"); err != nil {

@@ -43,19 +43,25 @@ func (b *Buffer) next() (string, <-chan struct{}) {
 	return b.b.String(), b.written
 }
 
-// Until waits until what has been written is as wanted, and returns it; else it fails the
-// test after a minute.
-func (b *Buffer) Until(t testing.TB, what string, wanted func(text string) bool) string {
+// unwritten is how often Until asks about what the program may not have written.
+const unwritten = 300 * time.Millisecond
+
+// Until waits until something is so, which is asked again when there is more written, and
+// now and then. It fails the test after a minute.
+func (b *Buffer) Until(t testing.TB, what string, isSo func(text string) bool) {
 	t.Helper()
+	again := time.NewTicker(unwritten)
+	defer again.Stop()
 	for end := time.After(time.Minute); ; {
 		text, more := b.next()
-		if wanted(text) {
-			return text
+		if isSo(text) {
+			return
 		}
 		select {
 		case <-more:
+		case <-again.C:
 		case <-end:
-			t.Fatalf("%s: never, there is\n%s", what, text)
+			t.Fatalf("it is never so that %s; there is\n%s", what, text)
 		}
 	}
 }
@@ -63,5 +69,5 @@ func (b *Buffer) Until(t testing.TB, what string, wanted func(text string) bool)
 // Wait waits until a text has been written.
 func (b *Buffer) Wait(t testing.TB, text string) {
 	t.Helper()
-	b.Until(t, "that "+text+" is written", func(all string) bool { return strings.Contains(all, text) })
+	b.Until(t, text+" is written", func(all string) bool { return strings.Contains(all, text) })
 }

@@ -3,6 +3,7 @@ package agent_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -41,7 +42,7 @@ func (n *node) startProcess(t testing.TB) *process {
 	t.Helper()
 	p := &process{cmd: podtest.Command(context.WithoutCancel(t.Context()), nil, os.Args[0])}
 	p.cmd.Env = append(os.Environ(), stateDirOf+"="+n.stateDir)
-	p.cmd.Stderr = &p.log
+	p.cmd.Stderr = io.MultiWriter(&p.log, &n.log)
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

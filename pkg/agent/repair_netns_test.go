@@ -4,7 +4,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/agent"
@@ -24,12 +23,13 @@ func TestRulesRepaired(t *testing.T) {
 			planned := rules(t, pod)
 			pod.Run(t, "nft", "flush", "ruleset") // before there is an agent
 			r := n.start(t)
+			repairs := 0
 			whole := func(what string) {
 				t.Helper()
-				for end := time.Now().Add(time.Minute); rules(t, pod) != planned; time.Sleep(10 * time.Millisecond) {
-					if time.Now().After(end) {
-						t.Fatalf("%s: there are\n%s\nnot\n%s", what, rules(t, pod), planned)
-					}
+				repairs++
+				r.log.Until(t, what+": it is repaired", func(log string) bool { return strings.Count(log, "the VM's nftables tables") == repairs })
+				if now := rules(t, pod); now != planned {
+					t.Fatalf("%s: there are\n%s\nnot\n%s", what, now, planned)
 				}
 				n.until(t, what+": it is ready", func(s agent.Status) bool { return ready(s) == 1 })
 			}

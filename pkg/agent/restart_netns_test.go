@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -125,11 +124,7 @@ func TestTwoAgents(t *testing.T) {
 			first := n.startProcess(t)
 			n.until(t, "the first serves", func(s agent.Status) bool { return ready(s) == 1 && s.PID == first.cmd.Process.Pid })
 			second := n.startProcess(t)
-			for end := time.Now().Add(time.Minute); !strings.Contains(second.log.String(), "another agent serves this node"); time.Sleep(time.Millisecond) {
-				if time.Now().After(end) {
-					t.Fatal("the second does not wait")
-				}
-			}
+			second.log.Wait(t, "another agent serves this node")
 			end(t, first)
 			at := time.Now()
 			n.until(t, "the second serves", func(s agent.Status) bool { return ready(s) == 1 && s.PID == second.cmd.Process.Pid })

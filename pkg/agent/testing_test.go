@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -25,6 +26,7 @@ import (
 type node struct {
 	stateDir string
 	netns    string
+	log      podtest.Buffer // of all agents
 }
 
 func newNode(t testing.TB) *node {
@@ -111,7 +113,7 @@ type running struct {
 func (n *node) start(t testing.TB) *running {
 	t.Helper()
 	r := &running{ended: make(chan error, 1)}
-	r.Agent = agent.New(agent.Options{StateDir: n.stateDir, Log: slog.New(slog.NewTextHandler(&r.log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
+	r.Agent = agent.New(agent.Options{StateDir: n.stateDir, Log: slog.New(slog.NewTextHandler(io.MultiWriter(&r.log, &n.log), &slog.HandlerOptions{Level: slog.LevelDebug}))})
 	ctx, cancel := context.WithCancel(context.Background())
 	r.cancel = cancel
 	go func() { r.ended <- r.Run(ctx) }()
@@ -143,12 +145,15 @@ func (n *node) until(t testing.TB, what string, wanted func(agent.Status) bool) 
 	t.Helper()
 	var status agent.Status
 	var err error
-	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		if status, err = n.client().Status(t.Context()); err == nil && wanted(status) {
-			return status
+	defer func() {
+		if t.Failed() {
+			t.Logf("the status is %+v, %v", status, err)
 		}
-	}
-	t.Fatalf("it is never so that %s: %+v, %v", what, status, err)
+	}()
+	n.log.Until(t, what, func(string) bool {
+		status, err = n.client().Status(t.Context())
+		return err == nil && wanted(status)
+	})
 	return status
 }
 

@@ -103,10 +103,7 @@ func (r *runtime) startAgent() {
 			r.t.Logf("the agent logged:\n%s", &log)
 		}
 	})
-	client := agent.Client{StateDir: r.base}
-	for _, err := client.Status(ctx); errors.Is(err, agent.ErrNoAgent); _, err = client.Status(ctx) {
-		time.Sleep(time.Millisecond) // until it listens
-	}
+	log.Wait(r.t, "msg=serving")
 }
 
 // A network namespace that is named by a process, as cri-dockerd does, is served by an agent

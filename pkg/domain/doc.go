@@ -12,9 +12,9 @@
 // functions only read what they are given, and may be called from any goroutine.
 //
 // [Start] needs cgo and the build tag libvirt_dlopen: then libvirt.so.0 is loaded
-// when the program starts (the command virt-launcher-net puts that off), and neither libvirt's headers nor the library are needed
-// to build. In a program built without them, or that finds no libvirt.so.0, Start
-// returns an error; everything else works.
+// when the program starts (the command virt-launcher-net puts that off), and neither
+// libvirt's headers nor the library are needed to build. In a program built without them,
+// or that finds no libvirt.so.0, Start returns an error; everything else works.
 //
 // The package does not touch the network. The taps must exist when the domain
 // starts, in the network namespace of QEMU, which has no need to create or

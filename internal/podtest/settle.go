@@ -99,13 +99,21 @@ func unsettled() (string, error) {
 		return "", fmt.Errorf("list links: %w", err)
 	}
 	for _, link := range links {
-		attrs := link.Attrs()
-		if attrs.RawFlags&unix.IFF_LOWER_UP != 0 && attrs.OperState != netlink.OperUp && attrs.OperState != netlink.OperUnknown {
-			return fmt.Sprintf("link %s has a carrier but is %s", attrs.Name, attrs.OperState), nil
+		waitFor := laggard(link)
+		if waitFor == "" {
+			continue
 		}
-		isUp := attrs.RawFlags&unix.IFF_UP != 0
-		if attrs.RawFlags&unix.IFF_LOWER_UP == 0 && (attrs.OperState == netlink.OperUp || isUp && attrs.OperState == netlink.OperUnknown) {
-			return fmt.Sprintf("link %s has no carrier but is %s", attrs.Name, attrs.OperState), nil
+		// The kernel takes up to a second before it notices (linkwatch_nextevent,
+		// net/core/link_watch.c). Since 6.9 it does at once if it is asked for this link alone.
+		link, err := netlink.LinkByIndex(link.Attrs().Index)
+		if errors.As(err, &netlink.LinkNotFoundError{}) {
+			return "links are changing", nil
+		}
+		if err != nil {
+			return "", fmt.Errorf("look at link: %w", err)
+		}
+		if waitFor = laggard(link); waitFor != "" {
+			return waitFor, nil
 		}
 	}
 	addrs, err := netlink.AddrList(nil, netlink.FAMILY_V6)
@@ -124,6 +132,19 @@ func unsettled() (string, error) {
 		}
 	}
 	return unrouted(links, addrs)
+}
+
+// laggard names the link if its operational state has not caught up with its carrier.
+func laggard(link netlink.Link) string {
+	attrs := link.Attrs()
+	isUp, hasCarrier := attrs.RawFlags&unix.IFF_UP != 0, attrs.RawFlags&unix.IFF_LOWER_UP != 0
+	switch state := attrs.OperState; {
+	case hasCarrier && state != netlink.OperUp && state != netlink.OperUnknown:
+		return fmt.Sprintf("link %s has a carrier but is %s", attrs.Name, state)
+	case !hasCarrier && (state == netlink.OperUp || isUp && state == netlink.OperUnknown):
+		return fmt.Sprintf("link %s has no carrier but is %s", attrs.Name, state)
+	}
+	return ""
 }
 
 // unrouted names an IPv6 address of a link that is up to which there is no local route

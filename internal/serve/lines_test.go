@@ -2,8 +2,6 @@ package serve
 
 import (
 	"context"
-	"fmt"
-	"io"
 	"log/slog"
 	"testing"
 )
@@ -12,26 +10,31 @@ import (
 type slow struct {
 	slog.Handler
 	started, may chan struct{}
-	written      *[]string
+	written      *[]int64
 }
+
+func (slow) Enabled(context.Context, slog.Level) bool { return true }
 
 func (s slow) Handle(_ context.Context, r slog.Record) error {
 	if len(*s.written) == 0 {
 		close(s.started)
 		<-s.may
 	}
-	*s.written = append(*s.written, r.Message)
+	r.Attrs(func(a slog.Attr) bool {
+		*s.written = append(*s.written, a.Value.Int64())
+		return true
+	})
 	return nil
 }
 
 // Lines are written in their order, none while a lock is held, and nobody waits for a
 // writer that is stuck, behind which only so many wait.
 func TestLinesBehindStuckWriter(t *testing.T) {
-	w := slow{slog.NewTextHandler(io.Discard, nil), make(chan struct{}), make(chan struct{}), new([]string)}
+	w := slow{slog.DiscardHandler, make(chan struct{}), make(chan struct{}), new([]int64)}
 	q := &queue{}
 	log := slog.New(lines{w, q})
 	release := q.hold()
-	log.Error("0")
+	log.Error("line", "number", 0)
 	if len(*w.written) > 0 {
 		t.Error("a line is written under a lock")
 	}
@@ -42,16 +45,16 @@ func TestLinesBehindStuckWriter(t *testing.T) {
 	}()
 	<-w.started
 	for i := range mostWaiting + 10 {
-		log.Error(fmt.Sprint(i + 1))
+		log.Error("line", "number", i+1)
 	}
 	close(w.may)
 	<-done
 	if len(*w.written) != mostWaiting+1 {
 		t.Errorf("%d lines are written", len(*w.written))
 	}
-	for i, line := range *w.written {
-		if line != fmt.Sprint(i) {
-			t.Fatalf("line %d is %s", i, line)
+	for i, number := range *w.written {
+		if number != int64(i) {
+			t.Fatalf("line %d is %d", i, number)
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"testing"
@@ -179,5 +180,21 @@ func TestProcessors(t *testing.T) {
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Errorf("with %q: %v\n%s", env, err, out)
 		}
+	}
+}
+
+// The heap is collected when the program says, unless the environment does.
+func TestCollectAt(t *testing.T) {
+	before := debug.SetGCPercent(100)
+	defer debug.SetGCPercent(before)
+	t.Setenv("GOGC", "100")
+	collectAt(60)
+	if got := debug.SetGCPercent(100); got != 100 {
+		t.Errorf("collected at %d %%, not as the environment says", got)
+	}
+	os.Unsetenv("GOGC")
+	collectAt(60)
+	if got := debug.SetGCPercent(100); got != 60 {
+		t.Errorf("collected at %d %%, want 60", got)
 	}
 }

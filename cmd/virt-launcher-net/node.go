@@ -46,18 +46,12 @@ watched, repaired nor counted. Gives up all other capabilities.`,
 	}
 }
 
-// collectAt is when the heap is collected, in percent of what lives: of many pods most
-// wait, and memory is worth more than time.
-const collectAt = 50
-
 func (p *program) serveNode(ctx context.Context) (err error) {
 	signal.Ignore(unix.SIGPIPE) // who reads the log may end sooner
 	if err := p.keepNodePrivileges(); err != nil {
 		return err
 	}
-	if _, set := os.LookupEnv("GOGC"); !set {
-		debug.SetGCPercent(collectAt)
-	}
+	collectAt(50)
 	if _, set := os.LookupEnv("GOMAXPROCS"); !set {
 		runtime.SetDefaultGOMAXPROCS() // many pods can have something to do at once
 	}
@@ -74,6 +68,15 @@ func (p *program) serveNode(ctx context.Context) (err error) {
 		m.WatchPods(a.NotReady, func() []metric.Pod { return podsOf(a) })
 	}
 	return a.Run(ctx)
+}
+
+// collectAt has the heap collected once it has grown by so many percent of what lives, and
+// is as many percent of 4 MiB, unless the environment says otherwise. Most pods wait, and
+// memory is worth more than time.
+func collectAt(percent int) {
+	if _, set := os.LookupEnv("GOGC"); !set {
+		debug.SetGCPercent(percent)
+	}
 }
 
 // giveBackMemory gives back what is needed no more: to begin to serve a NIC takes ten times

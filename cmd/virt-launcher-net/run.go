@@ -78,6 +78,7 @@ stops. A second signal ends it at once. The pod stays prepared; see restore.`,
 // until a signal, or until the VM stops.
 func (p *program) stay(cmd *cobra.Command, start func(context.Context) (*prestart.Session, error)) (err error) {
 	signal.Ignore(unix.SIGPIPE) // who reads the log may end sooner, and must not end the VM
+	collectAt(60)               // not yet while it starts: the first collection takes as much memory as that leaves
 	watch := func(metric.Session) {}
 	if p.listen != "" {
 		m, err := monitor.Listen(cmd.Context(), p.hook.Log, p.listen, version)

@@ -58,6 +58,13 @@ func TestOmitted(t *testing.T) {
 		{"another source", func(in *discover.Interface, _ *Options) { in.Routes[2].Source = netip.MustParseAddr("10.9.0.8") }, append([]string{
 			"a setting of route 10.9.0.0/24 src 10.9.0.8: its packets have the source 10.9.0.8, and the VM gets one address",
 		}, common...)},
+		{"the same again", func(in *discover.Interface, _ *Options) {
+			for _, r := range slices.Clone(in.Routes[:4:4]) {
+				r.Metric += 1000
+				in.Routes = append(in.Routes, r)
+			}
+			in.Routes = slices.DeleteFunc(in.Routes, func(r discover.Route) bool { return r.Metric == 1100 })
+		}, common},
 		{"a tiny MTU", func(in *discover.Interface, _ *Options) { in.Routes[0].MTU = 60 }, append([]string{
 			"a setting of route default via 10.9.0.1 mtu 60: its MTU is 60, which is too small for the VM",
 		}, common...)},

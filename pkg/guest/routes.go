@@ -17,27 +17,32 @@ const (
 // addRoutes gives the VM the best of the pod's routes to each destination, and says
 // which it can't have, or not with all that they say.
 func (n *NIC) addRoutes(in discover.Interface) {
-	seen := map[netip.Prefix]bool{}
+	best := map[netip.Prefix]discover.Route{}
 	for _, r := range in.PodRoutes() {
 		to := r.Destination.Addr()
 		if to.Is6() && (to.IsLinkLocalUnicast() || to.IsMulticast()) { // every IPv6 link has them
 			continue
 		}
 		why := inexpressible(r)
+		better, seen := best[r.Destination]
 		switch {
 		case to.Is4() && n.IPv4 == nil:
 			why = noIPv4
 		case to.Is6() && n.IPv6 == nil:
 			why = noIPv6
 		case why != "":
-		case seen[r.Destination]:
+		case seen && better.Gateway == r.Gateway: // as in another table: it is this one's equal
+			continue
+		case seen:
 			why = "there is a better one to the same destination"
 		case to.Is4():
 			n.IPv4.add(r)
 		default:
 			why = n.IPv6.add(r, in)
 		}
-		seen[r.Destination] = seen[r.Destination] || inexpressible(r) == ""
+		if !seen && inexpressible(r) == "" {
+			best[r.Destination] = r
+		}
 		if why != "" {
 			n.omit("route "+r.String(), why)
 		} else if why := n.settingOmitted(r); why != "" {

@@ -19,7 +19,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/attachment"
-	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 )
 
 const flannel = `{"name": "cbr0", "cniVersion": "0.3.1", "plugins": [
@@ -338,8 +337,12 @@ func TestUnfitDirectories(t *testing.T) {
 
 func readOnly(t *testing.T, dir string) {
 	t.Helper()
-	podtest.Mount(t, dir, dir, "", "")
-	if err := unix.Mount("", dir, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+	err := unix.Mount(dir, dir, "", unix.MS_BIND, "")
+	if err == nil {
+		t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+		err = unix.Mount("", dir, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, "")
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 }

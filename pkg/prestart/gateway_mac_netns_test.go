@@ -33,7 +33,7 @@ func TestGatewayWithAnotherMAC(t *testing.T) {
 			}
 			for _, family := range []string{"ipv4", "ipv6"} { // as long as a test may take
 				for key, value := range map[string]string{"base_reachable_time_ms": "1000", "delay_first_probe_time": "1", "retrans_time_ms": "200", "gc_stale_time": "1"} {
-					if err := guest.NS.Sysctl("net/"+family+"/neigh/eth0/"+key, value); err != nil {
+					if err := guest.Sysctl("net/"+family+"/neigh/eth0/"+key, value); err != nil {
 						t.Fatal(err)
 					}
 				}

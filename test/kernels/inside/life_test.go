@@ -78,14 +78,15 @@ func (v *vm) podReaches(t *testing.T) {
 }
 
 // turn has the VM get one port alone, and then all but one: what it has opened and accepted at
-// another one goes on, though its peer is the first to say something.
+// another one goes on, though its peer is the first to say something, and so does what the pod
+// has opened.
 func (v *vm) turn(t *testing.T) {
 	t.Helper()
 	guest, outside := v.guest.NS, v.pod.Outside
-	type talk struct{ vm, peer net.Conn }
+	type talk struct{ own, peer net.Conn }
 	var all []talk
-	connect := func(client, server *podtest.NS, to netip.Addr) (ofClient, ofServer net.Conn) {
-		l := server.Listen(t, netip.AddrPortFrom(to, 7000).String())
+	connect := func(client, server *podtest.NS, to netip.Addr, port uint16) (ofClient, ofServer net.Conn) {
+		l := server.Listen(t, netip.AddrPortFrom(to, port).String())
 		defer l.Close()
 		client.In(t, func() (err error) {
 			ofClient, err = net.DialTimeout("tcp", l.Addr().String(), 5*time.Second)
@@ -100,9 +101,11 @@ func (v *vm) turn(t *testing.T) {
 		return ofClient, ofServer
 	}
 	for _, path := range v.paths() {
-		own, peer := connect(guest, outside, path.outside)
+		own, peer := connect(guest, outside, path.outside, 7000)
 		all = append(all, talk{own, peer})
-		peer, own = connect(outside, guest, path.guest)
+		own, peer = connect(v.pod.NS, outside, path.outside, 7001)
+		all = append(all, talk{own, peer})
+		peer, own = connect(outside, guest, path.guest, 7000)
 		all = append(all, talk{own, peer})
 	}
 	for _, ports := range []string{"--vm-ports=22", "--pod-ports=8080"} {
@@ -111,9 +114,9 @@ func (v *vm) turn(t *testing.T) {
 			if _, err := c.peer.Write([]byte("spoken")); err != nil {
 				t.Error(err)
 			}
-			_ = c.vm.SetReadDeadline(time.Now().Add(5 * time.Second))
-			if n, err := c.vm.Read(make([]byte, 10)); err != nil || n != 6 {
-				t.Errorf("%s: from %s to %s: %d bytes, %v", ports, c.vm.RemoteAddr(), c.vm.LocalAddr(), n, err)
+			_ = c.own.SetReadDeadline(time.Now().Add(5 * time.Second))
+			if n, err := c.own.Read(make([]byte, 10)); err != nil || n != 6 {
+				t.Errorf("%s: from %s to %s: %d bytes, %v", ports, c.own.RemoteAddr(), c.own.LocalAddr(), n, err)
 			}
 		}
 	}

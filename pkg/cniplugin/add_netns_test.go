@@ -75,9 +75,7 @@ func TestAlone(t *testing.T) {
 				if again := r.add(list, rt); !reflect.DeepEqual(again, result) {
 					t.Errorf("a second ADD has another result:\n%v\n%v", again, result)
 				}
-				if d := podtest.Diff(prepared, settled(t, pod.NS)); d != "" {
-					t.Errorf("a second ADD changes\n%s", d)
-				}
+				same(t, "a second ADD changes", prepared, pod.NS)
 				if version != "0.3.1" {
 					if err := r.check(list, rt); err != nil {
 						t.Error(err)
@@ -85,9 +83,7 @@ func TestAlone(t *testing.T) {
 				}
 				r.del(list, rt)
 				r.empty()
-				if d := podtest.Diff(before, settled(t, pod.NS)); d != "" {
-					t.Errorf("afterwards:\n%s", d)
-				}
+				same(t, "afterwards", before, pod.NS)
 			})
 		}
 	}
@@ -97,24 +93,20 @@ func TestAlone(t *testing.T) {
 // is none of the pod's, as that of a driver in user space, the pod's own is not taken.
 func TestInterfaceOfPluginBefore(t *testing.T) {
 	t.Parallel()
-	pod := podtest.NewPod(t, podtest.Flannel)
-	r := newRuntime(t, pod.Node)
+	pod, r := newPod(t, podtest.Flannel)
 	before := settled(t, pod.NS)
 	made := &types100.Result{CNIVersion: "1.0.0", Interfaces: []*types100.Interface{{Name: "net1", Sandbox: pod.Path()}}}
 	list := r.alone(r.list("1.0.0", plugin()), plugin(`"select": "all"`, `"timeout": "200ms"`), made)
 	_, err := r.tryAdd(t.Context(), list, sandbox(pod.NS, "c1", "net1", nil))
 	wantError(t, err, types.ErrTryAgainLater, "net1")
 	r.empty()
-	if d := podtest.Diff(before, settled(t, pod.NS)); d != "" {
-		t.Errorf("it changes\n%s", d)
-	}
+	same(t, "it changes", before, pod.NS)
 }
 
 // Pods are touched that ask for it, and no others.
 func TestSelect(t *testing.T) {
 	t.Parallel()
-	pod := podtest.NewPod(t, podtest.Flannel)
-	r := newRuntime(t, pod.Node)
+	pod, r := newPod(t, podtest.Flannel)
 	before := settled(t, pod.NS)
 	list := r.list("1.0.0", plugin(capabilities))
 	for name, annotations := range map[string]map[string]string{"none": {}, "others": {"example.org/x": "y"}, "false": {"virt-launcher-net/vm": "false"}} {
@@ -134,9 +126,7 @@ func TestSelect(t *testing.T) {
 	// What is wrong with options is no matter of pods without a VM.
 	r.add(r.list("1.0.0", plugin(capabilities, `"mtu": "x"`, `"unknown": 1`)), rt)
 	r.empty()
-	if d := podtest.Diff(before, settled(t, pod.NS)); d != "" {
-		t.Errorf("it was touched:\n%s", d)
-	}
+	same(t, "it was touched", before, pod.NS)
 
 	_, err := r.tryAdd(t.Context(), r.list("1.0.0", plugin()), sandbox(pod.NS, "c1", "eth0", isVM))
 	wantError(t, err, 100, `"capabilities": {"io.kubernetes.cri.pod-annotations": true`, `"select": "all"`)
@@ -151,8 +141,7 @@ func TestSelect(t *testing.T) {
 // node's alone.
 func TestAnnotation(t *testing.T) {
 	t.Parallel()
-	pod := podtest.NewPod(t, podtest.Flannel)
-	r := newRuntime(t, pod.Node)
+	pod, r := newPod(t, podtest.Flannel)
 	before := settled(t, pod.NS)
 	with := func(config string) map[string]string {
 		all := maps.Clone(isVM)
@@ -217,16 +206,13 @@ func TestAnnotation(t *testing.T) {
 	_, err = r.tryAdd(t.Context(), allowed, sandbox(pod.NS, "c1", "eth0", with(`{"mtu": 1400}`)))
 	wantError(t, err, 101, "a pod may not set mtu")
 	r.empty()
-	if d := podtest.Diff(before, settled(t, pod.NS)); d != "" {
-		t.Errorf("afterwards:\n%s", d)
-	}
+	same(t, "afterwards", before, pod.NS)
 }
 
 // What is wrong is told by CNI's codes and in words, and nothing is left.
 func TestErrors(t *testing.T) {
 	t.Parallel()
-	pod := podtest.NewPod(t, podtest.Flannel)
-	r := newRuntime(t, pod.Node)
+	pod, r := newPod(t, podtest.Flannel)
 	before := settled(t, pod.NS)
 	for _, c := range []struct {
 		keys  []string
@@ -262,9 +248,7 @@ func TestErrors(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if d := podtest.Diff(before, settled(t, pod.NS)); d != "" {
-		t.Errorf("afterwards:\n%s", d)
-	}
+	same(t, "afterwards", before, pod.NS)
 	list := r.list("1.0.0", plugin(`"select": "all"`))
 	_, err := r.tryAdd(t.Context(), list, sandbox(pod.Node, "c1", "eth0", nil))
 	wantError(t, err, types.ErrInvalidEnvironmentVariables, "CNI_NETNS", "is the plugin's own")
@@ -281,8 +265,7 @@ func TestErrors(t *testing.T) {
 // The VM's DNS is the pod's, from whoever knows it, and never the node's.
 func TestDNS(t *testing.T) {
 	t.Parallel()
-	pod := podtest.NewPod(t, podtest.Flannel)
-	r := newRuntime(t, pod.Node)
+	pod, r := newPod(t, podtest.Flannel)
 	asked := func(list *libcni.NetworkConfigList, rt *libcni.RuntimeConf) string {
 		r.add(list, rt)
 		defer r.del(list, rt)

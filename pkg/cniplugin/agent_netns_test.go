@@ -55,9 +55,7 @@ func TestAgent(t *testing.T) {
 				if err != nil || len(status.Pods) != 0 {
 					t.Errorf("the agent still has %+v, %v", status.Pods, err)
 				}
-				if d := podtest.Diff(before, settled(t, pod.NS)); d != "" {
-					t.Errorf("afterwards:\n%s", d)
-				}
+				same(t, "afterwards", before, pod.NS)
 			}
 		})
 	}
@@ -66,8 +64,7 @@ func TestAgent(t *testing.T) {
 // A NIC that goes while the agent serves the pod's other one is nothing to warn of.
 func TestLaterWithAgent(t *testing.T) {
 	t.Parallel()
-	pod := podtest.NewPod(t, podtest.Flannel)
-	r := newRuntime(t, pod.Node)
+	pod, r := newPod(t, podtest.Flannel)
 	r.startAgent()
 	options := plugin(`"select": "all"`)
 	first, second := r.list("1.1.0", options), r.list("1.1.0", `{"type": "ptp", `+hostLocal+`}, `+options)
@@ -111,8 +108,7 @@ func (r *runtime) startAgent() {
 // says so, and changes nothing.
 func TestNetnsOfProcess(t *testing.T) {
 	t.Parallel()
-	pod := podtest.NewPod(t, podtest.Flannel)
-	r := newRuntime(t, pod.Node)
+	pod, r := newPod(t, podtest.Flannel)
 	mounted := filepath.Join(t.TempDir(), "netns")
 	if err := os.WriteFile(mounted, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -153,16 +149,13 @@ func TestNetnsOfProcess(t *testing.T) {
 	_, err = r.tryAdd(t.Context(), list, rt)
 	wantError(t, err, types.ErrInvalidEnvironmentVariables, pod.Path(), "mounted nowhere", "containerd")
 	r.empty()
-	if d := podtest.Diff(before, settled(t, pod.NS)); d != "" {
-		t.Errorf("afterwards:\n%s", d)
-	}
+	same(t, "afterwards", before, pod.NS)
 }
 
 // An agent that does not answer, or can't serve, is no failure of ADD and DEL.
 func TestSilentAgent(t *testing.T) {
 	t.Parallel()
-	pod := podtest.NewPod(t, podtest.Flannel)
-	r := newRuntime(t, pod.Node)
+	pod, r := newPod(t, podtest.Flannel)
 	list, rt := r.list("1.1.0", plugin(`"select": "all"`)), sandbox(pod.NS, "c1", "eth0", nil)
 	r.add(list, rt)
 	l, err := net.Listen("unix", filepath.Join(r.base, "node.sock"))
@@ -183,8 +176,7 @@ func TestSilentAgent(t *testing.T) {
 // A call that may not wait as long as an agent may take ends in its time, too.
 func TestSilentAgentOfShortCall(t *testing.T) {
 	t.Parallel()
-	pod := podtest.NewPod(t, podtest.Flannel)
-	r := newRuntime(t, pod.Node)
+	pod, r := newPod(t, podtest.Flannel)
 	list, rt := r.list("1.1.0", plugin(`"select": "all"`, `"timeout": "4s"`)), sandbox(pod.NS, "c1", "eth0", nil)
 	r.add(list, rt)
 	l, err := net.Listen("unix", filepath.Join(r.base, "node.sock"))

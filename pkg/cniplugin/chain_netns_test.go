@@ -89,9 +89,7 @@ func TestChain(t *testing.T) {
 				}
 				r.del(list, rt)
 				r.empty()
-				if d := podtest.Diff(empty, settled(t, pod.NS)); d != "" {
-					t.Errorf("afterwards:\n%s", d)
-				}
+				same(t, "afterwards", empty, pod.NS)
 				if left := pod.Node.Run(t, "ip", "-br", "link"); strings.Contains(left, "veth") {
 					t.Errorf("the node has\n%s", left)
 				}

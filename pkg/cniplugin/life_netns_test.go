@@ -21,8 +21,7 @@ import (
 // DEL is no error for what is gone, in part or as a whole, and may be repeated.
 func TestDelete(t *testing.T) {
 	t.Parallel()
-	pod := podtest.NewPod(t, podtest.Flannel)
-	r := newRuntime(t, pod.Node)
+	pod, r := newPod(t, podtest.Flannel)
 	before := settled(t, pod.NS)
 	list, rt := r.list("1.0.0", plugin(`"select": "all"`)), sandbox(pod.NS, "c1", "eth0", nil)
 	at := func(path string) *libcni.RuntimeConf {
@@ -45,9 +44,7 @@ func TestDelete(t *testing.T) {
 			r.del(list, at(path))
 			r.empty()
 		}
-		if d := podtest.Diff(before, settled(t, pod.NS)); d != "" {
-			t.Errorf("a DEL with CNI_NETNS=%q leaves:\n%s", path, d)
-		}
+		same(t, "after a DEL with CNI_NETNS="+path, before, pod.NS)
 	}
 	// A record that can't be read does not keep the pod from going.
 	r.add(list, rt)
@@ -68,8 +65,7 @@ func TestLater(t *testing.T) {
 	for _, datapath := range datapaths {
 		t.Run(datapath, func(t *testing.T) {
 			t.Parallel()
-			pod := podtest.NewPod(t, podtest.Flannel)
-			r := newRuntime(t, pod.Node)
+			pod, r := newPod(t, podtest.Flannel)
 			before := settled(t, pod.NS)
 			options := plugin(capabilities, `"datapath": "`+datapath+`"`)
 			first, second := r.list("1.1.0", options), r.list("1.1.0", `{"type": "ptp", `+hostLocal+`}, `+options)
@@ -95,9 +91,7 @@ func TestLater(t *testing.T) {
 			r.del(other, sandbox(pod.NS, "c1", "net2", nil))
 
 			r.del(second, net1)
-			if d := podtest.Diff(one, settled(t, pod.NS)); d != "" {
-				t.Errorf("without the second:\n%s", d)
-			}
+			same(t, "without the second", one, pod.NS)
 			if err := r.check(first, eth0); err != nil {
 				t.Error(err)
 			}
@@ -108,9 +102,7 @@ func TestLater(t *testing.T) {
 			}
 			r.del(second, net1)
 			r.empty()
-			if d := podtest.Diff(before, settled(t, pod.NS)); d != "" {
-				t.Errorf("afterwards:\n%s", d)
-			}
+			same(t, "afterwards", before, pod.NS)
 		})
 	}
 }
@@ -164,9 +156,7 @@ func TestAtOnce(t *testing.T) {
 	r.del(net1, sandbox(pod.NS, "c1", "net1", nil))
 	r.del(eth0, sandbox(pod.NS, "c1", "eth0", nil))
 	r.empty()
-	if d := podtest.Diff(before, settled(t, pod.NS)); d != "" {
-		t.Errorf("afterwards:\n%s", d)
-	}
+	same(t, "afterwards", before, pod.NS)
 }
 
 // An ADD that is killed at any moment is undone by DEL, and done by another ADD.
@@ -175,8 +165,7 @@ func TestKilled(t *testing.T) {
 	for _, datapath := range datapaths {
 		t.Run(datapath, func(t *testing.T) {
 			t.Parallel()
-			pod := podtest.NewPod(t, podtest.Flannel)
-			r := newRuntime(t, pod.Node)
+			pod, r := newPod(t, podtest.Flannel)
 			before := settled(t, pod.NS)
 			list, rt := r.list("1.0.0", plugin(`"select": "all"`, `"datapath": "`+datapath+`"`)), sandbox(pod.NS, "c1", "eth0", nil)
 			start := time.Now()
@@ -202,9 +191,7 @@ func TestKilled(t *testing.T) {
 				}
 				r.del(list, rt)
 				r.empty()
-				if d := podtest.Diff(before, settled(t, pod.NS)); d != "" {
-					t.Fatalf("after a killed ADD and DEL:\n%s", d)
-				}
+				same(t, "after a killed ADD and DEL", before, pod.NS)
 			}
 			if killed < 3 {
 				t.Errorf("only %d were killed", killed)

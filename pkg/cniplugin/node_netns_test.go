@@ -88,9 +88,7 @@ func TestGarbage(t *testing.T) {
 	if want := []string{"damaged-living", "lost-living", "netns-4026531840", "of-another-network", "valid"}; !slices.Equal(names, want) {
 		t.Errorf("there are %q, want %q", names, want)
 	}
-	if d := podtest.Diff(before, settled(t, other.NS)); d != "" {
-		t.Errorf("the stale one:\n%s", d)
-	}
+	same(t, "the stale one", before, other.NS)
 	if out := pod.Run(t, "ip", "-br", "link"); !strings.Contains(out, "tap-eth0") {
 		t.Errorf("the valid one has\n%s", out)
 	}
@@ -116,8 +114,7 @@ func (r *runtime) mount(options string) {
 // was; DEL needs no room.
 func TestFullDisk(t *testing.T) {
 	t.Parallel()
-	pod := podtest.NewPod(t, podtest.Flannel)
-	r := newRuntime(t, pod.Node)
+	pod, r := newPod(t, podtest.Flannel)
 	before := settled(t, pod.NS)
 	list, rt := r.list("1.0.0", plugin(`"select": "all"`)), sandbox(pod.NS, "c1", "eth0", nil)
 	r.mount("size=1m")
@@ -136,9 +133,7 @@ func TestFullDisk(t *testing.T) {
 		if entries, err := os.ReadDir(r.base); err != nil || len(entries) != 1 {
 			t.Fatalf("with %d pages: %v, %v", pages, entries, err)
 		}
-		if d := podtest.Diff(before, settled(t, pod.NS)); d != "" {
-			t.Fatalf("with %d pages:\n%s", pages, d)
-		}
+		same(t, fmt.Sprintf("with %d pages", pages), before, pod.NS)
 	}
 	if failed == 0 {
 		t.Error("ADD needs no room")
@@ -150,9 +145,7 @@ func TestFullDisk(t *testing.T) {
 	if err := r.gc(r.list("1.1.0", plugin(`"select": "all"`))); err != nil {
 		t.Error(err)
 	}
-	if d := podtest.Diff(before, settled(t, pod.NS)); d != "" {
-		t.Errorf("afterwards:\n%s", d)
-	}
+	same(t, "afterwards", before, pod.NS)
 	// Where a number of files is all that there is room for, likewise.
 	if err := os.Remove(filepath.Join(r.base, "fill")); err != nil {
 		t.Fatal(err)
@@ -173,9 +166,7 @@ func TestFullDisk(t *testing.T) {
 			break
 		}
 	}
-	if d := podtest.Diff(before, settled(t, pod.NS)); d != "" {
-		t.Errorf("afterwards:\n%s", d)
-	}
+	same(t, "afterwards", before, pod.NS)
 }
 
 // onNode is what helps where a plugin can't write, whose directory is no pod's.
@@ -185,8 +176,7 @@ const onNode = "state directory on the node has to be writable"
 // the node's directory.
 func TestReadOnly(t *testing.T) {
 	t.Parallel()
-	pod := podtest.NewPod(t, podtest.Flannel)
-	r := newRuntime(t, pod.Node)
+	pod, r := newPod(t, podtest.Flannel)
 	before := settled(t, pod.NS)
 	list, rt := r.list("1.0.0", plugin(`"select": "all"`)), sandbox(pod.NS, "c1", "eth0", nil)
 	r.mount("")
@@ -211,9 +201,7 @@ func TestReadOnly(t *testing.T) {
 	if wantError(t, err, 104, "read-only file system", r.base, onNode); strings.Contains(fmt.Sprint(err), "emptyDir") {
 		t.Errorf("on the node nobody has that: %v", err)
 	}
-	if d := podtest.Diff(before, settled(t, pod.NS)); d != "" {
-		t.Errorf("the pod's interface is not put back:\n%s", d)
-	}
+	same(t, "the pod's interface is not put back", before, pod.NS)
 	remount(0)
 	r.del(list, rt)
 	r.empty()
@@ -238,8 +226,7 @@ func fill(t *testing.T, path string, bytes int) {
 // A container's name may be as long as a file's.
 func TestLongNames(t *testing.T) {
 	t.Parallel()
-	pod := podtest.NewPod(t, podtest.Flannel)
-	r := newRuntime(t, pod.Node)
+	pod, r := newPod(t, podtest.Flannel)
 	list := r.list("1.0.0", plugin(`"select": "all"`))
 	call := func(id, command string) (string, error) { // libcni's cache has no room for these
 		return r.node.Output(t.Context(), "env", "CNI_COMMAND="+command, "CNI_CONTAINERID="+id, "CNI_IFNAME=eth0", "CNI_NETNS="+pod.Path(), "CNI_PATH=/",
@@ -292,19 +279,15 @@ func TestSandboxMadeAnew(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pod := podtest.NewPod(t, podtest.Flannel)
-	r := newRuntime(t, pod.Node)
+	pod, r := newPod(t, podtest.Flannel)
 	list := r.list("1.1.0", plugin(`"select": "all"`))
 	before := settled(t, pod.NS)
 	r.add(list, sandbox(old.NS, "c1", "eth0", nil))
 	was := settled(t, old.NS)
 	_, err = r.tryAdd(t.Context(), list, sandbox(pod.NS, "c1", "eth0", nil))
 	wantError(t, err, 102, "eth0 attached in another network namespace, "+old.Path(), "DEL")
-	for what, d := range map[string]string{"old": podtest.Diff(was, settled(t, old.NS)), "new": podtest.Diff(before, settled(t, pod.NS))} {
-		if d != "" {
-			t.Errorf("refused, the %s one is\n%s", what, d)
-		}
-	}
+	same(t, "refused, in the old one", was, old.NS)
+	same(t, "refused, in the new one", before, pod.NS)
 	if err := old.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -315,16 +298,13 @@ func TestSandboxMadeAnew(t *testing.T) {
 	}
 	r.del(list, rt)
 	r.empty()
-	if d := podtest.Diff(before, settled(t, pod.NS)); d != "" {
-		t.Errorf("afterwards:\n%s", d)
-	}
+	same(t, "afterwards", before, pod.NS)
 }
 
 // Something else in the place of a container's directory keeps no pod from going.
 func TestNoDirectory(t *testing.T) {
 	t.Parallel()
-	pod := podtest.NewPod(t, podtest.Flannel)
-	r := newRuntime(t, pod.Node)
+	pod, r := newPod(t, podtest.Flannel)
 	before := settled(t, pod.NS)
 	list, rt := r.list("1.1.0", plugin(`"select": "all"`)), sandbox(pod.NS, "c1", "eth0", nil)
 	path := filepath.Join(r.base, "c1")
@@ -352,7 +332,5 @@ func TestNoDirectory(t *testing.T) {
 			t.Errorf("%s is gone: %v", what, err)
 		}
 	}
-	if d := podtest.Diff(before, settled(t, pod.NS)); d != "" {
-		t.Errorf("afterwards:\n%s", d)
-	}
+	same(t, "afterwards", before, pod.NS)
 }

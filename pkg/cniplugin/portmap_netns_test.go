@@ -112,15 +112,11 @@ func testPorts(t *testing.T, datapath, plugins string) {
 		t.Errorf("GC: %v", err)
 	}
 	r.empty()
-	if d := podtest.Diff(empty, settled(t, pod.NS)); d != "" {
-		t.Errorf("after GC:\n%s", d)
-	}
+	same(t, "after GC", empty, pod.NS)
 	r.add(list, rt)
 	r.del(list, rt)
 	r.empty()
-	if d := podtest.Diff(empty, settled(t, pod.NS)); d != "" {
-		t.Errorf("after DEL:\n%s", d)
-	}
+	same(t, "after DEL", empty, pod.NS)
 	for _, what := range [][]string{{"ip", "-br", "link"}, {"nft", "list", "ruleset"}} {
 		if left := pod.Node.Run(t, what[0], what[1:]...); strings.Contains(left, "veth") || strings.Contains(left, "10.88.0.") || strings.Contains(left, "fd00:88::") {
 			t.Errorf("the node has\n%s", left)
@@ -189,7 +185,5 @@ func TestBandwidthBehind(t *testing.T) {
 		t.Errorf("DEL: %v", err)
 	}
 	r.empty()
-	if d := podtest.Diff(empty, settled(t, pod.NS)); d != "" {
-		t.Errorf("afterwards:\n%s", d)
-	}
+	same(t, "afterwards", empty, pod.NS)
 }

@@ -46,6 +46,13 @@ func newRuntime(t *testing.T, node *podtest.NS) *runtime {
 	return r
 }
 
+// newPod is a pod, and a runtime that calls plugins for it.
+func newPod(t *testing.T, shape podtest.Shape) (*podtest.Pod, *runtime) {
+	t.Helper()
+	pod := podtest.NewPod(t, shape)
+	return pod, newRuntime(t, pod.Node)
+}
+
 // list is a configuration list of a version, in which STATE is the plugin's directory
 // and LOCAL host-local's.
 func (r *runtime) list(version, plugins string) *libcni.NetworkConfigList {
@@ -228,6 +235,14 @@ func wantError(t *testing.T, err error, code uint, texts ...string) {
 
 // settled is a snapshot of a pod.
 func settled(t *testing.T, ns *podtest.NS) string { return podtest.TakeSnapshot(t, ns) }
+
+// same fails the test if a pod is not as it was.
+func same(t *testing.T, when, was string, ns *podtest.NS) {
+	t.Helper()
+	if d := podtest.Diff(was, settled(t, ns)); d != "" {
+		t.Errorf("%s:\n%s", when, d)
+	}
+}
 
 var datapaths = []string{podtest.SwitchPath, "redirect"}
 

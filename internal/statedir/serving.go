@@ -35,14 +35,17 @@ type Serving struct{ file *os.File }
 // milliseconds. A process that keeps the lock is not to hold up others who begin to serve.
 const claimTime = 500 * time.Millisecond
 
+// errTaken is why nobody waits any longer.
+var errTaken = errors.New("somebody keeps the lock")
+
 // Serve takes the right to serve the calling thread's network namespace. The error
 // is a [ServedError] if it is taken. Close it.
-func Serve() (*Serving, error) {
+func Serve(ctx context.Context) (*Serving, error) {
 	f, err := os.Open(current)
 	if err != nil {
 		return nil, fmt.Errorf("open network namespace: %w", err)
 	}
-	if err := claim(f); err != nil {
+	if err := claim(ctx, f); err != nil {
 		release(f)
 		return nil, err
 	}
@@ -50,12 +53,12 @@ func Serve() (*Serving, error) {
 }
 
 // claim locks the file, if nobody has. One process looks at a time.
-func claim(f *os.File) error {
-	ctx, cancel := context.WithTimeout(context.Background(), claimTime)
+func claim(ctx context.Context, f *os.File) error {
+	waiting, cancel := context.WithTimeoutCause(ctx, claimTime, errTaken)
 	defer cancel()
-	err := Flock(ctx, f)
+	err := Flock(waiting, f)
 	switch {
-	case errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, errTaken):
 		return &ServedError{fileHolder(f)}
 	case err != nil:
 		return fmt.Errorf("lock network namespace: %w", err)

@@ -38,7 +38,7 @@ func testServing(t *testing.T) {
 	}
 	defer file.Close()
 	for range 2 {
-		serving, err := Serve()
+		serving, err := Serve(t.Context())
 		if err != nil {
 			t.Error(err)
 			return
@@ -50,14 +50,14 @@ func testServing(t *testing.T) {
 			t.Errorf("flock: %v", err)
 		}
 		unlock(file)
-		if _, err := Serve(); !errors.As(err, new(*ServedError)) || err.(*ServedError).PID != os.Getpid() {
+		if _, err := Serve(t.Context()); !errors.As(err, new(*ServedError)) || err.(*ServedError).PID != os.Getpid() {
 			t.Errorf("a second one: %v", err)
 		}
 		serving.Close()
 		if err := tryLock(file); err != nil || ServerOf(ns) != 0 {
 			t.Errorf("afterwards %v, process %d serves", err, ServerOf(ns))
 		}
-		if _, err := Serve(); !errors.As(err, new(*ServedError)) || err.(*ServedError).PID != os.Getpid() {
+		if _, err := Serve(t.Context()); !errors.As(err, new(*ServedError)) || err.(*ServedError).PID != os.Getpid() {
 			t.Errorf("while another keeps the lock of flock: %v", err)
 		}
 		unlock(file)

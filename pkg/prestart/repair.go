@@ -55,9 +55,9 @@ func (s *Session) repairTables(ctx context.Context, name string) (repaired bool,
 }
 
 // repair makes tables whole again that differ from the plan, if the session repairs. What
-// can't be done now is tried again later, until ctx ends. why is what is logged of it.
-// It tells whether it has repaired something.
-func (w *watch) repair(ctx context.Context, why string) bool {
+// can't be done now is tried again later, until ctx ends. begins says that the session
+// has not looked before. It tells whether it has repaired something.
+func (w *watch) repair(ctx context.Context, begins bool) bool {
 	r := w.repairer
 	if r == nil {
 		return false
@@ -84,8 +84,11 @@ func (w *watch) repair(ctx context.Context, why string) bool {
 			r.logged = text
 		}
 		w.repairLater(ctx)
+	case repaired && begins:
+		w.log.Warn(madeBefore)
+		r.logged = ""
 	case repaired:
-		w.log.Warn(why)
+		w.log.Warn(changedSince)
 		r.logged = ""
 	}
 	return repaired && err == nil
@@ -104,7 +107,7 @@ func (w *watch) repairLater(ctx context.Context) {
 		w.repairer.waiting = false
 		w.repairer.mu.Unlock()
 		_, _ = w.look(true) // its follow tells of an error
-		w.repair(ctx, changedSince)
+		w.repair(ctx, false)
 	})
 }
 

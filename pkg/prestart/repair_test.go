@@ -38,7 +38,7 @@ func TestRepairsAreCounted(t *testing.T) {
 		w.plan.Store(&plan)
 		ctx, cancel := context.WithCancel(t.Context())
 		for range 2 * repairsAtOnce {
-			w.repair(ctx, changedSince)
+			w.repair(ctx, false)
 		}
 		cancel()
 		w.running.Wait()

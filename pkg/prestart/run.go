@@ -111,7 +111,7 @@ func (h Hook) served(nics []guest.NIC) ([]*nic, error) {
 // newSession takes the right to serve the current network namespace. The error says
 // who else serves it, or listens in its state directory. Close gives the right back.
 func (h Hook) newSession(ctx context.Context) (*Session, error) {
-	serving, err := statedir.Serve()
+	serving, err := statedir.Serve(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -136,7 +136,7 @@ func (w *watch) follow(ctx context.Context) {
 	}
 	defer w.running.Wait()
 	w.running.Go(func() {
-		if w.repairer != nil && !w.repair(ctx, madeBefore) {
+		if w.repairer != nil && !w.repair(ctx, true) {
 			w.mu.Lock()
 			w.report()
 			w.mu.Unlock()
@@ -157,7 +157,7 @@ func (w *watch) followEach(ctx context.Context, wait func(context.Context) error
 			w.lost(what, err)
 			return
 		}
-		w.repair(ctx, changedSince)
+		w.repair(ctx, false)
 	}
 }
 

@@ -56,8 +56,8 @@ func Lock(ctx context.Context, base, containerID string, create bool) (*os.File,
 // sandbox was made anew, it removes those attachments alone that are gone. It does nothing
 // while a call of the plugin has the directory locked, which is about to remove it, or
 // attaches to it.
-func RemoveGone(base, containerID string, gone func(netns string) bool) (removed bool, err error) {
-	now, cancel := context.WithCancel(context.Background())
+func RemoveGone(ctx context.Context, base, containerID string, gone func(netns string) bool) (removed bool, err error) {
+	now, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	cancel()
 	locked, err := Lock(now, base, containerID, false)
 	switch {

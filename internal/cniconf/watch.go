@@ -75,7 +75,7 @@ func (n Node) watch() (*fsnotify.Watcher, error) {
 	if w != nil {
 		_ = w.Close()
 	}
-	why, limited := statedir.NoWatch(err)
+	limited, why := statedir.WatchLimit(err)
 	if !limited {
 		return nil, fmt.Errorf("watch directories of CNI: %w", err)
 	}

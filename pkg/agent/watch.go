@@ -38,7 +38,7 @@ func (a *Agent) newWatcher() (err error) {
 // canLook looks at directories again and again if that is the way out of an error of
 // watching; else it returns the error.
 func (a *Agent) canLook(err error) error {
-	why, limited := statedir.NoWatch(err)
+	limited, why := statedir.WatchLimit(err)
 	if !limited {
 		return fmt.Errorf("watch directories: %w", err)
 	}
@@ -120,7 +120,7 @@ func (a *Agent) forgetGone(ctx context.Context, path string) {
 // it. The pod is being worked on.
 func (a *Agent) forget(ctx context.Context, p *pod) {
 	a.remove(ctx, p)
-	removed, err := attachment.RemoveGone(a.stateDir, p.id, isGone)
+	removed, err := attachment.RemoveGone(ctx, a.stateDir, p.id, isGone)
 	switch {
 	case err != nil:
 		a.log.Warn("can't remove the state of a pod that is gone", "container", p.id, "error", err)

@@ -53,7 +53,7 @@ func (h Hook) newKeeper(c *control.Server) *keeper {
 		err = k.watch()
 	}
 	if err != nil {
-		why, _ := statedir.NoWatch(err)
+		_, why := statedir.WatchLimit(err)
 		k.warn(why)
 	}
 	return k

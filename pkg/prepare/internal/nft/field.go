@@ -90,8 +90,10 @@ var (
 	TCPFlags        = payload[Flags]("tcp flags", expr.PayloadBaseTransportHeader, 13)
 
 	// TCPUnderWay matches a segment that neither opens nor ends a connection: none of SYN, FIN
-	// and RST. Four bytes are masked, as for IPWhole.
-	TCPUnderWay = payload[uint32]("@th,96,32", expr.PayloadBaseTransportHeader, 12).Masked(uint32(SYN|FIN|RST) << 16).Is(0)
+	// and RST. TCPOpens matches one that opens one. Four bytes are masked, as for IPWhole.
+	TCPUnderWay = tcpWords.Masked(uint32(SYN|FIN|RST) << 16).Is(0)
+	TCPOpens    = tcpWords.Masked(uint32(SYN|ACK) << 16).Is(uint32(SYN) << 16)
+	tcpWords    = payload[uint32]("@th,96,32", expr.PayloadBaseTransportHeader, 12) // with the flags
 
 	UDPSource      = payload[uint16]("udp sport", expr.PayloadBaseTransportHeader, 0)
 	UDPDestination = payload[uint16]("udp dport", expr.PayloadBaseTransportHeader, 2)

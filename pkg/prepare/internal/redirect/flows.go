@@ -38,16 +38,13 @@ func (f family) handshaking() (out []nft.Rule) {
 	note := func(s nft.Set, timeout time.Duration, parts ...nft.Part) {
 		out = append(out, slices.Concat(nft.Rule{f.is, tcp}, parts, nft.Rule{nft.UpdateSet(s, timeout, f.outgoing()...)}))
 	}
-	note(f.flows(vms), shortTCP, opens)
+	note(f.flows(vms), shortTCP, nft.TCPOpens)
 	note(f.accepted(), unseenTCP, nft.TCPFlags.Masked(nft.SYN|nft.ACK).Is(nft.SYN|nft.ACK))
 	for _, s := range []nft.Set{f.flows(vms), f.accepted()} {
 		note(s, shortTCP, nft.TCPFlags.Masked(nft.FIN|nft.RST).Not(0), nft.InSet(s, f.outgoing()...))
 	}
 	return out
 }
-
-// opens matches what opens a TCP connection.
-var opens = nft.TCPFlags.Masked(nft.SYN | nft.ACK).Is(nft.SYN)
 
 // answered are rules for a flow's answers: they keep it known, as noting does. open is for
 // how long if the peer has accepted; udps tells whether the set has flows of UDP, too.
@@ -63,6 +60,31 @@ func (f family) answered(s nft.Set, open time.Duration, udps bool, then nft.Rule
 		note(openUDP, udp)
 	}
 	return append(out, then)
+}
+
+// toPodsPorts are rules for TCP to the pod's listed ports, but for connections that the VM has
+// had there from before: most of what the pod gets needs no other look at what is known.
+func (w wiring) toPodsPorts(f family, then nft.Rule) (rules []nft.Rule) {
+	for _, p := range w.ports() {
+		if p.protocol != nft.TCP || !w.VMPorts.IsZero() {
+			continue
+		}
+		for _, match := range p.in(nft.DestinationPort) {
+			rules = append(rules, slices.Concat(nft.Rule{f.is, nft.L4Protocol.Is(p.protocol), match}, w.notVMs(f, p.protocol, f.incoming()), then))
+		}
+	}
+	return rules
+}
+
+// notVMs match what is of no connection of TCP that is noted to be the VM's.
+func (w wiring) notVMs(f family, p nft.Protocol, flow []nft.Operand) (rule nft.Rule) {
+	if p != nft.TCP {
+		return nil
+	}
+	for _, s := range w.vmSets(f) {
+		rule = append(rule, nft.NotInSet(s, flow...))
+	}
+	return rule
 }
 
 // vmAnswers are rules that give the VM the answers to its connections, and their chains.

@@ -62,9 +62,10 @@ func (w wiring) familyChains(f family) []nft.Chain {
 	// An error or an echo reply has no ports of its own. What the pod has opened is its, from
 	// whatever port.
 	rules := []nft.Rule{{f.is, f.laterFragment, nft.GoTo(later + f.suffix)}}
+	rules = append(rules, w.toPodsPorts(f, pod)...)
 	// Who opens a connection answers none: else one side could have the other's peers, by
 	// sending from its port to theirs.
-	opening := nft.Rule{f.is, tcp, opens}
+	opening := nft.Rule{f.is, tcp, nft.TCPOpens}
 	if w.VMPorts.IsZero() { // the pod's answers, from its ports, are not noted: what the VM has noted must not be before them
 		opening = append(opening, w.forgotten(f)...)
 	}
@@ -262,13 +263,8 @@ func (w wiring) toNetFamilyRules(f family) (rules []nft.Rule) {
 	if w.VMPorts.IsZero() {
 		for _, p := range w.ports() {
 			for _, match := range p.in(nft.SourcePort) {
-				rule := nft.Rule{f.is, nft.L4Protocol.Is(p.protocol), match}
-				if p.protocol == nft.TCP { // a connection goes on though the port has become the pod's
-					for _, s := range w.vmSets(f) {
-						rule = append(rule, nft.NotInSet(s, f.outgoing()...))
-					}
-				}
-				rules = append(rules, append(rule, guard.Dropped(guard.FromVM, guard.PodPort)))
+				rules = append(rules, slices.Concat(nft.Rule{f.is, nft.L4Protocol.Is(p.protocol), match}, w.notVMs(f, p.protocol, f.outgoing()),
+					nft.Rule{guard.Dropped(guard.FromVM, guard.PodPort)}))
 			}
 		}
 	}

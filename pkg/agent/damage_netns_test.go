@@ -2,8 +2,6 @@ package agent_test
 
 import (
 	"context"
-	"errors"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -252,52 +250,6 @@ func TestStatusOfStoppedAgent(t *testing.T) {
 	if _, err := n.client().Status(ctx); err == nil || !strings.Contains(err.Error(), "does not answer within") {
 		t.Errorf("the status is %v", err)
 	}
-}
-
-// A container whose sandbox was made anew keeps what is in the new network namespace, when
-// what is attached in the old one is found to be gone.
-func TestSandboxMadeAnew(t *testing.T) {
-	t.Parallel()
-	n := newNode(t)
-	v := n.newVM(t, "vm")
-	old := v.Attachment
-	old.Interface, old.Netns, old.Since = "net1", filepath.Join(n.netns, "old"), v.Since.Add(-time.Minute)
-	if err := old.Write(n.stateDir); err != nil {
-		t.Fatal(err)
-	}
-	n.start(t)
-	n.until(t, "the new one is served", func(s agent.Status) bool { return ready(s) == 1 && len(s.Pods[0].NotServed) == 0 })
-	if all, err := attachment.OfContainer(n.stateDir, v.ContainerID); err != nil || len(all) != 1 || all[0].Interface != "eth0" {
-		t.Errorf("attached is %+v, %v", all, err)
-	}
-	v.boot(t, v.guest(t))
-}
-
-// A pod whose state somebody deletes is served until it ends, what can't be repaired is
-// told, and its directory is not made again.
-func TestStateDeleted(t *testing.T) {
-	t.Parallel()
-	n := newNode(t)
-	v := n.newVM(t, "vm")
-	r := n.start(t)
-	n.until(t, "it is served", func(s agent.Status) bool { return ready(s) == 1 })
-	dir := attachment.Dir(n.stateDir, v.ContainerID)
-	if err := os.RemoveAll(dir); err != nil {
-		t.Fatal(err)
-	}
-	v.boot(t, v.guest(t))
-	v.Run(t, "nft", "flush", "ruleset")
-	r.log.Wait(t, "can't repair the VM's nftables tables")
-	if s := r.Status(); s.Pods[0].Served.Ready {
-		t.Errorf("it is ready without a port guard: %+v", s)
-	}
-	if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("the directory is made again: %v", err)
-	}
-	if err := unmount(v.Netns); err != nil {
-		t.Fatal(err)
-	}
-	n.until(t, "the pod is gone", func(s agent.Status) bool { return len(s.Pods) == 0 })
 }
 
 // An agent that was frozen may let go of a NIC that the plugin has attached anew meanwhile:

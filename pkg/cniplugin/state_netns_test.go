@@ -1,0 +1,117 @@
+package cniplugin_test
+
+import (
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+)
+
+// A container's sandbox may be made anew once its network namespace is gone. One that lives
+// has to be put back first.
+func TestSandboxMadeAnew(t *testing.T) {
+	t.Parallel()
+	old, err := podtest.BuildPod(t.Context(), podtest.Flannel)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pod, r := newPod(t, podtest.Flannel)
+	list := r.list("1.1.0", plugin(`"select": "all"`))
+	before := settled(t, pod.NS)
+	r.add(list, sandbox(old.NS, "c1", "eth0", nil))
+	was := settled(t, old.NS)
+	_, err = r.tryAdd(t.Context(), list, sandbox(pod.NS, "c1", "eth0", nil))
+	wantError(t, err, 102, "eth0 attached in another network namespace, "+old.Path(), "DEL")
+	same(t, "refused, in the old one", was, old.NS)
+	same(t, "refused, in the new one", before, pod.NS)
+	if err := old.Close(); err != nil {
+		t.Fatal(err)
+	}
+	rt := sandbox(pod.NS, "c1", "eth0", nil)
+	r.add(list, rt)
+	if err := r.check(list, rt); err != nil {
+		t.Error(err)
+	}
+	r.del(list, rt)
+	r.empty()
+	same(t, "afterwards", before, pod.NS)
+}
+
+// Something else in the place of a container's directory keeps no pod from going.
+func TestNoDirectory(t *testing.T) {
+	t.Parallel()
+	pod, r := newPod(t, podtest.Flannel)
+	before := settled(t, pod.NS)
+	list, rt := r.list("1.1.0", plugin(`"select": "all"`)), sandbox(pod.NS, "c1", "eth0", nil)
+	path := filepath.Join(r.base, "c1")
+	if err := os.MkdirAll(r.base, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for what, put := range map[string]func() error{
+		"a file":      func() error { return os.WriteFile(path, nil, 0o600) },
+		"a link":      func() error { return os.Symlink(t.TempDir(), path) },
+		"a lost link": func() error { return os.Symlink("nowhere", path) },
+	} {
+		if err := put(); err != nil {
+			t.Fatal(err)
+		}
+		_, err := r.tryAdd(t.Context(), list, rt)
+		wantError(t, err, 102, path+": not a directory: remove it")
+		if err := r.check(list, rt); err == nil {
+			t.Errorf("%s: CHECK finds nothing", what)
+		}
+		r.del(list, rt)
+		if err := r.gc(list); err != nil {
+			t.Errorf("%s: GC: %v", what, err)
+		}
+		if err := os.Remove(path); err != nil {
+			t.Errorf("%s is gone: %v", what, err)
+		}
+	}
+	same(t, "afterwards", before, pod.NS)
+}
+
+// A pod whose tables the agent repairs while it is attached again, deleted or cleared has
+// nothing left afterwards: no table, no directory.
+func TestRepairedMeanwhile(t *testing.T) {
+	t.Parallel()
+	for _, datapath := range datapaths {
+		t.Run(datapath, func(t *testing.T) {
+			t.Parallel()
+			pod, r := newPod(t, podtest.Flannel)
+			list, rt := r.list("1.1.0", plugin(`"select": "all"`, `"datapath": "`+datapath+`"`)), sandbox(pod.NS, "c1", "eth0", nil)
+			before := settled(t, pod.NS)
+			r.startAgent()
+			end := map[string]func() error{
+				"DEL": func() error { return r.tryDel(list, rt) },
+				"GC": func() error {
+					r.forget()
+					return r.gc(list)
+				},
+			}
+			for what, end := range end {
+				r.add(list, rt)
+				var flushing sync.WaitGroup
+				flush := func() {
+					flushing.Go(func() {
+						for range 5 {
+							_, _ = pod.Output(t.Context(), "nft", "flush", "ruleset")
+						}
+					})
+				}
+				flush()
+				r.add(list, rt)
+				flushing.Wait()
+				flush()
+				if err := end(); err != nil {
+					t.Errorf("%s: %v", what, err)
+				}
+				flushing.Wait()
+				r.empty()
+				same(t, "after "+what, before, pod.NS)
+			}
+		})
+	}
+}

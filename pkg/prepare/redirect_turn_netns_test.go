@@ -5,6 +5,9 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -209,5 +212,41 @@ func TestRedirectTurnsWhilePeersSend(t *testing.T) {
 	busy.Wait()
 	if seen := resets.Stop(); len(seen) > 0 {
 		t.Errorf("there are resets: %q", seen)
+	}
+}
+
+// Whoever fills the set of what the VM has accepted takes nothing from anybody: what the VM
+// accepts works, and goes with its port when that changes hands. All else is known.
+func TestRedirectTurnOfFullSet(t *testing.T) {
+	t.Parallel()
+	c := turns[0]
+	r := newTrio(t, podtest.BridgeDual, prepare.Options{PodPorts: parsePorts(t, c.pods)})
+	const size = 1 << 16
+	var fill strings.Builder
+	for n := 0; n < size; n += 1 << 12 {
+		fill.WriteString("add element netdev virt-launcher-net-eth0 vm_accepted_ip { ")
+		for port := range 1 << 12 {
+			fmt.Fprintf(&fill, "192.0.2.99 . tcp . %d . 80,", n+port)
+		}
+		fill.WriteString(" }\n")
+	}
+	file := filepath.Join(t.TempDir(), "fill")
+	if err := os.WriteFile(file, []byte(fill.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.pod.Run(t, "nft", "-f", file)
+	all := r.talks(t, &connecting{map[string]net.Listener{}}, "beside a full set")
+	for _, c := range all {
+		if err := c.peerSpeaks(); err != nil {
+			t.Errorf("before: %s: %v", c.what, err)
+		}
+	}
+	r.turn(t, c.podsThen, c.vmsThen)
+	for _, c := range all {
+		own := netip.MustParseAddrPort(c.own.LocalAddr().String())
+		goes := own.Port() == vmLoses && own.Addr().Unmap().Is4()
+		if err := c.peerSpeaks(); (err != nil) != goes {
+			t.Errorf("%s: %v", c.what, err)
+		}
 	}
 }

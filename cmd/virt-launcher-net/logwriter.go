@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"bytes"
 	"io"
 	"log/slog"
@@ -68,7 +69,7 @@ func isWritable(f *os.File, wait time.Duration) bool {
 	n := 1
 	if conn, err := f.SyscallConn(); err == nil {
 		_ = conn.Control(func(fd uintptr) {
-			for err = unix.EINTR; err == unix.EINTR; {
+			for err = unix.EINTR; errors.Is(err, unix.EINTR); {
 				n, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, int(wait.Milliseconds()))
 			}
 		})

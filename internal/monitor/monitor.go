@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -34,6 +35,7 @@ type Monitor struct {
 	since   time.Time
 	server  *http.Server
 	served  chan error
+	socket  socket
 }
 
 // Listen answers on address: host:port, or unix: and the path of a socket. A
@@ -44,7 +46,7 @@ func Listen(ctx context.Context, log *slog.Logger, address, version string) (*Mo
 	if err != nil {
 		return nil, fmt.Errorf("listen for probes and metrics: %w", err)
 	}
-	m := &Monitor{version: version, since: time.Now(), served: make(chan error, 1)}
+	m := &Monitor{version: version, since: time.Now(), served: make(chan error, 1), socket: socketOf(listener)}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", m.ready)
@@ -94,6 +96,30 @@ func listen(ctx context.Context, address string) (net.Listener, error) {
 	return (&net.ListenConfig{}).Listen(ctx, "unix", path)
 }
 
+// socket is what there is of a listener's in the file system.
+type socket struct {
+	path string // empty: nothing
+	info fs.FileInfo
+}
+
+// socketOf keeps the listener from removing whatever has its path at the end.
+func socketOf(l net.Listener) (s socket) {
+	if l, is := l.(*net.UnixListener); is {
+		l.SetUnlinkOnClose(false)
+		s.path = l.Addr().String()
+		s.info, _ = os.Lstat(s.path)
+	}
+	return s
+}
+
+// remove removes it, if nothing else has been put in its place.
+func (s socket) remove() error {
+	if now, err := os.Lstat(s.path); err != nil || !os.SameFile(s.info, now) {
+		return nil
+	}
+	return os.Remove(s.path)
+}
+
 // watched is what there is to look at.
 type watched struct {
 	notReady func() string
@@ -139,7 +165,7 @@ func (m *Monitor) ready(w http.ResponseWriter, _ *http.Request) {
 
 // Close ends it, cutting off whoever is still reading.
 func (m *Monitor) Close() error {
-	err := m.server.Close()
+	err := errors.Join(m.server.Close(), m.socket.remove())
 	if served := <-m.served; !errors.Is(served, http.ErrServerClosed) {
 		err = errors.Join(err, served)
 	}

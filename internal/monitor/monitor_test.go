@@ -140,6 +140,28 @@ func TestMonitor(t *testing.T) {
 	}
 }
 
+// At the end the socket is gone, but not what somebody has put in its place.
+func TestSocketIsRemoved(t *testing.T) {
+	for _, replaced := range []bool{false, true} {
+		path := filepath.Join(t.TempDir(), "monitor.sock")
+		m, err := monitor.Listen(t.Context(), nil, "unix:"+path, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if replaced {
+			if err := errors.Join(os.Remove(path), os.WriteFile(path, []byte("a record"), 0o600)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+		if _, err := os.Lstat(path); replaced != (err == nil) {
+			t.Errorf("replaced %v, afterwards %v", replaced, err)
+		}
+	}
+}
+
 // A socket that a killed process left is replaced, one that answers is not, and
 // neither is a file.
 func TestListenOnUsedSocket(t *testing.T) {

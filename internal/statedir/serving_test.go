@@ -37,6 +37,12 @@ func testServing(t *testing.T) {
 		return
 	}
 	defer file.Close()
+	isRefused := func(when string) {
+		_, err := Serve(t.Context())
+		if served, is := errors.AsType[*ServedError](err); !is || served.PID != os.Getpid() {
+			t.Errorf("%s: %v", when, err)
+		}
+	}
 	for range 2 {
 		serving, err := Serve(t.Context())
 		if err != nil {
@@ -50,16 +56,12 @@ func testServing(t *testing.T) {
 			t.Errorf("flock: %v", err)
 		}
 		unlock(file)
-		if _, err := Serve(t.Context()); !errors.As(err, new(*ServedError)) || err.(*ServedError).PID != os.Getpid() {
-			t.Errorf("a second one: %v", err)
-		}
+		isRefused("a second one")
 		serving.Close()
 		if err := tryLock(file); err != nil || ServerOf(ns) != 0 {
 			t.Errorf("afterwards %v, process %d serves", err, ServerOf(ns))
 		}
-		if _, err := Serve(t.Context()); !errors.As(err, new(*ServedError)) || err.(*ServedError).PID != os.Getpid() {
-			t.Errorf("while another keeps the lock of flock: %v", err)
-		}
+		isRefused("while another keeps the lock of flock")
 		unlock(file)
 	}
 }

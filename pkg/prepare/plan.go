@@ -122,7 +122,12 @@ func (p Plan) String() string {
 		b.WriteString(o.String())
 		b.WriteByte('\n')
 	}
-	if name := p.Interface.Name; !isPlain(name) {
+	names := []string{p.Interface.Name}
+	for _, l := range p.Links() {
+		names = append(names, l.Name)
+	}
+	if i := slices.IndexFunc(names, func(name string) bool { return !isPlain(name) }); i >= 0 {
+		name := names[i]
 		return fmt.Sprintf("# not for a shell: the name %q means something else there, or to nft(8)\n# %s\n",
 			name, strings.ReplaceAll(strings.TrimSpace(b.String()), "\n", "\n# "))
 	}
@@ -130,7 +135,7 @@ func (p Plan) String() string {
 }
 
 // isPlain reports whether neither a shell nor nft(8) takes a name for anything else.
-// Whoever makes a pod may choose its interfaces' names.
+// Whoever makes a pod may choose its interfaces' names, and a configuration the tap's.
 func isPlain(name string) bool {
 	const plain = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-"
 	return name != "" && strings.Trim(name, plain) == ""

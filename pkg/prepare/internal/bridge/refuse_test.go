@@ -85,15 +85,24 @@ func TestNewPlanRefuses(t *testing.T) {
 
 // A pod's author may choose a name that a shell would execute.
 func TestPlanOfOddNameIsNoScript(t *testing.T) {
-	in := flannel()
-	in.Name = "a;$(id)"
-	plan, err := prepare.NewPlan(in, prepare.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(plan.String()) {
-		if !strings.HasPrefix(line, "# ") {
-			t.Errorf("a shell would execute %q", line)
+	const odd = "a;$(id)"
+	for _, tt := range []struct {
+		name    string
+		options prepare.Options
+	}{
+		{odd, prepare.Options{}},
+		{"eth0", prepare.Options{Names: map[string]string{prepare.TapRole: odd}}},
+	} {
+		in := flannel()
+		in.Name = tt.name
+		plan, err := prepare.NewPlan(in, tt.options)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(plan.String()) {
+			if !strings.HasPrefix(line, "# ") {
+				t.Errorf("a shell would execute %q", line)
+			}
 		}
 	}
 }

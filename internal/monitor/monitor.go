@@ -114,7 +114,12 @@ func socketOf(l net.Listener) (s socket) {
 
 // remove removes it, if nothing else has been put in its place.
 func (s socket) remove() error {
-	if now, err := os.Lstat(s.path); err != nil || !os.SameFile(s.info, now) {
+	switch now, err := os.Lstat(s.path); {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case !os.SameFile(s.info, now):
 		return nil
 	}
 	return os.Remove(s.path)

@@ -98,23 +98,27 @@ func unsettled() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("list links: %w", err)
 	}
+	noticed := false
 	for _, link := range links {
-		waitFor := laggard(link)
-		if waitFor == "" {
+		if laggard(link) == "" && link.Attrs().OperState != netlink.OperUnknown {
 			continue
 		}
 		// The kernel takes up to a second before it notices (linkwatch_nextevent,
 		// net/core/link_watch.c). Since 6.9 it does at once if it is asked for this link alone.
-		link, err := netlink.LinkByIndex(link.Attrs().Index)
+		asked, err := netlink.LinkByIndex(link.Attrs().Index)
 		if errors.As(err, &netlink.LinkNotFoundError{}) {
 			return "links are changing", nil
 		}
 		if err != nil {
 			return "", fmt.Errorf("look at link: %w", err)
 		}
-		if waitFor = laggard(link); waitFor != "" {
+		if waitFor := laggard(asked); waitFor != "" {
 			return waitFor, nil
 		}
+		noticed = noticed || asked.Attrs().OperState != link.Attrs().OperState
+	}
+	if noticed { // others follow, as a bridge its ports
+		return unsettled()
 	}
 	addrs, err := netlink.AddrList(nil, netlink.FAMILY_V6)
 	if errors.Is(err, netlink.ErrDumpInterrupted) {

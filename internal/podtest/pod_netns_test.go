@@ -180,7 +180,8 @@ func ping(t *testing.T, from interface {
 }, to netip.Addr,
 ) {
 	t.Helper()
-	from.Run(t, "ping", "-c", "1", "-W", "5", to.String())
+	// The first may be lost while a neighbor is looked for.
+	from.Run(t, "ping", "-c", "3", "-i", "0.2", "-W", "5", to.String())
 }
 
 func trimLines(text string) string {

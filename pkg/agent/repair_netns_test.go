@@ -88,3 +88,14 @@ func rules(t *testing.T, pod *podtest.Pod) string {
 	slices.Sort(tables) // one that was made again is the last
 	return strings.Join(tables, "")
 }
+
+// What an agent can't repair is told when it begins, too.
+func TestDamagedBeforeTheAgent(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	pod := podtest.NewPod(t, podtest.Calico)
+	n.prepare(t, pod, n.mount(t, pod.NS, "vm"), "eth0", nil)
+	pod.IP(t, "link set tap-eth0 down")
+	r := n.start(t)
+	r.log.Wait(t, "the VM's network is not as planned")
+}

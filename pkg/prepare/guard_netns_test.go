@@ -28,7 +28,10 @@ func TestGuardPassesMostBeforeTheBridge(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer tap.Close()
-	pod.In(t, func() error { return plan.WaitForwarding(t.Context()) })
+	// The bridge enables a port when it notices the carrier.
+	if err := podtest.WaitSettled(t.Context(), pod.NS); err != nil {
+		t.Fatal(err)
+	}
 	pod.Run(t, "bridge", "link", "set", "dev", plan.NIC().Tap, "state", "0")
 
 	leaving := podtest.StartCapture(t, pod.NS, "up-eth0", "udp or icmp")

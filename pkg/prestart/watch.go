@@ -135,14 +135,13 @@ func (w *watch) follow(ctx context.Context) {
 		return
 	}
 	defer w.running.Wait()
-	w.running.Go(func() {
-		if w.repairer != nil && !w.repair(ctx, true) {
-			w.mu.Lock()
-			w.report()
-			w.mu.Unlock()
+	if w.repairer != nil && !w.repair(ctx, true) { // before a link's change tells of tables
+		if _, err := w.look(true); err != nil {
+			w.lost("links", err)
+			return
 		}
-		w.followEach(ctx, w.pod.WaitTables, "the port guard")
-	})
+	}
+	w.running.Go(func() { w.followEach(ctx, w.pod.WaitTables, "the port guard") })
 	w.followEach(ctx, w.pod.Wait, "links")
 }
 

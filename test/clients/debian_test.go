@@ -27,7 +27,7 @@ func bootDebian(t *testing.T, seats []*seat) machine {
 	args := []string{
 		"-m", "512",
 		"-kernel", filepath.Join(guest, "vmlinuz"), "-initrd", podtest.Built(t, "guest/debian"),
-		"-append", "console=ttyS0 quiet panic=-1 no_timer_check tsc=reliable cryptomgr.notests net.ifnames=0 mitigations=off systemd.show_status=no SYSTEMD_SECCOMP=0",
+		"-append", "console=ttyS0 quiet panic=-1 no_timer_check cryptomgr.notests net.ifnames=0 mitigations=off systemd.show_status=no SYSTEMD_SECCOMP=0",
 		"-serial", "file:" + serial,
 		"-device", "virtio-serial-pci", "-chardev", "stdio,id=shell", "-device", "virtserialport,chardev=shell,name=shell",
 	}

@@ -34,7 +34,7 @@ type VM struct {
 func (vm VM) Cmdline() string {
 	// Emulated on a busy machine, the timers can fail the kernel's checks of them; what
 	// its cryptography says of itself takes a tenth of the boot.
-	words := []string{"console=ttyS0", "quiet", "panic=-1", "reboot=t", "no_timer_check", "tsc=reliable", "cryptomgr.notests"}
+	words := []string{"console=ttyS0", "quiet", "panic=-1", "reboot=t", "no_timer_check", "cryptomgr.notests"}
 	if vm.IPv6 {
 		words = append(words, "vln.ipv6")
 	}

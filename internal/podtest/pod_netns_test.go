@@ -83,14 +83,14 @@ func TestShapes(t *testing.T) {
 				t.Errorf("ARP for the gateway answered: %v, want %v", err == nil, answersARP[shape])
 			}
 			if ownsGateway[shape] {
-				ping(t, pod.NS, pod.Gateway)
+				reach(t, pod.NS, pod.Gateway)
 			}
-			ping(t, pod.NS, OutsideIP)
-			ping(t, pod.Node, pod.IPv4.Addr())
-			ping(t, pod.Outside, pod.IPv4.Addr())
+			reach(t, pod.NS, OutsideIP)
+			reach(t, pod.Node, pod.IPv4.Addr())
+			reach(t, pod.Outside, pod.IPv4.Addr())
 			if pod.IPv6.IsValid() {
-				ping(t, pod.NS, OutsideIPv6)
-				ping(t, pod.Outside, pod.IPv6.Addr())
+				reach(t, pod.NS, OutsideIPv6)
+				reach(t, pod.Outside, pod.IPv6.Addr())
 			}
 		})
 	}
@@ -175,13 +175,21 @@ func checkLink(t *testing.T, pod *Pod) {
 	}
 }
 
+// reach is ping, of which some may be lost while a neighbor is looked for.
+func reach(t *testing.T, from interface {
+	Run(t testing.TB, name string, args ...string) string
+}, to netip.Addr,
+) {
+	t.Helper()
+	from.Run(t, "ping", "-c", "3", "-i", "0.2", "-W", "5", to.String())
+}
+
 func ping(t *testing.T, from interface {
 	Run(t testing.TB, name string, args ...string) string
 }, to netip.Addr,
 ) {
 	t.Helper()
-	// The first may be lost while a neighbor is looked for.
-	from.Run(t, "ping", "-c", "3", "-i", "0.2", "-W", "5", to.String())
+	from.Run(t, "ping", "-c", "1", "-W", "5", to.String())
 }
 
 func trimLines(text string) string {

@@ -76,10 +76,14 @@ func TestDHCPDaemonRenews(t *testing.T) {
 			if err := attachment.Delete(t.Context()); err != nil {
 				t.Error(err)
 			}
-			daemon.WaitLine(t, waits, "releasing lease")
-			if c.name == "macvlan" { // the plugin bridge deletes the interface before the daemon is told
-				wire.WaitLine(t, waits, "DHCP-Message", "Release")
+			if c.name != "macvlan" { // the plugin bridge deletes the interface before the daemon is told, which may see it
+				daemon.Wait(t, waits, "end of the lease", func(text string) bool {
+					return strings.Contains(text, "releasing lease") || strings.Contains(text, "terminating lease maintenance")
+				})
+				return
 			}
+			daemon.WaitLine(t, waits, "releasing lease")
+			wire.WaitLine(t, waits, "DHCP-Message", "Release")
 		})
 	}
 }

@@ -33,7 +33,7 @@ func TestAgent(t *testing.T) {
 			if log := r.log.String(); !strings.Contains(log, "not served yet") {
 				t.Errorf("without an agent it says\n%s", log)
 			}
-			r.startAgent()
+			log := r.startAgent()
 			for range 2 {
 				result := r.add(list, rt)
 				tap := result.Interfaces[len(result.Interfaces)-1]
@@ -51,10 +51,10 @@ func TestAgent(t *testing.T) {
 				}
 				r.del(list, rt)
 				r.empty()
-				status, err := agent.Client{StateDir: r.base}.Status(t.Context())
-				if err != nil || len(status.Pods) != 0 {
-					t.Errorf("the agent still has %+v, %v", status.Pods, err)
-				}
+				log.Until(t, "the agent has no pod", func(string) bool { // DEL does not wait for a busy one
+					status, err := agent.Client{StateDir: r.base}.Status(t.Context())
+					return err == nil && len(status.Pods) == 0
+				})
 				same(t, "afterwards", before, pod.NS)
 			}
 		})
@@ -83,11 +83,11 @@ func TestLaterWithAgent(t *testing.T) {
 	}
 }
 
-// startAgent starts an agent, and waits until it serves.
-func (r *runtime) startAgent() {
+// startAgent starts an agent, and waits until it serves. It returns its log.
+func (r *runtime) startAgent() *podtest.Buffer {
 	r.t.Helper()
-	var log podtest.Buffer
-	a := agent.New(agent.Options{StateDir: r.base, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	log := &podtest.Buffer{}
+	a := agent.New(agent.Options{StateDir: r.base, Log: slog.New(slog.NewTextHandler(log, nil))})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- a.Run(ctx) }()
@@ -97,10 +97,11 @@ func (r *runtime) startAgent() {
 			r.t.Error(err)
 		}
 		if r.t.Failed() {
-			r.t.Logf("the agent logged:\n%s", &log)
+			r.t.Logf("the agent logged:\n%s", log)
 		}
 	})
 	log.Wait(r.t, "msg=serving")
+	return log
 }
 
 // A network namespace that is named by a process, as cri-dockerd does, is served by an agent

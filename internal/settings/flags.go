@@ -39,18 +39,31 @@ func Network(flags *pflag.FlagSet, o *prepare.Options) {
 	flags.Var(Choice("on", func(s string) { o.NoIPv6 = s == "off" }, "on", "off"), "ipv6", "give the VM the pod's IPv6 address, if it has one")
 	flags.Var(ports(&o.PodPorts), "pod-ports", "with redirect: TCP and UDP ports that stay the pod's, such as 8080,9000-9010/tcp,53/udp; the VM gets all others, pings and other protocols (default none)")
 	flags.Var(ports(&o.VMPorts), "vm-ports", "with redirect, in place of --pod-ports: the ports that the VM gets, and the answers to what it opened; the pod has all others, pings and other protocols")
-	flags.Var(&Value{Kind: "address", Parse: func(s string) (err error) {
+	flags.Var(alias(o), "vm-alias", "with redirect: the address at which the pod's containers reach the VM, such as 169.254.100.2; repeat it for IPv6 (default: chosen, and printed)")
+	flags.Var(linkName(o, "tap"), "tap-name", "`name` of the tap (default tap- and the interface's name)")
+	flags.Var(linkName(o, "bridge"), "bridge-name", "with bridge: `name` of the bridge (default br- and the interface's name)")
+	flags.Var(linkName(o, "uplink"), "uplink-name", "with bridge: `name` of the pod's interface as a bridge port (default up- and the interface's name)")
+}
+
+// alias is for the VM's alias, one of each family.
+func alias(o *prepare.Options) *Value {
+	given := map[bool]string{} // by whether it is IPv4's
+	return &Value{Kind: "address", Parse: func(s string) error {
 		a, err := Address(s)
+		if err != nil {
+			return err
+		}
+		if other := given[a.Is4()]; other != "" {
+			return fmt.Errorf("%s is given already: want at most one IPv4 and one IPv6 address", other)
+		}
+		given[a.Is4()] = s
 		if a.Is4() {
 			o.VMAlias = a
 		} else {
 			o.VMAlias6 = a
 		}
-		return err
-	}}, "vm-alias", "with redirect: the address at which the pod's containers reach the VM, such as 169.254.100.2; repeat it for IPv6 (default: chosen, and printed)")
-	flags.Var(linkName(o, "tap"), "tap-name", "`name` of the tap (default tap- and the interface's name)")
-	flags.Var(linkName(o, "bridge"), "bridge-name", "with bridge: `name` of the bridge (default br- and the interface's name)")
-	flags.Var(linkName(o, "uplink"), "uplink-name", "with bridge: `name` of the pod's interface as a bridge port (default up- and the interface's name)")
+		return prepare.Options{VMAlias: o.VMAlias, VMAlias6: o.VMAlias6}.Validate()
+	}}
 }
 
 // ports is for a list of ports.

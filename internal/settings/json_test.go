@@ -25,14 +25,15 @@ func TestSet(t *testing.T) {
 	err := o.Set(map[string]json.RawMessage{
 		"datapath": []byte(`"redirect"`), "podPorts": []byte(`"8080,53/udp"`), "mtu": []byte(`1400`), "tapOwner": []byte(`"107:108"`),
 		"guard": []byte(`false`), "tapName": []byte(`"tap0"`), "leaseTime": []byte(`"1h"`), "model": []byte(`"e1000e"`),
-		"dns": []byte(`["192.0.2.1","2001:db8::1"]`), "search": []byte(`"example.org"`),
+		"vmAlias": []byte(`["169.254.100.2","fd00:100::2"]`),
+		"dns":     []byte(`["192.0.2.1","2001:db8::1"]`), "search": []byte(`"example.org"`),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	n, l := o.Network, o.Lease
 	if n.Datapath != "redirect" || n.PodPorts.IsZero() || n.MTU != 1400 || n.TapOwner.GID != 108 || !n.NoGuard || n.Names["tap"] != "tap0" ||
-		l.Duration != time.Hour || len(l.DNS) != 2 || !slices.Equal(l.Search, []string{"example.org"}) || o.Model != "e1000e" {
+		l.Duration != time.Hour || n.VMAlias.String() != "169.254.100.2" || n.VMAlias6.String() != "fd00:100::2" || len(l.DNS) != 2 || !slices.Equal(l.Search, []string{"example.org"}) || o.Model != "e1000e" {
 		t.Errorf("%+v", o)
 	}
 }
@@ -40,13 +41,16 @@ func TestSet(t *testing.T) {
 // What is wrong is named by its key, all of it.
 func TestSetErrors(t *testing.T) {
 	for text, wants := range map[string][]string{
-		`{"mtu": -1, "guard": "maybe"}`:       {"mtu: -1: want a whole number", `guard: "maybe": want on or off`},
-		`{"pod-ports": "80"}`:                 {"pod-ports is not an option", "podPorts"},
-		`{"dns": ["192.0.2.1", "x"]}`:         {"dns:", "want an IP address"},
-		`{"mac": {"a": 1}}`:                   {"mac:", "want a text"},
-		`{"mac": null}`:                       {"mac:", "want a text"},
-		`{"mtu": 1e99}`:                       {"mtu:", "want a whole number"},
-		`{"tapOwner": 107, "queues": "zwei"}`: {"queues:"},
+		`{"mtu": -1, "guard": "maybe"}`:                              {"mtu: -1: want a whole number", `guard: "maybe": want on or off`},
+		`{"pod-ports": "80"}`:                                        {"pod-ports is not an option", "podPorts"},
+		`{"dns": ["192.0.2.1", "x"]}`:                                {"dns:", "want an IP address"},
+		`{"mac": {"a": 1}}`:                                          {"mac:", "want a text"},
+		`{"vmAlias": "0.0.0.1"}`:                                     {"vmAlias:", "is not an IPv4 address that a host can have"},
+		`{"vmAlias": ["169.254.100.2", "fd00::2", "169.254.100.6"]}`: {"vmAlias:", "169.254.100.2 is given already"},
+		`{"vmAlias": ["fd00::2", "ff02::1"]}`:                        {"vmAlias:", "fd00::2 is given already"},
+		`{"mac": null}`:                                              {"mac:", "want a text"},
+		`{"mtu": 1e99}`:                                              {"mtu:", "want a whole number"},
+		`{"tapOwner": 107, "queues": "zwei"}`:                        {"queues:"},
 	} {
 		_, err := set(t, text)
 		for _, want := range wants {

@@ -100,8 +100,16 @@ func ReadInterfaces() ([]Interface, error) {
 		return nil, err
 	}
 	defer conn.Close()
-	all, err := ReadAll(conn)
-	return all.Interfaces, err
+	k, err := read(conn)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]Interface, len(k.links))
+	for i, l := range k.links {
+		all[i] = k.newInterface(l)
+		all[i].Elsewhere = k.elsewhere(l.Index)
+	}
+	return all, nil
 }
 
 // All is all that a network namespace has of links, addresses and routes.
@@ -206,6 +214,7 @@ func (k kernel) interfaces(o Options) (found []Interface, perhaps bool, missing 
 			return nil, false, &NotFoundError{Interface: name, There: k.names()}
 		}
 		in := k.newInterface(l)
+		in.Elsewhere = k.elsewhere(l.Index)
 		if i == 0 && !in.Up {
 			return nil, false, fmt.Errorf("interface %s is down", name)
 		}

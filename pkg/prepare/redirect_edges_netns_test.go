@@ -364,3 +364,58 @@ func TestRedirectAliasInPodNetwork(t *testing.T) {
 		return nil
 	})
 }
+
+// An alias is chosen where no other link of the pod has an address, a route or a permanent
+// neighbor: of a DNS cache on lo, of another CNI's link. It is so each time.
+func TestRedirectAliasBesideOtherLinks(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(four, six guest.Alias) []string{
+		"address": func(four, six guest.Alias) []string {
+			return []string{"addr add " + netip.PrefixFrom(four.Pod, 30).Masked().String() + " dev lo", "addr add " + six.Pod.String() + "/64 dev lo"}
+		},
+		"route": func(four, six guest.Alias) []string {
+			return []string{"route add " + four.VM.String() + " dev other", "route add " + six.VM.String() + " dev other"}
+		},
+		"neighbor": func(four, six guest.Alias) []string {
+			return []string{
+				"neigh add " + four.VM.String() + " lladdr 02:00:00:00:00:09 dev other nud permanent",
+				"neigh add " + six.Pod.String() + " lladdr 02:00:00:00:00:09 dev other nud permanent",
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := podtest.NewPod(t, podtest.BridgeDual)
+			p.IP(t, "link add other type veth peer name peer", "link set other up", "link set peer up")
+			if err := podtest.WaitSettled(t.Context(), p.NS); err != nil {
+				t.Fatal(err)
+			}
+			prepared := func(dir string) (n guest.NIC) {
+				p.In(t, func() error {
+					plan, err := prepare.ApplyOne(t.Context(), dir, prepare.Options{Datapath: "redirect"}, "eth0")
+					if err == nil {
+						n = plan.NIC()
+					}
+					return err
+				})
+				return n
+			}
+			dir := t.TempDir()
+			first := prepared(dir).Aliases
+			p.In(t, func() error { return prepare.RestoreAll(t.Context(), dir) })
+			p.IP(t, change(first[0], first[1])...)
+			before := podtest.TakeSnapshot(t, p.NS)
+			second := prepared(dir).Aliases
+			if len(second) != 2 || second[0] == first[0] || second[1] == first[1] {
+				t.Errorf("%v, then %v", first, second)
+			}
+			if third := prepared(dir).Aliases; !slices.Equal(second, third) {
+				t.Errorf("%v, and prepared again %v", second, third)
+			}
+			p.In(t, func() error { return prepare.RestoreAll(t.Context(), dir) })
+			if d := podtest.Diff(before, podtest.TakeSnapshot(t, p.NS)); d != "" {
+				t.Errorf("it is not put back:\n%s", d)
+			}
+		})
+	}
+}

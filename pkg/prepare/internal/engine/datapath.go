@@ -155,7 +155,7 @@ func (o Options) Validate() error {
 	c.That(o.MTU == 0 || o.MTU >= guest.MinMTU && o.MTU <= guest.MaxMTU, "MTU %d is outside %d…%d", o.MTU, guest.MinMTU, guest.MaxMTU)
 	c.That(o.Queues >= 0 && o.Queues <= guest.MaxQueues, "%d queues: a tap has 1 to %d", o.Queues, guest.MaxQueues)
 	c.That(o.PodPorts.IsZero() || o.VMPorts.IsZero(), "ports of the pod, %s, and ports of the VM, %s: name only one of both; the other gets the rest", o.PodPorts, o.VMPorts)
-	c = append(c, CheckLabel(o.SELinuxContext))
+	c = append(c, CheckLabel(o.SELinuxContext), checkAlias(o.VMAlias, "IPv4", netip.Addr.Is4), checkAlias(o.VMAlias6, "IPv6", netip.Addr.Is6))
 	var given []string
 	for _, role := range slices.Sorted(maps.Keys(o.Names)) {
 		if name := o.Names[role]; name != "" {
@@ -164,4 +164,22 @@ func (o Options) Validate() error {
 		}
 	}
 	return errors.Join(append(c, Distinct(given...))...)
+}
+
+// thisNetwork and reserved6 are ranges of which no host has an address, though the kernel
+// takes most of them for one (RFC 1122 section 3.2.1.3; RFC 4291 section 4: of loopback,
+// of IPv4 addresses and of their translation).
+var (
+	thisNetwork = netip.MustParsePrefix("0.0.0.0/8")
+	reserved6   = netip.MustParsePrefix("::/8")
+)
+
+// checkAlias tells why an address can't be the VM's alias of a family in any pod; zero: it
+// is not given.
+func checkAlias(a netip.Addr, family string, isOf func(netip.Addr) bool) error {
+	isNobodys := thisNetwork.Contains(a) || reserved6.Contains(a) || a.Is6() && a.IsLinkLocalUnicast()
+	if !a.IsValid() || isOf(a) && normalize.IsHost(a) && a.Zone() == "" && !isNobodys {
+		return nil
+	}
+	return fmt.Errorf("the VM's alias %s is not an %s address that a host can have: choose one such as 169.254.100.2 or fd00:100::2", a, family)
 }

@@ -12,49 +12,59 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/engine"
 )
 
-// Aliases are chosen out of a part of the link-local addresses (RFC 3927) in which no
-// CNI, cloud or DNS cache is known to have any, and out of a network of the pod's own
-// (RFC 4193). They come in pairs: the two hosts of a /30 or a /126.
-var aliases4 = netip.MustParsePrefix("169.254.192.0/19")
+// Aliases are chosen out of parts of the link-local addresses (RFC 3927) in which no
+// CNI, cloud or DNS cache is known to have any, the second where a pod has the first, and
+// so on, and out of a network of the pod's own (RFC 4193). They come in pairs: the two
+// hosts of a /30 or a /126.
+var aliases4 = []netip.Prefix{
+	netip.MustParsePrefix("169.254.192.0/19"), netip.MustParsePrefix("169.254.128.0/19"), netip.MustParsePrefix("169.254.96.0/19"),
+}
+
+// pairs4 is how many pairs each of them has.
+const pairs4 = 1 << (30 - 19)
 
 // aliasesFor are the pairs for the interface, as chosen or given.
 func aliasesFor(in discover.Interface, o engine.Options) (out []guest.Alias, err error) {
 	for _, c := range []struct {
 		given  netip.Addr
-		is4    bool
 		choose func(discover.Interface, int) netip.Addr
-	}{{o.VMAlias, true, choose4}, {o.VMAlias6, false, choose6}} {
-		if c.given.IsValid() {
-			if err := checkAlias(in, c.given, c.is4); err != nil {
-				return nil, err
-			}
-			out = append(out, guest.Alias{VM: c.given, Pod: paired(c.given)})
-			continue
+	}{{o.VMAlias, choose4}, {o.VMAlias6, choose6}} {
+		vm := c.given
+		if vm.IsValid() {
+			err = checkAlias(in, vm)
+		} else {
+			vm, err = freeAlias(in, c.choose)
 		}
-		for i := 0; ; i++ {
-			a := guest.Alias{VM: c.choose(in, i), Pod: paired(c.choose(in, i))}
-			if !isNear(in, a.VM) && !isNear(in, a.Pod) {
-				out = append(out, a)
-				break
-			}
+		if err != nil {
+			return nil, err
 		}
+		out = append(out, guest.Alias{VM: vm, Pod: paired(vm)})
 	}
 	return out, nil
+}
+
+// freeAlias is the first choice of an alias for the VM where the pod has nothing.
+func freeAlias(in discover.Interface, choose func(discover.Interface, int) netip.Addr) (netip.Addr, error) {
+	for n := range len(aliases4) * pairs4 {
+		if a := choose(in, n); !isNear(in, a) && !isNear(in, paired(a)) {
+			return a, nil
+		}
+	}
+	return netip.Addr{}, fmt.Errorf("no alias is free for the VM: the pod has networks wherever one would be chosen, as at %s: choose one that the pod has no route to", choose(in, 0))
 }
 
 // choose4 is the n-th choice of an alias for the VM. Two interfaces of a pod have
 // different indexes, and an interface keeps its own.
 func choose4(in discover.Interface, n int) netip.Addr {
-	pairs := 1 << (30 - aliases4.Bits())
-	base := binary.BigEndian.Uint32(aliases4.Addr().AsSlice())
-	return netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, base+uint32((in.Index+n*61)%pairs*4+2))))
+	base := binary.BigEndian.Uint32(aliases4[n/pairs4].Addr().AsSlice())
+	return netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, base+uint32((in.Index+n*61)%pairs4*4+2))))
 }
 
 // choose6 is that of IPv6.
 func choose6(in discover.Interface, n int) netip.Addr {
 	sum := sha256.Sum256(append([]byte("alias "), in.MAC[:]...))
 	b := [16]byte{0: 0xfd, 15: 2}
-	copy(b[1:6], sum[:])
+	copy(b[1:6], sum[n%4*8:])
 	binary.BigEndian.PutUint16(b[6:], uint16(in.Index+n*61))
 	return netip.AddrFrom16(b)
 }
@@ -78,16 +88,10 @@ func pairMask(a netip.Addr) netip.Addr {
 	return mask
 }
 
-// checkAlias tells why an address that was given can't be the VM's alias.
-func checkAlias(in discover.Interface, a netip.Addr, is4 bool) error {
-	pair, family := "/30", "an IPv4"
-	if !is4 {
-		pair, family = "/126", "an IPv6"
-	}
+// checkAlias tells why an address that was given can't be the VM's alias in this pod.
+func checkAlias(in discover.Interface, a netip.Addr) error {
+	pair := fmt.Sprintf("/%d", pairBits(a))
 	b := a.AsSlice()
-	if a.Is4() != is4 || a.Is4In6() || a.Zone() != "" || a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() || a.Is6() && a.IsLinkLocalUnicast() {
-		return fmt.Errorf("the VM's alias %s is not %s address that a host can have: choose one such as 169.254.100.2 or fd00:100::2", a, family)
-	}
 	if last := b[len(b)-1] & 3; last != 1 && last != 2 {
 		first := slices.Clone(b)
 		first[len(b)-1] = b[len(b)-1]&^3 | 1
@@ -105,8 +109,8 @@ func checkAlias(in discover.Interface, a netip.Addr, is4 bool) error {
 	return nil
 }
 
-// isNear reports whether an address is the interface's, or somebody's whom the pod
-// reaches by a route of it that is not as wide as that of all link-local addresses, or of
+// isNear reports whether an address is the interface's or of a network of another link,
+// or somebody's whom the pod reaches by a route of the interface that is not as wide as that of all link-local addresses, or of
 // all of a site's own, or, of other addresses, as half of the world.
 func isNear(in discover.Interface, a netip.Addr) bool {
 	wide := 16
@@ -117,5 +121,6 @@ func isNear(in discover.Interface, a netip.Addr) bool {
 		return o.Prefix.Addr() == a || o.Prefix.Bits() > wide && o.Prefix.Contains(a)
 	}) || slices.ContainsFunc(in.Routes, func(r discover.Route) bool {
 		return r.Gateway == a || r.Destination.Bits() > wide && r.Destination.Contains(a)
-	}) || slices.ContainsFunc(in.Neighbors, func(n discover.Neighbor) bool { return n.Address == a })
+	}) || slices.ContainsFunc(in.Neighbors, func(n discover.Neighbor) bool { return n.Address == a }) ||
+		slices.ContainsFunc(in.Elsewhere, func(p netip.Prefix) bool { return p.Contains(a) })
 }

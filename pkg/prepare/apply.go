@@ -233,10 +233,19 @@ func (p Plan) namesFree(s *engine.State) error {
 		switch {
 		case l == nil:
 		case l.Name != made.Name:
-			return &NameTakenError{Name: made.Name, For: made.Role, Why: fmt.Sprintf("as an alternative name of %s: remove that (ip link property del dev %s altname %s)", l.Name, l.Name, made.Name)}
+			return &NameTakenError{
+				Name: made.Name, For: made.Role, Why: "as an alternative name of " + l.Name,
+				Free: fmt.Sprintf("remove that (ip link property del dev %s altname %s)", l.Name, made.Name),
+			}
 		default:
-			return &NameTakenError{Name: made.Name, For: made.Role, Why: fmt.Sprintf("by a link of kind %q that is not recorded in the state directory: "+
-				"name the state directory that was used before, delete it (ip link delete %s)", l.Kind, made.Name)}
+			e := &NameTakenError{Name: made.Name, For: made.Role, Why: "by " + engine.Kind(*l) + " that is not recorded in the state directory"}
+			if slices.Contains(traces(s, p.Interface.Name), l.Name) {
+				e.Free = "name the state directory that was used before"
+				if l.Tun != nil || l.Kind == "bridge" { // what else was made for a VM is the pod's interface, renamed
+					e.Free += fmt.Sprintf(", or delete it (ip link delete %s)", l.Name)
+				}
+			}
+			return e
 		}
 	}
 	return nil

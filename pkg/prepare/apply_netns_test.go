@@ -132,15 +132,14 @@ func TestOddPod(t *testing.T) {
 }
 
 // refused applies and expects an error with each of the words, on one line, and
-// a pod as before.
-func refused(t *testing.T, pod *podtest.Pod, dir string, o prepare.Options, words ...string) {
+// a pod as before. It returns the error.
+func refused(t *testing.T, pod *podtest.Pod, dir string, o prepare.Options, words ...string) (err error) {
 	t.Helper()
 	before := podtest.TakeSnapshot(t, pod.NS)
 	pod.In(t, func() error {
-		err := prepare.ApplyAll(t.Context(), dir, o, pod.Interface)
+		err = prepare.ApplyAll(t.Context(), dir, o, pod.Interface)
 		if err == nil {
-			t.Error("no error")
-			return nil
+			err = errors.New("no error")
 		}
 		for _, word := range words {
 			if !strings.Contains(err.Error(), word) {
@@ -152,6 +151,7 @@ func refused(t *testing.T, pod *podtest.Pod, dir string, o prepare.Options, word
 	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 		t.Errorf("a refused apply changed:\n%s", d)
 	}
+	return err
 }
 
 func TestApplyRefuses(t *testing.T) {
@@ -161,6 +161,29 @@ func TestApplyRefuses(t *testing.T) {
 		pod := podtest.NewPod(t, podtest.CalicoDual)
 		pod.IP(t, "tuntap add dev tap-eth0 mode tap")
 		refused(t, pod, t.TempDir(), prepare.Options{}, "tap-eth0", "is taken", "another tap name")
+	})
+	t.Run("link name of the loopback", func(t *testing.T) {
+		t.Parallel()
+		pod := podtest.NewPod(t, podtest.CalicoDual)
+		for _, role := range []string{"tap", "bridge", "uplink"} {
+			for _, datapath := range prepare.Datapaths() {
+				err := refused(t, pod, t.TempDir(), prepare.Options{Datapath: datapath, Names: map[string]string{role: "lo"}}, role, "the loopback", "choose another name")
+				if strings.Contains(err.Error(), "delete") {
+					t.Error(err)
+				}
+			}
+		}
+	})
+	t.Run("link name of an interface by the CNI", func(t *testing.T) {
+		t.Parallel()
+		pod := podtest.NewPod(t, podtest.CalicoDual)
+		pod.IP(t, "link add net1 type veth peer name net2")
+		for role, name := range map[string]string{"tap": "net1", "bridge": "net1", "uplink": "net2"} {
+			err := refused(t, pod, t.TempDir(), prepare.Options{Names: map[string]string{role: name}}, name, "is taken", "choose another "+role+" name")
+			if strings.Contains(err.Error(), "delete") {
+				t.Error(err)
+			}
+		}
 	})
 	t.Run("tap name taken as another name", func(t *testing.T) {
 		t.Parallel()

@@ -30,7 +30,8 @@ type Owner = engine.Owner
 //
 //	Name string
 //	For  string // the role of what would have it; empty: it is the pod interface's own
-//	Why  string // whose it is, and how to free it
+//	Why  string // whose it is
+//	Free string // how to free it; empty: whoever made the link may need it
 type NameTakenError = engine.NameTakenError
 
 // TapMaker is the name by which the program runs itself to make a tap that has an SELinux

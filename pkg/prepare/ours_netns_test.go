@@ -25,7 +25,7 @@ func TestRestoreLeavesOthersLinksAlone(t *testing.T) {
 		log    string
 		isGone bool // the pod interface
 	}{
-		{"a veth in the placeholder's place", []string{"link del eth0", veth("eth0")}, "eth0", "ip link delete eth0", "", false},
+		{"a veth in the placeholder's place", []string{"link del eth0", veth("eth0")}, "eth0", "give that another name", "", false},
 		{
 			"a switch in the placeholder's place",
 			[]string{"link del eth0", "link add eth0 address 02:00:00:00:00:09 " + podtest.Switch},

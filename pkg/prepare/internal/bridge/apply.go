@@ -3,7 +3,6 @@ package bridge
 import (
 	"cmp"
 	"errors"
-	"fmt"
 	"slices"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
@@ -98,7 +97,7 @@ func makeOps(s *engine.State, d device, mtu int, role string) ([]engine.Op, erro
 		return slices.Concat([]engine.Op{addBridge{device: d, mtu: mtu}}, engine.NoAddressesNew(d.Name, mtu), engine.Up.Set(d.Name, false, true)), nil
 	}
 	if !isOurs(*l, d) {
-		return nil, &engine.NameTakenError{Name: d.Name, For: role, Why: fmt.Sprintf("by %s: give that another name, delete it (ip link delete %s)", engine.Describe(*l), d.Name)}
+		return nil, &engine.NameTakenError{Name: d.Name, For: role, Why: "by " + engine.Describe(*l), Free: "give that another name"}
 	}
 	return slices.Concat(engine.NoAddresses(*l), engine.MAC.Set(d.Name, l.MAC, d.MAC),
 		engine.MTU.Set(d.Name, l.MTU, mtu), engine.Up.Set(d.Name, l.Up(), true)), nil
@@ -112,7 +111,7 @@ func (w wiring) uplinkOps(s *engine.State) ([]engine.Op, error) {
 		return nil, w.uplinkGone(s)
 	}
 	if other := s.Link(w.Uplink.Name); other != nil && other.Index != l.Index {
-		return nil, &engine.NameTakenError{Name: w.Uplink.Name, For: uplinkRole, Why: fmt.Sprintf("by another link: delete it (ip link delete %s)", w.Uplink.Name)}
+		return nil, &engine.NameTakenError{Name: w.Uplink.Name, For: uplinkRole, Why: "by " + engine.Describe(*other), Free: "give that another name"}
 	}
 	now := *l
 	now.Name = w.Uplink.Name

@@ -40,7 +40,7 @@ func (d *differences) bridge() bool {
 		d.Add(name, engine.Missing, "a bridge", engine.PrepareAgain)
 		return false
 	case l.Kind != kind:
-		d.Add(name, engine.Kind(*l), "a bridge", "delete it (ip link delete "+name+"), and "+engine.PrepareAgain)
+		d.Add(name, engine.Kind(*l), "a bridge", "give that another name, and "+engine.PrepareAgain)
 		return false
 	}
 	d.MAC(*l, d.w.Bridge.MAC)

@@ -15,8 +15,8 @@ func (w wiring) Restore(s *engine.State) (st engine.Steps, notes []string, err e
 	uplink, placeholder := w.uplink(s), w.placeholder(s)
 	if l := w.namesake(s); l != nil && placeholder == nil {
 		if uplink != nil {
-			return st, nil, fmt.Errorf("the name %s is taken by %s that was not made for its VM: delete that (ip link delete %s) or give it another name, then restore again",
-				l.Name, engine.Describe(*l), l.Name)
+			return st, nil, fmt.Errorf("the name %s is taken by %s that was not made for its VM: give that another name, then restore again",
+				l.Name, engine.Describe(*l))
 		}
 		notes = append(notes, stranger(*l))
 	}

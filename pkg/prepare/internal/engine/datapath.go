@@ -137,14 +137,19 @@ func CheckEthernet(in discover.Interface) error {
 type NameTakenError struct {
 	Name string
 	For  string // the role of what would have it; empty: it is the pod interface's own
-	Why  string // whose it is, and how to free it
+	Why  string // whose it is
+	Free string // how to free it; empty: whoever made the link may need it
 }
 
 func (e *NameTakenError) Error() string {
-	if e.For == "" {
-		return fmt.Sprintf("the name %s is taken %s", e.Name, e.Why)
+	var ways []string
+	if e.Free != "" {
+		ways = append(ways, e.Free)
 	}
-	return fmt.Sprintf("the name %s is taken %s, or choose another %s name", e.Name, e.Why, e.For)
+	if e.For != "" {
+		ways = append(ways, fmt.Sprintf("choose another %s name", e.For))
+	}
+	return fmt.Sprintf("the name %s is taken %s: %s", e.Name, e.Why, strings.Join(ways, ", or "))
 }
 
 // Validate tells what is wrong with the options whatever the pod interface is,
@@ -161,6 +166,7 @@ func (o Options) Validate() error {
 		if name := o.Names[role]; name != "" {
 			given = append(given, name)
 			c = append(c, guest.CheckName(name))
+			c.That(name != "lo", "the %s can't be named lo, as the loopback is: choose another name", role)
 		}
 	}
 	return errors.Join(append(c, Distinct(given...))...)

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -160,22 +159,25 @@ func (o AddTap) Do(k *Kernel) error {
 func (t Tap) matches(l nl.Link) error {
 	switch {
 	case l.Tun == nil || !l.Tun.Tap:
-		return &NameTakenError{t.Name, TapRole, fmt.Sprintf("by a %s: delete it (ip link delete %s)", cmp.Or(l.Kind, "physical link"), t.Name)}
+		return &NameTakenError{t.Name, TapRole, "by " + Kind(l), "give that another name"}
 	case l.Type != unix.ARPHRD_ETHER:
-		return fmt.Errorf("the tap %s has become a link of type %d, without Ethernet frames: delete it (ip link delete %s)", t.Name, l.Type, t.Name)
+		return fmt.Errorf("the tap %s has become a link of type %d, without Ethernet frames: %s", t.Name, l.Type, deleted(l))
 	case l.Tun.MultiQueue != (t.Queues > 1):
 		is, want := "one queue", "several"
 		if l.Tun.MultiQueue {
 			is, want = "several queues", "one"
 		}
-		return &NameTakenError{t.Name, TapRole, fmt.Sprintf("by a tap with %s, not %s: delete it (ip link delete %s)", is, want, t.Name)}
+		return &NameTakenError{t.Name, TapRole, fmt.Sprintf("by a tap with %s, not %s", is, want), deleted(l)}
 	}
 	is, want := Owner{l.Tun.Owner, l.Tun.Group}, t.owner()
 	if want.UID < 0 && is.UID >= 0 || want.GID < 0 && is.GID >= 0 { // the kernel can't make it nobody's again
-		return &NameTakenError{t.Name, TapRole, fmt.Sprintf("by a tap of another owner, %s: delete it (ip link delete %s)", is, t.Name)}
+		return &NameTakenError{t.Name, TapRole, fmt.Sprintf("by a tap of another owner, %s", is), deleted(l)}
 	}
 	return nil
 }
+
+// deleted is how a name is freed that a tap of ours has, or one like it.
+func deleted(tap nl.Link) string { return fmt.Sprintf("delete it (ip link delete %s)", tap.Name) }
 
 // owner is who may open the tap without NET_ADMIN; -1: everybody.
 func (t Tap) owner() Owner {

@@ -9,8 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/virt-launcher-net/virt-launcher-net/internal/attachment"
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/agent"
@@ -239,13 +237,7 @@ func TestStatusOfStoppedAgent(t *testing.T) {
 	n := newNode(t)
 	p := n.startProcess(t)
 	n.until(t, "it listens", func(agent.Status) bool { return true })
-	if err := p.cmd.Process.Signal(unix.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
-	// Another of its threads may answer until all have stopped.
-	if _, err := unix.Wait4(p.cmd.Process.Pid, nil, unix.WUNTRACED, nil); err != nil {
-		t.Fatal(err)
-	}
+	p.freeze(t)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if _, err := n.client().Status(ctx); err == nil || !strings.Contains(err.Error(), "does not answer within") {

@@ -60,7 +60,9 @@ func (a *Agent) attach(ctx context.Context, container, name string) error {
 		time.AfterFunc(readAgain, func() { a.serveContainer(ctx, container) })
 		return err
 	}
-	return a.serve(ctx, at)
+	err = a.serve(ctx, at)
+	a.forgetGone(ctx, at.Netns) // which may have been another pod's until now
+	return err
 }
 
 // serve serves a NIC as its attachment says. If that fails, it tries again later.
@@ -118,7 +120,7 @@ func (a *Agent) isServed(p *pod, at attachment.Attachment) bool {
 	a.mu.Lock()
 	n := p.nics[at.Interface]
 	a.mu.Unlock()
-	if n == nil || n.err != nil || p.session == nil || n.Netns != at.Netns || !maps.EqualFunc(n.Options, at.Options, sameJSON) {
+	if n == nil || n.err != nil || p.session == nil || n.Netns != at.Netns || p.isGone() || !maps.EqualFunc(n.Options, at.Options, sameJSON) {
 		return false
 	}
 	served := p.session.Status().Of(at.Interface)
@@ -133,7 +135,7 @@ func (a *Agent) open(ctx context.Context, p *pod, at attachment.Attachment) erro
 	if err != nil {
 		return err
 	}
-	if p.session != nil && p.netns != at.Netns { // the sandbox was made anew, and its other NICs are attached anew, too
+	if p.session != nil && (p.netns != at.Netns || p.isGone()) { // the sandbox was made anew, and its other NICs are attached anew, too
 		a.dropNICs(p)
 		a.closeSession(ctx, p)
 	}

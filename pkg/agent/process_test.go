@@ -73,3 +73,22 @@ func (p *process) end(t testing.TB) {
 		t.Errorf("the agent ended with %v", err)
 	}
 }
+
+// freeze stops the agent, until thaw.
+func (p *process) freeze(t testing.TB) {
+	t.Helper()
+	if err := p.cmd.Process.Signal(unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	// Another of its threads may go on until all have stopped.
+	if _, err := unix.Wait4(p.cmd.Process.Pid, nil, unix.WUNTRACED, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (p *process) thaw(t testing.TB) {
+	t.Helper()
+	if err := p.cmd.Process.Signal(unix.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -69,7 +69,12 @@ type vm struct {
 // prepare prepares an interface of the pod as the CNI plugin does.
 func (n *node) prepare(t testing.TB, pod *podtest.Pod, path, name string, options map[string]string) vm {
 	t.Helper()
-	id := "sandbox-" + filepath.Base(path)
+	return n.prepareAs(t, "sandbox-"+filepath.Base(path), pod, path, name, options)
+}
+
+// prepareAs is prepare for a container of that ID.
+func (n *node) prepareAs(t testing.TB, id string, pod *podtest.Pod, path, name string, options map[string]string) vm {
+	t.Helper()
 	v := vm{Pod: pod, Attachment: attachment.Attachment{
 		ContainerID: id, Interface: name, Netns: path, Since: time.Now(), Pod: attachment.Pod{Namespace: "default", Name: filepath.Base(path)},
 		Options: map[string]json.RawMessage{"hostname": []byte(`"vm"`), "dns": []byte(`"10.96.0.10"`)},

@@ -25,6 +25,17 @@ func isGone(path string) bool {
 	return err == nil
 }
 
+// isGone tells whether the pod's network namespace is certainly no more: it is not at its
+// path. A session keeps it from ending, so another one at that path has another inode. The
+// caller has the agent's lock, or works on the pod.
+func (p *pod) isGone() bool {
+	if p.session == nil {
+		return isGone(p.netns) // whose it is by now the records tell
+	}
+	there, err := p.session.Serves(p.netns)
+	return err == nil && !there || isGone(p.netns)
+}
+
 // newWatcher makes a watcher, or has the directories looked at again and again.
 func (a *Agent) newWatcher() (err error) {
 	if a.watcher, err = fsnotify.NewWatcher(); err == nil {
@@ -102,14 +113,14 @@ func (a *Agent) forgetGone(ctx context.Context, path string) {
 	a.mu.Lock()
 	var gone []*pod
 	for _, p := range a.pods {
-		if (path == "" || filepath.Base(p.netns) == filepath.Base(path)) && isGone(p.netns) {
+		if (path == "" || filepath.Base(p.netns) == filepath.Base(path)) && p.isGone() {
 			gone = append(gone, p)
 		}
 	}
 	a.mu.Unlock()
 	for _, p := range gone {
 		p.work.Lock()
-		if isGone(p.netns) { // a pod of the same container may be at another path by now
+		if p.isGone() { // a pod of the same container may be at another path by now
 			a.forget(ctx, p)
 		}
 		p.work.Unlock()

@@ -9,8 +9,6 @@ import (
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/agent"
 )
@@ -25,19 +23,12 @@ func TestTooManyEvents(t *testing.T) {
 	n.until(t, "it is served", func(s agent.Status) bool { return ready(s) == 1 })
 	missed := func(what func() error) {
 		t.Helper()
-		if err := p.cmd.Process.Signal(unix.SIGSTOP); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := unix.Wait4(p.cmd.Process.Pid, nil, unix.WUNTRACED, nil); err != nil {
-			t.Fatal(err)
-		}
+		p.freeze(t)
 		overflow(t, n.netns)
 		if err := what(); err != nil {
 			t.Fatal(err)
 		}
-		if err := p.cmd.Process.Signal(unix.SIGCONT); err != nil {
-			t.Fatal(err)
-		}
+		p.thaw(t)
 	}
 	missed(func() error { return unmount(v.Netns) })
 	n.until(t, "the pod is gone", func(s agent.Status) bool { return len(s.Pods) == 0 })

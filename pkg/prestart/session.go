@@ -266,6 +266,16 @@ func (s *Session) Interfaces() []Interface {
 	return together(each(s.current(), (*nic).describe))
 }
 
+// Serves tells whether the network namespace at path is the one that the session serves.
+// That lives as long as the session, also where its path is another one's by now.
+func (s *Session) Serves(path string) (bool, error) {
+	now, err := statedir.Of(path)
+	if errors.Is(err, statedir.ErrNoNamespace) {
+		return false, nil
+	}
+	return err == nil && now.Same(s.hook.namespace), err
+}
+
 // Embedded reports whether there is a VM whose driver runs in this process and
 // may need its privileges to end it.
 func (s *Session) Embedded() bool { vm := s.domain(); return vm != nil && vm.Embedded() }

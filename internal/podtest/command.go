@@ -3,6 +3,7 @@ package podtest
 import (
 	"bytes"
 	"context"
+	"os"
 	"os/exec"
 	"runtime"
 	"sync"
@@ -19,6 +20,10 @@ type Cmd struct {
 	*exec.Cmd
 	ns *NS // where it is started; nil: where this process was
 }
+
+// The Go runtime of this process has read it. What is started collects its garbage as it
+// does for a user.
+func init() { _ = os.Unsetenv("GOGC") }
 
 // Command is a command that is killed when ctx ends or this process dies, not
 // started. It runs in ns; nil: where this process was started.

@@ -72,8 +72,21 @@ open_tun() {
 	END
 }
 
+# room says how to make some where the nodes' disks are, if less is free than two nodes
+# write; a node without any fails later in words of its own.
+room() {
+	local root free needed=5
+	root=$(docker info --format '{{.DockerRootDir}}')
+	free=$(($(df --output=avail "$root" | tail -n 1) >> 20))
+	if ((free < needed)); then
+		echo "cluster.sh: $root has $free GiB free, the cluster needs $needed: free some, for example by 'docker system prune' or 'go clean -cache'" >&2
+		return 1
+	fi
+}
+
 rm -f "$KUBECONFIG" "$KUBECONFIG.lock" # of a run that was killed
 step delete_cluster
+room
 trap finish EXIT
 create=(kind create cluster --name "$name" --config "$here/kind.yaml" --wait 2m)
 if [ -z "$image" ]; then

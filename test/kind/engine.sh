@@ -34,6 +34,7 @@ done
 
 result=0
 "$@" || result=$?
+docker image prune --force >/dev/null || true # images of commits before
 kill "$daemon"
 wait "$daemon" || true
 exit "$result"

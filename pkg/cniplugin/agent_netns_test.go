@@ -14,6 +14,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	"golang.org/x/sys/unix"
 
+	"github.com/virt-launcher-net/virt-launcher-net/internal/attachment"
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/agent"
 )
@@ -153,17 +154,25 @@ func TestNetnsOfProcess(t *testing.T) {
 	same(t, "afterwards", before, pod.NS)
 }
 
+// listenAsAgent has somebody listen in the agent's place, until the test's end, who answers
+// nobody.
+func (r *runtime) listenAsAgent() net.Listener {
+	r.t.Helper()
+	l, err := net.Listen("unix", filepath.Join(r.base, attachment.SocketName))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { l.Close() })
+	return l
+}
+
 // An agent that does not answer, or can't serve, is no failure of ADD and DEL.
 func TestSilentAgent(t *testing.T) {
 	t.Parallel()
 	pod, r := newPod(t, podtest.Flannel)
 	list, rt := r.list("1.1.0", plugin(`"select": "all"`)), sandbox(pod.NS, "c1", "eth0", nil)
 	r.add(list, rt)
-	l, err := net.Listen("unix", filepath.Join(r.base, "node.sock"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
+	r.listenAsAgent()
 	r.add(list, rt)
 	r.del(list, rt)
 	r.empty()
@@ -180,11 +189,7 @@ func TestSilentAgentOfShortCall(t *testing.T) {
 	pod, r := newPod(t, podtest.Flannel)
 	list, rt := r.list("1.1.0", plugin(`"select": "all"`, `"timeout": "4s"`)), sandbox(pod.NS, "c1", "eth0", nil)
 	r.add(list, rt)
-	l, err := net.Listen("unix", filepath.Join(r.base, "node.sock"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
+	r.listenAsAgent()
 	r.del(list, rt)
 	r.empty()
 }
@@ -198,10 +203,7 @@ func TestGarbageOfSilentAgent(t *testing.T) {
 	r.add(list, sandbox(pod.NS, "c1", "eth0", nil))
 	r.add(list, sandbox(other.NS, "c2", "eth0", nil))
 	r.forget()
-	l, err := net.Listen("unix", filepath.Join(r.base, "node.sock"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := r.listenAsAgent()
 	asked := make(chan int)
 	go func() {
 		count := 0

@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
@@ -111,6 +114,80 @@ func TestCountersOfOthers(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "net1") || len(counters["eth0"]) == 0 {
 		t.Errorf("there are %v, %v", counters, err)
 	}
+}
+
+// While the kernel takes its time to tell a guard's counters, nobody else waits. It looks
+// for the session's socket among those of the process, so it runs alone.
+func TestCountersOfSlowKernel(t *testing.T) {
+	pod := podtest.NewPod(t, podtest.Flannel)
+	h := newHook(t, pod)
+	h.SkipCheck = true
+	before := counterSockets(t)
+	session := run(t, h)
+	sockets := slices.DeleteFunc(counterSockets(t), func(fd int) bool { return slices.Contains(before, fd) })
+	if len(sockets) != 1 {
+		t.Fatalf("the counters' socket is one of %v", sockets)
+	}
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pair[1])
+	if err := errors.Join(unix.Dup3(pair[0], sockets[0], unix.O_CLOEXEC), unix.Close(pair[0])); err != nil {
+		t.Fatal(err)
+	}
+	read := make(chan error, 1)
+	go func() {
+		_, err := session.GuardCounters()
+		read <- err
+	}()
+	if n, err := unix.Read(pair[1], make([]byte, 4096)); n == 0 || err != nil {
+		t.Fatalf("it asks by %d bytes, error %v", n, err)
+	}
+	told := make(chan control.Status, 1)
+	go func() { told <- session.Status() }()
+	select {
+	case s := <-told:
+		if !s.Ready {
+			t.Errorf("the status is %+v", s)
+		}
+	case <-time.After(time.Minute):
+		t.Error("who asks for the status waits for the counters")
+	}
+	select {
+	case err := <-read:
+		t.Errorf("the counters were read: %v", err)
+	default:
+	}
+	// What is no answer of the kernel is passed over, and then there is none in time.
+	if err := unix.SetsockoptTimeval(sockets[0], unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 1}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := unix.Write(pair[1], []byte("later")); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-read; !errors.Is(err, unix.EAGAIN) {
+		t.Errorf("the counters' error is %v", err)
+	}
+}
+
+// counterSockets are the process's netlink sockets of netfilter that block.
+func counterSockets(t *testing.T) (all []int) {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		fd, _ := strconv.Atoi(e.Name())
+		protocol, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
+		domain, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+		flags, _ := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+		if err == nil && domain == unix.AF_NETLINK && protocol == unix.NETLINK_NETFILTER && flags&unix.O_NONBLOCK == 0 {
+			all = append(all, fd)
+		}
+	}
+	return all
 }
 
 // A NIC whose record was deleted just now can be unplugged: the session has a copy.

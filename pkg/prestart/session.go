@@ -241,22 +241,25 @@ func (s *Session) domain() *domain.VM {
 // closed it is [ErrSessionClosed]. Where a guard can't be read, the others' are returned
 // beside the error.
 func (s *Session) GuardCounters() (map[string][]prepare.GuardCounter, error) {
-	s.mu.Lock() // they are not closed meanwhile
-	defer s.mu.Unlock()
-	if s.closed {
-		return nil, ErrSessionClosed
-	}
 	counters := map[string][]prepare.GuardCounter{}
 	var errs []error
-	for _, n := range s.nics {
+	for _, n := range s.current() { // without the lock: the kernel may take its time
 		if n.guard == nil {
 			continue
 		}
 		c, err := n.plan.Load().GuardCounters(n.guard)
+		if err != nil && n.done.Err() != nil && n.failure() == nil {
+			continue // it was closed meanwhile
+		}
 		if len(c) > 0 {
 			counters[n.Interface] = c
 		}
 		errs = append(errs, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, ErrSessionClosed
 	}
 	return counters, errors.Join(errs...)
 }

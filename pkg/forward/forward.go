@@ -222,7 +222,9 @@ func (f *Forwarder) connect(ctx context.Context, to netip.AddrPort) (*net.TCPCon
 		return true
 	})
 	if errors.Is(waitErr, os.ErrDeadlineExceeded) {
-		waitErr = fmt.Errorf("no answer within %s", connectTimeout)
+		if waitErr, err = context.Cause(ctx), nil; waitErr == nil {
+			waitErr = fmt.Errorf("no answer within %s", connectTimeout)
+		}
 	}
 	if err := errors.Join(waitErr, os.NewSyscallError("connect", err)); err != nil {
 		return nil, errors.Join(err, conn.Close())

@@ -65,6 +65,11 @@ install: build/virt-launcher-net ## install the program, its manual and completi
 	build/virt-launcher-net completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_virt-launcher-net
 	build/virt-launcher-net completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/virt-launcher-net.fish
 
+.PHONY: uninstall
+uninstall: ## remove what install has put there
+	rm -f $(DESTDIR)$(PREFIX)/bin/virt-launcher-net $(patsubst docs/man/%,$(DESTDIR)$(PREFIX)/share/man/man1/%,$(wildcard docs/man/*.1)) \
+		$(addprefix $(DESTDIR)$(PREFIX)/share/,bash-completion/completions/virt-launcher-net zsh/site-functions/_virt-launcher-net fish/vendor_completions.d/virt-launcher-net.fish)
+
 .PHONY: docs
 docs: ## write docs/cli.md and the manual pages from the help texts, and docs/*.svg with dot(1)
 	$(GO) test $(TAGS) ./cmd/virt-launcher-net -run Reference -update

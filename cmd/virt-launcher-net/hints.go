@@ -7,7 +7,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/virt-launcher-net/virt-launcher-net/internal/cniconf"
 	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/agent"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/check"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
@@ -44,6 +46,11 @@ func hintsFor(err error, cmd *cobra.Command) (hints []string) {
 	hint(is[*statedir.UnusableError](err), "state-dir", "names a writable state directory, in a pod one on an emptyDir volume")
 	hint(isTaken || is[*prepare.UnrecordedError](err) || errors.Is(err, prestart.ErrNotPrepared) || errors.Is(err, control.ErrNobodyServes),
 		"state-dir", "names another state directory")
+	if errors.Is(err, agent.ErrNoAgent) {
+		hints = append(hints, "virt-launcher-net node starts one")
+	}
+	hint(errors.Is(err, agent.ErrNoAgent), "state-dir", "names another state directory")
+	hint(errors.Is(err, cniconf.ErrNotChained), "watch", "waits until it can be")
 	if errors.Is(err, prestart.ErrNoHotplug) {
 		hints = append(hints, "run --hotplug keeps them")
 	}

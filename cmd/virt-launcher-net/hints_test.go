@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/virt-launcher-net/virt-launcher-net/internal/cniconf"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/agent"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/check"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
@@ -75,12 +77,14 @@ func TestHints(t *testing.T) {
 		{"run", &prestart.CheckError{Interface: "eth0", Err: errors.New("no answer")}, "--no-check"},
 		{"run", &prestart.CheckError{Interface: "eth0", Err: check.ErrTapInUse}, ""},
 		{"run", context.DeadlineExceeded, ""},
+		{"node status", agent.ErrNoAgent, "--state-dir"},
+		{"node install", cniconf.ErrNotChained, "--watch"},
 		// Verbs that don't have the flag.
 		{"serve", &prestart.TimeoutError{After: time.Second}, ""},
 		{"plug", &prestart.CheckError{Interface: "eth0", Err: errors.New("no answer")}, ""},
 		{"prepare", &domain.ConnectError{}, ""},
 	} {
-		cmd, _, err := newRoot([]string{c.verb}).Find([]string{c.verb})
+		cmd, _, err := newRoot(strings.Fields(c.verb)).Find(strings.Fields(c.verb))
 		if err != nil {
 			t.Fatal(err)
 		}

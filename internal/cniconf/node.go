@@ -205,7 +205,7 @@ func (n Node) apply(decide func() ([]change, error)) (changed bool, err error) {
 			}
 			if done {
 				changed = true
-				n.Log.Info("changed CNI configuration", "file", c.path, "removed", c.to == nil)
+				n.Log.Info("changed CNI configuration", "file", c.path, "deleted", c.to == nil)
 			}
 		}
 	}

@@ -52,7 +52,8 @@ func (p *program) command(v verb, named bool) *cobra.Command {
 	cmd.Long, cmd.Example = v.long, "  virt-launcher-net "+strings.Join(v.examples, "\n  virt-launcher-net ")
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
 		if len(args) != v.args {
-			return usagef("%s: want %s, not %q", cmd.Name(), []string{"no argument", "one argument"}[v.args], args)
+			_, name, _ := strings.Cut(v.use, " ")
+			return usagef("%s: want %s, not %q", cmd.Name(), []string{"no argument", "one argument, " + name}[v.args], args)
 		}
 		return nil
 	}
@@ -92,7 +93,7 @@ func (p *program) plan() verb {
 		long: `Print what prepare would do to the pod as the CNI left it, as commands of ip(8),
 bridge(8), nft(8) and sysctl(8) that can be pasted into a shell. Changes nothing and
 runs none of these. Fails where prepare would fail, for example without
-/dev/net/tun.`,
+/dev/net/tun. A pod that is changed by pasting has no record: restore can't put it back.`,
 		examples: []string{"plan", "plan --queues 4 --guard off", "plan --datapath redirect --pod-ports 8080"},
 		flags:    []func(*cobra.Command){p.discoverFlags, p.networkFlags},
 		run: func(cmd *cobra.Command) (view, error) {
@@ -251,7 +252,7 @@ as prepare does.`,
 		examples: []string{"wait --for network", "wait --for lease --timeout 1s", "wait --for network --output-dir /run/nics"},
 		flags: []func(*cobra.Command){p.outputDirFlag, func(cmd *cobra.Command) {
 			cmd.Flags().StringVar(&condition, "for", "", "what to wait for: network or lease")
-			cmd.Flags().Var(settings.Duration(&timeout, 0), "timeout", "how long to wait; 0: without limit")
+			cmd.Flags().Var(settings.Duration(&timeout, 0), "timeout", "how long to wait; 0, the default: without limit")
 		}},
 		run: func(cmd *cobra.Command) (view, error) {
 			if condition != control.ForNetwork && condition != control.ForLease {

@@ -257,6 +257,9 @@ func (n Node) lock(ctx context.Context) (unlock func(), err error) {
 		}
 		if err != nil {
 			unlock()
+			if errors.Is(err, fs.ErrNotExist) {
+				err = fmt.Errorf("%w: name the runtime's, or make it", err)
+			}
 			return nil, fmt.Errorf("lock directory of CNI: %w", err)
 		}
 	}

@@ -318,7 +318,7 @@ func TestUnfitDirectories(t *testing.T) {
 	n.put(t, "10-flannel.conflist", flannel)
 	missing := n
 	missing.ConfDir += "/none"
-	if _, err := missing.Install(t.Context()); err == nil || !strings.Contains(err.Error(), missing.ConfDir+": no such file") {
+	if _, err := missing.Install(t.Context()); err == nil || !strings.Contains(err.Error(), missing.ConfDir+": no such file or directory: name the runtime's") {
 		t.Errorf("without a directory: %v", err)
 	}
 	if os.Getuid() != 0 {

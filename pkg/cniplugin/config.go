@@ -128,8 +128,9 @@ var keys = map[string]key{
 		}
 		return nil
 	}},
-	"cni.dev/valid-attachments": {base: true, set: func(c *config, v json.RawMessage) error { return json.Unmarshal(v, &c.valid) }},
-	"prevResult":                {}, // read when the version is known
+	"cni.dev/valid-attachments": {base: true, set: setValid},
+	"cni.dev/attachments":       {base: true, set: setValid}, // the specification's first text called it so; libcni gives both
+	"prevResult":                {},                          // read when the version is known
 	"type":                      {},
 	"capabilities":              {},
 	"args":                      {},
@@ -138,6 +139,8 @@ var keys = map[string]key{
 	"deviceID":                  {},
 	"pciBusID":                  {},
 }
+
+func setValid(c *config, v json.RawMessage) error { return json.Unmarshal(v, &c.valid) }
 
 // readConfig reads a configuration. An option that is wrong is found where it is used:
 // it is no matter of pods without a VM.

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/containernetworking/cni/libcni"
+	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/types"
 	"golang.org/x/sys/unix"
 
@@ -99,6 +100,30 @@ func (r *runtime) gc(list *libcni.NetworkConfigList, valid ...types.GCAttachment
 	return r.node.Do(func() error {
 		return r.cni.GCNetworkList(context.Background(), list, &libcni.GCArgs{ValidAttachments: valid})
 	})
+}
+
+// What is valid has another key in the specification's first text than in libcni: a runtime
+// that gives that one alone keeps what it names.
+func TestGarbageByTheOtherKey(t *testing.T) {
+	t.Parallel()
+	pod, r := newPod(t, podtest.Flannel)
+	r.add(r.list("1.1.0", plugin(`"select": "all"`)), sandbox(pod.NS, "c1", "eth0", nil))
+	was := settled(t, pod.NS)
+	collect := func(attachments string) {
+		t.Helper()
+		conf := fmt.Sprintf(`{"cniVersion": "1.1.0", "name": "net", "type": "virt-launcher-net", "stateDir": %q, "cni.dev/attachments": %s}`, r.base, attachments)
+		program := podtest.Built(t, "virt-launcher-net")
+		err := pod.Node.Do(func() error {
+			return invoke.ExecPluginWithoutResult(t.Context(), program, []byte(conf), &invoke.Args{Command: "GC", Path: filepath.Dir(program)}, nil)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	collect(`[{"containerID": "c1", "ifname": "eth0"}]`)
+	same(t, "the valid one", was, pod.NS)
+	collect(`[]`)
+	r.empty()
 }
 
 // mount gives the state directory a file system of its own.

@@ -13,6 +13,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -55,19 +56,48 @@ func (p *program) serveNode(ctx context.Context) (err error) {
 	if _, set := os.LookupEnv("GOMAXPROCS"); !set {
 		runtime.SetDefaultGOMAXPROCS() // many pods can have something to do at once
 	}
-	a := agent.New(agent.Options{
-		StateDir: p.hook.StateDir, Version: version, Log: p.hook.Log,
-		Settled: giveBackMemory,
+	var m *monitor.Monitor
+	var a *agent.Agent
+	listen := func(ctx context.Context) (err error) {
+		if p.listen == "" || m != nil {
+			return nil
+		}
+		if m, err = monitor.Listen(ctx, p.hook.Log, p.listen, version); err == nil {
+			m.WatchPods(a.NotReady, func() []metric.Pod { return podsOf(a) })
+		}
+		return err
+	}
+	a = agent.New(agent.Options{
+		StateDir: p.hook.StateDir, Version: version, Log: p.hook.Log, Settled: giveBackMemory,
+		Begin: func(ctx context.Context) error { return whileInUse(ctx, listen) },
 	})
-	if p.listen != "" {
-		m, err := monitor.Listen(ctx, p.hook.Log, p.listen, version)
-		if err != nil {
+	// An agent that serves the node still has the address, where both were told the same, and
+	// answers the probes of both.
+	if err := listen(ctx); err != nil && !errors.Is(err, unix.EADDRINUSE) {
+		return err
+	}
+	defer func() {
+		if m != nil {
+			err = errors.Join(err, m.Close())
+		}
+	}()
+	return a.Run(ctx)
+}
+
+// whileInUse tries again to listen for some seconds: an agent that ends lets go of the node
+// a little before it lets go of its address.
+func whileInUse(ctx context.Context, listen func(context.Context) error) error {
+	for start := time.Now(); ; {
+		err := listen(ctx)
+		if !errors.Is(err, unix.EADDRINUSE) || time.Since(start) > 5*time.Second {
 			return err
 		}
-		defer func() { err = errors.Join(err, m.Close()) }()
-		m.WatchPods(a.NotReady, func() []metric.Pod { return podsOf(a) })
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(20 * time.Millisecond):
+		}
 	}
-	return a.Run(ctx)
 }
 
 // collectAt has the heap collected once it has grown by so many percent of what lives, and

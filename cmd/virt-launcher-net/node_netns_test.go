@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -81,6 +82,39 @@ func untilServed(t *testing.T, stateDir string, log *podtest.Buffer) agent.Pod {
 		return pod.Served.Ready || len(pod.NotServed) > 0
 	})
 	return pod
+}
+
+// A second agent that has the same address for probes waits, and has it once the first ends.
+func TestNodeListenTwice(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Flannel)
+	stateDir, _ := nodeOf(t, pod)
+	for _, end := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM} {
+		address := "unix:" + filepath.Join(stateDir, "probes")
+		if end == syscall.SIGTERM {
+			free, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			address = free.Addr().String()
+			free.Close()
+		}
+		caps := []string{"sys_admin", "net_raw", "net_admin", "dac_override", "sys_ptrace"}
+		first, log := startNode(t, stateDir, caps, "--listen", address)
+		untilServed(t, stateDir, log)
+		second, log := startNode(t, stateDir, caps, "--listen", address)
+		log.Until(t, "the second waits", func(s string) bool { return strings.Contains(s, "another agent serves this node") })
+		if err := first.Process.Signal(end); err != nil {
+			t.Fatal(err)
+		}
+		_ = first.Wait() // killed, or not
+		log.Until(t, "the second listens and serves", func(s string) bool {
+			return strings.Contains(s, "listening for probes") && strings.Contains(s, "msg=serving")
+		})
+		if err := errors.Join(second.Process.Signal(syscall.SIGTERM), second.Wait()); err != nil {
+			t.Errorf("%v: %s", err, log.String())
+		}
+	}
 }
 
 // What the agent needs, each for what; docs/node.md says the same. It lays down all else.

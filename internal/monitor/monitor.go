@@ -39,7 +39,8 @@ type Monitor struct {
 }
 
 // Listen answers on address: host:port, or unix: and the path of a socket. A
-// socket that a killed process left behind is replaced. A nil log is silent.
+// socket that a killed process left behind is replaced. The error wraps [syscall.EADDRINUSE]
+// if another process listens there. A nil log is silent.
 func Listen(ctx context.Context, log *slog.Logger, address, version string) (*Monitor, error) {
 	log = cmp.Or(log, slog.New(slog.DiscardHandler))
 	listener, err := listen(ctx, address)
@@ -86,7 +87,7 @@ func listen(ctx context.Context, address string) (net.Listener, error) {
 	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
 	if err == nil {
 		conn.Close()
-		return nil, fmt.Errorf("another process answers on %s", path)
+		return nil, fmt.Errorf("another process answers on %s: %w", path, syscall.EADDRINUSE)
 	}
 	if info, e := os.Lstat(path); e == nil && info.Mode().Type() == os.ModeSocket && errors.Is(err, syscall.ECONNREFUSED) {
 		if err := os.Remove(path); err != nil {

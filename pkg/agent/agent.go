@@ -62,6 +62,9 @@ type Options struct {
 	Version string
 	// Log gets what is done and why; nil is silent.
 	Log *slog.Logger
+	// Begin is called once no other agent serves the node, before this one does. Its error
+	// ends the agent. nil: nothing else is to begin.
+	Begin func(context.Context) error
 	// Settled is called when for ten seconds no NIC has come or gone, once after each time
 	// that some did; nil: nobody is told.
 	Settled func()
@@ -73,7 +76,8 @@ type Agent struct {
 	version  string
 	log      *slog.Logger
 	starting chan struct{} // has room for who may work on a pod
-	settled  *time.Timer   // which each change begins anew; nil: nobody is told
+	begin    func(context.Context) error
+	settled  *time.Timer // which each change begins anew; nil: nobody is told
 
 	// watcher is of the directory of state and those in which network namespaces are; nil:
 	// the kernel gives none, and look tells when to look.
@@ -95,6 +99,9 @@ func New(o Options) *Agent {
 		stateDir: cmp.Or(o.StateDir, prepare.DefaultStateDir), version: o.Version, log: cmp.Or(o.Log, slog.New(slog.DiscardHandler)),
 		starting: make(chan struct{}, atOnce), pods: map[string]*pod{}, unreadable: map[string]error{}, notReady: "it is starting",
 	}
+	if a.begin = o.Begin; a.begin == nil {
+		a.begin = func(context.Context) error { return nil }
+	}
 	if o.Settled != nil {
 		a.settled = time.AfterFunc(settleTime, o.Settled)
 	}
@@ -113,6 +120,9 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer lock.Close()
+	if err := a.begin(ctx); err != nil {
+		return err
+	}
 	a.look = time.NewTicker(lookAgain)
 	defer a.look.Stop()
 	if err := a.newWatcher(); err != nil {

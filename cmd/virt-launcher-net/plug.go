@@ -108,7 +108,7 @@ func (p *program) oneInterface(cmd *cobra.Command, r *prestart.PlugRequest) erro
 type pluggedView struct {
 	prestart.Plugged
 	Libvirt string   `json:"libvirt"`           // the device's XML
-	Monitor []string `json:"monitor,omitempty"` // commands of QEMU's monitor; none: QEMU has no such NIC
+	Monitor []string `json:"monitor,omitempty"` // commands of QEMU's monitor, where q35 wants a bus, too; none: QEMU has no such NIC
 }
 
 func viewPlugged(plugged prestart.Plugged) (view, error) {
@@ -132,6 +132,7 @@ func viewPlugged(plugged prestart.Plugged) (view, error) {
 		fmt.Fprintf(w, "attach it to the VM; with libvirt by virsh attach-device DOMAIN FILE --live, where FILE is\n%s", v.Libvirt)
 		if len(v.Monitor) > 0 {
 			fmt.Fprintf(w, "with QEMU alone by its monitor\n%s\n", strings.Join(v.Monitor, "\n"))
+			fmt.Fprint(w, "where a q35 machine wants ,bus=ID behind device_add's, with the id of a free pcie-root-port that QEMU was started with\n")
 		}
 	}}, nil
 }

@@ -303,7 +303,11 @@ func names(t *testing.T, dir string) []string {
 // leaves it. Where it is prepared, nothing is touched: what it had is lost.
 func TestUselessRecord(t *testing.T) {
 	t.Parallel()
-	for _, content := range []string{"", "{", "null", `{"version":1}`, `{"version":99}`, "\x00\xff"} {
+	for content, remedy := range map[string]string{
+		"": "recreate the pod", "{": "recreate the pod", "null": "recreate the pod", `{"version":1}`: "recreate the pod", "\x00\xff": "recreate the pod",
+		`{"version":99}`: "restore the pod with that version, or one that is newer still",
+		`{"version":99,"writer":"v9.1.0","order":"first"}`: `by a newer virt-launcher-net, "v9.1.0"`,
+	} {
 		t.Run(content, func(t *testing.T) {
 			t.Parallel()
 			pod := podtest.NewPod(t, podtest.CalicoDual)
@@ -326,9 +330,9 @@ func TestUselessRecord(t *testing.T) {
 				t.Fatal(err)
 			}
 			write()
-			refused(t, pod, dir, prepare.Options{}, path, "recreate the pod")
+			refused(t, pod, dir, prepare.Options{}, path, remedy)
 			pod.In(t, func() error {
-				if err := prepare.RestoreAll(t.Context(), dir); err == nil || !strings.Contains(err.Error(), "recreate the pod") {
+				if err := prepare.RestoreAll(t.Context(), dir); err == nil || !strings.Contains(err.Error(), remedy) {
 					t.Errorf("restore: %v", err)
 				}
 				return os.WriteFile(path, record, 0o600)

@@ -8,8 +8,10 @@ import (
 	"io/fs"
 	"log/slog"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
 )
@@ -28,6 +30,7 @@ const recordVersion = 2
 // the pod's routes once its interface is rewired.
 type record struct {
 	Version   int                `json:"version"`
+	Writer    string             `json:"writer,omitempty"` // the version of this module that wrote it; empty: not known
 	Namespace statedir.Namespace `json:"namespace"`
 	Order     int                `json:"order"` // the lowest is the primary interface's
 	// Applied is set once the last change of an apply is done, and cleared before
@@ -102,9 +105,43 @@ func (e *damagedError) Error() string {
 	return fmt.Sprintf("record %s can't be used: %v", e.path, e.cause)
 }
 
+func (e *damagedError) Unwrap() error { return e.cause }
+
 func (e *damagedError) warn(log *slog.Logger) {
 	log.Warn("ignored an unusable record", "record", e.path, "why", e.cause)
 }
+
+// newerError is a record that a newer version of this program wrote.
+type newerError struct {
+	version int
+	writer  string
+}
+
+func (e *newerError) Error() string {
+	by := "a newer virt-launcher-net"
+	if e.writer != "" {
+		by += fmt.Sprintf(", %.64q", e.writer)
+	}
+	return fmt.Sprintf("it was written by %s: its version is %d, and this program reads 1 to %d", by, e.version, recordVersion)
+}
+
+// moduleVersion is the version of this module in the running program, which may be
+// another's; empty: it was built of no version that has a name.
+var moduleVersion = sync.OnceValue(func() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	for _, m := range append(info.Deps, &info.Main) {
+		if m.Path == module && m.Version != "(devel)" {
+			return m.Version
+		}
+	}
+	return ""
+})
+
+// module is the path of the module that this package is of.
+const module = "github.com/virt-launcher-net/virt-launcher-net"
 
 // readRecord reads a record from its file. The error is a [damagedError] if it is
 // none.
@@ -132,13 +169,15 @@ func parseRecord(name string, b []byte) (record, error) {
 		record
 		Plan json.RawMessage `json:"plan"`
 	}
-	if err := json.Unmarshal(b, &r); err != nil {
+	err := json.Unmarshal(b, &r)
+	switch {
+	case r.Version > recordVersion: // whatever else is in it
+		return record{}, &newerError{r.Version, r.Writer}
+	case err != nil:
 		return record{}, fmt.Errorf("it is damaged: %w", err)
+	case r.Version < 1:
+		return record{}, fmt.Errorf("it is damaged: its version is %d", r.Version)
 	}
-	if r.Version < 1 || r.Version > recordVersion {
-		return record{}, fmt.Errorf("its version is %d, and this program reads 1 to %d", r.Version, recordVersion)
-	}
-	var err error
 	if r.record.Plan, err = decodePlan(name, r.Version, r.Plan); err != nil {
 		return record{}, fmt.Errorf("it is damaged: %w", err)
 	}

@@ -123,7 +123,12 @@ func TestRecordOfVersion1(t *testing.T) {
 	if _, err := parseRecord("eth0", []byte(shared)); err == nil || !strings.Contains(err.Error(), "restore the pod with the version that prepared it") {
 		t.Errorf("with a route of several interfaces: %v", err)
 	}
-	if _, err := parseRecord("eth0", []byte(`{"version": 3}`)); err == nil || !strings.Contains(err.Error(), "version is 3, and this program reads 1 to 2") {
-		t.Errorf("of a version to come: %v", err)
+	for record, by := range map[string]string{
+		`{"version": 3}`: "a newer virt-launcher-net:", `{"version": 3, "writer": "v9.1.0"}`: `a newer virt-launcher-net, "v9.1.0":`,
+		`{"version": 3, "writer": "v9.1.0", "order": "first"}`: `"v9.1.0":`,
+	} {
+		if _, err := parseRecord("eth0", []byte(record)); err == nil || !strings.Contains(err.Error(), by+" its version is 3, and this program reads 1 to 2") {
+			t.Errorf("%s: %v", record, err)
+		}
 	}
 }

@@ -139,6 +139,7 @@ func setAside(path, suffix string) (string, error) {
 // save writes a record, on disk before it returns. Its directory is not synced: after a
 // crash of the node its namespace is gone, and no record of it is of use.
 func (s *Store) save(r record) error {
+	r.Writer = moduleVersion()
 	err := r.encodePlan()
 	var b []byte
 	if err == nil {

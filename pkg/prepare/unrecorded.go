@@ -79,7 +79,11 @@ func unrecorded(s *engine.State, dir, name string, damaged error) *UnrecordedErr
 	links := slices.DeleteFunc(slices.Clone(all), func(link string) bool { return link == name })
 	switch {
 	case damaged != nil && (len(all) > 1 || len(all) > 0 && !asByCNI(s, name)):
-		return &UnrecordedError{name, links, fmt.Sprintf("its %v", damaged), "without the record the CNI's settings can't be restored: recreate the pod"}
+		remedy := "without the record the CNI's settings can't be restored: recreate the pod"
+		if _, isNewer := errors.AsType[*newerError](damaged); isNewer {
+			remedy = "restore the pod with that version, or one that is newer still"
+		}
+		return &UnrecordedError{name, links, fmt.Sprintf("its %v", damaged), remedy}
 	case damaged == nil && len(all) > 1: // one alone may be somebody else's
 		return &UnrecordedError{name, links, dir + " has no record of it", "name the state directory in which it was prepared " +
 			"(one below " + DefaultStateDir + " if none was named, but a network namespace was; on the node if its CNI plugin prepared it); " +

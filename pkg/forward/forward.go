@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+	"golang.org/x/time/rate"
 )
 
 // connectTimeout is how long the VM may take to accept. Its kernel does that, if it
@@ -40,6 +41,7 @@ type Forwarder struct {
 	inNetns   func(func() error) error
 	giveUp    time.Duration
 	mute      time.Duration
+	lines     *rate.Limiter // of what is logged of single connections
 	listeners []listener
 }
 
@@ -59,7 +61,7 @@ func Listen(ctx context.Context, log *slog.Logger, vm netip.Addr, ports []Port, 
 	if inNetns == nil {
 		inNetns = func(f func() error) error { return f() }
 	}
-	f := &Forwarder{log: log, vm: vm, inNetns: inNetns, giveUp: giveUp, mute: mute}
+	f := &Forwarder{log: log, vm: vm, inNetns: inNetns, giveUp: giveUp, mute: mute, lines: rate.NewLimiter(1, 10)}
 	for _, p := range ports {
 		for _, loopback := range []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()} {
 			l, err := new(net.ListenConfig).Listen(ctx, "tcp", netip.AddrPortFrom(loopback, p.Loopback).String())
@@ -117,7 +119,11 @@ func (f *Forwarder) accept(ctx context.Context, l listener) error {
 		}
 		open.Go(func() {
 			if err := f.pass(ctx, conn, l.to); err != nil {
-				f.log.Warn("can't forward a connection to the VM", "to", l.to, "error", err)
+				level := slog.LevelWarn
+				if !f.lines.Allow() { // a VM that answers nobody, and clients that try again and again
+					level = slog.LevelDebug
+				}
+				f.log.Log(ctx, level, "can't forward a connection to the VM", "to", l.to, "error", err)
 			}
 		})
 	}

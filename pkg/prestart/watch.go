@@ -31,7 +31,7 @@ type watch struct {
 	mu     sync.Mutex
 	found  []prepare.Difference
 	since  time.Time // when it changed
-	logged []prepare.Difference
+	said   report
 	closed bool
 }
 
@@ -42,7 +42,7 @@ func (n *nic) openWatch(changed func()) (*watch, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &watch{pod: pod, plan: &n.plan, dir: n.hook.StateDir, remedy: n.hook.Remedy, repairer: n.repairer, log: n.hook.Log.With("interface", n.Interface), changed: changed}, nil
+	return &watch{pod: pod, plan: &n.plan, dir: n.hook.StateDir, remedy: n.hook.Remedy, repairer: n.repairer, said: newReport(), log: n.hook.Log.With("interface", n.Interface), changed: changed}, nil
 }
 
 // look returns what differs now, and logs it: at once if it was told of a change. On
@@ -108,22 +108,6 @@ func (w *watch) otherPorts() func() {
 	}
 }
 
-// report returns what the log says of what is new since it last did. The lock is held.
-func (w *watch) report() (lines []func()) {
-	for _, d := range w.found {
-		if !slices.Contains(w.logged, d) {
-			lines = append(lines, func() {
-				w.log.Error("the VM's network is not as planned", "what", d.What, "is", d.Is, "want", d.Want, "remedy", d.Remedy)
-			})
-		}
-	}
-	if len(w.found) == 0 && len(w.logged) > 0 {
-		lines = append(lines, func() { w.log.Info("the VM's network is as planned again") })
-	}
-	w.logged = w.found
-	return lines
-}
-
 // follow looks, and again at each change of links and tables, until ctx ends. Not to
 // know any more is no reason to end what serves the VM.
 func (w *watch) follow(ctx context.Context) {
@@ -169,5 +153,6 @@ func (w *watch) close() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.closed = true
+	w.said.close()
 	w.pod.Close()
 }

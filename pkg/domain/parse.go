@@ -31,10 +31,25 @@ func Name(xml []byte) (string, error) {
 		return "", err
 	}
 	names := find(doc.Root(), "name")
-	if len(names) == 0 || names[0].Text() == "" {
+	if len(names) == 0 || textOf(names[0]) == "" {
 		return "", errors.New("domain XML has no <name>")
 	}
-	return names[0].Text(), nil
+	return textOf(names[0]), nil
+}
+
+// textOf returns all text in the element, as libvirt reads it: also what comments,
+// processing instructions and further elements divide.
+func textOf(e *etree.Element) string {
+	var b strings.Builder
+	for _, t := range e.Child {
+		switch t := t.(type) {
+		case *etree.CharData:
+			b.WriteString(t.Data)
+		case *etree.Element:
+			b.WriteString(textOf(t))
+		}
+	}
+	return b.String()
 }
 
 // parse reads the XML of a domain. It does not check that libvirt would take it.

@@ -105,6 +105,29 @@ func TestAttachSchema(t *testing.T) {
 	}
 }
 
+// A name is what libvirt makes of it, whatever divides its text: else the events
+// would be another's, and the end of the domain not be noticed.
+func TestNameInParts(t *testing.T) {
+	for in, want := range map[string]string{
+		"<!-- a comment -->first": "first", "sec<!-- or two -->ond": "second",
+		"<![CDATA[th]]>ir<?some d?>d": "third", "fo<x>ur</x>th": "fourth",
+	} {
+		vm, err := Start(t.Context(), nil, testURI, fmt.Appendf(nil, testXML, in))
+		if err != nil {
+			t.Errorf("%s: %v", in, err)
+			continue
+		}
+		if name, err := vm.dom.GetName(); err != nil || name != want || vm.Name() != want {
+			t.Errorf("%s: libvirt says %s (%v), the VM %s", in, name, err, vm.Name())
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		if err := errors.Join(vm.Shutdown(ctx), vm.Wait(ctx), vm.Close()); err != nil {
+			t.Errorf("%s: %v", in, err)
+		}
+		cancel()
+	}
+}
+
 func TestShutdown(t *testing.T) {
 	c := testConnect(t)
 	vm := startTest(t)

@@ -4,9 +4,12 @@ package prestart_test
 
 import (
 	"context"
+	"errors"
+	"strings"
 	"testing"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/check"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
 
@@ -64,5 +67,37 @@ func TestStatusWhileDomainStarts(t *testing.T) {
 	}
 	if name := session.Status().Domain; name != "slow" {
 		t.Errorf("the domain is %q", name)
+	}
+}
+
+// A VM that has outlived its run, as one of a libvirtd does, is not taken back, and
+// not harmed: the error says what serves it, and that does.
+func TestDomainOutlivesRun(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Flannel)
+	h := newHook(t, pod)
+	if err := run(t, h).Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	guest := podtest.NewGuest(t, pod.NS, "tap-eth0", pod.MAC)
+	h.Domain = &prestart.Domain{
+		URI: "test:///default",
+		XML: []byte("<domain type='test'><name>again</name><memory>8192</memory><os><type>hvm</type></os></domain>"),
+	}
+	before := podtest.TakeSnapshot(t, pod.NS)
+	_, err := h.Run(t.Context())
+	if !errors.Is(err, check.ErrTapInUse) || !strings.Contains(err.Error(), "virt-launcher-net serve") || !strings.Contains(err.Error(), "virsh -c test:///default list") {
+		t.Errorf("run beside the VM: %v", err)
+	}
+	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
+		t.Errorf("run beside the VM changed the pod:\n%s", d)
+	}
+	session, err := h.Serve(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer session.Close(context.WithoutCancel(t.Context()))
+	if _, err := guest.Udhcpc(t.Context()); err != nil {
+		t.Error(err)
 	}
 }

@@ -190,6 +190,9 @@ func (s *Session) check(ctx context.Context, n *nic) error {
 		s.hook.Log.Info("check skipped: the tap is in use", "tap", n.Tap)
 		return nil
 	}
+	if errors.Is(err, check.ErrTapInUse) {
+		err = fmt.Errorf("%w: if it is the VM of a run that was killed, or lost its connection to libvirt, serve serves it (virt-launcher-net serve); to run it anew, end it first (virsh -c %s list shows it)", err, s.hook.Domain.URI)
+	}
 	if err != nil {
 		return &CheckError{n.Interface, err}
 	}

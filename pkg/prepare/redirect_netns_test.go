@@ -662,6 +662,42 @@ func TestRedirectDifferences(t *testing.T) {
 	}
 }
 
+// The pod's interface is not this program's to change. What it no longer carries of the VM's
+// is told, until somebody puts it right.
+func TestRedirectMTUOfPod(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Flannel)
+	dir, o := t.TempDir(), prepare.Options{Datapath: "redirect", MTU: 1400}
+	var plan prepare.Plan
+	again := func() (err error) {
+		plan, err = prepare.ApplyOne(t.Context(), dir, o, "eth0")
+		return err
+	}
+	pod.In(t, again)
+	for mtu, want := range map[string]string{
+		"1300": "eth0 is of MTU 1300, not of 1400", "1399": "eth0 is of MTU 1399, not of 1400", "1400": "", "1450": "", "9000": "",
+	} {
+		pod.IP(t, "link set eth0 mtu "+mtu)
+		for range 2 {
+			pod.In(t, func() error {
+				found, err := prepare.Differences(plan)
+				var text string
+				for _, d := range found {
+					text += d.String()
+					if !strings.Contains(d.Remedy, "ip link set eth0 mtu 1400") {
+						t.Errorf("the remedy is %s", d.Remedy)
+					}
+				}
+				if text != want {
+					t.Errorf("with an MTU of %s: %q, want %q", mtu, text, want)
+				}
+				return err
+			})
+			pod.In(t, again) // it repairs nothing, and fails at nothing
+		}
+	}
+}
+
 // A pod whose record is lost is known by its tap, and left alone.
 func TestRedirectUnrecorded(t *testing.T) {
 	t.Parallel()

@@ -19,6 +19,10 @@ func (w wiring) Differences(s *engine.State) []engine.Difference {
 		if in.MAC != w.pod.MAC {
 			d.Add(in.Name, "of MAC "+in.MAC.String(), "of "+w.pod.MAC.String(), fmt.Sprintf("ip link set %s address %s", in.Name, w.pod.MAC))
 		}
+		if in.MTU < w.NIC.MTU { // a larger one is the pod's affair
+			d.Add(in.Name, fmt.Sprintf("of MTU %d", in.MTU), fmt.Sprintf("of %d", w.NIC.MTU),
+				fmt.Sprintf("ip link set %s mtu %d; if the network carries no more now, recreate the pod: the VM sends larger packets, which are lost", in.Name, w.NIC.MTU))
+		}
 		switch {
 		case !in.Up():
 			d.Add(in.Name, "down", "up", fmt.Sprintf("ip link set %s up, and give the pod its routes again, which virt-launcher-net discover prints", in.Name))

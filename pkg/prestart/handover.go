@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/google/renameio/v2"
+	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/domain"
@@ -51,7 +52,12 @@ func (h Hook) canHandOver() (files map[string][]byte, err error) {
 	if sameFile(h.OutputDir, h.StateDir) { // where a nics.json is the record of an interface
 		return nil, fmt.Errorf("write to output directory: %s is the state directory, which is for records only: choose another", h.OutputDir)
 	}
-	f, err := os.CreateTemp(h.OutputDir, ".writable-*") // some file systems refuse that, though all may write
+	if err := h.removeUnfinished(); err != nil {
+		return nil, err
+	}
+	unlock, _ := h.lockOutput(unix.LOCK_SH)
+	defer unlock()
+	f, err := os.CreateTemp(h.OutputDir, writable+"*") // some file systems refuse that, though all may write
 	if err == nil {
 		err = errors.Join(f.Close(), os.Remove(f.Name()))
 	}
@@ -178,6 +184,8 @@ func lines(args func(...domain.NIC) ([]string, error)) func(...domain.NIC) ([]by
 }
 
 func (h Hook) write(name string, text []byte) error {
+	unlock, _ := h.lockOutput(unix.LOCK_SH)
+	defer unlock()
 	err := renameio.WriteFile(filepath.Join(h.OutputDir, name), text, 0o644,
 		renameio.WithTempDir(h.OutputDir), renameio.IgnoreUmask())
 	if err != nil {

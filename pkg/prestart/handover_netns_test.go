@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -12,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest/vmtest"
@@ -208,4 +211,46 @@ func TestPlugChangesNoPorts(t *testing.T) {
 	if strings.Contains(log.String(), "changed ports") {
 		t.Errorf("the log is\n%s", log.String())
 	}
+}
+
+// What a process that was killed left of writing the files is gone after the next one, but
+// for what another process is writing.
+func TestOutputLeftovers(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Flannel)
+	h := newHook(t, pod)
+	h.OutputDir = t.TempDir()
+	others := []string{".firecracker.json", ".firecracker.json.7", "firecracker.json7", ".mine.json7", ".7"}
+	leftovers := []string{".writable-12", ".qemu.args0"}
+	for i, name := range allFiles {
+		leftovers = append(leftovers, fmt.Sprintf(".%s%d", name, 123456789+i))
+	}
+	for _, name := range slices.Concat(others, leftovers) {
+		path := filepath.Join(h.OutputDir, name)
+		if err := errors.Join(os.WriteFile(path, nil, 0o644), os.Chtimes(path, time.Time{}, time.Now().Add(-time.Second))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dir, err := os.Open(h.OutputDir)
+	if err == nil {
+		err = unix.Flock(int(dir.Fd()), unix.LOCK_SH) // as who writes
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	prepared := func(want []string) {
+		t.Helper()
+		if _, err := h.Prepare(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		want = slices.Sorted(slices.Values(slices.Concat(want, allFiles)))
+		if got := filesIn(t, h.OutputDir); !slices.Equal(got, want) {
+			t.Errorf("there are %q, want %q", got, want)
+		}
+	}
+	prepared(slices.Concat(others, leftovers))
+	if err := dir.Close(); err != nil {
+		t.Fatal(err)
+	}
+	prepared(others)
 }

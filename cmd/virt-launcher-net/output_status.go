@@ -78,6 +78,8 @@ func writeStatus(w io.Writer, v prestart.Status) {
 func notReady(v prestart.Status) string {
 	differs := func(i prestart.InterfaceStatus) bool { return len(i.Differences) > 0 }
 	switch {
+	case v.Server.Ended != "":
+		return ", serves no more: " + v.Server.Ended
 	case slices.ContainsFunc(v.Interfaces, differs):
 		return ", not ready: the network is not as planned"
 	case !v.Server.Ready:

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -134,6 +135,9 @@ func (s *Server) Serve(ctx context.Context) error {
 		}
 	}
 	err := s.Conn.Run(ctx, packet.Loop{Budget: s.budget, Frame: frame, Quiet: s.CatchUp, Error: s.outlive, Up: s.Up})
+	if errors.Is(err, os.ErrClosed) {
+		return fmt.Errorf("serve %s on %s: %w", s.protocol, s.Conn.Link.Name, lease.ErrClosed)
+	}
 	if err != nil {
 		err = fmt.Errorf("serve %s on %s: %w", s.protocol, s.Conn.Link.Name, err)
 		s.Update(func(e Entry) { e.fail(err) })

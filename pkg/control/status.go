@@ -25,6 +25,8 @@ type Status struct {
 	PrepareSeconds float64 `json:"prepareSeconds"`
 	StartSeconds   float64 `json:"startSeconds,omitempty"`
 	Domain         string  `json:"domain,omitempty"`
+	// Ended is why the session serves no more, or is about to; empty: it serves.
+	Ended string `json:"ended,omitempty"`
 	// RecordError is why a record, without which an interface can't be put back, is
 	// not on disk any more; empty: all are.
 	RecordError string `json:"recordError,omitempty"`
@@ -88,6 +90,8 @@ func (s Status) NotReady() string {
 		}
 	}
 	switch {
+	case s.Ended != "":
+		return strings.Join(append([]string{"the network is not served any more: " + s.Ended}, words...), ", ")
 	case len(words) == 0 && s.Ready:
 		return ""
 	case len(words) == 0:

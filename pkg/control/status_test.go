@@ -60,6 +60,11 @@ func TestNotReady(t *testing.T) {
 	}{
 		{Status{Ready: true}, ""},
 		{Status{}, "the network is not ready yet"},
+		{Status{Ended: "session closed"}, "the network is not served any more: session closed"},
+		{
+			Status{Ended: "session closed", Interfaces: []Served{{Name: "eth0", Error: "tap-eth0 is missing"}}},
+			"the network is not served any more: session closed, eth0 is not served: tap-eth0 is missing",
+		},
 		{
 			Status{Interfaces: []Served{
 				{Name: "eth0", Differences: []prepare.Difference{differs("br-eth0", "down", "up", "prepare"), differs("up-eth0", "missing", "there", "a new pod")}},

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"net/netip"
-	"os"
 	"runtime"
 	"testing"
 	"time"
@@ -132,11 +131,22 @@ func TestServeEnds(t *testing.T) {
 	if _, err := s.Wait(canceled(), is(lease.Bound)); !errors.Is(err, context.Canceled) {
 		t.Errorf("wait ends with %v", err)
 	}
+	served := make(chan error)
+	go func() { served <- s.Serve(t.Context()) }()
+	if _, err := s.Wait(t.Context(), func(s lease.Status) bool { return s.Serving }); err != nil {
+		t.Fatal(err)
+	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Serve(t.Context()); !errors.Is(err, os.ErrClosed) {
+	if err := <-served; !errors.Is(err, lease.ErrClosed) {
+		t.Errorf("closed while it serves: %v", err)
+	}
+	if err := s.Serve(t.Context()); !errors.Is(err, lease.ErrClosed) {
 		t.Errorf("closed: %v", err)
+	}
+	if status := s.Status(); status.Serving || status.LastError != (lease.Failure{}) {
+		t.Errorf("closed: %+v", status)
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"net/netip"
-	"os"
 	"testing"
 	"time"
 
@@ -47,7 +46,7 @@ func serveOn(t testing.TB, pod *podtest.NS, l Lease, change ...func(*leaseServer
 	go func() { done <- s.Serve(ctx) }()
 	t.Cleanup(func() {
 		cancel()
-		if err := <-done; err != nil && !errors.Is(err, lease.ErrGone) && !errors.Is(err, os.ErrClosed) {
+		if err := <-done; err != nil && !errors.Is(err, lease.ErrGone) && !errors.Is(err, lease.ErrClosed) {
 			t.Errorf("serve: %v", err)
 		}
 	})

@@ -1,10 +1,17 @@
 package lease
 
-import "github.com/virt-launcher-net/virt-launcher-net/internal/packet"
+import (
+	"errors"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
+)
 
 // ErrGone means that the interface that a server serves on does not exist any more,
 // or was moved to another network namespace.
 var ErrGone = packet.ErrGone
+
+// ErrClosed means that the server was closed: while it served, or before.
+var ErrClosed = errors.New("the server is closed")
 
 // DropReason is why a frame or message of the guest gets no answer. It is an error,
 // and the key under which a status counts them.

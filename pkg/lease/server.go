@@ -10,10 +10,12 @@ import "context"
 type Server interface {
 	// Serve answers the guest until ctx ends, and then returns nil. It outlives the
 	// interface being down, having no carrier, and being opened anew by another
-	// QEMU. It returns [ErrGone], wrapped, if the interface is deleted. It may be
-	// called again after it has returned, but not twice at once.
+	// QEMU. It returns [ErrGone], wrapped, if the interface is deleted, and [ErrClosed],
+	// wrapped, after Close. It may be called again after it has returned, but not twice
+	// at once.
 	Serve(ctx context.Context) error
-	// Close ends a Serve that is under way and frees the sockets.
+	// Close ends a Serve that is under way, which returns [ErrClosed], and frees the
+	// sockets.
 	Close() error
 	// Status is what the server knows now.
 	Status() Status

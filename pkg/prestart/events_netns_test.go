@@ -133,6 +133,9 @@ func TestNICs(t *testing.T) {
 	if err := session.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	if status := session.Status(); status.Ready || status.NotReady() != "the network is not served any more: the session is closed" {
+		t.Errorf("of a session that is closed: %q, %+v", status.NotReady(), status)
+	}
 	for range 2 {
 		if err := <-waiting; !errors.Is(err, prestart.ErrSessionClosed) || errors.Is(err, context.Canceled) {
 			t.Errorf("who waited until the session closed got %v", err)

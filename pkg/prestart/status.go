@@ -187,6 +187,9 @@ func (s *Session) Status() control.Status {
 	if !started.IsZero() {
 		status.StartSeconds = started.Sub(s.since).Seconds()
 	}
+	if err := s.ended(); err != nil {
+		status.Ended = err.Error()
+	}
 	if vm != nil {
 		status.Domain = vm.Name()
 	}

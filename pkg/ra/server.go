@@ -63,14 +63,15 @@ func NewServer(tap string, guest mac.Addr, a Advertisement, log *slog.Logger) (*
 	return s, nil
 }
 
-// Close ends a Serve that is under way and frees the sockets.
+// Close ends a Serve that is under way, which returns [lease.ErrClosed], and frees the
+// sockets.
 func (s *Server) Close() error { return s.base.Close() }
 
 // Serve advertises until ctx ends, and then returns nil; it does not take back
 // what it said. It outlives the interface being down, having no carrier, and
 // being opened anew by another QEMU, whose guest it tells at once. It returns
-// [lease.ErrGone], wrapped, if the interface is deleted. It may be called again after
-// it has returned, but not twice at once.
+// [lease.ErrGone], wrapped, if the interface is deleted, and [lease.ErrClosed], wrapped,
+// after Close. It may be called again after it has returned, but not twice at once.
 func (s *Server) Serve(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var sending sync.WaitGroup

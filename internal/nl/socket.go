@@ -111,7 +111,7 @@ func (s *Socket) Execute(kind, flags uint16, body []byte) ([]Message, error) {
 	interrupted := false
 	var all []Message
 	for {
-		messages, err := s.receive()
+		messages, err := s.receive(0)
 		if err != nil {
 			return nil, err
 		}
@@ -158,7 +158,7 @@ func (s *Socket) Send(messages []byte) error {
 // Verdict waits for the first answer to messages that were sent. It is about one that
 // has failed, or else about one that asked for it by NLM_F_ACK.
 func (s *Socket) Verdict() error {
-	messages, err := s.receive()
+	messages, err := s.receive(0)
 	if err == nil && (len(messages) == 0 || messages[0].Type != unix.NLMSG_ERROR) {
 		err = errors.New("a netlink answer is of another kind than asked for")
 	}
@@ -168,12 +168,13 @@ func (s *Socket) Verdict() error {
 	return messages[0].verdict()
 }
 
-// receive returns the messages of a datagram, which are the caller's.
-func (s *Socket) receive() ([]Message, error) {
+// receive returns the messages of a datagram, which are the caller's. flags are as in
+// recvfrom(2).
+func (s *Socket) receive(flags int) ([]Message, error) {
 	buffer := buffers.Get().(*[maxDatagram]byte)
 	defer buffers.Put(buffer)
 	for {
-		n, from, err := unix.Recvfrom(s.fd, buffer[:], unix.MSG_TRUNC)
+		n, from, err := unix.Recvfrom(s.fd, buffer[:], flags|unix.MSG_TRUNC)
 		sender, ok := from.(*unix.SockaddrNetlink)
 		switch {
 		case errors.Is(err, unix.EINTR):

@@ -109,6 +109,19 @@ func AwaitEvent(conn *netlink.Conn) error {
 	return await(raw)
 }
 
+// ReceiveEvent returns the messages of a datagram that is there; the error is
+// [unix.EAGAIN] if none is.
+func ReceiveEvent(conn *netlink.Conn) (messages []Message, err error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	closed := raw.Control(func(fd uintptr) {
+		messages, err = (&Socket{fd: int(fd)}).receive(unix.MSG_DONTWAIT)
+	})
+	return messages, cmp.Or(closed, err)
+}
+
 // await blocks until there is something to receive.
 func await(raw syscall.RawConn) (err error) {
 	waitErr := raw.Read(func(fd uintptr) bool {

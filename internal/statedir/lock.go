@@ -1,6 +1,7 @@
 package statedir
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -41,7 +42,7 @@ func Open(ctx context.Context, base string) (*Dir, error) { return open(ctx, bas
 // OpenExisting is Open for who must not make the directory again once somebody has removed
 // it; the error wraps [fs.ErrNotExist] then.
 func OpenExisting(ctx context.Context, base string) (*Dir, error) {
-	return open(ctx, base, lockExisting)
+	return open(ctx, base, LockExisting)
 }
 
 func open(ctx context.Context, base string, lock func(context.Context, string) (*Dir, error)) (*Dir, error) {
@@ -103,7 +104,24 @@ func Lock(ctx context.Context, path string) (*Dir, error) {
 	}
 }
 
-func lockExisting(ctx context.Context, path string) (*Dir, error) { return lockDir(ctx, path, 0) }
+// LockExisting is Lock of a directory that is not made; the error wraps [fs.ErrNotExist] if
+// it is not there.
+func LockExisting(ctx context.Context, path string) (*Dir, error) { return lockDir(ctx, path, 0) }
+
+// TryLock is LockExisting that waits for nobody: the error wraps [unix.EWOULDBLOCK] while
+// somebody else has the directory locked.
+func TryLock(path string) (*Dir, error) {
+	name := filepath.Join(path, lockName)
+	lock, err := openRegular(name, os.O_RDONLY)
+	if err == nil {
+		err = tryLock(lock)
+		if err == nil && isAt(name, lock) {
+			return &Dir{Path: path, lock: lock}, nil
+		}
+		lock.Close()
+	}
+	return nil, fmt.Errorf("lock state directory %s: %w", path, cmp.Or(err, fs.ErrNotExist))
+}
 
 // lockDir locks a directory that is there, by a file that is made if flags say so: one that
 // is there can be locked where nothing can be written.

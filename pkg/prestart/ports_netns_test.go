@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -75,6 +76,54 @@ func TestPortsChangeUnderASession(t *testing.T) {
 	until(t, said, "as planned again")
 	if d := session.Status().Of("eth0").Differences; !slices.Equal(d, nil) {
 		t.Errorf("it differs: %v", d)
+	}
+}
+
+// Ports that are changed again and again make a VM's network never not ready, nor does the
+// log say so, whenever one looks.
+func TestPortsChangeOften(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Calico)
+	h := newHook(t, pod)
+	h.Network = prepare.Options{Datapath: "redirect"}
+	var log podtest.Buffer
+	h.Log = slog.New(slog.NewTextHandler(&log, nil))
+	session := run(t, h)
+	prepared := make(chan error, 1)
+	go func() {
+		var err error
+		for i := range 80 {
+			other := h
+			other.Log = nil
+			if err = other.Network.PodPorts.UnmarshalText([]byte(strconv.Itoa(8080 + i%5))); err != nil {
+				break
+			}
+			if _, err = other.Prepare(t.Context()); err != nil {
+				break
+			}
+		}
+		prepared <- err
+	}()
+	looks := time.NewTicker(27 * time.Millisecond) // ports have changed more than once by then
+	defer looks.Stop()
+	for {
+		select {
+		case <-looks.C:
+			if d := session.Status().Of("eth0").Differences; len(d) > 0 {
+				t.Fatalf("it differs: %v", d)
+			}
+		case err := <-prepared:
+			if err != nil {
+				t.Fatal(err)
+			}
+			log.Wait(t, "podPorts=8084")
+			if strings.Contains(log.String(), "not as planned") {
+				t.Errorf("it logs\n%s", &log)
+			}
+			pod.Run(t, "nft", "flush", "chain", "netdev", "virt-launcher-net-eth0", "to_net_ip")
+			log.Wait(t, "not as planned")
+			return
+		}
 	}
 }
 

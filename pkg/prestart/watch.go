@@ -3,18 +3,26 @@ package prestart
 import (
 	"cmp"
 	"context"
+	"errors"
 	"log/slog"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
 
 // lasting is how long a difference that nobody told of has to be there to be
 // logged: who asks may see a prepare half way.
 const lasting = time.Second
+
+// longWork is how long somebody may be at work on the pod before what differs meanwhile is
+// told: a process that is stopped never ends.
+const longWork = 10 * time.Second
 
 // watch keeps how the pod differs from the plan of a NIC.
 type watch struct {
@@ -25,12 +33,14 @@ type watch struct {
 	log     *slog.Logger
 	changed func() // is called when what differs has changed; it must not look
 
-	repairer *repairer // nil: nothing is repaired
+	repairer *repairer     // nil: nothing is repaired
+	again    chan struct{} // is told that others are at work on the pod
 	running  sync.WaitGroup
 
 	mu     sync.Mutex
 	found  []prepare.Difference
 	since  time.Time // when it changed
+	busy   time.Time // since when others were at work on the pod at each look; zero: they were not
 	said   report
 	closed bool
 }
@@ -42,7 +52,7 @@ func (n *nic) openWatch(changed func()) (*watch, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &watch{pod: pod, plan: &n.plan, dir: n.hook.StateDir, remedy: n.hook.Remedy, repairer: n.repairer, said: newReport(), log: n.hook.Log.With("interface", n.Interface), changed: changed}, nil
+	return &watch{pod: pod, plan: &n.plan, dir: n.hook.StateDir, remedy: n.hook.Remedy, repairer: n.repairer, said: newReport(), again: make(chan struct{}, 1), log: n.hook.Log.With("interface", n.Interface), changed: changed}, nil
 }
 
 // look returns what differs now, and logs it: at once if it was told of a change. On
@@ -64,10 +74,9 @@ func (w *watch) compare(told bool) (_ []prepare.Difference, lines []func(), _ er
 	}
 	found, err := w.pod.Look()
 	if err == nil && len(found) > 0 {
-		if line := w.otherPorts(); line != nil {
-			lines = append(lines, line)
-			found, err = w.pod.Look()
-		}
+		found, lines, err = w.lookWhileIdle(found)
+	} else {
+		w.busy = time.Time{}
 	}
 	w.advise(found)
 	if err == nil && !slices.Equal(found, w.found) {
@@ -78,6 +87,57 @@ func (w *watch) compare(told bool) (_ []prepare.Difference, lines []func(), _ er
 		lines = append(lines, w.report()...)
 	}
 	return w.found, lines, err
+}
+
+// lookWhileIdle looks again while nobody prepares the pod, and takes over the ports by which
+// it is prepared now. Who prepares writes the record and changes the tables one after the
+// other, so while somebody does, of the tables what was seen before counts. The lock is held.
+func (w *watch) lookWhileIdle(found []prepare.Difference) (_ []prepare.Difference, lines []func(), err error) {
+	dir, err := statedir.TryLock(w.dir)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		if w.busy.IsZero() {
+			w.busy = time.Now()
+		}
+		select {
+		case w.again <- struct{}{}:
+		default: // it is known
+		}
+		if time.Since(w.busy) < longWork {
+			isTable := w.plan.Load().IsTable
+			found = slices.DeleteFunc(found, isTable)
+			for _, d := range w.found {
+				if isTable(d) {
+					found = append(found, d)
+				}
+			}
+		}
+		return found, nil, nil
+	}
+	if err == nil { // else there is no directory any more, so nobody prepares
+		defer dir.Close()
+	}
+	w.busy = time.Time{}
+	if line := w.otherPorts(); line != nil {
+		lines = append(lines, line)
+	}
+	found, err = w.pod.Look()
+	return found, lines, err
+}
+
+// waitIdle waits until somebody who was at work on the pod, when that was looked at, has
+// ended, or takes too long.
+func (w *watch) waitIdle(ctx context.Context) error {
+	select {
+	case <-w.again:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	waiting, cancel := context.WithTimeout(ctx, longWork)
+	defer cancel()
+	if dir, err := statedir.LockExisting(waiting, w.dir); err == nil {
+		dir.Close()
+	}
+	return context.Cause(ctx)
 }
 
 // advise puts the ways out of who serves in the place of those of who prepares.
@@ -126,6 +186,7 @@ func (w *watch) follow(ctx context.Context) {
 		}
 	}
 	w.running.Go(func() { w.followEach(ctx, w.pod.WaitTables, "the port guard") })
+	w.running.Go(func() { w.followEach(ctx, w.waitIdle, "the state directory") })
 	w.followEach(ctx, w.pod.Wait, "links")
 }
 

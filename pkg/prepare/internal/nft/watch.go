@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"time"
 
@@ -21,10 +22,12 @@ const eventBuffer = 4 << 20
 type Watch struct {
 	conn *netlink.Conn
 
-	mu      sync.Mutex
-	tables  tables
-	changes int   // how often they have changed
-	err     error // why they are not known; they are not, ever again
+	mu          sync.Mutex
+	transaction []nl.Message // of which events have come
+	tables      tables
+	changes     int   // how often they have changed
+	told        int   // how often when Wait last returned
+	err         error // why they are not known; they are not, ever again
 }
 
 // OpenWatch opens a Watch of the tables that [Read] returns, in the network namespace
@@ -59,6 +62,9 @@ func OpenWatch() (_ *Watch, err error) {
 func (w *Watch) Changes() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.receive(); w.changes != w.told {
+		w.wake() // a Wait, which sees none of the events
+	}
 	return w.changes
 }
 
@@ -83,53 +89,78 @@ func (w *Watch) Failed() error {
 	return w.err
 }
 
-// Wait blocks until one of the tables has changed, or ctx ends. What frames put into a
-// set changes none. After that the Watch can
+// Wait blocks until one of the tables has changed since it was opened or Wait last
+// returned, or ctx ends. What frames put into a set changes none. After that the Watch can
 // only be closed.
 func (w *Watch) Wait(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() { _ = w.conn.SetReadDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, w.wake)
 	defer stop()
-	var transaction []netlink.Message
 	for {
-		var messages []netlink.Message
-		err := nl.AwaitEvent(w.conn)
-		if err == nil {
-			messages, err = w.conn.Receive()
+		if err := w.conn.SetReadDeadline(time.Time{}); err != nil { // which wake has ended
+			return err
 		}
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if err != nil {
-			err = fmt.Errorf("receive nftables event: %w", err)
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			w.err = err
-			w.changes++
+		if changed, err := w.news(); changed || err != nil {
 			return err
 		}
-		transaction = append(transaction, messages...)
-		// The kernel ends each transaction with the number of its generation.
-		if len(messages) == 0 || messages[len(messages)-1].Header.Type != unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWGEN {
-			continue
+		if err := nl.AwaitEvent(w.conn); err != nil && ctx.Err() == nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return w.fail(err)
 		}
-		if w.apply(transaction) {
-			return nil
-		}
-		transaction = nil
 	}
 }
 
-func (w *Watch) apply(transaction []netlink.Message) (changed bool) {
+// wake ends an AwaitEvent.
+func (w *Watch) wake() { _ = w.conn.SetReadDeadline(time.Unix(1, 0)) }
+
+// news tells whether the tables have changed since it last did.
+func (w *Watch) news() (changed bool, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, raw := range transaction {
-		m, _ := parse(nl.Message{Type: uint16(raw.Header.Type), Flags: uint16(raw.Header.Flags), Data: raw.Data})
-		changed = w.tables.apply(m) || changed
+	w.receive()
+	changed = w.changes != w.told
+	w.told = w.changes
+	return changed, w.err
+}
+
+// receive takes over all events that there are. The kernel sends those of a transaction
+// before it confirms it, so afterwards the tables are as whoever made it left them. The
+// lock is held.
+func (w *Watch) receive() {
+	for w.err == nil {
+		messages, err := nl.ReceiveEvent(w.conn)
+		if errors.Is(err, unix.EAGAIN) {
+			return
+		}
+		if err != nil {
+			_ = w.fail(err)
+			return
+		}
+		w.transaction = append(w.transaction, messages...)
+		// The kernel ends each transaction with the number of its generation.
+		if len(messages) == 0 || messages[len(messages)-1].Type != unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWGEN {
+			continue
+		}
+		changed := false
+		for _, raw := range w.transaction {
+			m, _ := parse(raw)
+			changed = w.tables.apply(m) || changed
+		}
+		w.transaction = nil
+		if changed {
+			w.changes++
+		}
 	}
-	if changed {
-		w.changes++
-	}
-	return changed
+}
+
+// fail says that the tables are not known any more. The lock is held.
+func (w *Watch) fail(err error) error {
+	w.err = fmt.Errorf("receive nftables event: %w", err)
+	w.changes++
+	return w.err
 }
 
 // Close closes the Watch.

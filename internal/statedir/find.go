@@ -76,6 +76,20 @@ func whose(dir string, ns Namespace) (ours, others bool, err error) {
 	return ours, others, err
 }
 
+// IsOfAnother tells whether what dir has recorded of an interface is of another namespace,
+// and nothing of this one.
+func IsOfAnother(dir, name string, ns Namespace) bool {
+	own, err := Find(dir, ns, false)
+	if err != nil {
+		return false
+	}
+	if of, ok := recorded(filepath.Join(own, name+".json")); ok && of.Same(ns) {
+		return false
+	}
+	of, ok := recorded(filepath.Join(dir, name+".json"))
+	return ok && !of.Same(ns)
+}
+
 // Records returns the paths of what may be records in dir; none if there is no dir.
 func Records(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)

@@ -42,7 +42,10 @@ func (c call) dropGone(ctx context.Context) error {
 		ns, err := statedir.Of(a.Netns)
 		switch {
 		case err == nil && ns.Same(own):
-			continue
+			// After a restart of the node the path may be the new sandbox's.
+			if !statedir.IsOfAnother(attachment.Dir(c.conf.stateDir, a.ContainerID), a.Interface, own) {
+				continue
+			}
 		case err == nil:
 			return fmt.Errorf("the container has %s attached in another network namespace, %s: delete that first (DEL)", a.Interface, a.Netns)
 		case !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, statedir.ErrNoNamespace):

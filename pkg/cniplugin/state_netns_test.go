@@ -39,6 +39,39 @@ func TestSandboxMadeAnew(t *testing.T) {
 	same(t, "afterwards", before, pod.NS)
 }
 
+// A sandbox that is made anew may have the path of the one before, as after a restart of the
+// node where the state is on its disk: of that one nothing is attached any more.
+func TestSandboxMadeAnewAtTheSamePath(t *testing.T) {
+	t.Parallel()
+	old := podtest.NewPod(t, podtest.Flannel)
+	pod, r := newPod(t, podtest.Flannel)
+	old.Node.IP(t, "link add host1 type veth peer name net1 netns "+old.Path(), "link set host1 up")
+	old.IP(t, "addr add 192.0.2.77/24 dev net1", "link set net1 up")
+	before := settled(t, pod.NS)
+	path := filepath.Join(t.TempDir(), "netns")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	list, second := r.list("1.1.0", plugin(`"select": "all"`)), r.list("1.1.0", plugin(`"select": "all"`, `"interface": "net1"`))
+	second.Name = "second"
+	eth0, net1 := sandbox(pod.NS, "c1", "eth0", nil), sandbox(pod.NS, "c1", "net1", nil)
+	eth0.NetNS, net1.NetNS = path, path
+	podtest.Mount(t, old.Path(), path, "", "")
+	r.add(list, eth0)
+	r.add(second, net1)
+	podtest.Mount(t, pod.Path(), path, "", "")
+	r.add(list, eth0)
+	if err := r.check(list, eth0); err != nil {
+		t.Error(err)
+	}
+	if files := r.files(); contains(files, "c1/net1.attachment") || !contains(files, "c1/eth0.attachment") {
+		t.Errorf("there are %q", files)
+	}
+	r.del(list, eth0)
+	r.empty()
+	same(t, "afterwards", before, pod.NS)
+}
+
 // Something else in the place of a container's directory keeps no pod from going.
 func TestNoDirectory(t *testing.T) {
 	t.Parallel()

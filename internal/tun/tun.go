@@ -88,7 +88,7 @@ func open(name string, queues int) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err = exists(name); err == nil {
+	if err = Exists(name); err == nil {
 		err = attach(fd, name, queues)
 	}
 	if err == nil {
@@ -121,15 +121,15 @@ func attach(fd int, name string, queues int) error {
 	err = unix.IoctlIfreq(fd, unix.TUNSETIFF, req)
 	switch {
 	case errors.Is(err, unix.EBUSY):
-		return cmp.Or(exists(name), err)
+		return cmp.Or(Exists(name), err)
 	case errors.Is(err, unix.EINVAL):
 		return fmt.Errorf("%w: it is not a tap, or not one with %d queues", err, max(1, queues))
 	}
 	return err
 }
 
-// exists returns ErrMissing if no link has the name.
-func exists(name string) error {
+// Exists returns [ErrMissing] if no link has the name.
+func Exists(name string) error {
 	l, err := find(name)
 	if err == nil && l == nil {
 		return ErrMissing

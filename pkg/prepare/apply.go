@@ -12,6 +12,7 @@ import (
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/engine"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/nft"
 )
 
 // Apply makes the plans so, all of them or none, and returns the names of the
@@ -208,6 +209,13 @@ func CheckSupport(plans ...Plan) error {
 		ops = append(ops, p.ops()...)
 	}
 	return k.Supported(ops, true)
+}
+
+// CheckPrivileges finds out whether the calling thread may change its network namespace, as
+// Apply and Restore do. Without NET_ADMIN the error wraps [unix.EPERM].
+func CheckPrivileges() error {
+	_, err := nft.Read()
+	return engine.Explain(err)
 }
 
 // touched reports whether the pod interface is not as the CNI left it.

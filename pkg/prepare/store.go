@@ -160,6 +160,9 @@ func (s *Store) save(r record) error {
 
 func (s *Store) remove(name string) error {
 	if err := os.Remove(s.path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if errors.Is(err, fs.ErrPermission) {
+			err = fmt.Errorf("%w: this needs the right to remove files from the state directory", err)
+		}
 		return fmt.Errorf("remove record: %w", err)
 	}
 	return nil

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/tun"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/check"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
@@ -182,7 +183,8 @@ func (s *Session) addTo(ctx context.Context, place int, n *nic, pod discover.Pod
 // interface, and puts that back as the CNI left it. The guest has until ctx ends to
 // release the NIC, or the error wraps [domain.ErrNotReleased]. Where the VM is another's
 // and has its tap open nothing is done, and the error wraps [check.ErrTapInUse]. On error
-// the interface is prepared and served as before, and the NIC is the VM's. One that is
+// the interface is prepared and served as before, and the NIC is the VM's, but where it is
+// put back already and only the files about it could not be removed. One that is
 // served without a record is only served no more. An interface that is not the session's
 // is a [discover.NotFoundError].
 func (s *Session) Unplug(ctx context.Context, name string) error {
@@ -213,6 +215,9 @@ func (s *Session) Unplug(ctx context.Context, name string) error {
 	if err == nil {
 		return nil
 	}
+	if s.nic(name) == nil { // the domain could not open a tap that is gone
+		return fmt.Errorf("unplug %s: %w", name, err)
+	}
 	again, cancel := context.WithTimeout(context.WithoutCancel(ctx), restoreTime)
 	defer cancel()
 	return fmt.Errorf("unplug %s: %w", name, errors.Join(err, vm.Plug(again, n.hook.domainNIC(n.NIC))))
@@ -224,10 +229,21 @@ func (s *Session) release(ctx context.Context, n *nic) error {
 	if vm == nil {
 		return nil
 	}
-	if err := s.in(func() error { return s.keeper.restorable(ctx, n) }); err != nil {
+	if err := s.in(func() error { return s.restorable(ctx, n) }); err != nil {
 		return err
 	}
 	return vm.Unplug(ctx, n.hook.domainNIC(n.NIC))
+}
+
+// restorable tells why a NIC could not be put back, before it is closed.
+func (s *Session) restorable(ctx context.Context, n *nic) error {
+	if n.plan.Load() == nil { // it is served without a record, and only served no more
+		return nil
+	}
+	if err := prepare.CheckPrivileges(); err != nil {
+		return err
+	}
+	return s.keeper.restorable(ctx, n)
 }
 
 // unplug acts in the current network namespace.
@@ -237,7 +253,7 @@ func (s *Session) unplug(ctx context.Context, n *nic) error {
 	if err := h.unused(ctx, n.NIC); err != nil { // before anything is closed
 		return err
 	}
-	if err := s.keeper.restorable(ctx, n); err != nil {
+	if err := s.restorable(ctx, n); err != nil {
 		return err
 	}
 	place := slices.Index(s.current(), n)
@@ -248,8 +264,8 @@ func (s *Session) unplug(ctx context.Context, n *nic) error {
 	if err == nil && n.plan.Load() != nil {
 		_, _, err = h.restore(ctx)
 	}
-	if err == nil {
-		return nil
+	if err == nil || errors.Is(tun.Exists(n.Tap), tun.ErrMissing) {
+		return err
 	}
 	again := &nic{NIC: n.NIC, hook: n.hook, plugged: n.plugged, options: n.options}
 	again.plan.Store(n.plan.Load())

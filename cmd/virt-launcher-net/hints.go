@@ -39,6 +39,7 @@ func hintsFor(err error, cmd *cobra.Command) (hints []string) {
 	}
 	hint(is[*prestart.TimeoutError](err), "timeout", "waits longer")
 	hint(is[*discover.NotFoundError](err) || is[*discover.IncompleteError](err) || is[*prepare.UnusableError](err), "interface", "names another interface")
+	hint(is[*prestart.StartTimeoutError](err), "start-timeout", "waits longer")
 	taken, isTaken := errors.AsType[*prepare.NameTakenError](err)
 	if isTaken {
 		hint(taken.For != "", taken.For+"-name", "chooses another name")
@@ -48,6 +49,9 @@ func hintsFor(err error, cmd *cobra.Command) (hints []string) {
 		"state-dir", "names another state directory")
 	if errors.Is(err, agent.ErrNoAgent) {
 		hints = append(hints, "virt-launcher-net node starts one")
+	}
+	if errors.Is(err, control.ErrNobodyServes) {
+		hints = append(hints, "virt-launcher-net run or serve starts a server")
 	}
 	hint(errors.Is(err, agent.ErrNoAgent), "state-dir", "names another state directory")
 	hint(errors.Is(err, cniconf.ErrNotChained), "watch", "waits until it can be")

@@ -74,6 +74,7 @@ func TestHints(t *testing.T) {
 		{"status", &prepare.UnrecordedError{Interface: "eth0"}, "--state-dir"},
 		{"restore", prestart.ErrNotPrepared, "--state-dir"},
 		{"check", control.ErrNobodyServes, "--state-dir"},
+		{"wait", control.ErrNobodyServes, "run or serve"},
 		{"run", &prestart.CheckError{Interface: "eth0", Err: errors.New("no answer")}, "--no-check"},
 		{"run", &prestart.CheckError{Interface: "eth0", Err: check.ErrTapInUse}, ""},
 		{"run", context.DeadlineExceeded, ""},

@@ -64,7 +64,7 @@ func TestFailures(t *testing.T) {
 		{"run --no-check --domain " + badXML, []string{badXML, "domain"}},
 		{"run --no-check --domain " + nameless, []string{nameless, "has no <name>"}},
 		{"run --no-check --domain " + goodXML + " --connect test+unix:///?socket=/nowhere", []string{"test+unix:///?socket=/nowhere", "--connect"}},
-		{"run --no-check --start-timeout 1s --domain " + goodXML + " --connect test+unix:///?socket=" + silent, []string{silent, "no answer within 1s"}},
+		{"run --no-check --start-timeout 1s --domain " + goodXML + " --connect test+unix:///?socket=" + silent, []string{silent, "no answer within 1s", "--start-timeout waits longer"}},
 	} {
 		t.Run(c.line, func(t *testing.T) {
 			t.Parallel()

@@ -1,8 +1,10 @@
 package prestart
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
@@ -27,6 +29,17 @@ var (
 //	After time.Duration
 //	Cause error // of the end of the context; nil: there is none but the time
 type TimeoutError = control.TimeoutError
+
+// StartTimeoutError is that libvirt took longer than [Domain.StartTimeout] to answer and to
+// start the domain. It is [context.DeadlineExceeded].
+type StartTimeoutError struct {
+	After time.Duration
+}
+
+func (e *StartTimeoutError) Error() string { return fmt.Sprintf("no answer within %s", e.After) }
+
+// Is makes it a [context.DeadlineExceeded].
+func (e *StartTimeoutError) Is(target error) bool { return target == context.DeadlineExceeded }
 
 // ServedError is that another session serves the pod already, in whatever process. Its field:
 //

@@ -169,7 +169,7 @@ func (s *Session) start(ctx context.Context, xml []byte) (err error) {
 	}
 	var vm *domain.VM
 	if d := s.hook.Domain; d != nil {
-		ctx, cancel := context.WithTimeoutCause(ctx, d.StartTimeout, fmt.Errorf("no answer within %s", d.StartTimeout))
+		ctx, cancel := context.WithTimeoutCause(ctx, d.StartTimeout, &StartTimeoutError{d.StartTimeout})
 		defer cancel()
 		if vm, err = domain.Start(ctx, s.hook.Log, d.URI, xml); err != nil {
 			return err

@@ -89,6 +89,36 @@ func rules(t *testing.T, pod *podtest.Pod) string {
 	return strings.Join(tables, "")
 }
 
+// What the aliases take at the tap is repaired, too: before there is an agent, as another
+// version of the plugin has left it, and under one.
+func TestAliasesRepaired(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	pod := podtest.NewPod(t, podtest.CalicoDual)
+	n.prepare(t, pod, n.mount(t, pod.NS, "vm"), "eth0", map[string]string{"datapath": `"redirect"`})
+	planned := podtest.TakeSnapshot(t, pod.NS)
+	pod.IP(t, "neigh flush dev tap-eth0 nud permanent", "addr flush dev tap-eth0 scope link", "neigh flush dev tap-eth0 nud permanent")
+	if podtest.Diff(planned, podtest.TakeSnapshot(t, pod.NS)) == "" {
+		t.Fatal("nothing was taken away")
+	}
+	r := n.start(t)
+	whole := func(what string) {
+		t.Helper()
+		n.until(t, what+": it is ready", func(s agent.Status) bool { return ready(s) == 1 })
+		if d := podtest.Diff(planned, podtest.TakeSnapshot(t, pod.NS)); d != "" {
+			t.Errorf("%s: it is another pod:\n%s", what, d)
+		}
+	}
+	r.log.Wait(t, "another version of this program")
+	whole("at the start")
+	pod.IP(t, "neigh del "+pod.IPv4.Addr().String()+" dev tap-eth0")
+	r.log.Wait(t, "which another program had deleted or changed")
+	whole("later")
+	if strings.Contains(r.log.String(), "level=ERROR msg=\"can't") {
+		t.Errorf("it logs\n%s", r.log.String())
+	}
+}
+
 // What an agent can't repair is told when it begins, too.
 func TestDamagedBeforeTheAgent(t *testing.T) {
 	t.Parallel()

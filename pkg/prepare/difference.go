@@ -14,6 +14,7 @@ import (
 //	Is        string
 //	Want      string
 //	Remedy    string // the way out
+//	Alias     bool   // it is what the pod's aliases take at the tap
 type Difference = engine.Difference
 
 // Differences tells how the network namespace of the calling thread differs from

@@ -22,8 +22,8 @@ const (
 // What is logged of tables that are repaired. Those that differ when the session begins need
 // nobody to have changed them: the program that prepared the pod may have had other rules.
 const (
-	madeBefore   = "replaced the VM's nftables tables: another version of this program had prepared the pod, or another program has changed them"
-	changedSince = "repaired the VM's nftables tables, which another program had deleted or changed"
+	madeBefore   = "replaced the VM's nftables tables, or the aliases at its tap: another version of this program had prepared the pod, or another program has changed them"
+	changedSince = "repaired the VM's nftables tables, or the aliases at its tap, which another program had deleted or changed"
 )
 
 // repairing is in the place of the way out while it is done.
@@ -64,7 +64,7 @@ func (w *watch) repair(ctx context.Context, begins bool) bool {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.waiting || !w.tablesDiffer() {
+	if r.waiting || !w.needsRepair() {
 		return false
 	}
 	if r.limit.Tokens() < 1 {
@@ -111,9 +111,10 @@ func (w *watch) repairLater(ctx context.Context) {
 	})
 }
 
-// tablesDiffer tells whether a table was not as planned when it was last looked at.
-func (w *watch) tablesDiffer() bool {
+// needsRepair tells whether something that is repaired was not as planned when it was last
+// looked at.
+func (w *watch) needsRepair() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return slices.ContainsFunc(w.found, w.plan.Load().IsTable)
+	return slices.ContainsFunc(w.found, w.plan.Load().IsRepaired)
 }

@@ -144,7 +144,7 @@ func (w *watch) waitIdle(ctx context.Context) error {
 func (w *watch) advise(found []prepare.Difference) {
 	for i, d := range found {
 		switch {
-		case w.repairer != nil && w.plan.Load().IsTable(d):
+		case w.repairer != nil && w.plan.Load().IsRepaired(d):
 			found[i] = d.Otherwise(repairing)
 		case w.remedy != "":
 			found[i] = d.Otherwise(w.remedy)

@@ -17,6 +17,8 @@ type Difference struct {
 	Is        string `json:"is"`
 	Want      string `json:"want"`
 	Remedy    string `json:"remedy"`
+	// Alias is whether it is what the pod's aliases take at the tap.
+	Alias bool `json:"-"`
 }
 
 func (d Difference) String() string { return d.What + " is " + d.Is + ", not " + d.Want }
@@ -49,7 +51,7 @@ type Differences struct {
 
 // Add adds one.
 func (d *Differences) Add(what, is, want, remedy string) {
-	d.Found = append(d.Found, Difference{d.Interface, what, is, want, remedy})
+	d.Found = append(d.Found, Difference{Interface: d.Interface, What: what, Is: is, Want: want, Remedy: remedy})
 }
 
 // Up tells whether the link is up.

@@ -42,6 +42,7 @@ func (w wiring) Differences(s *engine.State) []engine.Difference {
 		for _, a := range w.NIC.Aliases {
 			if now := s.Interfaces[tap.Index]; s.Interfaces != nil && !w.hasAlias(now, a) {
 				d.Add(tap.Name, fmt.Sprintf("without the aliases %s and %s", a.Pod, a.VM), "with them", engine.PrepareAgain)
+				d.Found[len(d.Found)-1].Alias = true
 			}
 		}
 	}

@@ -71,6 +71,9 @@ func (o setAddress) Do(k *engine.Kernel) error {
 	return engine.Ignore(k.Conn.Request(unix.RTM_DELADDR, 0, attrs...), unix.EADDRNOTAVAIL, unix.ENODEV)
 }
 
+// ForAlias implements [engine.AliasOp].
+func (setAddress) ForAlias() {}
+
 // setNeighbor tells the pod the VM's MAC for good, so that it need not ask.
 type setNeighbor struct {
 	tap   string
@@ -88,6 +91,9 @@ func (o setNeighbor) String() string {
 
 // Inverse deletes or adds it.
 func (o setNeighbor) Inverse() engine.Op { return setNeighbor{o.tap, o.alias, o.mac, !o.add} }
+
+// ForAlias implements [engine.AliasOp].
+func (setNeighbor) ForAlias() {}
 
 // Do sets it, or deletes it if it is there.
 func (o setNeighbor) Do(k *engine.Kernel) error {

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -81,7 +82,14 @@ func pendingPathOf(base, containerID, name string) string {
 // Settings are the options that the NIC is prepared and served by.
 func (a Attachment) Settings() (settings.Options, error) {
 	var o settings.Options
-	if err := o.Set(a.Options); err != nil {
+	err := o.Set(a.Options)
+	if err != nil { // a plugin of an older version took an alias that no host can have; the NIC has that of its record
+		options := maps.Clone(a.Options)
+		delete(options, "vmAlias")
+		o = settings.Options{}
+		err = o.Set(options)
+	}
+	if err != nil {
 		return o, fmt.Errorf("read options of %s of container %s: %w", a.Interface, a.ContainerID, err)
 	}
 	return o, nil

@@ -82,3 +82,17 @@ func TestLargeAttachment(t *testing.T) {
 		}
 	}
 }
+
+// An alias that a plugin of an older version took costs a NIC that is prepared none of its
+// other options.
+func TestSettingsOfOlderVersion(t *testing.T) {
+	for _, alias := range []string{`"0.0.0.1"`, `["169.254.100.2","169.254.100.6"]`} {
+		o, err := Attachment{Options: map[string]json.RawMessage{"mtu": []byte("1400"), "vmAlias": []byte(alias)}}.Settings()
+		if err != nil || o.Network.MTU != 1400 || o.Network.VMAlias.IsValid() || o.Validate() != nil {
+			t.Errorf("%s: %+v, %v", alias, o, err)
+		}
+	}
+	if _, err := (Attachment{Options: map[string]json.RawMessage{"mtu": []byte("-1")}}).Settings(); err == nil || !strings.Contains(err.Error(), "mtu") {
+		t.Errorf("a wrong MTU: %v", err)
+	}
+}

@@ -46,7 +46,7 @@ func TestPathUsedAgain(t *testing.T) {
 				if err := unix.Unmount(old.Netns, unix.MNT_DETACH); err != nil {
 					t.Fatal(err)
 				}
-				podtest.Mount(t, pod.NS.Path(), old.Netns, "", "")
+				podtest.Mount(t, pod.Path(), old.Netns, "", "")
 			} else {
 				if err := unmount(old.Netns); err != nil {
 					t.Fatal(err)

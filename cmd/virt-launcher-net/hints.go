@@ -50,6 +50,9 @@ func hintsFor(err error, cmd *cobra.Command) (hints []string) {
 	if errors.Is(err, agent.ErrNoAgent) {
 		hints = append(hints, "virt-launcher-net node starts one")
 	}
+	if errors.Is(err, domain.ErrNotRunning) {
+		hints = append(hints, "virt-launcher-net serve serves a VM that something else runs")
+	}
 	if errors.Is(err, control.ErrNobodyServes) {
 		hints = append(hints, "virt-launcher-net run or serve starts a server")
 	}

@@ -26,14 +26,25 @@ type VM struct{}
 // found. The caller, if it has entered a namespace, must have locked its thread.
 //
 // The domain is transient: libvirt drops it when it stops, so nothing is left
-// to undefine, even if this process is killed. QEMU outlives a killed process;
-// with the embedded driver nothing can then control it. If libvirt has a domain of
-// that name and UUID defined but not running, that definition stays as it is.
+// to undefine, even if this process is killed. QEMU outlives a killed process, and
+// [TakeOver] takes it over: with the embedded driver, from the same DIR. If libvirt has a
+// domain of that name and UUID defined but not running, that definition stays as it is.
 //
-// On error there is no domain and no connection left. If ctx ends while
+// On error there is no domain and no connection left. It wraps [ErrRunning] if one of that
+// name runs already, which [TakeOver] is for. If ctx ends while
 // libvirt does not answer, Start returns nevertheless; one thread stays with
 // libvirt until it does, and undoes what comes of it.
 func Start(ctx context.Context, log *slog.Logger, uri string, xml []byte) (*VM, error) {
+	return nil, errNoLibvirt
+}
+
+// TakeOver connects to libvirt at the URI as [Start] does, and returns the domain of the
+// XML's name, which runs already and has a NIC on each of the taps: as a program left it
+// that was killed, or whose connection has ended. The caller closes the VM.
+//
+// The domain runs on as it is; of the XML nothing but its name is used. The error wraps
+// [ErrNotRunning] if no domain of that name runs, or one without these NICs.
+func TakeOver(ctx context.Context, log *slog.Logger, uri string, xml []byte, taps ...string) (*VM, error) {
 	return nil, errNoLibvirt
 }
 

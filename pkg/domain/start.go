@@ -30,11 +30,12 @@ const (
 // found. The caller, if it has entered a namespace, must have locked its thread.
 //
 // The domain is transient: libvirt drops it when it stops, so nothing is left
-// to undefine, even if this process is killed. QEMU outlives a killed process;
-// with the embedded driver nothing can then control it. If libvirt has a domain of
-// that name and UUID defined but not running, that definition stays as it is.
+// to undefine, even if this process is killed. QEMU outlives a killed process, and
+// [TakeOver] takes it over: with the embedded driver, from the same DIR. If libvirt has a
+// domain of that name and UUID defined but not running, that definition stays as it is.
 //
-// On error there is no domain and no connection left. If ctx ends while
+// On error there is no domain and no connection left. It wraps [ErrRunning] if one of that
+// name runs already, which [TakeOver] is for. If ctx ends while
 // libvirt does not answer, Start returns nevertheless; one thread stays with
 // libvirt until it does, and undoes what comes of it.
 func Start(ctx context.Context, log *slog.Logger, uri string, xml []byte) (*VM, error) {
@@ -42,19 +43,28 @@ func Start(ctx context.Context, log *slog.Logger, uri string, xml []byte) (*VM, 
 	if err != nil {
 		return nil, err
 	}
+	if err := v.begin(ctx, func() error { return v.start(ctx, string(xml)) }); err != nil {
+		return nil, err
+	}
+	v.log.Info("domain started", "domain", v.name, "uuid", v.uuid, "uri", uri)
+	return v, nil
+}
+
+// begin connects to libvirt and gets the domain from there. Without it there is no
+// connection left.
+func (v *VM) begin(ctx context.Context, get func() error) error {
 	if err := v.connect(ctx); err != nil {
 		v.netns.Close()
-		return nil, err
+		return err
 	}
 	if !v.embedded { // the connection stays in the namespace, wherever it is used
 		v.netns.Close()
 		v.netns = nil
 	}
-	if err := v.start(ctx, string(xml)); err != nil {
-		return nil, errors.Join(err, v.Close()) //nolint:contextcheck // Close takes none
+	if err := get(); err != nil {
+		return errors.Join(err, v.Close())
 	}
-	v.log.Info("domain started", "domain", v.name, "uuid", v.uuid, "uri", uri)
-	return v, nil
+	return nil
 }
 
 // newVM returns the domain in the XML, not yet connected.
@@ -177,7 +187,7 @@ func (v *VM) create(ctx context.Context, xml string) (*libvirt.Domain, error) {
 		running := isRunning(old)
 		_ = old.Free()
 		if running {
-			return nil, fmt.Errorf("a domain of that name is running: end it with virsh -c %s destroy %s", v.uri, v.name)
+			return nil, fmt.Errorf("%w: end it with virsh -c %s destroy %s", ErrRunning, v.uri, v.name)
 		}
 	}
 	dom, err := v.conn.DomainCreateXML(xml, libvirt.DOMAIN_NONE)

@@ -42,5 +42,12 @@ type ConnectError struct {
 func (e *ConnectError) Error() string { return fmt.Sprintf("connect to %s: %v", e.URI, e.Err) }
 func (e *ConnectError) Unwrap() error { return e.Err }
 
+var (
+	// ErrRunning means that a domain of that name runs already.
+	ErrRunning = errors.New("a domain of that name is running")
+	// ErrNotRunning means that no domain runs which could be taken over.
+	ErrNotRunning = errors.New("no such domain runs")
+)
+
 // ErrNotReleased means that a guest has not released a NIC that it was asked to.
 var ErrNotReleased = errors.New("the guest has not released the NIC")

@@ -5,11 +5,11 @@ package prestart_test
 import (
 	"context"
 	"errors"
-	"strings"
 	"testing"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/check"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/domain"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
 
@@ -70,8 +70,8 @@ func TestStatusWhileDomainStarts(t *testing.T) {
 	}
 }
 
-// A VM that has outlived its run, as one of a libvirtd does, is not taken back, and
-// not harmed: the error says what serves it, and that does.
+// A VM that has outlived its run, as one of a libvirtd does, is served again, and is the
+// session's: it ends with it. One that something else runs is not harmed: the error says so.
 func TestDomainOutlivesRun(t *testing.T) {
 	t.Parallel()
 	pod := podtest.NewPod(t, podtest.Flannel)
@@ -79,25 +79,44 @@ func TestDomainOutlivesRun(t *testing.T) {
 	if err := run(t, h).Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	guest := podtest.NewGuest(t, pod.NS, "tap-eth0", pod.MAC)
 	h.Domain = &prestart.Domain{
 		URI: "test:///default",
-		XML: []byte("<domain type='test'><name>again</name><memory>8192</memory><os><type>hvm</type></os></domain>"),
+		XML: []byte("<domain type='test'><name>again</name><memory>8192</memory><os><type>hvm</type></os><devices/></domain>"),
 	}
+	xml, err := h.Attach(t.Context(), h.Domain.XML)
+	if err != nil {
+		t.Fatal(err)
+	}
+	guest := podtest.NewGuest(t, pod.NS, "tap-eth0", pod.MAC)
 	before := podtest.TakeSnapshot(t, pod.NS)
-	_, err := h.Run(t.Context())
-	if !errors.Is(err, check.ErrTapInUse) || !strings.Contains(err.Error(), "virt-launcher-net serve") || !strings.Contains(err.Error(), "virsh -c test:///default list") {
-		t.Errorf("run beside the VM: %v", err)
+	if _, err := h.Run(t.Context()); !errors.Is(err, check.ErrTapInUse) || !errors.Is(err, domain.ErrNotRunning) {
+		t.Errorf("run beside what is no domain: %v", err)
 	}
 	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 		t.Errorf("run beside the VM changed the pod:\n%s", d)
 	}
-	session, err := h.Serve(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer session.Close(context.WithoutCancel(t.Context()))
-	if _, err := guest.Udhcpc(t.Context()); err != nil {
-		t.Error(err)
+	for _, skipCheck := range []bool{false, true} {
+		t.Logf("no check: %v", skipCheck)
+		h.SkipCheck = skipCheck
+		// As the run before has started it.
+		vm, err := domain.Start(t.Context(), nil, h.Domain.URI, xml)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer vm.Close()
+		session, err := h.Run(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer session.Close(context.WithoutCancel(t.Context()))
+		if _, err := guest.Udhcpc(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if err := session.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if err := vm.Wait(t.Context()); err != nil {
+			t.Errorf("the VM's end: %v", err)
+		}
 	}
 }

@@ -159,8 +159,14 @@ func (s *Session) failed(n *nic, err error) {
 
 // start proves the path and starts the domain, in the current network namespace.
 func (s *Session) start(ctx context.Context, xml []byte) (err error) {
+	var inUse error
 	for _, n := range s.current() {
-		if err := s.check(ctx, n); err != nil {
+		err := s.check(ctx, n)
+		if errors.Is(err, check.ErrTapInUse) && s.hook.Domain != nil {
+			inUse = err // by the domain itself, it may be
+			continue
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -171,12 +177,29 @@ func (s *Session) start(ctx context.Context, xml []byte) (err error) {
 	if d := s.hook.Domain; d != nil {
 		ctx, cancel := context.WithTimeoutCause(ctx, d.StartTimeout, &StartTimeoutError{d.StartTimeout})
 		defer cancel()
-		if vm, err = domain.Start(ctx, s.hook.Log, d.URI, xml); err != nil {
+		if vm, err = s.startDomain(ctx, d.URI, xml, inUse); err != nil {
 			return err
 		}
 	}
 	s.becomeReady(vm)
 	return nil
+}
+
+// startDomain starts the domain, or takes it over where it has outlived the session before,
+// as one of a libvirtd does. InUse is that something has a tap open already.
+func (s *Session) startDomain(ctx context.Context, uri string, xml []byte, inUse error) (*domain.VM, error) {
+	err := inUse
+	if err == nil {
+		var vm *domain.VM
+		if vm, err = domain.Start(ctx, s.hook.Log, uri, xml); !errors.Is(err, domain.ErrRunning) {
+			return vm, err
+		}
+	}
+	vm, takeErr := domain.TakeOver(ctx, s.hook.Log, uri, xml, each(s.current(), func(n *nic) string { return n.Tap })...)
+	if errors.Is(takeErr, domain.ErrNotRunning) {
+		return nil, fmt.Errorf("%w; %w", err, takeErr)
+	}
+	return vm, takeErr
 }
 
 // check proves that a guest on the tap gets its network. It leaves out a tap that
@@ -189,9 +212,6 @@ func (s *Session) check(ctx context.Context, n *nic) error {
 	if errors.Is(err, check.ErrTapInUse) && s.hook.Domain == nil {
 		s.hook.Log.Info("check skipped: the tap is in use", "tap", n.Tap)
 		return nil
-	}
-	if errors.Is(err, check.ErrTapInUse) {
-		err = fmt.Errorf("%w: if it is the VM of a run that was killed, or lost its connection to libvirt, serve serves it (virt-launcher-net serve); to run it anew, end it first (virsh -c %s list shows it)", err, s.hook.Domain.URI)
 	}
 	if err != nil {
 		return &CheckError{n.Interface, err}

@@ -2,6 +2,7 @@ package vm
 
 import (
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -10,7 +11,8 @@ import (
 )
 
 // A VM that a libvirtd in the pod runs is on the pod's network, and the program,
-// which is outside of it and has no privileges left, ends it in peace.
+// which is outside of it and has no privileges left, ends it in peace. If it was killed, the
+// next one takes the VM over.
 func TestVMOfLibvirtd(t *testing.T) {
 	pod := podtest.NewPod(t, podtest.Calico)
 	launchtest.StartLibvirtd(t, pod.NS)
@@ -18,6 +20,14 @@ func TestVMOfLibvirtd(t *testing.T) {
 	m := start(t, pod, "--connect", uri)
 	if r := m.report(t); r.Address != pod.IPv4 {
 		t.Errorf("the guest has %s, the pod %s", r.Address, pod.IPv4)
+	}
+	if err := m.Signal(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	m.launch(t)
+	m.program.Run(t, "wait", "--for", "network", "--timeout", "20s")
+	if !strings.Contains(m.log.String(), "domain taken over") {
+		t.Error("the VM is not the one that was there")
 	}
 	if err := m.End(20 * time.Second); err != nil {
 		t.Errorf("after SIGTERM: %v", err)

@@ -62,7 +62,7 @@ func (v *VM) begin(ctx context.Context, get func() error) error {
 		v.netns = nil
 	}
 	if err := get(); err != nil {
-		return errors.Join(err, v.Close())
+		return errors.Join(err, v.Close()) //nolint:contextcheck // Close takes none
 	}
 	return nil
 }

@@ -113,10 +113,12 @@ func TestPodIsGone(t *testing.T) {
 	if err := unmount(v.Netns); err != nil {
 		t.Fatal(err)
 	}
-	n.until(t, "the pod is let go of", func(s agent.Status) bool { return len(s.Pods) == 0 })
-	for _, id := range []string{v.ContainerID, left.ContainerID} {
-		if _, err := os.Stat(attachment.Dir(n.stateDir, id)); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("the state of %s is left: %v", id, err)
+	n.until(t, "the pods are let go of, with their state", func(s agent.Status) bool {
+		for _, id := range []string{v.ContainerID, left.ContainerID} {
+			if _, err := os.Stat(attachment.Dir(n.stateDir, id)); !errors.Is(err, fs.ErrNotExist) {
+				return false
+			}
 		}
-	}
+		return len(s.Pods) == 0
+	})
 }

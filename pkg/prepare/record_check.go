@@ -25,8 +25,8 @@ func checkInterface(in discover.Interface) error {
 	for _, n := range slices.Concat(in.Neighbors, in.Proxies) {
 		c.That(n.Address.IsValid() && len(n.Message) >= unix.SizeofNdMsg, "neighbor %s is not valid", n.Address)
 	}
-	for _, p := range in.Elsewhere {
-		c.That(p.IsValid(), "a network of another link is not valid")
+	for _, n := range in.Elsewhere {
+		c.That(n.Network.IsValid(), "a network of another link is not valid")
 	}
 	if g := in.Gateway6; g != nil {
 		c.That(g.Address.Is6(), "IPv6 gateway %s is not valid", g.Address)

@@ -502,8 +502,8 @@ func TestRedirectPortsChange(t *testing.T) {
 			t.Errorf("%s: %v", c.what, err)
 		}
 	}
-	plans, err := prepare.ReadPlans(nil, r.dir)
-	r.pod.In(t, func() error { plans, err = prepare.ReadPlans(nil, r.dir); return err })
+	var plans []prepare.Plan
+	r.pod.In(t, func() (err error) { plans, err = prepare.ReadPlans(nil, r.dir); return err })
 	if len(plans) != 1 || !strings.Contains(plans[0].String(), "9000") {
 		t.Errorf("recorded is %v", plans)
 	}

@@ -40,7 +40,7 @@ type watch struct {
 	mu     sync.Mutex
 	found  []prepare.Difference
 	since  time.Time // when it changed
-	busy   time.Time // since when others were at work on the pod at each look; zero: they were not
+	busy   time.Time // since when another is at work on the pod; zero: nobody is
 	said   report
 	closed bool
 }
@@ -135,6 +135,9 @@ func (w *watch) waitIdle(ctx context.Context) error {
 	waiting, cancel := context.WithTimeout(ctx, longWork)
 	defer cancel()
 	if dir, err := statedir.LockExisting(waiting, w.dir); err == nil {
+		w.mu.Lock()
+		w.busy = time.Time{} // who is at work by the next look is another
+		w.mu.Unlock()
 		dir.Close()
 	}
 	return context.Cause(ctx)

@@ -46,7 +46,8 @@ func aliasesFor(in discover.Interface, o engine.Options) (out []guest.Alias, err
 // freeAlias is the first choice of an alias for the VM where the pod has nothing.
 func freeAlias(in discover.Interface, choose func(discover.Interface, int) netip.Addr) (netip.Addr, error) {
 	for n := range len(aliases4) * pairs4 {
-		if a := choose(in, n); !isNear(in, a) && !isNear(in, paired(a)) {
+		a := choose(in, n)
+		if !slices.ContainsFunc([]netip.Addr{a, paired(a)}, func(a netip.Addr) bool { return isNear(in, a) || isElsewhere(in, a) }) {
 			return a, nil
 		}
 	}
@@ -109,9 +110,9 @@ func checkAlias(in discover.Interface, a netip.Addr) error {
 	return nil
 }
 
-// isNear reports whether an address is the interface's or of a network of another link,
-// or somebody's whom the pod reaches by a route of the interface that is not as wide as that of all link-local addresses, or of
-// all of a site's own, or, of other addresses, as half of the world.
+// isNear reports whether an address is the interface's, or somebody's whom the pod reaches
+// by a route of it that is not as wide as that of all link-local addresses, or of all of a
+// site's own, or, of other addresses, as half of the world.
 func isNear(in discover.Interface, a netip.Addr) bool {
 	wide := 16
 	if a.Is4() && !a.IsLinkLocalUnicast() {
@@ -121,6 +122,11 @@ func isNear(in discover.Interface, a netip.Addr) bool {
 		return o.Prefix.Addr() == a || o.Prefix.Bits() > wide && o.Prefix.Contains(a)
 	}) || slices.ContainsFunc(in.Routes, func(r discover.Route) bool {
 		return r.Gateway == a || r.Destination.Bits() > wide && r.Destination.Contains(a)
-	}) || slices.ContainsFunc(in.Neighbors, func(n discover.Neighbor) bool { return n.Address == a }) ||
-		slices.ContainsFunc(in.Elsewhere, func(p netip.Prefix) bool { return p.Contains(a) })
+	}) || slices.ContainsFunc(in.Neighbors, func(n discover.Neighbor) bool { return n.Address == a })
+}
+
+// isElsewhere reports whether another link than the interface had a network with that
+// address when the interface was read.
+func isElsewhere(in discover.Interface, a netip.Addr) bool {
+	return slices.ContainsFunc(in.Elsewhere, func(n discover.LinkNetwork) bool { return n.Network.Contains(a) })
 }

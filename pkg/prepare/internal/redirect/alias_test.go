@@ -45,7 +45,10 @@ func TestAliasElsewhere(t *testing.T) {
 		{[]netip.Prefix{netip.MustParsePrefix("169.254.128.0/17")}, aliases4[2]},
 		{append(last, netip.MustParsePrefix("169.254.128.0/17")), netip.Prefix{}},
 	} {
-		in.Elsewhere = c.elsewhere
+		in.Elsewhere = nil
+		for _, p := range c.elsewhere {
+			in.Elsewhere = append(in.Elsewhere, discover.LinkNetwork{Link: "lo", Network: p})
+		}
 		got, err := aliasesFor(in, engine.Options{})
 		if !c.want.IsValid() {
 			if err == nil || !strings.Contains(err.Error(), "choose one that the pod has no route to") {

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
@@ -39,13 +40,15 @@ func (Datapath) Wire(in discover.Interface, o engine.Options) (engine.Wiring, er
 	if !o.MAC.IsZero() && o.MAC != in.MAC {
 		return nil, fmt.Errorf("the VM can't have the MAC %s, since it shares that of %s, %s: leave its MAC out, or use the datapath bridge", o.MAC, in.Name, in.MAC)
 	}
-	aliases, err := aliasesFor(in, o)
-	if err != nil {
-		return nil, err
-	}
 	tap := o.Names[engine.TapRole]
 	if tap == "" {
 		tap = engine.LinkName(prefix, in.Name)
+	}
+	// Where the interface is prepared and was read again, the aliases are there.
+	in.Elsewhere = slices.DeleteFunc(slices.Clone(in.Elsewhere), func(n discover.LinkNetwork) bool { return n.Link == tap })
+	aliases, err := aliasesFor(in, o)
+	if err != nil {
+		return nil, err
 	}
 	w := wiring{
 		NIC: guest.Same(in, guest.Options{

@@ -1,10 +1,13 @@
 package cniplugin_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"sync"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 )
@@ -20,13 +23,20 @@ func TestSandboxMadeAnew(t *testing.T) {
 	pod, r := newPod(t, podtest.Flannel)
 	list := r.list("1.1.0", plugin(`"select": "all"`))
 	before := settled(t, pod.NS)
-	r.add(list, sandbox(old.NS, "c1", "eth0", nil))
+	path := filepath.Join(t.TempDir(), "netns") // one that no other test's namespace gets
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	podtest.Mount(t, old.Path(), path, "", "")
+	first := sandbox(old.NS, "c1", "eth0", nil)
+	first.NetNS = path
+	r.add(list, first)
 	was := settled(t, old.NS)
 	_, err = r.tryAdd(t.Context(), list, sandbox(pod.NS, "c1", "eth0", nil))
-	wantError(t, err, 102, "eth0 attached in another network namespace, "+old.Path(), "DEL")
+	wantError(t, err, 102, "eth0 attached in another network namespace, "+path, "DEL")
 	same(t, "refused, in the old one", was, old.NS)
 	same(t, "refused, in the new one", before, pod.NS)
-	if err := old.Close(); err != nil {
+	if err := errors.Join(unix.Unmount(path, unix.MNT_DETACH), old.Close()); err != nil {
 		t.Fatal(err)
 	}
 	rt := sandbox(pod.NS, "c1", "eth0", nil)

@@ -22,6 +22,7 @@ SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 
 # Tests mostly wait, so more of them at once than there are processors. Without paths in
 # them (-trimpath) packages come from Go's cache, also those of another checkout.
+# go vet is a part of make lint.
 GOTEST := $(TAGS) -trimpath -count=1 -vet=off -parallel 12 -timeout 25m
 # Tests and compilers have memory enough and collect garbage less often, which is a tenth
 # of their CPU time. The programs that tests start don't (internal/podtest).
@@ -103,19 +104,16 @@ demo: deps build cni guest ## boot a VM on a pod's network and show it, as root;
 .PHONY: test
 test: deps build cni guest debian ## run the tests, as root; ALLOW_SKIP=1 skips what the machine cannot do
 	@status=0; \
-	$(MAKE) --no-print-directory --keep-going --jobs=3 test-plain test-race vet || status=1; \
+	$(MAKE) --no-print-directory --keep-going --jobs=2 test-plain test-race || status=1; \
 	echo 'Left out: the datapath redirect in VMs, clients and hostile guests (make test-redirect), every system call killed and failed (make test-long), containers (make test-pod), Kubernetes (make test-kind), other kernels (make test-kernels).'; \
 	exit $$status
 
-.PHONY: test-plain test-race vet
+.PHONY: test-plain test-race
 test-plain: # the tests without the race detector, three packages at once: they mostly wait
 	$(GO) test $(GOTEST) -p 3 $(NO_RACE)
 
 test-race: # the others, with it, whose programs would each sleep a second before they end
 	GORACE="atexit_sleep_ms=0 $${GORACE:-}" $(GO) test $(GOTEST) -race $$($(GO) list $(TAGS) $(RACE) | grep -vxFf <($(GO) list $(TAGS) $(NO_RACE)))
-
-vet: # the whole code, which go test would do package by package
-	$(GO) vet $(TAGS) -trimpath ./...
 
 # The suites of make test that are not about one datapath.
 BY_DATAPATH := ./test/clients ./pkg/prestart ./test/flood ./test/netboot ./test/vm

@@ -30,8 +30,8 @@ test test-redirect: export GOGC ?= 400
 # What is tested without the race detector, and why: see docs/testing.md. In both
 # lists those that take longest come first.
 NO_RACE := ./test/clients ./pkg/prepare ./test/vm ./test/netboot ./test/flood ./pkg/prepare/... ./examples/... ./internal/podtest/... ./test/... \
-	./internal/{bpf,metric,probe,tun} ./pkg/{guest,mac,metrics,netboot}
-RACE    := ./pkg/prestart ./pkg/domain ./cmd/... ./pkg/cniplugin ./pkg/agent ./...
+	./internal/{bpf,metric,probe,tun} ./pkg/{cniplugin,guest,mac,metrics,netboot}
+RACE    := ./pkg/prestart ./pkg/domain ./cmd/... ./pkg/agent ./...
 
 # Where the tests find the binary, the CNI plugins and the guest.
 export VLN_BUILD := $(CURDIR)/build

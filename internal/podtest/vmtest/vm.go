@@ -66,7 +66,7 @@ const domainXML = `<domain type='qemu'>
   <features>
     <acpi/>
   </features>
-  <cpu mode='maximum'/>
+  <cpu mode='custom' match='exact' check='none'><model fallback='allow'>Nehalem</model></cpu>
   <on_poweroff>destroy</on_poweroff>
   <on_reboot>destroy</on_reboot>
   <on_crash>destroy</on_crash>

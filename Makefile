@@ -23,7 +23,7 @@ SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 # Tests mostly wait, so more of them at once than there are processors. Without paths in
 # them (-trimpath) packages come from Go's cache, also those of another checkout.
 # go vet is a part of make lint.
-GOTEST := $(TAGS) -trimpath -count=1 -vet=off -parallel 12 -timeout 25m
+GOTEST := $(TAGS) -trimpath -count=1 -vet=off -parallel 8 -timeout 25m
 # Tests and compilers have memory enough and collect garbage less often, which is a tenth
 # of their CPU time. The programs that tests start don't (internal/podtest).
 test test-redirect: export GOGC ?= 400
@@ -110,7 +110,7 @@ test: deps build cni guest debian ## run the tests, as root; ALLOW_SKIP=1 skips 
 
 .PHONY: test-plain test-race
 test-plain: # the tests without the race detector, three packages at once: they mostly wait
-	$(GO) test $(GOTEST) -p 3 $(NO_RACE)
+	$(GO) test $(GOTEST) -p 3 -parallel 12 $(NO_RACE)
 
 test-race: # the others, with it, whose programs would each sleep a second before they end
 	GORACE="atexit_sleep_ms=0 $${GORACE:-}" $(GO) test $(GOTEST) -race $$($(GO) list $(TAGS) $(RACE) | grep -vxFf <($(GO) list $(TAGS) $(NO_RACE)))

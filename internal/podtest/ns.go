@@ -17,7 +17,7 @@ import (
 )
 
 // patience is how long functions for tests wait for what should soon happen.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // NS is a network namespace held by a file descriptor alone: no bind mount,
 // no process. It ends when it is closed and nothing else lives in it, at the

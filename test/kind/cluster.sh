@@ -75,7 +75,7 @@ open_tun() {
 # room says how to make some where the nodes' disks are, if less is free than two nodes
 # write; a node without any fails later in words of its own.
 room() {
-	local root free needed=5
+	local root free needed=8
 	root=$(docker info --format '{{.DockerRootDir}}')
 	free=$(($(df --output=avail "$root" | tail -n 1) >> 20))
 	if ((free < needed)); then

@@ -4,7 +4,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest/launchtest"
@@ -29,12 +28,7 @@ func TestVMOfLibvirtd(t *testing.T) {
 	if !strings.Contains(m.log.String(), "domain taken over") {
 		t.Error("the VM is not the one that was there")
 	}
-	if err := m.End(20 * time.Second); err != nil {
-		t.Errorf("after SIGTERM: %v", err)
-	}
-	if !strings.Contains(m.serial(t), "VLN-SHUTDOWN") {
-		t.Error("the guest was not asked to shut down")
-	}
+	m.shutDown(t)
 	if strings.Contains(m.log.String(), "level=WARN") {
 		t.Error("the program warns")
 	}

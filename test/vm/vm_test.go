@@ -105,6 +105,17 @@ func (m *machine) serial(t *testing.T) string {
 	return string(b)
 }
 
+// shutDown ends the program, which has the guest shut down.
+func (m *machine) shutDown(t *testing.T) {
+	t.Helper()
+	if err := m.End(20 * time.Second); err != nil {
+		t.Errorf("after SIGTERM: %v", err)
+	}
+	if !strings.Contains(m.serial(t), "VLN-SHUTDOWN") {
+		t.Error("the guest was not asked to shut down")
+	}
+}
+
 // A VM on a pod that the real CNI plugins made gets what they gave the pod, is
 // there at the pod's address, and leaves the pod as it was.
 func TestVM(t *testing.T) {
@@ -147,12 +158,7 @@ func TestVM(t *testing.T) {
 	}
 	m.program.Run(t, "wait", "--for", "lease", "--timeout", "1s")
 
-	if err := m.End(20 * time.Second); err != nil {
-		t.Errorf("after SIGTERM: %v", err)
-	}
-	if !strings.Contains(m.serial(t), "VLN-SHUTDOWN") {
-		t.Error("the guest was not asked to shut down")
-	}
+	m.shutDown(t)
 	m.program.Run(t, "restore")
 	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 		t.Errorf("after restore:\n%s", d)
@@ -201,12 +207,7 @@ func TestKilledContainer(t *testing.T) {
 		t.Error("the VM is not the one that was there")
 	}
 	m.report(t)
-	if err := m.End(20 * time.Second); err != nil {
-		t.Errorf("after SIGTERM: %v", err)
-	}
-	if !strings.Contains(m.serial(t), "VLN-SHUTDOWN") {
-		t.Error("the guest was not asked to shut down")
-	}
+	m.shutDown(t)
 }
 
 // A guest that does not obey is destroyed in time, and the program ends well.

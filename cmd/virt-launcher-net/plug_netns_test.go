@@ -47,16 +47,24 @@ func TestHotplugPrivileges(t *testing.T) {
 	}
 }
 
+// runHotplug runs the program for a pod with a second interface, which may be plugged in,
+// and returns the arguments for who asks it.
+func runHotplug(t *testing.T) (pod *podtest.Pod, common []string, run *podtest.Cmd) {
+	t.Helper()
+	pod = podtest.NewPod(t, podtest.CalicoDual)
+	addNet1(t, pod)
+	common = podArgs(t, pod)
+	run = podtest.Command(t.Context(), nil, os.Args[0], append([]string{"run", "-i", "eth0", "--hotplug", "--resolv-conf", "/dev/null"}, common...)...)
+	if err := startMain(run); err != nil {
+		t.Fatal(err)
+	}
+	return pod, common, run
+}
+
 // From outside the pod it takes no more: a thread was left in the pod's namespace.
 func TestHotplugFromOutside(t *testing.T) {
 	t.Parallel()
-	pod := podtest.NewPod(t, podtest.CalicoDual)
-	addNet1(t, pod)
-	common := podArgs(t, pod)
-	cmd := podtest.Command(t.Context(), nil, os.Args[0], append([]string{"run", "-i", "eth0", "--hotplug", "--resolv-conf", "/dev/null"}, common...)...)
-	if err := startMain(cmd); err != nil {
-		t.Fatal(err)
-	}
+	pod, common, cmd := runHotplug(t)
 	checkHotplug(t, pod, cmd.Process.Pid, "000000c000003000", "bridge", func(args ...string) string {
 		t.Helper()
 		r := runCLI(t, "", append(args, common...)...)
@@ -124,13 +132,7 @@ func checkHotplug(t *testing.T, pod *podtest.Pod, pid int, permitted, datapath s
 // port, as it says, to a q35. What the documentation says detaches it.
 func TestPluggedByMonitor(t *testing.T) {
 	t.Parallel()
-	pod := podtest.NewPod(t, podtest.CalicoDual)
-	addNet1(t, pod)
-	common := podArgs(t, pod)
-	cmd := podtest.Command(t.Context(), nil, os.Args[0], append([]string{"run", "-i", "eth0", "--hotplug", "--resolv-conf", "/dev/null"}, common...)...)
-	if err := startMain(cmd); err != nil {
-		t.Fatal(err)
-	}
+	pod, common, cmd := runHotplug(t)
 	r := runCLI(t, "", append([]string{"plug", "net1"}, common...)...)
 	_, printed, ok := strings.Cut(r.stdout, "with QEMU alone by its monitor\n")
 	lines := strings.SplitN(printed, "\n", 3)

@@ -116,7 +116,7 @@ func TestPlugGivenUp(t *testing.T) {
 		if late {
 			addNet1(t, pod)
 		}
-		_, err = h.Plug(t.Context(), prestart.PlugRequest{Interface: "net1", Timeout: 100 * time.Millisecond})
+		_, err = h.Plug(t.Context(), prestart.PlugRequest{Interface: "net1", Timeout: 2 * time.Second})
 		if missing := err != nil && strings.Contains(err.Error(), "net1"); missing == late {
 			t.Errorf("the next one hears %v", err)
 		}

@@ -219,7 +219,7 @@ func TestPlugElsewhere(t *testing.T) {
 	pod, other := podtest.NewPod(t, podtest.Flannel), podtest.NewPod(t, podtest.Flannel)
 	before := podtest.TakeSnapshot(t, other.NS)
 	h := newHook(t, pod)
-	h.Netns, h.Timeout = filepath.Join(t.TempDir(), "netns"), 100*time.Millisecond
+	h.Netns, h.Timeout = filepath.Join(t.TempDir(), "netns"), 2*time.Second
 	point := func(path string) {
 		t.Helper()
 		if err := errors.Join(os.RemoveAll(h.Netns), os.Symlink(path, h.Netns)); err != nil {

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/nft"
 )
 
 // Op is one change of a network namespace. It is data.
@@ -41,8 +42,9 @@ type AliasOp interface {
 
 // Kernel is what ops act on: the network namespace of the thread that opened it.
 type Kernel struct {
-	Conn *nl.Conn
-	log  *slog.Logger
+	Conn   *nl.Conn
+	log    *slog.Logger
+	tables *nft.Deleter // nil until a table is deleted
 }
 
 // Open opens the network namespace of the calling thread. Close it.
@@ -51,11 +53,16 @@ func Open(log *slog.Logger) (*Kernel, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Kernel{conn, log}, nil
+	return &Kernel{Conn: conn, log: log}, nil
 }
 
-// Close closes its socket.
-func (k *Kernel) Close() { k.Conn.Close() }
+// Close closes its sockets.
+func (k *Kernel) Close() {
+	k.Conn.Close()
+	if k.tables != nil {
+		k.tables.Close()
+	}
+}
 
 // Execute does ops in order. If one fails or ctx ends, it undoes those that are
 // done, last first, so that the namespace is as before.

@@ -115,4 +115,12 @@ func (o delTable) String() string { return o.DeleteText() }
 func (o delTable) Inverse() Op { return AddTables{changes: []nft.Change{{Table: o.Table}}} }
 
 // Do deletes it. One that is gone is deleted.
-func (o delTable) Do(*Kernel) error { return o.Delete() }
+func (o delTable) Do(k *Kernel) error {
+	if k.tables == nil {
+		var err error
+		if k.tables, err = nft.OpenDeleter(); err != nil {
+			return err
+		}
+	}
+	return k.tables.Delete(o.Table)
+}

@@ -3,6 +3,7 @@ package nft
 import (
 	"cmp"
 	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"github.com/google/nftables"
@@ -91,9 +92,14 @@ func (b *batch) addRule(table, chain string, r Rule, f Family, index func(string
 
 // commit has the kernel do the batch, in the network namespace of the calling thread.
 func (b *batch) commit() error {
+	b.end()
+	return b.send()
+}
+
+// end ends a batch that the kernel is to do.
+func (b *batch) end() {
 	b.acknowledge()
 	b.message(unix.NFNL_MSG_BATCH_END, 0, header(0, unix.NFNL_SUBSYS_NFTABLES))
-	return b.send()
 }
 
 // try has the kernel look at the batch and take back all that it has done.
@@ -108,25 +114,39 @@ func (b *batch) acknowledge() {
 	binary.NativeEndian.PutUint16(flags, binary.NativeEndian.Uint16(flags)|unix.NLM_F_ACK)
 }
 
-// send sends the batch and returns the first error of it.
+// send sends the batch by a socket of its own and returns the first error of it.
 func (b *batch) send() error {
-	if b.err != nil {
-		return b.err
-	}
-	s, err := nl.OpenSocket(unix.NETLINK_NETFILTER)
+	s, err := open()
 	if err != nil {
-		return fmt.Errorf("open nftables socket: %w", err)
+		return err
 	}
 	defer s.Close()
-	// All requests are sent at once, and each that fails has an answer before any of
-	// these is read.
-	if err := s.SetBuffers(batchBuffer); err != nil {
-		return err
+	return b.sendBy(s)
+}
+
+// sendBy sends the batch by a socket and returns the first error of it. A batch of more
+// than one request may leave answers to the others.
+func (b *batch) sendBy(s *nl.Socket) error {
+	if b.err != nil {
+		return b.err
 	}
 	if err := s.Send(b.attributes); err != nil {
 		return fmt.Errorf("send to nftables: %w", err)
 	}
 	return s.Verdict()
+}
+
+// open opens a socket for batches. All requests of one are sent at once, and each that
+// fails has an answer before any of these is read.
+func open() (*nl.Socket, error) {
+	s, err := nl.OpenSocket(unix.NETLINK_NETFILTER)
+	if err != nil {
+		return nil, fmt.Errorf("open nftables socket: %w", err)
+	}
+	if err := s.SetBuffers(batchBuffer); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
 }
 
 // batchBuffer is enough for some thousand requests. A user namespace's root gets twice

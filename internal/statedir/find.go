@@ -98,7 +98,7 @@ func Records(dir string) ([]string, error) {
 	}
 	var paths []string
 	for _, e := range entries {
-		if strings.HasSuffix(e.Name(), ".json") && !strings.HasPrefix(e.Name(), ".") {
+		if strings.HasSuffix(e.Name(), ".json") {
 			paths = append(paths, filepath.Join(dir, e.Name()))
 		}
 	}

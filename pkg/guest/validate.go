@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/normalize"
 )
@@ -20,7 +21,7 @@ const (
 
 // CheckName refuses what can't be the name of an interface: what the kernel does
 // not take (dev_valid_name, net/core/dev.c; sysctl_dev_name_is_allowed,
-// include/net/ip.h), and %, which it replaces by a number.
+// include/net/ip.h), %, which it replaces by a number, and what JSON can't say.
 func CheckName(name string) error {
 	if name == "all" || name == "default" {
 		return fmt.Errorf("%q can't be an interface name: the kernel keeps it for the settings of all interfaces", name)
@@ -28,10 +29,10 @@ func CheckName(name string) error {
 	isBad := func(c byte) bool { // to the kernel's isspace the byte 0xa0 is a space
 		return strings.IndexByte("/:%\x00 \t\n\v\f\r\xa0", c) >= 0
 	}
-	if name != "" && name != "." && name != ".." && len(name) <= maxNameSize && !slices.ContainsFunc([]byte(name), isBad) {
+	if utf8.ValidString(name) && name != "" && name != "." && name != ".." && len(name) <= maxNameSize && !slices.ContainsFunc([]byte(name), isBad) {
 		return nil
 	}
-	return fmt.Errorf("%q is not an interface name: use 1 to %d characters without space, slash, colon or %%", name, maxNameSize)
+	return fmt.Errorf("%q is not an interface name: use 1 to %d characters of UTF-8 without space, slash, colon or %%", name, maxNameSize)
 }
 
 // CheckHostname refuses what no guest can have for its host name.

@@ -13,6 +13,7 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/engine"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/nft"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/podside"
 )
 
 // Apply makes the plans so, all of them or none, and returns the names of the
@@ -27,6 +28,9 @@ import (
 // so that its VM is never without. A nil log is silent.
 func Apply(ctx context.Context, log *slog.Logger, store *Store, plans ...Plan) (fresh []string, err error) {
 	log = cmp.Or(log, silent)
+	if err := compatible(plans); err != nil {
+		return nil, err
+	}
 	before, err := engine.ReadState(sysctlsOf(plans))
 	if err != nil {
 		return nil, err
@@ -35,7 +39,7 @@ func Apply(ctx context.Context, log *slog.Logger, store *Store, plans ...Plan) (
 	if err != nil {
 		return nil, err
 	}
-	records, err := recordsFor(store.dir.Namespace, before, recorded, plans)
+	records, err := recordsFor(store.dir, before, recorded, plans)
 	if err != nil {
 		return nil, err
 	}
@@ -97,7 +101,7 @@ func Apply(ctx context.Context, log *slog.Logger, store *Store, plans ...Plan) (
 // withOtherPorts are the recorded ones of interfaces whose plans share other ports.
 func withOtherPorts(recorded, records []record) (out []record) {
 	for _, r := range recorded {
-		if n := indexOf(records, r.name()); n >= 0 && !samePorts(r.Plan.wiring.Options(), records[n].Plan.wiring.Options()) {
+		if n := indexOf(records, r.name()); n >= 0 && !samePorts(r.Plan.wired().Options(), records[n].Plan.wired().Options()) {
 			out = append(out, r)
 		}
 	}
@@ -110,7 +114,7 @@ func applyOps(s *engine.State, plans []Plan) ([]engine.Op, error) {
 	var first []engine.Op
 	off := map[string]bool{}
 	for _, p := range plans {
-		st, err := p.wiring.Apply(s)
+		st, err := p.wired().Apply(s)
 		if err != nil {
 			return nil, fmt.Errorf("prepare %s: %w", p.Interface.Name, err)
 		}
@@ -125,9 +129,9 @@ func applyOps(s *engine.State, plans []Plan) ([]engine.Op, error) {
 	return append(first, all.Ops()...), nil
 }
 
-// recordsFor are the records that go with the plans, of the network namespace current.
-// One of an interface that is prepared is the one that there is.
-func recordsFor(current statedir.Namespace, s *engine.State, recorded []record, plans []Plan) ([]record, error) {
+// recordsFor are the records in dir that go with the plans. One of an interface that is
+// prepared is the one that there is.
+func recordsFor(dir *statedir.Dir, s *engine.State, recorded []record, plans []Plan) ([]record, error) {
 	were, order := s.Sysctls, 0
 	for _, r := range recorded {
 		if len(r.Plan.sysctls()) > 0 {
@@ -138,10 +142,10 @@ func recordsFor(current statedir.Namespace, s *engine.State, recorded []record, 
 	var records []record
 	for _, p := range plans {
 		name := p.Interface.Name
-		r := record{Version: recordVersion, Namespace: current, Sysctls: were, Applied: new(bool), Plan: p}
+		r := record{Version: recordVersion, Namespace: dir.Namespace, Sysctls: were, Applied: new(bool), Plan: p}
 		switch n := indexOf(recorded, name); {
 		case n < 0:
-			if err := p.namesFree(s); err != nil {
+			if err := cmp.Or(p.unprepared(s, dir.Path), p.upToDate(s)); err != nil {
 				return nil, fmt.Errorf("prepare %s: %w", name, err)
 			}
 			r.Order = order
@@ -151,10 +155,13 @@ func recordsFor(current statedir.Namespace, s *engine.State, recorded []record, 
 				return nil, err
 			}
 			r = recorded[n]
-			if !samePorts(p.wiring.Options(), r.Plan.wiring.Options()) {
+			if !samePorts(p.wired().Options(), r.Plan.wired().Options()) {
 				r.Plan = p
 			}
 		default:
+			if err := p.upToDate(s); err != nil {
+				return nil, fmt.Errorf("prepare %s: %w", name, err)
+			}
 			r.Order = recorded[n].Order
 		}
 		if err := r.encodePlan(); err != nil {
@@ -165,11 +172,47 @@ func recordsFor(current statedir.Namespace, s *engine.State, recorded []record, 
 	return records, nil
 }
 
+// compatible refuses plans that can't be applied together.
+func compatible(plans []Plan) error {
+	if err := checkZero(plans...); err != nil {
+		return fmt.Errorf("prepare: %w", err)
+	}
+	interfaces, aliases := map[string]bool{}, map[netip.Addr]string{}
+	for _, p := range plans {
+		name := p.Interface.Name
+		if interfaces[name] {
+			return fmt.Errorf("prepare %s: there are two plans for it: give one", name)
+		}
+		interfaces[name] = true
+		for _, a := range p.NIC().Aliases {
+			if other, ok := aliases[a.VM]; ok {
+				return fmt.Errorf("prepare %s: the VM's alias %s is that by %s, too: choose another alias for one of both", name, a.VM, other)
+			}
+			aliases[a.VM] = name
+		}
+	}
+	return nil
+}
+
+// upToDate refuses a plan that was made before the interface got all that it has now:
+// restore puts back what the plan says, and nothing else. A datapath that leaves the pod
+// the interface takes nothing away.
+func (p Plan) upToDate(s *engine.State) error {
+	more := podside.Unplanned(p.Interface, s.Interfaces[p.Interface.Index])
+	if p.Shared() || more == "" {
+		return nil
+	}
+	return fmt.Errorf("it has got the %s since it was read, which restore could not put back: read it again, and plan anew", more)
+}
+
 // CheckApply finds out whether [Apply] would refuse the plans for what is there: a
 // name that is taken, or an interface that dir, as [Store.Dir] tells it, has
 // recorded as prepared with other options. It changes nothing and needs no
 // privileges.
 func CheckApply(dir string, plans ...Plan) error {
+	if err := compatible(plans); err != nil {
+		return err
+	}
 	recorded, err := ReadPlans(nil, dir)
 	if err != nil {
 		return err
@@ -182,7 +225,7 @@ func CheckApply(dir string, plans ...Plan) error {
 		name := p.Interface.Name
 		n := slices.IndexFunc(recorded, func(r Plan) bool { return r.Interface.Name == name })
 		if n < 0 {
-			if err := p.namesFree(s); err != nil {
+			if err := p.unprepared(s, dir); err != nil {
 				return fmt.Errorf("prepare %s: %w", name, err)
 			}
 		} else if recorded[n].hasLinks(s) {
@@ -199,6 +242,9 @@ func CheckApply(dir string, plans ...Plan) error {
 // NET_ADMIN is left out without it. It takes some milliseconds where a plan has
 // tables.
 func CheckSupport(plans ...Plan) error {
+	if err := checkZero(plans...); err != nil {
+		return err
+	}
 	k, err := engine.Open(silent)
 	if err != nil {
 		return err
@@ -220,7 +266,7 @@ func CheckPrivileges() error {
 
 // touched reports whether the pod interface is not as the CNI left it.
 func (p Plan) touched(s *engine.State) bool {
-	st, _, err := p.wiring.Restore(s)
+	st, _, err := p.wired().Restore(s)
 	return err != nil || len(st.Ops()) > 0
 }
 
@@ -234,8 +280,9 @@ func (p Plan) hasLinks(s *engine.State) bool {
 	return slices.ContainsFunc(p.madeLinks(), func(l Link) bool { return s.Link(l.Name) != nil })
 }
 
-// namesFree refuses to take over links that no record says are ours.
-func (p Plan) namesFree(s *engine.State) error {
+// unprepared refuses to take over links, or an interface that is prepared, of which dir has
+// no record.
+func (p Plan) unprepared(s *engine.State, dir string) error {
 	for _, made := range p.madeLinks() {
 		l := s.Named(made.Name)
 		switch {
@@ -255,6 +302,9 @@ func (p Plan) namesFree(s *engine.State) error {
 			}
 			return e
 		}
+	}
+	if u := unrecorded(s, dir, p.Interface.Name, nil); u != nil { // by another tap name
+		return u
 	}
 	return nil
 }
@@ -296,7 +346,7 @@ func (p Plan) sameOptions(was Plan) error {
 // optionsOf are the options of which a plan was made, by their names, but for ports,
 // which can be changed.
 func optionsOf(p Plan) map[string]string {
-	o := p.wiring.Options()
+	o := p.wired().Options()
 	all := map[string]string{
 		"datapath": p.Datapath, "mac": o.MAC.String(), "mtu": fmt.Sprint(o.MTU), "queues": fmt.Sprint(o.Queues),
 		"guard": fmt.Sprint(!o.NoGuard), "ipv6": fmt.Sprint(!o.NoIPv6),

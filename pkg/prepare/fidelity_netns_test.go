@@ -45,6 +45,11 @@ func TestRoutesComeBack(t *testing.T) {
 			"route add 10.68.0.0/24 dev eth0 src 10.66.0.5",
 			"neigh add proxy 10.1.0.44 dev eth0", "neigh add proxy fd00:1::44 dev eth0",
 		}, false},
+		{"without what the kernel makes of addresses", []string{
+			"addr add 10.6.0.1 peer 10.6.0.2/32 dev eth0", "route del 10.6.0.2 dev eth0",
+			"addr add 10.6.1.1 peer 10.7.0.2/24 dev eth0", "route del 10.7.0.0/24 dev eth0",
+			"addr add fd00:6::7/128 nodad dev eth0", "route del fd00:6::7/128 dev eth0",
+		}, false},
 		{"an IPv6 gateway of IPv4, a type of service, a source", []string{
 			"route add 10.90.0.0/16 via inet6 fd00:1::1 dev eth0", "route add 10.91.0.0/16 tos 0x10 via 10.1.0.1 dev eth0", "route add 10.91.0.0/16 via 10.1.0.2 dev eth0",
 			"route add fd00:91::/64 from fd00:1::/64 via fd00:1::1 dev eth0",

@@ -35,14 +35,14 @@ func OpenGuardReader() (*GuardReader, error) { return nft.OpenCounterReader() }
 
 // HasTables reports whether nftables tables are there while the interface is prepared, so
 // that frames may be counted that are kept from crossing.
-func (p Plan) HasTables() bool { return p.wiring.HasTables() }
+func (p Plan) HasTables() bool { return p.wired().HasTables() }
 
 // GuardCounters returns the counters of what the plan keeps from crossing, each
 // direction and reason once, those that are zero too; none if it counts none. Without a
 // reader (nil) it opens one. The kernel wants NET_ADMIN of whoever opened the reader
 // and of whoever reads; without, the error wraps [unix.EPERM].
 func (p Plan) GuardCounters(r *GuardReader) (out []GuardCounter, err error) {
-	tables := slices.DeleteFunc(p.wiring.Tables(), func(t nft.Table) bool { return !t.Counts() })
+	tables := slices.DeleteFunc(p.wired().Tables(), func(t nft.Table) bool { return !t.Counts() })
 	if len(tables) == 0 {
 		return nil, nil
 	}

@@ -36,7 +36,8 @@ func Datapaths() []string { return slices.Sorted(maps.Keys(datapaths)) }
 
 // Plan says how one pod interface is wired for its VM, and what it was before. It is
 // final, and the same for the same interface and options. NewPlan makes one, or it is read
-// from a record; the zero value is none, and has no methods that could be called.
+// from a record. The zero value is of no interface: it has no links, and what would change
+// a network namespace by it, or look at one, refuses it.
 type Plan struct {
 	Datapath  string             // how the tap is connected to the network
 	Interface discover.Interface // as the CNI left it; for putting it back alone
@@ -97,14 +98,14 @@ func unused(datapath string, given, used Options) error {
 }
 
 // NIC is what the VM gets of the pod interface.
-func (p Plan) NIC() guest.NIC { return p.wiring.Guest() }
+func (p Plan) NIC() guest.NIC { return p.wired().Guest() }
 
 // Links are those that are there while the interface is prepared, the tap among them.
-func (p Plan) Links() []Link { return p.wiring.Links() }
+func (p Plan) Links() []Link { return p.wired().Links() }
 
 // ops are what is to do in a pod that is as the CNI left it.
 func (p Plan) ops() []engine.Op {
-	st, err := p.wiring.Apply(engine.Original(p.Interface))
+	st, err := p.wired().Apply(engine.Original(p.Interface))
 	if err != nil { // the original state never conflicts with its own plan
 		return nil
 	}
@@ -175,7 +176,12 @@ func decodePlan(name string, version int, text json.RawMessage) (p Plan, err err
 }
 
 // sysctls have to be 0 while p is applied.
-func (p Plan) sysctls() []string { return datapaths[p.Datapath].Sysctls() }
+func (p Plan) sysctls() []string {
+	if path, ok := datapaths[p.Datapath]; ok {
+		return path.Sysctls()
+	}
+	return nil
+}
 
 // sysctlsOf are those of all plans.
 func sysctlsOf(plans []Plan) (names []string) {

@@ -9,7 +9,7 @@ import (
 // Ports are those that were listed for the pod, or for the VM, where both share the
 // interface's addresses; both are none if the VM gets all.
 func (p Plan) Ports() (pods, vms guest.Ports) {
-	o := p.wiring.Options()
+	o := p.wired().Options()
 	return o.PodPorts, o.VMPorts
 }
 
@@ -21,7 +21,7 @@ func (p Plan) WithOtherPorts(dir string) (now Plan, ok bool) {
 	if err != nil || r.Plan.Interface.Index != p.Interface.Index || r.Plan.sameOptions(p) != nil {
 		return Plan{}, false
 	}
-	return r.Plan, !samePorts(r.Plan.wiring.Options(), p.wiring.Options())
+	return r.Plan, !samePorts(r.Plan.wired().Options(), p.wired().Options())
 }
 
 // samePorts reports whether ports are shared alike by both.

@@ -33,7 +33,10 @@ func CopyRecord(dir, name string) (*RecordCopy, error) {
 	if err == nil {
 		c.conn, err = nl.Open()
 	}
-	return c, err
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 // read reads the record anew if another process may have written it.

@@ -25,7 +25,7 @@ func (p Plan) IsTable(d Difference) bool {
 
 // purposes are what the plan's tables are for.
 func (p Plan) purposes() (all []string) {
-	for _, t := range p.wiring.Tables() {
+	for _, t := range p.wired().Tables() {
 		all = append(all, t.Purpose)
 	}
 	return all

@@ -76,7 +76,7 @@ func benches(t *testing.T, test func(*testing.T, *bench)) {
 			test(t, newBenchOf(t, threeNets(t,
 				"route add default via 10.1.0.1 dev eth0", "route add default via fd00:2::1 dev net1",
 				"route add 10.88.0.0/16 nexthop via 10.1.0.1 dev eth0 nexthop via 10.1.0.2 dev eth0",
-				"addr add 10.5.0.7/24 dev eth0", "addr add 10.5.0.17/24 dev eth2",
+				"addr add 10.5.0.7/24 dev eth0", "addr add 10.4.0.7/24 dev eth0", "addr add 10.4.0.8/24 dev eth0", "addr add 10.5.0.17/24 dev eth2",
 				"route add local 10.66.0.0/24 dev eth0", "neigh add proxy 10.1.0.44 dev eth0"), datapath, "eth0", "net1"))
 		})
 	})

@@ -31,7 +31,7 @@ func (e *UnrecordedError) Error() string {
 }
 
 // ReadUnrecorded returns the interfaces of the calling thread's network namespace that
-// are prepared, as links by their default names tell, and of which dir has no record
+// are prepared, as links by their names and MACs tell, and of which dir has no record
 // that can be used.
 func ReadUnrecorded(dir string) ([]*UnrecordedError, error) {
 	current, err := statedir.Current()

@@ -22,7 +22,7 @@ func (p Plan) Warnings(restored bool) []string {
 				"give the pod a fixed address (IPAM host-local, static), or no address, so that the VM asks that network's DHCP server itself, or use the datapath redirect", a.Prefix, p.Interface.Name))
 		}
 	}
-	if local := p.Interface.LocalPorts; p.Interface.NoEgress && p.Shared() && p.wiring.Options().VMPorts.IsZero() && local[1] >= guestPorts {
+	if local := p.Interface.LocalPorts; p.Interface.NoEgress && p.Shared() && p.wired().Options().VMPorts.IsZero() && local[1] >= guestPorts {
 		out = append(out, fmt.Sprintf("before Linux 5.16 the pod's containers share "+p.Interface.Name+" with the VM by ports alone, and those of their own connections, %d to %d, "+
 			"are what guests use, too: the VM gets the answers, and such connections of the pod fail; give the pod a range of its own: "+
 			`securityContext.sysctls: [{name: net.ipv4.ip_local_port_range, value: "28672 32767"}]`, local[0], local[1]))

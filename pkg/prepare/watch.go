@@ -47,7 +47,10 @@ type compared struct {
 // the capability NET_ADMIN it does not see the port guard and the answers for
 // neighbours, and Unwatched says so. Close it.
 func OpenWatch(plans ...Plan) (_ *Watch, err error) {
-	w := &Watch{plans: plans, filtered: map[string]bool{}}
+	if err := checkZero(plans...); err != nil {
+		return nil, err
+	}
+	w := &Watch{plans: slices.Clone(plans), filtered: map[string]bool{}}
 	if w.conn, err = nl.Open(); err != nil {
 		return nil, err
 	}
@@ -75,12 +78,14 @@ func isAddressed(p Plan) bool { return p.NIC().Addressed }
 
 func hasAliases(p Plan) bool { return len(p.NIC().Aliases) > 0 }
 
-// Replace has the interface of the plan compared with that from now on. It is not
-// called while Look is.
+// Replace has the interface of the plan compared with that from now on, if it was opened
+// with a plan of the same interface. It is not called while Look is.
 func (w *Watch) Replace(plan Plan) {
-	n := slices.IndexFunc(w.plans, func(p Plan) bool { return p.Interface.Name == plan.Interface.Name })
-	w.plans[n] = plan
-	w.compared = nil
+	for i, p := range w.plans {
+		if p.Interface.Name == plan.Interface.Name {
+			w.plans[i], w.compared = plan, nil
+		}
+	}
 }
 
 // Look tells what differs from the plans now.
@@ -201,6 +206,9 @@ func (w *Watch) Close() {
 // ends. That is some time after a guest has opened the tap: the kernel notices the
 // carrier later.
 func (p Plan) WaitForwarding(ctx context.Context) error {
+	if err := checkZero(p); err != nil {
+		return err
+	}
 	events, err := nl.Subscribe(unix.RTNLGRP_LINK)
 	if err != nil {
 		return err

@@ -3,6 +3,7 @@ package engine
 import (
 	"slices"
 	"testing"
+	"unicode/utf8"
 
 	vnl "github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -12,7 +13,8 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
 )
 
-// A name is refused if the kernel refuses it, or makes another one of it.
+// A name is refused if the kernel refuses it, or makes another one of it, or if JSON can't
+// say it, so that no record could be read.
 func TestCheckName(t *testing.T) {
 	t.Parallel()
 	names := []string{"eth0", "a", "a.b", "..a", "...", "fifteen-letters", "sixteencharacter", ".", "..", "tap%d", "tap%", "größe", "voilà", "all", "default", "alle"}
@@ -26,7 +28,7 @@ func TestCheckName(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			if err := guest.CheckName(name); (err == nil) != taken {
+			if err := guest.CheckName(name); (err == nil) != (taken && utf8.ValidString(name)) {
 				t.Errorf("%q: the kernel takes it: %t, we say %v", name, taken, err)
 			}
 		}

@@ -75,12 +75,18 @@ func addressOp(add bool, link string, a discover.Address) engine.Op {
 // addressText writes an address as ip-address(8) takes it: with the peer's, to which
 // the length belongs, where it has one.
 func addressText(a discover.Address) string {
-	attrs := nl.Attributes(a.Message[min(len(a.Message), unix.SizeofIfAddrmsg):])
-	peer, ok := netip.AddrFromSlice(attrs.Get(unix.IFA_ADDRESS))
-	if local := attrs.Get(unix.IFA_LOCAL); ok && local != nil && !bytes.Equal(local, peer.AsSlice()) {
+	if peer, ok := peerOf(a); ok {
 		return fmt.Sprintf("%s peer %s/%d", a.Prefix.Addr(), peer, a.Prefix.Bits())
 	}
 	return a.Prefix.String()
+}
+
+// peerOf returns the address of the peer, if a has one.
+func peerOf(a discover.Address) (peer netip.Addr, ok bool) {
+	attrs := nl.Attributes(a.Message[min(len(a.Message), unix.SizeofIfAddrmsg):])
+	peer, ok = netip.AddrFromSlice(attrs.Get(unix.IFA_ADDRESS))
+	local := attrs.Get(unix.IFA_LOCAL)
+	return peer, ok && local != nil && !bytes.Equal(local, peer.AsSlice())
 }
 
 // addressRequest makes of the ifaddrmsg that the kernel sent one of which it makes the

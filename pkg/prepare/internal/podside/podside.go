@@ -59,6 +59,25 @@ func PutBack(was, now discover.Interface, all []discover.Route, st *engine.Steps
 	}
 }
 
+// Unplanned names something that an interface has now and that it was not planned with, so
+// that it would not be put back; empty: there is nothing.
+func Unplanned(was, now discover.Interface) string {
+	for _, a := range now.Addresses {
+		if !was.Has(a.Prefix) {
+			return "address " + a.Prefix.String()
+		}
+	}
+	for _, r := range now.Routes {
+		if !slices.ContainsFunc(was.Routes, same(r)) {
+			return "route " + r.String()
+		}
+	}
+	if more := slices.Concat(missing(now.Neighbors, was.Neighbors), missing(now.Proxies, was.Proxies)); len(more) > 0 {
+		return "neighbor " + more[0].Address.String()
+	}
+	return ""
+}
+
 // isBehind tells whether an equal route by another link is listed before r.
 func isBehind(r discover.Route, all []discover.Route) bool {
 	for _, o := range all {
@@ -81,7 +100,7 @@ func Addresses(now discover.Interface) []engine.Op {
 	return ops
 }
 
-// missing are those whose address none has now.
+// missing are those of was whose address none has now.
 func missing(was, now []discover.Neighbor) []discover.Neighbor {
 	return slices.DeleteFunc(slices.Clone(was), func(n discover.Neighbor) bool {
 		return slices.ContainsFunc(now, func(m discover.Neighbor) bool { return m.Address == n.Address })
@@ -96,16 +115,21 @@ func same(a discover.Route) func(discover.Route) bool {
 	}
 }
 
-// networkRoute is the route that the kernel makes when a is added to a link
-// (fib_add_ifaddr, net/ipv4/fib_frontend.c; addrconf_prefix_route,
-// net/ipv6/addrconf.c).
-func networkRoute(index int, a discover.Address) (discover.Route, bool) {
-	addr, bits := a.Prefix.Addr(), a.Prefix.Bits()
-	if bits == addr.BitLen() || a.Flags&unix.IFA_F_NOPREFIXROUTE != 0 {
+// networkRoute is the route to the network of a, or of IPv4 to that of its peer, that the
+// kernel makes when a is added to a link (fib_add_ifaddr, net/ipv4/fib_frontend.c;
+// inet6_addr_add, net/ipv6/addrconf.c). ok is false if it makes none.
+func networkRoute(index int, a discover.Address) (r discover.Route, ok bool) {
+	addr, network := a.Prefix.Addr(), a.Prefix
+	peer, hasPeer := peerOf(a)
+	if addr.Is4() && hasPeer {
+		network = netip.PrefixFrom(peer, network.Bits())
+	}
+	isSecondary := addr.Is4() && a.Flags&unix.IFA_F_SECONDARY != 0 // the first address of the network has the route
+	if a.Flags&unix.IFA_F_NOPREFIXROUTE != 0 || isSecondary || addr.Is4() && network == netip.PrefixFrom(addr, addr.BitLen()) {
 		return discover.Route{}, false
 	}
-	r := discover.Route{
-		Destination: a.Prefix.Masked(), Table: unix.RT_TABLE_MAIN, Type: unix.RTN_UNICAST, Protocol: unix.RTPROT_KERNEL,
+	r = discover.Route{
+		Destination: network.Masked(), Table: unix.RT_TABLE_MAIN, Type: unix.RTN_UNICAST, Protocol: unix.RTPROT_KERNEL,
 		Scope: unix.RT_SCOPE_LINK, Source: addr,
 	}
 	family := byte(unix.AF_INET)

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/engine"
@@ -151,12 +152,17 @@ func (Datapath) Sysctls() []string { return nil }
 
 func (w wiring) tap() engine.Tap { return engine.TapOf(w.NIC, w.TapOwner, w.SELinuxContext) }
 
-// Traces are the tap with the default name, if it has the MAC that is made of the pod
+// Traces are a tap, of whatever name, that has the MAC that is made of the pod
 // interface's, and then that interface too: nobody else makes such a one.
 func (Datapath) Traces(s *engine.State, pod string) []string {
-	tap, in := s.Link(engine.LinkName(prefix, pod)), s.Link(pod)
-	if tap == nil || tap.Tun == nil || in == nil || tap.MAC != engine.DerivedMAC(discover.Interface{MAC: in.MAC}, engine.TapRole) {
+	in := s.Link(pod)
+	if in == nil || in.MAC.IsZero() {
 		return nil
 	}
-	return []string{tap.Name, pod}
+	made := engine.DerivedMAC(discover.Interface{MAC: in.MAC}, engine.TapRole)
+	i := slices.IndexFunc(s.Links, func(l nl.Link) bool { return l.Tun != nil && l.MAC == made })
+	if i < 0 {
+		return nil
+	}
+	return []string{s.Links[i].Name, pod}
 }

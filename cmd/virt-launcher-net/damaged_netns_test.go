@@ -25,7 +25,8 @@ func TestDamageIsTold(t *testing.T) {
 		var out []byte
 		for { // until it is noticed, that is
 			var err error
-			if out, err = c.command(nil, "wait", "--for", "network", "--timeout", "1s").CombinedOutput(); err != nil {
+			out, err = c.command(nil, "wait", "--for", "network", "--timeout", "1s").CombinedOutput()
+			if err != nil && !strings.Contains(string(out), "does not answer") { // on a busy machine not within a second
 				break
 			}
 		}

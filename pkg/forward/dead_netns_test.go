@@ -132,9 +132,9 @@ func TestForwardBlocked(t *testing.T) {
 // A program of the VM that lives, and does not read, is not cut off.
 func TestForwardUnread(t *testing.T) {
 	t.Parallel()
-	d := newDead(t, nil, func(f *Forwarder) { f.mute = 2500 * time.Millisecond })
+	d := newDead(t, nil, func(f *Forwarder) { f.mute = 3500 * time.Millisecond })
 	d.fill(t)
-	time.Sleep(4 * time.Second) // nothing is to happen; probes are less than two seconds apart until then
+	time.Sleep(4 * time.Second) // nothing is to happen; until the sixth second probes are at most 3.2 s apart
 	go func() { _, _ = io.Copy(io.Discard, d.server) }()
 	_ = d.client.SetWriteDeadline(time.Now().Add(20 * time.Second))
 	if _, err := d.client.Write(make([]byte, 16<<20)); err != nil {

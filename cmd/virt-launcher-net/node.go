@@ -181,6 +181,9 @@ func writeNode(w io.Writer, s agent.Status) {
 				}
 			}
 			ready := "yes"
+			if pod.Deleted[i.Name] != "" {
+				ready += ", but " + pod.Deleted[i.Name]
+			}
 			switch {
 			case i.Error != "":
 				ready = "no: " + i.Error

@@ -71,6 +71,12 @@ func (p Pod) String() string {
 // and what the agent keeps.
 func Dir(base, containerID string) string { return filepath.Join(base, containerID) }
 
+// Files are what has to be there of a NIC for an agent that starts to serve it: its
+// attachment, and its record.
+func Files(base, containerID, name string) []string {
+	return []string{pathOf(base, containerID, name), filepath.Join(Dir(base, containerID), name+".json")}
+}
+
 func pathOf(base, containerID, name string) string {
 	return filepath.Join(Dir(base, containerID), name+suffix)
 }

@@ -116,7 +116,8 @@ func typeOf(text []byte) (string, error) {
 	return conf.Type, nil
 }
 
-// with is the text with the entry as the last plugin, or in the place of an older one.
+// with is the text with the entry as the last plugin, or in the place of an older one that
+// is behind another plugin.
 func (l list) with(entry []byte) ([]byte, error) {
 	for l.count() > 1 {
 		var err error
@@ -125,6 +126,13 @@ func (l list) with(entry []byte) ([]byte, error) {
 		}
 	}
 	i := slices.IndexFunc(l.plugins, isOurs)
+	if i == 0 && len(l.plugins) > 1 { // there is no interface before it
+		var err error
+		if l, err = l.withoutLast(); err != nil {
+			return nil, err
+		}
+		i = -1
+	}
 	if i < 0 {
 		last := l.plugins[len(l.plugins)-1]
 		return splice(l.text, last.end, last.end, ","+l.gapBefore(last)+string(entry)), nil

@@ -45,13 +45,16 @@ func TestList(t *testing.T) {
 	}
 }
 
-// One that is there already, with other options or twice, is replaced where it stands.
+// One that is there already, with other options or twice, is replaced where it is, unless
+// that is before the plugin that makes the interface.
 func TestListHasIt(t *testing.T) {
 	const head, a, b = `{"name":"x","cniVersion":"1.0.0","plugins":[`, `{"type":"ptp"}`, `{"type":"portmap"}`
 	old := `{"type":"virt-launcher-net"}`
 	for name, c := range map[string]struct{ text, with, without string }{
 		"in between":  {a + "," + old + "," + b, a + "," + testEntry + "," + b, a + "," + b},
-		"first":       {old + " , " + a, testEntry + " , " + a, a},
+		"first":       {old + " , " + a, a + ", " + testEntry, a},
+		"alone":       {old, testEntry, ""},
+		"around":      {old + "," + a + "," + old, a + ", " + testEntry, a},
 		"twice":       {a + "," + old + "," + b + "," + old, a + "," + testEntry + "," + b, a + "," + b},
 		"as it is":    {a + `,{"mtu":1400,"type":"virt-launcher-net"}`, a + `,{"mtu":1400,"type":"virt-launcher-net"}`, a},
 		"not at all":  {a, a + ", " + testEntry, a},
@@ -60,6 +63,9 @@ func TestListHasIt(t *testing.T) {
 		l := parsed(t, head+c.text+"]}")
 		if got, err := l.with([]byte(testEntry)); err != nil || string(got) != head+c.with+"]}" {
 			t.Errorf("%s: with it is\n%s\n%v, want\n%s", name, got, err, head+c.with+"]}")
+		}
+		if c.without == "" {
+			continue
 		}
 		if got, err := l.without(); err != nil || string(got) != head+c.without+"]}" {
 			t.Errorf("%s: without it is\n%s\n%v, want\n%s", name, got, err, head+c.without+"]}")

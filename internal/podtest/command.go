@@ -3,6 +3,7 @@ package podtest
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"runtime"
@@ -31,6 +32,28 @@ func Command(ctx context.Context, ns *NS, name string, args ...string) *Cmd {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	return &Cmd{cmd, ns}
+}
+
+// alive is a pipe that nobody writes to: it is closed when this process dies.
+var alive = sync.OnceValues(func() (*[2]*os.File, error) {
+	read, write, err := os.Pipe()
+	return &[2]*os.File{read, write}, err
+})
+
+// AfterDeath has sh(1) run a script, with its arguments, once this process has died: for
+// what is no child of this process, so that no parent-death signal ends it.
+func AfterDeath(script string, args ...string) error {
+	pipe, err := alive()
+	if err == nil {
+		cmd := exec.Command("sh", append([]string{"-c", "read -r _; " + script, "sh"}, args...)...)
+		cmd.Stdin = pipe[0]
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // not ended by a terminal's Ctrl-C
+		err = cmd.Start()
+	}
+	if err != nil {
+		return fmt.Errorf("start what runs after this process: %w", err)
+	}
+	return nil
 }
 
 // starter is where the thread that lasts gets what to start.

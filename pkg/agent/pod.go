@@ -47,6 +47,9 @@ type nic struct {
 	err   error         // why it is not served; nil: it is, or is about to be
 	pause time.Duration // before it is tried again
 	retry *time.Timer   // nil: it is not tried again
+	// deleted is what somebody has deleted of its files while it is served, and what
+	// follows; empty: nothing.
+	deleted string
 }
 
 // attach serves the attachment that is written.
@@ -90,6 +93,7 @@ func (a *Agent) serve(ctx context.Context, at attachment.Attachment) error {
 	if a.keep(ctx, p, at, err) {
 		a.logOf(at).Error("a NIC is not served", "interface", at.Interface, "error", err)
 	}
+	a.missFiles(attachment.Dir(a.stateDir, p.id)) // of which nobody tells before it is kept
 	return err
 }
 
@@ -142,6 +146,9 @@ func (a *Agent) open(ctx context.Context, p *pod, at attachment.Attachment) erro
 	if p.session == nil {
 		if err := a.watchFor(at.Netns); err != nil {
 			a.logOf(at).Warn("can't watch for the end of the pod: only the CNI plugin ends serving it", "netns", at.Netns, "error", err)
+		}
+		if err := a.watchDir(attachment.Dir(a.stateDir, p.id)); err != nil {
+			a.logOf(at).Warn("can't watch the pod's files: nobody tells if they are deleted", "error", err)
 		}
 		session, err := a.hook(ctx, p, at).Open(ctx)
 		if err != nil {

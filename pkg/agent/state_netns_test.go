@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -31,6 +32,36 @@ func TestSandboxMadeAnew(t *testing.T) {
 	v.boot(t, v.guest(t))
 }
 
+// That a single file of a NIC is deleted is told once, and the NIC is served.
+func TestFileDeleted(t *testing.T) {
+	t.Parallel()
+	for place, name := range []string{"eth0.attachment", "eth0.json"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := newNode(t)
+			v := n.newVM(t, "vm")
+			r := n.start(t)
+			n.until(t, "it is served", func(s agent.Status) bool { return ready(s) == 1 })
+			if err := os.Remove(attachment.Files(n.stateDir, v.ContainerID, "eth0")[place]); err != nil {
+				t.Fatal(err)
+			}
+			n.until(t, "it is told", func(s agent.Status) bool {
+				return ready(s) == 1 && strings.Contains(s.Pods[0].Deleted["eth0"], name+" is deleted") && strings.Contains(s.Pods[0].Deleted["eth0"], remedy)
+			})
+			if err := os.WriteFile(filepath.Join(attachment.Dir(n.stateDir, v.ContainerID), "other"), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Remove(filepath.Join(attachment.Dir(n.stateDir, v.ContainerID), "other")); err != nil {
+				t.Fatal(err)
+			}
+			v.boot(t, v.guest(t))
+			if log := r.log.String(); strings.Count(log, "a file of a NIC that is served is missing") != 1 {
+				t.Error("it is not told once")
+			}
+		})
+	}
+}
+
 // A pod whose state somebody deletes is served until it ends, what can't be repaired is
 // told, and its directory is not made again.
 func TestStateDeleted(t *testing.T) {
@@ -44,6 +75,10 @@ func TestStateDeleted(t *testing.T) {
 		t.Fatal(err)
 	}
 	v.boot(t, v.guest(t))
+	r.log.Wait(t, "eth0.json is deleted: the VM keeps its network")
+	if s := r.Status(); !strings.Contains(s.Pods[0].Deleted["eth0"], "eth0.json") || len(s.Pods[0].NotServed) > 0 {
+		t.Errorf("the status is %+v", s)
+	}
 	v.Run(t, "nft", "flush", "ruleset")
 	r.log.Wait(t, "can't repair the VM's nftables tables")
 	if s := r.Status(); s.Pods[0].Served.Ready {

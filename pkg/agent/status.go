@@ -33,6 +33,9 @@ type Pod struct {
 	Netns       string `json:"netns"`
 	// NotServed is why a NIC is not served, by pod interface; none: all are.
 	NotServed map[string]string `json:"notServed,omitempty"`
+	// Deleted is what somebody has deleted of the files of a NIC that is served, and what
+	// follows, by pod interface; none: nothing.
+	Deleted map[string]string `json:"deleted,omitempty"`
 	// Served is what is served, as the pod's containers are told.
 	Served control.Status `json:"served"`
 }
@@ -81,10 +84,13 @@ func (a *Agent) GuardCounters(containerID string) (map[string][]prepare.GuardCou
 
 // status is without what the session knows. It is called under the agent's lock.
 func (p *pod) status() Pod {
-	s := Pod{Pod: p.name, ContainerID: p.id, Netns: p.netns, NotServed: map[string]string{}, Served: control.Status{Interfaces: []control.Served{}}}
+	s := Pod{Pod: p.name, ContainerID: p.id, Netns: p.netns, NotServed: map[string]string{}, Deleted: map[string]string{}, Served: control.Status{Interfaces: []control.Served{}}}
 	for name, n := range p.nics {
 		if n.err != nil {
 			s.NotServed[name] = n.err.Error()
+		}
+		if n.deleted != "" {
+			s.Deleted[name] = n.deleted
 		}
 	}
 	return s

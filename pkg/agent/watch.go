@@ -93,6 +93,7 @@ func (a *Agent) watch(ctx context.Context, lost func()) {
 				return
 			}
 			a.forgetGone(ctx, event.Name)
+			a.missFiles(event.Name)
 			continue
 		case err := <-failed: // events were lost
 			a.log.Debug("can't tell what is gone: looking at all", "error", err)
@@ -103,6 +104,38 @@ func (a *Agent) watch(ctx context.Context, lost func()) {
 			return
 		}
 		a.forgetGone(ctx, "")
+		a.missFiles("")
+	}
+}
+
+// missFiles tells once of each NIC that is served and of which somebody has deleted a file:
+// those of the container whose directory path is, or is in; of all if it is empty. The plugin
+// deletes none before the NIC is let go of.
+func (a *Agent) missFiles(path string) {
+	var lines []func()
+	a.mu.Lock()
+	for id, p := range a.pods {
+		if dir := attachment.Dir(a.stateDir, id); path != "" && path != dir && filepath.Dir(path) != dir {
+			continue
+		}
+		for name, n := range p.nics {
+			was := n.deleted
+			n.deleted = ""
+			for _, file := range attachment.Files(a.stateDir, id, name) {
+				if _, err := os.Lstat(file); n.err == nil && errors.Is(err, fs.ErrNotExist) {
+					n.deleted = file + " is deleted: the VM keeps its network and is served until this agent ends, but no other agent can serve it, nor DEL put its interface back: " + recreate
+				}
+			}
+			if deleted := n.deleted; deleted != "" && was == "" {
+				lines = append(lines, func() {
+					a.logOf(n.Attachment).Error("a file of a NIC that is served is missing", "interface", name, "error", deleted)
+				})
+			}
+		}
+	}
+	a.mu.Unlock()
+	for _, line := range lines {
+		line()
 	}
 }
 

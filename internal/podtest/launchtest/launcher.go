@@ -47,6 +47,11 @@ for file in passwd group; do
 done
 exec "$@"`
 
+// killLeft kills the QEMU of the machine $2 whose process the driver noted in its root $1,
+// as killVM does.
+const killLeft = `
+pid=$(cat "$1/run/qemu/$2.pid") && grep -q "$1" "/proc/$pid/cmdline" && kill -KILL "$pid"`
+
 // Launcher is a running "virt-launcher-net run" that starts a VM with libvirt's
 // driver inside its own process, so without a daemon.
 type Launcher struct {
@@ -82,6 +87,9 @@ func Start(c Config) (*Launcher, error) {
 	}
 	if err := os.WriteFile(c.xml(), c.VM.DomainXML(), 0o644); err != nil {
 		return nil, fmt.Errorf("write domain: %w", err)
+	}
+	if err := podtest.AfterDeath(killLeft, c.root(), c.VM.Name); err != nil {
+		return nil, err
 	}
 	cmd := podtest.Command(context.Background(), nil, "unshare", append([]string{"--mount", "sh", "-c", private, "sh", c.Binary}, c.RunArgs()...)...)
 	cmd.Env = append(os.Environ(), "LIBVIRT_DEBUG=4") // errors only

@@ -190,19 +190,38 @@ func PendingOfContainer(base, containerID string) ([]Attachment, error) {
 	return list(base, containerID, pendingSuffix)
 }
 
-func list(base, containerID, suffix string) ([]Attachment, error) {
+// Names are the interfaces of a container that have an attachment, or a pending one, also
+// those of which it can't be read.
+func Names(base, containerID string) ([]string, error) {
+	attached, err := namesOf(base, containerID, suffix)
+	pending, pendingErr := namesOf(base, containerID, pendingSuffix)
+	all := slices.Concat(attached, pending)
+	slices.Sort(all)
+	return slices.Compact(all), errors.Join(err, pendingErr)
+}
+
+func namesOf(base, containerID, suffix string) (names []string, err error) {
 	entries, err := os.ReadDir(Dir(base, containerID))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("list attachments: %w", err)
 	}
+	for _, e := range entries {
+		if name, ok := strings.CutSuffix(e.Name(), suffix); ok && !strings.HasPrefix(name, ".") {
+			names = append(names, name)
+		}
+	}
+	return names, nil
+}
+
+func list(base, containerID, suffix string) ([]Attachment, error) {
+	names, err := namesOf(base, containerID, suffix)
+	if err != nil {
+		return nil, err
+	}
 	var all []Attachment
 	var errs []error
-	for _, e := range entries {
-		name, ok := strings.CutSuffix(e.Name(), suffix)
-		if !ok || strings.HasPrefix(name, ".") {
-			continue
-		}
-		a, err := read(filepath.Join(Dir(base, containerID), e.Name()), containerID, name)
+	for _, name := range names {
+		a, err := read(filepath.Join(Dir(base, containerID), name+suffix), containerID, name)
 		if errs = append(errs, err); err == nil {
 			all = append(all, a)
 		}

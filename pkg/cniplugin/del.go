@@ -98,28 +98,17 @@ func (c call) detach(ctx context.Context, id string, meant func(attachment.Attac
 		return failed(err)
 	}
 	defer locked.Close()
-	all, err := c.attachments(id)
-	if err != nil {
-		c.log.Warn("can't read what a container has attached", "container", id, "error", err)
-	}
-	var these, others []attachment.Attachment
-	for _, a := range all {
-		if meant(a) {
-			these = append(these, a)
-		} else {
-			others = append(others, a)
-		}
-	}
-	if len(these) == 0 && len(others) > 0 {
+	these, last := c.meant(id, meant)
+	if len(these) == 0 && !last {
 		return nil
 	}
 	for _, a := range these {
 		c.endService(ctx, a)
 	}
-	if err := c.restore(ctx, id, these, len(others) == 0); err != nil {
+	if err := c.restore(ctx, id, these, last); err != nil {
 		return failed(err)
 	}
-	if len(others) == 0 {
+	if last {
 		if err := os.RemoveAll(dir); err != nil {
 			return failed(fmt.Errorf("remove the state of the container: %w", err))
 		}
@@ -131,6 +120,35 @@ func (c call) detach(ctx context.Context, id string, meant func(attachment.Attac
 		}
 	}
 	return nil
+}
+
+// meant are those attachments of a container that are meant; last is whether it has no
+// others. Of one that can't be read nothing tells whose it is: DEL means it that names its
+// interface, and no other NIC's does, so that the VM does not lose it while the pod lives.
+func (c call) meant(id string, meant func(attachment.Attachment) bool) (these []attachment.Attachment, last bool) {
+	all, err := c.attachments(id)
+	if err != nil {
+		c.log.Warn("can't read what a container has attached", "container", id, "error", err)
+	}
+	last = true
+	for _, a := range all {
+		if meant(a) {
+			these = append(these, a)
+		} else {
+			last = false
+		}
+	}
+	names, _ := attachment.Names(c.conf.stateDir, id) // the error is told above
+	for _, name := range names {
+		switch {
+		case slices.ContainsFunc(all, func(a attachment.Attachment) bool { return a.Interface == name }):
+		case name == c.IfName:
+			these = append(these, attachment.Attachment{ContainerID: id, Interface: name, Netns: c.Netns})
+		default:
+			last = false
+		}
+	}
+	return these, last
 }
 
 // endService has the agent let go of a NIC, whose sockets keep the network namespace.

@@ -23,7 +23,10 @@ func (c call) newResult(h prestart.Hook, prepared prestart.Interface) (*types100
 	} else if err := c.addInterface(r, h, prepared); err != nil {
 		return nil, err
 	}
-	r.Interfaces = append(slices.Clone(r.Interfaces), c.tap(prepared.NIC))
+	tap := c.tap(prepared.NIC)
+	if !slices.ContainsFunc(r.Interfaces, func(i *types100.Interface) bool { return i.Name == tap.Name && i.Sandbox == tap.Sandbox }) {
+		r.Interfaces = append(slices.Clone(r.Interfaces), tap) // else the plugin is in the list twice
+	}
 	return r, nil
 }
 

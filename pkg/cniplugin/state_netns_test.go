@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 
@@ -157,4 +158,66 @@ func TestRepairedMeanwhile(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A NIC whose attachment can't be read is no matter of calls for another NIC: neither DEL of
+// that one, nor DEL after its ADD is refused, takes it from the VM. Its own DEL does.
+func TestDamagedBesideAnother(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Flannel)
+	pod.Node.IP(t, "link add host1 type veth peer name net1 netns "+pod.Path(), "link set host1 up")
+	pod.IP(t, "addr add 192.0.2.77/24 dev net1", "link set net1 up")
+	r := newRuntime(t, pod.Node)
+	before := settled(t, pod.NS)
+	list, second := r.list("1.1.0", plugin(`"select": "all"`)), r.list("1.1.0", plugin(`"select": "all"`))
+	second.Name = "second"
+	eth0, net1 := sandbox(pod.NS, "c1", "eth0", nil), sandbox(pod.NS, "c1", "net1", nil)
+	damage := func() {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(r.base, "c1/eth0.attachment"), []byte("{"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.add(list, eth0)
+	one := settled(t, pod.NS)
+	r.add(second, net1)
+	damage()
+	r.del(second, net1)
+	same(t, "without the second", one, pod.NS)
+	_, err := r.tryAdd(t.Context(), second, net1)
+	wantError(t, err, 102, "eth0.attachment")
+	r.del(second, net1)
+	same(t, "after an ADD that was refused", one, pod.NS)
+	r.del(list, eth0)
+	r.empty()
+	same(t, "afterwards", before, pod.NS)
+
+	r.add(list, eth0)
+	r.add(second, net1)
+	damage()
+	r.del(list, eth0)
+	if err := r.check(second, net1); err != nil {
+		t.Errorf("the second, without the first: %v", err)
+	}
+	r.del(second, net1)
+	r.empty()
+	same(t, "in the other order", before, pod.NS)
+}
+
+// Where the plugin is in the list twice, as by the installer and by hand, the tap is in the
+// result once.
+func TestTwiceInList(t *testing.T) {
+	t.Parallel()
+	pod, r := newPod(t, podtest.Flannel)
+	before := settled(t, pod.NS)
+	list, rt := r.list("1.0.0", plugin(`"select": "all"`)+", "+plugin(`"select": "all"`)), sandbox(pod.NS, "c1", "eth0", nil)
+	if got, want := interfaces(r.add(list, rt)), []string{"eth0 in the pod", "tap-eth0 in the pod"}; !slices.Equal(got, want) {
+		t.Errorf("the result has %q, want %q", got, want)
+	}
+	if err := r.check(list, rt); err != nil {
+		t.Error(err)
+	}
+	r.del(list, rt)
+	r.empty()
+	same(t, "afterwards", before, pod.NS)
 }

@@ -81,11 +81,14 @@ func sameBytes(a, b io.Reader) (bool, error) {
 	}
 }
 
+// temporaryName is that of a file that is yet to be renamed.
+const temporaryName = "." + Type + ".new"
+
 // writeBeside writes a file into the directory of path, by a name that the runtime does
 // not look at: who replaces path by it does so at once. One that an installer left that
 // was killed is overwritten.
 func writeBeside(path string, mode fs.FileMode, from io.Reader) (temporary string, err error) {
-	temporary = filepath.Join(filepath.Dir(path), "."+Type+".new")
+	temporary = filepath.Join(filepath.Dir(path), temporaryName)
 	f, err := os.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, mode)
 	if err != nil {
 		return "", fmt.Errorf("write beside %s: %w", path, err)

@@ -83,6 +83,11 @@ func (n Node) Uninstall(ctx context.Context) (changed bool, err error) {
 	if changed, err = n.apply(n.toUninstall); err != nil {
 		return changed, err
 	}
+	for _, dir := range []string{n.BinDir, n.ConfDir} { // of an installer that was killed
+		if err := os.Remove(filepath.Join(dir, temporaryName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return changed, fmt.Errorf("remove what an installer has left: %w", err)
+		}
+	}
 	if err := n.inUse(); err != nil {
 		return changed, err
 	}

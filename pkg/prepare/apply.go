@@ -297,7 +297,7 @@ func (p Plan) unprepared(s *engine.State, dir string) error {
 			if slices.Contains(traces(s, p.Interface.Name), l.Name) {
 				e.Free = "name the state directory that was used before"
 				if l.Tun != nil || l.Kind == "bridge" { // what else was made for a VM is the pod's interface, renamed
-					e.Free += fmt.Sprintf(", or delete it (ip link delete %s)", l.Name)
+					e.Free += fmt.Sprintf(", or delete it if nobody else needs it (ip link delete %s)", l.Name)
 				}
 			}
 			return e

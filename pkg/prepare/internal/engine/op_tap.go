@@ -178,7 +178,9 @@ func (t Tap) matches(l nl.Link) error {
 
 // deleted is how a name is freed that a tap of ours has, or one like it: another program, such
 // as the CNI plugin tap, may have made that.
-func deleted(tap nl.Link) string { return fmt.Sprintf("delete it if nobody else needs it (ip link delete %s)", tap.Name) }
+func deleted(tap nl.Link) string {
+	return fmt.Sprintf("delete it if nobody else needs it (ip link delete %s)", tap.Name)
+}
 
 // owner is who may open the tap without NET_ADMIN; -1: everybody.
 func (t Tap) owner() Owner {

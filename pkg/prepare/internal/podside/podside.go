@@ -60,15 +60,18 @@ func PutBack(was, now discover.Interface, all []discover.Route, st *engine.Steps
 }
 
 // Unplanned names something that an interface has now and that it was not planned with, so
-// that it would not be put back; empty: there is nothing.
+// that it would not be put back; empty: there is nothing. What the kernel makes of the link
+// itself or of a router's advertisement comes at any time, and comes again.
 func Unplanned(was, now discover.Interface) string {
 	for _, a := range now.Addresses {
-		if !was.Has(a.Prefix) {
+		ofKernel := a.FromRouter() || a.Prefix.Addr().Is6() && a.Prefix.Addr().IsLinkLocalUnicast()
+		if !ofKernel && !was.Has(a.Prefix) {
 			return "address " + a.Prefix.String()
 		}
 	}
 	for _, r := range now.Routes {
-		if !slices.ContainsFunc(was.Routes, same(r)) {
+		ofKernel := r.Protocol == unix.RTPROT_KERNEL || r.Protocol == unix.RTPROT_RA
+		if !ofKernel && !slices.ContainsFunc(was.Routes, same(r)) {
 			return "route " + r.String()
 		}
 	}

@@ -3,7 +3,6 @@ package bridge
 import (
 	"encoding/json"
 	"errors"
-	"net/netip"
 	"slices"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
@@ -35,7 +34,9 @@ type plan1 struct {
 }
 
 // decode1 plans the interface anew with the options that it was prepared with: they
-// make the same. Only the placeholder had a MAC of its own then, and IPv4 alone.
+// make the same. Only the placeholder had a MAC of its own then. It had IPv4 alone: the
+// addresses that it lacks are given to it, as the plan of today has them, or it would
+// never be as planned.
 func (d Datapath) decode1(in discover.Interface, text json.RawMessage) (engine.Wiring, error) {
 	var p plan1
 	if err := json.Unmarshal(text, &p); err != nil {
@@ -57,12 +58,5 @@ func (d Datapath) decode1(in discover.Interface, text json.RawMessage) (engine.W
 	}
 	w := made.(wiring)
 	w.Placeholder.MAC = engine.DerivedMAC(in, placeholderRole)
-	var ipv4 []netip.Prefix
-	for _, p := range w.Addresses {
-		if p.Addr().Is4() {
-			ipv4 = append(ipv4, p)
-		}
-	}
-	w.Addresses = ipv4
 	return w, nil
 }

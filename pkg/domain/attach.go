@@ -3,6 +3,7 @@ package domain
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/beevik/etree"
 
@@ -91,6 +92,18 @@ func read(xml []byte, nics []NIC) (*definition, error) {
 
 // matches reports whether the interface has the alias, tap or MAC of n.
 func (n NIC) matches(iface *etree.Element) bool {
-	address, _ := mac.Parse(value(iface, "address", "mac")) // zero, which n's is not, if it has none
-	return value(iface, "name", "alias") == n.Alias || value(iface, "dev", "target") == n.Tap || address == n.MAC
+	return value(iface, "name", "alias") == n.Alias || value(iface, "dev", "target") == n.Tap || macOf(iface) == n.MAC
+}
+
+// macOf is the interface's MAC, each byte of which libvirt takes with one digit, too
+// (virMacAddrParse); zero, which no NIC's is, if it has none.
+func macOf(iface *etree.Element) mac.Addr {
+	digits := strings.Split(value(iface, "address", "mac"), ":")
+	for i, d := range digits {
+		if len(d) == 1 {
+			digits[i] = "0" + d
+		}
+	}
+	address, _ := mac.Parse(strings.Join(digits, ":"))
+	return address
 }

@@ -202,7 +202,7 @@ func TestAttachDocumentErrors(t *testing.T) {
 func TestAttachNICErrors(t *testing.T) {
 	ambiguous := `<domain><devices>
 		<interface type='user'><alias name='ua-eth0'/></interface>
-		<interface type='user'><mac address='0A:58:0A:F4:01:07'/></interface>
+		<interface type='user'><mac address='A:58:a:F4:1:7'/></interface>
 		<interface type='user'><alias name='ua-net1'/><target dev='tap7'/></interface>
 		<interface type='user'><model type='e1000'/><mac address='02:00:00:00:00:08'/></interface>
 	</devices></domain>`

@@ -141,3 +141,41 @@ func TestForwardUnread(t *testing.T) {
 		t.Errorf("the client can't go on: %v", err)
 	}
 }
+
+// Once it can't accept any more on one port it ends, though connections are open.
+func TestForwardCannotAccept(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	vm := l.Addr().(*net.TCPAddr).AddrPort()
+	f, err := Listen(t.Context(), nil, vm.Addr(), []Port{{VM: vm.Port()}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- f.Serve(t.Context()) }()
+	client, err := net.Dial("tcp", f.listeners[0].Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	server, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	if err := f.listeners[0].Close(); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-ended:
+		if !errors.Is(err, net.ErrClosed) {
+			t.Error(err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("it goes on")
+	}
+}

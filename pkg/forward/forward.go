@@ -85,18 +85,18 @@ func Listen(ctx context.Context, log *slog.Logger, vm netip.Addr, ports []Port, 
 
 // Serve passes connections on until ctx ends, which ends them, too, and is no error.
 func (f *Forwarder) Serve(ctx context.Context) error {
+	var open sync.WaitGroup // connections, which end with ctx
+	defer open.Wait()
 	running, ctx := errgroup.WithContext(ctx)
 	defer context.AfterFunc(ctx, func() { _ = f.Close() })()
 	for _, l := range f.listeners {
-		running.Go(func() error { return f.accept(ctx, l) })
+		running.Go(func() error { return f.accept(ctx, l, &open) })
 	}
 	return running.Wait()
 }
 
 // accept passes on what connects to one port.
-func (f *Forwarder) accept(ctx context.Context, l listener) error {
-	var open sync.WaitGroup
-	defer open.Wait()
+func (f *Forwarder) accept(ctx context.Context, l listener, open *sync.WaitGroup) error {
 	for {
 		conn, err := l.AcceptTCP()
 		switch {

@@ -77,7 +77,7 @@ var owned = map[uint8]string{
 	optRebinding:      "it follows from the lease's duration",
 	optClientID:       "it repeats the client's",
 	optRapidCommit:    "it answers the client's",
-	optFQDN:           "it answers the client's",
+	optFQDN:           "the server registers no names",
 	optUserClass:      "only a client sends it",
 	82:                "only a relay sends it",
 	90:                "messages are not authenticated",

@@ -57,10 +57,11 @@ func (s *Session) Events(ctx context.Context) <-chan Event {
 	r.sources.Go(func() { r.tellReadiness(s, ready, changed) })
 	s.mu.Lock()
 	s.readers[r] = true
-	for _, n := range s.nics {
+	nics := slices.Clone(s.nics) // of a later one the reader is told
+	s.mu.Unlock()
+	for _, n := range nics {
 		r.follow(s, n) //nolint:contextcheck // likewise
 	}
-	s.mu.Unlock()
 	go func() {
 		<-ctx.Done()
 		stop()
@@ -74,7 +75,8 @@ func (s *Session) Events(ctx context.Context) <-chan Event {
 	return r.events
 }
 
-// follow sends the reader what becomes of a NIC's leases. The lock is held.
+// follow sends the reader what becomes of a NIC's leases. It may write lines of the log,
+// so no lock is held.
 func (r *reader) follow(s *Session, n *nic) {
 	for protocol, server := range map[string]lease.Server{DHCPv4: n.lease, DHCPv6: n.lease6} {
 		if server == nil {

@@ -3,6 +3,7 @@ package prestart_test
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -50,6 +51,16 @@ func TestLogAsksSession(t *testing.T) {
 	if _, err := session.Plug(t.Context(), "net1", prestart.InterfaceOptions{}); err != nil {
 		t.Fatal(err)
 	}
+	// Who begins to read events has the server tell what it has not told yet.
+	var readers sync.WaitGroup
+	leased, stop := context.WithCancel(t.Context())
+	readers.Go(func() {
+		for leased.Err() == nil {
+			ctx, end := context.WithCancel(leased)
+			session.Events(ctx)
+			end()
+		}
+	})
 	vm := podtest.NewGuest(t, pod.NS, "tap-eth0", pod.MAC)
 	if _, err := vm.Udhcpc(t.Context()); err != nil {
 		t.Fatal(err)
@@ -57,6 +68,8 @@ func TestLogAsksSession(t *testing.T) {
 	if err := session.WaitLease(t.Context(), "eth0"); err != nil {
 		t.Error(err)
 	}
+	stop()
+	readers.Wait()
 	pod.IP(t, "link set tap-net1 down")
 	for !log.differs.Load() {
 		if t.Context().Err() != nil {

@@ -31,6 +31,7 @@ func TestStoppedServer(t *testing.T) {
 	}{
 		"wait --for network --timeout 100ms": {exitFailed, []string{"timed out after", "the server does not answer", who, "stopped"}},
 		"wait --for lease --timeout 100ms":   {exitFailed, []string{"timed out after", "the server does not answer", who}},
+		"wait --for lease --timeout 4s":      {exitFailed, []string{"still waiting", "timed out after 4", who}},
 		"status":                             {exitDone, []string{"the server does not answer", who, "tap-eth0"}},
 		"run":                                {exitFailed, []string{"another virt-launcher-net serves this pod already", who}},
 	} {

@@ -264,7 +264,7 @@ as prepare does.`,
 				ctx, cancel = context.WithTimeout(ctx, timeout)
 				defer cancel()
 			}
-			status, err := control.Client{Netns: p.hook.Netns, StateDir: p.hook.StateDir}.Wait(ctx, condition)
+			status, err := control.Client{Netns: p.hook.Netns, StateDir: p.hook.StateDir, Log: p.hook.Log}.Wait(ctx, condition)
 			if err == nil && p.hook.OutputDir != "" {
 				err = p.hook.HandOver(status)
 			}

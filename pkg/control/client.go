@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -34,6 +35,8 @@ type Client struct {
 	// StateDir is where the server's state is; empty: [prepare.DefaultStateDir], or a
 	// directory of the namespace's own below it if Netns is named.
 	StateDir string
+	// Log is told by Wait what it waits for, once that takes long; nil: nobody is.
+	Log *slog.Logger
 }
 
 // Status gets what the server knows now. The error wraps [ErrNobodyServes] if there

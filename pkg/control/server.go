@@ -34,10 +34,15 @@ type Server struct {
 	made     os.FileInfo // the socket in the directory
 }
 
-// NewServer returns one that answers for a network namespace what status returns,
-// and to those who wait when wait has returned nil: that blocks until the condition,
-// [ForNetwork] or [ForLease], holds, or its context ends. It answers once it listens.
-func NewServer(dir string, namespace statedir.Namespace, status func() Status, wait func(ctx context.Context, condition string) error) *Server {
+// NewServer returns one that answers for the calling thread's network namespace what
+// status returns, and to those who wait when wait has returned nil: that blocks until the
+// condition, [ForNetwork] or [ForLease], is met, or its context ends. It answers once it
+// listens.
+func NewServer(dir string, status func() Status, wait func(ctx context.Context, condition string) error) (*Server, error) {
+	namespace, err := statedir.Of("")
+	if err != nil {
+		return nil, err
+	}
 	s := &Server{dir: dir, namespace: namespace, mux: http.NewServeMux()}
 	s.mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { s.reply(w, status()) })
 	s.mux.HandleFunc("GET /v1/wait", func(w http.ResponseWriter, r *http.Request) {
@@ -55,7 +60,7 @@ func NewServer(dir string, namespace statedir.Namespace, status func() Status, w
 	s.http.SetKeepAlivesEnabled(false)
 	s.http.Protocols = new(http.Protocols) // HTTP/2 would take memory in each pod
 	s.http.Protocols.SetHTTP1(true)
-	return s
+	return s, nil
 }
 
 // withoutBody refuses requests with a body, which would be waited for, except where some

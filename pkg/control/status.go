@@ -42,7 +42,8 @@ type Served struct {
 	// said elsewhere.
 	Guest *guest.NIC `json:"guest,omitempty"`
 	Model string     `json:"model,omitempty"`
-	// Apart is whether its record is where only the server sees it: on the node.
+	// Apart is whether its record is elsewhere: on the node, or with the program that
+	// prepared it, where it is served without one.
 	Apart bool `json:"apart,omitempty"`
 	// Differences are what is not as planned.
 	Differences []prepare.Difference `json:"differences,omitempty"`

@@ -18,9 +18,13 @@ import (
 // abstract one comes to be.
 const lookInPod = 500 * time.Millisecond
 
+// tellAfter is how long Wait waits before it says what for.
+const tellAfter = 3 * time.Second
+
 // Wait blocks until what is asked for, [ForNetwork] or [ForLease], is so, or ctx
-// ends. A process that serves may yet have to start. The error wraps the cause of the
-// context's end, and [ErrNobodyServes] or [ErrNoAnswer] if that is why.
+// ends. A process that serves may yet have to start. If it takes some seconds, the Log
+// says once what is not so yet. The error wraps the cause of the context's end, and
+// [ErrNobodyServes] or [ErrNoAnswer] if that is why.
 func (c Client) Wait(ctx context.Context, condition string) (Status, error) {
 	start := time.Now()
 	if err := checkCondition(condition); err != nil {
@@ -31,27 +35,40 @@ func (c Client) Wait(ctx context.Context, condition string) (Status, error) {
 		return Status{}, fmt.Errorf("watch state directory: %w", err)
 	}
 	defer watcher.Close()
+	early, cancel := context.WithTimeout(ctx, tellAfter)
+	defer cancel()
+	at, status, err := c.wait(early, watcher, condition)
+	if err != nil && early.Err() != nil && ctx.Err() == nil {
+		if c.Log != nil {
+			c.Log.Info("still waiting", "for", condition, "after", tellAfter, "because", at.soFar(ctx))
+		}
+		at, status, err = c.wait(ctx, watcher, condition)
+	}
+	if err != nil && ctx.Err() != nil {
+		return Status{}, fmt.Errorf("wait for %s: %w: %w", condition, ended(ctx, start), at.soFar(context.WithoutCancel(ctx)))
+	}
+	return status, err
+}
+
+// wait is Wait, whose error is any if ctx has ended. It tells where the server was looked
+// for last.
+func (c Client) wait(ctx context.Context, watcher *fsnotify.Watcher, condition string) (at located, status Status, err error) {
 	for {
-		at, err := c.locate() // each time: the directory may have come to be another
-		if err != nil {
-			return Status{}, err
+		if at, err = c.locate(); err != nil { // each time: the directory may have come to be another
+			return at, Status{}, err
 		}
 		if err := watchFor(watcher, at.dir); err != nil {
-			return Status{}, err
+			return at, Status{}, err
 		}
-		var status Status
-		err = at.ask(ctx, http.MethodGet, "/v1/wait?for="+condition, http.NoBody, &status)
+		err := at.ask(ctx, http.MethodGet, "/v1/wait?for="+condition, http.NoBody, &status)
 		if err == nil {
-			return status, nil
+			return at, status, nil
 		}
 		if ctx.Err() == nil && errors.Is(err, errNoSocket) {
 			err = waitForSocket(ctx, watcher, at.dir)
 		}
-		if ctx.Err() != nil {
-			return Status{}, fmt.Errorf("wait for %s: %w: %w", condition, ended(ctx, start), at.soFar(context.WithoutCancel(ctx)))
-		}
 		if err != nil {
-			return Status{}, err
+			return at, Status{}, err
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+	"golang.org/x/time/rate"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
@@ -36,7 +37,8 @@ type keeper struct {
 	control *control.Server
 	watcher *fsnotify.Watcher // nil: there can be none
 	log     *slog.Logger
-	logged  string // the last error
+	logged  string        // the last error
+	lines   *rate.Limiter // of what is logged of deletions
 
 	mu      sync.Mutex // is held while others are at work in the directory
 	records map[*nic]*prepare.RecordCopy
@@ -46,7 +48,10 @@ type keeper struct {
 // newKeeper watches the state directory. One that can't is no reason not to serve.
 // Close it.
 func (h Hook) newKeeper(c *control.Server) *keeper {
-	k := &keeper{dir: h.StateDir, control: c, log: h.Log, records: map[*nic]*prepare.RecordCopy{}}
+	k := &keeper{
+		dir: h.StateDir, control: c, log: h.Log, lines: rate.NewLimiter(rate.Every(reportPause), reportsAtOnce),
+		records: map[*nic]*prepare.RecordCopy{},
+	}
 	k.err.Store(new(error))
 	var err error
 	if k.watcher, err = fsnotify.NewWatcher(); err == nil {
@@ -176,7 +181,7 @@ func (k *keeper) repairSocket(ctx context.Context) error {
 	if err := k.control.Listen(ctx); err != nil {
 		return err
 	}
-	k.log.Warn("the control socket was deleted: created it again", "socket", filepath.Join(k.dir, control.SocketName))
+	k.logDeletion(ctx, filepath.Join(k.dir, control.SocketName))
 	return nil
 }
 
@@ -188,13 +193,22 @@ func (k *keeper) repairRecords(ctx context.Context) error {
 		written, err := record.Repair(ctx)
 		if written != "" {
 			err = errors.Join(err, n.hook.remember(n.Interface, n.options))
-			k.log.Warn("the record of a prepared interface was deleted: wrote it again", "record", written)
+			k.logDeletion(ctx, written)
 		}
 		errs = append(errs, err)
 	}
 	err := errors.Join(errs...)
 	k.err.Store(&err)
 	return err
+}
+
+// logDeletion logs what was made again, and not at each time if that goes on and on.
+func (k *keeper) logDeletion(ctx context.Context, path string) {
+	level := slog.LevelWarn
+	if !k.lines.Allow() {
+		level = slog.LevelDebug
+	}
+	k.log.Log(ctx, level, "a file of the state directory was deleted: made it again", "path", path)
 }
 
 func textOf(err error) string {

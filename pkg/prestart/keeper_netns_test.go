@@ -15,6 +15,7 @@ import (
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
 
 // What is deleted of the state directory under a server is made again, and never
@@ -109,6 +110,39 @@ func TestDirectoryComesLater(t *testing.T) {
 	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 		t.Errorf("after restore\n%s", d)
 	}
+}
+
+// Of one who deletes the control socket again and again the log tells at the start.
+func TestDeletedAgainAndAgain(t *testing.T) {
+	t.Parallel()
+	h := newHook(t, podtest.NewPod(t, podtest.Calico))
+	said := make(chan string, 256)
+	h.Log = slog.New(slog.NewTextHandler(lineWriter(said), nil))
+	session := run(t, h)
+	for range 15 {
+		if err := os.Remove(filepath.Join(h.StateDir, control.SocketName)); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, h.StateDir, func() bool { return asks(t, h) == nil })
+	}
+	if err := session.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	close(said)
+	told := 0
+	for line := range said {
+		if strings.Contains(line, "a file of the state directory was deleted") {
+			told++
+		}
+	}
+	if told != 10 {
+		t.Errorf("the log tells of it %d times", told)
+	}
+}
+
+func asks(t *testing.T, h prestart.Hook) error {
+	_, err := asker(h).Status(t.Context())
+	return err
 }
 
 // eventually waits until the condition holds, looking at it after each change in

@@ -266,7 +266,7 @@ func (n *nic) isReady() bool { return n.failure() == nil && len(n.differences())
 
 func (n *nic) status() control.Served {
 	s := control.Served{
-		Name: n.Interface, Guest: new(n.Clone()), Model: n.hook.modelOf(n.Interface), Apart: n.hook.PodSocket, Differences: n.differences(), Unwatched: n.unwatched(), Omitted: slices.Clone(n.omitted), Error: textOf(n.failure()),
+		Name: n.Interface, Guest: new(n.Clone()), Model: n.hook.modelOf(n.Interface), Apart: n.hook.PodSocket || n.plan.Load() == nil, Differences: n.differences(), Unwatched: n.unwatched(), Omitted: slices.Clone(n.omitted), Error: textOf(n.failure()),
 	}
 	if n.lease != nil {
 		s.Lease = new(n.lease.Status())

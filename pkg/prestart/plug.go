@@ -12,6 +12,7 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/internal/tun"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/check"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/domain"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
@@ -22,7 +23,8 @@ import (
 const restoreTime = 10 * time.Second
 
 // Plug prepares one more pod interface, serves and checks it as Run does, gives it to
-// the domain if the session has one, and watches it until Unplug or Close. On error the
+// the domain if the session has one, and watches it until Unplug or Close. The NIC is the
+// guest's side of it, as [Session.NICs] has it from then on. On error the
 // others are untouched, and an interface that was not prepared before is as the CNI left
 // it. What it has no options of its own for is as in the Hook, but for MAC and names of
 // links, which are for one interface. A VM that runs is told of no other default route
@@ -31,12 +33,12 @@ const restoreTime = 10 * time.Second
 // It acts in the pod's network namespace as the Hook's methods do, and needs the
 // privileges of Run, which a Hook's Hotplug gives it. A server that fails later does not
 // end the session: Status and Events say so. The next Run serves the interface, too.
-func (s *Session) Plug(ctx context.Context, name string, own InterfaceOptions) (guest.NIC, error) {
+func (s *Session) Plug(ctx context.Context, name string, own InterfaceOptions) (domain.NIC, error) {
 	n, err := s.plugWith(ctx, name, s.hook.optionsFor(name, own), 0)
 	if err != nil {
-		return guest.NIC{}, err
+		return domain.NIC{}, err
 	}
-	return n.Clone(), nil
+	return n.hook.domainNIC(n.NIC), nil
 }
 
 // plugWith is Plug with all options, and with another time to wait for the CNI if that

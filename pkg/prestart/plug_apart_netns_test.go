@@ -18,7 +18,6 @@ import (
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
@@ -45,7 +44,11 @@ func TestPlugBesideNoRecord(t *testing.T) {
 		t.Fatal(err)
 	}
 	podtest.WaitReleased(pod.NS, nic.Tap)
-	for _, n := range []guest.NIC{prepared[0].NIC, nic} {
+	nics := session.NICs()
+	if len(nics) != 2 || nics[1] != nic {
+		t.Errorf("plugged in is %+v, the NICs are %+v", nic, nics)
+	}
+	for _, n := range nics {
 		given, err := podtest.NewGuest(t, pod.NS, n.Tap, n.MAC.HardwareAddr()).Udhcpc(t.Context())
 		if err != nil || strings.Contains(given["staticroutes"], "0.0.0.0/0") != (n.Interface == "eth0") {
 			t.Errorf("%s is given %v, %v", n.Tap, given, err)

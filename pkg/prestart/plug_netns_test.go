@@ -245,7 +245,7 @@ func TestServeWithoutRecord(t *testing.T) {
 	if err != nil || status.Of("eth0").Unwatched == "" || status.Of("eth0").Router == nil {
 		t.Errorf("who asks hears %+v, %v", status, err)
 	}
-	if status, err := other.Status(t.Context()); err != nil || status.Prepared || len(status.Interfaces) != 1 || status.Interfaces[0].Lease == nil || status.Interfaces[0].Interface.Interface != "eth0" {
+	if status, err := other.Status(t.Context()); err != nil || !status.Prepared || len(status.Unrecorded) > 0 || len(status.Interfaces) != 1 || status.Interfaces[0].Lease == nil || status.Interfaces[0].Interface.Interface != "eth0" {
 		t.Errorf("the status where nothing is recorded is %+v, %v", status, err)
 	}
 	// Who asks in the wrong place hears who serves.

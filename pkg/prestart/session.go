@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"os"
 	"slices"
@@ -85,7 +86,9 @@ func (s *Session) open(ctx context.Context, pod discover.Pod, nics []*nic, recor
 			return err
 		}
 	}
-	s.control = control.NewServer(s.hook.StateDir, s.hook.namespace, s.Status, s.waitFor)
+	if s.control, err = control.NewServer(s.hook.StateDir, s.Status, s.waitFor); err != nil {
+		return err
+	}
 	if !s.hook.PodSocket {
 		s.answerPlugs()
 		s.keeper = s.hook.newKeeper(s.control)
@@ -136,10 +139,15 @@ func (s *Session) add(ctx context.Context, place int, n *nic, pod discover.Pod, 
 	n.start(ctx, func(err error) { s.failed(n, err) })
 	s.mu.Lock()
 	s.nics = slices.Insert(s.nics, place, n)
-	for r := range s.readers {
-		r.follow(s, n) //nolint:contextcheck // it follows as long as the reader reads
+	readers := slices.Collect(maps.Keys(s.readers))
+	for _, r := range readers {
+		r.sources.Add(1) // so that its channel is not closed meanwhile
 	}
 	s.mu.Unlock()
+	for _, r := range readers {
+		r.follow(s, n) //nolint:contextcheck // it follows as long as the reader reads
+		r.sources.Done()
+	}
 	s.notify()
 	return nil
 }

@@ -58,7 +58,7 @@ func OpenWatch(plans ...Plan) (_ *Watch, err error) {
 	if slices.ContainsFunc(plans, isAddressed) {
 		groups = append(groups, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR)
 	}
-	if slices.ContainsFunc(plans, hasAliases) {
+	if slices.ContainsFunc(plans, hasAnswers) { // for aliases, too
 		groups = append(groups, unix.RTNLGRP_NEIGH)
 	}
 	if w.events, err = nl.Subscribe(groups...); err != nil {
@@ -76,7 +76,7 @@ func OpenWatch(plans ...Plan) (_ *Watch, err error) {
 
 func isAddressed(p Plan) bool { return p.NIC().Addressed }
 
-func hasAliases(p Plan) bool { return len(p.NIC().Aliases) > 0 }
+func hasAnswers(p Plan) bool { return len(p.NIC().Answers) > 0 }
 
 // Replace has the interface of the plan compared with that from now on, if it was opened
 // with a plan of the same interface. It is not called while Look is.

@@ -2,6 +2,7 @@ package prepare
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -94,4 +95,43 @@ func TestWatchOfLinksThatChangeWithoutEnd(t *testing.T) {
 	if len(differences) != 1 || differences[0].String() != "br-eth0 is down, not up" {
 		t.Errorf("it says %v", differences)
 	}
+}
+
+// A permanent neighbor to which somebody gives another MAC is told, with the way out: the VM
+// is answered by that which the CNI gave.
+func TestWatchOfNeighbors(t *testing.T) {
+	t.Parallel()
+	overBoth(t, func(t *testing.T, datapath string) {
+		pod := podtest.NewPod(t, podtest.AWS)
+		var w *Watch
+		var answer string
+		pod.In(t, func() error {
+			plan, err := ApplyOne(t.Context(), t.TempDir(), Options{Datapath: datapath}, "eth0")
+			if err == nil {
+				answer = plan.NIC().Answers[0].MAC.String()
+				w, err = OpenWatch(plan)
+			}
+			return err
+		})
+		defer w.Close()
+		const set, other = "neigh replace 169.254.1.1 dev eth0 nud permanent lladdr ", "02:00:00:00:00:99"
+		for _, c := range []struct{ mac, want string }{
+			{other, "[the neighbor 169.254.1.1 at eth0 is of MAC " + other + ", not of " + answer + ", which the VM is told]"}, {answer, "[]"},
+		} {
+			pod.IP(t, set+c.mac)
+			if err := w.Wait(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			found, err := w.Look()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if fmt.Sprint(found) != c.want {
+				t.Errorf("with %s it says %v, want %s", c.mac, found, c.want)
+			}
+			for _, d := range found {
+				expectWords(t, errors.New(d.Remedy), []string{"lladdr " + answer, "lladdr " + other, "restore"})
+			}
+		}
+	})
 }

@@ -21,6 +21,7 @@ func (w wiring) Differences(s *engine.State) []engine.Difference {
 		d.Add(w.pod.Name, engine.Missing, "the placeholder, which has the pod's address", engine.PrepareAgain)
 	} else {
 		d.Addresses(s, *l, w.Addresses, engine.PrepareAgain)
+		d.Neighbors(s, *l, w.NIC.Answers)
 	}
 	return d.Found
 }

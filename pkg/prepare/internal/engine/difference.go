@@ -3,9 +3,11 @@ package engine
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/nft"
 )
@@ -83,6 +85,24 @@ func (d *Differences) Addresses(s *State, l nl.Link, want []netip.Prefix, remedy
 		if s.Interfaces != nil && !s.Interfaces[l.Index].Has(p) {
 			d.Add(l.Name, "without the address "+p.String(), "with it", remedy)
 		}
+	}
+}
+
+// Neighbors looks for permanent neighbors at a link, as far as the state was read, that have
+// other MACs than those by which the kernel answers the VM for them: a CNI may have
+// changed them. Nothing else has them follow: the record says what the VM is answered.
+func (d *Differences) Neighbors(s *State, l nl.Link, answers []guest.Neighbor) {
+	for _, now := range s.Interfaces[l.Index].Neighbors {
+		i := slices.IndexFunc(answers, func(n guest.Neighbor) bool { return n.Address == now.Address })
+		if i < 0 || answers[i].MAC == now.MAC {
+			continue
+		}
+		told := answers[i].MAC
+		set := func(m mac.Addr) string {
+			return fmt.Sprintf("ip neigh replace %s lladdr %s dev %s nud permanent", now.Address, m, l.Name)
+		}
+		d.Add("the neighbor "+now.Address.String()+" at "+l.Name, "of MAC "+now.MAC.String(), "of "+told.String()+", which the VM is told",
+			"if that is wrong, "+set(told)+"; if the neighbor has another MAC now, recreate the pod, or stop the VM, restore, "+set(now.MAC)+", and prepare again")
 	}
 }
 

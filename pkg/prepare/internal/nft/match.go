@@ -133,7 +133,8 @@ func asWrite(load expr.Any) *expr.Payload {
 
 // into loads the field into a register.
 func (f Field[V]) into(register uint32, length int) expr.Any {
-	return loadedTo(f.load(length), register)
+	field, _ := loads(f.load(length))
+	return loadedTo(field, register)
 }
 
 // at is the field's name, or its place.

@@ -16,20 +16,20 @@ func reuse(exprs []expr.Any) []expr.Any {
 	out := make([]expr.Any, 0, len(exprs))
 	loaded := map[any]bool{}
 	for i := 0; i < len(exprs); {
-		field, _ := loads(exprs[i])
+		field, to := loads(exprs[i])
 		register, isPart := parts[field]
 		next := i + 1
 		for next < len(exprs) && compared(exprs[next], register) != nil {
 			next++
 		}
-		if _, to := loads(exprs[i]); !isPart || to != register && next == i+1 {
+		if !isPart || to != register && next == i+1 {
 			out = append(out, exprs[i])
 			i++
 			continue
 		}
 		if !loaded[field] {
 			loaded[field] = true
-			out = append(out, loadedTo(exprs[i], register))
+			out = append(out, loadedTo(field, register))
 		}
 		for _, e := range exprs[i+1 : next] {
 			out = append(out, compared(e, register))
@@ -63,41 +63,42 @@ func keyParts(exprs []expr.Any) map[any]uint32 {
 	return parts
 }
 
-// loads tells what the expression loads, and to which register; nil: nothing.
+// loads tells what the expression loads, of which the same is equal, and to which register;
+// nil: nothing.
 func loads(e expr.Any) (field any, register uint32) {
 	switch e := e.(type) {
 	case *expr.Payload:
-		if e.OperationType == expr.PayloadLoad {
-			return *loadedTo(e, 0).(*expr.Payload), e.DestRegister
+		if load := *e; e.OperationType == expr.PayloadLoad {
+			load.DestRegister = 0
+			return load, e.DestRegister
 		}
 	case *expr.Meta:
-		if !e.SourceRegister {
-			return *loadedTo(e, 0).(*expr.Meta), e.Register
+		if load := *e; !e.SourceRegister {
+			load.Register = 0
+			return load, e.Register
 		}
 	case *expr.Exthdr:
-		return *loadedTo(e, 0).(*expr.Exthdr), e.DestRegister
+		load := *e
+		load.DestRegister = 0
+		return load, e.DestRegister
 	}
 	return nil, 0
 }
 
-// loadedTo is a load to another register.
-func loadedTo(e expr.Any, register uint32) expr.Any {
-	switch e := e.(type) {
-	case *expr.Payload:
-		load := *e
+// loadedTo loads a field of loads to a register.
+func loadedTo(field any, register uint32) expr.Any {
+	switch load := field.(type) {
+	case expr.Payload:
 		load.DestRegister = register
 		return &load
-	case *expr.Meta:
-		load := *e
+	case expr.Meta:
 		load.Register = register
 		return &load
-	case *expr.Exthdr:
-		load := *e
+	case expr.Exthdr:
 		load.DestRegister = register
 		return &load
-	default:
-		return e
 	}
+	return nil // it is none of loads
 }
 
 // compared is a comparison of what is in another register than the first; nil: it is none.

@@ -32,6 +32,7 @@ func (w wiring) Differences(s *engine.State) []engine.Difference {
 		if in.Up() { // else IPv6 has none
 			d.Addresses(s, *in, w.NIC.Addresses(), "give "+in.Name+" its address again, with its routes, which virt-launcher-net discover prints; if the CNI has given the pod another address, recreate the pod: the VM has the old one")
 		}
+		d.Neighbors(s, *in, w.NIC.Answers)
 	}
 	if tap := d.Tap(s, w.tap()); tap != nil {
 		d.Up(*tap)

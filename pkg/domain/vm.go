@@ -88,6 +88,9 @@ func isClosed(c <-chan struct{}) bool {
 // domain if it has not when ctx ends: at once, without asking, if ctx has ended
 // already. Without an error the domain has stopped; [VM.Wait] returns why.
 func (v *VM) Shutdown(ctx context.Context) error {
+	if v.hasStopped() { // what has its name now may be another VM
+		return nil
+	}
 	asked := time.Now()
 	why, err := "it was not asked to shut down: the context has ended", ctx.Err()
 	if err == nil {

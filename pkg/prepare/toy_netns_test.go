@@ -1,6 +1,7 @@
 package prepare_test
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -10,7 +11,7 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
 
-// A second datapath needs a file of its own and a line in the table, and nothing else:
+// A further datapath needs a file of its own and a line in the table, and nothing else:
 // it is applied twice, carries frames, is repaired and put back.
 func TestToyDatapath(t *testing.T) {
 	for _, shape := range []podtest.Shape{podtest.Flannel, podtest.Calico} {
@@ -58,5 +59,14 @@ func TestToyDatapathHasNoSwitch(t *testing.T) {
 	o.Names[podtest.SwitchRole] = "br0"
 	if _, err := prepare.NewPlan(in, o); err == nil || !strings.Contains(err.Error(), "no link "+podtest.SwitchRole) {
 		t.Errorf("a name for a switch that is not there: %v", err)
+	}
+}
+
+// A datapath without a port guard says so, and does not blame the interface.
+func TestToyDatapathHasNoGuard(t *testing.T) {
+	in := discover.Interface{Name: "eth0", Ethernet: true, MAC: mac.Addr{2, 0, 0, 0, 0, 1}, MTU: 1500}
+	_, err := prepare.NewPlan(in, prepare.Options{Datapath: "toy"})
+	if _, blamed := errors.AsType[*prepare.UnusableError](err); err == nil || blamed || !strings.Contains(err.Error(), "no port guard") {
+		t.Errorf("with a port guard: %v", err)
 	}
 }

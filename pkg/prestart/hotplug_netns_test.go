@@ -353,7 +353,7 @@ func TestPlugByCurl(t *testing.T) {
 		{"plug", `{"interface": "../x"}`, "409", "error", "../x"},
 		{"plug", `{"interface": "net2", "timeout": "-1s"}`, "409", "error", "timeout -1s is negative"},
 		{"plug", `x`, "409", "error", "read request"},
-		{"unplug", `{"interface": "net2"}`, "409", "error", "there are: eth0, net1"},
+		{"unplug", `{"interface": "net2"}`, "409", "error", "of the VM's NICs, there is no interface net2 (there are: eth0, net1)"},
 	} {
 		if status, answer := post(c.resource, c.request); status != c.status || !strings.Contains(fmt.Sprint(answer[c.key]), c.want) {
 			t.Errorf("%s %s: %s %v", c.resource, c.request, status, answer)

@@ -199,7 +199,7 @@ func (s *Session) Unplug(ctx context.Context, name string) error {
 	}
 	n := s.nic(name)
 	if n == nil {
-		return fmt.Errorf("unplug: %w", &discover.NotFoundError{Interface: name, There: namesOf(guestsOf(s.current()))})
+		return fmt.Errorf("unplug: of the VM's NICs, %w", &discover.NotFoundError{Interface: name, There: namesOf(guestsOf(s.current()))})
 	}
 	if err := s.release(ctx, n); err != nil {
 		return fmt.Errorf("unplug %s: %w", name, err)

@@ -42,10 +42,7 @@ func TestClients(t *testing.T) {
 	for _, c := range clients() {
 		if c.boot != nil {
 			work.Go(func() {
-				t.Run(c.name, func(t *testing.T) { takeInTurn(t, c, leases(), all) })
-			})
-			work.Go(func() {
-				t.Run(c.name+"6", func(t *testing.T) { takeInTurn(t, c, leases6(), all) })
+				t.Run(c.name, func(t *testing.T) { takeInTurn(t, c, everyLease(), all) })
 			})
 		}
 	}
@@ -76,8 +73,7 @@ func TestClients(t *testing.T) {
 	}
 }
 
-// takeInTurn boots a client's machine, and has it take one lease after the other. There
-// it mostly waits, so that two machines take little more than one.
+// takeInTurn boots a client's machine, and has it take one lease after the other.
 func takeInTurn(t *testing.T, c client, take []lease, all *results) {
 	var seats []*seat
 	for _, l := range take {

@@ -110,7 +110,7 @@ test: deps build cni guest debian ## run the tests, as root; ALLOW_SKIP=1 skips 
 
 .PHONY: test-plain test-race
 test-plain: # the tests without the race detector, four packages at once: they mostly wait
-	$(GO) test $(GOTEST) -p 4 -parallel 10 $(NO_RACE)
+	$(GO) test $(GOTEST) -p 4 -parallel 12 $(NO_RACE)
 
 test-race: # the others, with it, whose programs would each sleep a second before they end
 	GORACE="atexit_sleep_ms=0 $${GORACE:-}" $(GO) test $(GOTEST) -race $$($(GO) list $(TAGS) $(RACE) | grep -vxFf <($(GO) list $(TAGS) $(NO_RACE)))

@@ -119,7 +119,7 @@ func TestNICs(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	t.Cleanup(func() { killQEMU(t, pidFile) })
-	status, err := h.Status(t.Context())
+	status, err := statusOf(t, h)
 	if err != nil {
 		t.Fatal(err)
 	}

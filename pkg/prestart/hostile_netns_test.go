@@ -650,7 +650,7 @@ func namesOfTries(tries []try) string {
 // counters are what status tells of the guard.
 func (p hostilePod) counters(t *testing.T, where prepare.Direction) map[prepare.Reason]uint64 {
 	t.Helper()
-	status, err := p.hook.Status(t.Context())
+	status, err := statusOf(t, p.hook)
 	if err != nil {
 		t.Fatal(err)
 	}

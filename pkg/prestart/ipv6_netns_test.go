@@ -46,7 +46,7 @@ func TestGuestHasPodIPv6(t *testing.T) {
 				pod.Node.Run(t, "ping", "-c3", "-i0.2", "-W20", address)
 			}
 			reach()
-			status, err := h.Status(t.Context())
+			status, err := statusOf(t, h)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -164,7 +164,7 @@ func TestPodWithoutIPv4(t *testing.T) {
 			if _, err := asker(h).Wait(t.Context(), control.ForLease); err != nil {
 				t.Fatal(err)
 			}
-			status, err := h.Status(t.Context())
+			status, err := statusOf(t, h)
 			if err != nil {
 				t.Fatal(err)
 			}

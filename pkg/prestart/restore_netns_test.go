@@ -345,7 +345,7 @@ func TestPrimaryStays(t *testing.T) {
 				t.Fatal(err)
 			}
 			h.Interfaces = nil
-			status, err := h.Status(t.Context())
+			status, err := statusOf(t, h)
 			if err != nil {
 				t.Fatal(err)
 			}

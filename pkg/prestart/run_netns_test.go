@@ -114,7 +114,7 @@ func TestGuestHasPodNetwork(t *testing.T) {
 			full := strconv.Itoa(mtu - 28) // what is left after IP and ICMP
 			pod.Node.Run(t, "ping", "-c3", "-i0.2", "-W20", "-M", "do", "-s", full, pod.IPv4.Addr().String())
 
-			status, err := h.Status(t.Context())
+			status, err := statusOf(t, h)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -175,7 +175,7 @@ func TestPortGuard(t *testing.T) {
 		}
 	}
 
-	status, err := h.Status(t.Context())
+	status, err := statusOf(t, h)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -223,7 +223,7 @@ func TestSecondSessionTakesOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	run(t, h)
-	status, err := h.Status(t.Context())
+	status, err := statusOf(t, h)
 	if err != nil {
 		t.Fatal(err)
 	}

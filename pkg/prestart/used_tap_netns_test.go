@@ -161,7 +161,7 @@ func openTap(t *testing.T, ns *podtest.NS, flags uint16) int {
 func untilFree(t *testing.T, h prestart.Hook) {
 	t.Helper()
 	for {
-		status, err := h.Status(t.Context())
+		status, err := statusOf(t, h)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -22,7 +22,7 @@ import (
 // other processes: tests wait for it, step by step.
 func QEMU(ctx context.Context, ns *podtest.NS, args ...string) *podtest.Cmd {
 	return podtest.Command(ctx, ns, "nice", append([]string{
-		"-n", "-8", "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+		"-n", "-10", "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-machine", "q35,accel=tcg,graphics=off", "-cpu", "Nehalem",
 	}, args...)...)
 }

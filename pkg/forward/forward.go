@@ -83,12 +83,16 @@ func Listen(ctx context.Context, log *slog.Logger, vm netip.Addr, ports []Port, 
 	return f, nil
 }
 
-// Serve passes connections on until ctx ends, which ends them, too, and is no error.
+// Serve passes connections on until ctx ends, which ends them, too, and is no error. When it
+// has returned nothing listens.
 func (f *Forwarder) Serve(ctx context.Context) error {
 	var open sync.WaitGroup // connections, which end with ctx
 	defer open.Wait()
 	running, ctx := errgroup.WithContext(ctx)
-	defer context.AfterFunc(ctx, func() { _ = f.Close() })()
+	open.Go(func() { // an accept ends a moment before its socket is closed, so who closes is waited for
+		<-ctx.Done()
+		_ = f.Close()
+	})
 	for _, l := range f.listeners {
 		running.Go(func() error { return f.accept(ctx, l, &open) })
 	}
@@ -138,7 +142,6 @@ func (f *Forwarder) pass(ctx context.Context, conn *net.TCPConn, to netip.AddrPo
 		return err
 	}
 	defer vm.Close()
-	defer context.AfterFunc(ctx, func() { conn.Close(); vm.Close() })()
 	var both sync.WaitGroup
 	both.Go(func() {
 		passOn(vm, conn)
@@ -155,6 +158,11 @@ func (f *Forwarder) pass(ctx context.Context, conn *net.TCPConn, to netip.AddrPo
 	for {
 		select {
 		case <-done:
+			return nil
+		case <-ctx.Done():
+			conn.Close()
+			vm.Close()
+			<-done
 			return nil
 		case <-look.C: // the kernel tells nobody
 			if f.isMute(vm) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"strconv"
@@ -37,20 +38,19 @@ func TestParsePorts(t *testing.T) {
 // vm is a listener in the VM's place, and the port of the loopback that leads to it.
 func vm(t *testing.T, log *slog.Logger) (l *net.TCPListener, port uint16, end func()) {
 	t.Helper()
-	listen := func() *net.TCPListener {
-		l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return l
-	}
-	l, free := listen(), listen()
-	port = free.Addr().(*net.TCPAddr).AddrPort().Port()
-	free.Close()
-	to := l.Addr().(*net.TCPAddr).AddrPort()
-	f, err := forward.Listen(t.Context(), log, to.Addr(), []forward.Port{{Loopback: port, VM: to.Port()}}, nil)
+	l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
 	if err != nil {
 		t.Fatal(err)
+	}
+	to := l.Addr().(*net.TCPAddr).AddrPort()
+	var f *forward.Forwarder
+	for f == nil {
+		// Not one that the kernel gives: another process may get it as soon as it is free.
+		port = 20000 + rand.N[uint16](12000)
+		f, err = forward.Listen(t.Context(), log, to.Addr(), []forward.Port{{Loopback: port, VM: to.Port()}}, nil)
+		if err != nil && !errors.Is(err, unix.EADDRINUSE) {
+			t.Fatal(err)
+		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -76,8 +76,9 @@ func dial(t *testing.T, host string, port uint16) *net.TCPConn {
 }
 
 // Each side may end what it sends while the other goes on; the end of the forwarder
-// ends what is open. It is not parallel: another test would listen on its port then.
+// ends what is open.
 func TestForward(t *testing.T) {
+	t.Parallel()
 	for _, host := range []string{"127.0.0.1", "::1"} {
 		l, port, end := vm(t, nil)
 		defer l.Close()

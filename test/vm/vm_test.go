@@ -4,7 +4,6 @@ package vm
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -147,9 +146,7 @@ func TestVM(t *testing.T) {
 			}
 		}
 	}
-	if err := json.Unmarshal([]byte(m.program.Run(t, "status", "-o", "json")), &status); err != nil {
-		t.Fatal(err)
-	}
+	m.program.StatusAll(t, &status)
 	if l := status.Interfaces[0].Lease; l.State != "bound" || !strings.HasPrefix(l.Client.VendorClass, "udhcp") || status.Server.Domain != "vm" {
 		t.Errorf("status is %+v", status)
 	}

@@ -6,11 +6,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
 )
 
 // Program is the built program for one pod. It runs on the pod's node.
@@ -79,13 +81,29 @@ func (p *Program) Run(t testing.TB, verb string, args ...string) string {
 func (p *Program) Status(t testing.TB, v any) {
 	t.Helper()
 	var all struct{ Interfaces []json.RawMessage }
-	text := p.Run(t, "status", "-o", "json")
-	if err := json.Unmarshal([]byte(text), &all); err != nil || len(all.Interfaces) != 1 {
-		t.Fatalf("status is %s: %v", text, err)
+	text := p.StatusAll(t, &all)
+	if len(all.Interfaces) != 1 {
+		t.Fatalf("status is %s", text)
 	}
 	if err := json.Unmarshal(all.Interfaces[0], v); err != nil {
 		t.Fatalf("%v in\n%s", err, all.Interfaces[0])
 	}
+}
+
+// StatusAll reads into v all that the verb status says, and returns it, too. A server that
+// does not answer in time, as on a busy machine, is asked again.
+func (p *Program) StatusAll(t testing.TB, v any) (text string) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; {
+		text = p.Run(t, "status", "-o", "json")
+		if !strings.Contains(text, control.ErrNoAnswer.Error()) || time.Now().After(deadline) {
+			break
+		}
+	}
+	if err := json.Unmarshal([]byte(text), v); err != nil {
+		t.Fatalf("%v in\n%s", err, text)
+	}
+	return text
 }
 
 // Serve starts the verb run and returns once a guest could boot. The program is

@@ -38,8 +38,8 @@ export VLN_BUILD := $(CURDIR)/build
 
 DEBIAN_PACKAGES := busybox-static ca-certificates catatonit cpio curl dbus-daemon dhcpcd-base \
 	dnsmasq-base gcc git iproute2 iptables iputils-arping iputils-ping ipxe ipxe-qemu \
-	isc-dhcp-client jq kmod libc6-dev libvirt-clients libvirt-daemon libvirt-daemon-driver-qemu \
-	make mmdebstrap nftables ovmf podman qemu-system-x86 runc strace systemd tcpdump udhcpc xz-utils
+	isc-dhcp-client jq kmod libc6-dev libvirt-clients libvirt-daemon libvirt-daemon-driver-qemu lz4 \
+	make mmdebstrap nftables ovmf podman qemu-system-x86 runc strace systemd tcpdump udhcpc xz-utils zstd
 # What makes a Kubernetes cluster, the latter where Docker has no kindest/node.
 KIND_PACKAGES        := mmdebstrap
 KIND_ENGINE_PACKAGES := containerd docker.io iptables runc util-linux

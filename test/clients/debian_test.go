@@ -26,7 +26,7 @@ func bootDebian(t *testing.T, seats []*seat) machine {
 	serial := filepath.Join(t.TempDir(), "serial")
 	args := []string{
 		"-m", "512",
-		"-kernel", filepath.Join(guest, "vmlinuz"), "-initrd", podtest.Built(t, "guest/debian"),
+		"-kernel", filepath.Join(guest, "vmlinux"), "-initrd", podtest.Built(t, "guest/debian"),
 		"-append", "console=ttyS0 quiet panic=-1 no_timer_check cryptomgr.notests net.ifnames=0 mitigations=off systemd.show_status=no SYSTEMD_SECCOMP=0",
 		"-serial", "file:" + serial,
 		"-device", "virtio-serial-pci", "-chardev", "stdio,id=shell", "-device", "virtserialport,chardev=shell,name=shell",

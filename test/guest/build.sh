@@ -1,9 +1,10 @@
 #!/bin/bash
-# build.sh OUTDIR: a tiny Linux guest to boot with -kernel OUTDIR/vmlinuz
+# build.sh OUTDIR: a tiny Linux guest to boot with -kernel OUTDIR/vmlinux
 # -initrd OUTDIR/initramfs: Debian's cloud kernel, taken out of its package
-# without installing it, and an initramfs of busybox, dhcpcd with its libraries
-# and init beside this script. OUTDIR/modules has that kernel's modules for a
-# virtual machine. Needs busybox-static, dhcpcd-base, cpio, dpkg and apt; writes
+# without installing it and uncompressed, and an initramfs of busybox, dhcpcd with its
+# libraries and init beside this script. OUTDIR/modules has that kernel's modules for a
+# virtual machine. Needs busybox-static, dhcpcd-base, cpio, dpkg, apt and what
+# unpack-kernel.sh does; writes
 # nothing outside OUTDIR. Does nothing if OUTDIR holds what the same sources gave
 # before.
 set -euo pipefail
@@ -21,8 +22,9 @@ metapackage=linux-image-cloud-amd64
 modules=(virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci
 	failover net_failover virtio_net button evdev)
 
-sources=$(cat "${BASH_SOURCE[0]}" "$init" "$udhcpc" "$dhcpcd6" "$hotplug" "$busybox" "$dhcpcd" | sha256sum)
-if [ -s "$out/vmlinuz" ] && [ -s "$out/initramfs" ] && [ "$(cat "$out/sources" 2>/dev/null)" = "$sources" ]; then
+unpack=$here/unpack-kernel.sh
+sources=$(cat "${BASH_SOURCE[0]}" "$unpack" "$init" "$udhcpc" "$dhcpcd6" "$hotplug" "$busybox" "$dhcpcd" | sha256sum)
+if [ -s "$out/vmlinux" ] && [ -s "$out/initramfs" ] && [ "$(cat "$out/sources" 2>/dev/null)" = "$sources" ]; then
 	exit 0
 fi
 if ldd "$busybox" >/dev/null 2>&1; then
@@ -89,9 +91,9 @@ keep_modules() {
 fetch_kernel
 make_root
 keep_modules
-cp "$work"/kernel/boot/vmlinuz-* "$work/vmlinuz"
+"$unpack" "$work"/kernel/boot/vmlinuz-* "$work/vmlinux"
 (cd "$work/root" && find . -print0 | sort -z | cpio --quiet --null --create --format=newc --owner=+0:+0) >"$work/initramfs"
-chmod 644 "$work/vmlinuz" "$work/initramfs"
+chmod 644 "$work/vmlinux" "$work/initramfs"
 rm -rf "$out/sources" "$out/modules"
-mv "$work/vmlinuz" "$work/initramfs" "$work/modules" "$out/"
+mv "$work/vmlinux" "$work/initramfs" "$work/modules" "$out/"
 echo "$sources" >"$out/sources"

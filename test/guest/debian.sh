@@ -1,5 +1,5 @@
 #!/bin/bash
-# debian.sh OUTDIR: a Debian guest to boot with -kernel OUTDIR/vmlinuz, which
+# debian.sh OUTDIR: a Debian guest to boot with -kernel OUTDIR/vmlinux, which
 # build.sh beside this script gave, and -initrd OUTDIR/debian: Debian 12 with
 # systemd, its network and its resolver, and what is in debian/ beside this
 # script, as a tree that the kernel unpacks into memory. A shell listens to the

@@ -1,5 +1,5 @@
 #!/bin/bash
-# build.sh OUTDIR: Debian's kernels to boot in QEMU, as OUTDIR/VERSION/vmlinuz,
+# build.sh OUTDIR: Debian's kernels to boot in QEMU, as OUTDIR/VERSION/vmlinux,
 # and parts of an initramfs for them: OUTDIR/VERSION/modules has the kernel's
 # modules for networks, OUTDIR/tools has init beside this script and the programs of
 # this machine that the tests run, OUTDIR/policy has selinux.cil, compiled. Takes the kernels out of their packages, from
@@ -21,6 +21,7 @@ modules=(8021q act_gact act_mirred bonding br_netfilter bridge cls_bpf cls_u32 d
 # Put where they are searched for first, before busybox's of the same name.
 tools=(dash dhclient ip kmod mount nft nsenter ping tc tcpdump unshare)
 busybox=/bin/busybox
+unpack=$here/../guest/unpack-kernel.sh
 
 work=$(mktemp -d "$out/work.XXXXXX")
 trap 'rm -rf "$work"' EXIT
@@ -57,7 +58,7 @@ apt() {
 		-o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false "${@:3}"
 }
 
-# make_kernel VERSION: $work/made has vmlinuz and modules.
+# make_kernel VERSION: $work/made has vmlinux and modules.
 make_kernel() {
 	local release=${releases[$1]} package=linux-image-cloud-amd64 root=$work/kernel version name
 	local wanted=("${modules[@]}")
@@ -88,7 +89,7 @@ make_kernel() {
 	cp "$root/lib/modules/$version"/modules.{builtin,builtin.modinfo,order} "$work/modules/lib/modules/$version/"
 	depmod --basedir "$work/modules" "$version"
 	mkdir "$work/made"
-	cp "$root"/boot/vmlinuz-* "$work/made/vmlinuz"
+	"$unpack" "$root"/boot/vmlinuz-* "$work/made/vmlinux"
 	pack "$work/modules" "$work/made/modules"
 	rm -rf "$root" "$work/modules" "$work/apt"
 }
@@ -132,7 +133,7 @@ make_policy() {
 }
 
 for version in "${!releases[@]}"; do
-	sources=$(sha256sum <"${BASH_SOURCE[0]}")
+	sources=$(cat "${BASH_SOURCE[0]}" "$unpack" | sha256sum)
 	if ! have "$out/$version" "$sources"; then
 		make_kernel "$version"
 		finish "$out/$version" "$sources"

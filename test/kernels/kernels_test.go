@@ -123,7 +123,7 @@ func boot(t *testing.T, version, parameters string, devices ...string) machine {
 		// and waiting costs nothing.
 		"-icount", "shift=1,sleep=off", "-rtc", "clock=vm",
 		"-nodefaults", "-display", "none", "-no-reboot",
-		"-kernel", podtest.Built(t, filepath.Join("kernels", version, "vmlinuz")),
+		"-kernel", podtest.Built(t, filepath.Join("kernels", version, "vmlinux")),
 		"-initrd", initramfs(t, version, dir),
 		// Emulated on a busy machine, the timer can fail the kernel's check of it.
 		// Programs at the same addresses each time are translated once.

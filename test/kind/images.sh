@@ -82,7 +82,7 @@ make_pods() {
 	mkdir "$work/tree"
 	tar -C "$work/tree" -xpf "$dir/root/launcher.tar"
 	mkdir "$work/tree/guest"
-	cp "$guest"/{vmlinuz,initramfs} "$work/tree/guest/"
+	cp "$guest"/{vmlinux,initramfs} "$work/tree/guest/"
 	image "$work/tree" '[]' vm-launcher:dev
 }
 

@@ -32,7 +32,7 @@ func bootHasty(t *testing.T, pods []*podtest.Pod) *hastyGuest {
 		// An instruction takes 4 ns, about as long as it really does, so that the guest
 		// is about as patient as others.
 		"-icount", "shift=2,sleep=off",
-		"-kernel", filepath.Join(guest, "vmlinuz"), "-initrd", filepath.Join(guest, "initramfs"),
+		"-kernel", filepath.Join(guest, "vmlinux"), "-initrd", filepath.Join(guest, "initramfs"),
 		// Without what would wake it for the kernel's own sake, or lets it boot longer.
 		"-append", "console=ttyS0 quiet panic=-1 no_timer_check tsc=reliable nowatchdog cgroup_disable=memory psi=0 cryptomgr.notests rdinit=/bin/sh",
 		"-serial", "stdio",

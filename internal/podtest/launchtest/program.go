@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
 )
 
 // Program is the built program for one pod. It runs on the pod's node.
@@ -96,7 +95,7 @@ func (p *Program) StatusAll(t testing.TB, v any) (text string) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); ; {
 		text = p.Run(t, "status", "-o", "json")
-		if !strings.Contains(text, control.ErrNoAnswer.Error()) || time.Now().After(deadline) {
+		if !strings.Contains(text, "the server does not answer") || time.Now().After(deadline) {
 			break
 		}
 	}

@@ -21,7 +21,7 @@ import (
 // VM is a virtual machine that runs the guest of test/guest.
 type VM struct {
 	Name     string
-	GuestDir string   // what test/guest/build.sh built: vmlinuz and initramfs
+	GuestDir string   // what test/guest/build.sh built: vmlinux and initramfs
 	Serial   string   // file that the guest reports to
 	IPv6     bool     // the guest asks DHCPv6 for an address, too
 	Ping     []string // addresses the guest shall ping
@@ -48,7 +48,7 @@ func (vm VM) Cmdline() string {
 }
 
 // Kernel and Initrd are the files to boot.
-func (vm VM) Kernel() string { return filepath.Join(vm.GuestDir, "vmlinuz") }
+func (vm VM) Kernel() string { return filepath.Join(vm.GuestDir, "vmlinux") }
 
 // Initrd is described at Kernel.
 func (vm VM) Initrd() string { return filepath.Join(vm.GuestDir, "initramfs") }

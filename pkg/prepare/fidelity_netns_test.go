@@ -134,3 +134,25 @@ func TestSharedRoutesAreRefused(t *testing.T) {
 		})
 	}
 }
+
+// A permanent neighbor that a CNI has given another MAC in the meantime keeps that: all else
+// is as the CNI left it, and the next VM is told the new one.
+func TestNewMACOfNeighborStays(t *testing.T) {
+	t.Parallel()
+	overBoth(t, func(t *testing.T, datapath string) {
+		pod, dir := podtest.NewPod(t, podtest.AWS), t.TempDir()
+		const set, other = "neigh replace 169.254.1.1 dev eth0 nud permanent lladdr ", "02:00:00:00:00:99"
+		before := podtest.TakeSnapshot(t, pod.NS)
+		was := strings.Fields(pod.Run(t, "ip", "neigh", "show", "169.254.1.1"))[4]
+		pod.In(t, func() error { return ApplyAll(t.Context(), dir, Options{Datapath: datapath}, "eth0") })
+		pod.IP(t, set+other)
+		pod.In(t, func() error { return RestoreAll(t.Context(), dir) })
+		if now := pod.Run(t, "ip", "neigh", "show", "169.254.1.1"); !strings.Contains(now, other) {
+			t.Errorf("restored, it is %q, not of MAC %s", now, other)
+		}
+		pod.IP(t, set+was)
+		if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
+			t.Errorf("restored:\n%s", d)
+		}
+	})
+}

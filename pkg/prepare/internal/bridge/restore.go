@@ -21,13 +21,15 @@ func (w wiring) Restore(s *engine.State) (st engine.Steps, notes []string, err e
 		notes = append(notes, stranger(*l))
 	}
 	st[engine.Links] = engine.DropTableOps(s, ingressTable(w.NIC, w.Uplink.Name)) // while links have the names by which it hooks
+	was := w.pod
 	if placeholder != nil {
+		was = podside.WithNew(was, s.Interfaces[placeholder.Index].Neighbors)
 		rebuild := append(bridgeAsIs(*placeholder), podside.Addresses(s.Interfaces[placeholder.Index])...)
 		st[engine.Links] = append(st[engine.Links], engine.DelLink{Name: placeholder.Name, Rebuild: rebuild})
 	}
 	if uplink != nil {
 		st[engine.Links] = append(st[engine.Links], w.restoreUplinkOps(s, *uplink)...)
-		podside.PutBack(w.pod, s.Interfaces[uplink.Index], s.Routes, &st)
+		podside.PutBack(was, s.Interfaces[uplink.Index], s.Routes, &st)
 	} else {
 		notes = append(notes, fmt.Sprintf("the pod interface %s is gone: only what was made for its VM is removed", w.pod.Name))
 	}

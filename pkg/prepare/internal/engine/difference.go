@@ -98,11 +98,9 @@ func (d *Differences) Neighbors(s *State, l nl.Link, answers []guest.Neighbor) {
 			continue
 		}
 		told := answers[i].MAC
-		set := func(m mac.Addr) string {
-			return fmt.Sprintf("ip neigh replace %s lladdr %s dev %s nud permanent", now.Address, m, l.Name)
-		}
 		d.Add("the neighbor "+now.Address.String()+" at "+l.Name, "of MAC "+now.MAC.String(), "of "+told.String()+", which the VM is told",
-			"if that is wrong, "+set(told)+"; if the neighbor has another MAC now, recreate the pod, or stop the VM, restore, "+set(now.MAC)+", and prepare again")
+			fmt.Sprintf("if that is wrong, ip neigh replace %s lladdr %s dev %s nud permanent; if the neighbor has another MAC now, "+
+				"recreate the pod, or stop the VM, restore, and prepare again", now.Address, told, l.Name))
 	}
 }
 

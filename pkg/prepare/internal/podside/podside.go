@@ -81,6 +81,22 @@ func Unplanned(was, now discover.Interface) string {
 	return ""
 }
 
+// WithNew is an interface as it was, but for the permanent neighbors that have got another
+// MAC, by a link that has its name, since: a CNI has changed them there.
+func WithNew(was discover.Interface, neighbors []discover.Neighbor) discover.Interface {
+	was.Neighbors = slices.Clone(was.Neighbors)
+	for i, old := range was.Neighbors {
+		n := slices.IndexFunc(neighbors, func(n discover.Neighbor) bool { return n.Address == old.Address })
+		if n < 0 || neighbors[n].MAC == old.MAC {
+			continue
+		}
+		m := slices.Clone(neighbors[n].Message)
+		binary.NativeEndian.PutUint32(m[4:], uint32(was.Index)) // ndm_ifindex
+		was.Neighbors[i] = discover.Neighbor{Address: old.Address, MAC: neighbors[n].MAC, Message: m}
+	}
+	return was
+}
+
 // isBehind tells whether an equal route by another link is listed before r.
 func isBehind(r discover.Route, all []discover.Route) bool {
 	for _, o := range all {

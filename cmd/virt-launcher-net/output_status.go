@@ -38,6 +38,7 @@ func writeStatus(w io.Writer, v prestart.Status) {
 		for _, a := range i.Aliases {
 			fmt.Fprintf(w, "alias\t%s is the VM within the pod, %s the pod for the VM\n", a.VM, a.Pod)
 		}
+		rows(w, "alias", "%s", i.Unreached...)
 		for _, l := range i.Links {
 			fmt.Fprintf(w, "link\t%s\t%s\n", l.Name, linkWords(l))
 		}

@@ -3,6 +3,7 @@ package nl
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -42,6 +43,25 @@ func (c *Conn) messages(get int, neighborFlags byte, each func([]byte)) error {
 		}
 	}
 	return nil
+}
+
+// LinkTo returns the index of the link by which the namespace sends what is to an address,
+// as its rules and routes say; 0: by none.
+func (c *Conn) LinkTo(a netip.Addr) (index int, err error) {
+	header := make(Raw, unix.SizeofRtMsg)
+	header[0], header[1] = unix.AF_INET, byte(a.BitLen())
+	if a.Is6() {
+		header[0] = unix.AF_INET6
+	}
+	messages, err := c.socket.Execute(unix.RTM_GETROUTE, 0, serialize([]nl.NetlinkRequestData{header, nl.NewRtAttr(unix.RTA_DST, a.AsSlice())}))
+	var unreachable unix.Errno // of a route that says so, or of none at all
+	if err != nil && !errors.As(err, &unreachable) {
+		return 0, fmt.Errorf("read route to %s: %w", a, err)
+	}
+	for _, m := range payloads(messages, unix.RTM_NEWROUTE) {
+		index = Attributes(m[min(len(m), unix.SizeofRtMsg):]).Int(unix.RTA_OIF, 0)
+	}
+	return index, nil
 }
 
 // Raw is a part of a request as it is sent.

@@ -3,6 +3,7 @@ package prepare_test
 import (
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
@@ -162,5 +163,56 @@ func TestRedirectTwoInterfaces(t *testing.T) {
 	p.In(t, func() error { return prepare.ApplyAll(t.Context(), dir, o, "eth0", "eth1") })
 	if d := podtest.Diff(before, podtest.TakeSnapshot(t, p.NS)); d != "" {
 		t.Errorf("a second prepare changes:\n%s", d)
+	}
+}
+
+// A rule or a route of the pod's that takes an alias away is told, and what is told to be
+// done about it helps.
+func TestRedirectUnreachedAlias(t *testing.T) {
+	t.Parallel()
+	r := newEdges(t, "8080", "")
+	r.vm.serve(t, 80)
+	unreached := func() (told []string) {
+		r.pod.In(t, func() (err error) {
+			told, err = r.plan.Unreached()
+			return err
+		})
+		return told
+	}
+	if told := unreached(); len(told) > 0 {
+		t.Fatalf("of a prepared pod it says %q", told)
+	}
+	for i, a := range r.families() {
+		ip := []string{"", "-6 "}[i]
+		gateway := []netip.Addr{r.shape.Gateway, r.shape.IPv6Gateway}[i].String()
+		network := []string{a.VM.String(), netip.PrefixFrom(a.VM, 126).Masked().String()}[i]
+		for _, c := range []struct {
+			do []string
+			by string // and what of the way out is to be done
+			to string
+		}{
+			{[]string{"route add default via " + gateway + " dev eth0 onlink table 100", "rule add pref 100 table 100"}, "by eth0", "rule"},
+			{[]string{"route add unreachable " + a.VM.String() + " table 101", "rule add pref 90 table 101"}, "", "rule"},
+			{[]string{"route del " + network + " dev " + r.nic.Tap}, "", "route"},
+		} {
+			for _, do := range c.do {
+				r.pod.Run(t, "ip", strings.Fields(ip+do)...)
+			}
+			told := unreached()
+			if len(told) != 1 || !strings.Contains(told[0], c.by) {
+				t.Errorf("%v: it says %q", c.do, told)
+				continue
+			}
+			_, way, _ := strings.Cut(told[0], "ip "+ip+c.to)
+			way, _, _ = strings.Cut(way, ";")
+			r.pod.Run(t, "ip", strings.Fields(ip+c.to+way)...)
+			if err := r.pod.asks("tcp", netip.AddrPortFrom(a.VM, 80), "vm", 100); err != nil {
+				t.Errorf("%v, then %q: %v", c.do, way, err)
+			}
+			if c.to == "rule" {
+				r.pod.Run(t, "ip", strings.Fields(ip+"rule del pref 1")...)
+				r.pod.Run(t, "ip", strings.Fields(ip+strings.Replace(c.do[1], "add", "del", 1))...)
+			}
+		}
 	}
 }

@@ -41,6 +41,8 @@ type InterfaceStatus struct {
 	// Counters are the port guard's; GuardError says why there are none.
 	Counters   []prepare.GuardCounter `json:"guardCounters,omitempty"`
 	GuardError string                 `json:"guardError,omitempty"`
+	// Unreached are the aliases by which the pod does not reach the VM, and why.
+	Unreached []string `json:"unreached,omitempty"`
 	// ChecksumFilter is whether the kernel has it at the tap; if not,
 	// ChecksumFilterReason says why.
 	ChecksumFilter       bool   `json:"checksumFilter"`
@@ -115,6 +117,9 @@ func (h Hook) look(plans []prepare.Plan) (all []InterfaceStatus, err error) {
 		i.Counters, err = p.GuardCounters(nil)
 		i.GuardError = textOf(err) // the rest can be told without privileges
 		if i.ChecksumFilter, i.ChecksumFilterReason, err = p.ChecksumFilter(); err != nil {
+			return nil, err
+		}
+		if i.Unreached, err = p.Unreached(); err != nil {
 			return nil, err
 		}
 		all = append(all, i)

@@ -389,6 +389,7 @@ func ExampleNewPlan() {
 	// ip link set tap-eth0 addrgenmode none
 	// ip link set tap-eth0 master br-eth0
 	// ip link set tap-eth0 type bridge_slave group_fwd_mask 65533
+	// ip link set tap-eth0 type bridge_slave learning off
 	// ip link set tap-eth0 up
 }
 

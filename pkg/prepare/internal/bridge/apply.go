@@ -44,7 +44,7 @@ func (w wiring) tableOps(s *engine.State, t nft.Table, wanted bool) []engine.Op 
 // tapPortOps let the tap join the bridge.
 func (w wiring) tapPortOps(s *engine.State) []engine.Op {
 	l := cmp.Or(s.Link(w.NIC.Tap), &nl.Link{Name: w.NIC.Tap})
-	return append(w.joinOps(s, *l, tapToggles), engine.Up.Set(l.Name, l.Up(), true)...)
+	return append(w.joinOps(s, *l, w.tapPort()), engine.Up.Set(l.Name, l.Up(), true)...)
 }
 
 // joinOps make a link a port of the bridge that passes on what it should.

@@ -60,7 +60,7 @@ func bridgeAsIs(l nl.Link) engine.Sequence {
 // portAsIs makes a link the port again that it is now.
 func (w wiring) portAsIs(s *engine.State, l nl.Link) []engine.Op {
 	ops := append(engine.Master.Set(l.Name, "", s.Master(l)), groupForward.Set(l.Name, 0, l.GroupForward)...)
-	for _, t := range tapToggles {
+	for _, t := range w.tapPort() {
 		ops = append(ops, t.change.Set(l.Name, newPort.On(t.attr), l.Port.On(t.attr))...)
 	}
 	return ops

@@ -51,6 +51,17 @@ var bridgeToggles = []toggle{
 	bridgeToggle(vnl.IFLA_BR_NF_CALL_ARPTABLES, "nf_call_arptables", oneByte),
 }
 
+// tapPort is what the tap's port is to have. Without the guard the VM may send from other
+// MACs than its own, which others may have later: the virtual one of VRRP, those of machines
+// within it. Nothing else at the bridge would notice, since it learns nothing at the uplink.
+// A tap that learns because it was prepared before is as planned nevertheless.
+func (w wiring) tapPort() []toggle {
+	if w.NIC.Guard {
+		return tapToggles // the VM's MAC is all there is to learn
+	}
+	return uplinkToggles
+}
+
 func oneByte(v uint32) []byte { return []byte{byte(v)} }
 
 var onOrOff = engine.Either("on", "off")

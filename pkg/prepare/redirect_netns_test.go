@@ -627,10 +627,12 @@ func TestRedirectDifferences(t *testing.T) {
 	}
 	pod.In(t, again)
 	alias := plan.NIC().Aliases[1].VM.String()
+	pod.IP(t, "link add sw0 "+podtest.Switch)
 	for _, c := range []struct{ do, want string }{
 		{"ip link set tap-eth0 down", "tap-eth0 is down, not up"},
 		{"ip link set tap-eth0 mtu 1400", "tap-eth0 is of MTU 1400, not of 1500"},
 		{"ip link set tap-eth0 address 02:00:00:00:00:07", "tap-eth0 is of MAC 02:00:00:00:00:07"},
+		{"ip link set tap-eth0 master sw0", "tap-eth0 is a port of sw0, not of nothing"},
 		{"ip link set tap-eth0 arp on", "tap-eth0 is with ARP on, not off"},
 		{"ip -4 addr flush dev tap-eth0", "tap-eth0 is without the aliases 169.254."},
 		{"ip -6 addr flush dev tap-eth0", "tap-eth0 is without the aliases fd"},

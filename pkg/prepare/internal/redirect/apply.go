@@ -35,7 +35,7 @@ func (w wiring) Apply(s *engine.State) (st engine.Steps, err error) {
 	if l == nil {
 		l = &nl.Link{Name: w.NIC.Tap}
 	}
-	tap = slices.Concat(tap, engine.ChecksumOps(s, w.NIC))
+	tap = slices.Concat(tap, engine.ChecksumOps(s, w.NIC), engine.Master.Set(l.Name, s.Master(*l), ""))
 	arp := engine.ARP.Set(l.Name, l.ARP(), false)
 	up := engine.Up.Set(l.Name, l.Up(), true)
 	now := s.Interfaces[l.Index]

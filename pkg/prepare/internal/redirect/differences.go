@@ -37,6 +37,9 @@ func (w wiring) Differences(s *engine.State) []engine.Difference {
 	if tap := d.Tap(s, w.tap()); tap != nil {
 		d.Up(*tap)
 		d.MTU(*tap, w.NIC.MTU)
+		if m := s.Master(*tap); m != "" { // as by a script of QEMU's
+			d.Add(tap.Name, "a port of "+m, "of nothing", engine.PrepareAgain)
+		}
 		if tap.ARP() {
 			d.Add(tap.Name, "with ARP on", "off", engine.PrepareAgain)
 		}

@@ -27,7 +27,7 @@ func (p Plan) Unreached() (all []string, err error) {
 	}
 	s := engine.State{Links: links}
 	tap := s.Link(n.Tap)
-	if tap == nil { // a difference
+	if tap == nil || !tap.Up() { // that is a difference
 		return nil, nil
 	}
 	for _, a := range n.Aliases {

@@ -90,7 +90,9 @@ func (p *parser) option(code dhcpv6.OptionCode, v []byte) (dhcpv6.Option, error)
 		return ia, p.identity(v, iataHead, &ia.IaId, &ia.Options.Options)
 	case dhcpv6.OptionIAPD:
 		ia := &dhcpv6.OptIAPD{}
-		return ia, p.identity(v, iaHead, &ia.IaId, &ia.Options.Options)
+		// What it wishes for does not matter. ISC's client, once it is refused a prefix of a
+		// length, sends that cut short.
+		return ia, p.identity(v[:min(len(v), iaHead)], iaHead, &ia.IaId, &ia.Options.Options)
 	case dhcpv6.OptionORO:
 		return p.requested(v)
 	}

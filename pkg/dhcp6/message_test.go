@@ -76,6 +76,8 @@ func TestParseMessage(t *testing.T) {
 		"short IA":            {raw(solicit, "\x00\x03\x00\x04abcd"), lease.DropMalformed},
 		"short temporary IA":  {raw(solicit, "\x00\x04\x00\x03abc"), lease.DropMalformed},
 		"short address":       {raw(solicit, "\x00\x03\x00\x14abcdabcdabcd\x00\x05\x00\x04abcd"), lease.DropMalformed},
+		"prefix beyond IA":    {raw(request, "\x00\x19\x00\x10abcdabcdabcd\x00\x1a\x00\x19"), nil},
+		"short prefix IA":     {raw(request, "\x00\x19\x00\x0babcdabcdabc"), lease.DropMalformed},
 		"address beyond IA":   {raw(solicit, "\x00\x03\x00\x10abcdabcdabcd\x00\x05\x00\x18"), lease.DropMalformed},
 		"odd list":            {raw(solicit, "\x00\x06\x00\x03abc"), lease.DropMalformed},
 		"IAs without end":     {raw(solicit, strings.Repeat("\x00\x04\x00\x04abcd", maxIAs+1)), lease.DropMalformed},

@@ -54,7 +54,7 @@ type Config struct {
 // Listen; its methods can be called from any goroutine.
 type Server struct {
 	Conn *packet.Conn
-	// Log says on which interface, by which protocol.
+	// Log says on which tap, by which protocol.
 	Log *slog.Logger
 	// Handle answers one frame, as that of [packet.Loop], and does the rest Later. Its
 	// error is why the frame gets no answer, for Drop. Set it before Serve.
@@ -101,7 +101,7 @@ func newServer(c Config, dropped func() uint64) *Server {
 	q := &queue{}
 	s := &Server{
 		lines:        q,
-		Log:          slog.New(lines{c.Log.Handler(), q}).With("interface", c.Tap, "protocol", c.Protocol),
+		Log:          slog.New(lines{c.Log.Handler(), q}).With("tap", c.Tap, "protocol", c.Protocol),
 		DeclinePause: defaultDeclinePause,
 		protocol:     c.Protocol, budget: defaultBudget, dropped: dropped,
 		misfits: make(map[uint16]bool), readers: make(map[*reader]bool), logLines: rate.NewLimiter(linesPerSecond, LinesAtOnce),

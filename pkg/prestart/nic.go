@@ -135,20 +135,21 @@ func (n *nic) open(pod discover.Pod, d defaultRoutes, changed func()) (err error
 
 // openServers opens a server for each of the leases.
 func (n *nic) openServers(l leases) error {
+	log := n.hook.Log.With("interface", n.Interface)
 	if l.ipv4 != nil {
-		server, err := dhcp.NewServer(n.Tap, *l.ipv4, n.hook.Log)
+		server, err := dhcp.NewServer(n.Tap, *l.ipv4, log)
 		if err != nil {
 			return err
 		}
 		n.lease, n.servers = server, append(n.servers, server)
 	}
 	if l.ipv6 != nil {
-		server, err := dhcp6.NewServer(n.Tap, *l.ipv6, n.hook.Log)
+		server, err := dhcp6.NewServer(n.Tap, *l.ipv6, log)
 		if err != nil {
 			return err
 		}
 		n.lease6, n.servers = server, append(n.servers, server)
-		if n.router, err = ra.NewServer(n.Tap, n.MAC, *l.advertisement, n.hook.Log); err != nil {
+		if n.router, err = ra.NewServer(n.Tap, n.MAC, *l.advertisement, log); err != nil {
 			return err
 		}
 		n.servers = append(n.servers, n.router)

@@ -38,7 +38,7 @@ func TestGuestWithAnotherMAC(t *testing.T) {
 		_, err := wrong.Udhcpc(ctx)
 		asking <- err
 	}()
-	until(t, said, "mac=52:54:00:aa:bb:cc want="+pod.MAC.String()+" remedy=")
+	until(t, said, "interface=eth0 tap="+tap+" protocol=DHCP mac=52:54:00:aa:bb:cc want="+pod.MAC.String()+" remedy=")
 	err = waitFor(t, h, control.ForLease, 15*time.Second)
 	if !errors.Is(err, context.DeadlineExceeded) || !strings.HasPrefix(err.Error(), "wait for lease: timed out after 15") {
 		t.Errorf("wait says: %v", err)

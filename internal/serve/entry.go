@@ -54,12 +54,15 @@ func (e Entry) step(typ lease.EventType, lasts time.Duration, at time.Time, args
 	if step := steps[typ]; step.text != "" {
 		e.logLease(func(msg string, args ...any) { step.log(e.s.Log, msg, args...) }, step.text, args...)
 	}
+	renewed := e.Renewed
 	e.set(steps[typ].state, lasts, at)
 	event := lease.Event{Type: typ, At: at, Address: e.Address, Client: e.Client}
 	e.LastEvent = event
 	switch typ {
 	case lease.EventRenewed:
 		e.Renewed = at
+	case lease.EventExpired:
+		e.Renewed = renewed // it was not since
 	case lease.EventDeclined:
 		e.Declined, e.DeclinedUntil = at, at.Add(e.s.DeclinePause)
 	}
@@ -75,6 +78,7 @@ func (e Entry) set(state lease.State, lasts time.Duration, at time.Time) {
 			e.logLease(e.s.Log.Info, "lease is "+string(state))
 		}
 		e.State, e.Since = state, at
+		e.Renewed = time.Time{} // a lease before was
 	}
 	if lasts == KeepEnd {
 		return

@@ -46,14 +46,18 @@ func (r *reader) tell(e lease.Event) {
 // Resume is that of [lease.Server].
 func (s *Server) Resume(was lease.Status) {
 	s.Update(func(e Entry) {
-		left := time.Until(was.Expires)
+		now := time.Now()
+		// The clock may have been set back meanwhile: it ends no later than it would have
+		// after its last step.
+		left := min(was.Expires.Sub(now), was.Expires.Sub(was.LastEvent.At))
 		switch {
 		case was.Address != e.Address || !was.Expires.IsZero() && left <= 0:
 			return
 		case was.State == lease.Bound:
 			e.Client = was.Client
-			e.set(lease.Bound, max(0, left), was.Since)
-			e.Expires = was.Expires
+			// From now on by a clock that nobody sets, which what was saved is not.
+			e.set(lease.Bound, max(0, left), now)
+			e.Since = was.Since
 		case was.State == lease.None: // by its last step
 			e.Since = was.Since
 		default:

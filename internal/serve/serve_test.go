@@ -2,6 +2,7 @@ package serve
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"net/netip"
@@ -63,6 +64,63 @@ func TestExpiryAfterNotes(t *testing.T) {
 			t.Errorf("renewed, and yet %s", got.State)
 		}
 	})
+}
+
+// TestResumedEnd: a lease that is taken over ends in time, whatever is done to the clock.
+func TestResumedEnd(t *testing.T) {
+	t.Parallel()
+	const lasts = time.Hour
+	for name, behind := range map[string]time.Duration{"clock as it was": 0, "clock set back by years": 50000 * time.Hour} {
+		at := time.Now().Add(behind)
+		was := lease.Status{Address: address, State: lease.Bound, LastEvent: lease.Event{Type: lease.EventBound, At: at}, Expires: at.Add(lasts)}
+		b, err := json.Marshal(was)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := json.Unmarshal(b, &was); err != nil {
+			t.Fatal(err)
+		}
+		s := newTest(nil)
+		s.Resume(was)
+		got := s.Status().Expires
+		if left := time.Until(got); left <= 0 || left > lasts {
+			t.Errorf("%s: it ends in %v", name, left)
+		}
+		// As time.Time.String has it: else it would end only if the clock agrees with the timer.
+		if !strings.Contains(got.String(), " m=") {
+			t.Errorf("%s: it ends at %v, which follows the clock when that is set", name, got)
+		}
+	}
+}
+
+// TestRenewed: a lease has not been renewed before it was given.
+func TestRenewed(t *testing.T) {
+	t.Parallel()
+	s := newTest(nil)
+	step := func(typ lease.EventType) lease.Status {
+		s.Update(func(e Entry) { e.Step(typ, 0) })
+		return s.Status()
+	}
+	step(lease.EventBound)
+	renewed := step(lease.EventRenewed)
+	next := newTest(nil)
+	next.Resume(renewed)
+	if got := next.Status(); renewed.Renewed.IsZero() || !got.Renewed.Equal(renewed.Renewed) {
+		t.Errorf("renewed at %v, after a restart at %v", renewed.Renewed, got.Renewed)
+	}
+	if got := step(lease.EventExpired); !got.Renewed.Equal(renewed.Renewed) {
+		t.Errorf("renewed at %v, and once it has expired at %v", renewed.Renewed, got.Renewed)
+	}
+	if got := step(lease.EventBound); !got.Renewed.IsZero() {
+		t.Errorf("since %v it was renewed at %v", got.Since, got.Renewed)
+	}
+	step(lease.EventRenewed)
+	if got := step(lease.EventReleased); !got.Renewed.IsZero() {
+		t.Errorf("released, and renewed at %v", got.Renewed)
+	}
+	if got := step(lease.EventRenewed); got.Renewed.Before(got.Since) || got.Renewed.IsZero() {
+		t.Errorf("since %v it was renewed at %v", got.Since, got.Renewed)
+	}
 }
 
 // TestDeclined: the address is not to be given for a while.

@@ -122,7 +122,7 @@ func TestResume(t *testing.T) {
 			if got.State != c.want {
 				t.Fatalf("state is %s, want %s", got.State, c.want)
 			}
-			if c.want == lease.Bound && (got.Since != c.was.Since || got.Expires != c.was.Expires || got.Client != c.was.Client) {
+			if c.want == lease.Bound && (got.Since != c.was.Since || !got.Expires.Equal(c.was.Expires) || got.Client != c.was.Client) {
 				t.Errorf("status is %+v", got)
 			}
 		})

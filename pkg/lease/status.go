@@ -35,8 +35,8 @@ type Status struct {
 	State   State     `json:"state"`
 	Since   time.Time `json:"since,omitzero"`
 	Expires time.Time `json:"expires,omitzero"`
-	// Renewed is when the guest last renewed the lease, Declined when it last
-	// refused the address because somebody else uses it. Zero: never.
+	// Renewed is when the guest last renewed the lease that it has, or that has expired,
+	// Declined when it last refused the address because somebody else uses it. Zero: never.
 	Renewed  time.Time `json:"renewed,omitzero"`
 	Declined time.Time `json:"declined,omitzero"`
 	// DeclinedUntil is until when nobody is given the address that was declined.

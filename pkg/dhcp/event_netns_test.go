@@ -2,12 +2,15 @@ package dhcp
 
 import (
 	"context"
+	"log/slog"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 	"github.com/virt-launcher-net/virt-launcher-net/internal/probe"
 	"github.com/virt-launcher-net/virt-launcher-net/internal/serve"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/lease"
@@ -91,6 +94,26 @@ func TestSlowReader(t *testing.T) {
 	guest.dora()
 	if e := <-slow; e.Type != lease.EventOffered || e.Missed != 3 {
 		t.Errorf("got %+v, want 3 missed", e)
+	}
+}
+
+// TestRefusal: the log says which address a guest wants instead of its own.
+func TestRefusal(t *testing.T) {
+	tap := newTap(t)
+	var log podtest.Buffer
+	s := serveOn(t, tap, testLease(), func(s *leaseServer) { s.Log = slog.New(slog.NewTextHandler(&log, nil)) })
+	ip(t, "link set tap0 up")
+	guest := openGuest(t, tap)
+	for i, m := range []*dhcpv4.DHCPv4{
+		request(dhcpv4.OptRequestedIPAddress(stale)),
+		with(request(), ciaddr(stale)),
+		with(request(dhcpv4.OptRequestedIPAddress(address)), ciaddr(stale)),
+	} {
+		guest.ask(m)
+		await(t, s, "refused", func(s lease.Status) bool { return s.Sent["NAK"] == uint64(i+1) })
+	}
+	if text := log.String(); strings.Count(text, "requested="+stale.String()+"\n") != 3 || strings.Contains(text, `=""`) {
+		t.Errorf("of %v the log says\n%s", stale, text)
 	}
 }
 

@@ -136,7 +136,11 @@ func (s *leaseServer) noteReply(req, reply *dhcpv4.DHCPv4) {
 		switch {
 		case probe.IsDiscover(req), question == dhcpv4.MessageTypeInform:
 		case answer == dhcpv4.MessageTypeNak:
-			e.Step(lease.EventRefused, 0, "requested", optionAddr(req, optRequestedIP), "current", addrOf(req.ClientIPAddr))
+			asked := optionAddr(req, optRequestedIP)
+			if !asked.IsValid() || asked == e.Address.Addr() { // then it is what the guest has
+				asked = addrOf(req.ClientIPAddr)
+			}
+			e.Step(lease.EventRefused, 0, "requested", asked)
 		case answer == dhcpv4.MessageTypeOffer:
 			e.Step(lease.EventOffered, 0)
 		case question == dhcpv4.MessageTypeRequest && addrOf(req.ClientIPAddr).IsValid():

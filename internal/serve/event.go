@@ -51,8 +51,11 @@ func (s *Server) Resume(was lease.Status) {
 		// after its last step.
 		left := min(was.Expires.Sub(now), was.Expires.Sub(was.LastEvent.At))
 		switch {
-		case was.Address != e.Address || !was.Expires.IsZero() && left <= 0:
+		case was.Address != e.Address:
 			return
+		case was.State == lease.Bound && !was.Expires.IsZero() && left <= 0: // while nobody served
+			e.Since = was.Expires
+			was.LastEvent = lease.Event{Type: lease.EventExpired, At: was.Expires, Address: e.Address, Client: was.Client}
 		case was.State == lease.Bound:
 			e.Client = was.Client
 			// From now on by a clock that nobody sets, which what was saved is not.

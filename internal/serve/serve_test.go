@@ -93,6 +93,19 @@ func TestResumedEnd(t *testing.T) {
 	}
 }
 
+// TestResumedLate: of a lease that has ended while nobody served, that is known.
+func TestResumedLate(t *testing.T) {
+	t.Parallel()
+	ended := time.Now().Add(-time.Minute)
+	was := lease.Status{Address: address, State: lease.Bound, Expires: ended, Client: lease.Client{Hostname: "web"}}
+	s := newTest(nil)
+	s.Resume(was)
+	want := lease.Event{Type: lease.EventExpired, At: ended, Address: address, Client: was.Client}
+	if got := s.Status(); got.State != lease.None || got.LastEvent != want || !got.Since.Equal(ended) || !got.Expires.IsZero() {
+		t.Errorf("status is %+v", got)
+	}
+}
+
 // TestRenewed: a lease has not been renewed before it was given.
 func TestRenewed(t *testing.T) {
 	t.Parallel()

@@ -123,7 +123,7 @@ func writeLease(w io.Writer, what string, l lease.Status) {
 		fmt.Fprintf(w, "renewed\tat %s\n", l.Renewed.Format(time.RFC3339))
 	}
 	if !l.Declined.IsZero() {
-		fmt.Fprintf(w, "declined\tat %s: somebody else uses the address\n", l.Declined.Format(time.RFC3339))
+		fmt.Fprintf(w, "declined\tat %s: somebody else used the address\n", l.Declined.Format(time.RFC3339))
 	}
 	if l.LastMessage.Type != "" {
 		fmt.Fprintf(w, "last message\t%s at %s\n", l.LastMessage.Type, l.LastMessage.At.Format(time.RFC3339))

@@ -33,6 +33,14 @@ func TestUsageErrors(t *testing.T) {
 		want string
 	}{
 		{"frobnicate", `unknown command "frobnicate"`},
+		{"stauts", `unknown command "stauts" for "virt-launcher-net": did you mean status? (see --help)`},
+		{"node statsu", "did you mean status?"},
+		{"help stat", "did you mean status?"},
+		{"completion bsh", "did you mean bash or fish or zsh?"},
+		{"plan --datpath redirect", "unknown flag: --datpath: did you mean --datapath? (see --help)"},
+		{"node install --bin-dir=x", "did you mean --cni-bin-dir?"},
+		{"status -netns x", "did you mean --netns?"},
+		{"--version", "did you mean version?"},
 		{"plan extra", "extra"},
 		{"completion tcsh", "tcsh"},
 		{"completion bash extra", "extra"},

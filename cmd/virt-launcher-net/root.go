@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"slices"
@@ -65,7 +66,7 @@ network namespace, or name that with --netns.`,
 		}
 		root.AddCommand(p.command(v, args == nil || slices.Contains(args, v.name())))
 	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usageError{suggestFlag(cmd, err)} })
 	return root
 }
 
@@ -74,7 +75,7 @@ func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if check != nil {
 			if err := check(cmd, args); err != nil {
-				return usageError{err}
+				return usageError{suggestVerb(err, cmd, args)}
 			}
 		}
 		return nil
@@ -95,8 +96,8 @@ func addStrict(root *cobra.Command) {
 			}
 		case "help":
 			c.Args = func(_ *cobra.Command, args []string) error {
-				if _, left, err := root.Find(args); err != nil || len(left) > 0 {
-					return usagef("no help for %q", strings.Join(args, " "))
+				if below, left, err := root.Find(args); err != nil || len(left) > 0 {
+					return usageError{suggestVerb(fmt.Errorf("no help for %q", strings.Join(args, " ")), below, left)}
 				}
 				return nil
 			}

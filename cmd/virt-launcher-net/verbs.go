@@ -53,7 +53,7 @@ func (p *program) command(v verb, named bool) *cobra.Command {
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
 		if len(args) != v.args {
 			_, name, _ := strings.Cut(v.use, " ")
-			return usagef("%s: want %s, not %q", cmd.Name(), []string{"no argument", "one argument, " + name}[v.args], args)
+			return usageError{suggestVerb(fmt.Errorf("%s: want %s, not %q", cmd.Name(), []string{"no argument", "one argument, " + name}[v.args], args), cmd, args)}
 		}
 		return nil
 	}

@@ -15,7 +15,7 @@ func TestDamageIsTold(t *testing.T) {
 	probes := filepath.Join(c.stateDir, "probes.sock")
 	both, admin := []string{"net_admin", "net_raw"}, []string{"net_admin"}
 	for _, d := range []struct{ damage, says string }{
-		{"nft delete table bridge virt-launcher-net-eth0", "the port guard is missing, not whole"},
+		{"nft delete table bridge virt-launcher-net-eth0", "the port guard is missing"},
 		{"ip link set br-eth0 down", "br-eth0 is down, not up"},
 	} {
 		_, end := c.start(both, "run", "--listen", "unix:"+probes)

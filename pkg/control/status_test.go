@@ -70,7 +70,7 @@ func TestNotReady(t *testing.T) {
 				{Name: "eth0", Differences: []prepare.Difference{differs("br-eth0", "down", "up", "prepare"), differs("up-eth0", "missing", "there", "a new pod")}},
 				{Name: "net1", Differences: []prepare.Difference{differs("tap-net1", "down", "up", "prepare")}},
 			}},
-			"the VM's network is not as planned: eth0: br-eth0 is down, not up, eth0: up-eth0 is missing, not there, net1: tap-net1 is down, not up: prepare; a new pod",
+			"the VM's network is not as planned: eth0: br-eth0 is down, not up, eth0: up-eth0 is missing, which should be there, net1: tap-net1 is down, not up: prepare; a new pod",
 		},
 	} {
 		if got := c.status.NotReady(); got != c.want {

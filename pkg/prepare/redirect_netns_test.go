@@ -637,9 +637,9 @@ func TestRedirectDifferences(t *testing.T) {
 		{"ip -4 addr flush dev tap-eth0", "tap-eth0 is without the aliases 169.254."},
 		{"ip -6 addr flush dev tap-eth0", "tap-eth0 is without the aliases fd"},
 		{"ip neigh del " + alias + " dev tap-eth0", "and " + alias},
-		{"ip link delete tap-eth0", "tap-eth0 is missing, not a tap"},
-		{"nft delete table netdev virt-launcher-net-eth0", "the table that shares eth0 with the VM is missing, not whole"},
-		{"nft delete table ip virt-launcher-net-eth0", "the table that keeps the aliases of eth0 to the pod and the VM is missing, not whole"},
+		{"ip link delete tap-eth0", "tap-eth0 is missing, which should be a tap"},
+		{"nft delete table netdev virt-launcher-net-eth0", "the table that shares eth0 with the VM is missing\n"},
+		{"nft delete table ip virt-launcher-net-eth0", "the table that keeps the aliases of eth0 to the pod and the VM is missing\n"},
 		{"nft flush chain ip6 virt-launcher-net-eth0 to_stack", "the table that keeps the aliases of eth0 to the pod and the VM is changed (chain to_stack has 0 rules"},
 	} {
 		words := strings.Fields(c.do)

@@ -84,7 +84,7 @@ func TestUplinkGoneForGood(t *testing.T) {
 	err := waitFor(t, h, control.ForNetwork, 10*time.Second)
 	gone := " is another link"
 	if uplink == "eth0" { // the one with the name is nobody's
-		gone = " is missing, not the pod's interface"
+		gone = " is missing, which should be the pod's interface"
 	}
 	if err == nil || !strings.Contains(err.Error(), uplink+gone) || !strings.Contains(err.Error(), "recreate the pod") {
 		t.Errorf("wait says: %v", err)

@@ -23,7 +23,15 @@ type Difference struct {
 	Alias bool `json:"-"`
 }
 
-func (d Difference) String() string { return d.What + " is " + d.Is + ", not " + d.Want }
+func (d Difference) String() string {
+	switch {
+	case d.Is != Missing:
+		return d.What + " is " + d.Is + ", not " + d.Want
+	case d.Want == whole:
+		return d.What + " is missing"
+	}
+	return d.What + " is missing, which should be " + d.Want
+}
 
 // Otherwise is d with a remedy for who can't prepare the interface again, if that was the
 // remedy.
@@ -34,8 +42,11 @@ func (d Difference) Otherwise(remedy string) Difference {
 	return d
 }
 
-// Missing is what a link is that does not exist.
-const Missing = "missing"
+// Missing is what a link or table is that does not exist; whole is what a table should be.
+const (
+	Missing = "missing"
+	whole   = "whole"
+)
 
 // The ways out.
 const (
@@ -138,9 +149,9 @@ func (d *Differences) Tables(s *State, tables []nft.Table) {
 	for _, t := range tables {
 		now, there := s.Tables[t.ID()]
 		if err := t.Differs(now, there, s.Index); !there {
-			d.Add(t.Purpose, Missing, "whole", PrepareAgain)
+			d.Add(t.Purpose, Missing, whole, PrepareAgain)
 		} else if err != nil {
-			d.Add(t.Purpose, "changed ("+err.Error()+")", "whole", PrepareAgain)
+			d.Add(t.Purpose, "changed ("+err.Error()+")", whole, PrepareAgain)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -37,14 +38,19 @@ func hintsFor(err error, cmd *cobra.Command) (hints []string) {
 			hints = append(hints, "--"+flag+" "+does)
 		}
 	}
-	hint(is[*prestart.TimeoutError](err), "timeout", "waits longer")
+	refusedInTime := is[*control.RefusedError](err) && errors.Is(err, context.DeadlineExceeded) // the session's TimeoutError
+	hint(is[*prestart.TimeoutError](err) || refusedInTime, "timeout", "waits longer")
 	hint(is[*discover.NotFoundError](err) || is[*discover.IncompleteError](err) || is[*prepare.UnusableError](err), "interface", "names another interface")
 	hint(is[*prestart.StartTimeoutError](err), "start-timeout", "waits longer")
 	taken, isTaken := errors.AsType[*prepare.NameTakenError](err)
 	if isTaken {
 		hint(taken.For != "", taken.For+"-name", "chooses another name")
 	}
-	hint(is[*statedir.UnusableError](err), "state-dir", "names a writable state directory, in a pod one on an emptyDir volume")
+	unusable := is[*statedir.UnusableError](err)
+	if unusable && errors.Is(err, fs.ErrPermission) {
+		hints = append(hints, "root may, and the user that prepared the pod")
+	}
+	hint(unusable, "state-dir", "names a writable state directory, in a pod one on an emptyDir volume")
 	hint(isTaken || is[*prepare.UnrecordedError](err) || errors.Is(err, prestart.ErrNotPrepared) || errors.Is(err, control.ErrNobodyServes),
 		"state-dir", "names another state directory")
 	if errors.Is(err, agent.ErrNoAgent) {
@@ -57,6 +63,7 @@ func hintsFor(err error, cmd *cobra.Command) (hints []string) {
 		hints = append(hints, "virt-launcher-net run or serve starts a server")
 	}
 	hint(errors.Is(err, agent.ErrNoAgent), "state-dir", "names another state directory")
+	hint(errors.Is(err, cniconf.ErrNoDirectory), "cni-bin-dir", "and --cni-conf-dir name the runtime's")
 	hint(errors.Is(err, cniconf.ErrNotChained), "watch", "waits until it can be")
 	if errors.Is(err, prestart.ErrNoHotplug) {
 		hints = append(hints, "run --hotplug keeps them")

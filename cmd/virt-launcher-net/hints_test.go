@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/cniconf"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/agent"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/check"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
@@ -81,6 +82,9 @@ func TestHints(t *testing.T) {
 		{"run", context.DeadlineExceeded, ""},
 		{"node status", agent.ErrNoAgent, "--state-dir"},
 		{"node install", cniconf.ErrNotChained, "--watch"},
+		{"node install", cniconf.ErrNoDirectory, "--cni-bin-dir and --cni-conf-dir"},
+		{"status", &statedir.UnusableError{Doing: "list records", Err: fs.ErrPermission}, "(root may, and the user that prepared the pod; --state-dir"},
+		{"prepare", &statedir.UnusableError{Doing: "make state directory", Err: fs.ErrNotExist}, "(--state-dir names"},
 		// Verbs that don't have the flag.
 		{"serve", &prestart.TimeoutError{After: time.Second}, ""},
 		{"plug", &prestart.CheckError{Interface: "eth0", Err: errors.New("no answer")}, ""},

@@ -211,7 +211,7 @@ func TestHotplugErrors(t *testing.T) {
 	end()
 	end = run("--hotplug", "--output-dir", output, "--mac", "net1=52:54:00:00:00:01")
 	defer end()
-	refused("plug net7 --timeout 100ms", exitFailed, "plug net7: ", "there are: ")
+	refused("plug net7 --timeout 100ms", exitFailed, "plug net7: ", "there are: ", "timed out after 100ms (--timeout waits longer)")
 	refused("plug eth0", exitFailed, "plug eth0: it is plugged in already")
 	refused("unplug net1", exitFailed, "net1", "there are: eth0")
 	refused("plug net1 -i net1", exitUsage, "plug takes the interface as its argument")
@@ -231,7 +231,7 @@ func TestHotplugErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	refused("plug net1", exitFailed, "plug net1: it is plugged in already")
-	refused("unplug net1", exitFailed, "unplug net1: ", "the tap is in use", "stop it first")
+	refused("unplug net1", exitFailed, "unplug net1: ", "the tap is in use", "take the NIC from it, first")
 	if err := nic.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -41,6 +41,8 @@ var (
 	ErrNotChained = errors.New("the plugin is in no chain")
 	// ErrPending is that a file is not as it is to be.
 	ErrPending = errors.New("has yet to be changed")
+	// ErrNoDirectory is that a directory of the runtime is not there, and what helps.
+	ErrNoDirectory = errors.New("name the runtime's, or make it")
 )
 
 func notChained(format string, args ...any) error {
@@ -263,7 +265,7 @@ func (n Node) lock(ctx context.Context) (unlock func(), err error) {
 		if err != nil {
 			unlock()
 			if errors.Is(err, fs.ErrNotExist) {
-				err = fmt.Errorf("%w: name the runtime's, or make it", err)
+				err = fmt.Errorf("%w: %w", err, ErrNoDirectory)
 			}
 			return nil, fmt.Errorf("lock directory of CNI: %w", err)
 		}

@@ -12,7 +12,11 @@ type NotFoundError struct {
 }
 
 func (e *NotFoundError) Error() string {
-	return fmt.Sprintf("there is no interface %s (there are: %s)", e.Interface, strings.Join(e.There, ", "))
+	there := "there is none"
+	if len(e.There) > 0 {
+		there = "there are: " + strings.Join(e.There, ", ")
+	}
+	return fmt.Sprintf("there is no interface %s (%s)", e.Interface, there)
 }
 
 // IncompleteError is that the wait for the CNI ended before the pod had what was

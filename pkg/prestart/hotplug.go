@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/check"
@@ -59,8 +60,11 @@ func parsePlug(text []byte) (r PlugRequest, err error) {
 	if err = d.Decode(&m); err == nil && m.Timeout != "" {
 		r.Timeout, err = time.ParseDuration(m.Timeout)
 	}
+	if err == nil && m.Interface == "" {
+		err = errors.New("it names no interface")
+	}
 	if err != nil {
-		err = fmt.Errorf("read request: %w", err)
+		err = fmt.Errorf(`read request: %w: want JSON such as {"interface": "net1", "options": {"mtu": 1400}, "timeout": "30s"}`, err)
 	}
 	r.Interface, r.Options = m.Interface, m.Options
 	return r, errors.Join(err, notNegative("timeout", r.Timeout))
@@ -138,7 +142,7 @@ func (s *Session) answerPlugs() {
 				err = ErrNoHotplug
 			}
 			if err != nil {
-				return nil, fmt.Errorf("%s %s: %w", resource[len("/v1/"):], r.Interface, err)
+				return nil, fmt.Errorf("%s: %w", strings.TrimSpace(resource[len("/v1/"):]+" "+r.Interface), err)
 			}
 			if err := s.waitStarted(ctx); err != nil {
 				return nil, err
@@ -217,6 +221,7 @@ func (s *Session) unplugFor(ctx context.Context, r PlugRequest) (any, error) {
 // kinds are by what a caller of Hook.Plug and Hook.Unplug may branch, as it is sent.
 var kinds = map[string]error{
 	"no-hotplug": ErrNoHotplug, "plugged": ErrPlugged, "tap-in-use": check.ErrTapInUse, "not-released": domain.ErrNotReleased,
+	"timed-out": context.DeadlineExceeded, // as a TimeoutError is
 }
 
 func kindOf(err error) string {

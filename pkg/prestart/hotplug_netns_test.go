@@ -352,7 +352,10 @@ func TestPlugByCurl(t *testing.T) {
 		{"plug", `{"interface": "net2", "model": "x"}`, "409", "error", `unknown field "model"`},
 		{"plug", `{"interface": "../x"}`, "409", "error", "../x"},
 		{"plug", `{"interface": "net2", "timeout": "-1s"}`, "409", "error", "timeout -1s is negative"},
-		{"plug", `x`, "409", "error", "read request"},
+		{"plug", `x`, "409", "error", `plug: read request: invalid character 'x'`},
+		{"plug", `{"interface": "net2", "timeout": 5}`, "409", "error", `want JSON such as {"interface": "net1"`},
+		{"unplug", `{}`, "409", "error", "unplug: read request: it names no interface: want JSON"},
+		{"plug", `{"interface": "net7", "timeout": "1ms"}`, "409", "kind", "timed-out"},
 		{"unplug", `{"interface": "net2"}`, "409", "error", "of the VM's NICs, there is no interface net2 (there are: eth0, net1)"},
 	} {
 		if status, answer := post(c.resource, c.request); status != c.status || !strings.Contains(fmt.Sprint(answer[c.key]), c.want) {
@@ -361,6 +364,9 @@ func TestPlugByCurl(t *testing.T) {
 	}
 	if status, answer := post("unplug", `{"interface": "net1"}`); status != "200" {
 		t.Errorf("unplug: %s %v", status, answer)
+	}
+	if _, err := h.Plug(t.Context(), prestart.PlugRequest{Interface: "net7", Timeout: time.Millisecond}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("an interface that does not come: %v", err)
 	}
 	notThere := &discover.NotFoundError{}
 	if err := h.Unplug(t.Context(), prestart.PlugRequest{Interface: "net1"}); err == nil || errors.As(err, &notThere) {

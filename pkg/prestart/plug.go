@@ -279,7 +279,7 @@ func (s *Session) unplug(ctx context.Context, n *nic) error {
 func (h Hook) unused(ctx context.Context, n guest.NIC) error {
 	inUse, err := check.UsedByVM(ctx, n.Tap)
 	if inUse {
-		return fmt.Errorf("restore %s: %w: %s; a VM that has it would lose its network: stop it first", n.Interface, check.ErrTapInUse, n.Tap)
+		return fmt.Errorf("restore %s: %w: %s; a VM that has it would lose its network: stop it, or take the NIC from it, first", n.Interface, check.ErrTapInUse, n.Tap)
 	}
 	return err
 }

@@ -37,6 +37,24 @@ func (a asking) Handle(_ context.Context, r slog.Record) error {
 func (a asking) WithAttrs([]slog.Attr) slog.Handler { return a }
 func (a asking) WithGroup(string) slog.Handler      { return a }
 
+// Who waits for a process that waits for the CNI says so.
+func TestWaitForOtherIsTold(t *testing.T) {
+	t.Parallel()
+	h := newHook(t, podtest.NewPod(t, podtest.Flannel))
+	log := &podtest.Buffer{}
+	ctx, cancel := context.WithCancel(t.Context())
+	var both sync.WaitGroup
+	defer both.Wait()
+	defer cancel()
+	first := h
+	first.Log, first.Interfaces, first.Timeout = slog.New(slog.NewTextHandler(log, nil)), []string{"net7"}, 0
+	both.Go(func() { _, _ = first.Prepare(ctx) })
+	log.Wait(t, "waiting for the CNI")
+	h.Log = first.Log
+	both.Go(func() { _, _ = h.Restore(ctx) })
+	log.Wait(t, "waiting for another process")
+}
+
 // What writes the log may ask the session, as a launcher does that tells of a lease: no
 // line is written under a lock that the answer takes.
 func TestLogAsksSession(t *testing.T) {

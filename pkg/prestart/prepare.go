@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
@@ -40,12 +41,25 @@ type preparation struct {
 	recorded []prepare.Plan // all that the pod has a record of then, also of other interfaces
 }
 
+// tellAfter is how long another process may have the pod before it is said.
+const tellAfter = 3 * time.Second
+
+// openStore waits until no other process is at work on the pod: one that waits for the
+// CNI may be for long.
+func (h Hook) openStore(ctx context.Context) (*prepare.Store, error) {
+	tell := time.AfterFunc(tellAfter, func() {
+		h.Log.Info("waiting for another process, which is at work on this pod", "stateDir", h.StateDir)
+	})
+	defer tell.Stop()
+	return prepare.OpenStore(ctx, h.StateDir)
+}
+
 // prepare acts in the current network namespace. What can be known to be wrong
 // is found out before the first change.
 func (h Hook) prepare(ctx context.Context) (preparation, error) {
 	waiting, cancel := h.waiting(ctx)
 	defer cancel()
-	store, err := prepare.OpenStore(waiting, h.StateDir)
+	store, err := h.openStore(waiting)
 	if err != nil {
 		return preparation{}, err
 	}

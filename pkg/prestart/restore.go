@@ -31,7 +31,7 @@ func (h Hook) Restore(ctx context.Context) ([]string, error) {
 // restore acts in the current network namespace. It tells whether nothing is prepared
 // any more.
 func (h Hook) restore(ctx context.Context) (restored []string, all bool, err error) {
-	store, err := prepare.OpenStore(ctx, h.StateDir)
+	store, err := h.openStore(ctx)
 	if err != nil {
 		return nil, false, err
 	}

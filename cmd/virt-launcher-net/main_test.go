@@ -86,7 +86,7 @@ func TestUsageErrors(t *testing.T) {
 		{"prepare --tap-name sixteencharacter", "sixteencharacter"},
 		{"prepare --tap-name vm --bridge-name vm", "vm is used twice"},
 		{"prepare --output-dir /nowhere --model a\"b", "model"},
-		{"plan --tap-owner root", "--tap-owner"},
+		{"plan --tap-owner root", "such as 107:107"},
 		{"plan --tap-owner 0:x", "--tap-owner"},
 		{"plan --timeout soon", "--timeout"},
 		{"plan --timeout -1s", "--timeout"},
@@ -96,6 +96,7 @@ func TestUsageErrors(t *testing.T) {
 		{"run --dns 10.0.0.300", "--dns"},
 		{"run --ntp ntp.example.org", "--ntp"},
 		{"run --lease-time 0s", "--lease-time"},
+		{"run --lease-time 5", "such as 1h, or infinite"},
 		{"run --lease-time 2000000h", "duration 2000000h"},
 		{"run --default-route nosuch -i eth0", "nosuch"},
 		{"run --dhcp-option 53=1", "--dhcp-option"},
@@ -109,7 +110,7 @@ func TestUsageErrors(t *testing.T) {
 		{"serve --listen unix:", "--listen"},
 		{"serve --listen 127.0.0.1:99999", "--listen"},
 		{"domain", "arg"},
-		{"wait", "--for"},
+		{"wait", "--for is missing: want network or lease"},
 		{"wait --for godot", "godot"},
 	} {
 		t.Run(c.line, func(t *testing.T) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -256,7 +257,8 @@ as prepare does.`,
 		}},
 		run: func(cmd *cobra.Command) (view, error) {
 			if condition != control.ForNetwork && condition != control.ForLease {
-				return view{}, usagef("--for %q: want %s or %s", condition, control.ForNetwork, control.ForLease)
+				given := cmp.Or(condition, "is missing")
+				return view{}, usagef("--for %s: want %s or %s", given, control.ForNetwork, control.ForLease)
 			}
 			ctx := cmd.Context()
 			if timeout > 0 {

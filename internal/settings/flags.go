@@ -3,6 +3,7 @@
 package settings
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"strconv"
@@ -88,7 +89,7 @@ func parseOwner(s string) (*prepare.Owner, error) {
 	for i, word := range strings.SplitN(s, ":", len(ids)) {
 		id, err := strconv.ParseUint(word, 10, 31)
 		if err != nil {
-			return nil, fmt.Errorf("%q is not a numeric id", word)
+			return nil, fmt.Errorf("%q is not a numeric id: want those of a user and a group, such as 107:107, or of a user", word)
 		}
 		ids[i] = int(id)
 	}
@@ -107,11 +108,10 @@ func Lease(flags *pflag.FlagSet, l *prestart.LeaseSettings) {
 			l.Duration = 0
 			return nil
 		}
-		l.Duration, err = time.ParseDuration(s)
-		if err == nil && l.Duration < time.Second {
-			err = fmt.Errorf("want one second or more, or infinite")
+		if l.Duration, err = time.ParseDuration(s); err != nil || l.Duration < time.Second {
+			return errors.New("want a duration of one second or more, such as 1h, or infinite")
 		}
-		return err
+		return nil
 	}}, "lease-time", "how long the VM may use its address without asking again")
 	flags.StringVar(&l.Hostname, "hostname", l.Hostname, "the VM's host `name` (default: the pod's)")
 	flags.Var(Repeated(&l.DNS, "address", Address), "dns", "DNS server, repeatable (default: from resolv.conf)")

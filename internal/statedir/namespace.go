@@ -52,7 +52,11 @@ func Of(path string) (Namespace, error) {
 	}
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil {
-		return ns, &os.PathError{Op: "stat", Path: path, Err: err}
+		err = &os.PathError{Op: "stat", Path: path, Err: err}
+		if isAbsent(err) {
+			err = fmt.Errorf("%w: the pod is gone, or its path is another: /run/netns/NAME or /proc/PID/ns/net", err)
+		}
+		return ns, err
 	}
 	var fs unix.Statfs_t
 	if err := unix.Statfs(path, &fs); err != nil {

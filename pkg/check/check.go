@@ -55,7 +55,7 @@ type Report struct {
 // at most. The error wraps [ErrTapInUse] if somebody has the tap, and
 // [UnansweredError] if no server answers.
 func Check(ctx context.Context, n guest.NIC, ready func(context.Context) error) (Report, error) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("not within %s", timeout))
 	defer cancel()
 	r := Report{Interface: n.Interface, Tap: n.Tap, opened: time.Now()}
 	announced := announce(n.Tap)

@@ -108,7 +108,7 @@ func (v *VM) Shutdown(ctx context.Context) error {
 
 // destroy ends the domain without asking, and even if ctx has ended.
 func (v *VM) destroy(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), destroyTime)
+	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), destroyTime, fmt.Errorf("not within %s", destroyTime))
 	defer cancel()
 	err := v.call(ctx, (*libvirt.Domain).Destroy)
 	if err == nil || errors.Is(err, libvirt.ERR_OPERATION_INVALID) || errors.Is(err, libvirt.ERR_NO_DOMAIN) {

@@ -3,6 +3,7 @@ package prestart
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
@@ -39,7 +40,8 @@ func (s *Session) Close(ctx context.Context) (err error) {
 func (s *Session) close(ctx context.Context) error {
 	var errs []error
 	if vm := s.domain(); vm != nil {
-		ctx, cancel := context.WithTimeout(unlessEnded(ctx), s.hook.Domain.ShutdownTimeout)
+		within := s.hook.Domain.ShutdownTimeout
+		ctx, cancel := context.WithTimeoutCause(unlessEnded(ctx), within, fmt.Errorf("not within %s", within))
 		defer cancel()
 		errs = append(errs, vm.Shutdown(ctx), vm.Close()) //nolint:contextcheck // Close takes none
 	}

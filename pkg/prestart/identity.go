@@ -27,13 +27,13 @@ func (h Hook) warnOfUnknown(pod discover.Pod) {
 	}
 	var unknown, give []string
 	if hostname {
-		unknown, give = append(unknown, "hostname"), append(give, "a hostname")
+		unknown, give = append(unknown, "hostname"), append(give, "hostname")
 	}
 	if dns {
-		unknown, give = append(unknown, "DNS"), append(give, "a resolv.conf or DNS servers")
+		unknown, give = append(unknown, "DNS"), append(give, "resolv-conf or dns")
 	}
 	if len(unknown) > 0 {
 		h.Log.Warn("the VM does not get what could not be read of the pod", "unknown", strings.Join(unknown, " and "),
-			"why", cmp.Or(pod.DNS.Unknown, "no visible process of the pod has a hostname of its own"), "remedy", "set "+strings.Join(give, ", and "))
+			"why", cmp.Or(pod.DNS.Unknown, "no visible process of the pod has a hostname of its own"), "remedy", "set the options "+strings.Join(give, ", and "))
 	}
 }

@@ -301,7 +301,7 @@ func TestSaysWhatIsMissing(t *testing.T) {
 	run(t, h)
 	for _, want := range []string{
 		"it is a default route without a gateway, which a router advertisement can't express",
-		`unknown="hostname and DNS"`, `remedy="set a hostname, and a resolv.conf or DNS servers"`,
+		`unknown="hostname and DNS"`, `remedy="set the options hostname, and resolv-conf or dns"`,
 	} {
 		if !strings.Contains(log.String(), want) {
 			t.Errorf("no %s in\n%s", want, log)

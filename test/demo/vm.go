@@ -46,7 +46,7 @@ func (d *demo) showVM(ctx context.Context) (err error) {
 	defer cancel()
 
 	d.screen.say("waiting for the guest, which is emulated in software and takes some seconds to boot")
-	boot, stop := context.WithTimeout(ctx, bootTime)
+	boot, stop := context.WithTimeoutCause(ctx, bootTime, fmt.Errorf("not within %s", bootTime))
 	defer stop()
 	report, err := vmtest.WaitReport(boot, vm.Serial)
 	if err != nil {

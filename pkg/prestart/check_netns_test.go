@@ -42,7 +42,7 @@ func TestCheckUnserved(t *testing.T) {
 				t.Fatal(err)
 			}
 			_, err := h.Check(t.Context())
-			if !errors.Is(err, control.ErrNobodyServes) || !strings.Contains(err.Error(), "got no offer") || !strings.Contains(err.Error(), "start a server") {
+			if !errors.Is(err, control.ErrNobodyServes) || !strings.Contains(err.Error(), "got no offer: no answer: not within 5s") || !strings.Contains(err.Error(), "start a server") {
 				t.Errorf("got error %v", err)
 			}
 		})

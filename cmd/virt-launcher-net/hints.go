@@ -59,6 +59,9 @@ func hintsFor(err error, cmd *cobra.Command) (hints []string) {
 	if errors.Is(err, domain.ErrNotRunning) {
 		hints = append(hints, "virt-launcher-net serve serves a VM that something else runs")
 	}
+	if errors.Is(err, domain.ErrDisconnected) {
+		hints = append(hints, "virt-launcher-net run, started again, takes it over")
+	}
 	if errors.Is(err, control.ErrNobodyServes) {
 		hints = append(hints, "virt-launcher-net run or serve starts a server")
 	}

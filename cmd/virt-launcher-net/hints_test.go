@@ -74,6 +74,7 @@ func TestHints(t *testing.T) {
 		{"plan", &prepare.NameTakenError{Name: "vm", For: "tap"}, "--tap-name"},
 		{"status", &prepare.UnrecordedError{Interface: "eth0"}, "--state-dir"},
 		{"restore", prestart.ErrNotPrepared, "--state-dir"},
+		{"run", domain.ErrDisconnected, "started again, takes it over"},
 		{"check", control.ErrNobodyServes, "--state-dir"},
 		{"wait", control.ErrNobodyServes, "run or serve"},
 		{"run", fmt.Errorf("%w; %w", check.ErrTapInUse, domain.ErrNotRunning), "virt-launcher-net serve"},

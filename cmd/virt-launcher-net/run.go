@@ -108,8 +108,8 @@ func (p *program) stay(cmd *cobra.Command, start func(context.Context) (*prestar
 	ctx, cancel := signal.NotifyContext(context.WithoutCancel(cmd.Context()), endSignals()...) // the next signal says "now"
 	defer cancel()
 	closeErr := session.Close(ctx)
-	if err != nil && errors.Is(closeErr, err) { // a server's failure ends both
-		return err
+	if err != nil && errors.Is(closeErr, err) { // a server's failure, or libvirt's, ends both
+		return closeErr
 	}
 	return errors.Join(err, closeErr)
 }

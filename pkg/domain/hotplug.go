@@ -84,7 +84,7 @@ func (v *VM) unplug(ctx context.Context, alias string) error {
 	case <-v.stopped:
 		return nil
 	case <-v.disconnected:
-		return errDisconnected
+		return ErrDisconnected
 	case <-ctx.Done():
 	}
 	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)

@@ -3,9 +3,11 @@
 package domain
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -61,20 +63,33 @@ func TestLibvirtd(t *testing.T) {
 		t.Error(err)
 	}
 
-	vm, err = Start(t.Context(), nil, uri, fmt.Appendf(nil, testXML, "second"))
+	log := &bytes.Buffer{}
+	vm, err = Start(t.Context(), slog.New(slog.NewTextHandler(log, nil)), uri, fmt.Appendf(nil, testXML, "second"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	checkStopsAnswering(t, vm, process)
+	if err := unix.PidfdSendSignal(process, unix.SIGSTOP, nil, 0); err != nil {
+		t.Fatal(err)
+	}
+	asked := make(chan error)
+	go func() { asked <- vm.Shutdown(bounded(t)) }()
 	if err := unix.PidfdSendSignal(process, unix.SIGKILL, nil, 0); err != nil {
 		t.Fatal(err)
 	}
-	var stop *StopError
-	if err := vm.Wait(bounded(t)); err == nil || errors.As(err, &stop) || !strings.Contains(err.Error(), "the connection to "+uri+" has ended") {
-		t.Errorf("Wait without libvirtd: %v", err)
+	if err := <-asked; !errors.Is(err, ErrDisconnected) {
+		t.Errorf("Shutdown while libvirtd ends: %v", err)
 	}
-	if err := vm.Shutdown(bounded(t)); err == nil || !strings.Contains(err.Error(), "destroy domain second on "+uri) {
+	var stop *StopError
+	lost := vm.Wait(bounded(t))
+	if !errors.Is(lost, ErrDisconnected) || errors.As(lost, &stop) || !strings.Contains(lost.Error(), "virsh -c '"+uri+"' destroy second ends it") {
+		t.Errorf("Wait without libvirtd: %v", lost)
+	}
+	if err := vm.Shutdown(bounded(t)); !errors.Is(err, lost) { // told once, where both are
 		t.Errorf("Shutdown without libvirtd: %v", err)
+	}
+	if text := log.String(); strings.Contains(text, "destroying") {
+		t.Errorf("the log is untrue:\n%s", text)
 	}
 	if err := vm.Close(); err != nil {
 		t.Errorf("Close without libvirtd: %v", err)

@@ -68,7 +68,7 @@ func within(ns *os.File, f func() error) (func() error, error) {
 
 // call runs f, which calls libvirt, in ns, or anywhere if that is nil.
 //
-// A call of libvirt can't be cancelled. If ctx ends first, call returns the cause
+// A call of libvirt can't be cancelled. If ctx ends first, call returns that
 // and leaves f and its thread behind, for good if libvirt never answers; when f
 // succeeds after all, undo is called.
 func call(ctx context.Context, ns *os.File, f func() error, undo func()) error {
@@ -93,6 +93,6 @@ func call(ctx context.Context, ns *os.File, f func() error, undo func()) error {
 	case err := <-done:
 		return err
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return fmt.Errorf("no answer from libvirt: %w", context.Cause(ctx))
 	}
 }

@@ -75,7 +75,8 @@ func (*VM) Unplug(context.Context, NIC) error { return errNoLibvirt }
 
 // Shutdown asks the guest to shut down, by ACPI or its agent, and destroys the
 // domain if it has not when ctx ends: at once, without asking, if ctx has ended
-// already. Without an error the domain has stopped; [VM.Wait] returns why.
+// already. Without an error the domain has stopped; [VM.Wait] returns why. The error
+// wraps [ErrDisconnected] if the connection has ended: then nobody could ask or destroy it.
 func (*VM) Shutdown(context.Context) error { return errNoLibvirt }
 
 // Close ends the connection, and is the last call. A domain still running runs

@@ -82,6 +82,7 @@ func newVM(log *slog.Logger, uri string, xml []byte) (*VM, error) {
 	}
 	return &VM{
 		log: log, uri: uri, name: name, netns: netns,
+		lost:    fmt.Errorf("domain %s on %s: %w, and the domain may run on: virsh -c '%s' destroy %s ends it", name, uri, ErrDisconnected, uri, name),
 		stopped: make(chan struct{}), disconnected: make(chan struct{}),
 	}, nil
 }
@@ -97,7 +98,7 @@ func (v *VM) connect(ctx context.Context) error {
 	case err == nil:
 		return nil
 	case ctx.Err() != nil:
-		return &ConnectError{v.uri, fmt.Errorf("no answer from libvirt: %w", err)}
+		return &ConnectError{v.uri, err}
 	case errors.Is(err, libvirt.ERR_SYSTEM_ERROR):
 		return &ConnectError{v.uri, fmt.Errorf("%w: is libvirtd running in this pod?", plain(err))}
 	}
@@ -187,7 +188,7 @@ func (v *VM) create(ctx context.Context, xml string) (*libvirt.Domain, error) {
 		running := isRunning(old)
 		_ = old.Free()
 		if running {
-			return nil, fmt.Errorf("%w: end it with virsh -c %s destroy %s", ErrRunning, v.uri, v.name)
+			return nil, fmt.Errorf("%w: end it with virsh -c '%s' destroy %s", ErrRunning, v.uri, v.name)
 		}
 	}
 	dom, err := v.conn.DomainCreateXML(xml, libvirt.DOMAIN_NONE)

@@ -47,6 +47,9 @@ var (
 	ErrRunning = errors.New("a domain of that name is running")
 	// ErrNotRunning means that no domain runs which could be taken over.
 	ErrNotRunning = errors.New("no such domain runs")
+	// ErrDisconnected means that the connection to libvirt has ended, as when libvirtd has:
+	// the domain may run on, and [TakeOver] then takes it over.
+	ErrDisconnected = errors.New("the connection to libvirt has ended")
 )
 
 // ErrNotReleased means that a guest has not released a NIC that it was asked to.

@@ -25,6 +25,7 @@ type VM struct {
 	netns      *os.File // where libvirt is called from; nil: anywhere
 	conn       *libvirt.Connect
 	dom        *libvirt.Domain
+	lost       error // is told once the connection has ended
 	events     []int // numbers of the event callbacks
 
 	started                  bool // owned by the event loop, as is reason until stopped is closed
@@ -67,10 +68,8 @@ func (v *VM) Wait(ctx context.Context) error {
 	case ctx.Err() != nil:
 		return fmt.Errorf("wait for domain %s: %w", v.name, context.Cause(ctx))
 	}
-	return fmt.Errorf("wait for domain %s: the connection to %s has ended", v.name, v.uri)
+	return v.lost
 }
-
-var errDisconnected = errors.New("the connection has ended")
 
 func (v *VM) hasStopped() bool     { return isClosed(v.stopped) }
 func (v *VM) isDisconnected() bool { return isClosed(v.disconnected) }
@@ -86,10 +85,14 @@ func isClosed(c <-chan struct{}) bool {
 
 // Shutdown asks the guest to shut down, by ACPI or its agent, and destroys the
 // domain if it has not when ctx ends: at once, without asking, if ctx has ended
-// already. Without an error the domain has stopped; [VM.Wait] returns why.
+// already. Without an error the domain has stopped; [VM.Wait] returns why. The error
+// wraps [ErrDisconnected] if the connection has ended: then nobody could ask or destroy it.
 func (v *VM) Shutdown(ctx context.Context) error {
 	if v.hasStopped() { // what has its name now may be another VM
 		return nil
+	}
+	if v.isDisconnected() {
+		return v.lost
 	}
 	asked := time.Now()
 	why, err := "it was not asked to shut down: the context has ended", ctx.Err()
@@ -99,8 +102,11 @@ func (v *VM) Shutdown(ctx context.Context) error {
 	if err == nil {
 		why, err = "it was asked to shut down and has not", v.Wait(ctx)
 	}
-	if v.hasStopped() {
+	switch {
+	case v.hasStopped():
 		return nil
+	case v.isDisconnected():
+		return v.lost
 	}
 	v.log.Warn("destroying the domain", "domain", v.name, "why", why, "after", time.Since(asked).Round(time.Millisecond), "cause", err)
 	return v.destroy(ctx)
@@ -114,10 +120,13 @@ func (v *VM) destroy(ctx context.Context) error {
 	if err == nil || errors.Is(err, libvirt.ERR_OPERATION_INVALID) || errors.Is(err, libvirt.ERR_NO_DOMAIN) {
 		err = v.Wait(ctx) // for the event: it is there, or on its way
 	}
-	if v.hasStopped() {
+	switch {
+	case v.hasStopped():
 		return nil
+	case v.isDisconnected():
+		return v.lost
 	}
-	return fmt.Errorf("destroy domain %s on %s: %w", v.name, v.uri, err)
+	return fmt.Errorf("destroy domain %s on %s: %w: it may run on", v.name, v.uri, err)
 }
 
 // Close ends the connection, and is the last call. A domain still running runs
@@ -160,7 +169,12 @@ func (v *VM) call(ctx context.Context, f func(*libvirt.Domain) error) error {
 	}
 	err := call(ctx, v.netns, func() error {
 		defer v.dom.Free()
-		return f(v.dom)
+		err := f(v.dom)
+		if alive, aliveErr := v.conn.IsAlive(); err != nil && aliveErr == nil && !alive { // the event may be yet to come
+			v.onDisconnect(nil, libvirt.CONNECT_CLOSE_REASON_ERROR)
+			return ErrDisconnected
+		}
+		return err
 	}, func() {})
 	return plain(err)
 }
@@ -170,7 +184,7 @@ func (v *VM) reference() error {
 	v.using.Lock()
 	defer v.using.Unlock()
 	if v.isDisconnected() {
-		return errDisconnected
+		return ErrDisconnected
 	}
 	if err := v.dom.Ref(); err != nil {
 		return fmt.Errorf("reference domain %s: %w", v.name, plain(err))

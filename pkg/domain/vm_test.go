@@ -257,7 +257,7 @@ func TestStartErrors(t *testing.T) {
 		{"not a domain", testURI, "<network/>", "<network>, not <domain>"},
 		{"no name", testURI, "<domain/>", "has no <name>"},
 		{"refused XML", testURI, refused, "start domain refused on test:///default: "},
-		{"running", testURI, fmt.Sprintf(testXML, running.Name()), "start domain TestStartErrors on test:///default: a domain of that name is running: end it with virsh -c test:///default destroy TestStartErrors"},
+		{"running", testURI, fmt.Sprintf(testXML, running.Name()), "start domain TestStartErrors on test:///default: a domain of that name is running: end it with virsh -c 'test:///default' destroy TestStartErrors"},
 		{"no such driver", "nosuch:///system", fmt.Sprintf(testXML, "x"), "connect to nosuch:///system: "},
 		{"no libvirtd", "qemu+unix:///system?socket=" + t.TempDir() + "/none", fmt.Sprintf(testXML, "x"), "is libvirtd running in this pod?"},
 	} {

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest/launchtest"
@@ -57,6 +60,39 @@ func TestDomainOfTestDriver(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkShutDown(t, cmd, log)
+}
+
+// A domain that has the names of the pod's taps, and none of them open, is no VM of this pod,
+// or has lost its network.
+func TestDomainBesideTaps(t *testing.T) {
+	t.Parallel()
+	const uri = "test+tcp://127.0.0.1/default"
+	pod := podtest.NewPod(t, podtest.Calico)
+	launchtest.StartLibvirtd(t, pod.NS)
+	other := filepath.Join(t.TempDir(), "vm.xml")
+	xml := strings.Replace(testDomainXML, "</domain>", "<devices><interface type='ethernet'><target dev='tap-eth0' managed='no'/></interface></devices></domain>", 1)
+	if err := os.WriteFile(other, []byte(xml), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	virsh := pod.Command(t.Context(), "virsh", "-c", uri, "create "+other+"; event --all --loop") // the driver forgets its domains with the last connection
+	if err := startMain(virsh); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := pod.Node.Command(ctx, os.Args[0], podArgs(t, pod, "run", "--hostname", "vm", "--domain", other, "--connect", uri)...)
+	cmd.Env = append(os.Environ(), "VIRT_LAUNCHER_NET_TEST_MAIN=1")
+	out, err := cmd.CombinedOutput()
+	if text := string(out); err == nil || !strings.Contains(text, "none of the pod's taps open") || !strings.Contains(text, "destroy vm") {
+		t.Errorf("run: %v, and prints %s", err, text)
+	}
+	if left := pod.Run(t, "virsh", "-c", uri, "list", "--name"); !strings.Contains(left, "vm\n") {
+		t.Errorf("the domain was ended: there are %q", left)
+	}
+	if err := virsh.Process.Kill(); err != nil {
+		t.Error(err)
+	}
+	_ = virsh.Wait()
 }
 
 // A libvirtd that can only be dialled from within the pod: its domain is ended

@@ -119,6 +119,9 @@ func (w *Watch) tableDifferences(s *engine.State) []Difference {
 		s.Tables = w.tables.Now()
 		w.compared = &compared{changes, indexes, nil}
 		for _, p := range w.plans {
+			if s.ByIndex(p.Interface.Index) == nil { // rules name it: nothing makes them whole again
+				continue
+			}
 			d := engine.Differences{Interface: p.Interface.Name}
 			d.Tables(s, p.wiring.Tables())
 			w.compared.found = append(w.compared.found, d.Found...)

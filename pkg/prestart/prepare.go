@@ -109,11 +109,17 @@ func (h Hook) prepare(ctx context.Context) (preparation, error) {
 	if p.files, err = h.canHandOver(); err != nil {
 		return preparation{}, err
 	}
+	toApply := p.plans
+	if h.resume {
+		if toApply, err = h.withoutLost(ctx, p.plans, recorded); err != nil {
+			return preparation{}, err
+		}
+	}
 	primary := p.plans[0].Interface.Name
 	if err := h.remember(primary, h.plugged); err != nil { // before the first change, as the record
 		return preparation{}, err
 	}
-	if p.fresh, err = prepare.Apply(ctx, h.Log, store, p.plans...); err != nil {
+	if p.fresh, err = prepare.Apply(ctx, h.Log, store, toApply...); err != nil {
 		if h.plugged != nil {
 			err = errors.Join(err, h.forget(primary))
 		}
@@ -123,6 +129,29 @@ func (h Hook) prepare(ctx context.Context) (preparation, error) {
 		h.Log.Warn("the interface that was prepared first stays the primary one", "primary", primary, "named", h.Interfaces[0])
 	}
 	return p, nil
+}
+
+// withoutLost are the plans without those of recorded interfaces that are gone from the pod
+// while a VM has their taps: nothing can be prepared of them, and the VM's other NICs are
+// to be served all the same.
+func (h Hook) withoutLost(ctx context.Context, plans, recorded []prepare.Plan) (left []prepare.Plan, err error) {
+	now, err := discover.ReadInterfaces()
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range plans {
+		is := func(i discover.Interface) bool { return i.Index == p.Interface.Index }
+		isRecorded := slices.ContainsFunc(recorded, func(r prepare.Plan) bool { return is(r.Interface) })
+		if !isRecorded || slices.ContainsFunc(now, is) || h.unused(ctx, p.NIC()) == nil {
+			left = append(left, p)
+			continue
+		}
+		if err := prepare.CheckApply(h.StateDir, p); err != nil { // for other options
+			return nil, err
+		}
+		h.Log.Error("a pod interface is gone, and the VM has no network by its NIC: the others are served", "interface", p.Interface.Name, "remedy", "recreate the pod")
+	}
+	return left, nil
 }
 
 // withdraw puts back what prepare has prepared, and not what was before.

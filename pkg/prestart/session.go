@@ -203,11 +203,39 @@ func (s *Session) startDomain(ctx context.Context, uri string, xml []byte, inUse
 			return vm, err
 		}
 	}
-	vm, takeErr := domain.TakeOver(ctx, s.hook.Log, uri, xml, each(s.current(), func(n *nic) string { return n.Tap })...)
+	nics := s.current()
+	closed, useErr := unusedOf(ctx, nics)
+	if useErr != nil {
+		return nil, useErr
+	}
+	if len(closed) == len(nics) {
+		return nil, fmt.Errorf("%w; it can't be taken over: it has none of the pod's taps open, because they were deleted meanwhile, or it is another pod's", err)
+	}
+	vm, takeErr := domain.TakeOver(ctx, s.hook.Log, uri, xml, each(nics, func(n *nic) string { return n.Tap })...)
 	if errors.Is(takeErr, domain.ErrNotRunning) {
 		return nil, fmt.Errorf("%w; %w", err, takeErr)
 	}
+	if takeErr == nil {
+		for _, n := range closed {
+			s.hook.Log.Error("the VM has no network by this NIC: it does not have the tap open, which was deleted meanwhile", "interface", n.Interface, "tap", n.Tap, "remedy", "end the VM and start it again")
+		}
+	}
 	return vm, takeErr
+}
+
+// unusedOf are those of the NICs whose tap no VM has open, in the current network
+// namespace.
+func unusedOf(ctx context.Context, nics []*nic) (unused []*nic, err error) {
+	for _, n := range nics {
+		inUse, err := check.UsedByVM(ctx, n.Tap)
+		if err != nil {
+			return nil, err
+		}
+		if !inUse {
+			unused = append(unused, n)
+		}
+	}
+	return unused, nil
 }
 
 // check proves that a guest on the tap gets its network. It leaves out a tap that

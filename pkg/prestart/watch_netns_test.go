@@ -12,6 +12,7 @@ import (
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
 
@@ -95,6 +96,50 @@ func TestUplinkGoneForGood(t *testing.T) {
 	}
 	if status := session.Status(); status.Ready || len(status.Of("eth0").Differences) == 0 || status.Of("eth0").Differences[0].What != uplink || status.StartSeconds == 0 {
 		t.Errorf("status is %+v", status)
+	}
+}
+
+// A VM that runs goes on being served by its other NICs, also by the next session, when one
+// of its interfaces is gone. None is started with less than it was to have.
+func TestServedBesideGone(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Flannel)
+	addNet1(t, pod)
+	h := newHook(t, pod)
+	h.Interfaces = []string{"eth0", "net1"}
+	if err := run(t, h).Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	guest := podtest.NewGuest(t, pod.NS, "tap-eth0", pod.MAC)
+	other, err := podtest.OpenTap(pod.NS, "tap-net1", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	uplink := wiringOf(t, "net1").uplink
+	pod.IP(t, "link del "+uplink)
+
+	session := run(t, h)
+	if _, err := guest.Udhcpc(t.Context()); err != nil {
+		t.Error(err)
+	}
+	status := session.Status()
+	if found := status.Of("net1").Differences; status.Ready || len(found) != 1 || found[0].What != uplink || len(status.Of("eth0").Differences) > 0 {
+		t.Errorf("status is %+v", status)
+	}
+	if err := session.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	otherwise := h
+	otherwise.Network.MTU = 1300
+	if _, err := otherwise.Run(t.Context()); !errors.As(err, new(*prepare.OptionsError)) {
+		t.Errorf("with other options: %v", err)
+	}
+	if err := other.Close(); err != nil {
+		t.Fatal(err)
+	}
+	podtest.WaitReleased(pod.NS, "tap-net1")
+	if _, err := h.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "recreate the pod") {
+		t.Errorf("without the VM: %v", err)
 	}
 }
 

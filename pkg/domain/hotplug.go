@@ -4,7 +4,6 @@ package domain
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 
@@ -13,22 +12,22 @@ import (
 
 // Plug gives the running domain one more NIC, whose tap must exist, and returns when
 // the domain has it: what its guest makes of it is the guest's. Only the running domain
-// is changed, and no definition that libvirt may have of it. On error, and if ctx ends
-// before libvirt has answered, the domain does not have the NIC.
+// is changed, and no definition that libvirt may have of it. On error the domain does not
+// have the NIC. Once libvirt was asked, it is the domain's also if ctx ends before the
+// answer: only the guest could release it again.
 func (v *VM) Plug(ctx context.Context, n NIC) error {
 	n = n.withDefaults()
 	xml, err := Interfaces(n)
 	if err != nil {
 		return err
 	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	longer, cancel := outlive(ctx, undoTime) // so that it is known what came of it
 	defer cancel()
 	err = v.call(longer, func(d *libvirt.Domain) error {
-		err := d.AttachDeviceFlags(string(xml), libvirt.DOMAIN_DEVICE_MODIFY_LIVE)
-		if err == nil && ctx.Err() != nil {
-			return errors.Join(context.Cause(ctx), d.DetachDeviceAlias(n.Alias, libvirt.DOMAIN_DEVICE_MODIFY_LIVE))
-		}
-		return err
+		return d.AttachDeviceFlags(string(xml), libvirt.DOMAIN_DEVICE_MODIFY_LIVE)
 	})
 	if err == nil {
 		v.log.Info("NIC attached to the domain", "domain", v.name, "interface", n.Interface, "alias", n.Alias)

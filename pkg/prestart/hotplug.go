@@ -89,7 +89,8 @@ const (
 )
 
 // Plug asks the session that serves the pod to plug an interface in, as
-// [Session.Plug] does. If ctx ends before, the session does not.
+// [Session.Plug] does. If ctx ends before, the session does not, unless libvirt was asked
+// for the domain already.
 func (h Hook) Plug(ctx context.Context, r PlugRequest) (p Plugged, err error) {
 	if r.Timeout > 0 {
 		var cancel context.CancelFunc

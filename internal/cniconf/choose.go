@@ -1,6 +1,7 @@
 package cniconf
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -51,7 +52,7 @@ func confs(dir string) ([]conf, []error) {
 	var errs []error
 	for _, e := range entries { // sorted
 		name := e.Name()
-		if strings.HasSuffix(name, derivedSuffix) || !slices.Contains([]string{".conf", listSuffix, ".json"}, filepath.Ext(name)) {
+		if !slices.Contains([]string{".conf", listSuffix, ".json"}, filepath.Ext(name)) {
 			continue
 		}
 		c, err := readConf(filepath.Join(dir, name))
@@ -62,11 +63,23 @@ func confs(dir string) ([]conf, []error) {
 		case errors.Is(err, errDir) || errors.Is(err, fs.ErrNotExist): // a .d directory, or it is gone just now
 		case err != nil:
 			errs = append(errs, err)
-		default:
+		case !isDerived(name, c.text):
 			all = append(all, c)
 		}
 	}
 	return all, errs
+}
+
+// isDerived tells whether a file is a list that was made of a .conf. Another one of such a
+// name is its owner's, who has called it after the plugin.
+func isDerived(path string, text []byte) bool {
+	l, err := parseList(text)
+	if !strings.HasSuffix(path, derivedSuffix) || err != nil || len(l.plugins) != 2 {
+		return false
+	}
+	single, entry := l.plugins[0], l.plugins[1]
+	made, err := listOf(text[single.start:single.end], text[entry.start:entry.end])
+	return err == nil && isOurs(entry) && bytes.Equal(made, text)
 }
 
 var errDir = errors.New("it is a directory")
@@ -129,6 +142,9 @@ func (c conf) chained(entry []byte) ([]byte, error) {
 	}
 	if l, err = parseList(text); err != nil {
 		return nil, fmt.Errorf("%s: %w", c.path, err)
+	}
+	if l.isOursAlone() {
+		return nil, notChained("%s has no plugin but %s, which makes no interface: put the one that makes it first, or, if it is for Multus, give the file a name behind that of the runtime's network", c.path, Type)
 	}
 	// Multus takes the first file that does not begin so for the cluster's network, which
 	// it runs itself: a list with Multus in it must not be that.

@@ -116,8 +116,8 @@ func typeOf(text []byte) (string, error) {
 	return conf.Type, nil
 }
 
-// with is the text with the entry as the last plugin, or in the place of an older one that
-// is behind another plugin.
+// with is the text of a list that has another plugin with the entry as the last one, or in
+// the place of an older one that is behind another.
 func (l list) with(entry []byte) ([]byte, error) {
 	for l.count() > 1 {
 		var err error
@@ -126,7 +126,7 @@ func (l list) with(entry []byte) ([]byte, error) {
 		}
 	}
 	i := slices.IndexFunc(l.plugins, isOurs)
-	if i == 0 && len(l.plugins) > 1 { // there is no interface before it
+	if i == 0 { // there is no interface before it
 		var err error
 		if l, err = l.withoutLast(); err != nil {
 			return nil, err
@@ -144,7 +144,7 @@ func (l list) with(entry []byte) ([]byte, error) {
 	return splice(l.text, p.start, p.end, string(entry)), nil
 }
 
-// without is the text without our entry.
+// without is the text without our entry, beside others.
 func (l list) without() ([]byte, error) {
 	for l.count() > 0 {
 		var err error
@@ -157,6 +157,10 @@ func (l list) without() ([]byte, error) {
 
 func isOurs(p plugin) bool { return p.kind == Type }
 
+// isOursAlone tells whether the list has no other plugin: its owner wrote it so, as for
+// Multus, and no installer.
+func (l list) isOursAlone() bool { return l.count() == len(l.plugins) }
+
 func (l list) count() int {
 	n := 0
 	for _, p := range l.plugins {
@@ -167,19 +171,16 @@ func (l list) count() int {
 	return n
 }
 
-// withoutLast is the list without the last of our entries.
+// withoutLast is the list without the last of our entries, beside others.
 func (l list) withoutLast() (list, error) {
 	i := len(l.plugins) - 1
 	for !isOurs(l.plugins[i]) {
 		i--
 	}
-	switch {
-	case i > 0:
+	if i > 0 {
 		return parseList(splice(l.text, l.plugins[i-1].end, l.plugins[i].end, ""))
-	case len(l.plugins) > 1:
-		return parseList(splice(l.text, l.plugins[0].start, l.plugins[1].start, ""))
 	}
-	return l, fmt.Errorf("%s is the only plugin of the list: remove the file", Type)
+	return parseList(splice(l.text, l.plugins[0].start, l.plugins[1].start, ""))
 }
 
 // gapBefore is what a plugin that follows p begins with, so that it stands below p if p

@@ -167,7 +167,7 @@ func (n Node) toUninstall() ([]change, error) {
 	files, _ := confs(n.ConfDir) // what can't be read has nothing of ours
 	for _, file := range files {
 		l, err := parseList(file.text)
-		if !file.isList() || err != nil || l.count() == 0 {
+		if !file.isList() || err != nil || l.count() == 0 || l.isOursAlone() { // that its owner removes, as what Multus has in the API
 			continue
 		}
 		to, err := l.without()
@@ -187,7 +187,7 @@ func (n Node) derived(remove func(path string) bool) ([]change, error) {
 	}
 	var changes []change
 	for _, path := range paths {
-		if remove(path) {
+		if file, err := readConf(path); err == nil && isDerived(path, file.text) && remove(path) {
 			changes = append(changes, change{path: path})
 		}
 	}

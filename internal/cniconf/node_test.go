@@ -231,6 +231,25 @@ func TestMultus(t *testing.T) {
 	}
 }
 
+// Lists that name the plugin and are another's stay: one with no other plugin, as for Multus,
+// and one that is called after it, of which only the entry comes and goes.
+func TestOwn(t *testing.T) {
+	const alone = `{"name": "vms", "cniVersion": "1.0.0", "plugins": [{"type": "virt-launcher-net", "select": "all"}]}`
+	n := testNode(t)
+	n.put(t, "10-virt-launcher-net.conflist", flannel)
+	n.put(t, "20-vms.conflist", alone)
+	n.put(t, "30-vms-virt-launcher-net.conflist", alone)
+	before := n.files(t)
+	n.install(t, true)
+	if got := n.types(t); !slices.Equal(got, []string{"flannel", "portmap", Type}) {
+		t.Errorf("the chain is %q", got)
+	}
+	n.uninstall(t)
+	if after := n.files(t); !mapsEqual(before, after) {
+		t.Errorf("there was\n%q, there is\n%q", before, after)
+	}
+}
+
 // What can't be chained yet is told, the plugin itself is there, and another's files are
 // left alone.
 func TestNotChained(t *testing.T) {
@@ -244,6 +263,8 @@ func TestNotChained(t *testing.T) {
 		"no version":   {map[string]string{"10-a.conf": `{"name": "a", "type": "bridge"}`}, `has cniVersion ""`},
 		"multus":       {map[string]string{"05-multus.conf": `{"cniVersion": "0.3.1", "name": "m", "type": "multus-shim"}`, "10-a.conflist": flannel}, "chain=off"},
 		"list as conf": {map[string]string{"10-a.conf": flannel}, "a plugin without a type"},
+		"ours alone":   {map[string]string{"10-a.conflist": `{"name": "a", "cniVersion": "1.0.0", "plugins": [{"type": "virt-launcher-net"}]}`}, "no plugin but virt-launcher-net"},
+		"ours as conf": {map[string]string{"10-a.conf": `{"name": "a", "cniVersion": "1.0.0", "type": "virt-launcher-net"}`}, "no plugin but virt-launcher-net"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := testNode(t)

@@ -1,11 +1,13 @@
 package agent_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -46,6 +48,13 @@ func TestSocketTaken(t *testing.T) {
 	wantWords(t, "of one that is silent", err, control.ErrNoAnswer, who, "of user 0", "end it", "the agent listens there within a minute")
 	_, err = ask(t, v)
 	wantWords(t, "of one with whom others wait", err, control.ErrNoAnswer, control.PodSocketName, "end it")
+	soon, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	v.In(t, func() error {
+		_, err = control.Client{StateDir: filepath.Join(t.TempDir(), "none")}.Wait(soon, control.ForNetwork)
+		return nil
+	})
+	wantWords(t, "who waits, of one with whom others wait", err, context.DeadlineExceeded, control.PodSocketName, "end it")
 	if err := unix.Close(fd); err != nil {
 		t.Fatal(err)
 	}
@@ -98,6 +107,51 @@ func wantWords(t *testing.T, what string, err, is error, words ...string) {
 		if !strings.Contains(err.Error(), w) {
 			t.Errorf("%s it is told %v, without %q", what, err, w)
 		}
+	}
+}
+
+// Processes of the pod that stay connected to the agent's socket, or ask and wait, keep nobody
+// out, and end no one's wait that is another user's.
+func TestSocketHeld(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	n.start(t)
+	n.until(t, "it answers", func(agent.Status) bool { return true })
+	v := n.newVM(t, "vm")
+	if err := n.client().Attach(t.Context(), v.ContainerID, "eth0"); err != nil {
+		t.Fatal(err)
+	}
+	connect := func(say string, user uintptr) (conn net.Conn) {
+		v.In(t, func() (err error) {
+			const keep = ^uintptr(0)
+			if _, _, e := unix.RawSyscall(unix.SYS_SETRESUID, keep, user, keep); e != 0 { // of this thread alone
+				return e
+			}
+			defer unix.RawSyscall(unix.SYS_SETRESUID, keep, 0, keep) //nolint:errcheck // who was root may
+			for conn == nil {
+				conn, err = net.Dial("unix", control.PodSocketName) //nolint:noctx // it takes no time
+				if err != nil && !errors.Is(err, unix.EAGAIN) {     // else the agent has yet to take others
+					return err
+				}
+			}
+			_, err = io.WriteString(conn, say)
+			return err
+		})
+		t.Cleanup(func() { _ = conn.Close() })
+		return conn
+	}
+	const waits = "GET /v1/wait?for=lease HTTP/1.1\r\nHost: x\r\n\r\n"
+	waiting := connect(waits, 0)
+	for i := range 60 {
+		connect([]string{"", "GET /v1/status", waits}[i%3], 1234)
+	}
+	if status, err := ask(t, v); err != nil || status.Of("eth0").Lease == nil {
+		t.Errorf("beside them the status is %+v, %v", status, err)
+	}
+	v.boot(t, v.guest(t))
+	_ = waiting.SetReadDeadline(time.Now().Add(20 * time.Second))
+	if answer, err := io.ReadAll(waiting); err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 200") {
+		t.Errorf("who waited before them reads %q, %v", answer, err)
 	}
 }
 

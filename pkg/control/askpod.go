@@ -36,7 +36,7 @@ func (at located) dialPod(ctx context.Context) (*net.UnixConn, error) {
 	case errors.Is(err, unix.ECONNREFUSED):
 		err = fmt.Errorf("%w: a process of the pod has taken this name and does not listen, so the node's agent can't: end that process (%w)", ErrNobodyServes, errNoSocket)
 	case errors.Is(err, unix.EAGAIN): // so many ask that the kernel has no more room for one
-		err = fmt.Errorf("%w: who has this name in the pod takes no connection: %s", ErrNoAnswer, untrusted)
+		err = fmt.Errorf("%w: who has this name in the pod takes no connection (%w): %s", ErrNoAnswer, err, untrusted)
 	}
 	return nil, fmt.Errorf("ask %s: %w", PodSocketName, err)
 }

@@ -96,7 +96,7 @@ func (at located) ask(ctx context.Context, method, resource string, body io.Read
 		}
 		return fmt.Errorf("%w on %s (%w): %w", ErrNobodyServes, path, errors.Unwrap(err), errNoSocket)
 	case errors.Is(err, unix.EAGAIN): // so many ask that the kernel has no more room for one
-		return fmt.Errorf("ask %s: %w: it is stopped, frozen or busy", path, ErrNoAnswer)
+		return fmt.Errorf("ask %s: %w: it is stopped, frozen or busy (%w)", path, ErrNoAnswer, err)
 	case err != nil:
 		return fmt.Errorf("ask %s: %w", path, err)
 	}

@@ -9,7 +9,6 @@ import (
 	"os"
 	"time"
 
-	"golang.org/x/net/netutil"
 	"golang.org/x/sys/unix"
 )
 
@@ -20,7 +19,7 @@ import (
 const PodSocketName = "@virt-launcher-net"
 
 const (
-	// podConnections is how many can ask at once in a pod. Who is too many waits.
+	// podConnections is how many can ask at once in a pod. One more ends another.
 	podConnections = 16
 	// Where somebody in the pod has the socket's name, it is tried again after
 	// firstAgain, then each time after twice as long, up to lastAgain.
@@ -71,5 +70,5 @@ func (s *Server) ServePod(ctx context.Context, log *slog.Logger, socket *os.File
 	}
 	socket.Close() // the listener has a copy
 	defer listener.Close()
-	_ = s.http.Serve(netutil.LimitListener(listener, podConnections)) // it ends with the server
+	_ = s.http.Serve(&fewConns{Listener: listener}) // it ends with the server
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+	"golang.org/x/sys/unix"
 )
 
 // lookInPod is how often one looks for the socket in the pod: nobody tells when an
@@ -64,7 +65,7 @@ func (c Client) wait(ctx context.Context, watcher *fsnotify.Watcher, condition s
 		if err == nil {
 			return at, status, nil
 		}
-		if ctx.Err() == nil && errors.Is(err, errNoSocket) {
+		if ctx.Err() == nil && (errors.Is(err, errNoSocket) || errors.Is(err, unix.EAGAIN)) { // or so many ask just now
 			err = waitForSocket(ctx, watcher, at.dir)
 		}
 		if err != nil {

@@ -119,6 +119,28 @@ func TestAliasesRepaired(t *testing.T) {
 	}
 }
 
+// What can't be repaired without the tap is repaired as soon as that is there again.
+func TestRepairedWithTap(t *testing.T) {
+	t.Parallel()
+	for _, datapath := range []string{podtest.SwitchPath, "redirect"} {
+		n := newNode(t)
+		pod := podtest.NewPod(t, podtest.Calico)
+		n.prepare(t, pod, n.mount(t, pod.NS, "vm"), "eth0", map[string]string{"datapath": `"` + datapath + `"`})
+		planned := podtest.TakeSnapshot(t, pod.NS)
+		r := n.start(t)
+		n.until(t, "it is ready", func(s agent.Status) bool { return ready(s) == 1 })
+		pod.IP(t, "link set tap-eth0 down", "link set tap-eth0 name other")
+		pod.Run(t, "nft", "flush", "ruleset")
+		r.log.Wait(t, "can't repair the VM's nftables tables")
+		pod.IP(t, "link set other name tap-eth0", "link set tap-eth0 up")
+		r.log.Wait(t, "which another program had deleted or changed")
+		n.until(t, "it is ready again", func(s agent.Status) bool { return ready(s) == 1 })
+		if d := podtest.Diff(planned, podtest.TakeSnapshot(t, pod.NS)); d != "" {
+			t.Errorf("%s: it is another pod:\n%s", datapath, d)
+		}
+	}
+}
+
 // What an agent can't repair is told when it begins, too.
 func TestDamagedBeforeTheAgent(t *testing.T) {
 	t.Parallel()

@@ -64,11 +64,13 @@ func (w *watch) repair(ctx context.Context, begins bool) bool {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.waiting || !w.needsRepair() {
+	if !w.needsRepair() {
 		return false
 	}
 	if r.limit.Tokens() < 1 {
-		w.log.Error("another program deletes or changes the VM's nftables tables again and again: they are repaired more slowly from now on", "atMostEvery", repairPause)
+		if !r.waiting && r.logged == "" { // else why it fails is told
+			w.log.Error("another program deletes or changes the VM's nftables tables again and again: they are repaired more slowly from now on", "atMostEvery", repairPause)
+		}
 		w.repairLater(ctx)
 		return false
 	}
@@ -80,7 +82,7 @@ func (w *watch) repair(ctx context.Context, begins bool) bool {
 	case ctx.Err() != nil:
 	case err != nil:
 		if text := err.Error(); text != r.logged {
-			w.log.Error("can't repair the VM's nftables tables: trying again", "error", err, "again", repairPause)
+			w.log.Error("can't repair the VM's nftables tables: trying again, also when a link or table changes", "error", err, "again", repairPause)
 			r.logged = text
 		}
 		w.repairLater(ctx)
@@ -94,8 +96,11 @@ func (w *watch) repair(ctx context.Context, begins bool) bool {
 	return repaired && err == nil
 }
 
-// repairLater tries again after a while. The lock is held.
+// repairLater tries again after a while, unless that is to be already. The lock is held.
 func (w *watch) repairLater(ctx context.Context) {
+	if w.repairer.waiting {
+		return
+	}
 	w.repairer.waiting = true
 	w.running.Go(func() {
 		select {

@@ -65,10 +65,27 @@ func status(_ context.Context, c call) error {
 		err = tun.Supported()
 	}
 	if err == nil {
-		err = os.MkdirAll(c.conf.stateDir, 0o700)
+		err = canWrite(c.conf.stateDir)
 	}
 	if err != nil {
 		return fail(codeUnavailable, "the plugin can prepare no NIC for a VM on this node", err)
+	}
+	return nil
+}
+
+// canWrite tells why a record could not be written to the state directory.
+func canWrite(dir string) error {
+	err := os.MkdirAll(dir, 0o700)
+	var f *os.File
+	if err == nil {
+		f, err = os.CreateTemp(dir, ".status")
+	}
+	if err == nil {
+		_, err = f.WriteString("a record has some bytes")
+		err = errors.Join(err, f.Close(), os.Remove(f.Name()))
+	}
+	if err != nil {
+		return fmt.Errorf("write to state directory: %w", err)
 	}
 	return nil
 }

@@ -286,6 +286,9 @@ func TestStatus(t *testing.T) {
 		}
 	}
 	wantError(t, status(`"select": "all"`, `"mtuu": 1`), types.ErrUnsupportedField, "mtuu")
+	if entries, err := os.ReadDir(r.base); err != nil || len(entries) > 0 {
+		t.Errorf("it leaves %v, %v", entries, err)
+	}
 	if err := os.RemoveAll(r.base); err != nil {
 		t.Fatal(err)
 	}
@@ -293,5 +296,11 @@ func TestStatus(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantError(t, status(`"select": "all"`), 50, "not a directory")
+	for options, want := range map[string]string{"size=4k": "no space left", "size=4k,ro": "read-only"} {
+		r.base = filepath.Join(t.TempDir(), "state")
+		r.mount(options)
+		_ = os.WriteFile(filepath.Join(r.base, "fill"), make([]byte, 1<<20), 0o600) // an error is what it is for
+		wantError(t, status(`"select": "all"`), 50, want, "has to be writable, with room in it")
+	}
 	wantError(t, status(`"select": "x"`), types.ErrInvalidNetworkConfig, "select")
 }

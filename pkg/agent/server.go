@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -79,7 +80,7 @@ func (a *Agent) handler(ctx context.Context) http.Handler {
 
 // answer answers on the socket until ctx ends.
 func (a *Agent) answer(ctx context.Context, listener net.Listener) {
-	server := &http.Server{Handler: a.handler(ctx), ReadHeaderTimeout: 10 * time.Second}
+	server := &http.Server{Handler: a.handler(ctx), ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelWarn)}
 	server.SetKeepAlivesEnabled(false)
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()

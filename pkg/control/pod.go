@@ -38,37 +38,41 @@ func OpenPodSocket() (*os.File, error) {
 }
 
 // ServePod answers on the socket until ctx ends or the server is closed. While somebody
-// else has its name it tries again.
+// else has its name, or the process may open no more files, it tries again.
 func (s *Server) ServePod(ctx context.Context, log *slog.Logger, socket *os.File) {
 	defer socket.Close()
-	for pause := firstAgain; ; pause = min(2*pause, lastAgain) {
-		err := unix.Bind(int(socket.Fd()), &unix.SockaddrUnix{Name: PodSocketName})
-		if err == nil {
-			break
-		}
-		if !errors.Is(err, unix.EADDRINUSE) {
-			log.Warn("can't listen in the pod, so status and wait do not work there", "socket", PodSocketName, "error", err)
-			return
-		}
-		if pause == firstAgain {
+	listener, err := listenIn(socket)
+	for pause := firstAgain; err != nil; pause = min(2*pause, lastAgain) {
+		switch {
+		case pause > firstAgain: // it is told
+		case errors.Is(err, unix.EADDRINUSE):
 			log.Warn("a process of the pod has the name of the socket, so status and wait do not work there: trying again", "socket", PodSocketName)
+		default:
+			log.Warn("can't listen in the pod, so status and wait do not work there: trying again", "socket", PodSocketName, "error", err)
 		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(pause):
 		}
-	}
-	err := unix.Listen(int(socket.Fd()), podConnections)
-	var listener net.Listener
-	if err == nil {
-		listener, err = net.FileListener(socket)
-	}
-	if err != nil {
-		log.Warn("can't listen in the pod, so status and wait do not work there", "socket", PodSocketName, "error", err)
-		return
+		listener, err = listenIn(socket)
 	}
 	socket.Close() // the listener has a copy
 	defer listener.Close()
+	s.http.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelWarn)
 	_ = s.http.Serve(&fewConns{Listener: listener}) // it ends with the server
+}
+
+// listenIn listens on the socket, which may have its name from an earlier try.
+func listenIn(socket *os.File) (net.Listener, error) {
+	fd := int(socket.Fd())
+	if name, err := unix.Getsockname(fd); err != nil || name.(*unix.SockaddrUnix).Name != PodSocketName {
+		if err := unix.Bind(fd, &unix.SockaddrUnix{Name: PodSocketName}); err != nil {
+			return nil, err
+		}
+	}
+	if err := unix.Listen(fd, podConnections); err != nil {
+		return nil, err
+	}
+	return net.FileListener(socket)
 }

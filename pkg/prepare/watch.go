@@ -2,6 +2,7 @@ package prepare
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -69,6 +70,10 @@ func OpenWatch(plans ...Plan) (_ *Watch, err error) {
 	w.sysctls = engine.OpenSysctls(sysctlsOf(plans))
 	if slices.ContainsFunc(plans, Plan.HasTables) {
 		w.tables, err = nft.OpenWatch()
+		if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) { // which may be had later
+			w.Close()
+			return nil, err
+		}
 		w.unwatched = engine.Explain(err)
 	}
 	return w, nil

@@ -54,7 +54,7 @@ func Listen(ctx context.Context, log *slog.Logger, address, version string) (*Mo
 	mux.HandleFunc("GET /metrics", m.metrics)
 	m.server = &http.Server{
 		Handler: mux, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 10 * time.Second, IdleTimeout: time.Minute,
-		MaxHeaderBytes: 16 << 10,
+		MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
 	go func() { m.served <- m.server.Serve(listener) }()
 	log.Info("listening for probes and metrics", "address", listener.Addr().String())

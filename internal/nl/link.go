@@ -14,6 +14,9 @@ import (
 // of links (RTEXT_FILTER_SKIP_STATS, linux/rtnetlink.h).
 const rtextFilterSkipStats = 1 << 3
 
+// KindBridge is the Kind of a link whose ports other links are.
+const KindBridge = "bridge"
+
 // AddrGenModeUnknown is a Link's AddrGenMode where the link has no IPv6.
 const AddrGenModeUnknown = -1
 
@@ -143,10 +146,10 @@ func parseLink(m []byte) Link {
 	switch l.Kind = kind.Text(nl.IFLA_INFO_KIND); l.Kind {
 	case "tun":
 		l.Tun = parseTun(kind.In(nl.IFLA_INFO_DATA))
-	case "bridge":
+	case KindBridge:
 		l.Bridge = settingsOf(kind.In(nl.IFLA_INFO_DATA))
 	}
-	if kind.Text(nl.IFLA_INFO_SLAVE_KIND) == "bridge" {
+	if kind.Text(nl.IFLA_INFO_SLAVE_KIND) == KindBridge {
 		port := kind.In(nl.IFLA_INFO_SLAVE_DATA)
 		l.Port = settingsOf(port)
 		l.PortState = uint8(port.Int(nl.IFLA_BRPORT_STATE, 0))

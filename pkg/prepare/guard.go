@@ -35,7 +35,7 @@ func OpenGuardReader() (*GuardReader, error) { return nft.OpenCounterReader() }
 
 // HasTables reports whether nftables tables are there while the interface is prepared, so
 // that frames may be counted that are kept from crossing.
-func (p Plan) HasTables() bool { return p.wired().HasTables() }
+func (p Plan) HasTables() bool { return len(p.wired().Tables()) > 0 }
 
 // GuardCounters returns the counters of what the plan keeps from crossing, each
 // direction and reason once, those that are zero too; none if it counts none. Without a

@@ -46,8 +46,9 @@ type Plan struct {
 
 // Link is a link that is there while a pod interface is prepared. Its fields:
 //
-//	Role string // [TapRole], or what another is for
-//	Name string
+//	Role    string // [TapRole], or what another is for
+//	Name    string
+//	Renamed bool   // it is the pod's interface; others are made
 type Link = engine.Link
 
 // NewPlan plans how in is handed to a VM. It refuses an interface of which no VM can

@@ -109,7 +109,7 @@ func (p Plan) unprepared(s *engine.State, dir string) error {
 			e := &NameTakenError{Name: made.Name, For: made.Role, Why: "by " + engine.Kind(*l) + " that is not recorded in the state directory"}
 			if slices.Contains(traces(s, p.Interface.Name), l.Name) {
 				e.Free = "name the state directory that was used before"
-				if l.Tun != nil || l.Kind == "bridge" { // what else was made for a VM is the pod's interface, renamed
+				if !made.Renamed {
 					e.Free += fmt.Sprintf(", or delete it if nobody else needs it (ip link delete %s)", l.Name)
 				}
 			}

@@ -84,7 +84,7 @@ func aliasOps(s *engine.State, w engine.Wiring) (ops []engine.Op) {
 		return nil
 	}
 	for _, o := range st.Ops() {
-		if _, ok := o.(engine.AliasOp); ok {
+		if _, ok := o.(engine.ForAlias); ok {
 			ops = append(ops, o)
 		}
 	}

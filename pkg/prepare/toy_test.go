@@ -19,11 +19,7 @@ func init() { datapaths["toy"] = toy{} }
 type toy struct{}
 
 // toyWiring is the plan for one pod interface.
-type toyWiring struct {
-	NIC            guest.NIC     `json:"nic"`
-	TapOwner       *engine.Owner `json:"tapOwner,omitempty"`
-	SELinuxContext string        `json:"selinuxContext,omitempty"`
-}
+type toyWiring struct{ engine.Base }
 
 // Wire plans how in is wired.
 func (toy) Wire(in discover.Interface, o engine.Options) (engine.Wiring, error) {
@@ -33,14 +29,14 @@ func (toy) Wire(in discover.Interface, o engine.Options) (engine.Wiring, error) 
 	if !o.NoGuard {
 		return nil, errors.New("the datapath toy has no port guard: turn it off")
 	}
-	return toyWiring{
+	return toyWiring{engine.Base{
 		NIC: guest.Same(in, guest.Options{
 			Tap:    cmp.Or(o.Names[engine.TapRole], engine.LinkName("tap-", in.Name)),
 			TapMAC: engine.DerivedMAC(in, engine.TapRole),
 			MAC:    o.MAC, MTU: o.MTU, Queues: o.Queues, NoGuard: true, NoIPv6: o.NoIPv6,
 		}),
-		TapOwner: o.TapOwner, SELinuxContext: o.SELinuxContext,
-	}, nil
+		TapOwner: o.TapOwner, SELinuxContext: o.SELinuxContext, Pod: in,
+	}}, nil
 }
 
 // Decode reads a wiring from a record.
@@ -52,7 +48,8 @@ func (toy) Decode(in discover.Interface, _ int, text json.RawMessage) (engine.Wi
 	if w.NIC.Interface != in.Name {
 		return nil, fmt.Errorf("it is not for %s", in.Name)
 	}
-	return w, errors.Join(w.NIC.Validate(), engine.CheckLabel(w.SELinuxContext))
+	w.Pod = in
+	return w, w.Validate()
 }
 
 // Traces finds the tap by its default name, and no more: with the record nothing of the
@@ -66,17 +63,6 @@ func (toy) Traces(s *engine.State, pod string) []string {
 
 // Sysctls are none.
 func (toy) Sysctls() []string { return nil }
-
-// Guest is what the VM gets: what the pod has.
-func (w toyWiring) Guest() guest.NIC { return w.NIC }
-
-// Options are those of which it was made.
-func (w toyWiring) Options() engine.Options {
-	return engine.Options{
-		MAC: w.NIC.MAC, MTU: w.NIC.MTU, Queues: w.NIC.Queues, TapOwner: w.TapOwner, SELinuxContext: w.SELinuxContext,
-		NoGuard: true, NoIPv6: w.NIC.IPv6 == nil, Names: map[string]string{engine.TapRole: w.NIC.Tap},
-	}
-}
 
 // Links is the tap.
 func (w toyWiring) Links() []engine.Link {
@@ -94,14 +80,9 @@ func (w toyWiring) Tables() []nft.Table {
 	}}
 }
 
-// HasTables tells that there is it.
-func (w toyWiring) HasTables() bool { return true }
-
-func (w toyWiring) tap() engine.Tap { return engine.TapOf(w.NIC, w.TapOwner, w.SELinuxContext) }
-
 // Apply makes the tap, and then the table, of which a chain is on the tap.
 func (w toyWiring) Apply(s *engine.State) (st engine.Steps, err error) {
-	ops, err := w.tap().Ops(s, false)
+	ops, err := w.Tap().Ops(s, false)
 	if err != nil {
 		return st, err
 	}
@@ -115,7 +96,7 @@ func (w toyWiring) Apply(s *engine.State) (st engine.Steps, err error) {
 func (w toyWiring) Restore(s *engine.State) (st engine.Steps, notes []string, err error) {
 	st[engine.End] = engine.DropTableOps(s, w.Tables()...)
 	if l := s.Link(w.NIC.Tap); l != nil && l.Tun != nil && l.MAC == w.NIC.TapMAC {
-		st[engine.End] = append(st[engine.End], w.tap().Delete(s, *l))
+		st[engine.End] = append(st[engine.End], w.Tap().Delete(s, *l))
 	} else if l != nil {
 		notes = append(notes, l.Name+" was not made for the VM: it stays")
 	}
@@ -125,7 +106,7 @@ func (w toyWiring) Restore(s *engine.State) (st engine.Steps, notes []string, er
 // Differences looks at the tap; the engine compares the table.
 func (w toyWiring) Differences(s *engine.State) []engine.Difference {
 	d := engine.Differences{Interface: w.NIC.Interface}
-	if l := d.Tap(s, w.tap()); l != nil {
+	if l := d.Tap(s, w.Tap()); l != nil {
 		d.Up(*l)
 		d.MTU(*l, w.NIC.MTU)
 	}

@@ -36,7 +36,6 @@ func (unwired) Guest() guest.NIC                          { return guest.NIC{} }
 func (unwired) Options() engine.Options                   { return engine.Options{} }
 func (unwired) Links() []engine.Link                      { return nil }
 func (unwired) Tables() []nft.Table                       { return nil }
-func (unwired) HasTables() bool                           { return false }
 func (unwired) Apply(*engine.State) (engine.Steps, error) { return engine.Steps{}, errZero }
 func (unwired) Restore(*engine.State) (engine.Steps, []string, error) {
 	return engine.Steps{}, nil, errZero

@@ -16,7 +16,7 @@ import (
 // comes before the pod interface is touched; the guard, for which the kernel can't be
 // asked quickly, is the first of all.
 func (w wiring) Apply(s *engine.State) (st engine.Steps, _ error) {
-	tap, tapErr := w.tap().Ops(s, s.Link(w.Uplink.Name) != nil) // which gets that name later
+	tap, tapErr := w.Tap().Ops(s, s.Link(w.Uplink.Name) != nil) // which gets that name later
 	bridge, bridgeErr := w.bridgeOps(s)
 	uplink, uplinkErr := w.uplinkOps(s)
 	placeholder, placeholderErr := w.placeholderOps(s)
@@ -27,7 +27,7 @@ func (w wiring) Apply(s *engine.State) (st engine.Steps, _ error) {
 	st[engine.Make] = slices.Concat(guard, tap, engine.ChecksumOps(s, w.NIC), bridge, w.tapPortOps(s))
 	// Addresses first: once the link has another name the kernel no longer
 	// finds an IPv4 address by its label.
-	podside.Take(s.Interfaces[w.pod.Index], &st)
+	podside.Take(s.Interfaces[w.Pod.Index], &st)
 	ingress := ingressTable(w.NIC, w.Uplink.Name) // behind the links by whose names it hooks
 	st[engine.Links] = slices.Concat(st[engine.Links], uplink, placeholder, w.tableOps(s, ingress, len(ingress.Chains) > 0))
 	return st, nil
@@ -108,20 +108,20 @@ func makeOps(s *engine.State, d device, mtu int, role string) ([]engine.Op, erro
 func (w wiring) uplinkOps(s *engine.State) ([]engine.Op, error) {
 	l := w.uplink(s)
 	if l == nil {
-		return nil, w.uplinkGone(s)
+		return nil, w.Gone(s)
 	}
 	if other := s.Link(w.Uplink.Name); other != nil && other.Index != l.Index {
 		return nil, &engine.NameTakenError{Name: w.Uplink.Name, For: uplinkRole, Why: "by " + engine.Describe(*other), Free: "give that another name"}
 	}
 	now := *l
 	now.Name = w.Uplink.Name
-	staysUp := l.Up() && l.Name != w.pod.Name // a VM may have it, which must not lose it
+	staysUp := l.Up() && l.Name != w.Pod.Name // a VM may have it, which must not lose it
 	return slices.Concat(
 		engine.Up.Set(l.Name, l.Up(), staysUp),
 		engine.Rename(l.Name, now.Name),
 		engine.MAC.Set(now.Name, l.MAC, w.Uplink.MAC),
 		engine.ARP.Set(now.Name, l.ARP(), false),
-		engine.MTU.Set(now.Name, l.MTU, w.pod.MTU),
+		engine.MTU.Set(now.Name, l.MTU, w.Pod.MTU),
 		engine.NoAddresses(now),
 		w.joinOps(s, now, uplinkToggles),
 		engine.Up.Set(now.Name, staysUp, true),
@@ -132,15 +132,15 @@ func (w wiring) uplinkOps(s *engine.State) ([]engine.Op, error) {
 // on a bridge without ports, which neither attracts nor answers traffic.
 func (w wiring) placeholderOps(s *engine.State) ([]engine.Op, error) {
 	before := *s
-	before.Links = slices.DeleteFunc(slices.Clone(s.Links), func(l nl.Link) bool { return l.Index == w.pod.Index }) // it is renamed by then
-	ops, err := makeOps(&before, w.Placeholder, w.pod.MTU, "")
+	before.Links = slices.DeleteFunc(slices.Clone(s.Links), func(l nl.Link) bool { return l.Index == w.Pod.Index }) // it is renamed by then
+	ops, err := makeOps(&before, w.Placeholder, w.Pod.MTU, "")
 	if err != nil {
 		return nil, err
 	}
 	l := before.Link(w.Placeholder.Name)
 	for _, p := range w.Addresses {
 		if l == nil || !s.Interfaces[l.Index].Has(p) {
-			ops = append(ops, placeAddress{w.Placeholder.Name, p, true})
+			ops = append(ops, engine.Address{Link: w.Placeholder.Name, Prefix: p, NoRoute: true})
 		}
 	}
 	return ops, nil

@@ -9,7 +9,7 @@ import (
 
 // Differences tell how the four links differ from the plan.
 func (w wiring) Differences(s *engine.State) []engine.Difference {
-	d := differences{engine.Differences{Interface: w.pod.Name}, w, s}
+	d := differences{engine.Differences{Interface: w.Pod.Name}, w, s}
 	bridge := d.bridge()
 	uplink := d.uplink(bridge)
 	tap := d.tap(bridge)
@@ -17,8 +17,8 @@ func (w wiring) Differences(s *engine.State) []engine.Difference {
 	if l := s.Link(w.Bridge.Name); l != nil && uplink && tap {
 		d.MTU(*l, w.NIC.MTU)
 	}
-	if l := s.Link(w.pod.Name); l == nil || l.Index == w.pod.Index {
-		d.Add(w.pod.Name, engine.Missing, "the placeholder, which has the pod's address", engine.PrepareAgain)
+	if l := s.Link(w.Pod.Name); l == nil || l.Index == w.Pod.Index {
+		d.Add(w.Pod.Name, engine.Missing, "the placeholder, which has the pod's address", engine.PrepareAgain)
 	} else {
 		d.Addresses(s, *l, w.Addresses, engine.PrepareAgain)
 		d.Neighbors(s, *l, w.NIC.Answers)
@@ -40,7 +40,7 @@ func (d *differences) bridge() bool {
 	case l == nil:
 		d.Add(name, engine.Missing, "a bridge", engine.PrepareAgain)
 		return false
-	case l.Kind != kind:
+	case l.Kind != nl.KindBridge:
 		d.Add(name, engine.Kind(*l), "a bridge", "give that another name, and "+engine.PrepareAgain)
 		return false
 	}
@@ -56,7 +56,7 @@ func (d *differences) bridge() bool {
 // uplink looks at the pod interface, which is a port of the bridge, and
 // tells whether the bridge can have its MTU.
 func (d *differences) uplink(bridge bool) bool {
-	name, pod := d.w.Uplink.Name, d.w.pod
+	name, pod := d.w.Uplink.Name, d.w.Pod
 	l := d.s.Link(name)
 	switch own := d.s.ByIndex(pod.Index); {
 	case l == nil && own != nil:
@@ -81,7 +81,7 @@ func (d *differences) uplink(bridge bool) bool {
 
 // tap looks at the tap, and tells whether the bridge can have its MTU.
 func (d *differences) tap(bridge bool) bool {
-	l := d.Tap(d.s, d.w.tap())
+	l := d.Tap(d.s, d.w.Tap())
 	if l == nil {
 		return false
 	}

@@ -6,7 +6,6 @@ import (
 	"github.com/google/nftables"
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/guard"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/nft"
 )
@@ -29,8 +28,8 @@ func guardTable(n guest.NIC, uplink string) nft.Table {
 		}}}
 	} else {
 		kept = []nft.Rule{
-			{fromTap, toBridges, notToSpanningTree, guard.Dropped(guard.FromVM, guard.OtherProtocol)},
-			{fromUplink, toBridges, notToSpanningTree, guard.Dropped(guard.ToVM, guard.OtherProtocol)},
+			{fromTap, guard.ToBridges, notToSpanningTree, guard.Dropped(guard.FromVM, guard.OtherProtocol)},
+			{fromUplink, guard.ToBridges, notToSpanningTree, guard.Dropped(guard.ToVM, guard.OtherProtocol)},
 		}
 		judged = slices.Concat(guard.FromGuest(n, guard.InPlace), guard.ToGuest(n, guard.InPlace), []nft.Chain{
 			{Name: "prerouting", Hook: "prerouting", Rules: append(slices.Clip(kept), nft.Rule{fromTap, nft.Jump(guard.FromGuestChain)})},
@@ -46,14 +45,10 @@ func guardTable(n guest.NIC, uplink string) nft.Table {
 		nft.Chain{Name: "output", Hook: "output", Rules: []nft.Rule{{toTap, nft.Drop}, {toUplink, nft.Drop}}})}
 }
 
-// Sixteen MACs are for bridges alone (IEEE 802.1Q table 8-1). The first is the
-// spanning tree's, which a bridge without one passes on. What the bridge would pass
-// on of the others comes to prerouting, what it would hear to input.
-var (
-	bridges           = mac.Addr{0x01, 0x80, 0xc2}
-	toBridges         = nft.EtherDestination.Masked(mac.Addr{0xff, 0xff, 0xff, 0xff, 0xff, 0xf0}).Is(bridges)
-	notToSpanningTree = nft.EtherDestination.Not(bridges)
-)
+// notToSpanningTree matches all but the first of the groups of guard.ToBridges, which a
+// bridge without a spanning tree passes on. What the bridge would pass on of the others
+// comes to prerouting, what it would hear to input.
+var notToSpanningTree = nft.EtherDestination.Not(guard.Bridges)
 
 // ingressTable judges frames where they come in, before the bridge does. Most of what the
 // guard lets pass in any case is sent on from there, which saves as much time as the guard

@@ -2,7 +2,6 @@ package bridge
 
 import (
 	"fmt"
-	"net/netip"
 
 	vnl "github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -10,9 +9,6 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/engine"
 )
-
-// kind is the kernel's and ip(8)'s word.
-const kind = "bridge"
 
 // addBridge makes a bridge that forwards at once and is silent itself. Its MAC is
 // always set, also so that one without ports has no carrier: the kernel looks at the
@@ -37,7 +33,7 @@ func (o addBridge) Do(k *engine.Kernel) error {
 	info := vnl.NewIfInfomsg(unix.AF_UNSPEC)
 	info.Index, info.Flags, info.Change = int32(o.index), unix.IFF_NOARP, unix.IFF_NOARP
 	linkInfo := vnl.NewRtAttr(unix.IFLA_LINKINFO, nil)
-	linkInfo.AddRtAttr(vnl.IFLA_INFO_KIND, []byte(kind))
+	linkInfo.AddRtAttr(vnl.IFLA_INFO_KIND, []byte(nl.KindBridge))
 	data := linkInfo.AddRtAttr(vnl.IFLA_INFO_DATA, nil)
 	data.AddRtAttr(vnl.IFLA_BR_FORWARD_DELAY, vnl.Uint32Attr(0))
 	data.AddRtAttr(vnl.IFLA_BR_STP_STATE, vnl.Uint32Attr(0))
@@ -50,7 +46,9 @@ func (o addBridge) Do(k *engine.Kernel) error {
 }
 
 // Supported asks the kernel for bridges.
-func (o addBridge) Supported(k *engine.Kernel) error { return k.KindSupported(kind, "CONFIG_BRIDGE") }
+func (o addBridge) Supported(k *engine.Kernel) error {
+	return k.KindSupported(nl.KindBridge, "CONFIG_BRIDGE")
+}
 
 // groupForward is which groups (allGroups) the bridge passes on from a port.
 var groupForward = &engine.Property[uint16]{
@@ -78,49 +76,4 @@ func (w wiring) groupForward() uint16 {
 		return nearestBridge
 	}
 	return allGroups
-}
-
-// placeAddress adds an address without a route to its network, and without asking
-// who else has it, or deletes it.
-type placeAddress struct {
-	link   string
-	prefix netip.Prefix
-	add    bool
-}
-
-func (o placeAddress) String() string {
-	if !o.add {
-		return "ip addr del " + o.prefix.String() + " dev " + o.link
-	}
-	s := "ip addr add " + o.prefix.String() + " dev " + o.link + " noprefixroute"
-	if o.prefix.Addr().Is6() {
-		s += " nodad"
-	}
-	return s
-}
-
-// Inverse deletes or adds it.
-func (o placeAddress) Inverse() engine.Op { return placeAddress{o.link, o.prefix, !o.add} }
-
-// Do adds it, if it is not there, or deletes it, if it is.
-func (o placeAddress) Do(k *engine.Kernel) error {
-	index, err := k.Conn.Index(o.link)
-	if err != nil {
-		return err
-	}
-	m := vnl.NewIfAddrmsg(unix.AF_INET)
-	m.Prefixlen, m.Index = uint8(o.prefix.Bits()), uint32(index)
-	flags := uint32(unix.IFA_F_PERMANENT | unix.IFA_F_NOPREFIXROUTE)
-	if o.prefix.Addr().Is6() {
-		m.Family = unix.AF_INET6
-		flags |= unix.IFA_F_NODAD
-	}
-	address := o.prefix.Addr().AsSlice()
-	attrs := []vnl.NetlinkRequestData{
-		m, vnl.NewRtAttr(unix.IFA_LOCAL, address), vnl.NewRtAttr(unix.IFA_ADDRESS, address), vnl.NewRtAttr(unix.IFA_FLAGS, vnl.Uint32Attr(flags)),
-	}
-	if o.add {
-		return k.AddAddress(o.link, o.prefix.Addr(), attrs...)
-	}
-	return engine.Ignore(k.Conn.Request(unix.RTM_DELADDR, 0, attrs...), unix.EADDRNOTAVAIL)
 }

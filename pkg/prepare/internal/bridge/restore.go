@@ -18,10 +18,10 @@ func (w wiring) Restore(s *engine.State) (st engine.Steps, notes []string, err e
 			return st, nil, fmt.Errorf("the name %s is taken by %s that was not made for its VM: give that another name, then restore again",
 				l.Name, engine.Describe(*l))
 		}
-		notes = append(notes, stranger(*l))
+		notes = append(notes, engine.LeftAlone(*l))
 	}
 	st[engine.Links] = engine.DropTableOps(s, ingressTable(w.NIC, w.Uplink.Name)) // while links have the names by which it hooks
-	was := w.pod
+	was := w.Pod
 	if placeholder != nil {
 		was = podside.WithNew(was, s.Interfaces[placeholder.Index].Neighbors)
 		rebuild := append(bridgeAsIs(*placeholder), podside.Addresses(s.Interfaces[placeholder.Index])...)
@@ -31,24 +31,20 @@ func (w wiring) Restore(s *engine.State) (st engine.Steps, notes []string, err e
 		st[engine.Links] = append(st[engine.Links], w.restoreUplinkOps(s, *uplink)...)
 		podside.PutBack(was, s.Interfaces[uplink.Index], s.Routes, &st)
 	} else {
-		notes = append(notes, fmt.Sprintf("the pod interface %s is gone: only what was made for its VM is removed", w.pod.Name))
+		notes = append(notes, fmt.Sprintf("the pod interface %s is gone: only what was made for its VM is removed", w.Pod.Name))
 	}
 	st[engine.End] = append(st[engine.End], engine.DropTableOps(s, guardTable(w.NIC, w.Uplink.Name))...)
 	if l := s.Link(w.NIC.Tap); l != nil && w.isTap(s, *l) {
-		st[engine.End] = append(st[engine.End], w.tap().Delete(s, *l, w.portAsIs(s, *l)...))
+		st[engine.End] = append(st[engine.End], w.Tap().Delete(s, *l, w.portAsIs(s, *l)...))
 	} else if l != nil {
-		notes = append(notes, stranger(*l))
+		notes = append(notes, engine.LeftAlone(*l))
 	}
 	if l := s.Link(w.Bridge.Name); l != nil && isOurs(*l, w.Bridge) {
 		st[engine.End] = append(st[engine.End], engine.DelLink{Name: l.Name, Rebuild: bridgeAsIs(*l)})
 	} else if l != nil {
-		notes = append(notes, stranger(*l))
+		notes = append(notes, engine.LeftAlone(*l))
 	}
 	return st, notes, nil
-}
-
-func stranger(l nl.Link) string {
-	return fmt.Sprintf("%s is left alone: it is %s that was not made for the VM", l.Name, engine.Describe(l))
 }
 
 // bridgeAsIs makes a bridge again as it is now.
@@ -68,7 +64,7 @@ func (w wiring) portAsIs(s *engine.State, l nl.Link) []engine.Op {
 
 // restoreUplinkOps make the uplink the pod interface again.
 func (w wiring) restoreUplinkOps(s *engine.State, l nl.Link) []engine.Op {
-	was := w.pod
+	was := w.Pod
 	staysUp := l.Up() && l.Name == was.Name && l.MAC == was.MAC
 	ops := engine.Up.Set(l.Name, l.Up(), staysUp)
 	if m := s.Master(l); m != "" && m == w.Bridge.Name {
@@ -95,29 +91,19 @@ func (w wiring) restoreUplinkOps(s *engine.State, l nl.Link) []engine.Op {
 
 // uplink returns the pod interface, whatever it is called now, or nil.
 func (w wiring) uplink(s *engine.State) *nl.Link {
-	l := s.ByIndex(w.pod.Index)
-	if l == nil || cmp.Or(l.Kind, "physical") != w.pod.Kind {
+	l := s.ByIndex(w.Pod.Index)
+	if l == nil || cmp.Or(l.Kind, "physical") != w.Pod.Kind {
 		return nil
 	}
-	if l.Name == w.Uplink.Name || l.Name == w.pod.Name || l.MAC == w.Uplink.MAC || l.MAC == w.pod.MAC {
+	if l.Name == w.Uplink.Name || l.Name == w.Pod.Name || l.MAC == w.Uplink.MAC || l.MAC == w.Pod.MAC {
 		return l
 	}
 	return nil
 }
 
-// uplinkGone says why there is no uplink, and what helps.
-func (w wiring) uplinkGone(s *engine.State) error {
-	why := "is gone from this network namespace"
-	if l := s.ByIndex(w.pod.Index); l != nil {
-		why = "is gone, and its index is that of " + l.Name + " now, " + engine.Describe(*l)
-	}
-	return fmt.Errorf("the pod interface %s (index %d) %s: its VM has no network; run restore, which removes what is left of it, "+
-		"and recreate the pod, or have the CNI add the interface again", w.pod.Name, w.pod.Index, why)
-}
-
 // namesake returns another link than the pod interface that has its name, or nil.
 func (w wiring) namesake(s *engine.State) *nl.Link {
-	l := s.Link(w.pod.Name)
+	l := s.Link(w.Pod.Name)
 	if up := w.uplink(s); l == nil || up != nil && up.Index == l.Index {
 		return nil
 	}
@@ -134,7 +120,7 @@ func (w wiring) placeholder(s *engine.State) *nl.Link {
 
 // isOurs reports whether a link is a bridge that was made here. Others do ARP, or had
 // their MAC changed.
-func isOurs(l nl.Link, d device) bool { return l.Kind == kind && (l.MAC == d.MAC || !l.ARP()) }
+func isOurs(l nl.Link, d device) bool { return l.Kind == nl.KindBridge && (l.MAC == d.MAC || !l.ARP()) }
 
 // isTap reports whether a link is the tap that was made here.
 func (w wiring) isTap(s *engine.State, l nl.Link) bool {

@@ -36,15 +36,11 @@ type device struct {
 
 // wiring is the plan for one pod interface.
 type wiring struct {
-	NIC            guest.NIC      `json:"nic"`
-	TapOwner       *engine.Owner  `json:"tapOwner,omitempty"`
-	SELinuxContext string         `json:"selinuxContext,omitempty"` // the tap's
-	Uplink         device         `json:"uplink"`
-	Bridge         device         `json:"bridge"`
-	Placeholder    device         `json:"placeholder"`
-	Addresses      []netip.Prefix `json:"addresses,omitempty"` // the placeholder's
-
-	pod discover.Interface // as the CNI left it
+	engine.Base
+	Uplink      device         `json:"uplink"`
+	Bridge      device         `json:"bridge"`
+	Placeholder device         `json:"placeholder"`
+	Addresses   []netip.Prefix `json:"addresses,omitempty"` // the placeholder's
 }
 
 // Datapath is the one of this package.
@@ -62,17 +58,17 @@ func (Datapath) Wire(in discover.Interface, o engine.Options) (engine.Wiring, er
 		return engine.LinkName(prefixes[role], in.Name)
 	}
 	w := wiring{
-		NIC: guest.Same(in, guest.Options{
-			Tap: name(engine.TapRole), TapMAC: engine.DerivedMAC(in, engine.TapRole), MAC: o.MAC, MTU: o.MTU, Queues: o.Queues,
-			NoGuard: o.NoGuard, NoIPv6: o.NoIPv6,
-		}),
-		TapOwner:       o.TapOwner,
-		SELinuxContext: o.SELinuxContext,
-		Uplink:         device{name(uplinkRole), engine.DerivedMAC(in, uplinkRole)},
-		Bridge:         device{name(bridgeRole), engine.DerivedMAC(in, bridgeRole)},
-		Placeholder:    device{in.Name, in.MAC},
-		Addresses:      placeholderAddresses(in),
-		pod:            in,
+		Base: engine.Base{
+			NIC: guest.Same(in, guest.Options{
+				Tap: name(engine.TapRole), TapMAC: engine.DerivedMAC(in, engine.TapRole), MAC: o.MAC, MTU: o.MTU, Queues: o.Queues,
+				NoGuard: o.NoGuard, NoIPv6: o.NoIPv6,
+			}),
+			TapOwner: o.TapOwner, SELinuxContext: o.SELinuxContext, Pod: in,
+		},
+		Uplink:      device{name(uplinkRole), engine.DerivedMAC(in, uplinkRole)},
+		Bridge:      device{name(bridgeRole), engine.DerivedMAC(in, bridgeRole)},
+		Placeholder: device{in.Name, in.MAC},
+		Addresses:   placeholderAddresses(in),
 	}
 	return w, w.validate()
 }
@@ -98,7 +94,7 @@ func (d Datapath) Decode(in discover.Interface, version int, text json.RawMessag
 	if err := json.Unmarshal(text, &w); err != nil {
 		return nil, err
 	}
-	w.pod = in
+	w.Pod = in
 	c := normalize.Checks{usable(in), w.validate()}
 	for _, d := range []device{w.Uplink, w.Bridge, w.Placeholder} {
 		c = append(c, guest.CheckName(d.Name))
@@ -123,9 +119,6 @@ func usable(in discover.Interface) error {
 	case in.Kind == "ipvlan" || in.Kind == "ipvtap":
 		return fmt.Errorf("it is an %s: it has its parent's MAC and delivers by IP address, "+
 			"so a VM with a MAC of its own can't be behind it; use the datapath redirect (in ipvlan's mode l2), or give the pod a veth-based network (for example the bridge CNI plugin)", in.Kind)
-	case in.Kind == "bridge":
-		return errors.New("it is a bridge, which can't be another's port; if this is the placeholder of a pod that is prepared already, " +
-			"name the state directory that was used then")
 	case in.PointToPoint:
 		return errors.New("it is a point-to-point link, which can't be a bridge port; use a veth-based network")
 	case !in.ARP:
@@ -145,30 +138,19 @@ func usable(in discover.Interface) error {
 	return nil
 }
 
-// validate tells why the pod interface and the options don't go together.
-func (w wiring) validate() error {
-	if most := w.pod.MTU; w.NIC.MTU > most {
-		return fmt.Errorf("MTU %d is more than %s carries, which is %d", w.NIC.MTU, w.pod.Name, most)
-	}
-	return errors.Join(w.NIC.Validate(), engine.CheckLabel(w.SELinuxContext), engine.Distinct(w.pod.Name, w.NIC.Tap, w.Bridge.Name, w.Uplink.Name))
-}
-
-// Guest is what the VM gets: what the pod had.
-func (w wiring) Guest() guest.NIC { return w.NIC }
+func (w wiring) validate() error { return w.Validate(w.Bridge.Name, w.Uplink.Name) }
 
 // Options are those of which it was made.
 func (w wiring) Options() engine.Options {
-	return engine.Options{
-		MAC: w.NIC.MAC, MTU: w.NIC.MTU, Queues: w.NIC.Queues, TapOwner: w.TapOwner, SELinuxContext: w.SELinuxContext,
-		NoGuard: !w.NIC.Guard, NoIPv6: w.NIC.IPv6 == nil,
-		Names: map[string]string{engine.TapRole: w.NIC.Tap, bridgeRole: w.Bridge.Name, uplinkRole: w.Uplink.Name},
-	}
+	o := w.Base.Options()
+	o.Names[bridgeRole], o.Names[uplinkRole] = w.Bridge.Name, w.Uplink.Name
+	return o
 }
 
 // Links are the four that there are, from the pod network to the VM.
 func (w wiring) Links() []engine.Link {
 	return []engine.Link{
-		{Role: uplinkRole, Name: w.Uplink.Name},
+		{Role: uplinkRole, Name: w.Uplink.Name, Renamed: true},
 		{Role: bridgeRole, Name: w.Bridge.Name},
 		{Role: engine.TapRole, Name: w.NIC.Tap},
 		{Role: placeholderRole, Name: w.Placeholder.Name},
@@ -187,11 +169,6 @@ func (w wiring) Tables() []nft.Table {
 	return out
 }
 
-// HasTables tells whether there are any.
-func (w wiring) HasTables() bool {
-	return w.NIC.Guard || len(w.NIC.Answers) > 0 || w.NIC.RenamedRouter() != nil
-}
-
 // Sysctls are the switches by which br_netfilter shows bridged frames to the pod's
 // iptables (Documentation/networking/bridge.rst).
 func (Datapath) Sysctls() []string {
@@ -202,8 +179,6 @@ func (Datapath) Sysctls() []string {
 	}
 }
 
-func (w wiring) tap() engine.Tap { return engine.TapOf(w.NIC, w.TapOwner, w.SELinuxContext) }
-
 // Traces are the links that bear the default names, and the placeholder if there is
 // one.
 func (Datapath) Traces(s *engine.State, pod string) (out []string) {
@@ -212,7 +187,7 @@ func (Datapath) Traces(s *engine.State, pod string) (out []string) {
 			out = append(out, name)
 		}
 	}
-	isBridge := func(l nl.Link) bool { return l.Kind == kind }
+	isBridge := func(l nl.Link) bool { return l.Kind == nl.KindBridge }
 	trace(engine.LinkName(prefixes[bridgeRole], pod), isBridge)
 	trace(engine.LinkName(prefixes[uplinkRole], pod), func(nl.Link) bool { return true })
 	trace(engine.LinkName(prefixes[engine.TapRole], pod), func(l nl.Link) bool { return l.Tun != nil })

@@ -117,7 +117,7 @@ func lines(st engine.Steps) string {
 
 // applied is the state after an apply.
 func (w wiring) applied() *engine.State {
-	s := engine.Original(w.pod)
+	s := engine.Original(w.Pod)
 	up := s.Links[0]
 	up.Name, up.MAC, up.Master, up.Flags = w.Uplink.Name, w.Uplink.MAC, 11, unix.IFF_UP|unix.IFF_NOARP
 	if up.AddrGenMode >= 0 {
@@ -126,15 +126,15 @@ func (w wiring) applied() *engine.State {
 	up.GroupForward, up.Port = w.groupForward(), newPort&^nl.Settings(0).With(vnl.IFLA_BRPORT_LEARNING)
 	tap, bridge, placeholder := up, up, up
 	tap.Index, tap.Name, tap.Kind, tap.MAC, tap.MTU = 10, w.NIC.Tap, "tun", w.NIC.TapMAC, w.NIC.MTU
-	tap.Type, tap.Tun, tap.Port = unix.ARPHRD_ETHER, newTun(w.tap()), newPort
-	bridge.Index, bridge.Name, bridge.Kind, bridge.Master, bridge.MAC, bridge.MTU = 11, w.Bridge.Name, kind, 0, w.Bridge.MAC, w.NIC.MTU
-	placeholder.Index, placeholder.Name, placeholder.Kind, placeholder.Master, placeholder.MAC = 12, w.pod.Name, kind, 0, w.Placeholder.MAC
+	tap.Type, tap.Tun, tap.Port = unix.ARPHRD_ETHER, newTun(w.Tap()), newPort
+	bridge.Index, bridge.Name, bridge.Kind, bridge.Master, bridge.MAC, bridge.MTU = 11, w.Bridge.Name, nl.KindBridge, 0, w.Bridge.MAC, w.NIC.MTU
+	placeholder.Index, placeholder.Name, placeholder.Kind, placeholder.Master, placeholder.MAC = 12, w.Pod.Name, nl.KindBridge, 0, w.Placeholder.MAC
 	s.Links = append(s.Links[:0], up, tap, bridge, placeholder)
 	var addresses []discover.Address
 	for _, p := range w.Addresses {
 		addresses = append(addresses, discover.Address{Prefix: p, Message: []byte{1}})
 	}
-	s.Interfaces = map[int]discover.Interface{2: {Name: w.Uplink.Name}, 12: {Name: w.pod.Name, Addresses: addresses}}
+	s.Interfaces = map[int]discover.Interface{2: {Name: w.Uplink.Name}, 12: {Name: w.Pod.Name, Addresses: addresses}}
 	s.Routes = nil
 	s.Tables, s.Filtered = map[nft.ID]nft.Present{}, map[int]bool{tap.Index: w.NIC.Guard}
 	for _, t := range w.Tables() {

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/virt-launcher-net/virt-launcher-net/internal/nl"
 	"github.com/virt-launcher-net/virt-launcher-net/internal/normalize"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
@@ -47,8 +48,6 @@ type Wiring interface {
 	Links() []Link
 	// Tables are those that are there: the port guard, answers for neighbors, ….
 	Tables() []nft.Table
-	// HasTables tells whether there are any. To make them takes longer.
-	HasTables() bool
 	// Apply is what is still to do: nothing if all is as planned.
 	Apply(*State) (Steps, error)
 	// Restore is what is still to do for the interface to be as the CNI left it:
@@ -65,8 +64,9 @@ type Wiring interface {
 
 // Link is a link of a wiring.
 type Link struct {
-	Role string `json:"role"` // "tap", …
-	Name string `json:"name"`
+	Role    string `json:"role"` // "tap", …
+	Name    string `json:"name"`
+	Renamed bool   `json:"-"` // it is the pod's interface; others are made
 }
 
 // TapRole is the role of the tap.
@@ -128,6 +128,9 @@ func CheckEthernet(in discover.Interface) error {
 	case in.MAC.IsZero():
 		return fmt.Errorf("it is a %s without a MAC address: a VM needs an Ethernet link "+
 			"(with netkit devices set the CNI to veth or to netkit's L2 mode)", in.Kind)
+	case in.Kind == nl.KindBridge:
+		return fmt.Errorf("it is a %s, which no VM can have; if this is the placeholder of a pod that is prepared already, "+
+			"name the state directory that was used then", in.Kind)
 	}
 	return nil
 }

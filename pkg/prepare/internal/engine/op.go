@@ -33,12 +33,9 @@ type Op interface {
 // or the container lacks what it takes.
 type Supporter interface{ Supported(*Kernel) error }
 
-// AliasOp is an Op that gives the tap what one of the pod's aliases takes: it can be done
+// ForAlias is an Op that gives the tap what one of the pod's aliases takes: it can be done
 // while a VM runs, which loses nothing by it.
-type AliasOp interface {
-	Op
-	ForAlias()
-}
+type ForAlias struct{ Op }
 
 // Kernel is what ops act on: the network namespace of the thread that opened it.
 type Kernel struct {

@@ -23,11 +23,6 @@ type Tap struct {
 	Label  string // SELinux'; empty: that of who makes it
 }
 
-// TapOf is the tap of a NIC.
-func TapOf(n guest.NIC, owner *Owner, label string) Tap {
-	return Tap{n.Tap, n.TapMAC, n.MTU, n.Queues, owner, label}
-}
-
 // Ops make the tap, which is nobody's port yet, or complete it. again is whether the
 // pod is prepared, and somebody has deleted the tap.
 func (t Tap) Ops(s *State, again bool) ([]Op, error) {

@@ -135,6 +135,14 @@ func FromGuest(n guest.NIC, o Outcome) []nft.Chain {
 // ToGroup matches what is for more than one, by the bit of group addresses (IEEE 802).
 var ToGroup = nft.EtherDestination.Masked(mac.Addr{1}).Is(mac.Addr{1})
 
+// ToBridges matches what is to one of the sixteen MACs, from Bridges on, that are for
+// bridges alone (IEEE 802.1Q table 8-1). Whatever it is, one that does not pass it on
+// takes it for its own host's stack, past its hooks (br_handle_frame).
+var (
+	Bridges   = mac.Addr{0x01, 0x80, 0xc2}
+	ToBridges = nft.EtherDestination.Masked(mac.Addr{0xff, 0xff, 0xff, 0xff, 0xff, 0xf0}).Is(Bridges)
+)
+
 // ToGuest returns the chains that judge what goes to the VM of the NIC, as FromGuest
 // does; none on a network without IPAM.
 func ToGuest(n guest.NIC, o Outcome) []nft.Chain {

@@ -15,12 +15,11 @@ import (
 // Apply works from every state that an apply or a restore may have been killed in. The
 // table comes before the tap is up: nothing of a VM gets into the pod without it.
 func (w wiring) Apply(s *engine.State) (st engine.Steps, err error) {
-	switch l := s.ByIndex(w.pod.Index); {
-	case l != nil && l.Name != w.pod.Name:
-		return st, fmt.Errorf("the pod interface %s is called %s now: ip link set %s name %s", w.pod.Name, l.Name, l.Name, w.pod.Name)
+	switch l := s.ByIndex(w.Pod.Index); {
+	case l != nil && l.Name != w.Pod.Name:
+		return st, fmt.Errorf("the pod interface %s is called %s now: ip link set %s name %s", w.Pod.Name, l.Name, l.Name, w.Pod.Name)
 	case l == nil:
-		return st, fmt.Errorf("the pod interface %s (index %d) is gone from this network namespace: its VM has no network; run restore, "+
-			"which removes what is left of it, and recreate the pod, or have the CNI add the interface again", w.pod.Name, w.pod.Index)
+		return st, w.Gone(s)
 	}
 	if err := w.aliasesFree(s); err != nil {
 		return st, err
@@ -28,7 +27,7 @@ func (w wiring) Apply(s *engine.State) (st engine.Steps, err error) {
 	// What makes it anew takes what the kernel knows of neighbors along.
 	l := s.Link(w.NIC.Tap)
 	table := engine.TableOps(s, w.NIC.Tap, w.Tables()...)
-	tap, err := w.tap().Ops(s, l == nil && w.hasTable(s))
+	tap, err := w.Tap().Ops(s, l == nil && w.hasTable(s))
 	if err != nil {
 		return st, err
 	}
@@ -56,11 +55,11 @@ func (w wiring) hasTable(s *engine.State) bool {
 func (w wiring) aliasOps(now discover.Interface) (ops []engine.Op) {
 	for _, a := range w.NIC.Aliases {
 		if !now.Has(prefixOf(a)) {
-			ops = append(ops, setAddress{w.NIC.Tap, a, true})
+			ops = append(ops, w.addressOp(a))
 		}
 		for _, neighbor := range w.neighbors(a) {
 			if !w.knows(now, neighbor) {
-				ops = append(ops, setNeighbor{w.NIC.Tap, neighbor, w.NIC.MAC, true})
+				ops = append(ops, w.neighborOp(neighbor))
 			}
 		}
 	}

@@ -8,16 +8,16 @@ import (
 
 // Differences tell how the pod interface and the tap differ from the plan.
 func (w wiring) Differences(s *engine.State) []engine.Difference {
-	d := engine.Differences{Interface: w.pod.Name}
-	switch in := s.ByIndex(w.pod.Index); {
+	d := engine.Differences{Interface: w.Pod.Name}
+	switch in := s.ByIndex(w.Pod.Index); {
 	case in == nil:
-		d.Add(w.pod.Name, engine.Missing, "the pod's interface", engine.NewPod)
-	case in.Name != w.pod.Name:
-		d.Add(w.pod.Name, "called "+in.Name, "the pod's interface", fmt.Sprintf("ip link set %s name %s", in.Name, w.pod.Name))
+		d.Add(w.Pod.Name, engine.Missing, "the pod's interface", engine.NewPod)
+	case in.Name != w.Pod.Name:
+		d.Add(w.Pod.Name, "called "+in.Name, "the pod's interface", fmt.Sprintf("ip link set %s name %s", in.Name, w.Pod.Name))
 	default:
 		// The pod's interface is not this program's to change, so a prepare repairs nothing.
-		if in.MAC != w.pod.MAC {
-			d.Add(in.Name, "of MAC "+in.MAC.String(), "of "+w.pod.MAC.String(), fmt.Sprintf("ip link set %s address %s", in.Name, w.pod.MAC))
+		if in.MAC != w.Pod.MAC {
+			d.Add(in.Name, "of MAC "+in.MAC.String(), "of "+w.Pod.MAC.String(), fmt.Sprintf("ip link set %s address %s", in.Name, w.Pod.MAC))
 		}
 		if in.MTU < w.NIC.MTU { // a larger one is the pod's affair
 			d.Add(in.Name, fmt.Sprintf("of MTU %d", in.MTU), fmt.Sprintf("of %d", w.NIC.MTU),
@@ -34,7 +34,7 @@ func (w wiring) Differences(s *engine.State) []engine.Difference {
 		}
 		d.Neighbors(s, *in, w.NIC.Answers)
 	}
-	if tap := d.Tap(s, w.tap()); tap != nil {
+	if tap := d.Tap(s, w.Tap()); tap != nil {
 		d.Up(*tap)
 		d.MTU(*tap, w.NIC.MTU)
 		if m := s.Master(*tap); m != "" { // as by a script of QEMU's
@@ -55,7 +55,7 @@ func (w wiring) Differences(s *engine.State) []engine.Difference {
 
 // Forwards waits until both ends are up and connected.
 func (w wiring) Forwards(s *engine.State) error {
-	for _, name := range []string{w.NIC.Tap, w.pod.Name} {
+	for _, name := range []string{w.NIC.Tap, w.Pod.Name} {
 		switch l := s.Link(name); {
 		case l == nil:
 			return fmt.Errorf("%s, which does not exist", name)

@@ -74,7 +74,7 @@ func (w wiring) portsOfVM(protocol nft.Protocol, port nft.Field[uint16]) (out []
 
 // notPods matches what is of no connection of the pod's.
 func (w wiring) notPods(f family, flow []nft.Operand) nft.Rule {
-	if w.pod.NoEgress {
+	if w.Pod.NoEgress {
 		return nil
 	}
 	return nft.Rule{nft.NotInSet(f.flows(pods), flow...)}

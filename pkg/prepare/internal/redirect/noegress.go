@@ -18,8 +18,8 @@ const guestPorts = 32768
 // if guests use the same: the VM would have no connection at all. Plan.Warnings
 // tells of that.
 func (w wiring) podPorts() guest.Ports {
-	p, local := w.PodPorts, w.pod.LocalPorts
-	if w.pod.NoEgress && local[0] > 0 && local[1] < guestPorts {
+	p, local := w.PodPorts, w.Pod.LocalPorts
+	if w.Pod.NoEgress && local[0] > 0 && local[1] < guestPorts {
 		r := guest.PortRange{First: local[0], Last: local[1]}
 		p.TCP, p.UDP = append(slices.Clip(p.TCP), r), append(slices.Clip(p.UDP), r)
 	}

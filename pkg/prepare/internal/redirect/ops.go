@@ -24,55 +24,19 @@ func prefixOf(a guest.Alias) netip.Prefix {
 	return netip.PrefixFrom(a.Pod, 126)
 }
 
-// setAddress adds the pod's alias to the tap, or deletes it.
-type setAddress struct {
-	tap   string
-	alias guest.Alias
-	add   bool
+// addressOp gives the tap the pod's alias.
+func (w wiring) addressOp(a guest.Alias) engine.Op {
+	o := engine.Address{Link: w.NIC.Tap, Prefix: prefixOf(a)}
+	if a.Pod.Is4() {
+		o.Peer = a.VM
+	}
+	return engine.ForAlias{Op: o}
 }
 
-func (o setAddress) String() string {
-	verb, how := "add", " scope link"
-	if !o.add {
-		verb, how = "del", ""
-	}
-	if o.alias.Pod.Is4() {
-		return fmt.Sprintf("ip addr %s %s peer %s/32 dev %s%s", verb, o.alias.Pod, o.alias.VM, o.tap, how)
-	}
-	if o.add {
-		how = " nodad"
-	}
-	return fmt.Sprintf("ip addr %s %s dev %s%s", verb, prefixOf(o.alias), o.tap, how)
+// neighborOp tells the pod the VM's MAC by an address.
+func (w wiring) neighborOp(a netip.Addr) engine.Op {
+	return engine.ForAlias{Op: setNeighbor{w.NIC.Tap, a, w.NIC.MAC, true}}
 }
-
-// Inverse deletes or adds it.
-func (o setAddress) Inverse() engine.Op { return setAddress{o.tap, o.alias, !o.add} }
-
-// Do adds it, if it is not there, or deletes it, if it is.
-func (o setAddress) Do(k *engine.Kernel) error {
-	index, err := k.Conn.Index(o.tap)
-	if err != nil {
-		return err
-	}
-	m := vnl.NewIfAddrmsg(unix.AF_INET)
-	m.Prefixlen, m.Index, m.Scope = uint8(prefixOf(o.alias).Bits()), uint32(index), unix.RT_SCOPE_LINK
-	flags, peer := uint32(unix.IFA_F_PERMANENT), o.alias.VM
-	if o.alias.Pod.Is6() {
-		m.Family, m.Scope, peer = unix.AF_INET6, unix.RT_SCOPE_UNIVERSE, o.alias.Pod
-		flags |= unix.IFA_F_NODAD
-	}
-	attrs := []vnl.NetlinkRequestData{
-		m, vnl.NewRtAttr(unix.IFA_LOCAL, o.alias.Pod.AsSlice()), vnl.NewRtAttr(unix.IFA_ADDRESS, peer.AsSlice()),
-		vnl.NewRtAttr(unix.IFA_FLAGS, vnl.Uint32Attr(flags)),
-	}
-	if o.add {
-		return k.AddAddress(o.tap, o.alias.Pod, attrs...)
-	}
-	return engine.Ignore(k.Conn.Request(unix.RTM_DELADDR, 0, attrs...), unix.EADDRNOTAVAIL, unix.ENODEV)
-}
-
-// ForAlias implements [engine.AliasOp].
-func (setAddress) ForAlias() {}
 
 // setNeighbor tells the pod the VM's MAC for good, so that it need not ask.
 type setNeighbor struct {
@@ -91,9 +55,6 @@ func (o setNeighbor) String() string {
 
 // Inverse deletes or adds it.
 func (o setNeighbor) Inverse() engine.Op { return setNeighbor{o.tap, o.alias, o.mac, !o.add} }
-
-// ForAlias implements [engine.AliasOp].
-func (setNeighbor) ForAlias() {}
 
 // Do sets it, or deletes it if it is there.
 func (o setNeighbor) Do(k *engine.Kernel) error {

@@ -16,7 +16,7 @@ func (w wiring) sets() (out []nft.Set) {
 		if !f.has(w.NIC) {
 			continue
 		}
-		if !w.pod.NoEgress {
+		if !w.Pod.NoEgress {
 			out = append(out, w.podFlows(f))
 		}
 		out = append(out, w.vmSets(f)...)
@@ -30,7 +30,7 @@ func (w wiring) sets() (out []nft.Set) {
 func (w wiring) podFlows(f family) nft.Set {
 	s := f.flows(pods)
 	s.Connected.Timeout = openUDP
-	for _, a := range w.pod.Addresses {
+	for _, a := range w.Pod.Addresses {
 		if own := a.Prefix.Addr(); own.Is4() == f.is4() {
 			s.Connected.From = append(s.Connected.From, own)
 		}

@@ -1,7 +1,6 @@
 package redirect
 
 import (
-	"fmt"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -22,9 +21,9 @@ func (w wiring) Restore(s *engine.State) (st engine.Steps, notes []string, err e
 			now.Flags &^= unix.IFF_UP
 			asIs = nil // it is that when it is up again
 		}
-		last = append(last, w.tap().Delete(s, now, asIs...))
+		last = append(last, w.Tap().Delete(s, now, asIs...))
 	} else if l != nil {
-		notes = append(notes, fmt.Sprintf("%s is left alone: it is %s that was not made for the VM", l.Name, engine.Describe(*l)))
+		notes = append(notes, engine.LeftAlone(*l))
 	}
 	st[engine.End] = slices.Concat(st[engine.End], engine.DropTableOps(s, w.table()), last, engine.DropTableOps(s, w.stackTables()...))
 	return st, notes, nil
@@ -40,11 +39,11 @@ func (w wiring) aliasesAsTheyAre(s *engine.State, l nl.Link) (ops []engine.Op) {
 	now := s.Interfaces[l.Index]
 	for _, a := range w.NIC.Aliases {
 		if now.Has(prefixOf(a)) {
-			ops = append(ops, setAddress{l.Name, a, true})
+			ops = append(ops, w.addressOp(a))
 		}
 		for _, neighbor := range w.neighbors(a) {
 			if w.knows(now, neighbor) {
-				ops = append(ops, setNeighbor{l.Name, neighbor, w.NIC.MAC, true})
+				ops = append(ops, w.neighborOp(neighbor))
 			}
 		}
 	}

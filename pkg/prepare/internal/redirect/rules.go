@@ -75,7 +75,7 @@ func (w wiring) familyChains(f family) []nft.Chain {
 		{Name: forPod + f.suffix, Rules: []nft.Rule{f.fragmenting(pods), {nft.GoTo(toPod)}}},
 		{Name: later + f.suffix, Rules: f.ofFragments(w.atVM(), nft.Rule{nft.GoTo(toPod)})},
 	}
-	if !w.pod.NoEgress {
+	if !w.Pod.NoEgress {
 		var full []nft.Part // where the VM's ports are named, the pod gets the answers all the same
 		if w.VMPorts.IsZero() {
 			full = []nft.Part{guard.Kept(guard.FromPod, guard.TooManyConnections, nft.Accept)}
@@ -208,14 +208,8 @@ func (w wiring) toAliasRules(f family, a guest.Alias) []nft.Rule {
 		nft.Rule{nft.Drop})
 }
 
-// toBridges matches the sixteen groups that are for bridges alone (IEEE 802.1Q table
-// 8-1): what is to these, whatever it is, would go to the stack of the node, past the
-// hooks of its bridge (br_handle_frame, net/bridge/br_input.c). paused matches pause
-// frames, which are for a cable's two ends alone.
-var (
-	toBridges = nft.EtherDestination.Masked(mac.Addr{0xff, 0xff, 0xff, 0xff, 0xff, 0xf0}).Is(mac.Addr{0x01, 0x80, 0xc2})
-	paused    = nft.EtherDestination.Is(mac.Addr{0x01, 0x80, 0xc2, 0, 0, 1})
-)
+// paused matches pause frames, which are for a cable's two ends alone.
+var paused = nft.EtherDestination.Is(mac.Addr{0x01, 0x80, 0xc2, 0, 0, 1})
 
 // guarded reports whether the guard tells what is whose.
 func (w wiring) guarded() bool { return w.NIC.Guard && w.NIC.Addressed }
@@ -229,7 +223,7 @@ func (w wiring) specialRules() []nft.Rule {
 		{nft.EtherSource.Is(w.NIC.MAC), guard.Dropped(guard.ToVM, guard.OwnMAC)},
 	}
 	if w.guarded() {
-		rules = append(rules, nft.Rule{toBridges, guard.Kept(guard.ToVM, guard.OtherProtocol, nft.GoTo(toPod))})
+		rules = append(rules, nft.Rule{guard.ToBridges, guard.Kept(guard.ToVM, guard.OtherProtocol, nft.GoTo(toPod))})
 	} else {
 		rules = append(rules, nft.Rule{paused, nft.Accept})
 	}
@@ -240,7 +234,7 @@ func (w wiring) specialRules() []nft.Rule {
 func (w wiring) toGroupRules() []nft.Rule {
 	rules := []nft.Rule{{paused, nft.Drop}}
 	if w.guarded() {
-		rules = []nft.Rule{{toBridges, guard.Dropped(guard.FromVM, guard.OtherProtocol)}}
+		rules = []nft.Rule{{guard.ToBridges, guard.Dropped(guard.FromVM, guard.OtherProtocol)}}
 	}
 	return append(rules, nft.Rule{nft.GoTo(sent)})
 }
@@ -268,7 +262,7 @@ func (w wiring) toNetFamilyRules(f family) (rules []nft.Rule) {
 			}
 		}
 	}
-	if !w.pod.NoEgress {
+	if !w.Pod.NoEgress {
 		rules = append(rules, nft.Rule{f.is, nft.InSet(f.flows(pods), f.outgoing()...), guard.Dropped(guard.FromVM, guard.PodConnection)})
 	}
 	if w.NIC.Addressed {

@@ -13,7 +13,7 @@ import (
 func (w wiring) stackTables() (out []nft.Table) {
 	for i, f := range []nft.Family{nft.IPv4Family, nft.IPv6Family} {
 		t := nft.Table{
-			Family: f, Name: nft.Prefix + w.NIC.Interface, Without: ", or use the datapath bridge",
+			Family: f, Name: nft.Prefix + w.NIC.Interface, Without: ", or use the default datapath",
 			Purpose: "the table that keeps the aliases of " + w.NIC.Interface + " to the pod and the VM",
 		}
 		if a, has := families[i].alias(w.NIC); has {

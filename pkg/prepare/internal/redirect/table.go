@@ -64,7 +64,7 @@ func (w wiring) table() nft.Table {
 	n := w.NIC
 	t := nft.Table{
 		Family: nft.Netdev, Name: nft.Prefix + n.Interface, Purpose: "the table that shares " + n.Interface + " with the VM",
-		Without: ", or use the datapath bridge", Sets: w.sets(),
+		Without: ", or use the default datapath", Sets: w.sets(),
 	}
 	judge := nft.GoTo(toTap)
 	if w.guarded() {
@@ -78,7 +78,7 @@ func (w wiring) table() nft.Table {
 	if n.Guard {
 		t.Chains = append(t.Chains, guard.FromGuest(n, guard.Outcome{Pass: nft.GoTo(toNet), Drop: nft.Drop})...)
 	}
-	if !w.pod.NoEgress {
+	if !w.Pod.NoEgress {
 		t.Chains = append(t.Chains, nft.Chain{Name: fromPod, Hook: "egress", Device: n.Interface, Rules: w.fromPodRules()})
 	}
 	t.Chains = append(t.Chains,
@@ -105,7 +105,7 @@ func (w wiring) table() nft.Table {
 // it is to another than the tap's.
 func (w wiring) sentRules() []nft.Rule {
 	leave := nft.ForwardTo(w.NIC.Interface)
-	if w.pod.NoEgress {
+	if w.Pod.NoEgress {
 		return []nft.Rule{{leave}} // nobody would take a mark off
 	}
 	return []nft.Rule{{nft.PacketType.Is(nft.ToOther), leave}, {nft.FrameMark.Set(crossing), leave}}

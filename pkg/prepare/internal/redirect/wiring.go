@@ -21,13 +21,9 @@ const prefix = "tap-"
 
 // wiring is the plan for one pod interface.
 type wiring struct {
-	NIC            guest.NIC     `json:"nic"`
-	TapOwner       *engine.Owner `json:"tapOwner,omitempty"`
-	SELinuxContext string        `json:"selinuxContext,omitempty"` // the tap's
-	PodPorts       guest.Ports   `json:"podPorts,omitzero"`
-	VMPorts        guest.Ports   `json:"vmPorts,omitzero"`
-
-	pod discover.Interface // as the CNI left it
+	engine.Base
+	PodPorts guest.Ports `json:"podPorts,omitzero"`
+	VMPorts  guest.Ports `json:"vmPorts,omitzero"`
 }
 
 // Datapath is the one of this package.
@@ -39,7 +35,7 @@ func (Datapath) Wire(in discover.Interface, o engine.Options) (engine.Wiring, er
 		return nil, err
 	}
 	if !o.MAC.IsZero() && o.MAC != in.MAC {
-		return nil, fmt.Errorf("the VM can't have the MAC %s, since it shares that of %s, %s: leave its MAC out, or use the datapath bridge", o.MAC, in.Name, in.MAC)
+		return nil, fmt.Errorf("the VM can't have the MAC %s, since it shares that of %s, %s: leave its MAC out, or use the default datapath", o.MAC, in.Name, in.MAC)
 	}
 	tap := o.Names[engine.TapRole]
 	if tap == "" {
@@ -52,11 +48,14 @@ func (Datapath) Wire(in discover.Interface, o engine.Options) (engine.Wiring, er
 		return nil, err
 	}
 	w := wiring{
-		NIC: guest.Same(in, guest.Options{
-			Tap: tap, TapMAC: engine.DerivedMAC(in, engine.TapRole), MTU: o.MTU, Queues: o.Queues,
-			NoGuard: o.NoGuard, NoIPv6: o.NoIPv6, Aliases: aliases,
-		}),
-		TapOwner: o.TapOwner, SELinuxContext: o.SELinuxContext, PodPorts: o.PodPorts, VMPorts: o.VMPorts, pod: in,
+		Base: engine.Base{
+			NIC: guest.Same(in, guest.Options{
+				Tap: tap, TapMAC: engine.DerivedMAC(in, engine.TapRole), MTU: o.MTU, Queues: o.Queues,
+				NoGuard: o.NoGuard, NoIPv6: o.NoIPv6, Aliases: aliases,
+			}),
+			TapOwner: o.TapOwner, SELinuxContext: o.SELinuxContext, Pod: in,
+		},
+		PodPorts: o.PodPorts, VMPorts: o.VMPorts,
 	}
 	return w, w.validate()
 }
@@ -67,7 +66,7 @@ func (Datapath) Decode(in discover.Interface, _ int, text json.RawMessage) (engi
 	if err := json.Unmarshal(text, &w); err != nil {
 		return nil, err
 	}
-	w.pod = in
+	w.Pod = in
 	switch {
 	case w.NIC.Interface != in.Name:
 		return nil, fmt.Errorf("it is not for %s", in.Name)
@@ -85,9 +84,6 @@ func usable(in discover.Interface) error {
 		return err
 	}
 	switch {
-	case in.Kind == "bridge":
-		return errors.New("it is a bridge: if this is the placeholder of a pod that is prepared already, " +
-			"name the state directory that was used then")
 	case in.PointToPoint:
 		return errors.New("it is a point-to-point link, on which no Ethernet frames are for a MAC; use a veth-based network")
 	case !in.ARP && in.Kind == "ipvlan":
@@ -97,7 +93,7 @@ func usable(in discover.Interface) error {
 		return errors.New("it does not resolve neighbors (ARP is off), so the VM would find no gateway; " +
 			"set the CNI to veth, or netkit to L2 mode")
 	case in.Master != "":
-		return fmt.Errorf("it belongs to %s, a bridge, bond or VRF, which gets its frames: name that if it has the pod's address, "+
+		return fmt.Errorf("it belongs to %s, which gets its frames: name that if it has the pod's address, "+
 			"or take it out (ip link set %s nomaster)", in.Master, in.Name)
 	}
 	return nil
@@ -105,27 +101,18 @@ func usable(in discover.Interface) error {
 
 // validate tells why the pod interface and the options don't go together.
 func (w wiring) validate() error {
-	if most := w.pod.MTU; w.NIC.MTU > most {
-		return fmt.Errorf("MTU %d is more than %s carries, which is %d", w.NIC.MTU, w.pod.Name, most)
-	}
 	for _, a := range w.NIC.Aliases {
 		if a.Pod != paired(a.VM) {
 			return fmt.Errorf("the pod's alias %s is not the one that goes with the VM's, %s", a.Pod, a.VM)
 		}
 	}
-	return errors.Join(w.NIC.Validate(), engine.CheckLabel(w.SELinuxContext), engine.Distinct(w.pod.Name, w.NIC.Tap))
+	return w.Validate()
 }
-
-// Guest is what the VM gets: what the pod has.
-func (w wiring) Guest() guest.NIC { return w.NIC }
 
 // Options are those of which it was made.
 func (w wiring) Options() engine.Options {
-	o := engine.Options{
-		MAC: w.NIC.MAC, MTU: w.NIC.MTU, Queues: w.NIC.Queues, TapOwner: w.TapOwner, SELinuxContext: w.SELinuxContext,
-		NoGuard: !w.NIC.Guard, NoIPv6: w.NIC.IPv6 == nil, Names: map[string]string{engine.TapRole: w.NIC.Tap},
-		PodPorts: w.PodPorts, VMPorts: w.VMPorts,
-	}
+	o := w.Base.Options()
+	o.PodPorts, o.VMPorts = w.PodPorts, w.VMPorts
 	for _, a := range w.NIC.Aliases {
 		if a.VM.Is4() {
 			o.VMAlias = a.VM
@@ -144,13 +131,8 @@ func (w wiring) Links() []engine.Link {
 // Tables are the one that hands on the frames, and those of the pod's own stack.
 func (w wiring) Tables() []nft.Table { return append([]nft.Table{w.table()}, w.stackTables()...) }
 
-// HasTables tells that there are.
-func (w wiring) HasTables() bool { return true }
-
 // Sysctls are none.
 func (Datapath) Sysctls() []string { return nil }
-
-func (w wiring) tap() engine.Tap { return engine.TapOf(w.NIC, w.TapOwner, w.SELinuxContext) }
 
 // Traces are a tap, of whatever name, that has the MAC that is made of the pod
 // interface's, and then that interface too: nobody else makes such a one.

@@ -101,7 +101,7 @@ func TestOptions(t *testing.T) {
 		want string
 	}{
 		{engine.Options{MAC: eth0().MAC}, ""},
-		{engine.Options{MAC: mac.Addr{2, 0, 0, 0, 0, 9}}, "leave its MAC out, or use the datapath bridge"},
+		{engine.Options{MAC: mac.Addr{2, 0, 0, 0, 0, 9}}, "leave its MAC out, or use the default datapath"},
 		{engine.Options{MTU: 1500}, "MTU 1500 is more than eth0 carries"},
 		{engine.Options{VMAlias: netip.MustParseAddr("169.254.100.2"), VMAlias6: netip.MustParseAddr("fd00:a::1")}, ""},
 		{engine.Options{VMAlias: netip.MustParseAddr("169.254.100.4")}, "of its /30"},

@@ -90,6 +90,8 @@ func (e Entry) set(state lease.State, lasts time.Duration, at time.Time) {
 	}
 	if lasts > 0 {
 		e.Expires = at.Add(lasts)
+	}
+	if lasts > 0 && !e.s.closed {
 		e.s.expiry = time.AfterFunc(lasts, func() {
 			e.s.CatchUp() // it may have been renewed
 			e.s.Update(Entry.expire)
@@ -99,8 +101,18 @@ func (e Entry) set(state lease.State, lasts time.Duration, at time.Time) {
 
 // expire ends a lease that was not renewed in time.
 func (e Entry) expire() {
-	if at := e.Expires; !at.IsZero() && !time.Now().Before(at) {
+	if at := e.Expires; !at.IsZero() && !time.Now().Before(at) && !e.s.closed {
 		e.step(lease.EventExpired, 0, at, []any{"ended", at})
+	}
+}
+
+// stopExpiry leaves the lease as it is.
+func (s *Server) stopExpiry() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	if s.expiry != nil {
+		s.expiry.Stop()
 	}
 }
 

@@ -136,6 +136,24 @@ func TestRenewed(t *testing.T) {
 	}
 }
 
+// TestExpiryOfClosed: of a server that is closed nothing is left that would say, perhaps
+// days later, that a guest has not renewed its lease.
+func TestExpiryOfClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		s := newTest(slog.New(slog.NewTextHandler(&log, nil)))
+		s.Update(func(e Entry) { e.Step(lease.EventBound, time.Minute) })
+		s.stopExpiry()
+		s.Later(func() { s.Update(func(e Entry) { e.Step(lease.EventRenewed, time.Minute) }) })
+		s.CatchUp()
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		if got := s.Status(); got.State != lease.Bound || strings.Contains(log.String(), "expired") {
+			t.Errorf("it is %s:\n%s", got.State, &log)
+		}
+	})
+}
+
 // TestDeclined: the address is not to be given for a while.
 func TestDeclined(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

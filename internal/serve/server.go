@@ -74,6 +74,7 @@ type Server struct {
 	mu      sync.Mutex
 	status  lease.Status
 	expiry  *time.Timer // ends a finite lease
+	closed  bool        // nothing ends it any more: whether the guest renews it another hears
 	misfits map[uint16]bool
 	// The last one with another MAC that was warned of.
 	warned   lease.OtherSource
@@ -120,7 +121,10 @@ func newServer(c Config, dropped func() uint64) *Server {
 const noteText = "setting left out or changed"
 
 // Close is that of [lease.Server].
-func (s *Server) Close() error { return s.Conn.Close() }
+func (s *Server) Close() error {
+	s.stopExpiry()
+	return s.Conn.Close()
+}
 
 // SetBudget is that of [lease.Server].
 func (s *Server) SetBudget(messages int) { s.budget = messages }

@@ -217,8 +217,9 @@ func (a *Agent) serveContainer(ctx context.Context, id string) {
 	}
 }
 
-// isUnreadable keeps why a container's attachments can't be read; nil: they can.
-func (a *Agent) isUnreadable(id string, err error) {
+// isUnreadable keeps why a container's attachments can't be read; nil: they can. begins is
+// whether they could before.
+func (a *Agent) isUnreadable(id string, err error) (begins bool) {
 	a.mu.Lock()
 	was := a.unreadable[id]
 	if a.unreadable[id] = err; err == nil {
@@ -228,6 +229,7 @@ func (a *Agent) isUnreadable(id string, err error) {
 	if err != nil && (was == nil || was.Error() != err.Error()) {
 		a.log.Error("an attachment can't be read, and is not served", "container", id, "error", err)
 	}
+	return err != nil && was == nil
 }
 
 // NotReady says why the agent is not ready; empty: it has tried to serve all pods that

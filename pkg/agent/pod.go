@@ -58,9 +58,10 @@ func (a *Agent) attach(ctx context.Context, container, name string) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	a.isUnreadable(container, err) // the plugin attaches nothing where it can't read all
+	if a.isUnreadable(container, err) { // the plugin attaches nothing where it can't read all
+		time.AfterFunc(readAgain, func() { a.serveContainer(ctx, container) }) // which goes on until they can be read
+	}
 	if err != nil {
-		time.AfterFunc(readAgain, func() { a.serveContainer(ctx, container) })
 		return err
 	}
 	err = a.serve(ctx, at)

@@ -126,50 +126,16 @@ func (s *Session) handOver() error {
 	return s.hook.handOver(s.Interfaces(), s.NICs())
 }
 
-// followPorts writes the files again when a prepare has shared ports otherwise, until the
-// session ends.
-func (s *Session) followPorts() {
-	was := s.ports()
-	for {
-		s.mu.Lock()
-		changed := s.changed
-		s.mu.Unlock()
-		now := s.ports()
-		others := sharedOtherwise(was, now)
-		was = now
-		if others {
-			if err := s.handOver(); err != nil {
-				s.hook.Log.Warn("can't write the changed ports to the output directory", "error", err)
-			} else {
-				s.hook.Log.Info("wrote the changed ports to the output directory", "dir", s.hook.OutputDir)
-			}
-		}
-		select {
-		case <-changed:
-		case <-s.done.Done():
-			return
-		}
+// portsChanged writes the files again once a prepare has shared ports otherwise.
+func (s *Session) portsChanged() {
+	if s.hook.OutputDir == "" {
+		return
 	}
-}
-
-// ports are those of all interfaces, in words, by their names.
-func (s *Session) ports() map[string]string {
-	all := map[string]string{}
-	for _, i := range s.Interfaces() {
-		all[i.Interface] = fmt.Sprint(i.PodPorts, " ", i.VMPorts)
+	if err := s.handOver(); err != nil {
+		s.hook.Log.Warn("can't write the changed ports to the output directory", "error", err)
+		return
 	}
-	return all
-}
-
-// sharedOtherwise tells whether an interface has other ports now. Plug and Unplug write
-// the files themselves for one that came or went.
-func sharedOtherwise(was, now map[string]string) bool {
-	for name, ports := range now {
-		if before, there := was[name]; there && before != ports {
-			return true
-		}
-	}
-	return false
+	s.hook.Log.Info("wrote the changed ports to the output directory", "dir", s.hook.OutputDir)
 }
 
 // lines has each argument on a line of its own, for mapfile -t or xargs -d '\n'.

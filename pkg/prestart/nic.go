@@ -93,8 +93,9 @@ func rawAdvice(err error) error {
 }
 
 // open opens what serves and watches the NIC, in the current network namespace.
-// changed is called when what differs has changed. On error nothing is open.
-func (n *nic) open(pod discover.Pod, d defaultRoutes, changed func()) (err error) {
+// changed is called when what differs has changed, portsChanged when who has which ports
+// has. On error nothing is open.
+func (n *nic) open(pod discover.Pod, d defaultRoutes, changed, portsChanged func()) (err error) {
 	defer func() {
 		if err != nil {
 			if errors.Is(err, unix.ENODEV) { // of the tap
@@ -129,7 +130,7 @@ func (n *nic) open(pod discover.Pod, d defaultRoutes, changed func()) (err error
 			return err
 		}
 	}
-	n.watch, err = n.openWatch(changed)
+	n.watch, err = n.openWatch(changed, portsChanged)
 	return err
 }
 

@@ -109,9 +109,6 @@ func (s *Session) open(ctx context.Context, pod discover.Pod, nics []*nic, recor
 	}
 	context.AfterFunc(s.done, s.control.Close) //nolint:contextcheck // s.done is the session's, not the caller's
 	s.running.Go(func() { s.keeper.follow(s.done) })
-	if s.hook.OutputDir != "" {
-		s.running.Go(s.followPorts)
-	}
 	return nil
 }
 
@@ -132,7 +129,7 @@ func (s *Session) add(ctx context.Context, place int, n *nic, pod discover.Pod, 
 	if s.hook.Repair {
 		n.repairer = newRepairer(func(ctx context.Context) (bool, error) { return s.repairTables(ctx, n.Interface) })
 	}
-	if err := n.open(pod, d, s.notify); err != nil {
+	if err := n.open(pod, d, s.notify, s.portsChanged); err != nil {
 		return err
 	}
 	s.keeper.add(n)

@@ -33,6 +33,8 @@ type watch struct {
 	log     *slog.Logger
 	changed func() // is called when what differs has changed; it must not look
 
+	portsChanged func() // is called when the pod shares other ports
+
 	repairer *repairer     // nil: nothing is repaired
 	again    chan struct{} // is told that others are at work on the pod
 	running  sync.WaitGroup
@@ -47,12 +49,12 @@ type watch struct {
 
 // openWatch opens a watch of the current network namespace, whose follow looks first. Close
 // it.
-func (n *nic) openWatch(changed func()) (*watch, error) {
+func (n *nic) openWatch(changed, portsChanged func()) (*watch, error) {
 	pod, err := prepare.OpenWatch(*n.plan.Load())
 	if err != nil {
 		return nil, err
 	}
-	return &watch{pod: pod, plan: &n.plan, dir: n.hook.StateDir, remedy: n.hook.Remedy, repairer: n.repairer, said: newReport(), again: make(chan struct{}, 1), log: n.hook.Log.With("interface", n.Interface), changed: changed}, nil
+	return &watch{pod: pod, plan: &n.plan, dir: n.hook.StateDir, remedy: n.hook.Remedy, repairer: n.repairer, said: newReport(), again: make(chan struct{}, 1), log: n.hook.Log.With("interface", n.Interface), changed: changed, portsChanged: portsChanged}, nil
 }
 
 // look returns what differs now, and logs it: at once if it was told of a change. On
@@ -156,7 +158,7 @@ func (w *watch) advise(found []prepare.Difference) {
 }
 
 // otherPorts takes over the plan of a prepare that has shared the ports otherwise, and
-// returns what the log says of it; nil: there was none. The lock is held.
+// returns what tells of it; nil: there was none. The lock is held.
 func (w *watch) otherPorts() func() {
 	plan, ok := w.plan.Load().WithOtherPorts(w.dir)
 	if !ok {
@@ -168,6 +170,7 @@ func (w *watch) otherPorts() func() {
 	pods, vms := plan.Ports()
 	return func() {
 		w.log.Info("the ports that the pod keeps have changed", "podPorts", pods, "vmPorts", vms)
+		w.portsChanged()
 	}
 }
 

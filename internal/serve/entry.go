@@ -19,7 +19,7 @@ type Entry struct {
 // Update makes one change, after which those who wait look again. The Entry is valid
 // until the function returns, which must not block.
 func (s *Server) Update(change func(Entry)) {
-	defer s.lines.hold()()
+	defer s.lines.buffer()()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	change(Entry{&s.status, s})

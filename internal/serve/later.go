@@ -20,7 +20,7 @@ func (s *Server) Later(note func()) {
 
 // CatchUp takes the notes that are due, in their order. Notes must not call it.
 func (s *Server) CatchUp() {
-	defer s.lines.hold()()
+	defer s.lines.buffer()()
 	s.notes.mu.Lock()
 	defer s.notes.mu.Unlock()
 	for _, note := range s.notes.all {

@@ -18,13 +18,13 @@ type lines struct {
 }
 
 type queue struct {
-	held    atomic.Int32 // how many hold a lock
+	locks   atomic.Int32 // how many are held, so that lines are buffered
 	mu      sync.Mutex
 	waiting []func()
 	writing bool
 }
 
-// Handle writes a line now, or once the locks are let go of, in the order of the lines.
+// Handle writes a line now, or once the locks are released, in the order of the lines.
 func (l lines) Handle(ctx context.Context, r slog.Record) error {
 	ctx, r = context.WithoutCancel(ctx), r.Clone()
 	l.mu.Lock()
@@ -44,18 +44,18 @@ func (l lines) WithAttrs(attrs []slog.Attr) slog.Handler {
 // WithGroup implements [slog.Handler].
 func (l lines) WithGroup(name string) slog.Handler { return lines{l.Handler.WithGroup(name), l.queue} }
 
-// hold is called before a lock is taken, and the result after it was let go of.
-func (q *queue) hold() (release func()) {
-	q.held.Add(1)
+// buffer is called before a lock is taken, and flush after it was released.
+func (q *queue) buffer() (flush func()) {
+	q.locks.Add(1)
 	return func() {
-		q.held.Add(-1)
+		q.locks.Add(-1)
 		q.write()
 	}
 }
 
 // write writes what waits, unless somebody does or a lock is held: then they do.
 func (q *queue) write() {
-	if q.held.Load() > 0 {
+	if q.locks.Load() > 0 {
 		return
 	}
 	q.mu.Lock()

@@ -33,7 +33,7 @@ func TestLinesBehindStuckWriter(t *testing.T) {
 	w := slow{slog.DiscardHandler, make(chan struct{}), make(chan struct{}), new([]int64)}
 	q := &queue{}
 	log := slog.New(lines{w, q})
-	release := q.hold()
+	release := q.buffer()
 	log.Error("line", "number", 0)
 	if len(*w.written) > 0 {
 		t.Error("a line is written under a lock")

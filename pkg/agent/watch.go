@@ -72,9 +72,9 @@ func (a *Agent) watchDir(path string) error {
 // watchFor has the end of the network namespace at path noticed.
 func (a *Agent) watchFor(path string) error { return a.watchDir(filepath.Dir(path)) }
 
-// watch lets go of pods whose network namespace is gone, until ctx ends, and tells when
-// the agent's socket is.
-func (a *Agent) watch(ctx context.Context, lost func()) {
+// watch lets go of pods whose network namespace is gone, until ctx ends, and calls
+// unreachable when the agent's socket is gone.
+func (a *Agent) watch(ctx context.Context, unreachable func()) {
 	var events <-chan fsnotify.Event
 	var failed <-chan error
 	if a.watcher != nil {
@@ -89,7 +89,7 @@ func (a *Agent) watch(ctx context.Context, lost func()) {
 				continue
 			}
 			if event.Name == a.socket() || event.Name == filepath.Clean(a.stateDir) {
-				lost()
+				unreachable()
 				return
 			}
 			a.forgetGone(ctx, event.Name)
@@ -100,7 +100,7 @@ func (a *Agent) watch(ctx context.Context, lost func()) {
 		case <-a.look.C:
 		}
 		if there, err := os.Lstat(a.socket()); err != nil || !os.SameFile(there, a.mine) {
-			lost()
+			unreachable()
 			return
 		}
 		a.forgetGone(ctx, "")

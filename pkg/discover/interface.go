@@ -41,7 +41,7 @@ type Interface struct {
 	Shared []SharedRoute `json:"shared,omitempty"`
 	// Elsewhere are the link-local IPv4 and the unique local IPv6 networks that the pod
 	// has by its other links, as a DNS cache of the node's has one on lo: an address of
-	// the pod's alone is not chosen there. [ReadAll] leaves them out.
+	// the pod's alone is not chosen there.
 	Elsewhere []LinkNetwork `json:"elsewhere,omitempty"`
 	// Gateway6 is the gateway of the widest IPv6 route, which is the default one if
 	// there is one, with its MAC; nil: there is none, or it does not answer.

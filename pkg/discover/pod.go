@@ -95,48 +95,36 @@ func (i Interface) logRouterMade(o Options) {
 
 // ReadInterfaces reads all interfaces there are now, waiting for nothing.
 func ReadInterfaces() ([]Interface, error) {
+	all, _, err := ReadAll()
+	return all, err
+}
+
+// ReadAll is ReadInterfaces beside the routes of all tables, by whatever link or none, in
+// the kernel's order.
+func ReadAll() ([]Interface, []Route, error) {
 	conn, err := nl.Open()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer conn.Close()
 	k, err := read(conn)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	all := make([]Interface, len(k.links))
 	for i, l := range k.links {
 		all[i] = k.newInterface(l)
 		all[i].Elsewhere = k.elsewhere(l.Index)
 	}
-	return all, nil
-}
-
-// All is all that a network namespace has of links, addresses and routes.
-type All struct {
-	Links      []nl.Link
-	Interfaces []Interface // one for each link
-	Routes     []Route     // of all tables, by whatever link or none, in the kernel's order
-}
-
-// ReadAll reads it.
-func ReadAll(conn *nl.Conn) (All, error) {
-	k, err := read(conn)
-	if err != nil {
-		return All{}, err
-	}
-	interfaces := make([]Interface, 0, len(k.links))
-	for _, l := range k.links {
-		interfaces = append(interfaces, k.newInterface(l))
-	}
-	return All{k.links, interfaces, k.routes}, nil
+	return all, k.routes, nil
 }
 
 // ReadAssigned reads the addresses and the permanent neighbors that there are, by the
-// indexes of their links, and nothing else of these.
-func ReadAssigned(conn *nl.Conn) (map[int]Interface, error) {
+// indexes of their links, and nothing else of these. dump calls a function with each of
+// the kernel's messages that answer a request (RTM_GETADDR, RTM_GETNEIGH).
+func ReadAssigned(dump func(request int, each func(message []byte)) error) (map[int]Interface, error) {
 	k := newKernel()
-	err := k.readAssigned(conn)
+	err := k.readAssigned(dump)
 	all := map[int]Interface{}
 	for index, addresses := range k.addresses {
 		all[index] = Interface{Addresses: addresses, Neighbors: k.neighbors[index]}
@@ -160,14 +148,14 @@ func newKernel() kernel {
 }
 
 // readAssigned reads addresses and neighbours.
-func (k *kernel) readAssigned(conn *nl.Conn) error {
+func (k *kernel) readAssigned(dump func(int, func([]byte)) error) error {
 	return errors.Join(
-		conn.Messages(unix.RTM_GETADDR, func(m []byte) {
+		dump(unix.RTM_GETADDR, func(m []byte) {
 			if link, a := newAddress(m); a.Prefix.IsValid() {
 				k.addresses[link] = append(k.addresses[link], a)
 			}
 		}),
-		conn.Messages(unix.RTM_GETNEIGH, func(m []byte) {
+		dump(unix.RTM_GETNEIGH, func(m []byte) {
 			if link, state, n := newNeighbor(m); n.Address.IsValid() && state&unix.NUD_PERMANENT != 0 {
 				k.neighbors[link] = append(k.neighbors[link], n)
 			}
@@ -180,7 +168,7 @@ func read(conn *nl.Conn) (k kernel, err error) {
 		return k, err
 	}
 	err = errors.Join(
-		k.readAssigned(conn),
+		k.readAssigned(conn.Messages),
 		conn.Messages(unix.RTM_GETROUTE, func(m []byte) {
 			if r, ok := newRoute(m); ok {
 				k.routes = append(k.routes, r)

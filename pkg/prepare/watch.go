@@ -101,7 +101,7 @@ func (w *Watch) Look() ([]Difference, error) {
 	}
 	s := &engine.State{Links: links, Sysctls: w.sysctls.Read()}
 	if slices.ContainsFunc(w.plans, isAddressed) {
-		if s.Interfaces, err = discover.ReadAssigned(w.conn); err != nil {
+		if s.Interfaces, err = discover.ReadAssigned(w.conn.Messages); err != nil {
 			return nil, err
 		}
 	}

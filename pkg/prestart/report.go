@@ -31,13 +31,13 @@ func newReport() report {
 
 // report returns what the log says of what is new since it last did. The lock is held.
 func (w *watch) report() []func() {
-	r := &w.said
+	r := &w.reported
 	if r.summary == nil {
 		if slices.Equal(w.found, r.logged) {
 			return nil
 		}
 		if r.limit.Allow() {
-			return w.sayFound()
+			return w.news()
 		}
 		r.summary, r.counted = time.AfterFunc(reportPause, w.sumUp), r.logged
 	}
@@ -55,10 +55,10 @@ func (w *watch) sumUp() {
 		w.mu.Unlock()
 		return
 	}
-	r := &w.said
+	r := &w.reported
 	changes, asPlanned := r.changes, len(w.found) == 0
 	r.summary, r.changes = nil, 0
-	lines := w.sayFound()
+	lines := w.news()
 	w.mu.Unlock()
 	w.log.Warn("the VM's network changes again and again: each minute the log says how often", "times", changes, "within", reportPause, "asPlanned", asPlanned)
 	for _, line := range lines {
@@ -66,9 +66,9 @@ func (w *watch) sumUp() {
 	}
 }
 
-// sayFound returns lines of what is new since the log last said it. The lock is held.
-func (w *watch) sayFound() (lines []func()) {
-	logged := w.said.logged
+// news returns lines of what is new since the log last had it. The lock is held.
+func (w *watch) news() (lines []func()) {
+	logged := w.reported.logged
 	for _, d := range w.found {
 		if !slices.Contains(logged, d) {
 			lines = append(lines, func() {
@@ -79,7 +79,7 @@ func (w *watch) sayFound() (lines []func()) {
 	if len(w.found) == 0 && len(logged) > 0 {
 		lines = append(lines, func() { w.log.Info("the VM's network is as planned again") })
 	}
-	w.said.logged = w.found
+	w.reported.logged = w.found
 	return lines
 }
 

@@ -21,7 +21,7 @@ func TestFlappingLinkIsSummedUp(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				var log bytes.Buffer
-				w := &watch{said: newReport(), log: slog.New(slog.NewTextHandler(&log, nil))}
+				w := &watch{reported: newReport(), log: slog.New(slog.NewTextHandler(&log, nil))}
 				look := func(found []prepare.Difference) {
 					w.mu.Lock()
 					w.found = found

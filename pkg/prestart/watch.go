@@ -39,12 +39,12 @@ type watch struct {
 	again    chan struct{} // is told that others are at work on the pod
 	running  sync.WaitGroup
 
-	mu     sync.Mutex
-	found  []prepare.Difference
-	since  time.Time // when it changed
-	busy   time.Time // since when another is at work on the pod; zero: nobody is
-	said   report
-	closed bool
+	mu       sync.Mutex
+	found    []prepare.Difference
+	since    time.Time // when it changed
+	busy     time.Time // since when another is at work on the pod; zero: nobody is
+	reported report
+	closed   bool
 }
 
 // openWatch opens a watch of the current network namespace, whose follow looks first. Close
@@ -54,7 +54,7 @@ func (n *nic) openWatch(changed, portsChanged func()) (*watch, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &watch{pod: pod, plan: &n.plan, dir: n.hook.StateDir, remedy: n.hook.Remedy, repairer: n.repairer, said: newReport(), again: make(chan struct{}, 1), log: n.hook.Log.With("interface", n.Interface), changed: changed, portsChanged: portsChanged}, nil
+	return &watch{pod: pod, plan: &n.plan, dir: n.hook.StateDir, remedy: n.hook.Remedy, repairer: n.repairer, reported: newReport(), again: make(chan struct{}, 1), log: n.hook.Log.With("interface", n.Interface), changed: changed, portsChanged: portsChanged}, nil
 }
 
 // look returns what differs now, and logs it: at once if it was told of a change. On
@@ -181,13 +181,13 @@ func (w *watch) follow(ctx context.Context) {
 		w.log.Info("the port guard is not watched", "cause", err)
 	}
 	if _, err := w.look(w.repairer == nil); err != nil {
-		w.lost("links", err)
+		w.warnUnwatched("links", err)
 		return
 	}
 	defer w.running.Wait()
 	if w.repairer != nil && !w.repair(ctx, true) { // before a link's change tells of tables
 		if _, err := w.look(true); err != nil {
-			w.lost("links", err)
+			w.warnUnwatched("links", err)
 			return
 		}
 	}
@@ -204,14 +204,14 @@ func (w *watch) followEach(ctx context.Context, wait func(context.Context) error
 		}
 		_, lookErr := w.look(true) // after an error too: less may be known
 		if err = cmp.Or(err, lookErr); err != nil {
-			w.lost(what, err)
+			w.warnUnwatched(what, err)
 			return
 		}
 		w.repair(ctx, false)
 	}
 }
 
-func (w *watch) lost(what string, err error) {
+func (w *watch) warnUnwatched(what string, err error) {
 	w.log.Warn("can't watch the pod for changes any more", "of", what, "error", err)
 }
 
@@ -220,6 +220,6 @@ func (w *watch) close() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.closed = true
-	w.said.close()
+	w.reported.close()
 	w.pod.Close()
 }

@@ -37,12 +37,16 @@ func ReadState(sysctls []string) (*State, error) {
 		return nil, err
 	}
 	defer conn.Close()
-	all, err := discover.ReadAll(conn)
+	links, err := conn.Links()
 	if err != nil {
 		return nil, err
 	}
-	s := &State{Links: all.Links, Interfaces: map[int]discover.Interface{}, Routes: all.Routes}
-	for _, in := range all.Interfaces {
+	interfaces, routes, err := discover.ReadAll()
+	if err != nil {
+		return nil, err
+	}
+	s := &State{Links: links, Interfaces: map[int]discover.Interface{}, Routes: routes}
+	for _, in := range interfaces {
 		s.Interfaces[in.Index] = in
 	}
 	if s.Tables, err = nft.Read(); err != nil {

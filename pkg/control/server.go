@@ -162,12 +162,12 @@ func (s *Server) IsThere() bool {
 
 // Close removes the socket. Those who wait get no answer.
 func (s *Server) Close() {
+	s.mu.Lock()
+	s.closed = true // first: who finds that the socket is gone makes no other one
+	s.mu.Unlock()
 	if s.IsThere() {
 		_ = os.Remove(s.path()) // what is left of it is replaced by the next one
 	}
-	s.mu.Lock()
-	s.closed = true
-	s.mu.Unlock()
 	_ = s.http.Close() // ends the requests' contexts
 }
 

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -57,6 +58,13 @@ func openRegular(path string, flags int) (*os.File, error) {
 		return nil, cmp.Or(err, unfit(path, "it is not a regular file"))
 	}
 	return f, nil
+}
+
+// Unfinished is the name of the file that a process was writing when it was killed, of
+// which it has left one of this name: renameio puts a dot before, and a number behind.
+func Unfinished(name string) (of string, ok bool) {
+	of, ok = strings.CutPrefix(strings.TrimRight(name, "0123456789"), ".")
+	return of, ok && of != "" && of != name[1:]
 }
 
 // Remove removes those files of a state directory whose names are obsolete.

@@ -14,12 +14,11 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/engine"
 )
 
-// unfinished matches what a process that was killed left of writing a record
-// (renameio puts a dot before the record's name, and a number behind it). Who writes
+// unfinished matches what a process that was killed left of writing a record. Who writes
 // records holds the store, so none is being written.
 func unfinished(name string) bool {
-	of := strings.TrimRight(name, "0123456789")
-	return of != name && strings.HasPrefix(of, ".") && strings.HasSuffix(of, ".json") && len(of) > len("..json")
+	of, ok := statedir.Unfinished(name)
+	return ok && strings.HasSuffix(of, ".json") && of != ".json"
 }
 
 // Restore puts the named pod interfaces, or all that are recorded, back as the

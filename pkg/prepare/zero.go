@@ -3,7 +3,6 @@ package prepare
 import (
 	"errors"
 
-	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/engine"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/nft"
 )
@@ -30,10 +29,8 @@ func (p Plan) wired() engine.Wiring {
 }
 
 // unwired is the wiring of no interface.
-type unwired struct{}
+type unwired struct{ engine.Base }
 
-func (unwired) Guest() guest.NIC                          { return guest.NIC{} }
-func (unwired) Options() engine.Options                   { return engine.Options{} }
 func (unwired) Links() []engine.Link                      { return nil }
 func (unwired) Tables() []nft.Table                       { return nil }
 func (unwired) Apply(*engine.State) (engine.Steps, error) { return engine.Steps{}, errZero }

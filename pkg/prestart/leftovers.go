@@ -4,10 +4,11 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
 )
 
 // writable begins the name of the file by which canHandOver tries to write.
@@ -17,11 +18,10 @@ const writable = ".writable-"
 const clockTick = 20 * time.Millisecond
 
 // isUnfinished tells whether a file of the output directory is what a process leaves there
-// that is killed while it writes: renameio puts a dot before a file's name, and a number
-// behind it.
+// that is killed while it writes.
 func isUnfinished(name string) bool {
-	of := strings.TrimRight(name, "0123456789")
-	return of != name && (of == writable || strings.HasPrefix(of, ".") && slices.Contains(allFiles, of[1:]))
+	of, ok := statedir.Unfinished(name)
+	return ok && ("."+of == writable || slices.Contains(allFiles, of))
 }
 
 // lockOutput has the output directory locked until the function is called that it returns:

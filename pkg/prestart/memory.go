@@ -1,16 +1,13 @@
 package prestart
 
 import (
-	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/google/renameio/v2"
@@ -115,11 +112,19 @@ func readMemory(path string) (was lease.Status, err error) {
 	return was, nil
 }
 
-// memoryFile matches what is kept of an interface beside its record, and what a process
-// that was killed left of writing it (renameio puts a dot before, and a number behind).
-var memoryFile = sync.OnceValue(func() *regexp.Regexp {
-	return regexp.MustCompile(`^(?:(.+)\.(?:lease6?|plugged)|\.(.+)\.(?:lease6?|plugged)[0-9]+)$`)
-})
+// interfaceOf is the interface of which a file is kept beside its record, or is what a
+// process that was killed left of writing that; not ok if it is another file.
+func interfaceOf(file string) (name string, ok bool) {
+	for _, suffix := range []string{".lease", ".lease6", ".plugged"} {
+		if name, ok = strings.CutSuffix(file, suffix); ok && name != "" {
+			return name, true
+		}
+	}
+	if of, ok := statedir.Unfinished(file); ok {
+		return interfaceOf(of)
+	}
+	return "", false
+}
 
 // removeMemories removes what was kept of preparations that are no more: there is no
 // record of them.
@@ -128,11 +133,8 @@ func removeMemories(store *prepare.Store) error {
 	if err != nil {
 		return err
 	}
-	return statedir.Remove(store.Dir(), func(name string) bool {
-		if !strings.Contains(name, ".lease") && !strings.Contains(name, ".plugged") {
-			return false // as with each first prepare, which is spared the expression
-		}
-		match := memoryFile().FindStringSubmatch(name)
-		return match != nil && !slices.Contains(kept, cmp.Or(match[1], match[2]))
+	return statedir.Remove(store.Dir(), func(file string) bool {
+		name, ok := interfaceOf(file)
+		return ok && !slices.Contains(kept, name)
 	})
 }

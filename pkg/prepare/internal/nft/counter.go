@@ -12,7 +12,7 @@ import (
 
 // Counter is how many frames, and bytes of them, rules counted as Label.
 type Counter struct {
-	Label          any // see [Dropped] and [Counted]
+	Label          any // see [Judged]
 	Packets, Bytes uint64
 }
 

@@ -30,7 +30,7 @@ func TestReplacingLosesNothing(t *testing.T) {
 			}},
 			{Name: "in", Hook: "ingress", Device: "v0", Rules: []Rule{
 				{ip, udp, InSet(own, DestinationPort), Accept},
-				{ip, udp, NotInSet(flows4, IPSource, L4Protocol, SourcePort, DestinationPort), Dropped("unknown")},
+				{ip, udp, NotInSet(flows4, IPSource, L4Protocol, SourcePort, DestinationPort), Judged("unknown", Drop)},
 			}},
 		}}
 	}

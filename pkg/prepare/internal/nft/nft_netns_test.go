@@ -39,7 +39,7 @@ func TestDiffers(t *testing.T) {
 	t.Parallel()
 	table := Table{Family: Netdev, Name: Prefix + "eth0", Sets: []Set{flows4, ports}, Chains: []Chain{
 		{Name: "out", Hook: "egress", Device: "v0"},
-		{Name: "in", Hook: "ingress", Device: "v0", Rules: []Rule{{EtherType.Is(IP), Jump("next")}, {Dropped("x")}}},
+		{Name: "in", Hook: "ingress", Device: "v0", Rules: []Rule{{EtherType.Is(IP), Jump("next")}, {Judged("x", Drop)}}},
 		{Name: "next", Rules: []Rule{{L4Protocol.Is(TCP), Accept}, {UDPDestination.NotIn(67, 68), Accept}}},
 	}}
 	ns := podtest.New(t)

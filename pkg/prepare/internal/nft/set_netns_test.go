@@ -33,22 +33,22 @@ func redirecting(sets ...Set) Table {
 		{Name: "egress", Hook: "egress", Device: "v0", Rules: []Rule{
 			{FrameMark.Is(0x564c4e), Accept},
 			{FrameMark.Not(0), Drop},
-			{leavesIP, tcp, UpdateSet(flows4, 0, IPDestination, L4Protocol, DestinationPort, SourcePort), Counted("flow")},
-			{leavesIP6, tcp, UpdateSet(flows6, 90*time.Second, IP6Destination, L4Protocol, DestinationPort, SourcePort), Counted("flow")},
+			{leavesIP, tcp, UpdateSet(flows4, 0, IPDestination, L4Protocol, DestinationPort, SourcePort), counted("flow")},
+			{leavesIP6, tcp, UpdateSet(flows6, 90*time.Second, IP6Destination, L4Protocol, DestinationPort, SourcePort), counted("flow")},
 			{leavesIP, tcp, AddToSet(flows4, 5*time.Second, IPDestination, L4Protocol, DestinationPort, SourcePort), Accept},
 			{leavesIP, IPDestination.Is(pod), IPDestination.Set(vm), IPSource.Set(pod), Count},
 			{leavesIP6, IP6Destination.Is(pod6), IP6Destination.Set(vm6), IP6Source.Set(pod6), Count},
 		}},
 		{Name: "ingress", Hook: "ingress", Device: "v0", Rules: []Rule{
-			{EtherSource.Is(own), Dropped("own")},
+			{EtherSource.Is(own), Judged("own", Drop)},
 			{PacketType.Is(Multicast), CopyTo("v1"), Accept},
 			{PacketType.Not(Broadcast), PacketType.Not(ToOther), EtherDestination.Masked(mac.Addr{1}).Is(mac.Addr{1}), CopyTo("v1"), Accept},
 			{EtherType.Is(ARP), CopyTo("v1"), Accept},
-			{ip, IPProtocol.Is(ICMP), ICMPType.In(11, 12), Counted("error"), CopyTo("v1"), Accept},
+			{ip, IPProtocol.Is(ICMP), ICMPType.In(11, 12), counted("error"), CopyTo("v1"), Accept},
 			{ip, tcp, InSet(ports, DestinationPort), Accept},
 			{ip6, L4Protocol.Is(UDP), NotInSet(ports, SourcePort), Accept},
 			{ip, InSet(flows4, IPSource, L4Protocol, SourcePort, DestinationPort), UpdateSet(flows4, 0, IPSource, L4Protocol, SourcePort, DestinationPort), Accept},
-			{ip6, NotInSet(flows6, IP6Source, L4Protocol, SourcePort, DestinationPort), Counted("vm"), ForwardTo("v1")},
+			{ip6, NotInSet(flows6, IP6Source, L4Protocol, SourcePort, DestinationPort), counted("vm"), ForwardTo("v1")},
 			{ip, IPBegun, UpdateSet(ids4, 0, IPSource, IPProtocol, IPID), Count},
 			{ip6, IP6FragmentOffset.Is(0), UpdateSet(ids6, 0, IP6Source, IP6FragmentNextHeader, IP6FragmentID), Count},
 			{ip, NotInSet(ids4, IPSource, IPProtocol, IPID), IPWhole, Count},
@@ -203,4 +203,11 @@ func TestConnectionsBeyondSize(t *testing.T) {
 	if listed := ns.Run(t, "nft", "list", "ruleset"); !strings.Contains(listed, "chain more") || !strings.Contains(listed, "127.0.0.1 . tcp . 1 . 1") {
 		t.Errorf("there is\n%s", listed)
 	}
+}
+
+// counted counts a frame as label, and lets it go on.
+func counted(label any) Part {
+	p := Count
+	p.label = label
+	return p
 }

@@ -14,19 +14,9 @@ var (
 	Count  = Part{text: says("counter"), exprs: []expr.Any{&expr.Counter{}}}
 )
 
-// Dropped drops a frame, and counts it as label, which can be compared.
-func Dropped(label any) Part { return Judged(label, Drop) }
-
 // Judged counts a frame as label, which can be compared, and ends the rule.
 func Judged(label any, verdict Part) Part {
 	return Part{text: func() string { return "counter " + verdict.text() }, exprs: slices.Concat(Count.exprs, verdict.exprs), label: label}
-}
-
-// Counted counts a frame as label, which can be compared, and lets it go on.
-func Counted(label any) Part {
-	p := Count
-	p.label = label
-	return p
 }
 
 // Jump lets a chain judge a frame, which comes back if that has no verdict.

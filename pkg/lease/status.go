@@ -82,7 +82,7 @@ type OtherSource struct {
 
 // Remedy is the way out.
 func (o OtherSource) Remedy() string {
-	return "give the VM's NIC the MAC " + o.Want.String() + " (virt-launcher-net domain does), or restore, and prepare with the MAC " + o.MAC.String()
+	return "give the VM's NIC the MAC " + o.Want.String() + " (virt-launcher-net domain does), or restore, and prepare with the MAC " + o.MAC.String() + " and the default datapath"
 }
 
 // Message is a message's type and when it came.

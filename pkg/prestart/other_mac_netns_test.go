@@ -43,7 +43,7 @@ func TestGuestWithAnotherMAC(t *testing.T) {
 	if !errors.Is(err, context.DeadlineExceeded) || !strings.HasPrefix(err.Error(), "wait for lease: timed out after 15") {
 		t.Errorf("wait says: %v", err)
 	}
-	for _, want := range []string{"eth0: ", "a guest with MAC 52:54:00:aa:bb:cc asks", "the VM's is " + pod.MAC.String(), "prepare with the MAC 52:54:00:aa:bb:cc"} {
+	for _, want := range []string{"eth0: ", "a guest with MAC 52:54:00:aa:bb:cc asks", "the VM's is " + pod.MAC.String(), "prepare with the MAC 52:54:00:aa:bb:cc and the default datapath"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("wait says: %v\nwant %q in it", err, want)
 		}

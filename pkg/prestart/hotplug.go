@@ -240,7 +240,7 @@ type refusedError struct {
 	cause error
 }
 
-func (e *refusedError) Unwrap() error { return e.cause }
+func (e *refusedError) Unwrap() []error { return []error{e.RefusedError, e.cause} }
 
 func branchable(err error) error {
 	if refused, ok := errors.AsType[*control.RefusedError](err); ok {

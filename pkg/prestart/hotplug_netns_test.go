@@ -254,10 +254,11 @@ func TestPluggedStateDeleted(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	path := filepath.Join(h.StateDir, "net1.plugged")
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		if _, err := os.Stat(path); err == nil || time.Now().After(end) {
-			break
+	for _, file := range []string{"eth0.json", "net1.json", "net1.plugged"} {
+		for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			if _, err := os.Stat(filepath.Join(h.StateDir, file)); err == nil || time.Now().After(end) {
+				break
+			}
 		}
 	}
 	if err := session.Close(t.Context()); err != nil {

@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -11,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 )
 
 // However often the plugin tells of an attachment that can't be read, it is read again
@@ -28,7 +29,7 @@ func TestUnreadableIsReadOnce(t *testing.T) {
 		}
 	}
 	synctest.Test(t, func(t *testing.T) {
-		var log bytes.Buffer
+		var log podtest.Buffer
 		a := New(Options{StateDir: dir, Log: slog.New(slog.NewTextHandler(&log, nil))})
 		ctx, cancel := context.WithCancel(t.Context())
 		damage("first")

@@ -3,6 +3,7 @@ package prestart
 import (
 	"bytes"
 	"log/slog"
+	"regexp"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -45,7 +46,8 @@ func TestFlappingLinkIsSummedUp(t *testing.T) {
 				if len(lines) > 50 || strings.Count(log.String(), "again and again") < 4 {
 					t.Errorf("it logs %d lines:\n%s", len(lines), lines[:20])
 				}
-				if !strings.Contains(log.String(), "times=240 within=1m0s asPlanned=") {
+				// A change at the instant at which it sums up comes before or after that.
+				if !regexp.MustCompile(`times=2(39|40|41) within=1m0s asPlanned=`).MatchString(log.String()) {
 					t.Errorf("it does not say how often:\n%s", lines[:20])
 				}
 				if end := strings.Join(lines[reportsAtOnce:], "\n"); !strings.Contains(end[max(0, strings.LastIndex(end, "as planned")-20):], name) {

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -43,6 +45,7 @@ type watch struct {
 	found    []prepare.Difference
 	since    time.Time // when it changed
 	busy     time.Time // since when another is at work on the pod; zero: nobody is
+	written  time.Time // when the record was written by then
 	reported report
 	closed   bool
 }
@@ -97,8 +100,8 @@ func (w *watch) compare(told bool) (_ []prepare.Difference, lines []func(), _ er
 func (w *watch) lookWhileIdle(found []prepare.Difference) (_ []prepare.Difference, lines []func(), err error) {
 	dir, err := statedir.TryLock(w.dir)
 	if errors.Is(err, unix.EWOULDBLOCK) {
-		if w.busy.IsZero() {
-			w.busy = time.Now()
+		if written := w.recordWritten(); w.busy.IsZero() || !written.Equal(w.written) { // one after the other may be
+			w.busy, w.written = time.Now(), written
 		}
 		select {
 		case w.again <- struct{}{}:
@@ -124,6 +127,15 @@ func (w *watch) lookWhileIdle(found []prepare.Difference) (_ []prepare.Differenc
 	}
 	found, err = w.pod.Look()
 	return found, lines, err
+}
+
+// recordWritten is when the NIC's record was written; zero: it can't be told.
+func (w *watch) recordWritten() time.Time {
+	info, err := os.Stat(filepath.Join(w.dir, w.plan.Load().Interface.Name+".json"))
+	if err != nil {
+		return time.Time{}
+	}
+	return info.ModTime()
 }
 
 // waitIdle waits until somebody who was at work on the pod, when that was looked at, has

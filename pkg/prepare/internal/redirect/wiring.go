@@ -93,7 +93,7 @@ func usable(in discover.Interface) error {
 		return errors.New("it does not resolve neighbors (ARP is off), so the VM would find no gateway; " +
 			"set the CNI to veth, or netkit to L2 mode")
 	case in.Master != "":
-		return fmt.Errorf("it belongs to %s, which gets its frames: name that if it has the pod's address, "+
+		return fmt.Errorf("it belongs to %s, a bridge, bond or VRF, which gets its frames: name that if it has the pod's address, "+
 			"or take it out (ip link set %s nomaster)", in.Master, in.Name)
 	}
 	return nil

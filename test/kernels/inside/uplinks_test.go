@@ -88,7 +88,7 @@ var uplinks = map[string]uplink{
 		},
 		refused: map[string]string{
 			"bridge": "it already is a port of the bridge or a member of the bond or VRF bond0; take it out (ip link set eth0 nomaster)",
-			redirect: "it belongs to bond0, which gets its frames",
+			redirect: "it belongs to bond0, a bridge, bond or VRF, which gets its frames",
 		},
 	},
 	"vrf-member": {
@@ -99,7 +99,7 @@ var uplinks = map[string]uplink{
 		},
 		refused: map[string]string{
 			"bridge": "it already is a port of the bridge or a member of the bond or VRF vrf0; take it out (ip link set eth0 nomaster)",
-			redirect: "it belongs to vrf0, which gets its frames",
+			redirect: "it belongs to vrf0, a bridge, bond or VRF, which gets its frames",
 		},
 	},
 	"netkit-l2": {connect: netkit(netlink.NETKIT_MODE_L2)},

@@ -26,14 +26,14 @@ func Dial(ctx context.Context, path string) (net.Conn, *unix.Ucred, error) {
 	}
 	// By the descriptor: it can't be exchanged meanwhile, and a socket's path has
 	// 107 bytes at most.
-	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
+	conn, err := Connect(ctx, fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
 	if err != nil {
 		if op, ok := errors.AsType[*net.OpError](err); ok {
 			err = op.Err // without the path, which says nothing here
 		}
 		return nil, nil, fmt.Errorf("connect: %w", err)
 	}
-	peer, err := Peer(conn.(*net.UnixConn))
+	peer, err := Peer(conn)
 	if err == nil {
 		var trusted bool
 		if trusted, err = isTrusted(path, peer.Uid); err == nil && !trusted {
@@ -45,6 +45,17 @@ func Dial(ctx context.Context, path string) (net.Conn, *unix.Ucred, error) {
 		return nil, nil, err
 	}
 	return conn, peer, nil
+}
+
+// Connect connects to a unix socket. The kernel does so at once or says why not, EAGAIN if
+// too many wait there (connect(2)), so the context's end is not for it: a dialer calls a
+// deadline an "i/o timeout" before the context has ended.
+func Connect(ctx context.Context, address string) (*net.UnixConn, error) {
+	conn, err := (&net.Dialer{}).DialContext(context.WithoutCancel(ctx), "unix", address)
+	if err != nil {
+		return nil, err
+	}
+	return conn.(*net.UnixConn), nil
 }
 
 // Peer returns who listens at the other end, as this process knows them: a process of

@@ -27,10 +27,10 @@ func (at located) dialPod(ctx context.Context) (*net.UnixConn, error) {
 	if own, err := statedir.Of(""); err != nil || !own.Same(at.namespace) {
 		return nil, nil //nolint:nilerr // then it is not
 	}
-	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", PodSocketName)
+	conn, err := statedir.Connect(ctx, PodSocketName)
 	switch {
 	case err == nil:
-		return conn.(*net.UnixConn), nil
+		return conn, nil
 	case errors.Is(err, unix.ECONNREFUSED) && !isTaken():
 		return nil, nil
 	case errors.Is(err, unix.ECONNREFUSED):

@@ -236,7 +236,7 @@ func TestVerbs(t *testing.T) {
 	if err := serve.Start(); err != nil {
 		t.Fatal(err)
 	}
-	run("", "wait", "--for", "network", "--timeout", "10s")
+	run("", "wait", "--for", "network", "--timeout", "60s")
 	if out := run("", "check"); !strings.Contains(out, "offered "+pod.IPv4.Addr().String()) || !strings.Contains(out, "gateway "+pod.Gateway.String()) ||
 		!strings.Contains(out, "router "+pod.IPv6Gateway.String()+" is at ") {
 		t.Errorf("check says:\n%s", out)

@@ -173,13 +173,13 @@ func TestInPod(t *testing.T) {
 	stateDir, a := nodeOf(t, c.pod)
 	_, log := startNode(t, stateDir, []string{"sys_admin", "net_raw", "net_admin"})
 	untilServed(t, stateDir, log)
-	c.must(nil, "wait", "--for", "network", "--timeout", "10s")
+	c.must(nil, "wait", "--for", "network", "--timeout", "60s")
 	if out, err := c.command(nil, "wait", "--for", "lease", "--timeout", "1s").CombinedOutput(); err == nil || !strings.Contains(string(out), "it has not asked for it") {
 		t.Errorf("without a guest: %v: %s", err, out)
 	}
 	waiting := make(chan string)
 	go func() {
-		out, err := c.command(nil, "wait", "--for", "lease", "--timeout", "30s").CombinedOutput()
+		out, err := c.command(nil, "wait", "--for", "lease", "--timeout", "60s").CombinedOutput()
 		waiting <- errorText(err) + string(out)
 	}()
 	guest := podtest.NewGuest(t, c.pod.NS, "tap-eth0", c.pod.MAC)

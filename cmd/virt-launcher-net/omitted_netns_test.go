@@ -83,7 +83,7 @@ func TestOmittedIsSaid(t *testing.T) {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		_ = cmd.Wait()
 	})
-	if r := runCLI(t, "", append([]string{"wait", "--for", "network", "--timeout", "20s"}, common...)...); r.code != exitDone {
+	if r := runCLI(t, "", append([]string{"wait", "--for", "network", "--timeout", "60s"}, common...)...); r.code != exitDone {
 		t.Fatal(r.stderr, log.String())
 	}
 	isSaid("status", say("status").Interfaces[0].Omitted)

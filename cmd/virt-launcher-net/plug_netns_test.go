@@ -361,7 +361,7 @@ func TestKilledWhilePlugging(t *testing.T) {
 		_ = cmd.Wait() // it was killed
 		<-done
 		cmd = start()
-		r := ask("wait", "--for", "network", "--timeout", "5s", "-o", "json")
+		r := ask("wait", "--for", "network", "--timeout", "60s", "-o", "json")
 		if r.code != exitDone {
 			t.Errorf("%s: %s", verb, r.stderr)
 		}

@@ -144,7 +144,7 @@ func TestLeastPrivilege(t *testing.T) {
 			c.lacking("NET_ADMIN", nil, "restore")
 			c.lacking("NET_RAW", nil, "serve")
 			_, end := c.start(raw, "serve")
-			c.must(nil, "wait", "--for", "network", "--timeout", "10s")
+			c.must(nil, "wait", "--for", "network", "--timeout", "60s")
 			if out := c.must(nil, "check"); !strings.Contains(out, "offered") {
 				t.Errorf("check says %s", out)
 			}

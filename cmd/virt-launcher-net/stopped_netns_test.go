@@ -49,7 +49,7 @@ func TestStoppedServer(t *testing.T) {
 	if err := server.Process.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
-	if r := runCLI(t, "", append(common, "wait", "--for", "network", "--timeout", "30s")...); r.code != exitDone {
+	if r := runCLI(t, "", append(common, "wait", "--for", "network", "--timeout", "60s")...); r.code != exitDone {
 		t.Errorf("wait, once it goes on: %s", r.stderr)
 	}
 	if err := server.Process.Signal(syscall.SIGTERM); err != nil {

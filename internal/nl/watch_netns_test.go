@@ -48,7 +48,7 @@ func TestWatchLink(t *testing.T) {
 	ns.IP(t, "link add other type veth peer name peer", "link set other up", "link del other")
 	quiet("another link's life")
 
-	if err := w.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := w.SetDeadline(time.Now().Add(podtest.Patience)); err != nil {
 		t.Fatal(err)
 	}
 	ns.IP(t, "link set tap0 down")

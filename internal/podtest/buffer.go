@@ -8,6 +8,10 @@ import (
 	"time"
 )
 
+// Patience bounds a wait for what must come: a machine that is busy with other tests takes
+// its time.
+const Patience = 2 * time.Minute
+
 // Buffer is what a program prints: written by one goroutine, read by another.
 type Buffer struct {
 	mu      sync.Mutex
@@ -47,12 +51,12 @@ func (b *Buffer) next() (string, <-chan struct{}) {
 const unwritten = 300 * time.Millisecond
 
 // Until waits until something is so, which is asked again when there is more written, and
-// now and then. It fails the test after a minute.
+// now and then. It fails the test after [Patience].
 func (b *Buffer) Until(t testing.TB, what string, isSo func(text string) bool) {
 	t.Helper()
 	again := time.NewTicker(unwritten)
 	defer again.Stop()
-	for end := time.After(time.Minute); ; {
+	for end := time.After(Patience); ; {
 		text, more := b.next()
 		if isSo(text) {
 			return

@@ -172,7 +172,7 @@ func linkGone(t *testing.T, ns *NS, name string) func() {
 	t.Cleanup(func() { events.Close() })
 	return func() {
 		t.Helper()
-		if err := events.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		if err := events.SetReadDeadline(time.Now().Add(Patience)); err != nil {
 			t.Fatal(err)
 		}
 		buf := make([]byte, 1<<16)

@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -39,8 +40,16 @@ func TestFewDescriptors(t *testing.T) {
 			t.Fatal(err)
 		}
 		many := limit(func(uint64) uint64 { return uint64(len(open) + more) })
-		attachErr := n.client().Attach(t.Context(), v.ContainerID, "eth0")
-		limit(func(uint64) uint64 { return many })
+		attached := make(chan error, 1)
+		go func() { attached <- n.client().Attach(t.Context(), v.ContainerID, "eth0") }()
+		var attachErr error
+		select {
+		case attachErr = <-attached:
+			limit(func(uint64) uint64 { return many })
+		case <-time.After(time.Second): // it can't even accept the connection
+			limit(func(uint64) uint64 { return many })
+			attachErr = <-attached
+		}
 		n.until(t, "it is ready", func(s agent.Status) bool { return ready(s) == 1 })
 		if status, err := ask(t, v); err != nil || !status.Ready || status.Of("eth0").Unwatched != "" {
 			t.Errorf("with %d descriptors more (%v) the pod is told %+v, %v", more, attachErr, status, err)

@@ -46,8 +46,10 @@ func (c *client) count(event string) int {
 	return bytes.Count([]byte(c.out.String()), []byte(event+" "))
 }
 
-// An agent is killed again and again at random moments, while guests renew their leases
-// (udhcpc takes each lease for one of 16 seconds or more, so shorter ones would end): none of them loses its address, and all are answered afterwards.
+// An agent is killed again and again at random moments, while guests renew their leases:
+// none of them loses its address, and all are answered afterwards. (udhcpc takes each lease
+// for one of 16 seconds or more, so shorter ones would end; a busy machine takes its time to
+// start an agent.)
 func TestKilledUnderRenewingGuests(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
@@ -56,7 +58,7 @@ func TestKilledUnderRenewingGuests(t *testing.T) {
 	p := n.startProcess(t)
 	for i := range clients {
 		pod := podtest.NewPod(t, podtest.Calico)
-		v := n.prepare(t, pod, n.mount(t, pod.NS, fmt.Sprint("vm", i)), "eth0", map[string]string{"leaseTime": `"40s"`})
+		v := n.prepare(t, pod, n.mount(t, pod.NS, fmt.Sprint("vm", i)), "eth0", map[string]string{"leaseTime": `"80s"`})
 		n.until(t, "it answers", func(agent.Status) bool { return true })
 		if err := n.client().Attach(t.Context(), v.ContainerID, "eth0"); err != nil {
 			t.Fatal(err)

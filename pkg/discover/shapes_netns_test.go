@@ -27,7 +27,7 @@ func readSoon(t *testing.T, ns *podtest.NS, names ...string) (discover.Pod, erro
 
 func mustRead(t *testing.T, ns *podtest.NS, names ...string) []discover.Interface {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), podtest.Patience)
 	defer cancel()
 	pod, err := readPod(ctx, t, ns, discover.Options{Interfaces: names})
 	if err != nil {

@@ -120,7 +120,7 @@ func TestNameInParts(t *testing.T) {
 		if name, err := vm.dom.GetName(); err != nil || name != want || vm.Name() != want {
 			t.Errorf("%s: libvirt says %s (%v), the VM %s", in, name, err, vm.Name())
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		if err := errors.Join(vm.Shutdown(ctx), vm.Wait(ctx), vm.Close()); err != nil {
 			t.Errorf("%s: %v", in, err)
 		}

@@ -62,7 +62,7 @@ func TestGuardPassesMostBeforeTheBridge(t *testing.T) {
 
 	pod.Node.Run(t, "ip", "neigh", "replace", ip.String(), "lladdr", mac.String(), "dev", "cni0")
 	pod.Node.Run(t, "bash", "-c", fmt.Sprintf("echo message > /dev/udp/%s/40005", ip))
-	if err := tap.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := tap.SetReadDeadline(time.Now().Add(podtest.Patience)); err != nil {
 		t.Fatal(err)
 	}
 	buf := make([]byte, 2048)

@@ -84,7 +84,7 @@ func TestRedirectKnowsOpenConnections(t *testing.T) {
 			if err := c.speak(); err != nil {
 				t.Fatal(err)
 			}
-			_ = c.own.SetReadDeadline(time.Now().Add(5 * time.Second))
+			_ = c.own.SetReadDeadline(time.Now().Add(podtest.Patience))
 			b := make([]byte, 10)
 			if n, err := c.own.Read(b); err != nil || string(b[:n]) != "spoken" {
 				t.Errorf("%s: %s hears %q: %v", when, c.what, b[:n], err)

@@ -260,7 +260,7 @@ func TestRedirectForgetsResets(t *testing.T) {
 	}
 	known := func() string { return r.pod.Run(t, "nft", "list", "ruleset", "netdev") }
 	days := regexp.MustCompile(`expires \S*[dh]`)
-	for end := time.Now().Add(5 * time.Second); days.MatchString(known()); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(podtest.Patience); days.MatchString(known()); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("still known for days:\n%s", known())
 		}
@@ -307,7 +307,7 @@ func TestRedirectTags(t *testing.T) {
 			t.Fatal(err)
 		}
 		b := make([]byte, 100)
-		_ = heard.SetDeadline(time.Now().Add(3 * time.Second))
+		_ = heard.SetDeadline(time.Now().Add(podtest.Patience))
 		for {
 			n, _, err := heard.ReadFrom(b)
 			if err != nil {

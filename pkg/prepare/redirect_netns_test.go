@@ -101,7 +101,11 @@ func says(conn net.Conn, name string, size int) error {
 	sent := bytes.Repeat([]byte("0123456789abcdef"), size/16+1)[:size]
 	want := append([]byte(name+":"), sent...)
 	got := make([]byte, len(want))
-	_ = conn.SetDeadline(time.Now().Add(3 * time.Second))
+	patience := podtest.Patience
+	if conn.RemoteAddr().Network() == "udp" { // which may be lost
+		patience = 3 * time.Second
+	}
+	_ = conn.SetDeadline(time.Now().Add(patience))
 	if _, err := conn.Write(sent); err != nil {
 		return err
 	}
@@ -115,7 +119,7 @@ func says(conn net.Conn, name string, size int) error {
 // echoes sends a word by a connection on which a server has said its name, and expects
 // it back.
 func echoes(conn net.Conn, word string) error {
-	_ = conn.SetDeadline(time.Now().Add(3 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(podtest.Patience))
 	if _, err := conn.Write([]byte(word)); err != nil {
 		return err
 	}
@@ -129,7 +133,7 @@ func echoes(conn net.Conn, word string) error {
 // asks expects the server of that name at an address. By UDP it asks again: the first
 // datagrams may be what the network learns its MTU and its neighbors from.
 func (h host) asks(network string, to netip.AddrPort, name string, size int) (err error) {
-	for range 3 {
+	for range 10 {
 		if err = h.ask(network, to, name, size); err == nil || network != "udp" {
 			break
 		}
@@ -153,7 +157,7 @@ func (h host) refused(to netip.AddrPort) error {
 		return err
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(3 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(podtest.Patience))
 	if _, err := conn.Write([]byte("x")); err != nil {
 		return err
 	}
@@ -164,7 +168,7 @@ func (h host) refused(to netip.AddrPort) error {
 }
 
 func (h host) pings(to netip.Addr, size int) error {
-	_, err := h.Output(context.Background(), "ping", "-c1", "-W3", "-s", fmt.Sprint(size), to.String())
+	_, err := h.Output(context.Background(), "ping", "-c1", "-w20", "-s", fmt.Sprint(size), to.String())
 	return err
 }
 
@@ -384,7 +388,7 @@ func (r *trio) counts(t *testing.T, why prepare.Reason, do func()) {
 	t.Helper()
 	before := r.counted(t, why)
 	do()
-	for end := time.Now().Add(3 * time.Second); r.counted(t, why) == before; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(podtest.Patience); r.counted(t, why) == before; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Errorf("%s was not counted", why)
 			return
@@ -599,7 +603,7 @@ func TestRedirectFlows(t *testing.T) {
 		}
 		closed.Close()
 		// Until both ends and the last acknowledgment have passed.
-		for end := time.Now().Add(3 * time.Second); !strings.HasPrefix(known(6002), "1m") && time.Now().Before(end); {
+		for end := time.Now().Add(podtest.Patience); !strings.HasPrefix(known(6002), "1m") && time.Now().Before(end); {
 			time.Sleep(50 * time.Millisecond)
 		}
 		time.Sleep(100 * time.Millisecond)

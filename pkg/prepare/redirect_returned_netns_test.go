@@ -47,14 +47,14 @@ func TestRedirectReturned(t *testing.T) {
 	}
 }
 
-// listenUDP listens in the namespace for some seconds.
+// listenUDP listens in the namespace, as long as a test waits.
 func (h host) listenUDP(t *testing.T, network, at string) (packets net.PacketConn) {
 	t.Helper()
 	h.In(t, func() (err error) {
 		packets, err = net.ListenPacket(network, at)
 		return err
 	})
-	if err := packets.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+	if err := packets.SetReadDeadline(time.Now().Add(podtest.Patience)); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { packets.Close() })

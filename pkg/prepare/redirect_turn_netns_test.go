@@ -60,7 +60,7 @@ func (c *connecting) connect(t *testing.T, client, server host, to netip.AddrPor
 		l = server.Listen(t, to.String())
 		c.listening[name] = l
 	}
-	_ = l.(*net.TCPListener).SetDeadline(time.Now().Add(5 * time.Second))
+	_ = l.(*net.TCPListener).SetDeadline(time.Now().Add(podtest.Patience))
 	ofClient, err := client.dial("tcp", to, 0)
 	if err == nil {
 		t.Cleanup(func() { ofClient.Close() })
@@ -100,7 +100,7 @@ func (c talk) peerSpeaks() error {
 		if _, err := io.WriteString(way[0], "spoken"); err != nil {
 			return err
 		}
-		_ = way[1].SetReadDeadline(time.Now().Add(5 * time.Second))
+		_ = way[1].SetReadDeadline(time.Now().Add(podtest.Patience))
 		b := make([]byte, 6)
 		if n, err := io.ReadFull(way[1], b); err != nil || string(b) != "spoken" {
 			return fmt.Errorf("%q is heard: %w", b[:n], err)

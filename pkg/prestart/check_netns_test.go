@@ -64,7 +64,7 @@ func TestSmallMTU(t *testing.T) {
 			pod := podtest.NewPod(t, podtest.Calico)
 			h := newHook(t, pod)
 			h.Network.MTU = mtu
-			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 			defer cancel()
 			session, err := h.Run(ctx)
 			if want != "" {
@@ -94,7 +94,7 @@ func TestCheckFails(t *testing.T) {
 	pod := podtest.NewPod(t, podtest.Flannel)
 	pod.Node.IP(t, "addr flush to "+pod.Gateway.String())
 	h := newHook(t, pod)
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	_, err := h.Run(ctx)
 	if err == nil || !strings.Contains(err.Error(), "resolve the gateway 10.244.1.1 by ARP") || !isCheckError(err, "eth0") {

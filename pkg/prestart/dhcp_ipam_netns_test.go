@@ -132,7 +132,7 @@ func (d dhcpServer) next(t *testing.T) *dhcpv4.DHCPv4 {
 	select {
 	case m := <-d.seen:
 		return m
-	case <-time.After(30 * time.Second):
+	case <-time.After(podtest.Patience):
 		t.Fatal("the server is sent nothing")
 		return nil
 	}
@@ -148,7 +148,7 @@ func (d dhcpServer) discard() {
 // waitSocket waits until somebody listens at a socket.
 func waitSocket(t *testing.T, path string) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(podtest.Patience); ; time.Sleep(10 * time.Millisecond) {
 		conn, err := net.Dial("unix", path)
 		if err == nil {
 			conn.Close()

@@ -366,7 +366,7 @@ func (p hostilePod) send(t *testing.T, frame []byte) {
 // receive reads frames until one is wanted; nil: none came.
 func (p hostilePod) receive(t *testing.T, wanted func([]byte) bool) []byte {
 	t.Helper()
-	if err := p.tap.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+	if err := p.tap.SetReadDeadline(time.Now().Add(podtest.Patience)); err != nil {
 		t.Fatal(err)
 	}
 	for {

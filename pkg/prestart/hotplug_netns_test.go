@@ -245,7 +245,7 @@ func TestPluggedStateDeleted(t *testing.T) {
 	if _, err := session.Plug(t.Context(), "net1", prestart.InterfaceOptions{Model: "e1000e"}); err != nil {
 		t.Fatal(err)
 	}
-	for end := time.Now().Add(10 * time.Second); ; { // the session writes what is missing meanwhile
+	for end := time.Now().Add(podtest.Patience); ; { // the session writes what is missing meanwhile
 		err := os.RemoveAll(h.StateDir)
 		if err == nil {
 			break
@@ -255,7 +255,7 @@ func TestPluggedStateDeleted(t *testing.T) {
 		}
 	}
 	for _, file := range []string{"eth0.json", "net1.json", "net1.plugged"} {
-		for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		for end := time.Now().Add(podtest.Patience); ; time.Sleep(10 * time.Millisecond) {
 			if _, err := os.Stat(filepath.Join(h.StateDir, file)); err == nil || time.Now().After(end) {
 				break
 			}

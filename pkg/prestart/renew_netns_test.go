@@ -89,7 +89,7 @@ func renew(t *testing.T, guest *podtest.Guest, address, server netip.Addr) {
 		if _, err := conn.Write(request.ToBytes()); err != nil {
 			return err
 		}
-		if err := conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		if err := conn.SetReadDeadline(time.Now().Add(podtest.Patience)); err != nil {
 			return err
 		}
 		answer := make([]byte, 1500)

@@ -28,7 +28,7 @@ func TestRepairedWhileUnplugged(t *testing.T) {
 			if err := exec.Command("nft", "flush", "ruleset").Run(); err != nil {
 				return err
 			}
-			for end := time.Now().Add(20 * time.Second); strings.Count(log.String(), "repaired the VM's nftables tables") < 2; time.Sleep(10 * time.Millisecond) {
+			for end := time.Now().Add(podtest.Patience); strings.Count(log.String(), "repaired the VM's nftables tables") < 2; time.Sleep(10 * time.Millisecond) {
 				if time.Now().After(end) {
 					return errors.New("the tables are not repaired")
 				}

@@ -247,7 +247,7 @@ func TestWait(t *testing.T) {
 	if err := <-got; err != nil { // the network
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
 	if _, err := asker(h).Wait(ctx, control.ForLease); err == nil || !strings.Contains(err.Error(), "it has not asked for it") {
 		t.Errorf("nobody asked for a lease, and wait said: %v", err)

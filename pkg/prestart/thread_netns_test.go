@@ -35,7 +35,7 @@ func TestSessionOfAThread(t *testing.T) {
 		t.Error(err)
 	}
 	pod.Run(t, "nft", "flush", "ruleset")
-	for end := time.Now().Add(20 * time.Second); !strings.Contains(log.String(), "repaired the VM's nftables tables"); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(podtest.Patience); !strings.Contains(log.String(), "repaired the VM's nftables tables"); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Errorf("the tables are not repaired:\n%s", log.String())
 			break

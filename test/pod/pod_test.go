@@ -34,7 +34,7 @@ const (
 	bootTime = time.Minute
 	// restartTime is how long podman may take to start the sidecar again and it
 	// to serve; of that, the sidecar takes some 10 ms.
-	restartTime = 5 * time.Second
+	restartTime = 30 * time.Second
 	// leaseTime makes the guest ask again after half of it; its udhcpc takes no
 	// shorter one.
 	leaseTime = 30 * time.Second

@@ -35,7 +35,7 @@ func addInterface(t *testing.T, pod *podtest.Pod, n int) {
 // hears waits until the guest has printed a line so many times.
 func (m *machine) hears(t *testing.T, line string, times int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), bootTime)
 	defer cancel()
 	ctx, stop := m.WhileRunning(ctx)
 	defer stop()
@@ -93,7 +93,7 @@ func TestHotplugOfLibvirtd(t *testing.T) {
 		m.fails(t, []string{"unplug net1: ", "the guest has not released the NIC"}, "unplug", "net1", "--timeout", "1s")
 		pod.Run(t, "virsh", "-c", uri, "resume", "vm")
 		m.hears(t, "VLN-UNPLUGGED eth1", 3)
-		m.program.Run(t, "unplug", "net1", "--timeout", "10s")
+		m.program.Run(t, "unplug", "net1", "--timeout", "60s")
 
 		// What can't be put back, since another is at work in the state directory, is the
 		// VM's again.
@@ -142,7 +142,7 @@ func testHotplug(t *testing.T, pod *podtest.Pod, further func(*machine), args ..
 		leased := time.Since(start)
 		m.hears(t, "VLN-PING 10.9.1.1 ok", n+1)
 		t.Logf("%s: plugged in after %v, leased after %v", datapath, plugged.Round(time.Millisecond), leased.Round(time.Millisecond))
-		m.program.Run(t, "wait", "--for", "lease", "--timeout", "1s")
+		m.program.Run(t, "wait", "--for", "lease", "--timeout", "20s")
 		pod.Node.Run(t, "ping", "-c3", "-i0.2", "-W20", "10.9.1.7")
 		m.fails(t, []string{"plug net1: it is plugged in already"}, "plug", "net1")
 		m.fails(t, []string{"plug net2: ", "No more available PCI slots", "pcie-root-port"}, "plug", "net2")

@@ -24,7 +24,7 @@ func TestVMOfLibvirtd(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.launch(t)
-	m.program.Run(t, "wait", "--for", "network", "--timeout", "20s")
+	m.program.Run(t, "wait", "--for", "network", "--timeout", "60s")
 	if !strings.Contains(m.log.String(), "domain taken over") {
 		t.Error("the VM is not the one that was there")
 	}

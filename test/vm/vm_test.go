@@ -19,7 +19,7 @@ import (
 )
 
 // bootTime is how long a guest may take to boot and to report.
-const bootTime = 2 * time.Minute
+const bootTime = 5 * time.Minute
 
 const resolvConf = "search default.svc.cluster.local cluster.local\nnameserver 10.96.0.10\n"
 
@@ -153,7 +153,7 @@ func TestVM(t *testing.T) {
 	if !status.Interfaces[0].ChecksumFilter {
 		t.Errorf("the tap has no checksum filter: status is %+v", status)
 	}
-	m.program.Run(t, "wait", "--for", "lease", "--timeout", "1s")
+	m.program.Run(t, "wait", "--for", "lease", "--timeout", "20s")
 
 	m.shutDown(t)
 	m.program.Run(t, "restore")
@@ -190,7 +190,7 @@ func TestKilledContainer(t *testing.T) {
 			t.Fatal(err)
 		}
 		m.launch(t)
-		m.program.Run(t, "wait", "--for", "network", "--timeout", "20s")
+		m.program.Run(t, "wait", "--for", "network", "--timeout", "60s")
 	}
 	if strings.Contains(m.log.String(), "is running") {
 		t.Error("what is dead is taken for running")
@@ -199,7 +199,7 @@ func TestKilledContainer(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.launch(t)
-	m.program.Run(t, "wait", "--for", "network", "--timeout", "20s")
+	m.program.Run(t, "wait", "--for", "network", "--timeout", "60s")
 	if !strings.Contains(m.log.String(), "domain taken over") {
 		t.Error("the VM is not the one that was there")
 	}

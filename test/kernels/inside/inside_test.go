@@ -155,8 +155,8 @@ func (v *vm) reach(t *testing.T) {
 	const size = 64 << 10
 	guest, outside := v.guest.NS, v.pod.Outside
 	for _, path := range v.paths() {
-		guest.Run(t, "ping", "-c1", "-W2", path.outside.String())
-		outside.Run(t, "ping", "-c1", "-W2", path.guest.String())
+		guest.Run(t, "ping", "-c1", "-W20", path.outside.String())
+		outside.Run(t, "ping", "-c1", "-W20", path.guest.String())
 		if err := podtest.Exchange(t.Context(), guest, outside, path.outside, size); err != nil {
 			t.Errorf("guest to %s: %v", path.outside, err)
 		}

@@ -70,7 +70,7 @@ func (v *vm) live(t *testing.T) {
 func (v *vm) podReaches(t *testing.T) {
 	t.Helper()
 	for _, path := range v.paths() {
-		v.pod.Run(t, "ping", "-c1", "-W2", path.outside.String())
+		v.pod.Run(t, "ping", "-c1", "-W20", path.outside.String())
 		if err := podtest.Exchange(t.Context(), v.pod.NS, v.pod.Outside, path.outside, 64<<10); err != nil {
 			t.Errorf("pod to %s: %v", path.outside, err)
 		}
@@ -114,7 +114,7 @@ func (v *vm) turn(t *testing.T) {
 			if _, err := c.peer.Write([]byte("spoken")); err != nil {
 				t.Error(err)
 			}
-			_ = c.own.SetReadDeadline(time.Now().Add(5 * time.Second))
+			_ = c.own.SetReadDeadline(time.Now().Add(podtest.Patience))
 			if n, err := c.own.Read(make([]byte, 10)); err != nil || n != 6 {
 				t.Errorf("%s: from %s to %s: %d bytes, %v", ports, c.own.RemoteAddr(), c.own.LocalAddr(), n, err)
 			}

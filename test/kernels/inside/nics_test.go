@@ -186,6 +186,6 @@ func (v *vm) groups(t *testing.T) {
 	for i := range 4 { // one of them may be of the same bit in the NIC's filter as one of the pod's
 		linkLocal := fmt.Sprintf("fe80::%x:1234", 0x10+i)
 		v.guest.IP(t, "addr add "+linkLocal+"/64 dev eth0 nodad")
-		v.wire.Run(t, "ping", "-c1", "-W5", linkLocal+"%"+v.wire.link)
+		v.wire.Run(t, "ping", "-c1", "-W20", linkLocal+"%"+v.wire.link)
 	}
 }

@@ -90,7 +90,7 @@ func checkMost(t *testing.T, most []Most, chains []nft.Chain, first string, from
 			if err := podtest.SendFrames(ns, "out", frames...); err != nil {
 				return err
 			}
-			for deadline := time.Now().Add(10 * time.Second); count[all] < sent; {
+			for deadline := time.Now().Add(podtest.Patience); count[all] < sent; {
 				if time.Now().After(deadline) {
 					return fmt.Errorf("%d of %d frames have come", count[all], sent)
 				}

@@ -72,7 +72,7 @@ func TestReplacingLosesNothing(t *testing.T) {
 		send(known, to(closed))
 		send(known, to(opened))
 		frame := make([]byte, 16)
-		if err := opened.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		if err := opened.SetReadDeadline(time.Now().Add(podtest.Patience)); err != nil {
 			t.Fatal(err)
 		}
 		if _, from, err := opened.ReadFromUDPAddrPort(frame); err != nil || from != to(known) {
@@ -168,11 +168,11 @@ func echoes(t *testing.T, pod, guest *podtest.NS, to, here string) {
 	for network, data := range map[string][]byte{"tcp": bytes.Repeat([]byte("0123456"), 30000), "udp": []byte("datagram")} {
 		var conn net.Conn
 		inside(t, pod, func() (err error) {
-			conn, err = net.DialTimeout(network, net.JoinHostPort(to, port), 5*time.Second)
+			conn, err = net.DialTimeout(network, net.JoinHostPort(to, port), podtest.Patience)
 			return err
 		})
 		defer conn.Close()
-		if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		if err := conn.SetDeadline(time.Now().Add(podtest.Patience)); err != nil {
 			t.Fatal(err)
 		}
 		go func() { _, _ = conn.Write(data) }()

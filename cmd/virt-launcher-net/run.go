@@ -10,7 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 	"kernel.org/pub/linux/libs/security/libcap/cap"
 
-	"github.com/virt-launcher-net/virt-launcher-net/internal/metric"
 	"github.com/virt-launcher-net/virt-launcher-net/internal/monitor"
 	"github.com/virt-launcher-net/virt-launcher-net/internal/settings"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/domain"
@@ -79,14 +78,17 @@ stops. A second signal ends it at once. The pod stays prepared; see restore.`,
 func (p *program) stay(cmd *cobra.Command, start func(context.Context) (*prestart.Session, error)) (err error) {
 	signal.Ignore(unix.SIGPIPE) // who reads the log may end sooner, and must not end the VM
 	collectAt(60)               // not yet while it starts: the first collection takes as much memory as that leaves
-	watch := func(metric.Session) {}
+	watch := func(*prestart.Session) {}
 	if p.listen != "" {
 		m, err := monitor.Listen(cmd.Context(), p.hook.Log, p.listen, version)
 		if err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, m.Close()) }()
-		watch = m.Watch
+		watch = func(s *prestart.Session) {
+			warnOfVMs(p.hook.Log, m.Addr(), s.Interfaces())
+			m.Watch(privileged{s})
+		}
 	}
 	session, err := start(cmd.Context())
 	if err != nil {
@@ -96,7 +98,7 @@ func (p *program) stay(cmd *cobra.Command, start func(context.Context) (*prestar
 	if err := giveUpPrivileges(session.Embedded(), p.laterPrivileges()...); err != nil { // the VM can do without
 		p.hook.Log.Warn("can't give up privileges that are no longer needed", "error", err)
 	}
-	watch(privileged{session})
+	watch(session)
 	err = p.print(cmd.OutOrStdout(), viewPrepared(session.Interfaces()))
 	if err == nil {
 		err = session.Wait(cmd.Context())
@@ -107,6 +109,7 @@ func (p *program) stay(cmd *cobra.Command, start func(context.Context) (*prestar
 	}
 	ctx, cancel := signal.NotifyContext(context.WithoutCancel(cmd.Context()), endSignals()...) // the next signal says "now"
 	defer cancel()
+	defer context.AfterFunc(ctx, cancel)() // and one more ends what does not hear of it, as a libvirt that hangs
 	closeErr := session.Close(ctx)
 	if err != nil && errors.Is(closeErr, err) { // a server's failure, or libvirt's, ends both
 		return closeErr

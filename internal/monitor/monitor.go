@@ -36,6 +36,7 @@ type Monitor struct {
 	server  *http.Server
 	served  chan error
 	socket  socket
+	address net.Addr
 }
 
 // Listen answers on address: host:port, or unix: and the path of a socket. A
@@ -47,7 +48,7 @@ func Listen(ctx context.Context, log *slog.Logger, address, version string) (*Mo
 	if err != nil {
 		return nil, fmt.Errorf("listen for probes and metrics: %w", err)
 	}
-	m := &Monitor{version: version, since: time.Now(), served: make(chan error, 1), socket: socketOf(listener)}
+	m := &Monitor{version: version, since: time.Now(), served: make(chan error, 1), socket: socketOf(listener), address: listener.Addr()}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", m.ready)
@@ -60,6 +61,9 @@ func Listen(ctx context.Context, log *slog.Logger, address, version string) (*Mo
 	log.Info("listening for probes and metrics", "address", listener.Addr().String())
 	return m, nil
 }
+
+// Addr is where it listens.
+func (m *Monitor) Addr() net.Addr { return m.address }
 
 // CheckAddress tells what [Listen] would refuse of an address wherever it is.
 func CheckAddress(address string) error {

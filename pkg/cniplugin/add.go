@@ -101,6 +101,11 @@ func (c call) plan(ctx context.Context, pod attachment.Pod, asked string) (a att
 		return a, nil, err
 	}
 	for _, e := range earlier {
+		if !e.Since.Before(a.Since) { // the clock was set back meanwhile
+			a.Since = e.Since.Add(1)
+		}
+	}
+	for _, e := range earlier {
 		switch {
 		case e.Interface != a.Interface:
 		case e.IfName != a.IfName || e.Network != a.Network:

@@ -11,11 +11,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
+	"github.com/virt-launcher-net/virt-launcher-net/internal/attachment"
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 )
 
@@ -301,5 +303,37 @@ func TestDNS(t *testing.T) {
 	}
 	if got := asked(before, rt); got != `["192.0.2.55"]["c.example"]` {
 		t.Errorf("of CRI-O: %s", got)
+	}
+}
+
+// What is attached later is later, also where the clock was set back meanwhile: the first
+// one's NIC has the VM's default route.
+func TestClockSetBack(t *testing.T) {
+	t.Parallel()
+	pod, r := newPod(t, podtest.Flannel)
+	options := plugin(`"select": "all"`)
+	first, second := r.list("1.1.0", options), r.list("1.1.0", `{"type": "ptp", `+hostLocal+`}, `+options)
+	second.Name = "second"
+	r.add(first, sandbox(pod.NS, "c1", "eth0", nil))
+	path := filepath.Join(r.base, "c1/eth0.attachment")
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var a attachment.Attachment
+	if err := json.Unmarshal(b, &a); err != nil {
+		t.Fatal(err)
+	}
+	a.Since = a.Since.Add(time.Hour)
+	if b, err = json.Marshal(a); err == nil {
+		err = os.WriteFile(path, b, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.add(second, sandbox(pod.NS, "c1", "net1", nil))
+	all, err := attachment.OfContainer(r.base, "c1")
+	if err != nil || len(all) != 2 || all[0].Interface != "eth0" || !all[0].Since.Before(all[1].Since) {
+		t.Errorf("attached are %+v, %v", all, err)
 	}
 }

@@ -54,8 +54,7 @@ func collect(ctx context.Context, c call) error {
 	return nil
 }
 
-// collectAbandoned deletes the directory of a container that has nothing attached, as far
-// as can be read, if its network namespace is gone. Those that are named after a namespace
+// collectAbandoned deletes the directory of a container if it is abandoned. Those that are named after a namespace
 // are not the plugin's.
 func (c call) collectAbandoned(ctx context.Context, id string) error {
 	if strings.HasPrefix(id, "netns-") {
@@ -70,8 +69,11 @@ func (c call) collectAbandoned(ctx context.Context, id string) error {
 		return err
 	}
 	defer locked.Close()
-	abandoned, err := statedir.Abandoned(dir)
-	if all, _ := c.attachments(id); err != nil || !abandoned || len(all) > 0 { // one may have come meanwhile
+	if all, _ := c.attachments(id); len(all) > 0 { // one may have come meanwhile
+		return nil
+	}
+	abandoned, err := isAbandoned(c.conf.stateDir, id)
+	if err != nil || !abandoned {
 		return err
 	}
 	if err := os.RemoveAll(dir); err != nil {
@@ -79,6 +81,21 @@ func (c call) collectAbandoned(ctx context.Context, id string) error {
 	}
 	c.log.Info("removed the state of a pod that is gone", "container", id)
 	return nil
+}
+
+// isAbandoned tells whether a container that has nothing attached, as far as can be read,
+// left its directory: its network namespace is gone, or an ADD ended before it had anything.
+func isAbandoned(base, id string) (bool, error) {
+	dir := attachment.Dir(base, id)
+	names, err := attachment.Names(base, id)
+	if err != nil {
+		return false, err
+	}
+	records, err := statedir.Records(dir)
+	if err != nil || len(names) == 0 && len(records) == 0 {
+		return err == nil, err
+	}
+	return statedir.Abandoned(dir)
 }
 
 // detach takes back those attachments of a container that are meant. That there is

@@ -46,6 +46,13 @@ func TestGarbage(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(r.base, "netns-4026531840"), 0o700); err != nil { // of who uses it without CNI
 		t.Fatal(err)
 	}
+	// An ADD was killed before it had anything.
+	if err := os.MkdirAll(filepath.Join(r.base, "begun"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(r.base, "begun/lock"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	// Of some no attachment can be read: their pods are gone, or still there.
 	damage := map[string]func(path string) error{
 		"damaged": func(path string) error { return os.WriteFile(path, []byte("{"), 0o600) },

@@ -109,6 +109,8 @@ func TestUsageErrors(t *testing.T) {
 		{"serve --listen nonsense", "--listen"},
 		{"serve --listen unix:", "--listen"},
 		{"serve --listen 127.0.0.1:99999", "--listen"},
+		{"", "there is no command: name one"},
+		{"--state-dir status", "there is no command: --state-dir has \"status\" as its value"},
 		{"domain", "arg"},
 		{"wait", "--for is missing: want network or lease"},
 		{"wait --for godot", "godot"},

@@ -46,7 +46,7 @@ network namespace, or name that with --netns.`,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		PersistentPreRunE: p.setUp,
-		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		RunE:              func(cmd *cobra.Command, _ []string) error { return withoutVerb(cmd) },
 	}
 	flags := root.PersistentFlags()
 	flags.VarP(p.interfaceFlag(), "interface", "i", "pod `interface`, repeatable, the primary one first (default: the one with the default route; without one, the only one that is up, else eth0)")
@@ -68,6 +68,21 @@ network namespace, or name that with --netns.`,
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usageError{suggestFlag(cmd, err)} })
 	return root
+}
+
+// withoutVerb helps who only looks. Flags alone are a mistake, which must not look like a
+// success to a probe: of "--netns status" the verb is the flag's value.
+func withoutVerb(cmd *cobra.Command) (err error) {
+	if cmd.Flags().NFlag() == 0 {
+		return cmd.Help()
+	}
+	err = usagef("there is no command: name one, such as plan or status (see --help)")
+	cmd.Flags().Visit(func(f *pflag.Flag) {
+		if verb, _, e := cmd.Find([]string{f.Value.String()}); e == nil && verb != cmd {
+			err = usagef("there is no command: --%s has %q as its value", f.Name, f.Value)
+		}
+	})
+	return err
 }
 
 // usageArgs makes a complaint about arguments a usage error.

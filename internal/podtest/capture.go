@@ -101,7 +101,7 @@ func (c *Capture) collect(stdout io.Reader) {
 // that line. The test ends if that takes more than half a minute.
 func (c *Capture) Wait(text string) string {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(c.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(c.t.Context(), Patience)
 	defer cancel()
 	for seen := 0; ; {
 		c.mu.Lock()

@@ -37,7 +37,7 @@ func TestAfterDeath(t *testing.T) {
 	if err := cmd.Run(); err == nil {
 		t.Fatal("the process was not killed")
 	}
-	if err := fifo.SetReadDeadline(time.Now().Add(patience)); err != nil {
+	if err := fifo.SetReadDeadline(time.Now().Add(Patience)); err != nil {
 		t.Fatal(err)
 	}
 	text := make([]byte, 16)

@@ -10,14 +10,10 @@ import (
 	"runtime"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
-
-// patience is how long functions for tests wait for what should soon happen.
-const patience = time.Minute
 
 // NS is a network namespace held by a file descriptor alone: no bind mount,
 // no process. It ends when it is closed and nothing else lives in it, at the

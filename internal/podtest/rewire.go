@@ -37,5 +37,5 @@ func ServeDHCP(t testing.TB, pod *Pod, mac net.HardwareAddr) {
 		"--dhcp-option-force=26,1450",
 		"--dhcp-option=option:dns-server,10.96.0.10",
 		"--dhcp-option-force=option:domain-search,ns.svc.cluster.local,cluster.local"))
-	dnsmasq.WaitLine(t, patience, "DHCP, sockets bound")
+	dnsmasq.WaitLine(t, Patience, "DHCP, sockets bound")
 }

@@ -126,7 +126,7 @@ func withoutChance(text string) string {
 // TakeSnapshot is [Snapshot] of a namespace that has settled, for a test.
 func TakeSnapshot(t testing.TB, ns *NS) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), Patience)
 	defer cancel()
 	if err := WaitSettled(ctx, ns); err != nil {
 		t.Fatal(err)

@@ -25,7 +25,7 @@ func Exchange(ctx context.Context, client, server *NS, address netip.Addr, size 
 		return fmt.Errorf("listen: %w", err)
 	}
 	defer listener.Close()
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, Patience)
 	defer cancel()
 	// What each side sends does not compress and is not the other's.
 	up, down := randomBytes(size), randomBytes(size)

@@ -57,16 +57,16 @@ func (s *Server) Resume(was lease.Status) {
 			e.Since = was.Expires
 			was.LastEvent = lease.Event{Type: lease.EventExpired, At: was.Expires, Address: e.Address, Client: was.Client}
 		case was.State == lease.Bound:
-			e.Client = was.Client
+			e.Client = was.Client // whom the log names
 			// From now on by a clock that nobody sets, which what was saved is not.
 			e.set(lease.Bound, max(0, left), now)
 			e.Since = was.Since
-		case was.State == lease.None: // by its last step
-			e.Since = was.Since
+		case was.State == lease.None, was.State == lease.Offered: // by its last step
+			e.State, e.Since = was.State, was.Since
 		default:
 			return
 		}
-		e.Renewed, e.Declined = was.Renewed, was.Declined
+		e.Client, e.Renewed, e.Declined = was.Client, was.Renewed, was.Declined
 		e.LastEvent, e.LastMessage = was.LastEvent, was.LastMessage
 	})
 }

@@ -135,7 +135,9 @@ func TestResume(t *testing.T) {
 		{"not over", changed(func(s *lease.Status) { s.Expires = now.Add(time.Hour) }), lease.Bound},
 		{"over", changed(func(s *lease.Status) { s.Expires = now.Add(-time.Second) }), lease.None},
 		{"another address", changed(func(s *lease.Status) { s.Address = netip.MustParsePrefix("192.0.2.9/24") }), lease.None},
-		{"offered", changed(func(s *lease.Status) { s.State = lease.Offered }), lease.None},
+		{"offered", changed(func(s *lease.Status) { s.State, s.LastEvent.Type = lease.Offered, lease.EventOffered }), lease.Offered},
+		{"released", changed(func(s *lease.Status) { s.State, s.LastEvent.Type = lease.None, lease.EventReleased }), lease.None},
+		{"unheard of", changed(func(s *lease.Status) { s.State, s.Client = "half", lease.Client{} }), lease.None},
 		{"nothing", lease.Status{}, lease.None},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -145,7 +147,7 @@ func TestResume(t *testing.T) {
 			if got.State != c.want {
 				t.Fatalf("state is %s, want %s", got.State, c.want)
 			}
-			if c.want == lease.Bound && (got.Since != c.was.Since || !got.Expires.Equal(c.was.Expires) || got.Client != c.was.Client) {
+			if c.want == c.was.State && (got.Since != c.was.Since || !got.Expires.Equal(c.was.Expires) || got.Client != c.was.Client || got.LastEvent != c.was.LastEvent) {
 				t.Errorf("status is %+v", got)
 			}
 		})

@@ -29,8 +29,8 @@ type Server interface {
 	Events(ctx context.Context) <-chan Event
 	// Resume takes over what an earlier server knew of this lease, so that a guest
 	// that has its address, and need not ask again for long, is known to have it, and
-	// of one that has given it back, or declined it, or whose lease has ended since, that
-	// is known. Another address is nothing to take over. Call it before Serve.
+	// of one that was offered it, has given it back, or declined it, or whose lease has
+	// ended since, that is known. Another address is nothing to take over. Call it before Serve.
 	Resume(was Status)
 	// SetBudget sets how many messages per second, and at once, are looked at: 64
 	// without it. What a guest sends beyond is dropped by the kernel. Call it before

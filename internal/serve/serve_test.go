@@ -292,6 +292,25 @@ func TestUnnamedClient(t *testing.T) {
 	}
 }
 
+// TestInformingClient: who asks for settings alone is not taken for who has the lease.
+func TestInformingClient(t *testing.T) {
+	t.Parallel()
+	has, other := lease.Client{Hostname: "web", ID: "01"}, lease.Client{ID: "02"}
+	for _, kind := range informing {
+		s := newTest(nil)
+		s.Received(kind, false, other, nil)
+		if got := s.Status(); got.Client != other {
+			t.Errorf("%s: of a guest without a lease it is known: %+v", kind, got.Client)
+		}
+		s.Received("REQUEST", false, has, nil)
+		s.Update(func(e Entry) { e.Step(lease.EventBound, 0) })
+		s.Received(kind, false, other, nil)
+		if got := s.Status(); got.Client != has || got.LastMessage.Type != kind {
+			t.Errorf("%s: the lease is said to be of %+v, the last message a %s", kind, got.Client, got.LastMessage.Type)
+		}
+	}
+}
+
 // TestOtherOffer: a guest that takes another server's offer has none of ours any more.
 func TestOtherOffer(t *testing.T) {
 	var log bytes.Buffer

@@ -195,6 +195,9 @@ func (s *Server) CheckUDP(d packet.UDP, port uint16, guest mac.Addr) error {
 	return lease.DropOtherSource
 }
 
+// informing are the kinds of messages that ask for settings without an address.
+var informing = []string{"INFORM", "INFORMATION-REQUEST"}
+
 // Received keeps what a message says before it is answered: what kind it is, whether a
 // check of ours sent it, and who sends it. verdict is why it gets no answer, or nil.
 func (s *Server) Received(kind string, isProbe bool, client lease.Client, verdict error) {
@@ -205,6 +208,8 @@ func (s *Server) Received(kind string, isProbe bool, client lease.Client, verdic
 		}
 		e.LastMessage = lease.Message{Type: kind, At: time.Now()}
 		switch {
+		case verdict == nil && e.State == lease.Bound && slices.Contains(informing, kind):
+			// Who has the lease may be another of the guest's clients.
 		case verdict == nil:
 			e.Client = client
 		case errors.Is(verdict, lease.DropOtherServer) && kind == "REQUEST" && e.State == lease.Offered:

@@ -43,7 +43,7 @@ type Status struct {
 	DeclinedUntil time.Time `json:"declinedUntil,omitzero"`
 	// LastEvent is the last step of the lease.
 	LastEvent Event `json:"lastEvent,omitzero"`
-	// Client is what the guest says of itself.
+	// Client is what the guest says of itself; while it has a lease, in messages about that.
 	Client Client `json:"client,omitzero"`
 	// LastMessage is the last one from the guest.
 	LastMessage Message `json:"lastMessage,omitzero"`

@@ -141,15 +141,8 @@ func (r *responder) solicit(m, req *dhcpv6.Message) {
 // confirm fills in the answer to a Confirm (RFC 8415 §18.3.3). On this link there
 // is one address.
 func (r *responder) confirm(m, req *dhcpv6.Message) error {
-	others := 0
-	for _, ia := range req.Options.IANA() {
-		others += len(r.takenBack(ia))
-	}
-	for _, ia := range req.Options.IATA() {
-		others += len(ia.Options.Addresses())
-	}
 	switch {
-	case others > 0:
+	case r.others(req) != nil:
 		addStatus(&m.Options.Options, iana.StatusNotOnLink, "the address is "+r.lease.Address.String())
 	case r.isIn(req):
 		addStatus(&m.Options.Options, iana.StatusSuccess, "")
@@ -157,6 +150,17 @@ func (r *responder) confirm(m, req *dhcpv6.Message) error {
 		return lease.DropNoAddress
 	}
 	return nil
+}
+
+// others are the addresses that a message names and that the guest does not have here.
+func (r *responder) others(m *dhcpv6.Message) (all []*dhcpv6.OptIAAddress) {
+	for _, ia := range m.Options.IANA() {
+		all = append(all, slices.DeleteFunc(ia.Options.Addresses(), r.isOwn)...)
+	}
+	for _, ia := range m.Options.IATA() {
+		all = append(all, ia.Options.Addresses()...)
+	}
+	return all
 }
 
 // giveBack fills in the answer to a Release or a Decline (RFC 8415 §18.3.7,

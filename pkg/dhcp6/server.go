@@ -139,7 +139,7 @@ func (s *leaseServer) noteReply(req, reply *dhcpv6.Message) {
 		case dhcpv6.MessageTypeConfirm:
 			switch {
 			case status(reply.Options.Options) != iana.StatusSuccess:
-				e.Step(lease.EventRefused, 0)
+				r.noteRefusal(e, req)
 			case e.State == lease.Bound: // it extends nothing (RFC 8415 §18.3.3)
 				e.Step(lease.EventBound, serve.KeepEnd)
 			default: // it ends then at the latest
@@ -158,7 +158,7 @@ func (r *responder) noteGrant(e serve.Entry, req, reply *dhcpv6.Message) {
 	switch {
 	case !r.isIn(reply):
 		if req.MessageType != dhcpv6.MessageTypeSolicit && len(reply.Options.IANA()) > 0 {
-			e.Step(lease.EventRefused, 0)
+			r.noteRefusal(e, req)
 		}
 	case reply.MessageType == dhcpv6.MessageTypeAdvertise:
 		e.Step(lease.EventOffered, 0)
@@ -167,6 +167,11 @@ func (r *responder) noteGrant(e serve.Entry, req, reply *dhcpv6.Message) {
 	default:
 		e.Step(lease.EventBound, r.lease.Valid)
 	}
+}
+
+// noteRefusal keeps that the guest asked for an address that it can't have.
+func (r *responder) noteRefusal(e serve.Entry, req *dhcpv6.Message) {
+	e.Step(lease.EventRefused, 0, "requested", addrOf(r.others(req)[0]))
 }
 
 // status is a status code; Success if there is none.

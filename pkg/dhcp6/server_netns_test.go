@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -296,5 +298,27 @@ func TestResume(t *testing.T) {
 	again.Resume(status)
 	if got := again.Status(); got.State != lease.Bound || got.Client != status.Client {
 		t.Errorf("after a restart: %+v", got)
+	}
+}
+
+// TestRefusal: the log says which address a guest wants instead of its own.
+func TestRefusal(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewTapNS(t)
+	var log podtest.Buffer
+	s := serveOn(t, pod, testLease(), func(s *leaseServer) { s.Log = slog.New(slog.NewTextHandler(&log, nil)) })
+	guest := openGuest(t, pod)
+	for i, m := range []*dhcpv6.Message{
+		toUs(request, na(1, stale)),
+		message(confirm, na(1, address, stale)),
+		message(confirm, ta(1, stale)),
+	} {
+		guest.ask(m)
+		await(t, s, "refused", func(s lease.Status) bool {
+			return s.Sent["REPLY"] == uint64(i+1) && s.LastEvent.Type == lease.EventRefused
+		})
+	}
+	if text := log.String(); strings.Count(text, "requested="+stale.String()+"\n") != 3 {
+		t.Errorf("of %v the log says\n%s", stale, text)
 	}
 }

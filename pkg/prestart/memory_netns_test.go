@@ -1,13 +1,46 @@
 package prestart_test
 
 import (
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
+	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 )
+
+// What a guest is given just before the session ends is kept.
+func TestLastAnswerIsKept(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Calico)
+	h := newHook(t, pod)
+	session := run(t, h)
+	nic := podtest.NewNIC(t, pod.NS, session.Interfaces()[0].Tap)
+	m, err := dhcpv4.NewDiscovery(pod.MAC, dhcpv4.WithGeneric(dhcpv4.OptionRapidCommit, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	nic.Send(podtest.UDPFrame(pod.MAC, packet.Broadcast[:], netip.MustParseAddrPort("0.0.0.0:68"), netip.MustParseAddrPort("255.255.255.255:67"), m.ToBytes()))
+	isAck := func(frame []byte) bool {
+		answer, err := dhcpv4.FromBytes(frame[min(packet.UDP4Len, len(frame)):])
+		return err == nil && answer.MessageType() == dhcpv4.MessageTypeAck
+	}
+	if nic.Receive(time.Minute, isAck) == nil {
+		t.Fatal("no answer")
+	}
+	if err := session.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if kept, err := os.ReadFile(filepath.Join(h.StateDir, "eth0.lease")); err != nil || !strings.Contains(string(kept), `"state": "bound"`) {
+		t.Errorf("of the lease is kept: %v\n%s", err, kept)
+	}
+}
 
 // restore takes along what was kept of an interface, and what killed processes
 // left, but nothing of others.

@@ -168,17 +168,24 @@ func (n *nic) openServers(l leases) error {
 func (n *nic) start(ctx context.Context, ended func(error)) {
 	ctx, n.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	n.done = ctx
+	// Of their last answers the servers tell when they end.
+	served, end := context.WithCancel(context.WithoutCancel(ctx))
 	for _, m := range n.memories() {
-		events := m.server.Events(ctx)
+		events := m.server.Events(served)
 		n.running.Go(func() { m.follow(events) })
 	}
+	var serving sync.WaitGroup
 	for _, server := range n.servers {
-		n.running.Go(func() {
+		serving.Go(func() {
 			if err := server.Serve(ctx); err != nil {
 				n.cancel(err)
 			}
 		})
 	}
+	n.running.Go(func() {
+		serving.Wait()
+		end()
+	})
 	if n.watch != nil {
 		n.running.Go(func() { n.watch.follow(ctx) })
 	}

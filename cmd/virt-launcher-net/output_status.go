@@ -112,6 +112,9 @@ func writeLease(w io.Writer, what string, l lease.Status) {
 	if !l.Since.IsZero() {
 		fmt.Fprintf(w, " since %s", l.Since.Format(time.RFC3339))
 	}
+	if why := l.LastEvent.Type; l.State == lease.None && why != "" && why != lease.EventOffered {
+		fmt.Fprintf(w, ", %s", why)
+	}
 	if !l.Expires.IsZero() {
 		fmt.Fprintf(w, ", until %s", l.Expires.Format(time.RFC3339))
 	}

@@ -54,6 +54,9 @@ func (e Entry) step(typ lease.EventType, lasts time.Duration, at time.Time, args
 	if step := steps[typ]; step.text != "" {
 		e.logLease(func(msg string, args ...any) { step.log(e.s.Log, msg, args...) }, step.text, args...)
 	}
+	if typ == lease.EventBound && e.LastEvent.Type == lease.EventOffered {
+		e.State = lease.Offered // it begins anew
+	}
 	renewed := e.Renewed
 	e.set(steps[typ].state, lasts, at)
 	event := lease.Event{Type: typ, At: at, Address: e.Address, Client: e.Client}
@@ -73,6 +76,12 @@ func (e Entry) step(typ lease.EventType, lasts time.Duration, at time.Time, args
 
 // set sets the lease's state for a time.
 func (e Entry) set(state lease.State, lasts time.Duration, at time.Time) {
+	if state == lease.Offered && e.State == lease.Bound {
+		// An offer ends no lease (RFC 2131 §4.3.1): one client of the guest may ask while
+		// another has it, and need not say so for long.
+		e.logLease(e.s.Log.Info, "guest that has its lease asks for one anew")
+		return
+	}
 	if e.State != state {
 		if state != lease.None { // why there is no lease any more is said by whoever knows
 			e.logLease(e.s.Log.Info, "lease is "+string(state))

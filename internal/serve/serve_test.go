@@ -292,6 +292,39 @@ func TestUnnamedClient(t *testing.T) {
 	}
 }
 
+// TestOfferWhileBound: an offer ends no lease; what the guest takes of it is a new one.
+func TestOfferWhileBound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		s := newTest(slog.New(slog.NewTextHandler(&log, nil)))
+		step := func(typ lease.EventType) lease.Status {
+			time.Sleep(time.Second)
+			s.Update(func(e Entry) { e.Step(typ, time.Minute) })
+			return s.Status()
+		}
+		bound := step(lease.EventBound)
+		step(lease.EventRenewed)
+		was := s.Status()
+		got := step(lease.EventOffered)
+		if got.State != lease.Bound || got.Since != bound.Since || got.Renewed != was.Renewed || got.Expires != was.Expires || got.LastEvent.Type != lease.EventOffered || !strings.Contains(log.String(), "asks for one anew") {
+			t.Errorf("offered, it is %+v, log\n%s", got, &log)
+		}
+		if got := step(lease.EventRenewed); got.Since != bound.Since {
+			t.Errorf("renewed, it is since %v, not %v", got.Since, bound.Since)
+		}
+		step(lease.EventOffered)
+		if got := step(lease.EventBound); got.Since != got.LastEvent.At || !got.Renewed.IsZero() || strings.Count(log.String(), "lease is bound") != 2 {
+			t.Errorf("bound anew, it is %+v, log\n%s", got, &log)
+		}
+		step(lease.EventOffered)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if got := s.Status(); got.State != lease.None || got.LastEvent.Type != lease.EventExpired {
+			t.Errorf("offered and not taken, it is %+v", got)
+		}
+	})
+}
+
 // TestInformingClient: who asks for settings alone is not taken for who has the lease.
 func TestInformingClient(t *testing.T) {
 	t.Parallel()

@@ -15,7 +15,7 @@ import (
 type State string
 
 // States of the lease. There is no other address to give: a lease that ran out
-// or was released is None.
+// or was released is None. An offer to a guest that is Bound changes nothing.
 const (
 	None    State = "none"
 	Offered State = "offered"

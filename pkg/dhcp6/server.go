@@ -169,9 +169,13 @@ func (r *responder) noteGrant(e serve.Entry, req, reply *dhcpv6.Message) {
 	}
 }
 
-// noteRefusal keeps that the guest asked for an address that it can't have.
+// noteRefusal keeps that the guest asked for addresses that it can't have.
 func (r *responder) noteRefusal(e serve.Entry, req *dhcpv6.Message) {
-	e.Step(lease.EventRefused, 0, "requested", addrOf(r.others(req)[0]))
+	var requested []netip.Addr
+	for _, a := range r.others(req) {
+		requested = append(requested, addrOf(a))
+	}
+	e.Step(lease.EventRefused, 0, "requested", requested)
 }
 
 // status is a status code; Success if there is none.

@@ -318,7 +318,7 @@ func TestRefusal(t *testing.T) {
 			return s.Sent["REPLY"] == uint64(i+1) && s.LastEvent.Type == lease.EventRefused
 		})
 	}
-	if text := log.String(); strings.Count(text, "requested="+stale.String()+"\n") != 3 {
+	if text := log.String(); strings.Count(text, "requested=["+stale.String()+"]\n") != 3 {
 		t.Errorf("of %v the log says\n%s", stale, text)
 	}
 }

@@ -251,11 +251,6 @@ func (n Node) binary() string { return filepath.Join(n.BinDir, Type) }
 // lock keeps another installer away.
 func (n Node) lock(ctx context.Context) (unlock func(), err error) {
 	var dirs []*os.File
-	unlock = func() {
-		for _, d := range dirs {
-			d.Close()
-		}
-	}
 	for _, path := range []string{n.BinDir, n.ConfDir} {
 		d, err := os.Open(path)
 		if err == nil {
@@ -263,12 +258,12 @@ func (n Node) lock(ctx context.Context) (unlock func(), err error) {
 			err = statedir.Flock(ctx, d)
 		}
 		if err != nil {
-			unlock()
+			closeAll(dirs)
 			if errors.Is(err, fs.ErrNotExist) {
 				err = fmt.Errorf("%w: %w", err, ErrNoDirectory)
 			}
 			return nil, fmt.Errorf("lock directory of CNI: %w", err)
 		}
 	}
-	return unlock, nil
+	return func() { closeAll(dirs) }, nil
 }

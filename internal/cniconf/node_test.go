@@ -151,15 +151,15 @@ func TestInstall(t *testing.T) {
 }
 
 // until waits until check has no error, which it is asked for whenever something in the
-// node's directories changes.
-func (n Node) until(t *testing.T, check func() error) {
+// node's directories changes, or in others.
+func (n Node) until(t *testing.T, check func() error, others ...string) {
 	t.Helper()
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer w.Close()
-	for _, dir := range []string{n.ConfDir, n.BinDir} {
+	for _, dir := range append(others, n.ConfDir, n.BinDir) {
 		if err := w.Add(dir); err != nil {
 			t.Fatal(err)
 		}
@@ -358,14 +358,19 @@ func TestUnfitDirectories(t *testing.T) {
 
 func readOnly(t *testing.T, dir string) {
 	t.Helper()
-	err := unix.Mount(dir, dir, "", unix.MS_BIND, "")
-	if err == nil {
-		t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
-		err = unix.Mount("", dir, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, "")
-	}
-	if err != nil {
+	mount(t, dir, dir)
+	if err := unix.Mount("", dir, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// mount has a directory at another path, too, as a container has one of the node.
+func mount(t *testing.T, dir, path string) {
+	t.Helper()
+	if err := unix.Mount(dir, path, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(path, unix.MNT_DETACH) })
 }
 
 // Many installers at once, and a CNI that rewrites its file meanwhile: no file is ever
@@ -447,6 +452,66 @@ func TestKeep(t *testing.T) {
 	n.BinDir += "/none"
 	if err := n.Keep(t.Context(), n.Install); err == nil {
 		t.Error("it is kept in no directory")
+	}
+}
+
+// Who keeps it ends when a directory is made anew, which he would not see: the one that has
+// the path of the old one, and the one that a container has no mount of.
+func TestKeepReplaced(t *testing.T) {
+	t.Parallel()
+	if os.Getuid() != 0 {
+		t.Skip("needs root for a mount")
+	}
+	for _, dirOf := range []func(*Node) *string{func(n *Node) *string { return &n.BinDir }, func(n *Node) *string { return &n.ConfDir }} {
+		for _, mounted := range []bool{false, true} {
+			n := testNode(t)
+			n.put(t, "10-flannel.conflist", flannel)
+			there := *dirOf(&n)
+			if mounted {
+				*dirOf(&n) = t.TempDir()
+				mount(t, there, *dirOf(&n))
+			}
+			ended := make(chan error)
+			go func() { ended <- n.Keep(t.Context(), n.Install) }()
+			n.until(t, n.Installed)
+			if err := errors.Join(os.RemoveAll(there), os.Mkdir(there, 0o755)); err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case err := <-ended:
+				if err == nil || !strings.Contains(err.Error(), *dirOf(&n)+", or put another") {
+					t.Errorf("%s is another one, mounted %v: %v", there, mounted, err)
+				}
+			case <-time.After(10 * time.Second):
+				t.Errorf("%s is another one, mounted %v, and nobody notices", there, mounted)
+			}
+		}
+	}
+}
+
+// A link's target that comes later is noticed, wherever it is.
+func TestKeepLink(t *testing.T) {
+	t.Parallel()
+	n := testNode(t)
+	target := filepath.Join(t.TempDir(), "cbr0.conflist")
+	if err := os.Symlink(target, filepath.Join(n.ConfDir, "10-flannel.conflist")); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- n.Keep(ctx, n.Install) }()
+	n.until(t, func() error { // it waits for the link's target from now on
+		_, err := os.Stat(n.binary())
+		return err
+	})
+	time.Sleep(2 * settled)
+	if err := os.WriteFile(target, []byte(flannel), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n.until(t, n.Installed, filepath.Dir(target))
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }
 

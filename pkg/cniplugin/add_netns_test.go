@@ -229,6 +229,7 @@ func TestErrors(t *testing.T) {
 		{[]string{`"select": "some"`}, types.ErrInvalidNetworkConfig, []string{"select", "annotation or all"}},
 		{[]string{`"allowedOptions": ["x"]`}, types.ErrInvalidNetworkConfig, []string{"x is not an option"}},
 		{[]string{`"interface": "nope0"`, `"timeout": "2s"`}, types.ErrTryAgainLater, []string{"nope0"}},
+		{[]string{`"interface": "../x"`}, types.ErrInvalidNetworkConfig, []string{"is not an interface name"}},
 		{[]string{`"interface": "lo"`}, 102, []string{"lo"}},
 		{[]string{`"interface": "eth0"`, `"bridgeName": "eth0"`}, 102, []string{"eth0"}},
 		{[]string{`"podPorts": "80"`}, 102, []string{"redirect"}},
@@ -246,8 +247,15 @@ func TestErrors(t *testing.T) {
 			t.Log(c.keys)
 		}
 		r.empty()
-		if err := r.tryDel(r.list("1.0.0", plugin(`"select": "all"`)), sandbox(pod.NS, "c1", "eth0", nil)); err != nil {
-			t.Error(err)
+		if c.keys[0] == `"select": "some"` {
+			list = r.list("1.0.0", plugin(`"select": "all"`))
+		}
+		if err := r.tryDel(list, sandbox(pod.NS, "c1", "eth0", nil)); err != nil {
+			t.Errorf("%s keeps a pod from ending: %v", c.keys, err)
+		}
+		list = r.list("1.0.0", plugin(append([]string{capabilities}, c.keys...)...))
+		if _, err := r.tryAdd(t.Context(), list, sandbox(pod.NS, "c1", "eth0", map[string]string{})); err != nil && c.keys[0] != `"select": "some"` {
+			t.Errorf("%s keeps a pod without a VM from starting: %v", c.keys, err)
 		}
 	}
 	same(t, "afterwards", before, pod.NS)

@@ -2,6 +2,7 @@ package cniplugin
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 	"github.com/containernetworking/cni/pkg/version"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/settings"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
 
@@ -34,6 +36,7 @@ type config struct {
 	prev         *types100.Result           // nil: no plugin came before
 	runtime      runtimeConfig
 	valid        []types.GCAttachment // that GC must leave
+	wrong        error                // of a key whose value is no matter of pods without a VM
 }
 
 // runtimeConfig is what the runtime passes for the capabilities of the configuration.
@@ -60,6 +63,9 @@ type key struct {
 	set func(*config, json.RawMessage) error // nil: it is not the plugin's to look at
 	// base is whether it says where the state is, and of what network.
 	base bool
+	// late is whether a value that is wrong is told when a VM's pod is made: pods without a
+	// VM are, and all are ended, as if it were not there.
+	late bool
 }
 
 // keys are those that the plugin has, and those that the specification, libcni and
@@ -79,26 +85,30 @@ var keys = map[string]key{
 		}
 		return nil
 	}},
-	"interface": {set: func(c *config, v json.RawMessage) error { return text(v, &c.podInterface) }},
-	"timeout": {base: true, set: func(c *config, v json.RawMessage) error {
+	"interface": {late: true, set: func(c *config, v json.RawMessage) error {
+		if err := text(v, &c.podInterface); err != nil {
+			return err
+		}
+		return guest.CheckName(c.podInterface)
+	}},
+	"timeout": {base: true, late: true, set: func(c *config, v json.RawMessage) error {
 		var s string
 		err := json.Unmarshal(v, &s)
-		if err == nil {
-			c.timeout, err = time.ParseDuration(s)
-		}
-		if err != nil || c.timeout <= 0 {
+		d, parseErr := time.ParseDuration(s)
+		if err != nil || parseErr != nil || d <= 0 {
 			return errors.New("want a duration of more than 0, such as 30s")
 		}
+		c.timeout = d
 		return nil
 	}},
-	"logLevel": {base: true, set: func(c *config, v json.RawMessage) error {
+	"logLevel": {base: true, late: true, set: func(c *config, v json.RawMessage) error {
 		var s string
 		if err := json.Unmarshal(v, &s); err != nil || !slices.Contains([]string{"debug", "info", "warn", "error"}, s) {
 			return errors.New("want debug, info, warn or error")
 		}
 		return c.logLevel.UnmarshalText([]byte(s))
 	}},
-	"allowedOptions": {set: func(c *config, v json.RawMessage) error {
+	"allowedOptions": {late: true, set: func(c *config, v json.RawMessage) error {
 		c.allowed = nil
 		if err := json.Unmarshal(v, &c.allowed); err != nil {
 			return errors.New("want a list of options")
@@ -111,7 +121,7 @@ var keys = map[string]key{
 		return nil
 	}},
 	// The specification has an object here, and libcni takes nothing else.
-	"dns": {set: func(c *config, v json.RawMessage) error {
+	"dns": {late: true, set: func(c *config, v json.RawMessage) error {
 		var d types.DNS
 		if err := json.Unmarshal(v, &d); err != nil {
 			return errors.New(`want {"nameservers": […], "search": […]}`)
@@ -121,7 +131,7 @@ var keys = map[string]key{
 	"cniVersion":    {base: true, set: func(c *config, v json.RawMessage) error { return text(v, &c.version) }},
 	"name":          {base: true, set: func(c *config, v json.RawMessage) error { return text(v, &c.network) }},
 	"runtimeConfig": {set: func(c *config, v json.RawMessage) error { return json.Unmarshal(v, &c.runtime) }},
-	"ipam": {set: func(_ *config, v json.RawMessage) error {
+	"ipam": {late: true, set: func(_ *config, v json.RawMessage) error {
 		var ipam types.IPAM
 		if err := json.Unmarshal(v, &ipam); err != nil || ipam.Type != "" {
 			return errors.New("the plugin assigns no addresses: the plugin that makes the interface does")
@@ -193,9 +203,15 @@ func parse(stdin []byte, wanted func(key) bool) (config, map[string]json.RawMess
 		if k.set == nil || !wanted(k) {
 			continue
 		}
-		if err := k.set(&c, values[name]); err != nil {
-			return c, nil, fail(types.ErrInvalidNetworkConfig, "the network configuration has a wrong value", fmt.Errorf("%s: %s: %w", name, brief(values[name]), err))
+		err := k.set(&c, values[name])
+		if err == nil {
+			continue
 		}
+		err = fail(types.ErrInvalidNetworkConfig, "the network configuration has a wrong value", fmt.Errorf("%s: %s: %w", name, brief(values[name]), err))
+		if !k.late {
+			return c, nil, err
+		}
+		c.wrong = cmp.Or(c.wrong, err)
 	}
 	return c, values, nil
 }
@@ -210,8 +226,12 @@ func (c *config) setDNS(servers, search []string) (err error) {
 	return err
 }
 
-// checkOptions tells what is wrong with the options of the configuration.
+// checkOptions tells what is wrong with the options of the configuration, and with those of
+// its keys that only pods of VMs need.
 func (c config) checkOptions() error {
+	if c.wrong != nil {
+		return c.wrong
+	}
 	for _, name := range slices.Sorted(maps.Keys(c.options)) {
 		if !slices.Contains(settings.Keys(), name) {
 			all := slices.Concat(settings.Keys(), []string{"select", "stateDir", "interface", "timeout", "logLevel", "allowedOptions"})
@@ -240,12 +260,25 @@ func readResult(v string, text json.RawMessage) (*types100.Result, error) {
 	conf := types.PluginConf{CNIVersion: v}
 	err := json.Unmarshal(text, &conf.RawPrevResult)
 	if err == nil {
+		err = checkNoNull(text)
+	}
+	if err == nil {
 		err = version.ParsePrevResult(&conf)
 	}
 	if err != nil || conf.PrevResult == nil {
 		return nil, err
 	}
 	return types100.NewResultFromResult(conf.PrevResult)
+}
+
+// checkNoNull refuses what package types100 does not expect in a result.
+func checkNoNull(result json.RawMessage) error {
+	var lists struct{ Interfaces, IPs, Routes []*struct{} }
+	err := json.Unmarshal(result, &lists)
+	if slices.Contains(slices.Concat(lists.Interfaces, lists.IPs, lists.Routes), nil) {
+		err = errors.New("an interface, address or route of it is null")
+	}
+	return err
 }
 
 // text reads what is not empty.

@@ -102,7 +102,6 @@ func isAbandoned(base, id string) (bool, error) {
 // nothing to be done is no error.
 func (c call) detach(ctx context.Context, id string, meant func(attachment.Attachment) bool) error {
 	failed := func(err error) error { return fail(codeRestore, "take the VM's NIC of the container "+id+" back", err) }
-	dir := attachment.Dir(c.conf.stateDir, id)
 	locked, err := attachment.Lock(ctx, c.conf.stateDir, id, false)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENAMETOOLONG): // ADD could not make one of such a name
@@ -122,19 +121,34 @@ func (c call) detach(ctx context.Context, id string, meant func(attachment.Attac
 	for _, a := range these {
 		c.endService(ctx, a)
 	}
-	if err := c.restore(ctx, id, these, last); err != nil {
+	err = c.restore(ctx, id, these, last)
+	if err == nil {
+		err = c.forget(id, these, last)
+	}
+	if err != nil {
 		return failed(err)
 	}
+	return nil
+}
+
+// forget removes what is kept of attachments; of the container, if they are the last.
+func (c call) forget(id string, these []attachment.Attachment, last bool) error {
+	dir := attachment.Dir(c.conf.stateDir, id)
+	var err error
 	if last {
-		if err := os.RemoveAll(dir); err != nil {
-			return failed(fmt.Errorf("remove the state of the container: %w", err))
-		}
-		return nil
+		err = os.RemoveAll(dir)
 	}
 	for _, a := range these {
-		if err := attachment.Remove(c.conf.stateDir, id, a.Interface); err != nil {
-			return failed(err)
+		if !last {
+			err = errors.Join(err, attachment.Remove(c.conf.stateDir, id, a.Interface))
 		}
+	}
+	switch {
+	case errors.Is(err, unix.EROFS) && !isRecorded(dir):
+		c.log.Warn("what an ADD has left that prepared nothing stays", "container", id, "error", err)
+		return nil
+	case err != nil:
+		return fmt.Errorf("remove the state of the container: %w", err)
 	}
 	return nil
 }
@@ -203,7 +217,7 @@ func (c call) restore(ctx context.Context, id string, these []attachment.Attachm
 		switch {
 		case errors.As(err, new(*prepare.UnrecordedError)):
 			c.log.Warn("the pod's interface stays as it is: nothing says what it was", "container", id, "error", err)
-		case hasNoRoom(err) && !isRecorded(h.StateDir): // nor had ADD, which changed nothing then
+		case (hasNoRoom(err) || errors.Is(err, unix.EROFS)) && !isRecorded(h.StateDir): // nor could ADD write, which changed nothing then
 		case err != nil:
 			return err
 		}

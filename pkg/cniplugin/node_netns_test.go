@@ -223,6 +223,28 @@ func TestReadOnly(t *testing.T) {
 	wantError(t, err, 102, "read-only file system", r.base, onNode)
 	r.del(list, rt)
 	remount(0)
+	// What an ADD left that was killed before it prepared anything keeps no pod from ending.
+	dir := filepath.Join(r.base, "c1")
+	for _, left := range []string{"", "eth0.pending"} {
+		r.add(list, rt)
+		text, err := os.ReadFile(filepath.Join(dir, "eth0.attachment"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.del(list, rt)
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if left != "" {
+			err = os.WriteFile(filepath.Join(dir, left), text, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		remount(unix.MS_RDONLY)
+		r.del(list, rt)
+		remount(0)
+	}
 	r.add(list, rt)
 	remount(unix.MS_RDONLY)
 	if err := r.check(list, rt); err != nil {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/attachment"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
@@ -27,6 +28,10 @@ const (
 
 // recreate is the way out where the plugin would have to prepare a NIC again.
 const recreate = "recreate the pod: the CNI plugin prepares its network while the pod is created"
+
+// errUnseen is the way out where the plugin has just been in a network namespace that the
+// agent does not find at the same path.
+var errUnseen = errors.New("the agent's container has to have the container runtime's directory of network namespaces mounted at the same path, with mountPropagation: HostToContainer; if it was made anew on the node, start the agent again")
 
 // pod is one pod while it has a NIC that is attached.
 type pod struct {
@@ -87,7 +92,7 @@ func (a *Agent) serve(ctx context.Context, at attachment.Attachment) error {
 	}
 	if isGone(at.Netns) {
 		a.forget(ctx, p)
-		return fmt.Errorf("serve %s of pod %s: network namespace %s: %w", at.Interface, at.Pod, at.Netns, fs.ErrNotExist)
+		return fmt.Errorf("serve %s of pod %s: network namespace %s: %w: %w", at.Interface, at.Pod, at.Netns, fs.ErrNotExist, errUnseen)
 	}
 	err = a.open(ctx, p, at)
 	a.changed()
@@ -153,6 +158,9 @@ func (a *Agent) open(ctx context.Context, p *pod, at attachment.Attachment) erro
 		}
 		session, err := a.hook(ctx, p, at).Open(ctx)
 		if err != nil {
+			if _, unseen := statedir.Of(at.Netns); unseen != nil {
+				err = fmt.Errorf("%w: %w", err, errUnseen)
+			}
 			return err
 		}
 		a.mu.Lock()

@@ -63,7 +63,13 @@ func (a *Agent) handler(ctx context.Context) http.Handler {
 		})
 	}
 	// What is begun is ended, also where who asked does not wait for it.
-	handle(http.MethodPut, func(container, name string) error { return a.attach(ctx, container, name) })
+	handle(http.MethodPut, func(container, name string) error {
+		err := a.attach(ctx, container, name)
+		if errors.Is(err, errUnseen) && errors.Is(err, fs.ErrNotExist) { // which is not told, as of a pod that is gone
+			a.log.Error("a NIC is not served", "container", container, "interface", name, "error", err)
+		}
+		return err
+	})
 	handle(http.MethodDelete, func(container, name string) error {
 		// An agent that was frozen does at once what was asked of it meanwhile, in any order.
 		// If the NIC is attached anew by now, its attachment is there, and is served.

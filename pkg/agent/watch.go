@@ -15,13 +15,13 @@ import (
 )
 
 // isGone tells whether the network namespace at path is certainly no more: its file is
-// not there, but the directory of all is. Where that is missing, too, it may be that only
-// this process does not see it.
+// not there, but the directory of all is. Where that is missing, too, or is one that was
+// deleted and is still mounted here, it may be that only this process does not see it.
 func isGone(path string) bool {
 	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
 		return false
 	}
-	_, err := os.Stat(filepath.Dir(path))
+	_, err := os.ReadDir(filepath.Dir(path))
 	return err == nil
 }
 

@@ -65,3 +65,34 @@ func TestPathUsedAgain(t *testing.T) {
 		})
 	}
 }
+
+// A NIC that is attached by another path of the pod's network namespace, as /var/run/netns is
+// of /run/netns, is served beside the others.
+func TestOtherPath(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	pod := podtest.NewPod(t, podtest.Calico)
+	pod.Node.IP(t, "link add veth1 type veth peer name net1 netns "+pod.Path(), "link set veth1 up")
+	pod.IP(t, "addr add 10.99.0.2/24 dev net1", "link set net1 up")
+	other := filepath.Join(t.TempDir(), "netns")
+	if err := os.Symlink(n.netns, other); err != nil {
+		t.Fatal(err)
+	}
+	path := n.mount(t, pod.NS, "vm")
+	n.prepareAs(t, "vm", pod, path, "eth0", nil)
+	first := n.start(t)
+	both := func(s agent.Status) bool { return ready(s) == 1 && len(s.Pods[0].Served.Interfaces) == 2 }
+	n.until(t, "the first NIC is served", func(s agent.Status) bool { return ready(s) == 1 })
+	n.prepareAs(t, "vm", pod, filepath.Join(other, "vm"), "net1", nil)
+	if err := n.client().Attach(t.Context(), "vm", "net1"); err != nil {
+		t.Fatal(err)
+	}
+	n.until(t, "both are served", both)
+	first.stop(t)
+	second := n.start(t)
+	n.until(t, "the next agent serves both", both)
+	if err := unmount(path); err != nil {
+		t.Fatal(err)
+	}
+	second.log.Wait(t, "the pod is gone")
+}

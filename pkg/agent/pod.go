@@ -145,9 +145,15 @@ func (a *Agent) open(ctx context.Context, p *pod, at attachment.Attachment) erro
 	if err != nil {
 		return err
 	}
-	if p.session != nil && (p.netns != at.Netns || p.isGone()) { // the sandbox was made anew, and its other NICs are attached anew, too
-		a.dropNICs(p)
-		a.closeSession(ctx, p)
+	if p.session != nil {
+		same, err := p.session.Serves(at.Netns) // whatever path it has: /run/netns is /var/run/netns, too
+		if err != nil {
+			return err
+		}
+		if !same || p.isGone() { // the sandbox was made anew, and its other NICs are attached anew, too
+			a.dropNICs(p)
+			a.closeSession(ctx, p)
+		}
 	}
 	if p.session == nil {
 		if err := a.watchFor(at.Netns); err != nil {

@@ -13,8 +13,9 @@ import (
 // Plug gives the running domain one more NIC, whose tap must exist, and returns when
 // the domain has it: what its guest makes of it is the guest's. Only the running domain
 // is changed, and no definition that libvirt may have of it. On error the domain does not
-// have the NIC. Once libvirt was asked, it is the domain's also if ctx ends before the
-// answer: only the guest could release it again.
+// have the NIC, unless the error wraps [ErrNoAnswer]: then it may get it yet. Once libvirt was
+// asked, it is the domain's also if ctx ends before the answer: only the guest could release
+// it again.
 func (v *VM) Plug(ctx context.Context, n NIC) error {
 	n = n.withDefaults()
 	xml, err := Interfaces(n)
@@ -33,11 +34,14 @@ func (v *VM) Plug(ctx context.Context, n NIC) error {
 		v.log.Info("NIC attached to the domain", "domain", v.name, "interface", n.Interface, "alias", n.Alias)
 		return nil
 	}
-	return fmt.Errorf("attach NIC %s to domain %s: %w%s", n, v.name, err, hintFor(err))
+	return fmt.Errorf("attach NIC %s to domain %s: %w%s", n, v.name, err, v.hintFor(err, n))
 }
 
 // hintFor is the way out of what libvirt says; empty: there is none but its words.
-func hintFor(err error) string {
+func (v *VM) hintFor(err error, n NIC) string {
+	if strings.Contains(err.Error(), "non unique alias") {
+		return fmt.Sprintf(": another device of the domain has it; virsh -c '%s' detach-device-alias %s %s --live takes that from it", v.uri, v.name, n.Alias)
+	}
 	if strings.Contains(err.Error(), "No more available PCI slots") {
 		return ": a machine of type q35 takes a NIC while it runs only in a free pcie-root-port: " +
 			"start it with one more <controller type='pci' model='pcie-root-port'/> in its <devices> for each NIC to be plugged"

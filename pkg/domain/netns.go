@@ -93,6 +93,6 @@ func call(ctx context.Context, ns *os.File, f func() error, undo func()) error {
 	case err := <-done:
 		return err
 	case <-ctx.Done():
-		return fmt.Errorf("no answer from libvirt: %w", context.Cause(ctx))
+		return fmt.Errorf("%w: %w", ErrNoAnswer, context.Cause(ctx))
 	}
 }

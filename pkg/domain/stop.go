@@ -50,6 +50,9 @@ var (
 	// ErrDisconnected means that the connection to libvirt has ended, as when libvirtd has:
 	// the domain may run on, and [TakeOver] then takes it over.
 	ErrDisconnected = errors.New("the connection to libvirt has ended")
+	// ErrNoAnswer means that libvirt was asked, and has not answered in time: it may yet do
+	// what it was asked for.
+	ErrNoAnswer = errors.New("no answer from libvirt")
 )
 
 // ErrNotReleased means that a guest has not released a NIC that it was asked to.

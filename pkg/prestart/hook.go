@@ -24,7 +24,8 @@
 //   - one that is served: [*ServedError]; or not: [control.ErrNobodyServes];
 //   - one whose guest would get no network: [*CheckError]; a NIC that is not served
 //     any more: [*ServeError]; a VM in the way of a restore: [check.ErrTapInUse];
-//   - a domain: [*domain.ConnectError], [*domain.StopError], [domain.ErrDisconnected], [domain.ErrNotReleased];
+//   - a domain: [*domain.ConnectError], [*domain.StopError], [domain.ErrDisconnected], [domain.ErrNoAnswer],
+//     [domain.ErrNotReleased];
 //   - what is plugged into a session: [ErrPlugged], [ErrNoHotplug].
 //
 // A context that ends is told as its cause.

@@ -26,7 +26,8 @@ const restoreTime = 10 * time.Second
 // the domain if the session has one, and watches it until Unplug or Close. The NIC is the
 // guest's side of it, as [Session.NICs] has it from then on. On error the
 // others are untouched, and an interface that was not prepared before is as the CNI left
-// it. What it has no options of its own for is as in the Hook, but for MAC and names of
+// it; but if the error wraps [domain.ErrNoAnswer] the domain may get the NIC yet, and so
+// it stays plugged in, until Unplug. What it has no options of its own for is as in the Hook, but for MAC and names of
 // links, which are for one interface. A VM that runs is told of no other default route
 // than before; the new NIC gets one only if no other could.
 //
@@ -136,7 +137,7 @@ func (s *Session) plug(ctx context.Context, h Hook) (n *nic, err error) {
 	}
 	h = p.hook
 	defer func() {
-		if err == nil {
+		if err == nil || errors.Is(err, domain.ErrNoAnswer) { // else the domain would get a NIC whose tap is gone
 			return
 		}
 		if n != nil {
@@ -163,9 +164,12 @@ func (s *Session) plug(ctx context.Context, h Hook) (n *nic, err error) {
 		return added, err
 	}
 	if vm := s.domain(); vm != nil {
-		return added, vm.Plug(ctx, h.domainNIC(added.NIC))
+		err = vm.Plug(ctx, h.domainNIC(added.NIC))
 	}
-	return added, nil
+	if errors.Is(err, domain.ErrNoAnswer) {
+		err = fmt.Errorf("%w: the domain may get the NIC yet, so it stays plugged in and served: unplug it, once libvirt answers, if the VM is not to have it", err)
+	}
+	return added, err
 }
 
 // addTo is add to NICs that there are, of those that are recorded.

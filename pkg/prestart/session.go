@@ -208,13 +208,15 @@ func (s *Session) startDomain(ctx context.Context, uri string, xml []byte, inUse
 	if len(closed) == len(nics) {
 		return nil, fmt.Errorf("%w; it can't be taken over: it has none of the pod's taps open, because they were deleted meanwhile, or it is another pod's", err)
 	}
-	vm, takeErr := domain.TakeOver(ctx, s.hook.Log, uri, xml, each(nics, func(n *nic) string { return n.Tap })...)
+	// One that it has not is no reason to leave the others unserved: its guest may have released it.
+	open := slices.DeleteFunc(slices.Clone(nics), func(n *nic) bool { return slices.Contains(closed, n) })
+	vm, takeErr := domain.TakeOver(ctx, s.hook.Log, uri, xml, each(open, func(n *nic) string { return n.Tap })...)
 	if errors.Is(takeErr, domain.ErrNotRunning) {
 		return nil, fmt.Errorf("%w; %w", err, takeErr)
 	}
 	if takeErr == nil {
 		for _, n := range closed {
-			s.hook.Log.Error("the VM has no network by this NIC: it does not have the tap open, which was deleted meanwhile", "interface", n.Interface, "tap", n.Tap, "remedy", "end the VM and start it again")
+			s.hook.Log.Error("the VM has no network by this NIC: it does not have the tap open, which was deleted meanwhile, or the VM has no such NIC: it was released, or not attached yet", "interface", n.Interface, "tap", n.Tap, "remedy", "end the VM and start it again; with run --hotplug, unplug the NIC, and plug it in again if the VM is to have it")
 		}
 	}
 	return vm, takeErr

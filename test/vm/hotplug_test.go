@@ -114,7 +114,47 @@ func TestHotplugOfLibvirtd(t *testing.T) {
 		lock.Close()
 		m.program.Run(t, "unplug", "net1")
 		m.hears(t, "VLN-UNPLUGGED eth1", 5)
+
+		m.plugUnanswered(t)
+		m.hears(t, "VLN-PING 10.9.1.1 ok", 6)
+
+		// A NIC that its guest has released meanwhile is no reason for the next program not to
+		// take the VM over.
+		pod.Run(t, "virsh", "-c", uri, "detach-device-alias", "vm", "ua-net1", "--live")
+		m.log.Until(t, "the domain has released the NIC", func(string) bool {
+			return !strings.Contains(pod.Run(t, "virsh", "-c", uri, "domiflist", "vm"), "tap-net1")
+		})
+		if err := m.Signal(syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		m.launch(t)
+		m.program.Run(t, "wait", "--for", "network", "--timeout", "60s")
+		if log := m.log.String(); !strings.Contains(log, "domain taken over") || !strings.Contains(log, "the VM has no network by this NIC") {
+			t.Error("the VM is not taken over without its NIC")
+		}
+		m.program.Run(t, "unplug", "net1")
 	}, "--connect", uri)
+}
+
+// plugUnanswered plugs net1 in while libvirt does not answer, until nobody waits for it any
+// more: what libvirt does later finds the NIC prepared and served.
+func (m *machine) plugUnanswered(t *testing.T) {
+	t.Helper()
+	m.pod.Run(t, "nft", "add table ip hang; add chain ip hang input { type filter hook input priority 0; }; "+
+		"add rule ip hang input tcp dport 16509 counter drop")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	plug := m.program.Command(ctx, "plug", "net1")
+	if err := plug.Start(); err != nil {
+		t.Fatal(err)
+	}
+	m.log.Until(t, "libvirt was asked", func(string) bool {
+		return !strings.Contains(m.pod.Run(t, "nft", "list table ip hang"), "counter packets 0 ")
+	})
+	cancel()
+	_ = plug.Wait() // killed
+	m.log.Wait(t, "the domain may get the NIC yet")
+	m.pod.Run(t, "nft", "delete table ip hang")
 }
 
 func testHotplug(t *testing.T, pod *podtest.Pod, further func(*machine), args ...string) {

@@ -104,6 +104,7 @@ func (p *program) setPerInterface() error {
 	}
 	for name, flags := range own {
 		o := p.hook.PerInterface[name]
+		settings.LeaveInherited(o.Network, p.hook.Network, flags.Changed)
 		o.Model = flags.Lookup("model").Value.String()
 		p.hook.PerInterface[name] = o
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -40,6 +41,21 @@ func TestPerInterfaceFlags(t *testing.T) {
 	}
 	if r := runCLI(t, "", podArgs(t, pod, "plan", "-i", "net7", "--mac", "net1=52:54:00:00:00:01")...); r.code != exitUsage {
 		t.Errorf("options of an interface that is not named: exit code %d: %s", r.code, r.stderr)
+	}
+}
+
+// Ports for one interface take the place of those for all, whoever they name, and so does a
+// datapath without ports.
+func TestPortsOfOneInterface(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Flannel)
+	for i, name := range []string{"net1", "net2"} {
+		pod.IP(t, "link add "+name+" type veth peer name "+name+" netns "+pod.Node.Path(), "link set "+name+" up", fmt.Sprintf("addr add 10.9.%d.7/24 dev %s", i, name))
+	}
+	r := runCLI(t, "", podArgs(t, pod, "plan", "-i", "eth0", "-i", "net1", "-i", "net2", "--datapath", "redirect", "--pod-ports", "8080",
+		"--vm-ports", "net1=22", "--datapath", "net2=bridge")...)
+	if r.code != exitDone || !strings.Contains(r.stdout, "ip link add br-net2 ") {
+		t.Errorf("exit code %d: %s%s", r.code, r.stderr, r.stdout)
 	}
 }
 

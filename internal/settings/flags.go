@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -44,6 +45,22 @@ func Network(flags *pflag.FlagSet, o *prepare.Options) {
 	flags.Var(linkName(o, "tap"), "tap-name", "`name` of the tap (default tap- and the interface's name)")
 	flags.Var(linkName(o, "bridge"), "bridge-name", "with bridge: `name` of the bridge (default br- and the interface's name)")
 	flags.Var(linkName(o, "uplink"), "uplink-name", "with bridge: `name` of the pod's interface as a bridge port (default up- and the interface's name)")
+}
+
+// LeaveInherited takes from an interface's options those that it has inherited and that do not
+// go with what is given for it alone: nothing that could be given would take them away.
+func LeaveInherited(o *prepare.Options, inherited prepare.Options, given func(flag string) bool) {
+	pods, vms := given("pod-ports"), given("vm-ports")
+	other := o.Datapath != inherited.Datapath
+	if !pods && (vms || other) {
+		o.PodPorts = guest.Ports{}
+	}
+	if !vms && (pods || other) {
+		o.VMPorts = guest.Ports{}
+	}
+	if other && !given("vm-alias") {
+		o.VMAlias, o.VMAlias6 = netip.Addr{}, netip.Addr{}
+	}
 }
 
 // alias is for the VM's alias, one of each family.

@@ -73,6 +73,7 @@ func Keys() []string {
 // Set sets options from JSON: a text as the flag takes it, a number, or a list of these
 // for what is repeated. All that is wrong is in the error, by its key.
 func (o *Options) Set(values map[string]json.RawMessage) error {
+	inherited := o.Network
 	names := map[string]string{} // of flags by key
 	flags := o.flags()
 	flags.VisitAll(func(f *pflag.Flag) { names[camelCase(f.Name)] = f.Name })
@@ -93,6 +94,7 @@ func (o *Options) Set(values map[string]json.RawMessage) error {
 			errs = append(errs, fmt.Errorf("%s: %s: %w", key, values[key], err))
 		}
 	}
+	LeaveInherited(&o.Network, inherited, func(flag string) bool { return values[camelCase(flag)] != nil })
 	return errors.Join(errs...)
 }
 

@@ -2,6 +2,8 @@ package settings
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -35,6 +37,31 @@ func TestSet(t *testing.T) {
 	if n.Datapath != "redirect" || n.PodPorts.IsZero() || n.MTU != 1400 || n.TapOwner.GID != 108 || !n.NoGuard || n.Names["tap"] != "tap0" ||
 		l.Duration != time.Hour || n.VMAlias.String() != "169.254.100.2" || n.VMAlias6.String() != "fd00:100::2" || len(l.DNS) != 2 || !slices.Equal(l.Search, []string{"example.org"}) || o.Model != "e1000e" {
 		t.Errorf("%+v", o)
+	}
+}
+
+// What an interface has inherited and does not go with what is given for it gives way.
+func TestSetOverInherited(t *testing.T) {
+	for text, want := range map[string]string{
+		`{"vmPorts": "22"}`:        "redirect  22 169.254.100.2",
+		`{"podPorts": "9100"}`:     "redirect 9100  169.254.100.2",
+		`{"mtu": 1400}`:            "redirect 8080  169.254.100.2",
+		`{"datapath": "redirect"}`: "redirect 8080  169.254.100.2",
+		`{"datapath": "bridge"}`:   "bridge   invalid IP",
+		`{"datapath": "bridge", "podPorts": "1", "vmAlias": "169.254.100.6"}`: "bridge 1  169.254.100.6",
+		`{"podPorts": "1", "vmPorts": "2"}`:                                   "redirect 1 2 169.254.100.2",
+	} {
+		o, err := set(t, `{"datapath": "redirect", "podPorts": "8080", "vmAlias": "169.254.100.2"}`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var values map[string]json.RawMessage
+		if err := errors.Join(json.Unmarshal([]byte(text), &values), o.Set(values)); err != nil {
+			t.Fatal(err)
+		}
+		if n := o.Network; fmt.Sprintf("%s %s %s %s", n.Datapath, n.PodPorts, n.VMPorts, n.VMAlias) != want {
+			t.Errorf("%s: %s, pod's ports %s, VM's %s, alias %s; want %s", text, n.Datapath, n.PodPorts, n.VMPorts, n.VMAlias, want)
+		}
 	}
 }
 

@@ -142,7 +142,7 @@ func (v *VM) close() error {
 	v.using.Lock()
 	v.onDisconnect(nil, libvirt.CONNECT_CLOSE_REASON_CLIENT)
 	v.using.Unlock()
-	ctx, cancel := context.WithTimeout(context.Background(), undoTime)
+	ctx, cancel := context.WithTimeoutCause(context.Background(), undoTime, fmt.Errorf("not within %s", undoTime))
 	defer cancel()
 	err := call(ctx, v.netns, func() error {
 		if v.dom != nil {

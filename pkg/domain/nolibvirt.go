@@ -64,8 +64,9 @@ func (*VM) Wait(context.Context) error { return errNoLibvirt }
 // Plug gives the running domain one more NIC, whose tap must exist, and returns when
 // the domain has it: what its guest makes of it is the guest's. Only the running domain
 // is changed, and no definition that libvirt may have of it. On error the domain does not
-// have the NIC. Once libvirt was asked, it is the domain's also if ctx ends before the
-// answer: only the guest could release it again.
+// have the NIC, unless the error wraps [ErrNoAnswer]: then it may get it yet. Once libvirt was
+// asked, it is the domain's also if ctx ends before the answer: only the guest could release
+// it again.
 func (*VM) Plug(context.Context, NIC) error { return errNoLibvirt }
 
 // Unplug asks the guest to release a NIC, and returns when the domain does not have it

@@ -40,7 +40,7 @@ func (v *VM) Plug(ctx context.Context, n NIC) error {
 // hintFor is the way out of what libvirt says; empty: there is none but its words.
 func (v *VM) hintFor(err error, n NIC) string {
 	if strings.Contains(err.Error(), "non unique alias") {
-		return fmt.Sprintf(": another device of the domain has it; virsh -c '%s' detach-device-alias %s %s --live takes that from it", v.uri, v.name, n.Alias)
+		return fmt.Sprintf(": another device of the domain has it; virsh -c '%s' detach-device-alias %s %s takes that from it", v.uri, v.name, n.Alias)
 	}
 	if strings.Contains(err.Error(), "No more available PCI slots") {
 		return ": a machine of type q35 takes a NIC while it runs only in a free pcie-root-port: " +

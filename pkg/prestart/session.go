@@ -216,7 +216,7 @@ func (s *Session) startDomain(ctx context.Context, uri string, xml []byte, inUse
 	}
 	if takeErr == nil {
 		for _, n := range closed {
-			s.hook.Log.Error("the VM has no network by this NIC: it does not have the tap open, which was deleted meanwhile, or the VM has no such NIC: it was released, or not attached yet", "interface", n.Interface, "tap", n.Tap, "remedy", "end the VM and start it again; with run --hotplug, unplug the NIC, and plug it in again if the VM is to have it")
+			s.hook.Log.Error("the VM has no network by this NIC: it does not have the tap open, which was deleted meanwhile, or the VM has no such NIC: it was released, or not attached yet", "interface", n.Interface, "tap", n.Tap, "remedy", "end the VM and start it again; or unplug the NIC, and plug it in again if the VM is to have it")
 		}
 	}
 	return vm, takeErr

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/attachment"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 )
 
 const flannel = `{"name": "cbr0", "cniVersion": "0.3.1", "plugins": [
@@ -342,9 +343,6 @@ func TestUnfitDirectories(t *testing.T) {
 	if _, err := missing.Install(t.Context()); err == nil || !strings.Contains(err.Error(), missing.ConfDir+": no such file or directory: name the runtime's") {
 		t.Errorf("without a directory: %v", err)
 	}
-	if os.Getuid() != 0 {
-		t.Skip("needs root for a read-only mount")
-	}
 	for _, dirOf := range []func(Node) string{func(n Node) string { return n.BinDir }, func(n Node) string { return n.ConfDir }} {
 		n := testNode(t)
 		n.put(t, "10-flannel.conflist", flannel)
@@ -358,19 +356,10 @@ func TestUnfitDirectories(t *testing.T) {
 
 func readOnly(t *testing.T, dir string) {
 	t.Helper()
-	mount(t, dir, dir)
+	podtest.Mount(t, dir, dir, "", "")
 	if err := unix.Mount("", dir, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
 		t.Fatal(err)
 	}
-}
-
-// mount has a directory at another path, too, as a container has one of the node.
-func mount(t *testing.T, dir, path string) {
-	t.Helper()
-	if err := unix.Mount(dir, path, "", unix.MS_BIND, ""); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = unix.Unmount(path, unix.MNT_DETACH) })
 }
 
 // Many installers at once, and a CNI that rewrites its file meanwhile: no file is ever
@@ -459,9 +448,6 @@ func TestKeep(t *testing.T) {
 // the path of the old one, and the one that a container has no mount of.
 func TestKeepReplaced(t *testing.T) {
 	t.Parallel()
-	if os.Getuid() != 0 {
-		t.Skip("needs root for a mount")
-	}
 	for _, dirOf := range []func(*Node) *string{func(n *Node) *string { return &n.BinDir }, func(n *Node) *string { return &n.ConfDir }} {
 		for _, mounted := range []bool{false, true} {
 			n := testNode(t)
@@ -469,7 +455,7 @@ func TestKeepReplaced(t *testing.T) {
 			there := *dirOf(&n)
 			if mounted {
 				*dirOf(&n) = t.TempDir()
-				mount(t, there, *dirOf(&n))
+				podtest.Mount(t, there, *dirOf(&n), "", "") // as a container has one of the node
 			}
 			ended := make(chan error)
 			go func() { ended <- n.Keep(t.Context(), n.Install) }()

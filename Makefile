@@ -21,9 +21,9 @@ TOOL := $(GO) tool -modfile=tools/go.mod
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 
 # Tests mostly wait, so more of them at once than there are processors. Without paths in
-# them (-trimpath) packages come from Go's cache, also those of another checkout.
-# go vet is a part of make lint.
-GOTEST := $(TAGS) -trimpath -count=1 -vet=off -parallel 8 -timeout 25m
+# them (-trimpath) packages come from Go's cache, also those of another checkout. What only
+# a debugger reads is not linked (-s -w), which halves that. go vet is a part of make lint.
+GOTEST := $(TAGS) -trimpath -ldflags='-s -w' -count=1 -vet=off -parallel 8 -timeout 25m
 # Tests and compilers have memory enough and collect garbage less often, which is a tenth
 # of their CPU time. The programs that tests start don't (internal/podtest).
 test test-redirect: export GOGC ?= 400

@@ -42,7 +42,7 @@ func TestStoppedServer(t *testing.T) {
 				t.Errorf("%s: no %q in %s", verb, want, r.stdout+r.stderr)
 			}
 		}
-		if took := time.Since(start); r.code != want.code || took > 20*time.Second {
+		if took := time.Since(start); r.code != want.code || took > podtest.Patience {
 			t.Errorf("%s: exit code %d after %s, want %d", verb, r.code, took, want.code)
 		}
 	}
@@ -78,7 +78,7 @@ func TestWaitForStoppedServerEnds(t *testing.T) {
 	// The kernel tells nobody of a connection that is not accepted, so its list is
 	// read until it has one beside the socket that listens.
 	for asked := time.Now(); strings.Count(pod.Run(t, "cat", "/proc/net/unix"), "/control.sock") < 2; {
-		if time.Since(asked) > 20*time.Second {
+		if time.Since(asked) > podtest.Patience {
 			t.Fatal("wait does not ask")
 		}
 	}
@@ -92,7 +92,7 @@ func TestWaitForStoppedServerEnds(t *testing.T) {
 		if err == nil {
 			t.Error("wait says that the network is there")
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(podtest.Patience):
 		t.Error("wait does not end")
 		_ = wait.Process.Kill()
 	}

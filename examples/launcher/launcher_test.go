@@ -60,7 +60,7 @@ func TestLauncher(t *testing.T) {
 	if report.Address != pod.IPv4 || report.MAC != pod.MAC.String() || !report.Pinged[podtest.OutsideIP.String()] {
 		t.Errorf("the guest reports %+v, the pod has %s %s", report, pod.IPv4, pod.MAC)
 	}
-	if err := l.End(20 * time.Second); err != nil {
+	if err := l.End(podtest.Patience); err != nil {
 		t.Errorf("after SIGTERM: %v", err)
 	}
 	serial, err := os.ReadFile(vm.Serial)

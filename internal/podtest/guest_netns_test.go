@@ -87,13 +87,13 @@ func TestGuestOffload(t *testing.T) {
 	go func() { echoed <- echo(listener) }()
 	var conn net.Conn
 	if err := guest.Do(func() (err error) {
-		conn, err = net.DialTimeout("tcp", listener.Addr().String(), 5*time.Second)
+		conn, err = net.DialTimeout("tcp", listener.Addr().String(), Patience)
 		return err
 	}); err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(Patience)); err != nil {
 		t.Fatal(err)
 	}
 	sent := make(chan error, 1)

@@ -44,7 +44,7 @@ func TestTapCarriesFrames(t *testing.T) {
 			if _, err := tap.Write(arpRequest([4]byte{10, 22, 0, 7}, [4]byte{10, 22, 0, 1})); err != nil {
 				t.Fatal(err)
 			}
-			if err := tap.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+			if err := tap.SetReadDeadline(time.Now().Add(Patience)); err != nil {
 				t.Fatal(err)
 			}
 			for frame := make([]byte, 2000); ; {

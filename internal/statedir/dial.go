@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -28,9 +29,6 @@ func Dial(ctx context.Context, path string) (net.Conn, *unix.Ucred, error) {
 	// 107 bytes at most.
 	conn, err := Connect(ctx, fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
 	if err != nil {
-		if op, ok := errors.AsType[*net.OpError](err); ok {
-			err = op.Err // without the path, which says nothing here
-		}
 		return nil, nil, fmt.Errorf("connect: %w", err)
 	}
 	peer, err := Peer(conn)
@@ -47,11 +45,39 @@ func Dial(ctx context.Context, path string) (net.Conn, *unix.Ucred, error) {
 	return conn, peer, nil
 }
 
-// Connect connects to a unix socket. The kernel does so at once or says why not, EAGAIN if
-// too many wait there (connect(2)), so the context's end is not for it: a dialer calls a
-// deadline an "i/o timeout" before the context has ended.
+const (
+	// roomTime is how long who listens has to take others who wait there.
+	roomTime = 2 * time.Second
+	// roomStep is after how long the context is looked at meanwhile.
+	roomStep = 100 * time.Millisecond
+)
+
+// Connect connects to a unix socket. Where as many wait already as who listens has room
+// for, it waits among them: the error wraps [unix.EAGAIN] if there is still no room after
+// two seconds, or when ctx ends. A socket that does not block, as a [net.Dialer]'s, would
+// be told so at once (connect(2)).
 func Connect(ctx context.Context, address string) (*net.UnixConn, error) {
-	conn, err := (&net.Dialer{}).DialContext(context.WithoutCancel(ctx), "unix", address)
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	f := os.NewFile(uintptr(fd), address)
+	defer f.Close() // the connection has a copy
+	step := unix.NsecToTimeval(roomStep.Nanoseconds())
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &step); err != nil {
+		return nil, os.NewSyscallError("setsockopt", err)
+	}
+	for start := time.Now(); ; {
+		err = unix.Connect(fd, &unix.SockaddrUnix{Name: address})
+		again := errors.Is(err, unix.EINTR) || errors.Is(err, unix.EAGAIN) && time.Since(start) < roomTime && ctx.Err() == nil
+		if !again {
+			break
+		}
+	}
+	if err != nil {
+		return nil, os.NewSyscallError("connect", err)
+	}
+	conn, err := net.FileConn(f)
 	if err != nil {
 		return nil, err
 	}

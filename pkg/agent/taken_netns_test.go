@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/attachment"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/agent"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
@@ -149,7 +150,7 @@ func TestSocketHeld(t *testing.T) {
 		t.Errorf("beside them the status is %+v, %v", status, err)
 	}
 	v.boot(t, v.guest(t))
-	_ = waiting.SetReadDeadline(time.Now().Add(20 * time.Second))
+	_ = waiting.SetReadDeadline(time.Now().Add(podtest.Patience))
 	if answer, err := io.ReadAll(waiting); err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 200") {
 		t.Errorf("who waited before them reads %q, %v", answer, err)
 	}

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
 	"golang.org/x/sys/unix"
@@ -236,7 +235,7 @@ func TestPluginThatLocks(t *testing.T) {
 	r.startAgent()
 	list, rt := r.list("1.0.0", plugin(capabilities)), sandbox(pod.NS, "c1", "eth0", isVM)
 	result := r.add(list, rt)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), podtest.Patience)
 	defer cancel()
 	other, net1 := r.list("1.0.0", `{"type": "ptp", `+hostLocal+`}, {"type": "sbr"}`), sandbox(pod.NS, "c1", "net1", nil)
 	if _, err := r.tryAdd(ctx, other, net1); err != nil {

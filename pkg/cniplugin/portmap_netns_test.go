@@ -164,7 +164,7 @@ func hear(ctx context.Context, ns *podtest.NS, address string, patience time.Dur
 
 func hears(t *testing.T, ns *podtest.NS, address, who string) {
 	t.Helper()
-	if said, err := hear(t.Context(), ns, address, 4*time.Second); err != nil || said != who {
+	if said, err := hear(t.Context(), ns, address, podtest.Patience); err != nil || said != who {
 		t.Errorf("%s says %q, want %q: %v", address, said, who, err)
 	}
 }

@@ -83,7 +83,10 @@ func (s *Server) path() string { return filepath.Join(s.dir, SocketName) }
 func CheckFree(ctx context.Context, dir string) error {
 	path := filepath.Join(dir, SocketName)
 	conn, peer, err := statedir.Dial(ctx, path)
-	if err != nil {
+	switch {
+	case errors.Is(err, unix.EAGAIN): // so many ask that the kernel has no more room for one
+		return fmt.Errorf("listen on %s: who listens there is stopped, frozen or busy (%w): end it, or choose another state directory", path, err)
+	case err != nil:
 		return nil //nolint:nilerr // then nobody does
 	}
 	conn.Close()

@@ -96,7 +96,7 @@ func TestForwardDeadVM(t *testing.T) {
 	if err := d.client.Close(); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) { // the kernel tells nobody
+	for deadline := time.Now().Add(podtest.Patience); ; time.Sleep(50 * time.Millisecond) { // the kernel tells nobody
 		open := connections()
 		if open == "" {
 			return
@@ -119,7 +119,7 @@ func TestForwardBlocked(t *testing.T) {
 	})
 	d.die(t)
 	d.fill(t)
-	_ = d.client.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = d.client.SetDeadline(time.Now().Add(podtest.Patience))
 	if _, err := d.client.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) {
 		t.Errorf("the client hears %v", err)
 	}
@@ -136,7 +136,7 @@ func TestForwardUnread(t *testing.T) {
 	d.fill(t)
 	time.Sleep(4 * time.Second) // nothing is to happen; until the sixth second probes are at most 3.2 s apart
 	go func() { _, _ = io.Copy(io.Discard, d.server) }()
-	_ = d.client.SetWriteDeadline(time.Now().Add(20 * time.Second))
+	_ = d.client.SetWriteDeadline(time.Now().Add(podtest.Patience))
 	if _, err := d.client.Write(make([]byte, 16<<20)); err != nil {
 		t.Errorf("the client can't go on: %v", err)
 	}
@@ -175,7 +175,7 @@ func TestForwardCannotAccept(t *testing.T) {
 		if !errors.Is(err, net.ErrClosed) {
 			t.Error(err)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(podtest.Patience):
 		t.Error("it goes on")
 	}
 }

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/forward"
 )
 
@@ -71,7 +72,7 @@ func dial(t *testing.T, host string, port uint16) *net.TCPConn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	_ = c.SetDeadline(time.Now().Add(20 * time.Second)) // bounds a failure
+	_ = c.SetDeadline(time.Now().Add(podtest.Patience)) // bounds a failure
 	return c.(*net.TCPConn)
 }
 

@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
@@ -39,7 +38,7 @@ func TestMACThatMoves(t *testing.T) {
 			if err := podtest.SendFrames(p.Node, "cni0", others); err != nil {
 				t.Fatal(err)
 			}
-			if vm.Receive(10*time.Second, func(b []byte) bool { return bytes.Equal(b, others) }) == nil {
+			if vm.Receive(podtest.Patience, func(b []byte) bool { return bytes.Equal(b, others) }) == nil {
 				t.Error("the VM does not hear that the MAC is another host's now")
 			}
 			vm.Send(frame(p.MAC, virtual, "to the other host"))

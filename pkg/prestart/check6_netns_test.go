@@ -36,7 +36,7 @@ func TestCheckRouter6(t *testing.T) {
 					t.Errorf("the report is %+v", r)
 				}
 				pod.Node.IP(t, "addr flush to "+pod.IPv6Gateway.String())
-				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 				defer cancel()
 				if _, err := h.Check(ctx); err == nil || !strings.Contains(err.Error(), "resolve the router "+pod.IPv6Gateway.String()) {
 					t.Errorf("the gateway is gone, and check says: %v", err)

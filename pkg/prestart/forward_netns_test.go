@@ -73,11 +73,11 @@ func testForwards(t *testing.T, change func(*prestart.Hook)) {
 	}()
 	var c net.Conn
 	pod.In(t, func() (err error) {
-		c, err = net.DialTimeout("tcp", "127.0.0.1:8022", 10*time.Second)
+		c, err = net.DialTimeout("tcp", "127.0.0.1:8022", podtest.Patience)
 		return err
 	})
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(20 * time.Second)) // bounds a failure
+	_ = c.SetDeadline(time.Now().Add(podtest.Patience)) // bounds a failure
 	buf := make([]byte, 64)
 	if n, err := c.Read(buf); err != nil || string(buf[:n]) != "hello from the VM, 22\n" {
 		t.Errorf("%q, %v", buf[:n], err)

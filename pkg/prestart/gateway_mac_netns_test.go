@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/netip"
 	"testing"
-	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 )
@@ -40,7 +39,7 @@ func TestGatewayWithAnotherMAC(t *testing.T) {
 			}
 			reaches := func(when string) {
 				t.Helper()
-				ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
+				ctx, cancel := context.WithTimeout(t.Context(), podtest.Patience)
 				defer cancel()
 				for _, to := range outside {
 					for {

@@ -113,10 +113,12 @@ func TestPlugGivenUp(t *testing.T) {
 		if d := podtest.Diff(alone, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 			t.Errorf("who gave up left:\n%s", d)
 		}
+		waits := 2 * time.Second
 		if late {
 			addNet1(t, pod)
+			waits = podtest.Patience
 		}
-		_, err = h.Plug(t.Context(), prestart.PlugRequest{Interface: "net1", Timeout: 2 * time.Second})
+		_, err = h.Plug(t.Context(), prestart.PlugRequest{Interface: "net1", Timeout: waits})
 		if missing := err != nil && strings.Contains(err.Error(), "net1"); missing == late {
 			t.Errorf("the next one hears %v", err)
 		}

@@ -158,7 +158,7 @@ func eventually(t *testing.T, dir string, condition func() bool) {
 	if err := watcher.Add(filepath.Dir(dir)); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), podtest.Patience)
 	defer cancel()
 	for {
 		if err := watcher.Add(dir); err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -104,14 +104,14 @@ func TestPlanted(t *testing.T) {
 // inTime ends the test if fn takes longer than even a busy machine needs.
 func inTime(t *testing.T, fn func(ctx context.Context) error) error {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), podtest.Patience)
 	defer cancel()
 	done := make(chan error, 1)
 	go func() { done <- fn(ctx) }()
 	select {
 	case err := <-done:
 		return err
-	case <-time.After(70 * time.Second):
+	case <-time.After(podtest.Patience + 10*time.Second):
 		t.Fatal("it does not return")
 		return nil
 	}

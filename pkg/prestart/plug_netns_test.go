@@ -43,7 +43,7 @@ func TestPlugUnplug(t *testing.T) {
 	addNet1(t, pod)
 	before := podtest.TakeSnapshot(t, pod.NS)
 	h := newHook(t, pod)
-	h.Interfaces, h.Timeout, h.OutputDir = []string{"eth0"}, 2*time.Second, t.TempDir()
+	h.Interfaces, h.Timeout, h.OutputDir = []string{"eth0"}, 5*time.Second, t.TempDir()
 	session := run(t, h)
 	events := session.Events(t.Context())
 

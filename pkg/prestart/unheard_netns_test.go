@@ -57,7 +57,7 @@ func TestLeaseThatIsNotKept(t *testing.T) {
 	}
 	// The node has the address, too.
 	pod.Node.IP(t, "addr add "+pod.IPv4.Addr().String()+" dev "+pod.NodeLink)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), podtest.Patience)
 	defer cancel()
 	events := session.Events(ctx)
 	probing := guest.Command(ctx, "busybox", "udhcpc", "-i", "eth0", "-f", "-q", "-a", "-s", "/bin/true")

@@ -47,7 +47,7 @@ func TestClients(t *testing.T) {
 		}
 	}
 	// They mostly wait, so more at once than there are processors.
-	slots := make(chan struct{}, 8)
+	slots := make(chan struct{}, 12)
 	cases := 0
 	for _, l := range slices.Backward(everyLease()) { // those that wait longest first
 		for _, c := range takers(l) {

@@ -111,7 +111,9 @@ func leases() []lease {
 		{
 			name: "rebound", title: "finite with a gateway that is away: nobody is at the server identifier, so that all are asked",
 			shape: podtest.Flannel, node: []string{"addr del " + flannelGateway + "/24 dev cni0"},
-			args: finite, given: flannel, renew: true,
+			// All are asked after seven eighths. What is left then is for a busy machine: once the
+			// kernel has removed the address, dhclient adds it again without its routes.
+			args: []string{"--lease-time", "48s"}, given: flannel, renew: true,
 		},
 	}
 }

@@ -5,13 +5,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 )
 
 // patience is how long a client may take for what it does.
-const patience = time.Minute
+const patience = podtest.Patience
 
 // background runs a command until the test's end.
 func background(t *testing.T, name string, cmd *podtest.Cmd, end os.Signal) {

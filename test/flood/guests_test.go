@@ -13,7 +13,7 @@ import (
 const (
 	// Until it has its lease: what of the flood still waits in the kernel is
 	// answered first, within the budget. It takes a second; a busy machine adds to that.
-	patience = 15 * time.Second
+	patience = 30 * time.Second
 	// Of a real client of IPv6 too are duplicate address detection of up to two
 	// seconds (RFC 4862 §5.4), and a delay of up to one (RFC 8415 §18.2.1).
 	patience6 = patience + 3*time.Second

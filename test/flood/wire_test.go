@@ -17,7 +17,7 @@ const (
 	// that the time until the answer is the server's.
 	again = 100 * time.Millisecond
 	// giveUp is when there is no answer.
-	giveUp = 10 * time.Second
+	giveUp = 30 * time.Second
 )
 
 // decent is such a guest's link-local address: what is sent there answers nothing

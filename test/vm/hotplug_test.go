@@ -206,7 +206,7 @@ func testHotplug(t *testing.T, pod *podtest.Pod, further func(*machine), args ..
 	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
 		t.Errorf("at the end:\n%s", d)
 	}
-	if err := m.End(20 * time.Second); err != nil {
+	if err := m.End(podtest.Patience); err != nil {
 		t.Errorf("after SIGTERM: %v", err)
 	}
 	if !strings.Contains(m.serial(t), "VLN-SHUTDOWN") {

@@ -107,7 +107,7 @@ func (m *machine) serial(t *testing.T) string {
 // shutDown ends the program, which has the guest shut down.
 func (m *machine) shutDown(t *testing.T) {
 	t.Helper()
-	if err := m.End(20 * time.Second); err != nil {
+	if err := m.End(podtest.Patience); err != nil {
 		t.Errorf("after SIGTERM: %v", err)
 	}
 	if !strings.Contains(m.serial(t), "VLN-SHUTDOWN") {
@@ -212,7 +212,7 @@ func TestStubbornGuest(t *testing.T) {
 	pod := podtest.NewPod(t, podtest.CalicoDual)
 	m := start(t, pod, "--shutdown-timeout", "1s")
 	m.program.Run(t, "wait", "--for", "network", "--timeout", "1m") // the firmware obeys nobody
-	if err := m.End(20 * time.Second); err != nil {
+	if err := m.End(podtest.Patience); err != nil {
 		t.Errorf("after SIGTERM: %v", err)
 	}
 	if !strings.Contains(m.log.String(), "destroying") {

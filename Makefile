@@ -27,6 +27,13 @@ GOTEST := $(TAGS) -trimpath -ldflags='-s -w' -count=1 -vet=off -parallel 8 -time
 # Tests and compilers have memory enough and collect garbage less often, which is a tenth
 # of their CPU time. The programs that tests start don't (internal/podtest).
 test test-redirect: export GOGC ?= 400
+# TEST is go test, to which PACKAGES come first. With RERUN=1, as CI has it, a test that fails is run
+# again by itself, and all that it took is told: CI's machine may be the busy one.
+TEST = $(GO) test $(PACKAGES)
+ifneq ($(RERUN),)
+TEST = $(TOOL) gotestsum --format standard-quiet --packages "$$(echo $(PACKAGES))" \
+	--rerun-fails=1 --rerun-fails-abort-on-data-race --
+endif
 # What is tested without the race detector, and why: see docs/testing.md. In both
 # lists those that take longest come first.
 NO_RACE := ./test/clients ./pkg/prepare ./test/vm ./test/netboot ./test/flood ./pkg/prepare/... ./examples/... ./internal/podtest/... ./test/... \
@@ -109,18 +116,21 @@ test: deps build cni guest debian ## run the tests, as root; ALLOW_SKIP=1 skips 
 	exit $$status
 
 .PHONY: test-plain test-race
+test-plain: PACKAGES = $(NO_RACE)
 test-plain: # the tests without the race detector, four packages at once: they mostly wait
-	$(GO) test $(GOTEST) -p 4 -parallel 12 $(NO_RACE)
+	$(TEST) $(GOTEST) -p 4 -parallel 12
 
+test-race: PACKAGES = $$($(GO) list $(TAGS) $(RACE) | grep -vxFf <($(GO) list $(TAGS) $(NO_RACE)))
 test-race: # the others, with it, whose programs would each sleep a second before they end
-	GORACE="atexit_sleep_ms=0 $${GORACE:-}" $(GO) test $(GOTEST) -race $$($(GO) list $(TAGS) $(RACE) | grep -vxFf <($(GO) list $(TAGS) $(NO_RACE)))
+	GORACE="atexit_sleep_ms=0 $${GORACE:-}" $(TEST) $(GOTEST) -race
 
 # The suites of make test that are not about one datapath.
 BY_DATAPATH := ./test/clients ./pkg/prestart ./test/flood ./test/netboot ./test/vm
 
 .PHONY: test-redirect
+test-redirect: PACKAGES = $(BY_DATAPATH)
 test-redirect: deps build cni guest debian ## run clients, VMs, firmware and hostile guests of make test by the datapath redirect, as root, some minutes
-	VLN_TEST_DATAPATH=redirect $(GO) test $(GOTEST) -v -p 3 $(BY_DATAPATH)
+	VLN_TEST_DATAPATH=redirect $(TEST) $(GOTEST) -v -p 3
 
 .PHONY: test-long
 test-long: deps build ## have strace kill the program at, and fail, each system call that changes something, by each datapath, as root, some minutes

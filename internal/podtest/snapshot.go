@@ -128,7 +128,7 @@ func TakeSnapshot(t testing.TB, ns *NS) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), Patience)
 	defer cancel()
-	if err := WaitSettled(ctx, ns); err != nil {
+	if err := errors.Join(waitTaps(ns), WaitSettled(ctx, ns)); err != nil {
 		t.Fatal(err)
 	}
 	text, err := Snapshot(t.Context(), ns)

@@ -72,8 +72,10 @@ const letGo = 10 * time.Second
 
 // WaitReleased waits until nobody has a tap of the namespace open, or it is gone,
 // for a second at most: another may have it by right.
-func WaitReleased(ns *NS, tap string) {
-	for start := time.Now(); time.Since(start) < time.Second; time.Sleep(time.Millisecond) {
+func WaitReleased(ns *NS, tap string) { waitReleased(ns, tap, time.Second) }
+
+func waitReleased(ns *NS, tap string, atMost time.Duration) {
+	for start := time.Now(); time.Since(start) < atMost; time.Sleep(time.Millisecond) {
 		var link netlink.Link
 		err := ns.Do(func() (err error) {
 			link, err = netlink.LinkByName(tap)
@@ -83,6 +85,26 @@ func WaitReleased(ns *NS, tap string) {
 			return
 		}
 	}
+}
+
+// waitTaps waits until the namespace's taps are as they stay: one that was just made is
+// still open in a process that is being started. A VM may have it open by right, so it
+// takes a tenth of a second at most.
+func waitTaps(ns *NS) error {
+	var links []netlink.Link
+	err := ns.Do(func() (err error) {
+		links, err = netlink.LinkList()
+		return err
+	})
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) { // whose links are those that are
+		return fmt.Errorf("list links: %w", err)
+	}
+	for _, link := range links {
+		if link.Type() == "tun" && link.Attrs().RawFlags&unix.IFF_LOWER_UP != 0 {
+			waitReleased(ns, link.Attrs().Name, 100*time.Millisecond)
+		}
+	}
+	return nil
 }
 
 // openQueue attaches a descriptor to the tap name of the current namespace,

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -26,7 +27,11 @@ func TestPlanIsAScript(t *testing.T) {
 			t.Parallel()
 			scripted, prepared := twin(t, c.shape, c.extra), twin(t, c.shape, c.extra)
 			plan := planFor(t, scripted, c.options)
-			if out, err := scripted.Command(t.Context(), "sh", "-e", "-x", "-c", plan.String()).CombinedOutput(); err != nil {
+			script := plan.String()
+			if !c.lineByLine {
+				script = atOnce(t, script)
+			}
+			if out, err := scripted.Command(t.Context(), "sh", "-e", "-x", "-c", script).CombinedOutput(); err != nil {
 				t.Fatalf("%s%v", out, err)
 			}
 			prepared.In(t, func() error {
@@ -56,6 +61,16 @@ type plannedPod struct {
 	shape   podtest.Shape
 	extra   []string // ip(8) lines in the pod
 	options prepare.Options
+	// lineByLine has the shell start nft(8) for each of its lines, as a user's does.
+	lineByLine bool
+}
+
+// atOnce has the shell give nft(8) all its lines at once: it makes of its arguments a line, and
+// is started up to two hundred times by a plan.
+func atOnce(t *testing.T, script string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "nft")
+	return "nft() { echo \"$*\" >>" + file + "; }\n" + script + "\ncommand nft -f " + file + "\n"
 }
 
 func planned() []plannedPod {
@@ -78,13 +93,13 @@ func planned() []plannedPod {
 		plannedPod{name: "options", shape: podtest.KindnetDual, options: prepare.Options{
 			MAC: mac.Addr{2, 0, 0, 0, 0, 7}, MTU: 1400, Queues: 4, TapOwner: &prepare.Owner{UID: 107, GID: 108},
 			Names: map[string]string{"uplink": "uplink", podtest.SwitchRole: "switch", "tap": "vm"},
-		}},
+		}, lineByLine: true},
 		plannedPod{name: "no guard", shape: podtest.AWS, options: prepare.Options{NoGuard: true}},
 		plannedPod{name: "no IPv6", shape: podtest.CalicoDual, options: prepare.Options{NoIPv6: true}},
 		plannedPod{name: "ports of the pod", shape: podtest.BridgeDual, options: prepare.Options{Datapath: "redirect", PodPorts: ports}},
 		plannedPod{name: "ports of the VM", shape: podtest.BridgeDual, options: prepare.Options{
 			Datapath: "redirect", VMPorts: ports, VMAlias: netip.MustParseAddr("169.254.100.2"), VMAlias6: netip.MustParseAddr("fd00:a11::1"),
-		}},
+		}, lineByLine: true},
 		plannedPod{name: "ports without guard", shape: podtest.AWS, options: prepare.Options{Datapath: "redirect", NoGuard: true, PodPorts: ports, NoIPv6: true}},
 		plannedPod{name: "peers", shape: podtest.BridgeCNI, extra: []string{
 			"addr add 10.6.0.1 peer 10.6.0.2/32 dev eth0", "addr add 10.7.0.1 peer 10.7.9.1/24 dev eth0", "addr add fd00:6::1 peer fd00:6::2/128 dev eth0 nodad",

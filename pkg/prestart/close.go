@@ -69,6 +69,9 @@ func (s *Session) close(ctx context.Context) error {
 	if s.restore && len(plans) > 0 {
 		errs = append(errs, s.netns.do(func() error { return s.hook.restoreAfter(unlessEnded(ctx), plans, DefaultShutdownTimeout) }))
 	}
+	if s.undo != nil {
+		errs = append(errs, s.undo())
+	}
 	s.serving.Close() // not before: who serves from now on finds the pod as it stays
 	s.netns.leave()
 	s.plugging.leave()

@@ -131,7 +131,7 @@ func TestRestoreAfter(t *testing.T) {
 	early := h
 	h.Elevate = func() error { // nobody may serve what is about to be taken apart
 		other, err := early.Run(t.Context())
-		if served := (*prestart.ServedError)(nil); !errors.As(err, &served) {
+		if !isServed(err) {
 			t.Errorf("before the pod is restored another session runs: %v", err)
 		}
 		if err == nil {
@@ -154,6 +154,35 @@ func TestRestoreAfter(t *testing.T) {
 		t.Errorf("with a VM that stays: %v", err)
 	}
 	pod.Run(t, "ip", "link", "show", "tap-eth0")
+}
+
+// What a session that fails takes apart nobody else may serve meanwhile.
+func TestFailedRunKeepsOthersOut(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Flannel)
+	pod.Node.IP(t, "addr flush to "+pod.Gateway.String())
+	before := podtest.TakeSnapshot(t, pod.NS)
+	h := newHook(t, pod)
+	h.RestoreAfter = true
+	other, asked := h, false
+	h.Elevate = func() error {
+		asked = true
+		if _, err := other.Run(t.Context()); !isServed(err) {
+			t.Errorf("before the pod is restored another session: %v", err)
+		}
+		return nil
+	}
+	if _, err := h.Run(t.Context()); !isCheckError(err, "eth0") || !asked {
+		t.Errorf("without a gateway it says %v, and restored: %v", err, asked)
+	}
+	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
+		t.Errorf("after the session:\n%s", d)
+	}
+}
+
+func isServed(err error) bool {
+	_, ok := errors.AsType[*prestart.ServedError](err)
+	return ok
 }
 
 // withNet1 is a pod with a second interface, to which nobody answers.

@@ -38,11 +38,14 @@ func (h Hook) Run(ctx context.Context) (*Session, error) {
 			s.restore = h.RestoreAfter
 			return s, nil
 		}
-		err = errors.Join(err, s.Close(ctx), h.withdraw(ctx, p))
-		if h.RestoreAfter {
-			err = errors.Join(err, s.hook.restoreAfter(context.WithoutCancel(ctx), p.plans, 0))
+		s.undo = func() error {
+			err := h.withdraw(ctx, p)
+			if h.RestoreAfter {
+				err = errors.Join(err, s.hook.restoreAfter(context.WithoutCancel(ctx), p.plans, 0))
+			}
+			return err
 		}
-		return nil, err
+		return nil, errors.Join(err, s.Close(ctx))
 	})
 }
 

@@ -32,6 +32,7 @@ type Session struct {
 	control  *control.Server
 	keeper   *keeper
 	restore  bool         // at the end
+	undo     func() error // of what Run has prepared, which fails; nil: nothing is to be undone
 	pinned   *os.File     // the pod's network namespace, where only the calling thread was in it; nil: all are
 	netns    *netns       // the pod's, for restore and forwards; nil: not needed
 	plugging *netns       // the pod's, for Plug and Unplug of a Hotplug; nil: there is none

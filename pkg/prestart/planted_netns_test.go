@@ -17,6 +17,7 @@ import (
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
 
 // planted are things that somebody may put where a file of ours is looked for.
@@ -159,7 +160,12 @@ func TestAnswersOfOthers(t *testing.T) {
 			})}
 			go server.Serve(listener) //nolint:errcheck // closed below
 			defer server.Close()
-			status, err := h.Status(t.Context())
+			var status prestart.Status
+			var err error
+			unlessBusy(t, func() bool {
+				status, err = h.Status(t.Context())
+				return !strings.Contains(status.Server.Error, control.ErrNoAnswer.Error())
+			})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -174,6 +180,16 @@ func TestAnswersOfOthers(t *testing.T) {
 				t.Errorf("wait says %v", err)
 			}
 		})
+	}
+}
+
+// unlessBusy asks again while the answer is late, as on a busy machine.
+func unlessBusy(t *testing.T, ask func() (answered bool)) {
+	t.Helper()
+	for start := time.Now(); !ask(); {
+		if time.Since(start) > podtest.Patience {
+			t.Fatal("there is no answer")
+		}
 	}
 }
 

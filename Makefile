@@ -137,11 +137,12 @@ test-long: deps build ## have strace kill the program at, and fail, each system 
 	VLN_TEST_LONG=1 $(GO) test -count=1 -v -parallel 4 -timeout 60m ./test/strace
 
 .PHONY: test-kernels
+test-kernels: PACKAGES = ./test/kernels
 test-kernels: deps kernels ## boot Linux 5.10, 6.1 and 6.12 in QEMU and test the program in each, 3-5 minutes
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o build/kernels/programs/ ./cmd/virt-launcher-net
 	CGO_ENABLED=0 $(GO) build -modfile=tools/go.mod -trimpath -ldflags '-s -w' -o build/kernels/programs/cni/ $(CNI)/main/host-device $(CNI)/ipam/static
 	CGO_ENABLED=0 $(GO) test -c -trimpath -ldflags '-s -w' -o build/kernels/programs/inside.test ./test/kernels/inside
-	VLN_TEST_KERNELS=1 $(GO) test -count=1 -v -parallel 5 -timeout 25m ./test/kernels
+	VLN_TEST_KERNELS=1 $(TEST) -count=1 -v -parallel 5 -timeout 25m
 
 .PHONY: static
 static: # what the image of this machine's architecture holds
@@ -149,8 +150,9 @@ static: # what the image of this machine's architecture holds
 		-o build/image/linux/$$($(GO) env GOARCH)/ ./cmd/virt-launcher-net
 
 .PHONY: test-pod
+test-pod: PACKAGES = ./test/pod
 test-pod: deps cni guest static ## run the program as a sidecar in a pod of containers, as root
-	VLN_TEST_POD=1 $(GO) test -count=1 -v -timeout 5m ./test/pod
+	VLN_TEST_POD=1 $(TEST) -count=1 -v -timeout 5m
 
 .PHONY: test-kind
 test-kind: deps guest static ## run VMs in pods of a two-node Kubernetes cluster, as root; KEEP=1 gives a shell in it; what it compiles is kept in KIND_DIR

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -53,6 +54,10 @@ func hintsFor(err error, cmd *cobra.Command) (hints []string) {
 	hint(unusable, "state-dir", "names a writable state directory, in a pod one on an emptyDir volume")
 	hint(isTaken || is[*prepare.UnrecordedError](err) || errors.Is(err, prestart.ErrNotPrepared) || errors.Is(err, control.ErrNobodyServes),
 		"state-dir", "names another state directory")
+	hint(errors.Is(err, prestart.ErrMachine), "netns", "names it")
+	if errors.Is(err, fs.ErrPermission) && !unusable && os.Geteuid() != 0 {
+		hints = append(hints, "this process is not root's: sudo may help")
+	}
 	if errors.Is(err, agent.ErrNoAgent) {
 		hints = append(hints, "virt-launcher-net node starts one")
 	}

@@ -75,6 +75,7 @@ func TestHints(t *testing.T) {
 		{"status", &prepare.UnrecordedError{Interface: "eth0"}, "--state-dir"},
 		{"restore", prestart.ErrNotPrepared, "--state-dir"},
 		{"run", domain.ErrDisconnected, "started again, takes it over"},
+		{"plan", prestart.ErrMachine, "(--netns names it)"},
 		{"check", control.ErrNobodyServes, "--state-dir"},
 		{"wait", control.ErrNobodyServes, "run or serve"},
 		{"run", fmt.Errorf("%w; %w", check.ErrTapInUse, domain.ErrNotRunning), "virt-launcher-net serve"},

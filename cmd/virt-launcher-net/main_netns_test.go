@@ -154,6 +154,12 @@ func TestMissingPrivileges(t *testing.T) {
 			[]string{"prepare", "--netns", "/proc/self/ns/net"},
 			[]string{"enter network namespace /proc/self/ns/net: operation not permitted", "SYS_ADMIN"},
 		},
+		{
+			"not root",
+			[]string{"unshare", "--user", "--map-user=65534", "--"},
+			[]string{"prepare", "--netns", "/proc/self/ns/net"},
+			[]string{"SYS_ADMIN", "not root's: sudo"},
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

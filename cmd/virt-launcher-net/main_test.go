@@ -41,6 +41,7 @@ func TestUsageErrors(t *testing.T) {
 		{"node install --bin-dir=x", "did you mean --cni-bin-dir?"},
 		{"status -netns x", "did you mean --netns?"},
 		{"--version", "did you mean version?"},
+		{"run --frobnicate", "unknown flag: --frobnicate (see --help)"},
 		{"plan extra", "extra"},
 		{"completion tcsh", "tcsh"},
 		{"completion bash extra", "extra"},

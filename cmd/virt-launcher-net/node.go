@@ -133,7 +133,7 @@ func (p *program) keepNodePrivileges() error {
 	has := cap.GetProc()
 	for name, why := range map[cap.Value]string{cap.SYS_ADMIN: "enter the pods' network namespaces", cap.NET_RAW: "open sockets on the VMs' taps"} {
 		if ok, err := has.GetFlag(cap.Permitted, name); err != nil || !ok {
-			return fmt.Errorf("can't %s: this needs the capability %s (securityContext.capabilities.add)", why, strings.ToUpper(strings.TrimPrefix(name.String(), "cap_")))
+			return fmt.Errorf("%s: %w: this needs the capability %s (securityContext.capabilities.add)", why, unix.EPERM, strings.ToUpper(strings.TrimPrefix(name.String(), "cap_")))
 		}
 	}
 	if ok, err := has.GetFlag(cap.Permitted, cap.NET_ADMIN); err != nil || !ok {

@@ -43,7 +43,7 @@ func suggestFlag(cmd *cobra.Command, err error) error {
 	for i := range near {
 		near[i] = "--" + near[i]
 	}
-	if verb, _, err := cmd.Root().Find([]string{typed}); err == nil && len(near) == 0 { // as of --version
+	if verb, _, err := cmd.Root().Find([]string{typed}); err == nil && verb.HasParent() && len(near) == 0 { // as of --version
 		near = []string{verb.Name()}
 	}
 	return didYouMean(err, near)

@@ -48,7 +48,8 @@ import (
 // the usual pod, from within it. A session keeps the maps and slices of its Hook: change
 // none of them before it is closed.
 type Hook struct {
-	// Netns is the path of the pod's network namespace; empty: the calling thread's,
+	// Netns is the path of the pod's network namespace; empty: the calling thread's
+	// ([ErrMachine] if that is the machine's own),
 	// with which a session stays, whatever goroutine calls its methods: lock the thread
 	// that calls Run if others are elsewhere. Where that is not this process's own, hostname and DNS are those of
 	// a process of the pod, that of /proc/PID/ns/net first. Without one the VM is
@@ -209,6 +210,9 @@ func (h Hook) Plan(ctx context.Context) ([]prepare.Plan, error) {
 
 // plansOf says what Prepare would do, in the current network namespace.
 func (h Hook) plansOf(ctx context.Context) ([]prepare.Plan, error) {
+	if err := h.checkMachine(); err != nil {
+		return nil, err
+	}
 	pod, _, err := h.read(ctx)
 	if err != nil {
 		return nil, err

@@ -57,6 +57,9 @@ func (h Hook) openStore(ctx context.Context) (*prepare.Store, error) {
 // prepare acts in the current network namespace. What can be known to be wrong
 // is found out before the first change.
 func (h Hook) prepare(ctx context.Context) (preparation, error) {
+	if err := h.checkMachine(); err != nil {
+		return preparation{}, err
+	}
 	waiting, cancel := h.waiting(ctx)
 	defer cancel()
 	store, err := h.openStore(waiting)

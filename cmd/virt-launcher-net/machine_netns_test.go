@@ -1,0 +1,40 @@
+package main
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+)
+
+// Who forgets --netns must not hand the machine's own network to a VM. In a container,
+// which has processes of its own, the network may well be that of its first process.
+func TestMachinesOwnNetwork(t *testing.T) {
+	t.Parallel()
+	podtest.New(t) // it takes root
+	program := podtest.Built(t, "virt-launcher-net")
+	container := []string{"unshare", "--pid", "--fork", "--mount-proc"}
+	refused, allowed := "this is the network of the machine itself", "there is no interface vln-none"
+	for _, c := range []struct {
+		wrap []string
+		line string
+		want string
+	}{
+		{nil, "plan", refused},
+		{nil, "prepare", refused},
+		{nil, "run", refused},
+		{nil, "plan --netns /proc/self/ns/net", allowed},
+		{container, "plan", allowed},
+	} {
+		if pids, err := os.Readlink("/proc/self/ns/pid"); c.wrap == nil && (err != nil || pids != "pid:[4026531836]") {
+			continue // this is a container itself
+		}
+		words := append(append([]string{}, c.wrap...), program, "--state-dir", t.TempDir(), "-i", "vln-none", "--timeout", "1ms")
+		words = append(words, strings.Fields(c.line)...)
+		out, err := podtest.Command(t.Context(), nil, words[0], words[1:]...).CombinedOutput()
+		if err == nil || !strings.Contains(string(out), c.want) {
+			t.Errorf("%q: %v: %s", words, err, out)
+		}
+	}
+}

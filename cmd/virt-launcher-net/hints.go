@@ -72,6 +72,7 @@ func hintsFor(err error, cmd *cobra.Command) (hints []string) {
 	}
 	hint(errors.Is(err, agent.ErrNoAgent), "state-dir", "names another state directory")
 	hint(errors.Is(err, cniconf.ErrNoDirectory), "cni-bin-dir", "and --cni-conf-dir name the runtime's")
+	hint(errors.Is(err, cniconf.ErrPending), "cni-options", "and --chain have to be those of the installation")
 	hint(errors.Is(err, cniconf.ErrNotChained), "watch", "waits until it can be")
 	if errors.Is(err, prestart.ErrNoHotplug) {
 		hints = append(hints, "run --hotplug keeps them")

@@ -84,6 +84,7 @@ func TestHints(t *testing.T) {
 		{"run", context.DeadlineExceeded, ""},
 		{"node status", agent.ErrNoAgent, "--state-dir"},
 		{"node install", cniconf.ErrNotChained, "--watch"},
+		{"node install", cniconf.ErrPending, "--cni-options and --chain"},
 		{"node install", cniconf.ErrNoDirectory, "--cni-bin-dir and --cni-conf-dir"},
 		{"status", &statedir.UnusableError{Doing: "list records", Err: fs.ErrPermission}, "(root may, and the user that prepared the pod; --state-dir"},
 		{"prepare", &statedir.UnusableError{Doing: "make state directory", Err: fs.ErrNotExist}, "(--state-dir names"},

@@ -213,6 +213,9 @@ func TestVerbs(t *testing.T) {
 	if in := discovered.Interfaces[0]; in.Name != "eth0" || in.Addresses[0] != pod.IPv4 || in.Routes[0].Gateway != pod.Gateway {
 		t.Errorf("discovered %+v", in)
 	}
+	if out := run("", "status", "-o", "json"); !strings.Contains(out, `"interfaces": []`) { // not null, which jq can't go through
+		t.Errorf("status before: %s", out)
+	}
 	if out := run("", "plan"); !strings.Contains(out, "ip link set eth0 name up-eth0\n") {
 		t.Errorf("planned:\n%s", out)
 	}

@@ -201,6 +201,9 @@ func TestInPod(t *testing.T) {
 		}
 	}
 	t.Log(out)
+	if out := c.must(nil, "status", "-o", "json"); strings.Contains(out, "null") {
+		t.Errorf("status has a list that is none:\n%s", out)
+	}
 	if out := runCLI(t, "", "node", "status", "--state-dir", stateDir).stdout; !strings.Contains(out, "shop") || !strings.Contains(out, "bound") {
 		t.Errorf("node status says\n%s", out)
 	} else {

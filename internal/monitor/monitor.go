@@ -86,7 +86,11 @@ func CheckAddress(address string) error {
 func listen(ctx context.Context, address string) (net.Listener, error) {
 	path, ok := strings.CutPrefix(address, unixPrefix)
 	if !ok {
-		return (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+		if errors.Is(err, syscall.EADDRNOTAVAIL) {
+			err = fmt.Errorf("%w: no link here that is up has this address", err)
+		}
+		return l, err
 	}
 	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
 	if err == nil {

@@ -192,3 +192,11 @@ func TestListenOnUsedSocket(t *testing.T) {
 		t.Errorf("the file is %q, %v", b, err)
 	}
 }
+
+func TestListenNowhere(t *testing.T) {
+	t.Parallel()
+	_, err := monitor.Listen(t.Context(), nil, "192.0.2.254:0", "")
+	if err == nil || !strings.Contains(err.Error(), "no link here that is up has this address") {
+		t.Errorf("%v", err)
+	}
+}

@@ -179,3 +179,17 @@ func TestForwardCannotAccept(t *testing.T) {
 		t.Error("it goes on")
 	}
 }
+
+// A namespace that no CNI was in has its loopback down, and without an address.
+func TestLoopbackDown(t *testing.T) {
+	t.Parallel()
+	pod := podtest.New(t)
+	pod.IP(t, "link set lo down", "addr flush dev lo")
+	pod.In(t, func() error {
+		_, err := Listen(t.Context(), nil, netip.MustParseAddr("192.0.2.2"), []Port{{Loopback: 80, VM: 80}}, nil)
+		if !errors.Is(err, unix.EADDRNOTAVAIL) || !strings.Contains(err.Error(), "ip link set lo up") {
+			t.Errorf("%v", err)
+		}
+		return nil
+	})
+}

@@ -68,6 +68,9 @@ func Listen(ctx context.Context, log *slog.Logger, vm netip.Addr, ports []Port, 
 			if loopback.Is6() && (errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.EAFNOSUPPORT)) {
 				continue // the pod has no IPv6
 			}
+			if errors.Is(err, unix.EADDRNOTAVAIL) {
+				err = fmt.Errorf("%w: the pod's loopback is down: ip link set lo up", err)
+			}
 			if errors.Is(err, unix.EADDRINUSE) {
 				err = fmt.Errorf("%w: a process of the pod listens there; choose another port before the VM's, as in PORT:%d", err, p.VM)
 			}

@@ -94,7 +94,7 @@ func (h Hook) Status(ctx context.Context) (Status, error) {
 // namespace.
 func (h Hook) look(plans []prepare.Plan) (all []InterfaceStatus, err error) {
 	if len(plans) == 0 {
-		return nil, nil
+		return []InterfaceStatus{}, nil // which JSON has as a list
 	}
 	now, err := discover.ReadInterfaces()
 	if err != nil {
@@ -142,7 +142,7 @@ func (s *Status) add(named []string, session control.Status, err error) {
 		}
 		if n < 0 { // it is served without a record
 			n = len(s.Interfaces)
-			s.Interfaces = append(s.Interfaces, InterfaceStatus{Interface: newInterface(guestSide(served))})
+			s.Interfaces = append(s.Interfaces, InterfaceStatus{Interface: newInterface(guestSide(served)), Links: []LinkStatus{}})
 		}
 		if served.Apart {
 			elsewhere = true

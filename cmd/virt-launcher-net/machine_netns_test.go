@@ -21,16 +21,17 @@ func TestMachinesOwnNetwork(t *testing.T) {
 		line string
 		want string
 	}{
-		{nil, "plan", refused},
-		{nil, "prepare", refused},
-		{nil, "run", refused},
-		{nil, "plan --netns /proc/self/ns/net", allowed},
-		{container, "plan", allowed},
+		{nil, "plan --timeout 1ms", refused},
+		{nil, "prepare --timeout 1ms", refused},
+		{nil, "run --timeout 1ms", refused},
+		{nil, "restore", refused},
+		{nil, "plan --netns /proc/self/ns/net --timeout 1ms", allowed},
+		{container, "plan --timeout 1ms", allowed},
 	} {
 		if pids, err := os.Readlink("/proc/self/ns/pid"); c.wrap == nil && (err != nil || pids != "pid:[4026531836]") {
 			continue // this is a container itself
 		}
-		words := append(append([]string{}, c.wrap...), program, "--state-dir", t.TempDir(), "-i", "vln-none", "--timeout", "1ms")
+		words := append(append([]string{}, c.wrap...), program, "--state-dir", t.TempDir(), "-i", "vln-none")
 		words = append(words, strings.Fields(c.line)...)
 		out, err := podtest.Command(t.Context(), nil, words[0], words[1:]...).CombinedOutput()
 		if err == nil || !strings.Contains(string(out), c.want) {

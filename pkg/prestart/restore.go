@@ -55,6 +55,9 @@ func (h Hook) restore(ctx context.Context) (restored []string, all bool, err err
 	if err := prepare.Restore(ctx, h.Log, store, h.Interfaces...); err != nil {
 		return nil, false, err
 	}
+	if err := h.checkMachine(); len(recorded) == 0 && err != nil { // another network was meant
+		return nil, false, err
+	}
 	return restored, len(restored) == len(recorded), removeMemories(store)
 }
 

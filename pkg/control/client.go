@@ -91,8 +91,8 @@ func (at located) ask(ctx context.Context, method, resource string, body io.Read
 	switch {
 	case isAbsent(err):
 		if pid := statedir.ServerOf(at.namespace); pid > 0 {
-			return fmt.Errorf("ask %s: %w: %s serves this pod, and does not listen there (%w): it may be starting, or be the node's agent (see node status); else its log says why, or %w",
-				path, ErrNoAnswer, statedir.Process(pid), errors.Unwrap(err), errNoSocket)
+			return fmt.Errorf("ask %s: %w: %s serves this pod, and does not listen there (%w): name its state directory, which is below /proc/%d/root if it is in a container; or it is starting, or is the node's agent (see node status); else its log says why",
+				path, ErrNoAnswer, statedir.Process(pid), errors.Unwrap(err), pid)
 		}
 		return fmt.Errorf("%w on %s (%w): %w", ErrNobodyServes, path, errors.Unwrap(err), errNoSocket)
 	case errors.Is(err, unix.EAGAIN): // so many ask that the kernel has no more room for one

@@ -86,7 +86,7 @@ func unrecorded(s *engine.State, dir, name string, damaged error) *UnrecordedErr
 		return &UnrecordedError{name, links, fmt.Sprintf("its %v", damaged), remedy}
 	case damaged == nil && len(all) > 1: // one alone may be somebody else's
 		return &UnrecordedError{name, links, dir + " has no record of it", "name the state directory in which it was prepared " +
-			"(one below " + DefaultStateDir + " if none was named, but a network namespace was; on the node if its CNI plugin prepared it); " +
+			"(that of a container is below /proc/PID/root; one below " + DefaultStateDir + " if none was named, but a network namespace was; on the node if its CNI plugin prepared it); " +
 			"if that is lost, the CNI's settings can't be restored: recreate the pod"}
 	}
 	return nil

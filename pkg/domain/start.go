@@ -186,9 +186,13 @@ func (v *VM) start(ctx context.Context, xml string) error {
 func (v *VM) create(ctx context.Context, xml string) (*libvirt.Domain, error) {
 	if old, err := v.conn.LookupDomainByName(v.name); err == nil {
 		running := isRunning(old)
+		saved, err := old.HasManagedSaveImage(0)
 		_ = old.Free()
-		if running {
+		switch {
+		case running:
 			return nil, fmt.Errorf("%w: end it with virsh -c '%s' destroy %s", ErrRunning, v.uri, v.name)
+		case err == nil && saved: // if it were resumed later, its disks would have changed under it
+			return nil, fmt.Errorf("libvirt has its saved state: resume it by virsh -c '%[1]s' start %[2]s, to be taken over, or drop that state by virsh -c '%[1]s' managedsave-remove %[2]s", v.uri, v.name)
 		}
 	}
 	dom, err := v.conn.DomainCreateXML(xml, libvirt.DOMAIN_NONE)

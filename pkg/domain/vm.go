@@ -28,8 +28,8 @@ type VM struct {
 	lost       error // is told once the connection has ended
 	events     []int // numbers of the event callbacks
 
-	started                  bool // owned by the event loop, as is reason until stopped is closed
-	reason                   StopReason
+	started                  bool       // owned by the event loop
+	reason                   StopReason // is there once stopped is closed
 	stopped                  chan struct{}
 	disconnected             chan struct{}
 	stopOnce, disconnectOnce sync.Once // guard the channels
@@ -207,12 +207,41 @@ func (v *VM) onEvent(_ *libvirt.Connect, dom *libvirt.Domain, e *libvirt.DomainE
 		if !v.started {
 			return // one of that name which was there before
 		}
-		v.stopOnce.Do(func() {
-			v.reason = cmp.Or(stopReasons[libvirt.DomainEventStoppedDetailType(e.Detail)], ReasonUnknown)
-			v.log.Info("domain stopped", "domain", v.name, "reason", v.reason)
-			close(v.stopped)
-		})
+		reason := cmp.Or(stopReasons[libvirt.DomainEventStoppedDetailType(e.Detail)], ReasonUnknown)
+		if reason == ReasonFromSnapshot && dom.Ref() == nil {
+			go v.afterSnapshot(dom)
+			return
+		}
+		v.stop(reason)
 	}
+}
+
+// afterSnapshot tells whether the domain, which was stopped to be reverted to a snapshot,
+// runs on from there: not if the snapshot is of one that did not run.
+func (v *VM) afterSnapshot(dom *libvirt.Domain) {
+	defer dom.Free()
+	var err error
+	for again := true; again; again = errors.Is(err, libvirt.ERR_OPERATION_TIMEOUT) {
+		_, err = dom.MemoryStats(1, 0) // it waits, for some time, until the job of the domain has ended that this is
+	}
+	active, err := dom.IsActive()
+	switch {
+	case err == nil && active:
+		v.log.Info("domain reverted to a snapshot: it runs on", "domain", v.name)
+	case err == nil, errors.Is(err, libvirt.ERR_NO_DOMAIN):
+		v.stop(ReasonFromSnapshot)
+	default: // it is not known
+		v.onDisconnect(nil, libvirt.CONNECT_CLOSE_REASON_ERROR)
+	}
+}
+
+// stop says that the domain has stopped.
+func (v *VM) stop(reason StopReason) {
+	v.stopOnce.Do(func() {
+		v.reason = reason
+		v.log.Info("domain stopped", "domain", v.name, "reason", v.reason)
+		close(v.stopped)
+	})
 }
 
 // onDisconnect is called by the event loop when the connection has ended, with

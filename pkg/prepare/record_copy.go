@@ -14,7 +14,7 @@ import (
 )
 
 // RecordCopy is the record of a prepared pod interface, to be written again should
-// somebody delete it: without it the pod can't be put back. It is for one goroutine.
+// somebody delete or damage it: without it the pod can't be put back. It is for one goroutine.
 type RecordCopy struct {
 	path   string
 	conn   *nl.Conn
@@ -55,11 +55,21 @@ func (c *RecordCopy) read() (missing bool, err error) {
 	return false, err
 }
 
-// Repair writes the record again if somebody has deleted it, and tells its path then.
+// lost tells whether there is no record any more, or one that is damaged.
+func (c *RecordCopy) lost() (lost, damaged bool, err error) {
+	missing, err := c.read()
+	var newer *newerError
+	if damage := (*damagedError)(nil); errors.As(err, &damage) && !errors.As(err, &newer) {
+		return true, true, nil
+	}
+	return missing, false, err
+}
+
+// Repair writes the record again if somebody has deleted or damaged it, and tells its path then.
 // One of an interface that is not prepared any more was deleted by restore. It waits
 // until nobody else is at work in the directory, or ctx ends.
 func (c *RecordCopy) Repair(ctx context.Context) (written string, err error) {
-	if missing, err := c.read(); !missing {
+	if lost, _, err := c.lost(); !lost {
 		return "", err
 	}
 	dir, err := statedir.Lock(ctx, filepath.Dir(c.path))
@@ -67,12 +77,18 @@ func (c *RecordCopy) Repair(ctx context.Context) (written string, err error) {
 		return "", err
 	}
 	defer dir.Close()
-	if missing, err := c.read(); !missing {
+	lost, damaged, err := c.lost()
+	if !lost {
 		return "", err
 	}
 	links, err := c.conn.Links()
 	if err != nil || !c.record.Plan.hasLinks(&engine.State{Links: links}) {
 		return "", err
+	}
+	if damaged {
+		if _, err := setAside(c.path, ".damaged"); err != nil {
+			return "", err
+		}
 	}
 	return c.path, (&Store{dir: dir}).save(c.record)
 }

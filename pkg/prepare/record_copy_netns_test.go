@@ -45,13 +45,25 @@ func TestRecordCopyReadsWhatChanged(t *testing.T) {
 	if written := repair(); written != "" {
 		t.Errorf("%s is written though it is there", written)
 	}
-	if err := os.Remove(path); err != nil {
+	for name, spoil := range map[string]func() error{
+		"deleted":   func() error { return os.Remove(path) },
+		"emptied":   func() error { return os.Truncate(path, 0) },
+		"cut short": func() error { return os.Truncate(path, int64(len(was)/2)) },
+	} {
+		if err := spoil(); err != nil {
+			t.Fatal(err)
+		}
+		if repair() != path {
+			t.Errorf("a record that is %s is not written", name)
+		}
+		if r, err := readRecord(path); err != nil || r.Order != 7 {
+			t.Errorf("%s: written is %+v, %v, not what was last there", name, r, err)
+		}
+	}
+	if err := os.WriteFile(path, []byte(`{"version": 99}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if repair() != path {
-		t.Error("a deleted record is not written")
-	}
-	if r, err := readRecord(path); err != nil || r.Order != 7 {
-		t.Errorf("written is %+v, %v, not what was last there", r, err)
+	if written, err := c.Repair(t.Context()); err == nil || written != "" {
+		t.Errorf("a newer program's record: written %q, %v", written, err)
 	}
 }

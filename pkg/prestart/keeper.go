@@ -31,7 +31,7 @@ const (
 )
 
 // keeper makes again what others need of a session in its state directory, the
-// control socket and the records, if somebody deletes it. Nil keeps nothing.
+// control socket and the records, if somebody deletes it, or damages a record. Nil keeps nothing.
 type keeper struct {
 	dir     string
 	control *control.Server
@@ -152,7 +152,7 @@ func (k *keeper) repair(ctx context.Context) bool {
 	}
 	text := textOf(err)
 	if err != nil && text != k.logged && ctx.Err() == nil {
-		k.log.Error("can't write again what was deleted from the state directory: trying again", "stateDir", k.dir, "error", err)
+		k.log.Error("can't write again what was deleted or damaged in the state directory: trying again", "stateDir", k.dir, "error", err)
 	}
 	k.logged = text
 	return err == nil
@@ -208,7 +208,7 @@ func (k *keeper) logDeletion(ctx context.Context, path string) {
 	if !k.lines.Allow() {
 		level = slog.LevelDebug
 	}
-	k.log.Log(ctx, level, "a file of the state directory was deleted: made it again", "path", path)
+	k.log.Log(ctx, level, "a file of the state directory was deleted or damaged: made it again", "path", path)
 }
 
 func textOf(err error) string {

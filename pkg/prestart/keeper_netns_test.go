@@ -87,7 +87,7 @@ func TestDirectoryComesLater(t *testing.T) {
 	if err := unix.Renameat2(unix.AT_FDCWD, h.StateDir, unix.AT_FDCWD, away, unix.RENAME_EXCHANGE); err != nil {
 		t.Fatal(err)
 	}
-	until(t, said, "can't write again what was deleted from the state directory")
+	until(t, said, "can't write again what was deleted or damaged in the state directory")
 	if session.Status().RecordError == "" {
 		t.Error("status does not say that the record is not on disk")
 	}

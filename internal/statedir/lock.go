@@ -108,6 +108,15 @@ func Lock(ctx context.Context, path string) (*Dir, error) {
 // it is not there.
 func LockExisting(ctx context.Context, path string) (*Dir, error) { return lockDir(ctx, path, 0) }
 
+// CheckWritable tells why no files can be removed from the directory, or written there; a full
+// disk is no reason.
+func CheckWritable(path string) error {
+	if err := unix.Faccessat(unix.AT_FDCWD, path, unix.W_OK|unix.X_OK, unix.AT_EACCESS); err != nil {
+		return &UnusableError{"write to state directory " + path, err}
+	}
+	return nil
+}
+
 // TryLock is LockExisting that waits for nobody: the error wraps [unix.EWOULDBLOCK] while
 // somebody else has the directory locked.
 func TryLock(path string) (*Dir, error) {

@@ -207,6 +207,44 @@ func TestPlugOnFullDisk(t *testing.T) {
 	}
 }
 
+// Where the state directory has become read-only an unplug changes nothing: what says that the
+// interface was plugged in would stay, and the next session would have it again.
+func TestUnplugReadOnly(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Flannel)
+	addNets(t, pod, 1)
+	h := hotplugHook(t, pod)
+	h.SkipCheck = true
+	mountSmall(t, h.StateDir)
+	session := run(t, h)
+	alone := podtest.TakeSnapshot(t, pod.NS)
+	if _, err := session.Plug(t.Context(), "net1", prestart.InterfaceOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	plugged := podtest.TakeSnapshot(t, pod.NS)
+	if err := unix.Mount("", h.StateDir, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := session.Unplug(t.Context(), "net1"); !errors.Is(err, unix.EROFS) || !strings.Contains(err.Error(), h.StateDir) {
+		t.Errorf("unplugged: %v", err)
+	}
+	if d := podtest.Diff(plugged, podtest.TakeSnapshot(t, pod.NS)); d != "" {
+		t.Errorf("it is not as it was:\n%s", d)
+	}
+	if err := unix.Mount("", h.StateDir, "", unix.MS_REMOUNT, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := session.Unplug(t.Context(), "net1"); err != nil {
+		t.Fatal(err)
+	}
+	if d := podtest.Diff(alone, podtest.TakeSnapshot(t, pod.NS)); d != "" {
+		t.Errorf("after the unplug:\n%s", d)
+	}
+	if left, err := filepath.Glob(filepath.Join(h.StateDir, "net1*")); err != nil || len(left) > 0 {
+		t.Errorf("there are %v, %v", left, err)
+	}
+}
+
 // mountSmall makes a directory a file system of few pages, for all of the process.
 func mountSmall(t *testing.T, dir string) {
 	t.Helper()

@@ -249,7 +249,10 @@ func (s *Session) restorable(ctx context.Context, n *nic) error {
 	if err := prepare.CheckPrivileges(); err != nil {
 		return err
 	}
-	return s.keeper.restorable(ctx, n)
+	if err := s.keeper.restorable(ctx, n); err != nil {
+		return err
+	}
+	return statedir.CheckWritable(n.hook.StateDir) // or the record would stay, and the next Run would plug it in again
 }
 
 // unplug acts in the current network namespace.

@@ -49,31 +49,32 @@ func (v *VM) hintFor(err error, n NIC) string {
 	return ""
 }
 
-// Unplug asks the guest to release a NIC, and returns when the domain does not have it
+// Unplug asks the guest to release a NIC, which is the domain's interface on that tap or
+// else of that alias, and returns when the domain does not have it
 // any more, nor its tap open: at once if it has none such. The guest has until ctx
 // ends; the error wraps [ErrNotReleased] if it refuses or does not answer. Then the
 // domain has the NIC. It may still release it later.
 func (v *VM) Unplug(ctx context.Context, n NIC) error {
 	n = n.withDefaults()
-	if err := v.unplug(ctx, n.Alias); err != nil && !v.hasStopped() {
+	if err := v.unplug(ctx, n); err != nil && !v.hasStopped() {
 		return fmt.Errorf("detach NIC %s from domain %s: %w", n, v.name, err)
 	}
 	v.log.Info("NIC detached from the domain", "domain", v.name, "interface", n.Interface, "alias", n.Alias)
 	return nil
 }
 
-func (v *VM) unplug(ctx context.Context, alias string) error {
+func (v *VM) unplug(ctx context.Context, n NIC) error {
 	v.unplugging.Lock()
 	defer v.unplugging.Unlock()
-	removals := v.expectRemoval(alias)
-	defer v.expectRemoval("")
-	has, err := v.hasNIC(ctx, alias)
-	if err != nil || !has {
+	alias, err := v.aliasOf(ctx, n)
+	if err != nil || alias == "" {
 		return err
 	}
+	removals := v.expectRemoval(alias)
+	defer v.expectRemoval("")
 	err = v.call(ctx, func(d *libvirt.Domain) error { return d.DetachDeviceAlias(alias, libvirt.DOMAIN_DEVICE_MODIFY_LIVE) })
 	if err != nil && !strings.Contains(err.Error(), "already in the process of unplug") { // asked before, it may do so now
-		if has, goneErr := v.hasNIC(ctx, alias); goneErr == nil && !has { // asked before, it has done so just now
+		if left, goneErr := v.aliasOf(ctx, n); goneErr == nil && left == "" { // asked before, it has done so just now
 			return nil
 		}
 		return err
@@ -92,30 +93,36 @@ func (v *VM) unplug(ctx context.Context, alias string) error {
 	}
 	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
 	defer cancel()
-	if has, err := v.hasNIC(late, alias); err == nil && !has {
+	if left, err := v.aliasOf(late, n); err == nil && left == "" {
 		return nil
 	}
 	return fmt.Errorf("%w (%w): it has to run, with hot-unplug by ACPI or PCIe; it may release the NIC later", ErrNotReleased, context.Cause(ctx))
 }
 
-// hasNIC tells whether the running domain has an interface of that alias.
-func (v *VM) hasNIC(ctx context.Context, alias string) (has bool, err error) {
+// aliasOf is the alias of the running domain's interface that is the NIC: whoever has
+// attached it anew may have given it another. Empty: there is none.
+func (v *VM) aliasOf(ctx context.Context, n NIC) (alias string, err error) {
 	var xml string
 	err = v.call(ctx, func(d *libvirt.Domain) (err error) {
 		xml, err = d.GetXMLDesc(0)
 		return err
 	})
 	if err != nil {
-		return false, err
+		return "", err
 	}
 	doc, err := parse([]byte(xml))
 	if err != nil {
-		return false, err
+		return "", err
 	}
 	for _, iface := range find(doc.Root(), "devices", "interface") {
-		has = has || value(iface, "name", "alias") == alias
+		switch is := value(iface, "name", "alias"); {
+		case value(iface, "dev", "target") == n.Tap:
+			return is, nil
+		case is == n.Alias:
+			alias = is
+		}
 	}
-	return has, nil
+	return alias, nil
 }
 
 // expectRemoval returns what is told whether the device of that alias was removed, or

@@ -83,7 +83,15 @@ func TestPlugGivenUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	err = <-plugged
-	if has, hasErr := vm.hasNIC(bounded(t), "ua-net1"); err != nil || hasErr != nil || !has {
-		t.Errorf("the domain has the NIC: %t, %v; Plug says %v", has, hasErr, err)
+	if alias, aliasErr := vm.aliasOf(bounded(t), net1.withDefaults()); err != nil || aliasErr != nil || alias != "ua-net1" {
+		t.Errorf("the domain's NIC has the alias %q, %v; Plug says %v", alias, aliasErr, err)
+	}
+	renamed := NIC{Interface: "net1", Tap: "tap-net1", Alias: "ua-other"}
+	if alias, err := vm.aliasOf(bounded(t), renamed); err != nil || alias != "ua-net1" {
+		t.Errorf("by its tap the NIC has the alias %q, %v", alias, err)
+	}
+	renamed.Tap = "tap-net2"
+	if alias, err := vm.aliasOf(bounded(t), renamed); err != nil || alias != "" {
+		t.Errorf("a NIC that is not there has the alias %q, %v", alias, err)
 	}
 }

@@ -49,11 +49,11 @@ func (v *VM) hintFor(err error, n NIC) string {
 	return ""
 }
 
-// Unplug asks the guest to release a NIC, which is the domain's interface on that tap or
-// else of that alias, and returns when the domain does not have it
-// any more, nor its tap open: at once if it has none such. The guest has until ctx
-// ends; the error wraps [ErrNotReleased] if it refuses or does not answer. Then the
-// domain has the NIC. It may still release it later.
+// Unplug asks the guest to release a NIC, which is the domain's interface on that tap,
+// or else of that alias, and returns when the domain does not have it any more, nor its
+// tap open: at once if it has none such. The guest has until ctx ends; the error wraps
+// [ErrNotReleased] if it refuses or does not answer. Then the domain has the NIC. It may
+// still release it later.
 func (v *VM) Unplug(ctx context.Context, n NIC) error {
 	n = n.withDefaults()
 	if err := v.unplug(ctx, n); err != nil && !v.hasStopped() {

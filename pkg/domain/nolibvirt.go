@@ -28,7 +28,8 @@ type VM struct{}
 // The domain is transient: libvirt drops it when it stops, so nothing is left
 // to undefine, even if this process is killed. QEMU outlives a killed process, and
 // [TakeOver] takes it over: with the embedded driver, from the same DIR. If libvirt has a
-// domain of that name and UUID defined but not running, that definition stays as it is.
+// domain of that name and UUID defined but not running, that definition stays as it is;
+// if there is a managed save of it, nothing is started, and the error says what to do.
 //
 // On error there is no domain and no connection left. It wraps [ErrRunning] if one of that
 // name runs already, which [TakeOver] is for. If ctx ends while
@@ -69,10 +70,11 @@ func (*VM) Wait(context.Context) error { return errNoLibvirt }
 // it again.
 func (*VM) Plug(context.Context, NIC) error { return errNoLibvirt }
 
-// Unplug asks the guest to release a NIC, and returns when the domain does not have it
-// any more, nor its tap open: at once if it has none such. The guest has until ctx
-// ends; the error wraps [ErrNotReleased] if it refuses or does not answer. Then the
-// domain has the NIC. It may still release it later.
+// Unplug asks the guest to release a NIC, which is the domain's interface on that tap,
+// or else of that alias, and returns when the domain does not have it any more, nor its
+// tap open: at once if it has none such. The guest has until ctx ends; the error wraps
+// [ErrNotReleased] if it refuses or does not answer. Then the domain has the NIC. It may
+// still release it later.
 func (*VM) Unplug(context.Context, NIC) error { return errNoLibvirt }
 
 // Shutdown asks the guest to shut down, by ACPI or its agent, and destroys the

@@ -32,7 +32,8 @@ const (
 // The domain is transient: libvirt drops it when it stops, so nothing is left
 // to undefine, even if this process is killed. QEMU outlives a killed process, and
 // [TakeOver] takes it over: with the embedded driver, from the same DIR. If libvirt has a
-// domain of that name and UUID defined but not running, that definition stays as it is.
+// domain of that name and UUID defined but not running, that definition stays as it is;
+// if there is a managed save of it, nothing is started, and the error says what to do.
 //
 // On error there is no domain and no connection left. It wraps [ErrRunning] if one of that
 // name runs already, which [TakeOver] is for. If ctx ends while

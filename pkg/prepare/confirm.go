@@ -22,6 +22,10 @@ func (p Plan) confirm(s *engine.State) (isLeftover bool, err error) {
 			return true, fmt.Errorf("it describes the interface %s with index %d, which no longer exists", name, p.Interface.Index)
 		case l != nil && l.Name == name && asByCNI(s, name) && !p.hasAddresses(s):
 			return true, fmt.Errorf("%s does not have the addresses in it", name)
+		case l != nil && l.Name == name && asByCNI(s, name) && !p.touched(s): // as after a kill before the first change, or after the last one back
+			if more := p.unread(s); more != "" {
+				return true, fmt.Errorf("%s has got the %s since", name, more)
+			}
 		}
 	}
 	if p.hasAddresses(s) {

@@ -72,7 +72,7 @@ func (s *Store) load(log *slog.Logger, now *engine.State) (confirmed []record, e
 		path := s.path(r.name())
 		switch isLeftover, err := r.Plan.confirm(now); {
 		case isLeftover:
-			log.Warn("ignored a record: nothing that it describes exists", "record", path, "why", err)
+			log.Warn("ignored a record: nothing is prepared by it, and the pod has changed since", "record", path, "why", err)
 		case err != nil:
 			return nil, fmt.Errorf("read record %s: %w: the record or the pod was changed by something else, so nothing was done: undo that change, or recreate the pod", path, err)
 		default:

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"os"
@@ -23,6 +24,43 @@ func closed(t *testing.T, session *prestart.Session) {
 	t.Helper()
 	if err := session.Close(context.Background()); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A record that is left of an interface that is not prepared, as where a process was killed
+// before the first change, does not keep a pod from being prepared that has got more since.
+func TestRecordLeftOfChangedPod(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Flannel)
+	h := newHook(t, pod)
+	if _, err := h.Prepare(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(h.StateDir, "eth0.json")
+	record, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Restore(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	pod.IP(t, "route add 10.99.0.0/24 via "+pod.Gateway.String())
+	before := podtest.TakeSnapshot(t, pod.NS)
+	if err := os.WriteFile(path, record, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	prepared, err := h.Prepare(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if routes := fmt.Sprint(prepared[0].IPv4.Routes); !strings.Contains(routes, "10.99.0.0/24") {
+		t.Errorf("the VM gets the routes %s", routes)
+	}
+	if _, err := h.Restore(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
+		t.Errorf("after restore:\n%s", d)
 	}
 }
 

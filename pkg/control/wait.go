@@ -65,7 +65,7 @@ func (c Client) wait(ctx context.Context, watcher *fsnotify.Watcher, condition s
 		if err == nil {
 			return at, status, nil
 		}
-		if ctx.Err() == nil && (errors.Is(err, errNoSocket) || errors.Is(err, unix.EAGAIN)) { // or so many ask just now
+		if ctx.Err() == nil && (errors.Is(err, errNoSocket) || isAbsent(err) || errors.Is(err, unix.EAGAIN)) { // or so many ask just now
 			err = waitForSocket(ctx, watcher, at.dir)
 		}
 		if err != nil {

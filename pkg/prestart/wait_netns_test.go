@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/control"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
@@ -61,6 +62,27 @@ func TestWaitForDirectory(t *testing.T) {
 		}
 	case <-time.After(time.Minute):
 		t.Error("it does not hear of the server")
+	}
+}
+
+// A server that has yet to listen is waited for.
+func TestWaitForStart(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Calico)
+	h := newHook(t, pod)
+	var serving *statedir.Serving
+	pod.In(t, func() (err error) {
+		serving, err = statedir.Serve(t.Context())
+		return err
+	})
+	defer serving.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	_, err := asker(h).Wait(ctx, control.ForNetwork)
+	for _, want := range []error{context.DeadlineExceeded, control.ErrNoAnswer} {
+		if !errors.Is(err, want) {
+			t.Errorf("%v is not %v", err, want)
+		}
 	}
 }
 

@@ -71,7 +71,7 @@ func (h host) serve(t *testing.T, port int) {
 
 // dial connects from the namespace. from is the local port; 0: any.
 func (h host) dial(network string, to netip.AddrPort, from int) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), podtest.Patience)
 	defer cancel()
 	return h.dialContext(ctx, network, to, from)
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/engine"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/guard"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/podside"
 )
 
 // The kernel has the last word on what a record says: whoever can write to the state
@@ -23,7 +24,7 @@ func (p Plan) confirm(s *engine.State) (isLeftover bool, err error) {
 		case l != nil && l.Name == name && asByCNI(s, name) && !p.hasAddresses(s):
 			return true, fmt.Errorf("%s does not have the addresses in it", name)
 		case l != nil && l.Name == name && asByCNI(s, name) && !p.touched(s): // as after a kill before the first change, or after the last one back
-			if more := p.unread(s); more != "" {
+			if more := podside.Unplanned(p.Interface, s.Interfaces[p.Interface.Index]); more != "" {
 				return true, fmt.Errorf("%s has got the %s since", name, more)
 			}
 		}

@@ -126,20 +126,11 @@ func (p Plan) unprepared(s *engine.State, dir string) error {
 // restore puts back what the plan says, and nothing else. A datapath that leaves the pod
 // the interface takes nothing away.
 func (p Plan) upToDate(s *engine.State) error {
-	more := p.unread(s)
-	if more == "" {
+	more := podside.Unplanned(p.Interface, s.Interfaces[p.Interface.Index])
+	if p.Shared() || more == "" {
 		return nil
 	}
 	return fmt.Errorf("it has got the %s since it was read, which restore could not put back: read it again, and plan anew", more)
-}
-
-// unread is something that would be taken from the interface and that the plan knows
-// nothing of; empty: there is nothing.
-func (p Plan) unread(s *engine.State) string {
-	if p.Shared() {
-		return ""
-	}
-	return podside.Unplanned(p.Interface, s.Interfaces[p.Interface.Index])
 }
 
 // sameOptions refuses what makes the plan differ from that by which the interface is

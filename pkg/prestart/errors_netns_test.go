@@ -22,7 +22,7 @@ func TestErrorsOfHook(t *testing.T) {
 		t.Errorf("serve: %v", err)
 	}
 	nowhere := h
-	nowhere.Interfaces, nowhere.Timeout = []string{"eth7"}, 10*time.Millisecond
+	nowhere.Interfaces, nowhere.Timeout = []string{"eth7"}, time.Second
 	_, err := nowhere.Run(t.Context())
 	timeout, ok := errors.AsType[*prestart.TimeoutError](err)
 	if !ok || timeout.After != nowhere.Timeout || !errors.Is(err, context.DeadlineExceeded) || !isNotFound(err, "eth7") {

@@ -34,7 +34,7 @@ func bootHasty(t *testing.T, pods []*podtest.Pod) *hastyGuest {
 		"-icount", "shift=2,sleep=off",
 		"-kernel", filepath.Join(guest, "vmlinux"), "-initrd", filepath.Join(guest, "initramfs"),
 		// Without what would wake it for the kernel's own sake, or lets it boot longer.
-		"-append", "console=ttyS0 quiet panic=-1 no_timer_check tsc=reliable nowatchdog cgroup_disable=memory psi=0 cryptomgr.notests rdinit=/bin/sh",
+		"-append", "console=ttyS0 quiet panic=-1 no_timer_check tsc=reliable nowatchdog cgroup_disable=memory psi=0 cryptomgr.notests mitigations=off rdinit=/bin/sh",
 		"-serial", "stdio",
 	}
 	var taps []*os.File

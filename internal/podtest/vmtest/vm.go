@@ -33,8 +33,9 @@ type VM struct {
 // Cmdline is the kernel's command line.
 func (vm VM) Cmdline() string {
 	// Emulated on a busy machine, the timers can fail the kernel's checks of them; what
-	// its cryptography says of itself takes a tenth of the boot.
-	words := []string{"console=ttyS0", "quiet", "panic=-1", "reboot=t", "no_timer_check", "cryptomgr.notests"}
+	// its cryptography says of itself takes a tenth of the boot, and what it does against
+	// faults of real processors some more.
+	words := []string{"console=ttyS0", "quiet", "panic=-1", "reboot=t", "no_timer_check", "cryptomgr.notests", "mitigations=off"}
 	if vm.IPv6 {
 		words = append(words, "vln.ipv6")
 	}

@@ -154,7 +154,9 @@ func writeSysctls(b *strings.Builder) error {
 			return fmt.Errorf("list sysctls: %w", err)
 		}
 		for _, dir := range dirs {
-			if err := writeSysctlsOf(b, dir); err != nil {
+			if err := writeSysctlsOf(b, dir); errors.Is(err, os.ErrNotExist) { // of a link that was deleted just now
+				continue
+			} else if err != nil {
 				return fmt.Errorf("read sysctls: %w", err)
 			}
 		}

@@ -285,7 +285,7 @@ func (p *vmPod) waitStatus(ctx context.Context, t *testing.T, wanted func(status
 func (p *vmPod) testRemoval(t *testing.T) {
 	p.podman(t, "pod", "rm", "--force", "--time", "5", p.name)
 	// The kernel takes a namespace and what is in it down by and by.
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), podtest.Patience)
 	defer cancel()
 	for {
 		diff := podtest.Diff(p.before, podtest.TakeSnapshot(t, p.NS))

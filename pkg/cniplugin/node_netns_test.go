@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/invoke"
@@ -82,19 +83,24 @@ func TestGarbage(t *testing.T) {
 		}
 	}
 	r.forget() // the runtime has lost what it knew
-	if err := r.gc(list, types.GCAttachment{ContainerID: "valid", IfName: "eth0"}); err != nil {
-		t.Fatal(err)
-	}
-	entries, err := os.ReadDir(r.base)
-	if err != nil {
-		t.Fatal(err)
-	}
+	want := []string{"damaged-living", "lost-living", "netns-4026531840", "of-another-network", "valid"}
 	var names []string
-	for _, e := range entries {
-		names = append(names, e.Name())
-	}
-	if want := []string{"damaged-living", "lost-living", "netns-4026531840", "of-another-network", "valid"}; !slices.Equal(names, want) {
-		t.Errorf("there are %q, want %q", names, want)
+	// A process that is being started has a namespace open for a moment that is gone.
+	for start := time.Now(); !slices.Equal(names, want); {
+		if time.Since(start) > podtest.Patience {
+			t.Fatalf("there are %q, want %q", names, want)
+		}
+		if err := r.gc(list, types.GCAttachment{ContainerID: "valid", IfName: "eth0"}); err != nil {
+			t.Fatal(err)
+		}
+		entries, err := os.ReadDir(r.base)
+		if err != nil {
+			t.Fatal(err)
+		}
+		names = nil
+		for _, e := range entries {
+			names = append(names, e.Name())
+		}
 	}
 	same(t, "the stale one", before, other.NS)
 	if out := pod.Run(t, "ip", "-br", "link"); !strings.Contains(out, "tap-eth0") {

@@ -23,6 +23,8 @@ MTU as ip(8) shows them in the guest, DNS servers, search list and hostname as
 the client has set them there. iPXE and OVMF, which are firmware of a virtual
 machine, say what they have on their consoles: iPXE by its commands, OVMF by
 those of its shell. test/netboot has both load and run a file, by IPv4 and IPv6.
+Debian in a VM, whose client is systemd-networkd, takes some of the leases;
+systemd-networkd by itself takes all.
 
 Of the leases of IPv6, a guest is told by router advertisements and DHCPv6. Each
 client that is a program, and Debian, then sends and gets packets and TCP, and does

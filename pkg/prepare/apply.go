@@ -12,36 +12,37 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare/internal/engine"
 )
 
-// Apply makes the plans so, all of them or none, and returns the names of the
-// interfaces that were not prepared before, all of it. Plans are recorded in the store
-// first, and marked there when the last change is done. Where a plan is applied
-// already, or was in part when a process was killed, only what is missing is
-// done; a plan that differs from the recorded one is refused.
+// Apply makes the plans so, all of them or none, and returns what is applied now, in their
+// order, and the names of the interfaces that were not prepared before, all of it. Plans are
+// recorded in the store first, and marked there when the last change is done. Where a plan
+// is applied already, or was in part when a process was killed, only what is missing is
+// done; one of other options than the recorded one is refused. Of the same options the
+// recorded one stays, which another version of this program may have made otherwise.
 //
 // On error, and if ctx ends, the namespace is as before, but for two things. An
 // interface that an earlier apply or restore left half done is as the CNI left
 // it. A port guard that was made whole on an interface that was prepared stays,
 // so that its VM is never without. A nil log is silent.
-func Apply(ctx context.Context, log *slog.Logger, store *Store, plans ...Plan) (fresh []string, err error) {
+func Apply(ctx context.Context, log *slog.Logger, store *Store, plans ...Plan) (applied []Plan, fresh []string, err error) {
 	log = cmp.Or(log, silent)
 	if err := compatible(plans); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	before, err := engine.ReadState(sysctlsOf(plans))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	recorded, err := store.load(log, before)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	records, err := recordsFor(store.dir, before, recorded, plans)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	ops, err := applyOps(before, plansOf(records))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	partial := slices.DeleteFunc(slices.Clone(records), func(r record) bool { return r.whole(before) })
 	for _, r := range partial {
@@ -58,21 +59,21 @@ func Apply(ctx context.Context, log *slog.Logger, store *Store, plans ...Plan) (
 		if err := store.mark(records, true); err != nil { // an older program's, or one of a process that was killed just before it
 			log.Warn("can't mark the record as complete: if a repair fails, the preparation may be undone as a whole", "error", err)
 		}
-		return fresh, nil
+		return plansOf(records), fresh, nil
 	}
 	k, err := engine.Open(log)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer k.Close()
 	if err := k.Supported(ops, false); err != nil {
-		return nil, fmt.Errorf("prepare: %w", err)
+		return nil, nil, fmt.Errorf("prepare: %w", err)
 	}
 	if err := store.makeRoom(log, records); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := store.mark(partial, false); err != nil {
-		return nil, errors.Join(err, store.forget(recorded, records))
+		return nil, nil, errors.Join(err, store.forget(recorded, records))
 	}
 	older := withOtherPorts(recorded, records)
 	err = store.saveAll(records, older)
@@ -85,13 +86,13 @@ func Apply(ctx context.Context, log *slog.Logger, store *Store, plans ...Plan) (
 		}
 	}
 	if err != nil {
-		return nil, errors.Join(err, store.saveAll(older, older), withdraw(context.WithoutCancel(ctx), log, k, store, recorded, partial))
+		return nil, nil, errors.Join(err, store.saveAll(older, older), withdraw(context.WithoutCancel(ctx), log, k, store, recorded, partial))
 	}
 	for _, p := range plansOf(records) {
 		n := p.NIC()
 		log.Info("prepared", "interface", n.Interface, "datapath", p.Datapath, "tap", n.Tap, "mac", n.MAC, "addresses", n.Addresses(), "guard", n.Guard)
 	}
-	return fresh, nil
+	return plansOf(records), fresh, nil
 }
 
 // withOtherPorts are the recorded ones of interfaces whose plans share other ports.

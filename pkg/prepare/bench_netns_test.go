@@ -48,7 +48,7 @@ func benchmarkWhole(b *testing.B, plan Plan) error {
 	}
 	defer store.Close()
 	for b.Loop() {
-		if _, err := Apply(b.Context(), nil, store, plan); err != nil {
+		if _, _, err := Apply(b.Context(), nil, store, plan); err != nil {
 			return err
 		}
 		b.StopTimer()

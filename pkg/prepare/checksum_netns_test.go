@@ -393,7 +393,7 @@ func TestChecksumFilterBesideIngress(t *testing.T) {
 				return err
 			}
 			defer store.Close()
-			_, err = prepare.Apply(t.Context(), slog.New(slog.NewTextHandler(&log, nil)), store, plan)
+			_, _, err = prepare.Apply(t.Context(), slog.New(slog.NewTextHandler(&log, nil)), store, plan)
 			return err
 		})
 	}

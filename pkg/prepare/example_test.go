@@ -36,7 +36,7 @@ func ExampleApply() {
 		if err != nil {
 			log.Fatal(err)
 		}
-		if _, err := prepare.Apply(ctx, slog.Default(), store, plan); err != nil {
+		if _, _, err := prepare.Apply(ctx, slog.Default(), store, plan); err != nil {
 			log.Fatal(err)
 		}
 		fmt.Println("a VM can be started on", plan.NIC().Tap)

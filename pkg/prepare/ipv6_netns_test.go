@@ -37,7 +37,7 @@ func TestIPv6(t *testing.T) {
 				if plan, err = prepare.NewPlan(read.Interfaces[0], prepare.Options{}); err != nil {
 					return err
 				}
-				_, err = prepare.Apply(t.Context(), nil, store, plan)
+				_, _, err = prepare.Apply(t.Context(), nil, store, plan)
 				return err
 			})
 			if plan.NIC().IPv6 == nil || plan.NIC().IPv6.Address != pod.IPv6 || plan.NIC().IPv6.Router == nil {

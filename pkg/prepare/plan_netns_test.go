@@ -40,7 +40,7 @@ func TestPlanIsAScript(t *testing.T) {
 					return err
 				}
 				defer store.Close()
-				_, err = prepare.Apply(t.Context(), nil, store, planFor(t, prepared, c.options))
+				_, _, err = prepare.Apply(t.Context(), nil, store, planFor(t, prepared, c.options))
 				return err
 			})
 			// A shell has no words for the BPF program on the tap: the plan has a comment.

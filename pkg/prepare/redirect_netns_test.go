@@ -236,7 +236,7 @@ func (r *trio) prepare(t *testing.T, o prepare.Options) {
 			return err
 		}
 		r.nic = r.plan.NIC()
-		_, err = prepare.Apply(t.Context(), nil, store, r.plan)
+		_, _, err = prepare.Apply(t.Context(), nil, store, r.plan)
 		return err
 	})
 }

@@ -31,7 +31,7 @@ func TestApplyOfOldPlan(t *testing.T) {
 					return err
 				}
 				defer store.Close()
-				_, err = Apply(t.Context(), nil, store, b.plans...)
+				_, _, err = Apply(t.Context(), nil, store, b.plans...)
 				if datapath != DefaultDatapath {
 					return errors.Join(err, Restore(t.Context(), nil, store))
 				}
@@ -63,7 +63,7 @@ func TestApplyOfPlansThatExcludeEachOther(t *testing.T) {
 				return err
 			}
 			defer store.Close()
-			_, err = Apply(t.Context(), nil, store, plans...)
+			_, _, err = Apply(t.Context(), nil, store, plans...)
 			expectWords(t, err, []string{want})
 			expectWords(t, CheckApply(dir, plans...), []string{want})
 			return nil

@@ -119,7 +119,7 @@ func TestCheckSupportRefuses(t *testing.T) {
 					return err
 				}
 				defer store.Close()
-				_, err = Apply(t.Context(), nil, store, plan)
+				_, _, err = Apply(t.Context(), nil, store, plan)
 				expectWords(t, err, c.want)
 				return nil
 			})

@@ -19,7 +19,7 @@ func ApplyAll(ctx context.Context, dir string, o Options, names ...string) error
 	if err != nil {
 		return err
 	}
-	_, err = Apply(ctx, nil, store, plans...)
+	_, _, err = Apply(ctx, nil, store, plans...)
 	return err
 }
 

@@ -122,16 +122,31 @@ func (h Hook) prepare(ctx context.Context) (preparation, error) {
 	if err := h.remember(primary, h.plugged); err != nil { // before the first change, as the record
 		return preparation{}, err
 	}
-	if p.fresh, err = prepare.Apply(ctx, h.Log, store, toApply...); err != nil {
+	applied, fresh, err := prepare.Apply(ctx, h.Log, store, toApply...)
+	if err != nil {
 		if h.plugged != nil {
 			err = errors.Join(err, h.forget(primary))
 		}
 		return preparation{}, err
 	}
+	p.fresh = fresh
+	for _, plan := range applied {
+		replace(p.plans, plan)
+		replace(p.recorded, plan)
+	}
 	if len(h.Interfaces) > 0 && h.Interfaces[0] != primary {
 		h.Log.Warn("the interface that was prepared first stays the primary one", "primary", primary, "named", h.Interfaces[0])
 	}
 	return p, nil
+}
+
+// replace puts a plan in the place of that of the same interface.
+func replace(plans []prepare.Plan, plan prepare.Plan) {
+	for i, p := range plans {
+		if p.Interface.Name == plan.Interface.Name {
+			plans[i] = plan
+		}
+	}
 }
 
 // withoutLost are the plans without those of recorded interfaces that are gone from the pod

@@ -29,7 +29,7 @@ func prepared(t *testing.T, shape podtest.Shape) *podtest.Pod {
 			return err
 		}
 		defer store.Close()
-		_, err = prepare.Apply(t.Context(), nil, store, plan)
+		_, _, err = prepare.Apply(t.Context(), nil, store, plan)
 		return err
 	}); err != nil {
 		t.Fatal(err)

@@ -178,6 +178,9 @@ func writeNode(w io.Writer, s agent.Status) {
 			for _, l := range []*lease.Status{i.Lease6, i.Lease} {
 				if l != nil {
 					addresses, state = append([]string{l.Address.Addr().String()}, addresses...), string(l.State)
+					if l.State == lease.Bound && !l.IsHeld() {
+						state += ", no VM there"
+					}
 				}
 			}
 			ready := "yes"

@@ -119,6 +119,9 @@ func writeLease(w io.Writer, what string, l lease.Status) {
 		fmt.Fprintf(w, ", until %s", l.Expires.Format(time.RFC3339))
 	}
 	fmt.Fprintln(w)
+	if l.State == lease.Bound && !l.IsHeld() {
+		fmt.Fprintf(w, "%s\tkept for a VM that is resumed: none has %s open (no carrier)\n", what, l.Interface)
+	}
 	if l.Client != (lease.Client{}) {
 		fmt.Fprintf(w, "client\thostname %q, vendor class %q, id %s\n", l.Client.Hostname, l.Client.VendorClass, cmp.Or(l.Client.ID, "none"))
 	}

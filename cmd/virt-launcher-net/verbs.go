@@ -244,7 +244,7 @@ func (p *program) wait() verb {
 		use:   "wait --for network|lease",
 		short: "Wait until the network is ready or the VM has its lease",
 		long: `Wait until the network is prepared, as planned, and served (--for network), or
-until the VM has its addresses, too (--for lease). If it takes longer than
+until a VM that is there has its addresses, too (--for lease). If it takes longer than
 --timeout, it says what is missing and what to do. For probes and init containers.
 
 In a pod that the node's agent serves it works in any container, without privileges.

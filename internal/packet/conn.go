@@ -1,6 +1,7 @@
 package packet
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -124,16 +125,23 @@ func (c *Conn) SourceFor(guest mac.Addr) mac.Addr {
 	return source
 }
 
-// Running tells whether the interface is up and has a carrier: somebody has
-// opened the tap.
-func (c *Conn) Running() bool {
+// Flags are the interface's (IFF_UP, IFF_RUNNING, …), of which IFF_LOWER_UP can't be told;
+// none if it is gone.
+func (c *Conn) Flags() uint32 {
 	req, err := unix.NewIfreq(c.Link.Name)
 	if err != nil {
-		return false
+		return 0
 	}
 	ctlErr := c.raw.Control(func(fd uintptr) { err = unix.IoctlIfreq(int(fd), unix.SIOCGIFFLAGS, req) })
-	return ctlErr == nil && err == nil && req.Uint16()&unix.IFF_RUNNING != 0
+	if err := cmp.Or(ctlErr, err); err != nil {
+		return 0
+	}
+	return uint32(req.Uint16())
 }
+
+// Running tells whether the interface is up and has a carrier: somebody has
+// opened the tap.
+func (c *Conn) Running() bool { return c.Flags()&unix.IFF_RUNNING != 0 }
 
 // Close ends a read that is under way and frees the sockets.
 func (c *Conn) Close() error {

@@ -26,10 +26,10 @@ type Loop struct {
 	// Error is told what Run outlives: ErrTooLong, unix.ENETDOWN each time the
 	// interface goes down, lack of memory and the like.
 	Error func(error)
-	// Up is called, on a goroutine of its own, each time the interface becomes
-	// able to send: a guest has opened the tap. It may be called once for one
-	// that was able before. Nil: nobody asks.
-	Up func()
+	// Changed is told, on a goroutine of its own, the interface's flags (IFF_UP, …) at each
+	// change of it, such as a guest's that opens the tap, or closes it. It may be told none
+	// just before those that there are: then there were others meanwhile.
+	Changed func(flags uint32)
 }
 
 // Run reads until ctx ends, and then returns nil. It outlives the interface
@@ -37,9 +37,6 @@ type Loop struct {
 // returns ErrGone if the interface is deleted, os.ErrClosed after Close. It may
 // be called again after it has returned, but not twice at once.
 func (c *Conn) Run(ctx context.Context, l Loop) error {
-	if l.Up == nil {
-		l.Up = func() {}
-	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	var watchers sync.WaitGroup
 	defer watchers.Wait()
@@ -54,7 +51,7 @@ func (c *Conn) Run(ctx context.Context, l Loop) error {
 		<-interrupted
 	}()
 	watchers.Go(func() {
-		if c.follow(l.Up) {
+		if c.follow(l.Changed) {
 			cancel(ErrGone)
 		}
 	})
@@ -65,18 +62,16 @@ func (c *Conn) Run(ctx context.Context, l Loop) error {
 	return err
 }
 
-// follow calls up each time the interface becomes able to send, until the watch is
-// interrupted or closed, or gone is true: the interface is deleted.
-func (c *Conn) follow(up func()) (gone bool) {
-	running := false // so at worst up is called for one that was up before
+// follow tells the interface's flags at each change of it, until the watch is interrupted
+// or closed, or gone is true: the interface is deleted.
+func (c *Conn) follow(changed func(flags uint32)) (gone bool) {
 	for {
 		flags, err := c.watch.Next()
 		if err != nil {
 			return errors.Is(err, unix.ENODEV)
 		}
-		was := running
-		if running = flags&unix.IFF_RUNNING != 0; running && !was {
-			up()
+		if changed(flags); flags == 0 {
+			changed(c.Flags())
 		}
 	}
 }

@@ -76,9 +76,10 @@ func (e Entry) step(typ lease.EventType, lasts time.Duration, at time.Time, args
 
 // set sets the lease's state for a time.
 func (e Entry) set(state lease.State, lasts time.Duration, at time.Time) {
-	if state == lease.Offered && e.State == lease.Bound {
+	if state == lease.Offered && e.State == lease.Bound && !e.s.left {
 		// An offer ends no lease (RFC 2131 §4.3.1): one client of the guest may ask while
-		// another has it, and need not say so for long.
+		// another has it, and need not say so for long. Who asks after the tap was closed
+		// is a guest that has just booted.
 		e.logLease(e.s.Log.Info, "guest that has its lease asks for one anew")
 		return
 	}
@@ -88,6 +89,9 @@ func (e Entry) set(state lease.State, lasts time.Duration, at time.Time) {
 		}
 		e.State, e.Since = state, at
 		e.Renewed = time.Time{} // a lease before was
+	}
+	if state == lease.Bound {
+		e.s.left = e.NoCarrier
 	}
 	if lasts == KeepEnd {
 		return

@@ -11,6 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/lease"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
@@ -323,6 +325,43 @@ func TestOfferWhileBound(t *testing.T) {
 			t.Errorf("offered and not taken, it is %+v", got)
 		}
 	})
+}
+
+// TestOfferAfterTapWasClosed: who asks after the tap was closed is another guest, or one
+// that has booted; who does not was resumed.
+func TestOfferAfterTapWasClosed(t *testing.T) {
+	t.Parallel()
+	const open, closed, down = unix.IFF_UP | unix.IFF_RUNNING | unix.IFF_LOWER_UP, unix.IFF_UP, unix.IFF_BROADCAST
+	bound := lease.Status{Address: address, State: lease.Bound}
+	for name, c := range map[string]struct {
+		flags []uint32
+		want  lease.State
+	}{
+		"open":                     {[]uint32{open}, lease.Bound},
+		"down meanwhile":           {[]uint32{open, down, open}, lease.Bound},
+		"closed meanwhile":         {[]uint32{open, closed, open}, lease.Offered},
+		"closed while it was down": {[]uint32{open, down, closed, open}, lease.Offered},
+		"closed at the start":      {[]uint32{closed, open}, lease.Offered},
+	} {
+		s := newTest(nil)
+		s.follow(c.flags[0])
+		s.Resume(bound)
+		for _, flags := range c.flags {
+			s.follow(flags)
+			if got := s.Status(); got.State != lease.Bound || got.IsHeld() == (flags == closed) {
+				t.Errorf("%s, with flags %#x: %+v", name, flags, got)
+			}
+		}
+		s.Update(func(e Entry) { e.Step(lease.EventOffered, 0) })
+		if got := s.Status(); got.State != c.want {
+			t.Errorf("%s: who asks then is %s, want %s", name, got.State, c.want)
+		}
+		s.Update(func(e Entry) { e.Step(lease.EventBound, 0) })
+		s.Update(func(e Entry) { e.Step(lease.EventOffered, 0) })
+		if got := s.Status(); !got.IsHeld() {
+			t.Errorf("%s: who has the lease and asks anew has %s", name, got.State)
+		}
+	}
 }
 
 // TestInformingClient: who asks for settings alone is not taken for who has the lease.

@@ -59,7 +59,8 @@ type Server struct {
 	// Handle answers one frame, as that of [packet.Loop], and does the rest Later. Its
 	// error is why the frame gets no answer, for Drop. Set it before Serve.
 	Handle func(frame []byte, checksumPending bool) error
-	// Up is that of [packet.Loop].
+	// Up is called, on a goroutine of its own, each time the tap becomes able to carry
+	// frames: a guest has opened it. Nil: nobody asks.
 	Up func()
 	// DeclinePause is how long the address is not given after the guest declined it
 	// because somebody else uses it; 10 seconds unless set before Serve.
@@ -75,6 +76,8 @@ type Server struct {
 	status  lease.Status
 	expiry  *time.Timer // ends a finite lease
 	closed  bool        // nothing ends it any more: whether the guest renews it another hears
+	running bool        // the tap carries frames
+	left    bool        // the tap was closed since the guest last got, or renewed, its lease
 	misfits map[uint16]bool
 	// The last one with another MAC that was warned of.
 	warned   lease.OtherSource
@@ -92,6 +95,7 @@ func Listen(c Config) (*Server, error) {
 	}
 	s := newServer(c, conn.Dropped)
 	s.Conn = conn
+	s.follow(conn.Flags()) // the watch is there: Serve is told of what changes from now on
 	return s, nil
 }
 
@@ -138,7 +142,7 @@ func (s *Server) Serve(ctx context.Context) error {
 			s.Later(func() { s.Drop(err) })
 		}
 	}
-	err := s.Conn.Run(ctx, packet.Loop{Budget: s.budget, Frame: frame, Quiet: s.CatchUp, Error: s.outlive, Up: s.Up})
+	err := s.Conn.Run(ctx, packet.Loop{Budget: s.budget, Frame: frame, Quiet: s.CatchUp, Error: s.outlive, Changed: s.follow})
 	if errors.Is(err, os.ErrClosed) {
 		return fmt.Errorf("serve %s on %s: %w", s.protocol, s.Conn.Link.Name, lease.ErrClosed)
 	}
@@ -151,6 +155,24 @@ func (s *Server) Serve(ctx context.Context) error {
 
 func (s *Server) setServing(is bool) {
 	s.Update(func(e Entry) { e.Serving = is })
+}
+
+// follow is told of the tap's changes.
+func (s *Server) follow(flags uint32) {
+	opened := false
+	s.Update(func(e Entry) {
+		running := flags&unix.IFF_RUNNING != 0
+		opened, s.running = running && !s.running, running
+		if flags&unix.IFF_UP == 0 { // whether there is a carrier is told when it is up
+			return
+		}
+		// Either flag may be behind the other: see nl.Link.
+		e.NoCarrier = flags&(unix.IFF_RUNNING|unix.IFF_LOWER_UP) == 0
+		s.left = s.left || e.NoCarrier
+	})
+	if opened && s.Up != nil {
+		s.Up()
+	}
 }
 
 // outlive deals with an error of receiving.

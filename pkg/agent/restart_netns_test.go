@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -114,6 +115,39 @@ func TestInfiniteLease(t *testing.T) {
 	})
 	second.end(t)
 	guest.Run(t, "ping", "-c3", "-i0.2", "-W20", podtest.OutsideIP.String())
+}
+
+// A VM that is saved, and resumed after the agent was started anew, has its lease: it never
+// asks. While it is away, the agent says that no VM is there.
+func TestVMIsAwayWhileAgentRestarts(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	v := n.newVM(t, "vm1")
+	first := n.startProcess(t)
+	n.until(t, "it is served", func(s agent.Status) bool { return ready(s) == 1 })
+	guest, err := podtest.StartGuest(t.Context(), v.NS, v.tap, v.mac)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.boot(t, guest)
+	there := func(s agent.Status) bool { return ready(s) == 1 && s.Pods[0].Served.NoLease() == "" }
+	away := func(s agent.Status) bool {
+		return ready(s) == 1 && strings.Contains(s.Pods[0].Served.NoLease(), "no VM has "+v.tap+" open")
+	}
+	n.until(t, "the VM is there", there)
+	if err := guest.Close(); err != nil {
+		t.Fatal(err)
+	}
+	n.until(t, "the VM is away", away)
+	first.end(t)
+	n.startProcess(t)
+	n.until(t, "the next agent says so", away)
+	tap, err := podtest.OpenTap(v.NS, v.tap, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tap.Close()
+	n.until(t, "the VM is there again", there)
 }
 
 // A second agent waits until the first has ended, whichever way, and serves at once then.

@@ -24,7 +24,7 @@ const SocketName = "control.sock"
 // What [Client.Wait] can wait for.
 const (
 	ForNetwork = "network" // the network is prepared, all there, and served: a guest could boot
-	ForLease   = "lease"   // the guest has its addresses
+	ForLease   = "lease"   // a guest that is there has its addresses
 )
 
 // Errors that a caller may branch on, by [errors.Is].

@@ -21,6 +21,7 @@ func TestNoLease(t *testing.T) {
 		want  string
 	}{
 		{lease.Status{State: lease.Bound}, ""},
+		{lease.Status{State: lease.Bound, NoCarrier: true}, "eth0: no VM has tap-eth0 open (no carrier); the lease of 10.0.0.7/24 is kept for one that is resumed"},
 		{lease.Status{}, guest + "it has not asked for it (is the VM running, with a DHCP client?)"},
 		{lease.Status{OtherSource: other}, guest + "a guest with MAC 02:00:00:00:00:02 asks for it (3 times), the VM's is 02:00:00:00:00:01: " + other.Remedy()},
 		{

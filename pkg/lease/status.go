@@ -41,6 +41,9 @@ type Status struct {
 	Declined time.Time `json:"declined,omitzero"`
 	// DeclinedUntil is until when nobody is given the address that was declined.
 	DeclinedUntil time.Time `json:"declinedUntil,omitzero"`
+	// NoCarrier is whether nobody has the tap open. The lease is kept: a VM that is resumed
+	// opens the tap again, and never asks.
+	NoCarrier bool `json:"noCarrier,omitempty"`
 	// LastEvent is the last step of the lease.
 	LastEvent Event `json:"lastEvent,omitzero"`
 	// Client is what the guest says of itself; while it has a lease, in messages about that.
@@ -60,6 +63,9 @@ type Status struct {
 	// Notes say which settings could not be sent, and why.
 	Notes []string `json:"notes,omitempty"`
 }
+
+// IsHeld tells whether a guest that is there has the lease.
+func (s Status) IsHeld() bool { return s.State == Bound && !s.NoCarrier }
 
 // Client is what the guest says of itself. It may say anything: what cannot be
 // printed was replaced, what is long was cut.

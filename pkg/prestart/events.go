@@ -166,11 +166,13 @@ func (s *Session) waitFor(ctx context.Context, condition string) error {
 
 // WaitLease blocks until the guest has the addresses of the named pod interfaces, or
 // of all that are served now if none are named: the IPv4 one of each if it has one,
-// since not every guest asks for an IPv6 address. An interface that nothing is leased
-// on is nothing to wait for; one that is unplugged meanwhile is neither, unless it is
-// named. An interface that is not the session's is a [discover.NotFoundError], one
-// that is not served any more a [*ServeError]; a session that is closed meanwhile
-// [ErrSessionClosed]; else the error wraps that of ctx.
+// since not every guest asks for an IPv6 address. While nobody has the tap open there is
+// no guest that has them; the lease of the last one counts when the tap is opened again,
+// until the guest asks anew. An interface that nothing is leased on is nothing to wait
+// for; one that is unplugged meanwhile is neither, unless it is named. An interface that
+// is not the session's is a [discover.NotFoundError], one that is not served any more a
+// [*ServeError]; a session that is closed meanwhile [ErrSessionClosed]; else the error
+// wraps that of ctx.
 func (s *Session) WaitLease(ctx context.Context, interfaces ...string) error {
 	nics := s.current()
 	there := namesOf(guestsOf(nics))

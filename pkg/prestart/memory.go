@@ -20,9 +20,9 @@ import (
 
 // A guest with an infinite lease does not speak again, and the next server
 // would never learn that it has its address. What the server knows is therefore
-// kept in a file beside the record. It counts while the VM that it is about
-// still has the tap open, and for the preparation of the pod that it was
-// written in; it is never needed to serve.
+// kept in a file beside the record. It counts for the preparation of the pod that
+// it was written in, also while no VM has the tap open: one may be resumed. It is
+// never needed to serve.
 
 // memory is such a file of a NIC's server.
 type memory struct {
@@ -87,9 +87,7 @@ func (m memory) resume() (unknown bool) {
 	if err := errors.Join(err, useErr); err != nil {
 		m.nic.hook.Log.Warn("started without the saved lease", "interface", m.nic.Interface, "error", err)
 	}
-	if inUse && err == nil {
-		m.server.Resume(was)
-	}
+	m.server.Resume(was)
 	status := m.server.Status()
 	return inUse && status.State != lease.Bound && status.LastEvent.Type == ""
 }

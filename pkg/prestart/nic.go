@@ -249,7 +249,7 @@ func (n *nic) close() error {
 // there is one, since not every guest asks for an IPv6 address. Nil: there is none.
 func (n *nic) main() lease.Server { return cmp.Or(n.lease, n.lease6) }
 
-// waitForLease blocks until the guest has its address.
+// waitForLease blocks until a guest that is there has its address.
 func (n *nic) waitForLease(ctx context.Context) error {
 	server := n.main()
 	if server == nil {
@@ -258,7 +258,7 @@ func (n *nic) waitForLease(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(n.done, func() { cancel(cmp.Or(n.failure(), errClosed)) })() //nolint:contextcheck // n.done is the NIC's, not the caller's
-	_, err := server.Wait(ctx, func(st lease.Status) bool { return st.State == lease.Bound })
+	_, err := server.Wait(ctx, lease.Status.IsHeld)
 	return err
 }
 

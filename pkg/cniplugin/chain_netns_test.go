@@ -24,6 +24,8 @@ func TestChain(t *testing.T) {
 			interfaces: []string{"cni1", veth, "eth0 in the pod"},
 		},
 		{name: "ptp", before: `{"type": "ptp", "mtu": 1400, ` + hostLocal + `}`, interfaces: []string{veth, "eth0 in the pod"}},
+		{name: "ptp, dual stack", interfaces: []string{veth, "eth0 in the pod"}, before: `{"type": "ptp", "ipam": {"type": "host-local", "dataDir": "LOCAL",
+			"ranges": [[{"subnet": "10.88.0.0/24"}], [{"subnet": "fd00:88::/64"}]], "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]}}`},
 		{
 			name: "ptp, bandwidth and tuning", interfaces: []string{veth, "eth0 in the pod", veth},
 			before: `{"type": "ptp", ` + hostLocal + `}, {"type": "bandwidth", "ingressRate": 100000000, "ingressBurst": 8000000,

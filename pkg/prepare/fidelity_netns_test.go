@@ -94,6 +94,27 @@ func TestRoutesComeBack(t *testing.T) {
 	}
 }
 
+// A route with an IPv6 address as its source, as the CNI plugin ptp makes them, comes back
+// although the kernel asks who else has an address that is added.
+func TestSourceComesBack(t *testing.T) {
+	t.Parallel()
+	pod, dir := podtest.NewPod(t, podtest.BridgeDual), t.TempDir()
+	pod.IP(t, "addr add fd00:10:22::8/64 dev eth0")
+	if err := podtest.WaitSettled(t.Context(), pod.NS); err != nil {
+		t.Fatal(err)
+	}
+	pod.IP(t, "route add fd00:77::/64 via fd00:10:22::1 src fd00:10:22::8 dev eth0")
+	before := podtest.TakeSnapshot(t, pod.NS)
+	pod.In(t, func() error { return ApplyAll(t.Context(), dir, Options{}, "eth0") })
+	pod.In(t, func() error { return RestoreAll(t.Context(), dir) })
+	if out := pod.Run(t, "ip", "-6", "addr", "show", "dev", "eth0", "scope", "global"); strings.Contains(out, "tentative") || strings.Count(out, "nodad") != 1 {
+		t.Errorf("it is not as it was:\n%s", out)
+	}
+	if d := podtest.Diff(before, podtest.TakeSnapshot(t, pod.NS)); d != "" {
+		t.Errorf("after restore:\n%s", d)
+	}
+}
+
 // An MTU that somebody changed meanwhile does not outlast the restore.
 func TestRestoreSetsMTU(t *testing.T) {
 	t.Parallel()

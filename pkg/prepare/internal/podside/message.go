@@ -24,6 +24,9 @@ type replay struct {
 	text    string
 	message []byte
 	first   bool // a route that is added in front of its equals
+	// known is the message of an IPv6 address that is added without asking who else has it,
+	// and has its own flags after that; nil: what is added is added as it is.
+	known []byte
 }
 
 func (o replay) String() string {
@@ -35,6 +38,8 @@ func (o replay) String() string {
 	switch {
 	case o.add && o.first:
 		return ip + o.kind + " prepend " + o.text
+	case o.add && o.known != nil:
+		return fmt.Sprintf("ip addr add %s nodad\nip addr change %s", o.text, o.text)
 	case o.add:
 		return ip + o.kind + " add " + o.text
 	}
@@ -62,6 +67,13 @@ func (o replay) Do(k *engine.Kernel) error {
 		}
 		kind.flags = 0
 	}
+	if o.add && o.known != nil {
+		err := k.Conn.Request(kind.add, unix.NLM_F_CREATE|kind.flags, nl.Raw(o.known))
+		if err == nil {
+			err = k.Conn.Request(kind.add, unix.NLM_F_REPLACE, nl.Raw(o.message))
+		}
+		return engine.Ignore(err, unix.EEXIST)
+	}
 	if o.add {
 		return engine.Ignore(k.Conn.Request(kind.add, unix.NLM_F_CREATE|kind.flags, nl.Raw(o.message)), unix.EEXIST)
 	}
@@ -69,7 +81,23 @@ func (o replay) Do(k *engine.Kernel) error {
 }
 
 func addressOp(add bool, link string, a discover.Address) engine.Op {
-	return replay{kind: "addr", add: add, text: addressText(a) + " dev " + link, message: addressRequest(a)}
+	return replay{kind: "addr", add: add, text: addressText(a) + " dev " + link, message: addressRequest(a), known: knownRequest(a)}
+}
+
+// knownRequest is the message by which an IPv6 address is the link's at once, as it was
+// before: no route can have one as its source as long as the kernel asks who else has it
+// (ip6_route_info_create, net/ipv6/route.c). nil: it does not ask, or had not found out.
+func knownRequest(a discover.Address) []byte {
+	const others = unix.IFA_F_NODAD | unix.IFA_F_TENTATIVE | unix.IFA_F_DADFAILED
+	if !a.Prefix.Addr().Is6() || a.Flags&others != 0 || len(a.Message) < unix.SizeofIfAddrmsg {
+		return nil
+	}
+	m := slices.Clone(a.Message)
+	m[2] |= unix.IFA_F_NODAD
+	if flags := nl.Attributes(m[unix.SizeofIfAddrmsg:]).Get(unix.IFA_FLAGS); len(flags) == 4 {
+		binary.NativeEndian.PutUint32(flags, binary.NativeEndian.Uint32(flags)|unix.IFA_F_NODAD)
+	}
+	return m
 }
 
 // addressText writes an address as ip-address(8) takes it: with the peer's, to which

@@ -2,12 +2,14 @@ package prepare
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
 )
 
@@ -149,5 +151,34 @@ func TestZeroPlan(t *testing.T) {
 	_, errDifferences := Differences(p)
 	for _, err := range []error{errWatch, errDifferences, CheckSupport(p), p.WaitForwarding(t.Context())} {
 		expectWords(t, err, []string{"make it by NewPlan"})
+	}
+}
+
+// An interface whose record nobody could read again, as one with ten thousand routes, is
+// refused before anything is changed.
+func TestTooManyRoutes(t *testing.T) {
+	t.Parallel()
+	for _, datapath := range []string{DefaultDatapath, "redirect"} {
+		pod, dir := podtest.NewPod(t, podtest.BridgeCNI), t.TempDir()
+		lines := make([]string, 10_000)
+		for i := range lines {
+			lines[i] = fmt.Sprintf("route add 20.0.%d.%d via %s dev eth0", i>>8, i&255, pod.Gateway)
+		}
+		pod.IP(t, lines...)
+		all := func() string { return pod.Run(t, "ip", "-br", "link") + pod.Run(t, "ip", "-4", "addr") + pod.Run(t, "ip", "route") }
+		before := all()
+		pod.In(t, func() error {
+			err := ApplyAll(t.Context(), dir, Options{Datapath: datapath}, "eth0")
+			if err == nil || !strings.Contains(err.Error(), "eth0 has 10") || !strings.Contains(err.Error(), "give the pod fewer") {
+				t.Errorf("%s: %v", datapath, err)
+			}
+			return nil
+		})
+		if d := podtest.Diff(before, all()); d != "" {
+			t.Errorf("%s: the pod is changed:\n%s", datapath, d)
+		}
+		if records, err := statedir.Records(dir); err != nil || len(records) > 0 {
+			t.Errorf("%s: it leaves %q, %v", datapath, records, err)
+		}
 	}
 }

@@ -148,6 +148,11 @@ func (s *Store) save(r record) error {
 			Plan json.RawMessage `json:"plan"`
 		}{r, r.plan}, "", "  ")
 	}
+	if err == nil && len(b) >= statedir.MaxRecord { // nobody would read it
+		in := r.Plan.Interface
+		err = fmt.Errorf("it would have %d bytes, and at most %d are read: %s has %d routes and %d neighbors: give the pod fewer",
+			len(b), statedir.MaxRecord, in.Name, len(in.Routes), len(in.Neighbors)+len(in.Proxies))
+	}
 	if err != nil {
 		return fmt.Errorf("write record: %w", err)
 	}

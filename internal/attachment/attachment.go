@@ -206,7 +206,7 @@ func namesOf(base, containerID, suffix string) (names []string, err error) {
 		return nil, fmt.Errorf("list attachments: %w", err)
 	}
 	for _, e := range entries {
-		if name, ok := strings.CutSuffix(e.Name(), suffix); ok && !strings.HasPrefix(name, ".") {
+		if name, ok := strings.CutSuffix(e.Name(), suffix); ok && name != "" {
 			names = append(names, name)
 		}
 	}

@@ -33,6 +33,15 @@ func TestAttachments(t *testing.T) {
 	if o, err := got[1].Settings(); err != nil || o.Network.MTU != 1400 {
 		t.Errorf("settings: %+v, %v", o, err)
 	}
+	// An interface's name may begin with a dot, as what a killed process has left of a file does.
+	odd := eth0
+	odd.Interface = ".eth0"
+	if err := errors.Join(odd.Write(base), os.WriteFile(pathOf(base, "c1", ".eth0")+"123", nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := OfContainer(base, "c1"); err != nil || len(got) != 3 {
+		t.Errorf("with .eth0 there are %+v, %v", got, err)
+	}
 	if ids, err := Containers(base); err != nil || len(ids) != 1 || ids[0] != "c1" {
 		t.Errorf("containers: %q, %v", ids, err)
 	}

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -19,7 +20,8 @@ func LinkName(prefix, name string) string {
 	}
 	sum := sha256.Sum256([]byte(name))
 	hash := hex.EncodeToString(sum[:3])
-	return prefix + name[:unix.IFNAMSIZ-1-len(prefix)-len(hash)] + hash
+	head := name[:unix.IFNAMSIZ-1-len(prefix)-len(hash)]
+	return prefix + strings.ToValidUTF8(head, "") + hash // a character may be cut in two
 }
 
 // DerivedMAC makes a locally administered unicast MAC from the pod's, so that

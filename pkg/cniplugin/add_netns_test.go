@@ -211,6 +211,48 @@ func TestAnnotation(t *testing.T) {
 	same(t, "afterwards", before, pod.NS)
 }
 
+// What the node has for all pods gives way to other ports of a pod, and to another datapath,
+// as far as the pod may set it.
+func TestPortsGiveWay(t *testing.T) {
+	t.Parallel()
+	pod, r := newPod(t, podtest.Flannel)
+	for _, c := range []struct {
+		node   string
+		config string
+		want   []string // of these, in their order
+	}{
+		{`"datapath": "redirect", "podPorts": "9100"`, `{"vmPorts": "22"}`, []string{"datapath", "vmPorts"}},
+		{`"datapath": "redirect", "vmPorts": "22"`, `{"podPorts": "9100"}`, []string{"datapath", "podPorts"}},
+		{`"datapath": "redirect", "podPorts": "9100"`, `{"datapath": "redirect", "mtu": 1400}`, []string{"datapath", "podPorts"}},
+		{`"datapath": "redirect", "podPorts": "9100", "vmAlias": "169.254.100.2"`, `{"datapath": "bridge"}`, []string{"datapath"}},
+		{`"bridgeName": "br0", "uplinkName": "up0"`, `{"datapath": "redirect", "podPorts": "9100"}`, []string{"datapath", "podPorts"}},
+		{`"bridgeName": "br0", "uplinkName": "up0"`, `{"datapath": "bridge"}`, []string{"datapath", "bridgeName", "uplinkName"}},
+		{`"datapath": "redirect", "podPorts": "9100", "allowedOptions": ["vmPorts"]`, `{"vmPorts": "22"}`, nil},
+	} {
+		list := r.list("1.0.0", plugin(capabilities, c.node))
+		rt := sandbox(pod.NS, "c1", "eth0", map[string]string{"virt-launcher-net/vm": "true", "virt-launcher-net/config": c.config})
+		if _, err := r.tryAdd(t.Context(), list, rt); c.want == nil {
+			wantError(t, err, 102, "name only one of both")
+			continue
+		} else if err != nil {
+			t.Errorf("%s, %s: %v", c.node, c.config, err)
+			continue
+		}
+		var got []string
+		options := r.attached("c1", "eth0").Options
+		for _, name := range []string{"datapath", "podPorts", "vmPorts", "vmAlias", "bridgeName", "uplinkName"} {
+			if options[name] != nil {
+				got = append(got, name)
+			}
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%s, %s: the options are %q, want %q", c.node, c.config, got, c.want)
+		}
+		r.del(list, rt)
+	}
+	r.empty()
+}
+
 // What is wrong is told by CNI's codes and in words, and nothing is left.
 func TestErrors(t *testing.T) {
 	t.Parallel()

@@ -119,6 +119,9 @@ func TestLentDevice(t *testing.T) {
 			if link := pod.Node.Run(t, "ip", "link", "show", "dev0"); !strings.Contains(link, "02:00:00:00:00:70") {
 				t.Errorf("the node has %s", link)
 			}
+			if log := r.log.String(); strings.Contains(log, "the pod can't be deleted") {
+				t.Errorf("it warns of what DEL avoids:\n%s", log)
+			}
 		})
 	}
 }

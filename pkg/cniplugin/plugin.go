@@ -78,6 +78,7 @@ type call struct {
 func (c call) hook(containerID, netns string, interfaces ...string) prestart.Hook {
 	return prestart.Hook{
 		Netns: netns, StateDir: attachment.Dir(c.conf.stateDir, containerID), Interfaces: interfaces, NoIdentity: true,
+		RestoreAfter: true, // by DEL: nothing is to be warned of that this avoids
 		Log: c.log.With("container", containerID),
 	}
 }

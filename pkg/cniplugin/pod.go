@@ -1,6 +1,7 @@
 package cniplugin
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -16,6 +18,7 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/internal/settings"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/discover"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
 
 // The pod's annotations.
@@ -69,6 +72,9 @@ func (c call) optionsFor(pod attachment.Pod, asked string, earlier []attachment.
 		if err != nil {
 			return nil, fail(codePod, "the pod's annotation "+annotationConfig+" is wrong", err)
 		}
+		for _, name := range c.conf.inTheWay(set) {
+			delete(all, name)
+		}
 		maps.Copy(all, set)
 	}
 	known := config{options: map[string]json.RawMessage{}}
@@ -95,6 +101,22 @@ func (c config) asked(text string) (set map[string]json.RawMessage, err error) {
 		}
 	}
 	return set, checkOptions(set)
+}
+
+// inTheWay are options of the configuration that do not go with what a pod sets: nothing
+// that it could set would take them away. What is the node's alone stays.
+func (c config) inTheWay(set map[string]json.RawMessage) (names []string) {
+	if set["vmPorts"] != nil {
+		names = append(names, "podPorts")
+	}
+	if set["podPorts"] != nil {
+		names = append(names, "vmPorts")
+	}
+	datapath := cmp.Or(string(c.options["datapath"]), strconv.Quote(prepare.DefaultDatapath))
+	if other := set["datapath"]; other != nil && string(other) != datapath {
+		names = append(names, "podPorts", "vmPorts", "vmAlias", "bridgeName", "uplinkName")
+	}
+	return slices.DeleteFunc(names, func(name string) bool { return !slices.Contains(c.allowed, name) })
 }
 
 // dns are the name servers and search domains of the pod, as far as they are known, and

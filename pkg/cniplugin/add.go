@@ -189,10 +189,11 @@ func isAttached(earlier []attachment.Attachment, a attachment.Attachment) bool {
 	return slices.ContainsFunc(earlier, func(e attachment.Attachment) bool { return e.Interface == a.Interface })
 }
 
-// tidy removes the directory of a container that has nothing attached. Who calls has it
+// tidy removes the directory of a container that has nothing attached, nor prepared: DEL puts
+// that back by its record, also where somebody has deleted its attachment. Who calls has it
 // locked.
 func (c call) tidy(dir string) {
-	if all, err := c.attachments(c.ContainerID); err != nil || len(all) > 0 {
+	if all, err := c.attachments(c.ContainerID); err != nil || len(all) > 0 || isRecorded(dir) {
 		return
 	}
 	if err := os.RemoveAll(dir); err != nil {

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/containernetworking/cni/pkg/types"
 	"golang.org/x/sys/unix"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
@@ -202,6 +203,26 @@ func TestDamagedBesideAnother(t *testing.T) {
 	r.del(second, net1)
 	r.empty()
 	same(t, "in the other order", before, pod.NS)
+}
+
+// An ADD that fails leaves what is prepared of another NIC, also where somebody has deleted that
+// one's attachment: its DEL puts it back.
+func TestLostBesideAnother(t *testing.T) {
+	t.Parallel()
+	pod, r := newPod(t, podtest.Flannel)
+	before := settled(t, pod.NS)
+	list, second := r.list("1.1.0", plugin(`"select": "all"`)), r.list("1.1.0", plugin(`"select": "all"`, `"interface": "nope0"`, `"timeout": "200ms"`))
+	second.Name = "second"
+	eth0, net1 := sandbox(pod.NS, "c1", "eth0", nil), sandbox(pod.NS, "c1", "net1", nil)
+	r.add(list, eth0)
+	if err := os.Remove(filepath.Join(r.base, "c1/eth0.attachment")); err != nil {
+		t.Fatal(err)
+	}
+	_, err := r.tryAdd(t.Context(), second, net1)
+	wantError(t, err, types.ErrTryAgainLater, "nope0")
+	r.del(list, eth0)
+	r.empty()
+	same(t, "afterwards", before, pod.NS)
 }
 
 // Where the plugin is in the list twice, as by the installer and by hand, the tap is in the

@@ -165,6 +165,22 @@ func TestNodeLeastPrivilege(t *testing.T) {
 	}
 }
 
+// Where the network namespace is named by a process, which the agent may not look at, it says
+// what helps.
+func TestNodeOfProcess(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Flannel)
+	stateDir, a := nodeOf(t, pod)
+	a.Netns = pod.Path()
+	if err := a.Write(stateDir); err != nil {
+		t.Fatal(err)
+	}
+	_, log := startNode(t, stateDir, []string{"sys_admin", "net_raw", "net_admin"})
+	if why := untilServed(t, stateDir, log).NotServed["eth0"]; !strings.Contains(why, "ip netns attach NAME PID") || strings.Contains(why, "mountPropagation") {
+		t.Errorf("it says %q", why)
+	}
+}
+
 // In a container of the pod, without any capability, with a read-only root and as another
 // user than root, wait and status ask the agent.
 func TestInPod(t *testing.T) {

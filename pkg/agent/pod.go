@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -32,6 +33,10 @@ const recreate = "recreate the pod: the CNI plugin prepares its network while th
 // errUnseen is the way out where the plugin has just been in a network namespace that the
 // agent does not find at the same path.
 var errUnseen = errors.New("the agent's container has to have the container runtime's directory of network namespaces mounted at the same path, with mountPropagation: HostToContainer; if it was made anew on the node, start the agent again")
+
+// errForbidden is the way out where the network namespace is named by a process, at which the
+// agent has laid down the right to look.
+var errForbidden = errors.New("the agent may not open the network namespace of a process: have it mounted, as `ip netns attach NAME PID` does below /run/netns, and name that path (CNI_NETNS)")
 
 // pod is one pod while it has a NIC that is attached.
 type pod struct {
@@ -164,7 +169,10 @@ func (a *Agent) open(ctx context.Context, p *pod, at attachment.Attachment) erro
 		}
 		session, err := a.hook(ctx, p, at).Open(ctx)
 		if err != nil {
-			if _, unseen := statedir.Of(at.Netns); unseen != nil {
+			switch _, unseen := statedir.Of(at.Netns); {
+			case errors.Is(unseen, fs.ErrPermission) && strings.HasPrefix(at.Netns, "/proc/"):
+				err = fmt.Errorf("%w: %w", err, errForbidden)
+			case unseen != nil:
 				err = fmt.Errorf("%w: %w", err, errUnseen)
 			}
 			return err

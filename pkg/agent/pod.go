@@ -161,6 +161,9 @@ func (a *Agent) open(ctx context.Context, p *pod, at attachment.Attachment) erro
 		}
 	}
 	if p.session == nil {
+		a.mu.Lock()
+		p.netns, p.name = at.Netns, at.Pod // also where it can't be served yet: the end of the one before is not its end
+		a.mu.Unlock()
 		if err := a.watchFor(at.Netns); err != nil {
 			a.logOf(at).Warn("can't watch for the end of the pod: only the CNI plugin ends serving it", "netns", at.Netns, "error", err)
 		}
@@ -178,7 +181,7 @@ func (a *Agent) open(ctx context.Context, p *pod, at attachment.Attachment) erro
 			return err
 		}
 		a.mu.Lock()
-		p.session, p.netns, p.name = session, at.Netns, at.Pod
+		p.session = session
 		a.mu.Unlock()
 	}
 	if name := &options.Lease.Hostname; *name != "" && guest.CheckHostname(*name) != nil { // a plugin of an older version took it

@@ -5,11 +5,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/attachment"
+	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/agent"
 )
 
@@ -91,4 +93,44 @@ func TestStateDeleted(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.until(t, "the pod is gone", func(s agent.Status) bool { return len(s.Pods) == 0 })
+}
+
+// A sandbox that is made anew while neither it nor the one before can be served is served once it
+// can be: the end of the one before is not its own.
+func TestSandboxMadeAnewWhileNotServed(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	v := n.newVM(t, "vm1")
+	at := v.Attachment
+	at.Netns = filepath.Join(n.netns, "before")
+	if err := errors.Join(os.WriteFile(at.Netns, nil, 0o600), at.Write(n.stateDir)); err != nil {
+		t.Fatal(err)
+	}
+	n.start(t)
+	notServed := func(why string) func(agent.Status) bool {
+		return func(s agent.Status) bool { return len(s.Pods) == 1 && strings.Contains(s.Pods[0].NotServed["eth0"], why) }
+	}
+	n.until(t, "the first can't be served", notServed("not a network namespace"))
+	var serving *statedir.Serving
+	v.In(t, func() (err error) {
+		serving, err = statedir.Serve(t.Context())
+		return err
+	})
+	if err := v.Write(n.stateDir); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.client().Attach(t.Context(), v.ContainerID, "eth0"); err == nil {
+		t.Error("it is served twice")
+	}
+	if err := os.Remove(at.Netns); err != nil {
+		t.Fatal(err)
+	}
+	// Events come in their order.
+	other := n.newVM(t, "vm2")
+	if err := errors.Join(n.client().Attach(t.Context(), other.ContainerID, "eth0"), unmount(other.Netns)); err != nil {
+		t.Fatal(err)
+	}
+	n.until(t, "the other's end is noticed", func(s agent.Status) bool { return !slices.ContainsFunc(s.Pods, func(p agent.Pod) bool { return p.Name == "vm2" }) })
+	serving.Close()
+	n.until(t, "it is served", func(s agent.Status) bool { return ready(s) == 1 })
 }

@@ -61,6 +61,9 @@ func Listen(ctx context.Context, log *slog.Logger, vm netip.Addr, ports []Port, 
 	if inNetns == nil {
 		inNetns = func(f func() error) error { return f() }
 	}
+	if !vm.IsValid() {
+		return nil, errors.New("forward ports: no address of the VM is given")
+	}
 	f := &Forwarder{log: log, vm: vm, inNetns: inNetns, giveUp: giveUp, mute: mute, lines: rate.NewLimiter(1, 10)}
 	for _, p := range ports {
 		for _, loopback := range []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()} {

@@ -159,6 +159,14 @@ func TestForwardRefused(t *testing.T) {
 	}
 }
 
+// Without an address of the VM nothing listens: the first connection would end the process.
+func TestListenForNobody(t *testing.T) {
+	t.Parallel()
+	if f, err := forward.Listen(t.Context(), nil, netip.Addr{}, []forward.Port{{VM: 1}}, nil); f != nil || err == nil {
+		t.Errorf("%v, %v", f, err)
+	}
+}
+
 // A port that is taken is named, and no other is listened on.
 func TestListenTaken(t *testing.T) {
 	t.Parallel()

@@ -74,6 +74,15 @@ func merge(ranges []PortRange) (out []PortRange) {
 	return out
 }
 
+// Validate tells what is wrong with ports that ParsePorts has not made.
+func (p Ports) Validate() error {
+	q, err := ParsePorts(p.String())
+	if err == nil && !q.Equal(p) {
+		err = fmt.Errorf("the ports %s are not in order and without overlap: make them by ParsePorts, of %q", p, q)
+	}
+	return err
+}
+
 // IsZero reports whether there are none.
 func (p Ports) IsZero() bool { return len(p.TCP) == 0 && len(p.UDP) == 0 }
 

@@ -26,6 +26,9 @@ func TestPorts(t *testing.T) {
 		if err != nil || p.String() != want {
 			t.Errorf("%q is %q, %v, want %q", text, p, err, want)
 		}
+		if err := p.Validate(); err != nil {
+			t.Errorf("%q: %v", text, err)
+		}
 		var again Ports
 		b, err := json.Marshal(p)
 		if err == nil {
@@ -39,6 +42,14 @@ func TestPorts(t *testing.T) {
 		_, err := ParsePorts("22," + text + ",23")
 		if err == nil || !strings.Contains(err.Error(), "is not a port: write 1 to 65535") {
 			t.Errorf("%q: %v", text, err)
+		}
+	}
+	for _, p := range []Ports{
+		{TCP: []PortRange{{90, 80}}}, {UDP: []PortRange{{0, 0}}}, {TCP: []PortRange{{90, 90}, {80, 80}}},
+		{UDP: []PortRange{{80, 90}, {85, 95}}}, {TCP: []PortRange{{80, 80}, {81, 81}}},
+	} {
+		if err := p.Validate(); err == nil {
+			t.Errorf("%+v is valid", p)
 		}
 	}
 	if _, err := ParsePorts("22,80/sctp"); !strings.HasPrefix(err.Error(), `"80/sctp" is`) {

@@ -34,6 +34,14 @@ const DefaultDatapath = "bridge"
 // Datapaths are the names of all that there are, for [Options].
 func Datapaths() []string { return slices.Sorted(maps.Keys(datapaths)) }
 
+// CheckDatapath refuses a name that is none of those, nor empty.
+func CheckDatapath(name string) error {
+	if _, ok := datapaths[cmp.Or(name, DefaultDatapath)]; !ok {
+		return fmt.Errorf("there is no datapath %q: choose %s", name, strings.Join(Datapaths(), " or "))
+	}
+	return nil
+}
+
 // Plan says how one pod interface is wired for its VM, and what it was before. It is
 // final, and the same for the same interface and options. NewPlan makes one, or it is read
 // from a record. The zero value is of no interface: it has no links, and what would change
@@ -55,11 +63,11 @@ type Link = engine.Link
 // have the network, before anything is touched, and says what can be done about it: an
 // [UnusableError].
 func NewPlan(in discover.Interface, o Options) (Plan, error) {
-	name := cmp.Or(o.Datapath, DefaultDatapath)
-	path, ok := datapaths[name]
-	if !ok {
-		return Plan{}, fmt.Errorf("plan %s: there is no datapath %q: choose %s", in.Name, name, strings.Join(Datapaths(), " or "))
+	if err := CheckDatapath(o.Datapath); err != nil {
+		return Plan{}, fmt.Errorf("plan %s: %w", in.Name, err)
 	}
+	name := cmp.Or(o.Datapath, DefaultDatapath)
+	path := datapaths[name]
 	_, err := path.Wire(in, Options{NoGuard: true}) // a datapath without a guard is not the interface's fault
 	if err != nil {
 		err = &UnusableError{in.Name, err}

@@ -44,7 +44,7 @@ func (h Hook) checkPerInterface() error {
 		o := h.PerInterface[name]
 		err := errors.Join(guest.CheckName(name), domain.CheckModel(o.Model))
 		if o.Network != nil {
-			err = errors.Join(err, o.Network.Validate())
+			err = errors.Join(err, o.Network.Validate(), prepare.CheckDatapath(o.Network.Datapath))
 		}
 		if o.Lease != nil {
 			err = errors.Join(err, o.Lease.Validate())

@@ -59,7 +59,7 @@ func inPod[T any](h Hook, f func(Hook) (T, error)) (result T, err error) {
 // other methods begin with it.
 func (h Hook) Validate() error {
 	errs := []error{h.checkInterfaces(), notNegative("timeout", h.Timeout)}
-	errs = append(errs, forward.Validate(h.Forwards), h.Network.Validate(), h.Lease.Validate(), domain.CheckModel(h.Model), h.checkPerInterface())
+	errs = append(errs, forward.Validate(h.Forwards), h.Network.Validate(), prepare.CheckDatapath(h.Network.Datapath), h.Lease.Validate(), domain.CheckModel(h.Model), h.checkPerInterface())
 	if len(h.Interfaces) > 0 {
 		errs = append(errs, h.checkNamed(h.Interfaces), h.checkShared(h.Interfaces), h.Lease.checkDefaultRoute(h.Interfaces))
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/guest"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/mac"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
@@ -27,6 +28,13 @@ func TestRefusedHooks(t *testing.T) {
 		{"interface twice", prestart.Hook{Interfaces: []string{"net1", "net1"}}, "net1 is named twice"},
 		{"timeout", prestart.Hook{Timeout: -1}, "timeout"},
 		{"options", prestart.Hook{Network: prepare.Options{Names: map[string]string{"tap": "tap%d"}}}, `"tap%d" is not an interface name`},
+		{"datapath", prestart.Hook{Network: prepare.Options{Datapath: "x"}}, `no datapath "x": choose bridge or redirect`},
+		{"datapath of one", prestart.Hook{PerInterface: map[string]prestart.InterfaceOptions{"net1": {Network: &prepare.Options{Datapath: "x"}}}}, `net1: there is no datapath "x"`},
+		{"owner", prestart.Hook{Network: prepare.Options{TapOwner: &prepare.Owner{UID: 1<<32 + 107, GID: -1}}}, "owner, user 4294967403, has a number above 4294967294"},
+		{"ports from high to low", prestart.Hook{Network: prepare.Options{Datapath: "redirect", PodPorts: guest.Ports{TCP: []guest.PortRange{{First: 90, Last: 80}}}}}, `"90-80/tcp" is not a port`},
+		{"ports that overlap", prestart.Hook{Network: prepare.Options{
+			Datapath: "redirect", VMPorts: guest.Ports{UDP: []guest.PortRange{{First: 80, Last: 90}, {First: 85, Last: 95}}},
+		}}, `make them by ParsePorts, of "80-95/udp"`},
 		{"one MAC for two", prestart.Hook{
 			Interfaces: []string{"eth0", "net1"}, Network: prepare.Options{MAC: mac.Addr{2, 0, 0, 0, 0, 1}},
 		}, "for one interface"},

@@ -105,6 +105,9 @@ type Owner struct {
 	GID int `json:"gid"`
 }
 
+// maxID is the largest number of a user or a group: the next one is the kernel's for none.
+const maxID int64 = 1<<32 - 2
+
 // String is in the words of ip(8).
 func (o Owner) String() string {
 	var words []string
@@ -163,6 +166,10 @@ func (o Options) Validate() error {
 	c.That(o.MTU == 0 || o.MTU >= guest.MinMTU && o.MTU <= guest.MaxMTU, "MTU %d is outside %d…%d", o.MTU, guest.MinMTU, guest.MaxMTU)
 	c.That(o.Queues >= 0 && o.Queues <= guest.MaxQueues, "%d queues: a tap has 1 to %d", o.Queues, guest.MaxQueues)
 	c.That(o.PodPorts.IsZero() || o.VMPorts.IsZero(), "ports of the pod, %s, and ports of the VM, %s: name only one of both; the other gets the rest", o.PodPorts, o.VMPorts)
+	c = append(c, o.PodPorts.Validate(), o.VMPorts.Validate()) // or the record could not be read
+	if own := o.TapOwner; own != nil {
+		c.That(max(int64(own.UID), int64(own.GID)) <= maxID, "the tap's owner, %s, has a number above %d", own, maxID)
+	}
 	c = append(c, CheckLabel(o.SELinuxContext), checkAlias(o.VMAlias, "IPv4", netip.Addr.Is4), checkAlias(o.VMAlias6, "IPv6", netip.Addr.Is6))
 	var given []string
 	for _, role := range slices.Sorted(maps.Keys(o.Names)) {

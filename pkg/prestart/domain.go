@@ -35,7 +35,7 @@ type Domain struct {
 // NICs returns the guest's sides of the interfaces, the primary one first, ready
 // for [domain.Attach], [domain.QEMUArgs] and their like.
 func (s *Session) NICs() []domain.NIC {
-	return each(s.current(), func(n *nic) domain.NIC { return n.hook.domainNIC(n.NIC) })
+	return each(s.current(), (*nic).domainNIC)
 }
 
 // NICs returns the guest's sides of the prepared interfaces, as [Session.NICs]
@@ -44,7 +44,7 @@ func (s *Session) NICs() []domain.NIC {
 func (h Hook) NICs(ctx context.Context) ([]domain.NIC, error) {
 	return inPod(h, func(h Hook) ([]domain.NIC, error) {
 		h, plans, err := h.preparedOrPlanned(ctx)
-		return h.domainNICs(nicsOf(plans)), err
+		return each(plans, h.domainNICOf), err
 	})
 }
 
@@ -79,6 +79,22 @@ func (h Hook) preparedOrPlanned(ctx context.Context) (Hook, []prepare.Plan, erro
 // domainNICs are NICs with the models that they have in the VM.
 func (h Hook) domainNICs(nics []guest.NIC) []domain.NIC { return each(nics, h.domainNIC) }
 
+// domainNICOf is that of a plan, which says whether the pod shares the network.
+func (h Hook) domainNICOf(p prepare.Plan) domain.NIC {
+	n := h.domainNIC(p.NIC())
+	n.Shared = p.Shared()
+	return n
+}
+
+// domainNIC is the guest's side. Without a record it is not known whether the pod shares
+// the network.
+func (n *nic) domainNIC() domain.NIC {
+	if plan := n.plan.Load(); plan != nil {
+		return n.hook.domainNICOf(*plan)
+	}
+	return n.hook.domainNIC(n.NIC)
+}
+
 func (h Hook) domainNIC(n guest.NIC) domain.NIC {
 	return domain.NIC{Interface: n.Interface, Tap: n.Tap, MAC: n.MAC, MTU: n.MTU, Queues: n.Queues, Model: h.modelOf(n.Interface)}
 }
@@ -86,10 +102,7 @@ func (h Hook) domainNIC(n guest.NIC) domain.NIC {
 // attach returns the domain's XML with the NICs of the interfaces in it. It acts in
 // the current network namespace, to warn of NICs that will not work there.
 func (h Hook) attach(xml []byte, plans []prepare.Plan) ([]byte, error) {
-	nics := h.domainNICs(nicsOf(plans))
-	for i, p := range plans {
-		nics[i].Shared = p.Shared()
-	}
+	nics := each(plans, h.domainNICOf)
 	out, err := domain.Attach(xml, nics...)
 	if err != nil {
 		return nil, fmt.Errorf("attach NICs: %w", err)

@@ -39,7 +39,7 @@ func (s *Session) Plug(ctx context.Context, name string, own InterfaceOptions) (
 	if err != nil {
 		return domain.NIC{}, err
 	}
-	return n.hook.domainNIC(n.NIC), nil
+	return n.domainNIC(), nil
 }
 
 // plugWith is Plug with all options, and with another time to wait for the CNI if that
@@ -164,7 +164,7 @@ func (s *Session) plug(ctx context.Context, h Hook) (n *nic, err error) {
 		return added, err
 	}
 	if vm := s.domain(); vm != nil {
-		err = vm.Plug(ctx, h.domainNIC(added.NIC))
+		err = vm.Plug(ctx, added.domainNIC())
 	}
 	if errors.Is(err, domain.ErrNoAnswer) {
 		err = fmt.Errorf("%w: the domain may get the NIC yet, so it stays plugged in and served: unplug it, once libvirt answers, if the VM is not to have it", err)
@@ -226,7 +226,7 @@ func (s *Session) Unplug(ctx context.Context, name string) error {
 	}
 	again, cancel := context.WithTimeout(context.WithoutCancel(ctx), restoreTime)
 	defer cancel()
-	return fmt.Errorf("unplug %s: %w", name, errors.Join(err, vm.Plug(again, n.hook.domainNIC(n.NIC))))
+	return fmt.Errorf("unplug %s: %w", name, errors.Join(err, vm.Plug(again, n.domainNIC())))
 }
 
 // release has the session's VM, if there is one, give back a NIC that can be restored.
@@ -238,7 +238,7 @@ func (s *Session) release(ctx context.Context, n *nic) error {
 	if err := s.in(func() error { return s.restorable(ctx, n) }); err != nil {
 		return err
 	}
-	return vm.Unplug(ctx, n.hook.domainNIC(n.NIC))
+	return vm.Unplug(ctx, n.domainNIC())
 }
 
 // restorable tells why a NIC could not be put back, before it is closed.

@@ -21,7 +21,7 @@ func (h Hook) Prepare(ctx context.Context) ([]Interface, error) {
 			return nil, err
 		}
 		interfaces := together(each(p.plans, NewInterface))
-		if err := p.hook.handOver(interfaces, p.hook.domainNICs(nicsOf(p.plans))); err != nil {
+		if err := p.hook.handOver(interfaces, each(p.plans, p.hook.domainNICOf)); err != nil {
 			return nil, errors.Join(err, h.withdraw(ctx, p))
 		}
 		return interfaces, nil

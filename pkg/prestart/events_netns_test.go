@@ -80,6 +80,68 @@ func TestSessionEvents(t *testing.T) {
 	}
 }
 
+// Who waits for a lease learns that the NIC is not served any more: whichever end he hears of
+// first, and though the guest had its lease.
+func TestWaitLeaseOfDeletedTap(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Flannel)
+	h := newHook(t, pod)
+	for _, isBound := range []bool{false, true} {
+		session, err := h.Run(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		const askers = 20
+		heard := make(chan error)
+		ask := func() {
+			for range askers {
+				go func() { heard <- session.WaitLease(context.Background()) }()
+			}
+		}
+		if isBound {
+			guest, err := podtest.StartGuest(t.Context(), pod.NS, "tap-eth0", pod.MAC)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := guest.Udhcpc(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(session.WaitLease(t.Context()), guest.Close()); err != nil {
+				t.Fatal(err)
+			}
+		} else {
+			ask()
+		}
+		pod.IP(t, "link del tap-eth0")
+		_ = session.Wait(t.Context()) // it says the same
+		if isBound {
+			ask()
+		}
+		for range askers {
+			if err := <-heard; !isServeError(err, "eth0") {
+				t.Errorf("bound before: %v, who waits hears: %v", isBound, err)
+			}
+		}
+		_ = session.Close(t.Context()) // likewise
+	}
+	session := run(t, h)
+	guest := podtest.NewGuest(t, pod.NS, "tap-eth0", pod.MAC)
+	if _, err := guest.Udhcpc(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(session.WaitLease(t.Context()), session.Close(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	if err := session.WaitLease(t.Context()); !errors.Is(err, prestart.ErrSessionClosed) {
+		t.Errorf("once the session is closed: %v", err)
+	}
+}
+
+func isServeError(err error, name string) bool {
+	e, ok := errors.AsType[*prestart.ServeError](err)
+	return ok && e.Interface == name
+}
+
 func isNotFound(err error, name string) bool {
 	e, ok := errors.AsType[*discover.NotFoundError](err)
 	return ok && e.Interface == name

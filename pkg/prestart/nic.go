@@ -259,6 +259,9 @@ func (n *nic) waitForLease(ctx context.Context) error {
 	defer cancel(nil)
 	defer context.AfterFunc(n.done, func() { cancel(cmp.Or(n.failure(), errClosed)) })() //nolint:contextcheck // n.done is the NIC's, not the caller's
 	_, err := server.Wait(ctx, lease.Status.IsHeld)
+	if n.done.Err() != nil { // whatever is known of the lease, and whichever end was told first
+		return cmp.Or(n.failure(), errClosed)
+	}
 	return err
 }
 

@@ -213,8 +213,11 @@ func (h Hook) plansOf(ctx context.Context) ([]prepare.Plan, error) {
 	if err := h.checkMachine(); err != nil {
 		return nil, err
 	}
-	pod, _, err := h.read(ctx)
+	pod, recorded, err := h.read(ctx)
 	if err != nil {
+		return nil, err
+	}
+	if h, _, err = h.withPlugged(recorded); err != nil {
 		return nil, err
 	}
 	return h.plans(pod)

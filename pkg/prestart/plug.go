@@ -18,8 +18,9 @@ import (
 	"github.com/virt-launcher-net/virt-launcher-net/pkg/prepare"
 )
 
-// restoreTime is how long it may take to put back an interface that a domain has
-// released: others may be at work in the state directory.
+// restoreTime is how long it may take to put back an interface where who asked for it does
+// not bound that, since it is to be done though his context has ended: others may be at work
+// in the state directory for as long as the CNI takes.
 const restoreTime = 10 * time.Second
 
 // Plug prepares one more pod interface, serves and checks it as Run does, gives it to

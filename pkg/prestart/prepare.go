@@ -178,6 +178,8 @@ func (h Hook) withdraw(ctx context.Context, p preparation) error {
 	if h.StateDir, h.Interfaces, h.Force = p.hook.StateDir, p.fresh, true; len(p.fresh) == 0 {
 		return err
 	}
-	_, _, restoreErr := h.restore(context.WithoutCancel(ctx))
+	restoring, cancel := context.WithTimeout(context.WithoutCancel(ctx), restoreTime)
+	defer cancel()
+	_, _, restoreErr := h.restore(restoring)
 	return errors.Join(err, restoreErr)
 }

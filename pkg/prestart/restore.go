@@ -17,7 +17,7 @@ import (
 // changed, and the error wraps [check.ErrTapInUse], unless the Hook says Force.
 func (h Hook) Restore(ctx context.Context) ([]string, error) {
 	// What a VM would be given is no reason not to put the pod back.
-	h = Hook{Netns: h.Netns, StateDir: h.StateDir, Interfaces: h.Interfaces, Force: h.Force, Log: h.Log}
+	h = Hook{Netns: h.Netns, StateDir: h.StateDir, Interfaces: h.Interfaces, Timeout: h.Timeout, Force: h.Force, Log: h.Log}
 	return inPod(h, func(h Hook) ([]string, error) {
 		pid := statedir.ServerOf(h.namespace)
 		restored, all, err := h.restore(ctx)
@@ -31,7 +31,9 @@ func (h Hook) Restore(ctx context.Context) ([]string, error) {
 // restore acts in the current network namespace. It tells whether nothing is prepared
 // any more.
 func (h Hook) restore(ctx context.Context) (restored []string, all bool, err error) {
-	store, err := h.openStore(ctx)
+	waiting, cancel := h.waiting(ctx)
+	defer cancel()
+	store, err := h.openStore(waiting)
 	if err != nil {
 		return nil, false, err
 	}
@@ -81,7 +83,9 @@ func (h Hook) restoreAfter(ctx context.Context, plans []prepare.Plan, patience t
 			return err
 		}
 	}
-	if _, _, err := h.restore(context.WithoutCancel(ctx)); err != nil {
+	restoring, cancel := context.WithTimeout(context.WithoutCancel(ctx), restoreTime)
+	defer cancel()
+	if _, _, err := h.restore(restoring); err != nil {
 		return fmt.Errorf("the pod stays prepared: %w", err)
 	}
 	return nil

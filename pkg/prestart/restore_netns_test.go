@@ -194,6 +194,44 @@ func TestRestoreAfter(t *testing.T) {
 	pod.Run(t, "ip", "link", "show", "tap-eth0")
 }
 
+// Another process that is at work on the pod, as long as its CNI takes, is not waited for
+// without end.
+func TestRestoreBehindAnother(t *testing.T) {
+	t.Parallel()
+	h := newHook(t, podtest.NewPod(t, podtest.Flannel))
+	h.RestoreAfter, h.SkipCheck = true, true
+	session := run(t, h)
+	log := &podtest.Buffer{}
+	another := h
+	another.Interfaces, another.Log = []string{"net7"}, slog.New(slog.NewTextHandler(log, nil))
+	working, end := context.WithCancel(t.Context())
+	defer end()
+	go func() { _, _ = another.Prepare(working) }()
+	log.Wait(t, "waiting for the CNI")
+	h.Timeout = 10 * time.Millisecond
+	patient, cancel := context.WithTimeout(t.Context(), podtest.Patience)
+	defer cancel()
+	_, err := h.Restore(patient)
+	if timeout, ok := errors.AsType[*prestart.TimeoutError](err); !ok || timeout.After != h.Timeout {
+		t.Errorf("restore says: %v", err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- session.Close(context.WithoutCancel(t.Context())) }()
+	select {
+	case err := <-ended:
+		if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "the pod stays prepared") || !strings.Contains(err.Error(), "is using it") {
+			t.Errorf("the session ends with: %v", err)
+		}
+	case <-time.After(podtest.Patience):
+		t.Error("the session does not end")
+	}
+	end()
+	h.Timeout = 0
+	if names, err := h.Restore(t.Context()); err != nil || !slices.Equal(names, []string{"eth0"}) {
+		t.Errorf("once the other has ended: %v, %v", names, err)
+	}
+}
+
 // What a session that fails takes apart nobody else may serve meanwhile.
 func TestFailedRunKeepsOthersOut(t *testing.T) {
 	t.Parallel()

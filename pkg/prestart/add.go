@@ -33,11 +33,12 @@ func (h Hook) Open(ctx context.Context) (*Session, error) {
 // guard. A server that fails later does not end the session: Status and Events say so, and
 // Hook.Failed is called.
 func (s *Session) Add(ctx context.Context, name string, o InterfaceOptions) error {
-	s.setting.Lock()
-	defer s.setting.Unlock()
-	if err := s.ended(); err != nil {
-		return err
+	ctx, cancel := s.whileOpen(ctx)
+	defer cancel()
+	if err := s.enterSet(ctx); err != nil {
+		return fmt.Errorf("serve %s: %w", name, err)
 	}
+	defer s.leaveSet()
 	if s.nic(name) != nil {
 		return fmt.Errorf("serve %s: it is served already", name)
 	}
@@ -84,11 +85,10 @@ func (s *Session) addPrepared(ctx context.Context, h Hook) error {
 // Remove ends serving a pod interface, which stays prepared; a VM keeps its network. An
 // interface that is not the session's is a [discover.NotFoundError].
 func (s *Session) Remove(name string) error {
-	s.setting.Lock()
-	defer s.setting.Unlock()
-	if err := s.ended(); err != nil {
+	if err := s.enterSet(context.Background()); err != nil {
 		return err
 	}
+	defer s.leaveSet()
 	s.mu.Lock()
 	_, failed := s.notServed[name]
 	delete(s.notServed, name)

@@ -49,8 +49,8 @@ func (s *Session) close(ctx context.Context) error {
 		errs = append(errs, s.ended())
 	}
 	s.cancel(ErrSessionClosed)
-	s.setting.Lock() // until a Plug or Unplug has ended
-	defer s.setting.Unlock()
+	s.setting <- struct{}{} // once a Plug or Unplug has ended
+	defer s.leaveSet()
 	if s.control != nil {
 		s.control.Close()
 	}

@@ -47,7 +47,7 @@ type plugMessage struct {
 
 func (r PlugRequest) message() plugMessage {
 	m := plugMessage{r.Interface, r.Options, ""}
-	if r.Timeout > 0 {
+	if r.Timeout != 0 { // the session refuses a negative one
 		m.Timeout = r.Timeout.String()
 	}
 	return m

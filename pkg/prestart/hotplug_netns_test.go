@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -122,6 +123,80 @@ func TestPlugGivenUp(t *testing.T) {
 		if missing := err != nil && strings.Contains(err.Error(), "net1"); missing == late {
 			t.Errorf("the next one hears %v", err)
 		}
+	}
+}
+
+// Who changes the VM's NICs while another waits for the CNI waits no longer than his context.
+func TestChangeBehindPlug(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Flannel)
+	addNets(t, pod, 1)
+	h := newHook(t, pod)
+	h.Interfaces, h.SkipCheck = []string{"eth0"}, true
+	log := &podtest.Buffer{}
+	h.Log = slog.New(slog.NewTextHandler(log, nil))
+	session := run(t, h)
+	if _, err := session.Plug(t.Context(), "net1", prestart.InterfaceOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	waiting := make(chan error)
+	go func() {
+		_, err := session.Plug(t.Context(), "net7", prestart.InterfaceOptions{})
+		waiting <- err
+	}()
+	log.Wait(t, "waiting for the CNI")
+	for name, change := range map[string]func(context.Context) error{
+		"unplug": func(ctx context.Context) error { return session.Unplug(ctx, "net1") },
+		"plug": func(ctx context.Context) error {
+			_, err := session.Plug(ctx, "net2", prestart.InterfaceOptions{})
+			return err
+		},
+		"serve": func(ctx context.Context) error { return session.Add(ctx, "net2", prestart.InterfaceOptions{}) },
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+		defer cancel()
+		done := make(chan error, 1)
+		go func() { done <- change(ctx) }()
+		select {
+		case err := <-done:
+			if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), name+" net") || !strings.Contains(err.Error(), "another change") {
+				t.Errorf("%s: %v", name, err)
+			}
+		case <-time.After(podtest.Patience):
+			t.Errorf("%s waits although its context has ended", name)
+		}
+	}
+	if n := session.NICs(); len(n) != 2 {
+		t.Errorf("the NICs are %+v", n)
+	}
+	if err := session.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := <-waiting; !errors.Is(err, prestart.ErrSessionClosed) {
+		t.Errorf("who waits for the CNI hears %v", err)
+	}
+}
+
+// What was plugged in with options of its own is planned as it is prepared.
+func TestPlanOfPlugged(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Flannel)
+	addNets(t, pod, 1)
+	h := newHook(t, pod)
+	h.Interfaces, h.SkipCheck = []string{"eth0"}, true
+	session := run(t, h)
+	own := h.Network
+	own.MTU = 1400
+	if _, err := session.Plug(t.Context(), "net1", prestart.InterfaceOptions{Network: &own}); err != nil {
+		t.Fatal(err)
+	}
+	h.Interfaces = nil
+	if _, err := h.Prepare(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	plans, err := h.Plan(t.Context())
+	if err != nil || len(plans) != 2 || plans[1].NIC().MTU != 1400 {
+		t.Errorf("the plans are %+v, %v", plans, err)
 	}
 }
 
@@ -408,6 +483,9 @@ func TestPlugByCurl(t *testing.T) {
 	}
 	if _, err := h.Plug(t.Context(), prestart.PlugRequest{Interface: "net7", Timeout: time.Millisecond}); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("an interface that does not come: %v", err)
+	}
+	if _, err := h.Plug(t.Context(), prestart.PlugRequest{Interface: "net7", Timeout: -time.Second}); err == nil || !strings.Contains(err.Error(), "timeout -1s is negative") {
+		t.Errorf("a negative timeout: %v", err)
 	}
 	notThere := &discover.NotFoundError{}
 	if err := h.Unplug(t.Context(), prestart.PlugRequest{Interface: "net1"}); err == nil || errors.As(err, &notThere) {

@@ -46,13 +46,12 @@ func (s *Session) Plug(ctx context.Context, name string, own InterfaceOptions) (
 // plugWith is Plug with all options, and with another time to wait for the CNI if that
 // is not 0.
 func (s *Session) plugWith(ctx context.Context, name string, o InterfaceOptions, timeout time.Duration) (n *nic, err error) {
-	s.setting.Lock()
-	defer s.setting.Unlock()
 	ctx, cancel := s.whileOpen(ctx)
 	defer cancel()
-	if err = s.ended(); err != nil {
-		return nil, err
+	if err := s.enterSet(ctx); err != nil {
+		return nil, fmt.Errorf("plug %s: %w", name, err)
 	}
+	defer s.leaveSet()
 	if s.nic(name) != nil {
 		return nil, fmt.Errorf("plug %s: %w", name, ErrPlugged)
 	}
@@ -67,6 +66,25 @@ func (s *Session) plugWith(ctx context.Context, name string, o InterfaceOptions,
 	}
 	return n, nil
 }
+
+// enterSet waits until nobody else changes the set of NICs, which may take as long as the
+// CNI takes, or ctx ends. It fails once the session has ended. leaveSet is for the next one.
+func (s *Session) enterSet(ctx context.Context) error {
+	select {
+	case s.setting <- struct{}{}:
+	case <-s.done.Done():
+		return s.ended()
+	case <-ctx.Done():
+		return fmt.Errorf("wait for another change of the VM's NICs: %w", context.Cause(ctx))
+	}
+	if err := s.ended(); err != nil {
+		s.leaveSet()
+		return err
+	}
+	return nil
+}
+
+func (s *Session) leaveSet() { <-s.setting }
 
 // whileOpen is ctx until the session ends.
 func (s *Session) whileOpen(ctx context.Context) (context.Context, func()) {
@@ -195,13 +213,12 @@ func (s *Session) addTo(ctx context.Context, place int, n *nic, pod discover.Pod
 // served without a record is only served no more. An interface that is not the session's
 // is a [discover.NotFoundError].
 func (s *Session) Unplug(ctx context.Context, name string) error {
-	s.setting.Lock()
-	defer s.setting.Unlock()
 	ctx, cancel := s.whileOpen(ctx)
 	defer cancel()
-	if err := s.ended(); err != nil {
-		return err
+	if err := s.enterSet(ctx); err != nil {
+		return fmt.Errorf("unplug %s: %w", name, err)
 	}
+	defer s.leaveSet()
 	n := s.nic(name)
 	if n == nil {
 		return fmt.Errorf("unplug: of the VM's NICs, %w", &discover.NotFoundError{Interface: name, There: namesOf(guestsOf(s.current()))})

@@ -122,7 +122,7 @@ func (h Hook) newSession(ctx context.Context) (*Session, error) {
 		serving.Close()
 		return nil, err
 	}
-	s := &Session{hook: h, serving: serving, since: time.Now(), changed: make(chan struct{}), readers: map[*reader]bool{}, notServed: map[string]error{}}
+	s := &Session{hook: h, serving: serving, since: time.Now(), setting: make(chan struct{}, 1), changed: make(chan struct{}), readers: map[*reader]bool{}, notServed: map[string]error{}}
 	s.done, s.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	return s, nil
 }

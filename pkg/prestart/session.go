@@ -42,8 +42,8 @@ type Session struct {
 	cancel  context.CancelCauseFunc
 	running sync.WaitGroup
 	closing sync.Once
-	setting sync.Mutex // held while the set of NICs changes
-	files   sync.Mutex // held while those in the output directory are written
+	setting chan struct{} // has one in it while the set of NICs changes
+	files   sync.Mutex    // held while those in the output directory are written
 
 	mu   sync.Mutex
 	nics []*nic // the primary one first

@@ -44,10 +44,8 @@ func TestPorts(t *testing.T) {
 			t.Errorf("%q: %v", text, err)
 		}
 	}
-	for _, p := range []Ports{
-		{TCP: []PortRange{{90, 80}}}, {UDP: []PortRange{{0, 0}}}, {TCP: []PortRange{{90, 90}, {80, 80}}},
-		{UDP: []PortRange{{80, 90}, {85, 95}}}, {TCP: []PortRange{{80, 80}, {81, 81}}},
-	} {
+	for _, ranges := range [][]PortRange{{{90, 80}}, {{0, 0}}, {{90, 90}, {80, 80}}, {{80, 90}, {85, 95}}, {{80, 80}, {81, 81}}} {
+		p := Ports{UDP: ranges}
 		if err := p.Validate(); err == nil {
 			t.Errorf("%+v is valid", p)
 		}

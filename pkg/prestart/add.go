@@ -85,7 +85,7 @@ func (s *Session) addPrepared(ctx context.Context, h Hook) error {
 // Remove ends serving a pod interface, which stays prepared; a VM keeps its network. An
 // interface that is not the session's is a [discover.NotFoundError].
 func (s *Session) Remove(name string) error {
-	if err := s.enterSet(context.Background()); err != nil {
+	if err := s.enterSet(s.done); err != nil {
 		return err
 	}
 	defer s.leaveSet()

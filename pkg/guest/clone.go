@@ -2,6 +2,9 @@ package guest
 
 import "slices"
 
+// Clone is the ports without anything that they share with p.
+func (p Ports) Clone() Ports { return Ports{slices.Clone(p.TCP), slices.Clone(p.UDP)} }
+
 // Clone is the NIC without anything that it shares with n.
 func (n NIC) Clone() NIC {
 	if n.IPv4 != nil {

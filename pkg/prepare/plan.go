@@ -66,6 +66,10 @@ func NewPlan(in discover.Interface, o Options) (Plan, error) {
 	if err := CheckDatapath(o.Datapath); err != nil {
 		return Plan{}, fmt.Errorf("plan %s: %w", in.Name, err)
 	}
+	o.PodPorts, o.VMPorts = o.PodPorts.Clone(), o.VMPorts.Clone() // the caller may change what is his
+	if o.TapOwner != nil {
+		o.TapOwner = new(*o.TapOwner)
+	}
 	name := cmp.Or(o.Datapath, DefaultDatapath)
 	path := datapaths[name]
 	_, err := path.Wire(in, Options{NoGuard: true}) // a datapath without a guard is not the interface's fault
@@ -107,7 +111,7 @@ func unused(datapath string, given, used Options) error {
 }
 
 // NIC is what the VM gets of the pod interface.
-func (p Plan) NIC() guest.NIC { return p.wired().Guest() }
+func (p Plan) NIC() guest.NIC { return p.wired().Guest().Clone() }
 
 // Links are those that are there while the interface is prepared, the tap among them.
 func (p Plan) Links() []Link { return p.wired().Links() }

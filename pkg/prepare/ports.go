@@ -10,7 +10,7 @@ import (
 // interface's addresses; both are none if the VM gets all.
 func (p Plan) Ports() (pods, vms guest.Ports) {
 	o := p.wired().Options()
-	return o.PodPorts, o.VMPorts
+	return o.PodPorts.Clone(), o.VMPorts.Clone()
 }
 
 // WithOtherPorts is the plan by which the interface is prepared now, as it is recorded

@@ -21,7 +21,8 @@ const DefaultUnplugTimeout = 30 * time.Second
 // Hotplug is how a session plugs interfaces in for who asks on its control socket.
 type Hotplug struct {
 	// Options changes what the session has for the interface, which is complete, by what
-	// was asked for: JSON values by the names of options. Nil: nothing can be asked for.
+	// was asked for: JSON values by the names of options. What it leaves out is that of the
+	// Hook. Nil: nothing can be asked for.
 	Options func(InterfaceOptions, map[string]json.RawMessage) (InterfaceOptions, error)
 	// Privileged calls what changes the network, with the privileges to do so on the
 	// calling thread, for a process that lays them down meanwhile; nil: it has them.
@@ -193,6 +194,7 @@ func (s *Session) plugFor(ctx context.Context, r PlugRequest) (any, error) {
 		if err != nil {
 			return nil, fmt.Errorf("plug %s: %w", r.Interface, err)
 		}
+		o = s.hook.optionsFor(r.Interface, o)
 	}
 	n, err := s.plugWith(ctx, r.Interface, o, r.Timeout)
 	if err != nil {

@@ -177,6 +177,23 @@ func TestChangeBehindPlug(t *testing.T) {
 	}
 }
 
+// What a launcher's options for who asks leave out is as in the Hook.
+func TestPlugOptionsLeftOut(t *testing.T) {
+	t.Parallel()
+	pod := podtest.NewPod(t, podtest.Flannel)
+	addNets(t, pod, 1)
+	h := hotplugHook(t, pod)
+	h.SkipCheck, h.Network.MTU = true, 1400
+	h.Hotplug.Options = func(_ prestart.InterfaceOptions, asked map[string]json.RawMessage) (o prestart.InterfaceOptions, err error) {
+		return o, json.Unmarshal(asked["model"], &o.Model)
+	}
+	run(t, h)
+	p, err := h.Plug(t.Context(), prestart.PlugRequest{Interface: "net1", Options: map[string]json.RawMessage{"model": []byte(`"e1000e"`)}})
+	if err != nil || p.Model != "e1000e" || p.MTU != 1400 || p.Datapath != h.Network.Datapath {
+		t.Errorf("%+v, %v", p, err)
+	}
+}
+
 // What was plugged in with options of its own is planned as it is prepared.
 func TestPlanOfPlugged(t *testing.T) {
 	t.Parallel()

@@ -30,7 +30,8 @@ func (s *Session) Wait(ctx context.Context) error {
 // ShutdownTimeout. Then Close ends the servers and closes all sockets. The pod's
 // network stays prepared, unless the Hook says RestoreAfter: then a VM that is not
 // ours has [DefaultShutdownTimeout], or until ctx ends, to leave the tap, and the
-// error wraps [check.ErrTapInUse] if it does not. The error of a server that had
+// error wraps [check.ErrTapInUse] if it does not; another process that is at work on the
+// pod has ten seconds. The error of a server that had
 // failed is returned again. Only the first call does something; another waits for it.
 func (s *Session) Close(ctx context.Context) (err error) {
 	s.closing.Do(func() { err = s.close(ctx) })

@@ -56,7 +56,8 @@ func inPod[T any](h Hook, f func(Hook) (T, error)) (result T, err error) {
 }
 
 // Validate tells what is wrong with h whatever the pod is, all of it at once. The
-// other methods begin with it.
+// other methods begin with it, Restore with what it uses; not so Plug, Unplug, HandOver and
+// InNetns, which use little of h.
 func (h Hook) Validate() error {
 	errs := []error{h.checkInterfaces(), notNegative("timeout", h.Timeout)}
 	errs = append(errs, forward.Validate(h.Forwards), h.Network.Validate(), prepare.CheckDatapath(h.Network.Datapath), h.Lease.Validate(), domain.CheckModel(h.Model), h.checkPerInterface())

@@ -13,6 +13,7 @@ import (
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/packet"
 	"github.com/virt-launcher-net/virt-launcher-net/internal/podtest"
+	"github.com/virt-launcher-net/virt-launcher-net/pkg/prestart"
 )
 
 // What a guest is given just before the session ends is kept.
@@ -83,6 +84,29 @@ func TestRestoreForgets(t *testing.T) {
 		}
 		if !slices.Equal(left, c.left) {
 			t.Errorf("after restore of %s there is %q, want %q", c.restore, left, c.left)
+		}
+	}
+}
+
+// What a session writes is where it was when the session began, wherever its process goes.
+func TestRelativeDirectories(t *testing.T) { // in a working directory of its own
+	pod := podtest.NewPod(t, podtest.Flannel)
+	h := newHook(t, pod)
+	h.StateDir, h.OutputDir = "state", "out"
+	start, elsewhere := t.TempDir(), t.TempDir()
+	t.Chdir(start)
+	session := run(t, h)
+	t.Chdir(elsewhere)
+	guest := podtest.NewGuest(t, pod.NS, "tap-eth0", pod.MAC)
+	if _, err := guest.Udhcpc(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := session.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	for path, want := range map[string]int{filepath.Join(start, "state", "eth0.lease"): 1, filepath.Join(start, "out", prestart.NICsFile): 1, filepath.Join(elsewhere, "*"): 0} {
+		if found, err := filepath.Glob(path); err != nil || len(found) != want {
+			t.Errorf("of %s there are %v, %v", path, found, err)
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"path/filepath"
 	"time"
 
 	"github.com/virt-launcher-net/virt-launcher-net/internal/statedir"
@@ -29,6 +30,14 @@ func (h Hook) complete() (_ Hook, err error) {
 		d.StartTimeout = cmp.Or(d.StartTimeout, DefaultStartTimeout)
 		d.ShutdownTimeout = cmp.Or(d.ShutdownTimeout, DefaultShutdownTimeout)
 		h.Domain = &d
+	}
+	for _, path := range []*string{&h.Netns, &h.StateDir, &h.OutputDir} {
+		if *path == "" || filepath.IsAbs(*path) {
+			continue
+		}
+		if *path, err = filepath.Abs(*path); err != nil { // a session's process may go elsewhere, as a daemon does
+			return h, err
+		}
 	}
 	h.StateDir, h.namespace, err = statedir.Locate(h.Netns, h.StateDir, prepare.DefaultStateDir)
 	return h, err

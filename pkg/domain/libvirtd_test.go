@@ -96,6 +96,39 @@ func TestLibvirtd(t *testing.T) {
 	}
 }
 
+// Who can't wait does not wait for a libvirtd that is frozen, and hears what is left.
+func TestFrozenLibvirtd(t *testing.T) {
+	if !inChild(t) {
+		return
+	}
+	pid, socket := startLibvirtd(t)
+	process, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(process)
+	defer unix.PidfdSendSignal(process, unix.SIGKILL, nil, 0)
+	vm, err := Start(t.Context(), nil, "test+unix:///default"+socket, fmt.Appendf(nil, testXML, "vm"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.PidfdSendSignal(process, unix.SIGSTOP, nil, 0); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(50*time.Millisecond, cancel) // while it is asked
+	start := time.Now()
+	if err := vm.Shutdown(ctx); !errors.Is(err, ErrNoAnswer) || !strings.Contains(err.Error(), "destroy vm ends it") {
+		t.Errorf("Shutdown without an answer: %v", err)
+	}
+	if err := vm.Close(); err != nil {
+		t.Errorf("Close without an answer: %v", err)
+	}
+	if took := time.Since(start); took > answerTime+undoTime {
+		t.Errorf("it took %s", took)
+	}
+}
+
 // checkStopsAnswering checks that Start returns when a libvirtd which is alive
 // does not answer.
 func checkStopsAnswering(t *testing.T, vm *VM, process int) {

@@ -77,10 +77,16 @@ func (*VM) Plug(context.Context, NIC) error { return errNoLibvirt }
 // still release it later.
 func (*VM) Unplug(context.Context, NIC) error { return errNoLibvirt }
 
-// Shutdown asks the guest to shut down, by ACPI or its agent, and destroys the
-// domain if it has not when ctx ends: at once, without asking, if ctx has ended
-// already. Without an error the domain has stopped; [VM.Wait] returns why. The error
-// wraps [ErrDisconnected] if the connection has ended: then nobody could ask or destroy it.
+// Shutdown asks the guest to shut down, by ACPI or its agent, every ten seconds, and
+// destroys the domain if it has not when ctx ends: at once, without asking, if ctx has ended
+// already. A domain that is paused is resumed for that, and a guest that sleeps is woken.
+// If libvirt is at a save, dump, snapshot or migration of the domain it waits for the end of
+// that; a domain that still is at the deadline of ctx is left to it, which is an error. A ctx
+// that is canceled has it destroyed.
+//
+// Without an error the domain has stopped; [VM.Wait] returns why. The error wraps
+// [ErrDisconnected] if the connection has ended, and [ErrNoAnswer] if libvirt answers
+// nothing: then nobody could ask or destroy it.
 func (*VM) Shutdown(context.Context) error { return errNoLibvirt }
 
 // Close ends the connection, and is the last call. A domain still running runs

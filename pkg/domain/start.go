@@ -13,13 +13,8 @@ import (
 	"libvirt.org/go/libvirt"
 )
 
-const (
-	// libvirt gets this long to undo what it was doing when the caller gave up.
-	undoTime = 10 * time.Second
-	// libvirt itself gives QEMU 10 s after SIGTERM and 5 s after SIGKILL, and
-	// more with devices of the host (virProcessKillPainfullyDelay).
-	destroyTime = 45 * time.Second
-)
+// libvirt gets this long to undo what it was doing when the caller gave up.
+const undoTime = 10 * time.Second
 
 // Start connects to libvirt at the URI and starts the domain. The caller closes
 // the VM.
@@ -84,7 +79,7 @@ func newVM(log *slog.Logger, uri string, xml []byte) (*VM, error) {
 	return &VM{
 		log: log, uri: uri, name: name, netns: netns,
 		lost:    fmt.Errorf("domain %s on %s: %w, and the domain may run on: virsh -c '%s' destroy %s ends it", name, uri, ErrDisconnected, uri, name),
-		stopped: make(chan struct{}), disconnected: make(chan struct{}),
+		stopped: make(chan struct{}), disconnected: make(chan struct{}), changed: make(chan struct{}, 1),
 	}, nil
 }
 

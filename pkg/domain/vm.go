@@ -10,7 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
-	"time"
+	"sync/atomic"
 
 	"libvirt.org/go/libvirt"
 )
@@ -34,6 +34,8 @@ type VM struct {
 	disconnected             chan struct{}
 	stopOnce, disconnectOnce sync.Once // guard the channels
 	closed                   sync.Once
+	changed                  chan struct{} // is told, without waiting, when the domain's state has changed
+	silent                   atomic.Bool   // libvirt answers nothing
 
 	using sync.Mutex // is held while dom is referenced, or let go of
 
@@ -83,52 +85,6 @@ func isClosed(c <-chan struct{}) bool {
 	}
 }
 
-// Shutdown asks the guest to shut down, by ACPI or its agent, and destroys the
-// domain if it has not when ctx ends: at once, without asking, if ctx has ended
-// already. Without an error the domain has stopped; [VM.Wait] returns why. The error
-// wraps [ErrDisconnected] if the connection has ended: then nobody could ask or destroy it.
-func (v *VM) Shutdown(ctx context.Context) error {
-	if v.hasStopped() { // what has its name now may be another VM
-		return nil
-	}
-	if v.isDisconnected() {
-		return v.lost
-	}
-	asked := time.Now()
-	why, err := "it was not asked to shut down: the context has ended", ctx.Err()
-	if err == nil {
-		why, err = "libvirt can't ask it to shut down", v.call(ctx, (*libvirt.Domain).Shutdown)
-	}
-	if err == nil {
-		why, err = "it was asked to shut down and has not", v.Wait(ctx)
-	}
-	switch {
-	case v.hasStopped():
-		return nil
-	case v.isDisconnected():
-		return v.lost
-	}
-	v.log.Warn("destroying the domain", "domain", v.name, "why", why, "after", time.Since(asked).Round(time.Millisecond), "cause", err)
-	return v.destroy(ctx)
-}
-
-// destroy ends the domain without asking, and even if ctx has ended.
-func (v *VM) destroy(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), destroyTime, fmt.Errorf("not within %s", destroyTime))
-	defer cancel()
-	err := v.call(ctx, (*libvirt.Domain).Destroy)
-	if err == nil || errors.Is(err, libvirt.ERR_OPERATION_INVALID) || errors.Is(err, libvirt.ERR_NO_DOMAIN) {
-		err = v.Wait(ctx) // for the event: it is there, or on its way
-	}
-	switch {
-	case v.hasStopped():
-		return nil
-	case v.isDisconnected():
-		return v.lost
-	}
-	return fmt.Errorf("destroy domain %s on %s: %w: it may run on", v.name, v.uri, err)
-}
-
 // Close ends the connection, and is the last call. A domain still running runs
 // on: Shutdown comes before. Closing again does nothing.
 func (v *VM) Close() error {
@@ -144,13 +100,17 @@ func (v *VM) close() error {
 	v.using.Unlock()
 	ctx, cancel := context.WithTimeoutCause(context.Background(), undoTime, fmt.Errorf("not within %s", undoTime))
 	defer cancel()
+	unanswered := v.silent.Load()
+	if unanswered {
+		cancel() // it was waited for already
+	}
 	err := call(ctx, v.netns, func() error {
 		if v.dom != nil {
 			_ = v.dom.Free() // only a reference, and ours
 		}
 		return v.disconnect()
 	}, func() {})
-	if wasDisconnected {
+	if wasDisconnected || unanswered {
 		err = nil // libvirt can't be told any more
 	}
 	if v.netns != nil {
@@ -197,6 +157,10 @@ func (v *VM) reference() error {
 func (v *VM) onEvent(_ *libvirt.Connect, dom *libvirt.Domain, e *libvirt.DomainEventLifecycle) {
 	if name, err := dom.GetName(); err != nil || name != v.name {
 		return
+	}
+	select {
+	case v.changed <- struct{}{}:
+	default: // it is to be told already
 	}
 	switch e.Event {
 	case libvirt.DOMAIN_EVENT_STARTED:

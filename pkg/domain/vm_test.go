@@ -177,6 +177,28 @@ func TestWaitDestroyed(t *testing.T) {
 	}
 }
 
+// A domain that is paused is resumed, to shut down.
+func TestShutdownPaused(t *testing.T) {
+	c := testConnect(t)
+	vm := startTest(t)
+	log := &bytes.Buffer{}
+	vm.log = slog.New(slog.NewTextHandler(log, nil))
+	d, err := c.LookupDomainByName(t.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Free()
+	if err := d.Suspend(); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(vm.Shutdown(bounded(t)), vm.Wait(bounded(t))); err != nil {
+		t.Error(err)
+	}
+	if text := log.String(); !strings.Contains(text, "resuming the domain") || !strings.Contains(text, "paused=user") {
+		t.Errorf("the log is\n%s", text)
+	}
+}
+
 // A second signal: no time for the guest at all.
 func TestShutdownAtOnce(t *testing.T) {
 	vm := startTest(t)

@@ -83,15 +83,14 @@ func TestHotplug(t *testing.T) {
 // A libvirtd does the same, for a program that has no privileges in effect. A guest that
 // is paused releases a NIC only later.
 func TestHotplugOfLibvirtd(t *testing.T) {
-	const uri = "qemu+tcp://127.0.0.1/system"
 	pod := podtest.NewPod(t, podtest.Flannel)
 	launchtest.StartLibvirtd(t, pod.NS)
 	testHotplug(t, pod, func(m *machine) {
 		m.program.Run(t, "plug", "net1")
 		m.hears(t, "VLN-PING 10.9.1.1 ok", 3)
-		pod.Run(t, "virsh", "-c", uri, "suspend", "vm")
+		pod.Run(t, "virsh", "-c", uriOfLibvirtd, "suspend", "vm")
 		m.fails(t, []string{"unplug net1: ", "the guest has not released the NIC"}, "unplug", "net1", "--timeout", "1s")
-		pod.Run(t, "virsh", "-c", uri, "resume", "vm")
+		pod.Run(t, "virsh", "-c", uriOfLibvirtd, "resume", "vm")
 		m.hears(t, "VLN-UNPLUGGED eth1", 3)
 		m.program.Run(t, "unplug", "net1", "--timeout", "60s")
 
@@ -120,9 +119,9 @@ func TestHotplugOfLibvirtd(t *testing.T) {
 
 		// A NIC that its guest has released meanwhile is no reason for the next program not to
 		// take the VM over.
-		pod.Run(t, "virsh", "-c", uri, "detach-device-alias", "vm", "ua-net1", "--live")
+		pod.Run(t, "virsh", "-c", uriOfLibvirtd, "detach-device-alias", "vm", "ua-net1", "--live")
 		m.log.Until(t, "the domain has released the NIC", func(string) bool {
-			return !strings.Contains(pod.Run(t, "virsh", "-c", uri, "domiflist", "vm"), "tap-net1")
+			return !strings.Contains(pod.Run(t, "virsh", "-c", uriOfLibvirtd, "domiflist", "vm"), "tap-net1")
 		})
 		if err := m.Signal(syscall.SIGKILL); err != nil {
 			t.Fatal(err)
@@ -133,15 +132,18 @@ func TestHotplugOfLibvirtd(t *testing.T) {
 			t.Error("the VM is not taken over without its NIC")
 		}
 		m.program.Run(t, "unplug", "net1")
-	}, "--connect", uri)
+	}, "--connect", uriOfLibvirtd)
 }
+
+// freeze has libvirt answer nothing, until the table is deleted.
+const freeze = "add table ip hang; add chain ip hang input { type filter hook input priority 0; }; " +
+	"add rule ip hang input tcp dport 16509 counter drop"
 
 // plugUnanswered plugs net1 in while libvirt does not answer, until nobody waits for it any
 // more: what libvirt does later finds the NIC prepared and served.
 func (m *machine) plugUnanswered(t *testing.T) {
 	t.Helper()
-	m.pod.Run(t, "nft", "add table ip hang; add chain ip hang input { type filter hook input priority 0; }; "+
-		"add rule ip hang input tcp dport 16509 counter drop")
+	m.pod.Run(t, "nft", freeze)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	plug := m.program.Command(ctx, "plug", "net1")

@@ -40,9 +40,12 @@ func (s *Session) Close(ctx context.Context) (err error) {
 
 func (s *Session) close(ctx context.Context) error {
 	var errs []error
+	if ctx.Err() != nil { // if it ends later, that ends all waiting
+		ctx = context.WithoutCancel(ctx)
+	}
 	if vm := s.domain(); vm != nil {
 		within := s.hook.Domain.ShutdownTimeout
-		ctx, cancel := context.WithTimeoutCause(unlessEnded(ctx), within, fmt.Errorf("not within %s", within))
+		ctx, cancel := context.WithTimeoutCause(ctx, within, fmt.Errorf("not within %s", within))
 		defer cancel()
 		errs = append(errs, vm.Shutdown(ctx), vm.Close()) //nolint:contextcheck // Close takes none
 	}
@@ -68,7 +71,7 @@ func (s *Session) close(ctx context.Context) error {
 	}
 	s.keeper.close()
 	if s.restore && len(plans) > 0 {
-		errs = append(errs, s.netns.do(func() error { return s.hook.restoreAfter(unlessEnded(ctx), plans, DefaultShutdownTimeout) }))
+		errs = append(errs, s.netns.do(func() error { return s.hook.restoreAfter(ctx, plans, DefaultShutdownTimeout) }))
 	}
 	if s.undo != nil {
 		errs = append(errs, s.undo())
@@ -78,12 +81,4 @@ func (s *Session) close(ctx context.Context) error {
 	s.plugging.leave()
 	s.pinned.Close() // nil is closed already
 	return errors.Join(errs...)
-}
-
-// unlessEnded is ctx, or one without its end if that has come.
-func unlessEnded(ctx context.Context) context.Context {
-	if ctx.Err() != nil {
-		return context.WithoutCancel(ctx)
-	}
-	return ctx
 }

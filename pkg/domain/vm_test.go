@@ -45,8 +45,16 @@ func testConnect(t *testing.T) *libvirt.Connect {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// The simulated hypervisor may tell nobody anything any more, if an event came just when the last
+	// of those who listen left (virObjectEventStateCleanupTimer): so somebody always listens.
+	id, err := c.DomainEventLifecycleRegister(nil, func(*libvirt.Connect, *libvirt.Domain, *libvirt.DomainEventLifecycle) {})
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
-		if _, err := c.Close(); err != nil {
+		err := c.DomainEventDeregister(id)
+		_, closeErr := c.Close()
+		if err := errors.Join(err, closeErr); err != nil {
 			t.Error(err)
 		}
 	})

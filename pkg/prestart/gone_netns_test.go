@@ -111,6 +111,9 @@ func TestLeaseOfVMThatIsGone(t *testing.T) {
 					t.Fatal(err)
 				}
 				session = run(t, h)
+				if why := session.Status().NoLease(); !strings.Contains(why, "no VM has tap-eth0 open") {
+					t.Errorf("after its own check, of the lease it says %q", why)
+				}
 				untilLost(t, h, session)
 				go wait(session)
 				resumed()

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -263,6 +264,22 @@ func (n *nic) waitForLease(ctx context.Context) error {
 		return cmp.Or(n.failure(), errClosed)
 	}
 	return err
+}
+
+// closedWithin is within what time the kernel tells that a tap was closed: it says so once
+// a second, and the machine may be busy.
+const closedWithin = 2 * time.Second
+
+// untilClosed waits until the server knows that a check has closed the tap. Who waits for a
+// lease that is kept would take the check for a guest; where none is kept nothing is waited for.
+func (n *nic) untilClosed(ctx context.Context) {
+	server := n.main()
+	if server == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, closedWithin)
+	defer cancel()
+	_, _ = server.Wait(ctx, func(st lease.Status) bool { return !st.IsHeld() }) // an error: a VM has opened it since
 }
 
 // differences are what is not as planned.

@@ -252,6 +252,7 @@ func (s *Session) check(ctx context.Context, n *nic) error {
 	if err != nil {
 		return &CheckError{n.Interface, err}
 	}
+	n.untilClosed(ctx)
 	fields := []slog.Attr{
 		slog.String("interface", n.Interface), slog.Any("offered", report.Address), slog.Any("offered6", report.Address6),
 		slog.Any("gateway", report.Gateway), slog.Any("router6", report.Router6), slog.String("note", report.Note),

@@ -108,7 +108,9 @@ func TestSandboxMadeAnewWhileNotServed(t *testing.T) {
 	}
 	n.start(t)
 	notServed := func(why string) func(agent.Status) bool {
-		return func(s agent.Status) bool { return len(s.Pods) == 1 && strings.Contains(s.Pods[0].NotServed["eth0"], why) }
+		return func(s agent.Status) bool {
+			return len(s.Pods) == 1 && strings.Contains(s.Pods[0].NotServed["eth0"], why)
+		}
 	}
 	n.until(t, "the first can't be served", notServed("not a network namespace"))
 	var serving *statedir.Serving
@@ -130,7 +132,9 @@ func TestSandboxMadeAnewWhileNotServed(t *testing.T) {
 	if err := errors.Join(n.client().Attach(t.Context(), other.ContainerID, "eth0"), unmount(other.Netns)); err != nil {
 		t.Fatal(err)
 	}
-	n.until(t, "the other's end is noticed", func(s agent.Status) bool { return !slices.ContainsFunc(s.Pods, func(p agent.Pod) bool { return p.Name == "vm2" }) })
+	n.until(t, "the other's end is noticed", func(s agent.Status) bool {
+		return !slices.ContainsFunc(s.Pods, func(p agent.Pod) bool { return p.Name == "vm2" })
+	})
 	serving.Close()
 	n.until(t, "it is served", func(s agent.Status) bool { return ready(s) == 1 })
 }

@@ -79,7 +79,7 @@ func (c call) hook(containerID, netns string, interfaces ...string) prestart.Hoo
 	return prestart.Hook{
 		Netns: netns, StateDir: attachment.Dir(c.conf.stateDir, containerID), Interfaces: interfaces, NoIdentity: true,
 		RestoreAfter: true, // by DEL: nothing is to be warned of that this avoids
-		Log: c.log.With("container", containerID),
+		Log:          c.log.With("container", containerID),
 	}
 }
 

@@ -165,7 +165,9 @@ func TestTooManyRoutes(t *testing.T) {
 			lines[i] = fmt.Sprintf("route add 20.0.%d.%d via %s dev eth0", i>>8, i&255, pod.Gateway)
 		}
 		pod.IP(t, lines...)
-		all := func() string { return pod.Run(t, "ip", "-br", "link") + pod.Run(t, "ip", "-4", "addr") + pod.Run(t, "ip", "route") }
+		all := func() string {
+			return pod.Run(t, "ip", "-br", "link") + pod.Run(t, "ip", "-4", "addr") + pod.Run(t, "ip", "route")
+		}
 		before := all()
 		pod.In(t, func() error {
 			err := ApplyAll(t.Context(), dir, Options{Datapath: datapath}, "eth0")

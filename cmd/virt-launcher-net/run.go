@@ -103,13 +103,13 @@ func (p *program) stay(cmd *cobra.Command, start func(context.Context) (*prestar
 	if err == nil {
 		err = session.Wait(cmd.Context())
 	}
+	ctx, cancel := signal.NotifyContext(context.WithoutCancel(cmd.Context()), endSignals()...) // the next signal says "now"
+	defer cancel()
+	defer context.AfterFunc(ctx, cancel)() // and one more ends what does not hear of it, as a libvirt that hangs
 	if cmd.Context().Err() != nil {
 		err = nil // a signal is a good end
 		p.hook.Log.Info("signal received: ending", "after", time.Since(started).Round(time.Second))
 	}
-	ctx, cancel := signal.NotifyContext(context.WithoutCancel(cmd.Context()), endSignals()...) // the next signal says "now"
-	defer cancel()
-	defer context.AfterFunc(ctx, cancel)() // and one more ends what does not hear of it, as a libvirt that hangs
 	closeErr := session.Close(ctx)
 	if err != nil && errors.Is(closeErr, err) { // a server's failure, or libvirt's, ends both
 		return closeErr

@@ -564,6 +564,20 @@ func (r *trio) flowsOf(t *testing.T, set string) string {
 	return r.pod.Run(t, "nft", "list", "set", "netdev", "virt-launcher-net-eth0", set)
 }
 
+// knows waits until a set has a flow, as nft(8) writes it: what a guest sends is on its way.
+func (r *trio) knows(t *testing.T, set, flow string) {
+	t.Helper()
+	for end := time.Now().Add(podtest.Patience); ; time.Sleep(10 * time.Millisecond) {
+		known := r.flowsOf(t, set)
+		if strings.Contains(known, flow) {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("known are\n%s", known)
+		}
+	}
+}
+
 // A connection of the pod's that is idle is known for days; one that was closed by
 // either side, or refused, for some minutes at most; a reset to a stray segment makes
 // none.

@@ -26,6 +26,21 @@ func WaitRouter(ctx context.Context, ns *NS) error {
 	return waitUntil(ctx, ns, "router has advertised itself", routerless)
 }
 
+// WaitCarrier waits until a link has a carrier, as a NIC's has seconds after it was set up. It
+// waits for netlink events, at most until ctx ends.
+func WaitCarrier(ctx context.Context, ns *NS, name string) error {
+	return waitUntil(ctx, ns, "link has a carrier", func() (string, error) {
+		link, err := netlink.LinkByName(name)
+		if err != nil {
+			return "", fmt.Errorf("look at link %s: %w", name, err)
+		}
+		if link.Attrs().RawFlags&unix.IFF_LOWER_UP == 0 {
+			return name + " has none", nil
+		}
+		return "", nil
+	})
+}
+
 // waitUntil waits until missing, in the namespace, names nothing any more. It
 // looks at each netlink event.
 func waitUntil(ctx context.Context, ns *NS, what string, missing func() (string, error)) error {

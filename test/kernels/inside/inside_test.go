@@ -91,6 +91,11 @@ func (v *vm) restore(t *testing.T) {
 		t.Error(err)
 	}
 	v.Run(t, "restore")
+	ctx, cancel := context.WithTimeout(t.Context(), podtest.Patience)
+	defer cancel()
+	if err := podtest.WaitCarrier(ctx, v.pod.NS, v.pod.Interface); err != nil {
+		t.Error(err)
+	}
 	v.unchanged(t, "restore")
 }
 

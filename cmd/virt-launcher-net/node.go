@@ -178,7 +178,7 @@ func writeNode(w io.Writer, s agent.Status) {
 			for _, l := range []*lease.Status{i.Lease6, i.Lease} {
 				if l != nil {
 					addresses, state = append([]string{l.Address.Addr().String()}, addresses...), string(l.State)
-					if l.State == lease.Bound && !l.IsHeld() {
+					if l.IsKept() {
 						state += ", no VM there"
 					}
 				}

@@ -119,7 +119,7 @@ func writeLease(w io.Writer, what string, l lease.Status) {
 		fmt.Fprintf(w, ", until %s", l.Expires.Format(time.RFC3339))
 	}
 	fmt.Fprintln(w)
-	if l.State == lease.Bound && !l.IsHeld() {
+	if l.IsKept() {
 		fmt.Fprintf(w, "%s\tkept for a VM that is resumed: none has %s open (no carrier)\n", what, l.Interface)
 	}
 	if l.Client != (lease.Client{}) {

@@ -112,7 +112,7 @@ func (s Status) NoLease() string {
 		l := cmp.Or(i.Lease, i.Lease6) // not every guest asks for an IPv6 address
 		switch {
 		case l == nil || l.IsHeld():
-		case l.State == lease.Bound:
+		case l.IsKept():
 			words = append(words, fmt.Sprintf("%s: no VM has %s open (no carrier); the lease of %s is kept for one that is resumed", i.Name, l.Interface, l.Address))
 		case l.LastMessage.Type == "" && i.LeaseUnknown:
 			words = append(words, fmt.Sprintf("%s: it is unknown whether the guest on %s has %s: the VM started before this server, which found no saved lease; "+

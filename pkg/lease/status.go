@@ -67,6 +67,9 @@ type Status struct {
 // IsHeld tells whether a guest that is there has the lease.
 func (s Status) IsHeld() bool { return s.State == Bound && !s.NoCarrier }
 
+// IsKept tells whether the lease is kept though no guest is there: one may be resumed.
+func (s Status) IsKept() bool { return s.State == Bound && s.NoCarrier }
+
 // Client is what the guest says of itself. It may say anything: what cannot be
 // printed was replaced, what is long was cut.
 type Client struct {

@@ -354,7 +354,7 @@ func TestKilledWhilePlugging(t *testing.T) {
 			defer close(done)
 			ask(verb, "net1") // it may not hear an answer
 		}()
-		time.Sleep(time.Duration(rand.IntN(25)) * time.Millisecond) // at any moment
+		time.Sleep(time.Duration(rand.IntN(25)) * time.Millisecond) // at any moment, which no event tells
 		if err := cmd.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}

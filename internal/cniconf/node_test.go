@@ -379,8 +379,8 @@ func TestTogether(t *testing.T) {
 	latest := ""
 	for i := range 20 {
 		latest = strings.Replace(flannel, "cbr0", fmt.Sprint("cbr", i), 1)
-		n.put(t, "10-flannel.conflist", latest) // in place, as cp does
-		time.Sleep(time.Duration(i) * 5 * time.Millisecond)
+		n.put(t, "10-flannel.conflist", latest)             // in place, as cp does
+		time.Sleep(time.Duration(i) * 5 * time.Millisecond) // before, while and after they look: none of it is to matter
 		if text, err := os.ReadFile(path); err != nil || !json.Valid(text) {
 			t.Errorf("the file has\n%s\n%v", text, err)
 		}
@@ -404,12 +404,14 @@ func TestTogether(t *testing.T) {
 // it.
 func TestKeep(t *testing.T) {
 	n := testNode(t)
+	log := &podtest.Buffer{}
+	n.Log = slog.New(slog.NewTextHandler(log, nil))
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
 	go func() { ended <- n.Keep(ctx, n.Install) }()
 	installed := func() { t.Helper(); n.until(t, n.Installed) }
 	n.put(t, "10-flannel.conflist", flannel[:30]) // half of it
-	time.Sleep(2 * settled)
+	log.Wait(t, "the text ends too early")
 	n.put(t, "10-flannel.conflist", flannel)
 	installed()
 	n.put(t, "10-flannel.conflist", flannel)
@@ -483,6 +485,8 @@ func TestKeepReplaced(t *testing.T) {
 func TestKeepLink(t *testing.T) {
 	t.Parallel()
 	n := testNode(t)
+	log := &podtest.Buffer{}
+	n.Log = slog.New(slog.NewTextHandler(log, nil))
 	target := filepath.Join(t.TempDir(), "cbr0.conflist")
 	if err := os.Symlink(target, filepath.Join(n.ConfDir, "10-flannel.conflist")); err != nil {
 		t.Fatal(err)
@@ -490,11 +494,7 @@ func TestKeepLink(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
 	go func() { ended <- n.Keep(ctx, n.Install) }()
-	n.until(t, func() error { // it waits for the link's target from now on
-		_, err := os.Stat(n.binary())
-		return err
-	})
-	time.Sleep(2 * settled)
+	log.Wait(t, "level=WARN msg=waiting") // for the link's target
 	if err := os.WriteFile(target, []byte(flannel), 0o600); err != nil {
 		t.Fatal(err)
 	}

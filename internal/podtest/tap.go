@@ -74,6 +74,8 @@ const letGo = 10 * time.Second
 // for a second at most: another may have it by right.
 func WaitReleased(ns *NS, tap string) { waitReleased(ns, tap, time.Second) }
 
+// The kernel's event comes up to a second later (linkwatch_nextevent, net/core/link_watch.c), so
+// it is looked at again and again.
 func waitReleased(ns *NS, tap string, atMost time.Duration) {
 	for start := time.Now(); time.Since(start) < atMost; time.Sleep(time.Millisecond) {
 		var link netlink.Link
@@ -133,7 +135,7 @@ func attachQueue(fd int, name string, multi bool) (*os.File, error) {
 	req.SetUint16(flags)
 	err = unix.IoctlIfreq(fd, unix.TUNSETIFF, req)
 	for start := time.Now(); errors.Is(err, unix.EBUSY) && time.Since(start) < letGo; err = unix.IoctlIfreq(fd, unix.TUNSETIFF, req) {
-		time.Sleep(time.Millisecond)
+		time.Sleep(time.Millisecond) // there is no event
 	}
 	if err != nil {
 		return nil, os.NewSyscallError("ioctl TUNSETIFF", err)

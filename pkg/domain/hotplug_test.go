@@ -41,15 +41,9 @@ func TestPlugGivenUp(t *testing.T) {
 	if err := os.MkdirAll("/var/log/libvirt", 0o755); err != nil {
 		t.Fatal(err)
 	}
-	var pid int
+	var process int
 	var socket string
-	inPod(t, []string{"tap-eth0", "tap-net1"}, func() { pid, socket = startLibvirtd(t) })
-	process, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(process)
-	defer unix.PidfdSendSignal(process, unix.SIGKILL, nil, 0)
+	inPod(t, []string{"tap-eth0", "tap-net1"}, func() { process, socket = startLibvirtd(t) })
 
 	xml, err := Attach([]byte(strings.Replace(firmwareXML, "q35", "pc", 1)), eth0)
 	if err != nil {

@@ -20,9 +20,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// startLibvirtd runs a libvirtd of the test's own and returns its process and
-// the parameters which lead a URI to it.
-func startLibvirtd(t *testing.T) (pid int, socket string) {
+// startLibvirtd runs a libvirtd of the test's own until its end, and returns a descriptor of
+// its process and the parameters which lead a URI to it.
+func startLibvirtd(t *testing.T) (process int, socket string) {
 	t.Helper()
 	dir := t.TempDir()
 	conf, pidFile := filepath.Join(dir, "libvirtd.conf"), filepath.Join(dir, "pid")
@@ -35,10 +35,18 @@ func startLibvirtd(t *testing.T) (pid int, socket string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if pid, err = strconv.Atoi(strings.TrimSpace(string(b))); err != nil {
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
 		t.Fatal(err)
 	}
-	return pid, "?socket=" + dir + "/libvirt-sock"
+	if process, err = unix.PidfdOpen(pid, 0); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = unix.PidfdSendSignal(process, unix.SIGKILL, nil, 0) // an error: it has ended
+		_ = unix.Close(process)
+	})
+	return process, "?socket=" + dir + "/libvirt-sock"
 }
 
 // The whole life of a domain through a libvirtd, which at last dies.
@@ -46,13 +54,7 @@ func TestLibvirtd(t *testing.T) {
 	if !inChild(t) {
 		return
 	}
-	pid, socket := startLibvirtd(t)
-	process, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(process)
-	defer unix.PidfdSendSignal(process, unix.SIGKILL, nil, 0)
+	process, socket := startLibvirtd(t)
 	uri := "test+unix:///default" + socket
 
 	vm, err := Start(t.Context(), nil, uri, fmt.Appendf(nil, testXML, "first"))
@@ -101,13 +103,7 @@ func TestFrozenLibvirtd(t *testing.T) {
 	if !inChild(t) {
 		return
 	}
-	pid, socket := startLibvirtd(t)
-	process, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(process)
-	defer unix.PidfdSendSignal(process, unix.SIGKILL, nil, 0)
+	process, socket := startLibvirtd(t)
 	vm, err := Start(t.Context(), nil, "test+unix:///default"+socket, fmt.Appendf(nil, testXML, "vm"))
 	if err != nil {
 		t.Fatal(err)
